@@ -1,0 +1,101 @@
+"""Turns items into token ids, and token ids into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from whichlora.errors import OptionError
+from whichlora.tasks.base import Item, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a position that is not learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a prompt and of the answer after it, the end-of-text token included."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+class Encoder:
+    """Encodes a task's items with a model's tokenizer."""
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None) -> None:
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+
+    def prompt(self, item: Item) -> list[int]:
+        """Return the prompt's ids, with the special tokens the tokenizer puts first.
+
+        Raises:
+            OptionError: it is longer than the model's context.
+        """
+        ids: list[int] = self.tokenizer(self.task.prompt(item)).input_ids
+        if self.max_length is not None and len(ids) >= self.max_length:
+            raise OptionError(
+                "model",
+                self.tokenizer.name_or_path,
+                f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {len(ids)}",
+            )
+        return ids
+
+    def continuation(self, item: Item, text: str) -> list[int]:
+        """Return the ids of `text` as it is encoded after the item's prompt."""
+        prompt = self.prompt(item)
+        together: list[int] = self.tokenizer(self.task.prompt(item) + text).input_ids
+        if together[: len(prompt)] == prompt and len(together) > len(prompt):
+            return together[len(prompt) :]
+        # The tokenizer merged across the border. Generation can only go on from the prompt's own tokens.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def example(self, item: Item) -> Encoded:
+        """Return prompt and answer, to learn from."""
+        answer = self.continuation(item, self.task.answer(item))
+        return Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
+
+
+def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """Return `input_ids` and `labels`, both (items, longest), padded on the right.
+
+    No attention mask: under causal attention no real position sees the padding after it.
+    """
+    longest = max(map(len, examples))
+    ids = torch.full((len(examples), longest), pad)
+    labels = torch.full((len(examples), longest), IGNORED)
+    for row, example in enumerate(examples):
+        start, end = len(example.prompt), len(example)
+        ids[row, :end] = torch.tensor(example.prompt + example.answer)
+        labels[row, start:end] = torch.tensor(example.answer)
+    return {"input_ids": ids, "labels": labels}
+
+
+def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
+    """Yield batches of positions of similar length, longest first, so that memory runs out at once or not at all."""
+    batch: list[int] = []
+    longest = 0
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (longest * (len(batch) + 1) > max_tokens or len(batch) == max_items):
+            yield batch
+            batch = []
+        if not batch:
+            longest = lengths[position]
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def to_device(batch: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+    """Move a batch."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}

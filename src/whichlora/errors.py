@@ -1,0 +1,28 @@
+"""Errors a person can act on: bad options, and runs that did not train what was asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptionError(ValueError):
+    """A bad option: names the option, the value given and what is allowed, in one line."""
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        self.option, self.value, self.allowed = option, value, allowed
+        super().__init__(f"{option}={value}: {allowed}")
+
+
+def choose(option: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`, else raise `OptionError` with the nearest match."""
+    names = list(choices)
+    if value in names:
+        return value
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise OptionError(option, value, f"allowed are {', '.join(names)}{hint}")
+
+
+class ProofError(RuntimeError):
+    """A run did not train what its spec says; the message gives the evidence."""

@@ -1,0 +1,164 @@
+"""Scores a model on a task's items, by the likelihood of the labels or by what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from whichlora.encoding import Encoded, Encoder, by_length, collate, to_device
+from whichlora.tasks.base import Item, Task
+
+BATCH_TOKENS = 4096
+BATCH_ITEMS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Predictions for items in their order, and their metrics.
+
+    Attributes:
+        predicted: a label or the text written; None for an answer that is none of the labels.
+        probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
+        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated.
+    """
+
+    items: Sequence[Item]
+    gold: list[tuple[str, ...]]
+    predicted: list[str | None]
+    probabilities: np.ndarray[Any, Any] | None
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row an item: id, gold (the first accepted answer), predicted, and `p_<label>` where there are."""
+        columns: dict[str, Any] = {
+            "id": [item.id for item in self.items],
+            "gold": [answers[0] for answers in self.gold],
+            "predicted": self.predicted,
+        }
+        if self.probabilities is not None:
+            columns |= {f"p_{label}": self.probabilities[:, i] for i, label in enumerate(self.labels)}
+        return pd.DataFrame(columns)
+
+
+@torch.inference_mode()
+def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, name: str) -> Scores:
+    """Score `items` with `scoring` "likelihood" or "generate"; `name` is shown on the progress bar."""
+    was_training = model.training
+    model.eval()
+    try:
+        task = encoder.task
+        probabilities = None
+        if scoring == "likelihood":
+            probabilities = label_probabilities(model, encoder, items, name=name)
+            predicted: list[str | None] = [task.labels[i] for i in probabilities.argmax(axis=1)]
+        else:
+            written = generate(model, encoder, items, name=name)
+            predicted = [_label_in(text, task) for text in written] if task.kind == "choice" else list(written)
+        gold = [task.gold(item) for item in items]
+        metrics = task.metrics(predicted, gold)
+        if scoring == "generate" and task.kind == "choice":
+            metrics["invalid_rate"] = predicted.count(None) / len(predicted)
+        return Scores(
+            items=items, gold=gold, predicted=predicted, probabilities=probabilities, labels=task.labels, metrics=metrics
+        )
+    finally:
+        model.train(was_training)
+
+
+def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
+    """Return (items, labels): the probability of each label, among the labels, as the answer.
+
+    Where the labels' first tokens differ, one forward pass of the prompt decides, as greedy decoding would; where
+    they collide, each label is scored as a whole.
+    """
+    # Every prompt of a task ends alike, so the labels' tokens after the first one hold for all.
+    labels = [encoder.continuation(items[0], f" {label}") for label in encoder.task.labels]
+    first = [ids[0] for ids in labels]
+    if len(set(first)) == len(first):
+        return _softmax(_next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name))
+    examples = [Encoded(encoder.prompt(item), ids) for item in items for ids in labels]
+    return _softmax(_answer_log_likelihood(model, encoder, examples, name=name).reshape(len(items), -1))
+
+
+def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+    """Return what the model writes greedily after each prompt, up to the end of the text or of the line."""
+    tokenizer = encoder.tokenizer
+    prompts = [encoder.prompt(item) for item in items]
+    texts = [""] * len(items)
+    with tqdm(total=len(items), desc=name, unit="item", leave=False) as bar:
+        for batch in by_length([len(p) for p in prompts], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
+            longest = max(len(prompts[i]) for i in batch)
+            ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[row, longest - len(prompts[i]) :] = 1
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=encoder.task.answer_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+                stop_strings=["\n"],
+                tokenizer=tokenizer,
+            )
+            for i, row in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
+                texts[i] = row.partition("\n")[0].strip()
+            bar.update(len(batch))
+    return texts
+
+
+def _next_token_logits(
+    model: Any, encoder: Encoder, prompts: list[list[int]], tokens: list[int], *, name: str
+) -> np.ndarray[Any, Any]:
+    """Return (prompts, tokens): the logits of these tokens after each prompt."""
+    result = np.empty((len(prompts), len(tokens)))
+    with tqdm(total=len(prompts), desc=name, unit="item", leave=False) as bar:
+        for batch in by_length([len(p) for p in prompts], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
+            chosen = [Encoded(prompts[i], []) for i in batch]
+            ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
+            last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
+            logits = model(input_ids=ids, logits_to_keep=last, use_cache=False).logits[:, 0]
+            result[batch] = logits[:, tokens].float().cpu().numpy()
+            bar.update(len(batch))
+    return result
+
+
+def _answer_log_likelihood(
+    model: Any, encoder: Encoder, examples: list[Encoded], *, name: str
+) -> np.ndarray[Any, Any]:
+    """Return (examples,): the log-likelihood of each answer after its prompt."""
+    result = np.empty(len(examples))
+    with tqdm(total=len(examples), desc=name, unit="answer", leave=False) as bar:
+        for batch in by_length([len(e) for e in examples], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
+            tensors = to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device)
+            labels = tensors["labels"][:, 1:]
+            learnt = labels >= 0
+            keep = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
+            keep[:, :-1] = learnt
+            logits = model(input_ids=tensors["input_ids"], logits_to_keep=keep, use_cache=False).logits.float()
+            tokens = torch.log_softmax(logits, -1).gather(1, labels[learnt][:, None])[:, 0]
+            rows = learnt.nonzero()[:, 0]
+            sums = torch.zeros(len(batch), device=tokens.device).index_add_(0, rows, tokens)
+            result[batch] = sums.cpu().numpy()
+            bar.update(len(batch))
+    return result
+
+
+def _label_in(text: str, task: Task) -> str | None:
+    """Return the label that the text begins with, or None."""
+    start = text.strip().lower()
+    return next((label for label in task.labels if start.startswith(label.lower())), None)
+
+
+def _softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: np.ndarray[Any, Any] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

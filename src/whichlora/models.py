@@ -1,0 +1,188 @@
+"""The base model and its tokenizer: the packaged default, a local folder or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whichlora.errors import OptionError
+from whichlora.packaged import MODEL_NAME, PackagedModelError, packaged_model_digest, packaged_model_path
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PRECISIONS = ("fp32", "bf16")
+QUANTIZATIONS = ("none", "nf4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a base model lies and what it is.
+
+    Attributes:
+        name: as the user gave it.
+        place: folder or hub id, for `from_pretrained`.
+        revision: the hub's commit; None for a folder.
+        digest: of the content of a folder, or id and commit on the hub.
+    """
+
+    name: str
+    place: str
+    revision: str | None
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What can be known of a model without its weights.
+
+    Attributes:
+        linears: linear layers within the decoder blocks, by full name, as (in_features, out_features).
+        parameters: all parameters, tied ones counted once.
+        context: the longest text it reads, in tokens; None where its configuration does not say.
+    """
+
+    n_layers: int
+    linears: Mapping[str, tuple[int, int]]
+    parameters: int
+    context: int | None
+
+    def module_names(self) -> list[str]:
+        """Return the last parts of the linear layers' names, in the order of the model."""
+        return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
+
+
+@lru_cache(maxsize=4)
+def locate(name: str) -> ModelSource:
+    """Find the model called `name` without loading its weights.
+
+    Raises:
+        OptionError: it is neither packaged, nor a folder with a model, nor on the hub or in its cache.
+    """
+    if name == MODEL_NAME:
+        try:
+            place = packaged_model_path()
+        except PackagedModelError as error:
+            raise OptionError("model", name, str(error)) from error
+        return ModelSource(name=name, place=str(place), revision=None, digest=packaged_model_digest())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise OptionError("model", name, "the folder has no config.json")
+        return ModelSource(name=name, place=str(folder), revision=None, digest=_folder_digest(folder))
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:  # the hub raises many kinds, none of which tells what to do
+        reason = str(error).strip().splitlines()[0]
+        allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached ({reason})"
+        raise OptionError("model", name, allowed) from error
+    commit = config._commit_hash
+    return ModelSource(name=name, place=name, revision=commit, digest=f"{name}@{commit}")
+
+
+@lru_cache(maxsize=4)
+def shape(source: ModelSource) -> ModelShape:
+    """Read a model's shape from its configuration, on the meta device.
+
+    Raises:
+        OptionError: it is not a causal language model that transformers knows.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OptionError("model", source.name, f"must be a causal language model ({reason})") from error
+    return shape_of(model)
+
+
+def shape_of(model: PreTrainedModel) -> ModelShape:
+    """Return the shape of a model that exists, on any device."""
+    import torch
+
+    config = model.config.get_text_config()
+    n_layers = int(config.num_hidden_layers)
+    blocks = {f".{i}." for i in range(n_layers)}
+    linears = {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(block in name for block in blocks)
+    }
+    model.tie_weights()
+    return ModelShape(
+        n_layers=n_layers,
+        linears=linears,
+        parameters=sum(p.numel() for p in model.parameters()),
+        context=getattr(config, "max_position_embeddings", None),
+    )
+
+
+def device() -> torch.device:
+    """Return the accelerator of this process, or the CPU."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, with a padding token.
+
+    Raises:
+        OptionError: there is none to load.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.place, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({error})") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(source: ModelSource, *, precision: str, quantization: str) -> PreTrainedModel:
+    """Load a model onto this process's device.
+
+    Raises:
+        OptionError: the weights are missing or cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    extra: dict[str, Any] = {}
+    if quantization == "nf4":
+        extra["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source.place, revision=source.revision, dtype=dtype, device_map={"": device()}, **extra
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OptionError("model", source.name, f"its weights cannot be loaded ({reason})") from error
+    return model
+
+
+def _folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files that make the model and its tokenizer."""
+    wanted = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
+    total = hashlib.sha256()
+    for path in wanted:
+        with path.open("rb") as file:
+            total.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
+    return total.hexdigest()

@@ -1,0 +1,142 @@
+"""The options of the entry point `main`: names, defaults and help, in one table that the command line is made of."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from whichlora.errors import OptionError, choose
+from whichlora.layers import parse_layers
+from whichlora.models import PRECISIONS, QUANTIZATIONS
+from whichlora.tasks import TASKS
+from whichlora.variants import CATALOGUE
+
+AUTO = "auto"
+ARMS = ("recommended", "matched")
+SCORINGS = ("likelihood", "generate")
+SELECTORS = ("en", "tl", "mean")
+
+MAIN = {
+    "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
+    "arm": ("matched", "how hyperparameters are set: recommended (the method's own source) or matched"),
+    "task": ("atlas-nli", f"what is learnt: {', '.join(TASKS)}"),
+    "difficulty": (AUTO, "normal or hard, where the task has both"),
+    "language": ("sw", "target language (ISO 639-1)"),
+    "model": ("smollm2-135m", "smollm2-135m (packaged), a folder, or a hub id"),
+    "tl_ratio": (AUTO, "share of the training items that are in the target language, 0 to 1"),
+    "train_size": (AUTO, "training items in all"),
+    "validation_size": (AUTO, "validation items in each language"),
+    "test_size": (AUTO, "test items in each language"),
+    "seed": ("42", "seed of the item sets, the adapter's start and the order of items"),
+    "rank": (AUTO, "rank of the update; AdaLoRA's final budget"),
+    "alpha": (AUTO, "scale of the update before it is divided by the rank"),
+    "learning_rate": (AUTO, "peak learning rate"),
+    "epochs": (AUTO, "passes over the training items"),
+    "batch_size": (AUTO, "items an optimiser step, whatever the memory"),
+    "target_modules": (AUTO, "all-linear, or module names joined by commas"),
+    "layers": ("all", "decoder blocks to adapt, from 0: all, first:N, last:N, A-B or A, joined by commas"),
+    "scoring": (AUTO, "likelihood (of the labels) or generate"),
+    "select_on": (AUTO, "validation that chooses the checkpoint: en, tl or mean"),
+    "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU"),
+    "quantization": ("none", "none or nf4"),
+    "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
+}
+
+
+def parse_arguments(arguments: Sequence[str] | None, description: str) -> dict[str, str]:
+    """Read the options of `main` from a command line, as text; a bad option name exits with status 2."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    for name, (default, text) in MAIN.items():
+        parser.add_argument(f"--{name}", default=default, help=text, metavar="VALUE")
+    return vars(parser.parse_args(arguments))
+
+
+def parse_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Turn texts into values, None for `auto`, checking all that can be checked without the model and the data.
+
+    Raises:
+        OptionError: for the first value that is not allowed.
+    """
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name not in MAIN:
+            choose("option", name, MAIN)
+        values[name] = None if text == AUTO and MAIN[name][0] == AUTO else _PARSERS[name](name, text)
+    return values
+
+
+def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:
+    return lambda option, text: choose(option, text, choices)
+
+
+def _text(option: str, text: str) -> str:
+    return text
+
+
+def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
+    def parse(option: str, text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise OptionError(option, text, f"must be a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:
+    allowed = " and ".join(
+        text
+        for text, bound in ((f"above {above}", above), (f"at least {low}", low), (f"at most {high}", high))
+        if bound is not None
+    )
+
+    def parse(option: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        inside = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
+        if not (math.isfinite(value) and inside):
+            raise OptionError(option, text, f"must be a number {allowed}")
+        return value
+
+    return parse
+
+
+def _layers(option: str, text: str) -> str:
+    parse_layers(text)
+    return text
+
+
+_PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "variant": _name_of(list(CATALOGUE)),
+    "arm": _name_of(ARMS),
+    "task": _name_of(list(TASKS)),
+    "difficulty": _text,
+    "language": _text,
+    "model": _text,
+    "tl_ratio": _number(low=0, high=1),
+    "train_size": _integer(1),
+    "validation_size": _integer(1),
+    "test_size": _integer(1),
+    "seed": _integer(0, 2**32 - 1),
+    "rank": _integer(1),
+    "alpha": _number(above=0),
+    "learning_rate": _number(above=0, high=1),
+    "epochs": _integer(1),
+    "batch_size": _integer(1),
+    "target_modules": _text,
+    "layers": _layers,
+    "scoring": _name_of(SCORINGS),
+    "select_on": _name_of(SELECTORS),
+    "precision": _name_of(PRECISIONS),
+    "quantization": _name_of(QUANTIZATIONS),
+    "data_dir": _text,
+}

@@ -1,0 +1,115 @@
+"""Evidence that a run trained what its spec says, so that no result stands for a method that never ran."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from whichlora.errors import ProofError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from whichlora.variants.base import AdapterSettings, Variant
+
+GRADIENT_STEPS = 5
+"""Within so many optimiser steps every adapted module must have had a non-zero gradient."""
+
+
+def digest(tensor: Tensor) -> str:
+    """Return a digest of a tensor's bits."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).hexdigest()
+
+
+def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield (name in the base model, module) of every layer that PEFT wrapped."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield name.removeprefix("base_model.model."), module
+
+
+@dataclass
+class Evidence:
+    """What was true when the adapter had just been attached.
+
+    Attributes:
+        settings: what the variant was built from; None for full fine-tuning.
+        base: digests of the adapted layers' weights before attaching, by module.
+        trainable: digests of the trainable tensors just after attaching, by parameter.
+        without_gradient: modules that have not yet had a non-zero gradient.
+    """
+
+    settings: AdapterSettings | Any
+    base: Mapping[str, str]
+    trainable: dict[str, str] = field(default_factory=dict)
+    without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
+    steps_seen: int = 0
+
+
+def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
+    """Return digests of the weights of the modules that are about to be adapted."""
+    return {name: digest(model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
+
+
+def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, expected: int) -> int:
+    """Check that what was attached is trainable in the expected number of parameters, and return that number.
+
+    Raises:
+        ProofError: the number differs.
+    """
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    count = sum(p.numel() for p in trainable.values())
+    if count != expected:
+        raise ProofError(f"{variant.name} has {count:,} trainable parameters, {expected:,} were expected")
+    evidence.trainable = {n: digest(p) for n, p in trainable.items()}
+    groups: dict[str, list[Tensor]] = {}
+    if variant.kind == "adapter":
+        for name, module in adapter_modules(model):
+            groups[name] = [p for p in module.parameters() if p.requires_grad]
+    else:
+        for name, p in trainable.items():
+            groups.setdefault(name.rpartition(".")[0], []).append(p)
+    evidence.without_gradient = groups
+    return count
+
+
+def prove_gradients(evidence: Evidence) -> None:
+    """Look at the gradients before an optimiser step, during the first steps.
+
+    Raises:
+        ProofError: after `GRADIENT_STEPS` some adapted module has had no non-zero gradient.
+    """
+    if not evidence.without_gradient:
+        return
+    evidence.steps_seen += 1
+    evidence.without_gradient = {
+        name: tensors
+        for name, tensors in evidence.without_gradient.items()
+        if not any(p.grad is not None and bool(p.grad.any()) for p in tensors)
+    }
+    left = list(evidence.without_gradient)
+    if left and evidence.steps_seen >= GRADIENT_STEPS:
+        raise ProofError(f"no gradient reached {len(left)} adapted modules in {GRADIENT_STEPS} steps, {left[0]} first")
+
+
+def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> None:
+    """Check that training changed the adapter, and what is particular to the variant.
+
+    Raises:
+        ProofError: nothing changed, or the variant's witness does not hold.
+    """
+    if evidence.without_gradient:
+        left = list(evidence.without_gradient)
+        raise ProofError(f"training ended before a gradient reached {len(left)} adapted modules, {left[0]} first")
+    parameters = dict(model.named_parameters())
+    if all(digest(parameters[n]) == before for n, before in evidence.trainable.items()):
+        raise ProofError(f"no trainable parameter of {variant.name} changed")
+    if variant.witness is not None:
+        variant.witness(model, evidence)

@@ -1,0 +1,196 @@
+"""Turns options into a run spec: `auto` becomes the value of the arm and the task, and everything is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from whichlora import mixture, models
+from whichlora.errors import OptionError, choose
+from whichlora.layers import parse_layers
+from whichlora.mixture import Mixture
+from whichlora.models import ModelShape, ModelSource
+from whichlora.spec import RunSpec
+from whichlora.tasks import Task, get_task
+from whichlora.tasks.base import SOURCE_LANGUAGE
+from whichlora.variants import Hyperparameters, Variant, get_variant
+
+MATCHED_ALPHA = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run spec with what it takes to carry it out."""
+
+    spec: RunSpec
+    variant: Variant
+    task: Task
+    source: ModelSource
+    shape: ModelShape
+    mixture: Mixture
+
+    @property
+    def adapted(self) -> dict[str, tuple[int, int]]:
+        """The linear layers that get an adapter, by full name, as (in_features, out_features)."""
+        return adapted_shapes(self.shape, self.spec.target_modules, self.spec.layers)
+
+
+def resolve(values: Mapping[str, Any]) -> Plan:
+    """Make a plan of the values of `options.parse_values`, cheapest checks first.
+
+    Raises:
+        OptionError: a value is not allowed, alone or with the others.
+    """
+    variant, task = get_variant(values["variant"]), get_task(values["task"])
+    _check_language(task, values["language"])
+    difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
+    scoring = _scoring(task, values["scoring"])
+    _check_combination(variant, values)
+
+    arm = arm_values(variant, values["arm"])
+    tl_ratio = 0.5 if values["tl_ratio"] is None else values["tl_ratio"]
+    sizes = {
+        f"{split}_size": values[f"{split}_size"] or getattr(task.sizes, split)
+        for split in ("train", "validation", "test")
+    }
+    n_target = mixture.target_count(tl_ratio, sizes["train_size"])
+    select_on = values["select_on"] or ("en" if n_target == 0 else "tl" if n_target == sizes["train_size"] else "mean")
+    drawn = mixture.draw(
+        task,
+        language=values["language"],
+        tl_ratio=tl_ratio,
+        seed=values["seed"],
+        difficulty=difficulty,
+        data_dir=values["data_dir"],
+        **sizes,
+    )
+
+    source = models.locate(values["model"])
+    shape = models.shape(source)
+    layers: tuple[int, ...] = ()
+    modules: tuple[str, ...] = ()
+    rank = None
+    if variant.kind == "adapter":
+        assert arm is not None
+        layers = parse_layers(values["layers"], shape.n_layers) or ()
+        modules = resolve_modules(values["target_modules"] or arm.target_modules, shape, given=values["target_modules"])
+        rank = _rank(variant, arm, values["rank"], adapted_shapes(shape, modules, layers))
+    chosen_on = [drawn.validation[role] for role in ("en", "tl") if select_on in (role, "mean")]
+
+    def trained(name: str) -> Any:
+        return None if arm is None else values.get(name) or getattr(arm, name)
+
+    spec = RunSpec(
+        variant=variant.name,
+        arm=values["arm"],
+        task=task.name,
+        difficulty=difficulty,
+        language=values["language"],
+        model=values["model"],
+        tl_ratio=tl_ratio,
+        seed=values["seed"],
+        **sizes,
+        rank=rank,
+        alpha=trained("alpha") if variant.has_alpha else None,
+        dropout=trained("dropout"),
+        learning_rate=trained("learning_rate"),
+        epochs=trained("epochs"),
+        batch_size=trained("batch_size"),
+        warmup=trained("warmup"),
+        weight_decay=trained("weight_decay"),
+        scheduler=trained("scheduler"),
+        target_modules=modules,
+        layers=layers,
+        variant_options=dict(variant.options),
+        scoring=scoring,
+        select_on=select_on,
+        precision=values["precision"] or ("fp32" if models.device().type == "cpu" else "bf16"),
+        quantization=values["quantization"],
+        prompt_version=task.prompt_version,
+        train_digest=mixture.texts_digest(task, [*drawn.train, *(item for part in chosen_on for item in part)]),
+        test_digests={role: mixture.texts_digest(task, items) for role, items in drawn.test.items()},
+        model_digest=source.digest,
+    )
+    return Plan(spec=spec, variant=variant, task=task, source=source, shape=shape, mixture=drawn)
+
+
+def arm_values(variant: Variant, arm: str) -> Hyperparameters | None:
+    """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing."""
+    if variant.recommended is None or arm == "recommended":
+        return variant.recommended
+    assert variant.matched_learning_rate is not None
+    return Hyperparameters(
+        rank=variant.matched_rank,
+        alpha=MATCHED_ALPHA if variant.has_alpha else None,
+        learning_rate=variant.matched_learning_rate,
+        epochs=1,
+        batch_size=8,
+        warmup=0.05,
+        source="equal for every variant; learning rate from an equal sweep (docs/learning-rates.md)",
+    )
+
+
+def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, given: str | None) -> tuple[str, ...]:
+    """Return the names of linear layers that "all-linear" or a list of names stands for on a model.
+
+    Raises:
+        OptionError: a name is not one of the model's; the message lists those.
+    """
+    names = shape.module_names()
+    if wanted == "all-linear":
+        return tuple(names)
+    parts = [p.strip() for p in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
+    missing = [part for part in parts if part not in names]
+    if missing:
+        raise OptionError(
+            "target_modules",
+            given or ",".join(parts),
+            f"{missing[0]} is not in the model; allowed are all-linear or names from {', '.join(names)}",
+        )
+    return tuple(name for name in names if name in parts)
+
+
+def adapted_shapes(
+    shape: ModelShape, modules: tuple[str, ...], layers: tuple[int, ...]
+) -> dict[str, tuple[int, int]]:
+    """Return the linear layers of these names in these decoder blocks."""
+    return {
+        name: size
+        for name, size in shape.linears.items()
+        if name.rpartition(".")[2] in modules and any(f".{layer}." in name for layer in layers)
+    }
+
+
+def _rank(variant: Variant, arm: Hyperparameters, given: int | None, shapes: Mapping[str, tuple[int, int]]) -> int:
+    limit = variant.rank_limit(shapes)
+    if given is None:
+        assert arm.rank is not None
+        return min(arm.rank, limit)
+    if given > limit:
+        raise OptionError("rank", given, f"must be at most {limit}, the width of the adapted layers for {variant.name}")
+    return given
+
+
+def _check_language(task: Task, language: str) -> None:
+    choose("language", language, [code for code in task.languages if code != SOURCE_LANGUAGE])
+
+
+def _scoring(task: Task, given: str | None) -> str:
+    if task.kind == "choice":
+        return given or "likelihood"
+    if given == "likelihood":
+        raise OptionError("scoring", given, f"{task.name} has no labels; allowed is generate")
+    return "generate"
+
+
+def _check_combination(variant: Variant, values: Mapping[str, Any]) -> None:
+    adapter_only = ("rank", "alpha", "target_modules")
+    given = [n for n in adapter_only if values[n] is not None] + (["layers"] if values["layers"] != "all" else [])
+    if variant.kind != "adapter" and given:
+        raise OptionError(given[0], values[given[0]], f"variant {variant.name} has no adapter; leave it out")
+    if values["alpha"] is not None and not variant.has_alpha:
+        raise OptionError("alpha", values["alpha"], f"variant {variant.name} has no alpha; leave it out")
+    if values["quantization"] != "none" and not variant.quantizable:
+        allowed = f"variant {variant.name} needs the weights in full precision; allowed is none"
+        raise OptionError("quantization", values["quantization"], allowed)

@@ -1,0 +1,299 @@
+"""One run, from options to a tracked result: `python -m whichlora.run --variant vera`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from whichlora.errors import OptionError, ProofError
+from whichlora.options import parse_arguments, parse_values
+
+if TYPE_CHECKING:
+    from whichlora.encoding import Encoder
+    from whichlora.evaluation import Scores
+    from whichlora.resolve import Plan
+    from whichlora.tracking import RunLog, Tracker
+
+VERSIONED = ("whichlora", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run: its id in MLflow and its metrics by name."""
+
+    run_id: str
+    metrics: dict[str, float]
+
+
+def run(plan: Plan, tracker: Tracker) -> Result:
+    """Carry out a plan, or return the finished run that already has its fingerprint.
+
+    A killed run is gone on with. While another process works on the same fingerprint, this one waits.
+
+    Raises:
+        ProofError: the run did not train what its spec says.
+    """
+    from whichlora.tracking import work_folder
+
+    spec = plan.spec
+    work = work_folder() / spec.training_fingerprint[:16]
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(work.with_suffix(".lock")):
+        finished = tracker.find("run", status="FINISHED", fingerprint=spec.fingerprint)
+        if finished is not None:
+            print(f"Already done: run {finished.info.run_id} has this spec. Delete it in the UI to run it again.")
+            return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
+        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
+        log = tracker.open("run", run_name(plan), tags)
+        with log.guarded():
+            _record(plan, log)
+            result = _train_and_score(plan, tracker, log, work)
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def run_name(plan: Plan) -> str:
+    """Return a name that tells runs apart in the UI."""
+    spec = plan.spec
+    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {spec.tl_ratio:g} seed {spec.seed}"
+
+
+def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> Result:
+    from whichlora import models
+    from whichlora.adapters import reload
+    from whichlora.baseline import base_metrics
+    from whichlora.encoding import Encoder
+    from whichlora.evaluation import score
+
+    spec, variant = plan.spec, plan.variant
+    tokenizer = models.load_tokenizer(plan.source)
+    encoder = Encoder(plan.task, tokenizer, max_length=plan.shape.context)
+    metrics: dict[str, float] = {}
+
+    def plain() -> tuple[Any, Encoder]:
+        model = models.load_model(plan.source, precision=spec.precision, quantization=spec.quantization)
+        return model, encoder
+
+    if variant.kind == "none":
+        model = plain()[0]
+    else:
+        metrics |= _trained(plan, encoder, log, work)
+        log.artifacts(work / "adapter", "adapter")
+        model = reload(plan, work / "adapter")
+
+    def scored(split: str, role: str) -> Scores:
+        items = getattr(plan.mixture, split)[role]
+        return score(model, encoder, items, scoring=spec.scoring, name=f"{split} {items[0].language}")
+
+    validation = {role: scored("validation", role) for role in ("en", "tl")}
+    if variant.kind != "none":
+        _prove_reload(plan, validation, work)
+    test = {role: scored("test", role) for role in ("en", "tl")}
+    del model  # before another copy is loaded for the base's scores
+    base = base_metrics(tracker, plan, plain)
+    for role in ("en", "tl"):
+        metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
+        metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
+        metrics |= {f"base/{role}/{k}": v for k, v in base[role].items()}
+        metrics[f"gain/{role}"] = test[role].metrics["f1"] - base[role]["f1"]
+        floors = plan.task.floors(plan.mixture.train, plan.mixture.test[role])
+        metrics |= {f"floor/{role}/{k}": v for k, v in floors.items()}
+    log.metrics(metrics)
+    predictions = work / "predictions"
+    predictions.mkdir(parents=True, exist_ok=True)
+    for role, scores in test.items():
+        scores.frame().to_parquet(predictions / f"{role}.parquet")
+    log.artifacts(predictions, "predictions")
+    return Result(run_id=log.run_id, metrics=metrics)
+
+
+def _trained(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, float]:
+    """Leave the adapter in `work/adapter` and return the metrics of its training; reads both if they are there."""
+    from whichlora.checkpoints import read_json, write_json
+
+    record = work / "trained.json"
+    if not record.is_file():
+        write_json(record, _train(plan, encoder, log, work))
+    facts = read_json(record)
+    metrics: dict[str, float] = facts["metrics"]
+    return metrics
+
+
+def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, Any]:
+    import transformers
+
+    from whichlora import adapters, models
+    from whichlora.checkpoints import last_complete
+    from whichlora.evaluation import score
+    from whichlora.proof import prove_trained
+    from whichlora.telemetry import Telemetry
+    from whichlora.training import fit, total_steps
+
+    spec, variant = plan.spec, plan.variant
+    resuming = last_complete(work)
+    if resuming is None:
+        shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
+    else:
+        print(f"Going on from {resuming[0].name}.")
+    work.mkdir(parents=True, exist_ok=True)
+
+    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
+    # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
+    precision = "fp32" if variant.kind == "full" else spec.precision
+    base = models.load_model(plan.source, precision=precision, quantization=spec.quantization)
+    model, evidence, trainable = adapters.attach(base, plan, total_steps=total_steps(spec))
+    if resuming is None:
+        adapters.save_initial(model, plan, work)
+    chosen_on = [role for role in ("en", "tl") if spec.select_on in (role, "mean")]
+    predicted: dict[str, list[str | None]] = {}
+
+    def validate() -> float:
+        for role in chosen_on:
+            items = plan.mixture.validation[role]
+            scores = score(model, encoder, items, scoring=spec.scoring, name=f"validation {items[0].language}")
+            f1[role], predicted[role] = scores.metrics["f1"], scores.predicted
+        return sum(f1.values()) / len(f1)
+
+    f1: dict[str, float] = {}
+    with Telemetry() as window:
+        fitted = fit(
+            model,
+            [encoder.example(item) for item in plan.mixture.train],
+            spec=spec,
+            variant=variant,
+            evidence=evidence,
+            pad=encoder.tokenizer.pad_token_id,
+            work=work,
+            validate=validate,
+            on_losses=lambda points: log.series("train/loss", points),
+        )
+    prove_trained(model, variant, evidence)
+    validate()  # the best epoch need not be the last that was scored
+    adapters.save(model, plan, work / "adapter", initial=work)
+    return {
+        "predicted": predicted,
+        "metrics": {
+            "adapter/trainable_parameters": trainable,
+            "adapter/trainable_percent": 100 * trainable / plan.shape.parameters,
+            "train/seconds": fitted.seconds,
+            "train/examples_per_second": fitted.examples / fitted.seconds,
+            "train/best_step": fitted.best_step,
+            **window.metrics(),
+        },
+    }
+
+
+def _prove_reload(plan: Plan, validation: dict[str, Scores], work: Path) -> None:
+    """Check that the saved adapter on the plain base predicts what the trained model predicted on validation.
+
+    One answer in fifty may differ: conversion and another order of sums move probabilities in the last digits.
+    """
+    from whichlora.checkpoints import read_json
+
+    trained: dict[str, list[str | None]] = read_json(work / "trained.json")["predicted"]
+    for role, before in trained.items():
+        differing = sum(a != b for a, b in zip(before, validation[role].predicted, strict=True))
+        if differing > max(1, len(before) // 50):
+            raise ProofError(
+                f"the saved {plan.spec.variant} adapter answers {differing} of {len(before)} {role} validation items "
+                "otherwise than the trained model"
+            )
+
+
+def _record(plan: Plan, log: RunLog) -> None:
+    """Log what decides the run: params, versions, the whole spec, and the datasets."""
+    import tempfile
+
+    from whichlora.packaged import MODEL_NAME
+
+    spec = plan.spec
+    fields = spec.to_dict()
+    versions = {f"version/{package}": version(package) for package in VERSIONED}
+    log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "spec.json"
+        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        log.artifacts(Path(scratch))
+    origin = "generated from CLDR names" if plan.task.synthetic else spec.task
+    splits = {"train": (plan.mixture.train, spec.train_digest)}
+    for role in ("en", "tl"):
+        splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
+        splits[f"validation/{role}"] = (plan.mixture.validation[role], spec.train_digest)
+    for context, (items, digest) in splits.items():
+        counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
+        log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
+    if spec.model == MODEL_NAME and plan.task.synthetic:
+        log.tags({"synthetic": "true"})
+
+
+def _lock(path: Path) -> FileLock:
+    """Return a lock to enter with `with`, saying so if another process holds it."""
+    lock = FileLock(path)
+    try:
+        with lock.acquire(blocking=False):
+            pass
+    except Timeout:
+        print("Waiting: another process is working on the same spec.", file=sys.stderr)
+    return lock
+
+
+def summary(plan: Plan, result: Result) -> str:
+    """Return what a person wants to see at the end of a run."""
+    from whichlora.tracking import mlflow
+
+    spec, m = plan.spec, result.metrics
+    note = " (synthetic task)" if plan.task.synthetic else ""
+    lines = [f"{run_name(plan)}{note}"]
+    for role, language in (("en", "en"), ("tl", spec.language)):
+        interval = 1.96 * (m[f"test/{role}/f1"] * (1 - m[f"test/{role}/f1"]) / spec.test_size) ** 0.5
+        floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
+        lines.append(
+            f"  {language}: F1 {m[f'test/{role}/f1']:.3f} +- {interval:.3f} on {spec.test_size} items; "
+            f"base model {m[f'base/{role}/f1']:.3f}; floors: {floors}"
+        )
+    if "train/seconds" in m:
+        lines.append(
+            f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "
+            f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s, "
+            f"host memory {m['host/memory_max_mb']:,.0f} MiB"
+        )
+    lines.append(f"  MLflow run {result.run_id} at {mlflow.get_tracking_uri()}; look at it with `make ui`")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, run, and print a summary. Returns the exit status: 2 for bad options."""
+    texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        values = parse_values(texts)
+        from whichlora.resolve import resolve
+
+        plan = resolve(values)
+        from whichlora import tracking
+
+        client = tracking.connect()
+        tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
+        result = run(plan, tracker)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ProofError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    tracking.link_launch(client, tracker.launch, result.run_id)
+    print(summary(plan, result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

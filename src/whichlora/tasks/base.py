@@ -1,0 +1,96 @@
+"""What a task is: items that are loaded, put into a prompt, answered and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SOURCE_LANGUAGE = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One example of a task in one language.
+
+    Attributes:
+        index: position in the split. In a parallel task the same index is the same content in every
+            language, so that a mixture can keep an index in one language only.
+        id: unique within the split and the language, equal across the languages of a parallel task.
+        stratum: what samples are balanced over (the label, and the genre where there is one).
+    """
+
+    index: int
+    id: str
+    language: str
+    stratum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A task's usual number of items in each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+class Task(ABC):
+    """A task: adding one is adding one module that subclasses `NliTask` or `QaTask`, or this class.
+
+    Class attributes:
+        languages: ISO 639-1 codes that the task has, English among them.
+        parallel: whether item `index` is the same item in every language.
+        synthetic: shown wherever results of the task show.
+        kind: "choice" is answered by one of `labels`, "span" by free text.
+        prompt_version: rises when the prompt's text changes.
+        answer_tokens: how many tokens an answer may take when it is generated.
+        difficulties: what the option `difficulty` may be; the first is the default.
+    """
+
+    name: ClassVar[str]
+    languages: ClassVar[tuple[str, ...]]
+    parallel: ClassVar[bool]
+    synthetic: ClassVar[bool] = False
+    kind: ClassVar[Literal["choice", "span"]]
+    labels: ClassVar[tuple[str, ...]] = ()
+    prompt_version: ClassVar[str]
+    answer_tokens: ClassVar[int]
+    difficulties: ClassVar[tuple[str, ...]] = ("normal",)
+    sizes: ClassVar[Sizes]
+
+    @abstractmethod
+    def load(
+        self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
+    ) -> Sequence[Item]:
+        """Return every item of a split in one language, in the order of `index`.
+
+        Raises:
+            OptionError: the data is not there or cannot be read.
+        """
+
+    @abstractmethod
+    def prompt(self, item: Item) -> str:
+        """Return the text the model reads. It ends where the answer begins, without a trailing space."""
+
+    @abstractmethod
+    def answer(self, item: Item) -> str:
+        """Return the text the model learns to write after the prompt, with its leading space."""
+
+    @abstractmethod
+    def gold(self, item: Item) -> tuple[str, ...]:
+        """Return the accepted answers: one label, or one or several spans."""
+
+    @abstractmethod
+    def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
+        """Score predictions against accepted answers, each metric from 0 to 1, `f1` among them.
+
+        None stands for an answer that is none of the labels: it counts as wrong.
+        """
+
+    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the F1 of shallow methods that no model should be praised for reaching, by name."""
+        return {}

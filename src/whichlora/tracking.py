@@ -1,0 +1,202 @@
+"""The one place that writes to MLflow: experiments, launches, and runs found or created by fingerprint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
+
+DEFAULT_EXPERIMENT = "whichlora"
+PARAM_LIMIT = 6000
+
+
+def sqlite_file() -> Path | None:
+    """Return the tracking database's file when it is SQLite, else None."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(urlparse(uri).path[1:])).absolute()
+
+
+def work_folder() -> Path:
+    """Return where unfinished runs keep their checkpoints: `WHICHLORA_WORK`, else beside the SQLite database."""
+    given = os.environ.get("WHICHLORA_WORK")
+    if given:
+        return Path(given).absolute()
+    database = sqlite_file()
+    return (database.parent if database else Path.cwd()) / "whichlora-work"
+
+
+def connect() -> MlflowClient:
+    """Return a client of the tracking server or database, whose schema exists from now on.
+
+    Creating a SQLite schema from two processes at once leaves it half made for good, so it is done under a lock.
+    """
+    database = sqlite_file()
+    if database is None:
+        return MlflowClient()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+        return client
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Return the id of the experiment called `name`, creating it with its artifacts beside a SQLite database."""
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is None:
+        database = sqlite_file()
+        place = (database.parent / "mlartifacts" / name).as_uri() if database else None
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException:  # another process was first
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def chosen_experiment(client: MlflowClient) -> str:
+    """Return the name of the experiment that results go to.
+
+    That is the one named by `mlflow run --experiment-name` or `MLFLOW_EXPERIMENT_NAME`, and `whichlora` otherwise.
+    """
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    launch_experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if not name and launch_experiment and launch_experiment != "0":
+        name = client.get_experiment(launch_experiment).name
+    return name or DEFAULT_EXPERIMENT
+
+
+def mark_launch(client: MlflowClient) -> str | None:
+    """Tag the run that `mlflow run` made as a launch and return its id; None when started otherwise."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    client.set_tag(run_id, "whichlora.kind", "launch")
+    client.set_tag(run_id, "mlflow.note.content", "Only the launch: the results are in the runs that it made.")
+    return run_id
+
+
+def link_launch(client: MlflowClient, launch: str | None, run_id: str) -> None:
+    """Note on a launch which run holds its results."""
+    if launch:
+        client.set_tag(launch, "whichlora.result", run_id)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Finds and creates runs in one experiment."""
+
+    client: MlflowClient
+    experiment: str
+    launch: str | None = None
+
+    def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
+        """Return the newest run of this kind with this status and these `whichlora.*` tags, in the experiment."""
+        conditions = [f"attributes.status = '{status}'", f"tags.`whichlora.kind` = '{kind}'"]
+        conditions += [f"tags.`whichlora.{name}` = '{value}'" for name, value in tags.items()]
+        runs = self.client.search_runs(
+            [experiment_id(self.client, self.experiment)],
+            " and ".join(conditions),
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return runs[0] if runs else None
+
+    def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
+        """Go on with the unfinished run that has these tags, or create one.
+
+        The caller holds the lock of the fingerprint: a run that is RUNNING was killed.
+        """
+        fingerprint = tags["fingerprint"]
+        for status in ("RUNNING", "FAILED", "KILLED"):
+            unfinished = self.find(kind, status=status, fingerprint=fingerprint)
+            if unfinished:
+                self.client.update_run(unfinished.info.run_id, status="RUNNING")
+                self.client.set_tag(unfinished.info.run_id, "whichlora.resumed", "true")
+                return RunLog(self.client, unfinished.info.run_id)
+        own = {f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()}
+        if self.launch:
+            own["whichlora.launch"] = self.launch
+        run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
+        return RunLog(self.client, run.info.run_id)
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Writes one run."""
+
+    client: MlflowClient
+    run_id: str
+
+    @contextmanager
+    def guarded(self) -> Iterator[RunLog]:
+        """Mark the run FINISHED at the end of the block, or FAILED with the error as a tag if it raises."""
+        try:
+            yield self
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"[:4000]
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            self.client.set_tag(self.run_id, "whichlora.error", text)
+            self.client.set_terminated(self.run_id, status)
+            raise
+        if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
+            self.client.delete_tag(self.run_id, "whichlora.error")  # of an earlier attempt
+        self.client.set_terminated(self.run_id, "FINISHED")
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log params, lists as text with commas."""
+        texts = {
+            key: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            for key, value in values.items()
+        }
+        self._batches(params=[Param(key, text[:PARAM_LIMIT]) for key, text in texts.items()])
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at one step."""
+        now = int(time.time() * 1000)
+        self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
+
+    def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
+        """Log a metric's (step, value) points that are later than those the run has."""
+        history = self.client.get_metric_history(self.run_id, key)
+        last = max((metric.step for metric in history), default=-1)
+        now = int(time.time() * 1000)
+        self._batches(metrics=[Metric(key, value, now, step) for step, value in points if step > last])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the form `whichlora.<key>`."""
+        self._batches(tags=[RunTag(f"whichlora.{key}", value) for key, value in values.items()])
+
+    def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
+        """Log a dataset input. `profile` is JSON about its size."""
+        entity = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=profile)
+        tag = InputTag("mlflow.data.context", context)
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset=entity, tags=[tag])])
+
+    def artifacts(self, folder: Path, place: str | None = None) -> None:
+        """Log the contents of a folder."""
+        self.client.log_artifacts(self.run_id, str(folder), place)
+
+    def _batches(
+        self, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+    ) -> None:
+        for start in range(0, max(len(metrics), len(params), len(tags)), 100):
+            part = slice(start, start + 100)
+            self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])

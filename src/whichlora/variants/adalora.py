@@ -1,0 +1,122 @@
+"""AdaLoRA: updates in SVD form whose ranks shrink to a budget where they matter least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence
+from whichlora.variants.base import AdapterSettings, Hyperparameters, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MNLI_STEPS = 7 * 392_702 / 32
+"""Optimiser steps of the paper's MNLI run, by which its schedule in steps becomes shares of a run."""
+
+
+def initial_rank(rank: int, options: Mapping[str, Any]) -> int:
+    """Return the rank before pruning, for a final budget of `rank` a module on average."""
+    return max(rank + 1, round(rank * options["initial_rank_ratio"]))
+
+
+def _t_final(total: int, options: Mapping[str, Any]) -> int:
+    """Return how many of the run's last steps train with the final ranks."""
+    return min(round(total * options["t_final"]), total - 1)
+
+
+def _build(settings: AdapterSettings) -> Any:
+    from peft import AdaLoraConfig
+
+    total, options = settings.total_steps, settings.options
+    t_final = _t_final(total, options)
+    common = settings.common()
+    del common["r"]
+    return AdaLoraConfig(
+        init_r=initial_rank(settings.rank, options),
+        target_r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        tinit=max(0, min(round(total * options["t_init"]), total - t_final - 1)),
+        tfinal=t_final,
+        deltaT=max(1, round(total * options["delta_t"])),
+        beta1=options["beta"],
+        beta2=options["beta"],
+        orth_reg_weight=options["orthogonality"],
+        total_step=total,
+        **common,
+    )
+
+
+def _orthogonality(model: Any) -> Tensor:
+    """Mean distance of P P^T and Q^T Q from the identity (equation 4 of the paper), weighted as configured."""
+    import torch
+
+    norms = []
+    for name, p in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = p @ p.T if "lora_A" in name else p.T @ p
+            norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)))
+    return model.peft_config["default"].orth_reg_weight * torch.stack(norms).mean()
+
+
+def _allocator_state(model: Any) -> dict[str, Any]:
+    allocator = model.base_model.rankallocator
+    return {
+        "rank_pattern": model.peft_config["default"].rank_pattern,
+        **{name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")},
+    }
+
+
+def _restore_allocator(model: Any, state: dict[str, Any]) -> None:
+    model.peft_config["default"].rank_pattern = state["rank_pattern"]
+    for name in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+        setattr(model.base_model.rankallocator, name, state[name])
+
+
+def _budget_met(model: Any, evidence: Evidence) -> None:
+    values = [p for n, p in model.named_parameters() if "lora_E" in n]
+    kept = sum(int((p != 0).sum()) for p in values)
+    budget = evidence.settings.rank * len(values)
+    if kept != budget:
+        raise ProofError(f"the final ranks add up to {kept}, the budget is {budget}")
+
+
+def _final_budget(step: int, total: int, options: Mapping[str, Any]) -> bool:
+    return step >= total - _t_final(total, options)
+
+
+ADALORA = Variant(
+    name="adalora",
+    title="AdaLoRA",
+    paper="Zhang et al. 2023, arXiv 2303.10512",
+    recommended=Hyperparameters(
+        rank=8,
+        alpha=16,
+        learning_rate=5e-4,
+        epochs=7,
+        batch_size=32,
+        warmup=0.012,
+        source="the authors' MNLI script; ranks 12 to 8 from their README",
+    ),
+    matched_learning_rate=2e-3,
+    options={
+        "initial_rank_ratio": 1.5,
+        "t_init": round(8_000 / _MNLI_STEPS, 4),
+        "t_final": round(50_000 / _MNLI_STEPS, 4),
+        "delta_t": round(100 / _MNLI_STEPS, 4),
+        "beta": 0.85,
+        "orthogonality": 0.1,
+    },
+    build=_build,
+    expected_parameters=lambda shapes, rank, options: (
+        initial_rank(rank, options) * sum(n_in + n_out + 1 for n_in, n_out in shapes.values())
+    ),
+    witness=_budget_met,
+    penalty=_orthogonality,
+    after_step=lambda model, step: model.base_model.update_and_allocate(step),
+    method_state=_allocator_state,
+    restore_method_state=_restore_allocator,
+    may_select=_final_budget,
+)

@@ -1,0 +1,153 @@
+"""LoRA and the variants that PEFT builds with the same class and other options."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, digest
+from whichlora.variants.base import (
+    LLAMA_ATTENTION_MLP,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+    lora_parameters,
+)
+
+
+def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
+    """Return a `LoraConfig` with the shared settings and the options that make the variant."""
+    from peft import LoraConfig
+
+    return LoraConfig(lora_alpha=settings.alpha, lora_dropout=settings.dropout, **settings.common(), **extra)
+
+
+def _base_kept(model: Any, evidence: Evidence) -> None:
+    changed = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) != evidence.base[n]]
+    if changed:
+        raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
+
+
+def _scaling(model: Any, evidence: Evidence, expected: float) -> None:
+    _base_kept(model, evidence)
+    for name, module in adapter_modules(model):
+        if not math.isclose(module.scaling["default"], expected):
+            raise ProofError(f"{name} scales its update by {module.scaling['default']}, not by {expected}")
+
+
+def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
+    _base_kept(model, evidence)
+    magnitudes = {n: p for n, p in model.named_parameters() if "lora_magnitude_vector" in n}
+    n_modules = len(list(adapter_modules(model)))
+    if len(magnitudes) != n_modules:
+        raise ProofError(f"{len(magnitudes)} magnitude vectors for {n_modules} adapted modules")
+    still = [n for n, p in magnitudes.items() if digest(p) == evidence.trainable[n]]
+    if still:
+        raise ProofError(f"{len(still)} magnitude vectors did not move, {still[0]} first")
+
+
+def _residual_differs(model: Any, evidence: Evidence) -> None:
+    same = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) == evidence.base[n]]
+    if same:
+        raise ProofError(f"the principal part was not taken out of the base in {len(same)} modules, {same[0]} first")
+
+
+def _lora_count(shapes: Any, rank: int, options: Any) -> int:
+    return lora_parameters(shapes.values(), rank)
+
+
+LORA = Variant(
+    name="lora",
+    title="LoRA",
+    paper="Hu et al. 2021, arXiv 2106.09685",
+    recommended=Hyperparameters(
+        rank=4,
+        alpha=32,
+        dropout=0.1,
+        learning_rate=2e-4,
+        epochs=5,
+        batch_size=8,
+        warmup=0.02,
+        weight_decay=0.01,
+        target_modules=("q_proj", "v_proj"),
+        source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share",
+    ),
+    matched_learning_rate=1e-3,
+    space=SearchSpace(target_modules=(("q_proj", "v_proj"), "all-linear")),
+    build=lora_config,
+    expected_parameters=_lora_count,
+    witness=lambda model, evidence: _scaling(model, evidence, evidence.settings.alpha / evidence.settings.rank),
+)
+
+RSLORA = Variant(
+    name="rslora",
+    title="rsLoRA",
+    paper="Kalajdzievski 2023, arXiv 2312.03732",
+    recommended=Hyperparameters(
+        rank=32,
+        alpha=16,
+        learning_rate=5e-5,
+        epochs=1,
+        batch_size=32,
+        warmup=0.0,
+        source="the paper's section 4 (Llama 2 on OpenOrca), the middle of its ranks 4 to 2048",
+    ),
+    matched_learning_rate=1e-3,
+    build=lambda settings: lora_config(settings, use_rslora=True),
+    expected_parameters=_lora_count,
+    witness=lambda model, evidence: _scaling(model, evidence, evidence.settings.alpha / evidence.settings.rank**0.5),
+)
+
+DORA = Variant(
+    name="dora",
+    title="DoRA",
+    paper="Liu et al. 2024, arXiv 2402.09353",
+    recommended=Hyperparameters(
+        rank=16,
+        alpha=32,
+        dropout=0.05,
+        learning_rate=1e-4,
+        epochs=3,
+        batch_size=16,
+        warmup=0.003,
+        target_modules=LLAMA_ATTENTION_MLP,
+        source="the authors' LLaMA3-8B commonsense script at half rank; its 100 warm-up steps as a share",
+    ),
+    matched_learning_rate=1e-3,
+    space=SearchSpace(target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
+    build=lambda settings: lora_config(settings, use_dora=True),
+    expected_parameters=lambda shapes, rank, options: (
+        lora_parameters(shapes.values(), rank) + sum(n_out for _, n_out in shapes.values())
+    ),
+    witness=_magnitudes_moved,
+)
+
+PISSA = Variant(
+    name="pissa",
+    title="PiSSA",
+    paper="Meng et al. 2024, arXiv 2404.02948",
+    recommended=Hyperparameters(
+        rank=128,
+        alpha=128,
+        learning_rate=2e-5,
+        epochs=1,
+        batch_size=128,
+        warmup=0.03,
+        scheduler="cosine",
+        source="the paper's section 5 and the authors' script",
+    ),
+    matched_learning_rate=1e-3,
+    space=SearchSpace(epochs=(1, 3)),
+    options={"svd_iterations": 16},
+    build=lambda settings: lora_config(
+        settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"
+    ),
+    expected_parameters=_lora_count,
+    witness=_residual_differs,
+    changes_base=True,
+    converts_base_change=True,
+    quantizable=False,
+    rank_limit=lambda shapes: min(min(pair) for pair in shapes.values()),
+)

@@ -1,0 +1,56 @@
+"""VeRA: one pair of frozen random matrices shared by every layer, scaled by trained vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules
+from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
+
+
+def _build(settings: AdapterSettings) -> Any:
+    from peft import VeraConfig
+
+    # The projections are drawn from the run's seed, so that seeds differ in all that is random in the method, and
+    # they are saved: drawing them again on another machine need not give the same numbers.
+    return VeraConfig(
+        vera_dropout=settings.dropout,
+        d_initial=settings.options["d_initial"],
+        projection_prng_key=settings.seed,
+        save_projection=True,
+        **settings.common(),
+    )
+
+
+def _shared_and_frozen(model: Any, evidence: Evidence) -> None:
+    for matrix in ("vera_A", "vera_B"):
+        places = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
+        if len(places) != 1:
+            raise ProofError(f"{matrix} is not one matrix shared by every module but {len(places)}")
+        trainable = [n for n, p in model.named_parameters() if matrix in n and p.requires_grad]
+        if trainable:
+            raise ProofError(f"{matrix} is trained: {trainable[0]}")
+
+
+VERA = Variant(
+    name="vera",
+    title="VeRA",
+    paper="Kopiczko et al. 2023, arXiv 2310.11454",
+    recommended=Hyperparameters(
+        rank=256,
+        learning_rate=4e-3,
+        epochs=1,
+        batch_size=64,
+        warmup=0.1,
+        scheduler="cosine",
+        source="the paper's instruction tuning (Llama)",
+    ),
+    matched_learning_rate=1e-2,
+    matched_rank=256,
+    space=SearchSpace(rank=(256, 512, 1024, 2048), alpha=(), epochs=(1, 3)),
+    options={"d_initial": 0.1},
+    build=_build,
+    expected_parameters=lambda shapes, rank, options: sum(rank + n_out for _, n_out in shapes.values()),
+    witness=_shared_and_frozen,
+)
