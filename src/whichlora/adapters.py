@@ -36,7 +36,10 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
 
     from peft import get_peft_model
 
-    assert spec.rank is not None and spec.dropout is not None and variant.build and variant.expected_parameters
+    assert spec.rank is not None
+    assert spec.dropout is not None
+    assert variant.build
+    assert variant.expected_parameters
     settings = AdapterSettings(
         rank=spec.rank,
         alpha=spec.alpha,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import commonpath
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,12 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
         if scoring == "generate" and task.kind == "choice":
             metrics["invalid_rate"] = predicted.count(None) / len(predicted)
         return Scores(
-            items=items, gold=gold, predicted=predicted, probabilities=probabilities, labels=task.labels, metrics=metrics
+            items=items,
+            gold=gold,
+            predicted=predicted,
+            probabilities=probabilities,
+            labels=task.labels,
+            metrics=metrics,
         )
     finally:
         model.train(was_training)
@@ -109,7 +116,9 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
                 stop_strings=["\n"],
                 tokenizer=tokenizer,
             )
-            for i, row in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
+            for i, row in zip(
+                batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True
+            ):
                 texts[i] = row.partition("\n")[0].strip()
             bar.update(len(batch))
     return texts
@@ -118,22 +127,31 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
 def _next_token_logits(
     model: Any, encoder: Encoder, prompts: list[list[int]], tokens: list[int], *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return (prompts, tokens): the logits of these tokens after each prompt."""
+    """Return (prompts, tokens): the logits of these tokens after each prompt.
+
+    What all prompts begin with, the instruction, is read once.
+    """
     result = np.empty((len(prompts), len(tokens)))
+    prefix = commonpath([p[:-1] for p in prompts])
+    cache = None
+    if prefix:
+        cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
+    rest = [p[len(prefix) :] for p in prompts]
     with tqdm(total=len(prompts), desc=name, unit="item", leave=False) as bar:
-        for batch in by_length([len(p) for p in prompts], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
-            chosen = [Encoded(prompts[i], []) for i in batch]
+        for batch in by_length([len(r) for r in rest], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
+            chosen = [Encoded(rest[i], []) for i in batch]
             ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
             last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
-            logits = model(input_ids=ids, logits_to_keep=last, use_cache=False).logits[:, 0]
+            own = copy.deepcopy(cache)
+            if own is not None:
+                own.batch_repeat_interleave(len(batch))
+            logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
             result[batch] = logits[:, tokens].float().cpu().numpy()
             bar.update(len(batch))
     return result
 
 
-def _answer_log_likelihood(
-    model: Any, encoder: Encoder, examples: list[Encoded], *, name: str
-) -> np.ndarray[Any, Any]:
+def _answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded], *, name: str) -> np.ndarray[Any, Any]:
     """Return (examples,): the log-likelihood of each answer after its prompt."""
     result = np.empty(len(examples))
     with tqdm(total=len(examples), desc=name, unit="answer", leave=False) as bar:

@@ -12,7 +12,7 @@ from whichlora.errors import ProofError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from whichlora.variants.base import AdapterSettings, Variant
+    from whichlora.variants.base import Variant
 
 GRADIENT_STEPS = 5
 """Within so many optimiser steps every adapted module must have had a non-zero gradient."""
@@ -23,7 +23,7 @@ def digest(tensor: Tensor) -> str:
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.blake2b(flat.view(torch.uint8).numpy(), digest_size=16).hexdigest()
+    return hashlib.blake2b(flat.view(torch.uint8).numpy().data, digest_size=16).hexdigest()
 
 
 def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -40,13 +40,13 @@ class Evidence:
     """What was true when the adapter had just been attached.
 
     Attributes:
-        settings: what the variant was built from; None for full fine-tuning.
+        settings: the `AdapterSettings` the variant was built from; None for full fine-tuning.
         base: digests of the adapted layers' weights before attaching, by module.
         trainable: digests of the trainable tensors just after attaching, by parameter.
         without_gradient: modules that have not yet had a non-zero gradient.
     """
 
-    settings: AdapterSettings | Any
+    settings: Any
     base: Mapping[str, str]
     trainable: dict[str, str] = field(default_factory=dict)
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)

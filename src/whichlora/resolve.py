@@ -151,9 +151,7 @@ def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, given: 
     return tuple(name for name in names if name in parts)
 
 
-def adapted_shapes(
-    shape: ModelShape, modules: tuple[str, ...], layers: tuple[int, ...]
-) -> dict[str, tuple[int, int]]:
+def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[int, ...]) -> dict[str, tuple[int, int]]:
     """Return the linear layers of these names in these decoder blocks."""
     return {
         name: size

@@ -131,7 +131,9 @@ class Tracker:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
                 self.client.set_tag(unfinished.info.run_id, "whichlora.resumed", "true")
                 return RunLog(self.client, unfinished.info.run_id)
-        own = {f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()}
+        own = {
+            f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
+        }
         if self.launch:
             own["whichlora.launch"] = self.launch
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
@@ -200,3 +202,7 @@ class RunLog:
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])
+
+
+if __name__ == "__main__":
+    connect()

@@ -51,7 +51,8 @@ class Fitted:
 
 def total_steps(spec: RunSpec) -> int:
     """Return the number of optimiser steps."""
-    assert spec.epochs is not None and spec.batch_size is not None
+    assert spec.epochs is not None
+    assert spec.batch_size is not None
     return spec.epochs * math.ceil(spec.train_size / spec.batch_size)
 
 
@@ -76,7 +77,8 @@ def fit(
         ProofError: a module gets no gradient.
     """
     steps = total_steps(spec)
-    assert spec.batch_size is not None and spec.epochs is not None
+    assert spec.batch_size is not None
+    assert spec.epochs is not None
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro = _micro_batch(spec.batch_size, world)
     arguments = TrainingArguments(
@@ -164,7 +166,8 @@ def _micro_batch(batch_size: int, world: int) -> int:
 def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optimizer | None:
     if variant.optimizer is None:
         return None
-    assert spec.learning_rate is not None and spec.weight_decay is not None
+    assert spec.learning_rate is not None
+    assert spec.weight_decay is not None
     return variant.optimizer(model, spec.learning_rate, spec.weight_decay)
 
 

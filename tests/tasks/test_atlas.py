@@ -71,7 +71,8 @@ def test_splits_have_enough_people_and_cities_and_share_none():
 @each_language
 def test_a_name_belongs_to_one_person_or_place(language):
     used = Counter(x.name(language) for x in (*people(), *places().values()))
-    assert all(used) and max(used.values()) == 1
+    assert all(used)
+    assert max(used.values()) == 1
     place_words = {word for place in places().values() for word in place.name(language).split()}
     assert place_words.isdisjoint(person.name(language) for person in people())
 
@@ -85,7 +86,8 @@ def test_left_out_places_are_left_out():
 
 def test_the_licence_of_the_containment_table_is_packaged():
     notice = resources.files("whichlora.tasks.atlas").joinpath("LICENSE-Unicode-3.0.txt").read_text(encoding="utf-8")
-    assert "UNICODE LICENSE V3" in notice and "Permission is hereby granted" in notice
+    assert "UNICODE LICENSE V3" in notice
+    assert "Permission is hereby granted" in notice
 
 
 # Both tasks.
@@ -278,7 +280,8 @@ def test_answers_are_spans_among_three_candidates(language, split):
     for item in items:
         (answer,) = item.answers
         assert item.context[item.answer_start : item.answer_start + len(answer)] == answer
-        assert len(set(item.candidates)) == 3 and answer in item.candidates
+        assert len(set(item.candidates)) == 3
+        assert answer in item.candidates
         assert all(name in item.context for name in item.candidates)
         assert answer not in item.question.split()
     texts = [(item.context, item.question) for item in items]

@@ -41,10 +41,12 @@ def nli_floors(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, f
       where a task has few names they amount to the words themselves.
 
     Args:
-        train: items of one or several languages, with two labels at least.
+        train: items of one or several languages. With one label among them there is nothing but `majority`.
         test: items of one language.
     """
     true, given = [item.label for item in train], [item.label for item in test]
+    if len(set(true)) < 2:
+        return {"majority": _accuracy([true[0]] * len(given), given)}
     majority = max(LABELS, key=Counter(true).__getitem__)
     words = make_union(
         TfidfVectorizer(token_pattern=_WORD.pattern, ngram_range=(1, 2)),

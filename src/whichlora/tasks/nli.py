@@ -32,9 +32,8 @@ class NliTask(Task):
     def prompt(self, item: Item) -> str:
         assert isinstance(item, NliItem)
         return (
-            "Decide whether the premise entails, contradicts or is neutral to the hypothesis. "
-            "Answer with one word: entailment, neutral or contradiction.\n"
-            f"Premise: {item.premise}\nHypothesis: {item.hypothesis}\nAnswer:"
+            "Given the premise, label the hypothesis entailment, neutral or contradiction.\n"
+            f"Premise: {item.premise}\nHypothesis: {item.hypothesis}\nLabel:"
         )
 
     def answer(self, item: Item) -> str:

@@ -18,12 +18,12 @@ _MNLI_STEPS = 7 * 392_702 / 32
 
 def initial_rank(rank: int, options: Mapping[str, Any]) -> int:
     """Return the rank before pruning, for a final budget of `rank` a module on average."""
-    return max(rank + 1, round(rank * options["initial_rank_ratio"]))
+    return max(rank + 1, round(float(rank * options["initial_rank_ratio"])))
 
 
 def _t_final(total: int, options: Mapping[str, Any]) -> int:
     """Return how many of the run's last steps train with the final ranks."""
-    return min(round(total * options["t_final"]), total - 1)
+    return min(round(float(total * options["t_final"])), total - 1)
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -58,7 +58,12 @@ def _orthogonality(model: Any) -> Tensor:
         if "lora_A" in name or "lora_B" in name:
             gram = p @ p.T if "lora_A" in name else p.T @ p
             norms.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)))
-    return model.peft_config["default"].orth_reg_weight * torch.stack(norms).mean()
+    weight: float = model.peft_config["default"].orth_reg_weight
+    return weight * torch.stack(norms).mean()
+
+
+def _allocate(model: Any, step: int) -> None:
+    model.base_model.update_and_allocate(step)
 
 
 def _allocator_state(model: Any) -> dict[str, Any]:
@@ -115,7 +120,7 @@ ADALORA = Variant(
     ),
     witness=_budget_met,
     penalty=_orthogonality,
-    after_step=lambda model, step: model.base_model.update_and_allocate(step),
+    after_step=_allocate,
     method_state=_allocator_state,
     restore_method_state=_restore_allocator,
     may_select=_final_budget,

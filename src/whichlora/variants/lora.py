@@ -30,8 +30,10 @@ def _base_kept(model: Any, evidence: Evidence) -> None:
         raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
 
 
-def _scaling(model: Any, evidence: Evidence, expected: float) -> None:
+def _scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
+    """Check that the base is as it was and that the update is scaled by alpha / rank ** exponent."""
     _base_kept(model, evidence)
+    expected = evidence.settings.alpha / evidence.settings.rank**exponent
     for name, module in adapter_modules(model):
         if not math.isclose(module.scaling["default"], expected):
             raise ProofError(f"{name} scales its update by {module.scaling['default']}, not by {expected}")
@@ -78,7 +80,7 @@ LORA = Variant(
     space=SearchSpace(target_modules=(("q_proj", "v_proj"), "all-linear")),
     build=lora_config,
     expected_parameters=_lora_count,
-    witness=lambda model, evidence: _scaling(model, evidence, evidence.settings.alpha / evidence.settings.rank),
+    witness=lambda model, evidence: _scaling(model, evidence, exponent=1.0),
 )
 
 RSLORA = Variant(
@@ -97,7 +99,7 @@ RSLORA = Variant(
     matched_learning_rate=1e-3,
     build=lambda settings: lora_config(settings, use_rslora=True),
     expected_parameters=_lora_count,
-    witness=lambda model, evidence: _scaling(model, evidence, evidence.settings.alpha / evidence.settings.rank**0.5),
+    witness=lambda model, evidence: _scaling(model, evidence, exponent=0.5),
 )
 
 DORA = Variant(
@@ -141,9 +143,7 @@ PISSA = Variant(
     matched_learning_rate=1e-3,
     space=SearchSpace(epochs=(1, 3)),
     options={"svd_iterations": 16},
-    build=lambda settings: lora_config(
-        settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"
-    ),
+    build=lambda settings: lora_config(settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"),
     expected_parameters=_lora_count,
     witness=_residual_differs,
     changes_base=True,

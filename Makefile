@@ -1,0 +1,49 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+VARIANT ?= lora
+PARAMS ?=
+PORT ?= 5000
+
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help run ui test test-all check format
+
+help:
+	@echo "make run [VARIANT=vera] [PARAMS='task=atlas-qa seed=1']  train, score and track one run"
+	@echo "make ui [PORT=5000]      open the tracking UI on loopback"
+	@echo "make test                the tests that take minutes; make test-all adds the slow and the killing ones"
+	@echo "make check               ruff and mypy; make format rewrites"
+
+# torch is named first and alone, so that pip takes a CPU build where one is offered beside the registry's.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "whichlora needs Python 3.11 or later: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+# The schema is made under a lock first: `mlflow run` takes none, and two at once would leave SQLite half migrated.
+run: $(INSTALLED)
+	@python -m whichlora.tracking
+	mlflow run . -P variant=$(VARIANT) $(addprefix -P ,$(PARAMS)) --env-manager local
+
+ui: $(INSTALLED)
+	@python -m whichlora.tracking
+	mlflow ui --host 127.0.0.1 --port $(PORT)
+
+test: $(INSTALLED)
+	python -m pytest
+
+test-all: $(INSTALLED)
+	python -m pytest -m ""
+
+check: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(INSTALLED)
+	ruff check --fix .
+	ruff format .
