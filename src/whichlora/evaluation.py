@@ -132,7 +132,8 @@ def _next_token_logits(
     What all prompts begin with, the instruction, is read once.
     """
     result = np.empty((len(prompts), len(tokens)))
-    prefix = commonpath([p[:-1] for p in prompts])
+    shared = next((i for i, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1), len(prompts[0]))
+    prefix = prompts[0][: min(shared, min(map(len, prompts)) - 1)]
     cache = None
     if prefix:
         cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
