@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonpath
 from typing import Any
 
 import numpy as np

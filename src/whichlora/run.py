@@ -62,6 +62,36 @@ def run(plan: Plan, tracker: Tracker) -> Result:
     return result
 
 
+def trial(plan: Plan, tracker: Tracker) -> Result:
+    """Train and validate a plan without looking at its test items, as a run of kind `trial`.
+
+    A finished trial of the same fingerprint is returned, a killed one gone on with.
+
+    Raises:
+        ProofError: the trial did not train what its spec says.
+    """
+    from whichlora import models
+    from whichlora.encoding import Encoder
+    from whichlora.tracking import work_folder
+
+    spec = plan.spec
+    work = work_folder() / f"trial-{spec.training_fingerprint[:16]}"
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(work.with_suffix(".lock")):
+        finished = tracker.find("trial", status="FINISHED", fingerprint=spec.fingerprint)
+        if finished is not None:
+            return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
+        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
+        log = tracker.open("trial", f"{run_name(plan)} {spec.learning_rate:g}", tags)
+        with log.guarded():
+            _record(plan, log)
+            encoder = Encoder(plan.task, models.load_tokenizer(plan.source), max_length=plan.shape.context)
+            metrics = _trained(plan, encoder, log, work)
+            log.metrics(metrics)
+        shutil.rmtree(work, ignore_errors=True)
+    return Result(run_id=log.run_id, metrics=metrics)
+
+
 def run_name(plan: Plan) -> str:
     """Return a name that tells runs apart in the UI."""
     spec = plan.spec
@@ -197,6 +227,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
             "train/seconds": fitted.seconds,
             "train/examples_per_second": fitted.examples / fitted.seconds,
             "train/best_step": fitted.best_step,
+            **{f"validation/{role}/f1": value for role, value in f1.items()},
             **window.metrics(),
         },
     }

@@ -1,0 +1,1 @@
+"""Search over hyperparameters, on top of `whichlora.run`."""
