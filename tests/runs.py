@@ -1,0 +1,26 @@
+"""Small runs on the tiny model, shared by the tests of several modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora import tracking
+from whichlora.options import MAIN, parse_values
+from whichlora.resolve import Plan, resolve
+from whichlora.run import Result, run
+
+SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
+
+
+def plan_of(model: str, **options: Any) -> Plan:
+    """Resolve a small plan on `model`."""
+    defaults = {name: default for name, (default, _) in MAIN.items()}
+    given = {**SMALL, **{name: str(value) for name, value in options.items()}}
+    if given.get("variant") == "none":
+        given.pop("learning_rate"), given.pop("batch_size")
+    return resolve(parse_values({**defaults, **given, "model": model}))
+
+
+def run_of(plan: Plan, experiment: str = "tests") -> Result:
+    """Carry a plan out in the test's tracking database."""
+    return run(plan, tracking.Tracker(tracking.connect(), experiment))

@@ -1,0 +1,235 @@
+"""Scoring in batches gives what scoring one item at a time gives, for the base and with an adapter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from whichlora import evaluation, models
+from whichlora.encoding import Encoder
+from whichlora.evaluation import generate, label_probabilities, score
+from whichlora.tasks import get_task
+from whichlora.tasks.nli import LABELS
+
+NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
+ITEMS = [*NLI.load("en", "test")[:7], *NLI.load("sw", "test")[:4]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For a model this small, threads cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(folder: str, *, adapter: bool = False):
+    """Return a model and an encoder; `adapter` adds a LoRA that changes the answers."""
+    source = models.locate(folder)
+    model = models.load_model(source, precision="fp32", quantization="none")
+    if adapter:
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(1)
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.normal_(std=0.2)
+    return model.eval(), Encoder(NLI, models.load_tokenizer(source))
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model):
+    return load(tiny_model)
+
+
+@pytest.fixture(scope="module", params=["tiny_model", "byte_model"])
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+@torch.inference_mode()
+def naive(model, encoder, items) -> np.ndarray:
+    """Softmax over the labels' log-likelihoods, whole texts through the model one by one; the first token alone
+    where that tells the labels apart."""
+    tokenizer, task = encoder.tokenizer, encoder.task
+    rows = []
+    for item in items:
+        prompt = tokenizer(task.prompt(item)).input_ids
+        ids = [tokenizer(f"{task.prompt(item)} {label}").input_ids[len(prompt) :] for label in task.labels]
+        if len({i[0] for i in ids}) == len(ids):
+            ids = [i[:1] for i in ids]
+        logs = []
+        for label in ids:
+            text = torch.tensor([prompt + label])
+            predicted = model(input_ids=text, attention_mask=torch.ones_like(text)).logits[0].log_softmax(-1)
+            logs.append(sum(predicted[len(prompt) + k - 1, token].item() for k, token in enumerate(label)))
+        rows.append(torch.tensor(logs, dtype=torch.float64).softmax(0).numpy())
+    return np.array(rows)
+
+
+def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):
+    first = {}
+    for name in (tiny_model, byte_model):
+        encoder = Encoder(NLI, models.load_tokenizer(models.locate(name)))
+        first[name] = len({encoder.continuation(ITEMS[0], f" {label}")[0] for label in LABELS})
+    assert (first[tiny_model], first[byte_model]) == (3, 1)
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
+def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, monkeypatch):
+    model, encoder = load(folder, adapter=adapter)
+    expected = naive(model, encoder, ITEMS)
+    with torch.inference_mode():
+        probabilities = label_probabilities(model, encoder, ITEMS, name="test")
+        assert probabilities.shape == (len(ITEMS), 3)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        np.testing.assert_allclose(np.log(probabilities), np.log(expected), atol=1e-3)  # most are near 0 or 1
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        for limit in (1, 3):
+            monkeypatch.setattr(evaluation, "BATCH_ITEMS", limit)
+            np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
+
+
+def test_an_adapter_changes_the_probabilities(folder):
+    base, adapted = load(folder), load(folder, adapter=True)
+    with torch.inference_mode():
+        before, after = (label_probabilities(*pair, ITEMS, name="test") for pair in (base, adapted))
+    assert np.abs(np.log(before) - np.log(after)).max() > 0.1
+
+
+def test_the_order_and_company_of_items_play_no_part(folder):
+    model, encoder = load(folder)
+    with torch.inference_mode():
+        together = label_probabilities(model, encoder, ITEMS, name="test")
+        backwards = label_probabilities(model, encoder, ITEMS[::-1], name="test")[::-1]
+        alone = np.concatenate([label_probabilities(model, encoder, [item], name="test") for item in ITEMS])
+        twins = label_probabilities(model, encoder, [ITEMS[0]] * 3, name="test")
+    np.testing.assert_allclose(together, backwards, atol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(twins, together[[0, 0, 0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [NLI, QA], ids=lambda task: task.name)
+def test_generating_in_batches_writes_what_generating_alone_writes(tiny, task):
+    model, encoder = tiny[0], Encoder(task, tiny[1].tokenizer)
+    tokenizer, items = encoder.tokenizer, [*task.load("en", "test")[:4], *task.load("hi", "test")[:2]]
+    written = generate(model, encoder, items, name="test")
+    for item, text in zip(items, written, strict=True):
+        ids = tokenizer(task.prompt(item), return_tensors="pt").input_ids
+        own = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=task.answer_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        decoded = tokenizer.decode(own[0, ids.shape[1] :], skip_special_tokens=True)
+        assert text == decoded.split("\n")[0].strip()
+    assert len(set(written)) > 1
+
+
+def test_scores_of_generated_spans_are_the_tasks_metrics(tiny):
+    items = QA.load("sw", "test")[:3]
+    scores = score(tiny[0], Encoder(QA, tiny[1].tokenizer), items, scoring="generate", name="test")
+    assert scores.gold == [item.answers for item in items]
+    assert scores.metrics == QA.metrics(scores.predicted, scores.gold)
+    assert scores.probabilities is None
+    assert list(scores.frame().columns) == ["id", "gold", "predicted"]
+    assert "invalid_rate" not in scores.metrics
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("neutral", "neutral"),
+        (" Neutral.", "neutral"),
+        ("ENTAILMENT because", "entailment"),
+        ("contradiction\n", "contradiction"),
+        ("", None),
+        ("neutr", None),
+        ("I say neutral", None),
+        ("maybe", None),
+    ],
+)
+def test_a_written_label_is_the_one_the_text_begins_with(written, label):
+    assert evaluation._label_in(written, NLI) == label
+
+
+def test_an_invalid_answer_counts_as_wrong(tiny):
+    """The random model writes no label at all."""
+    scores = score(*tiny, ITEMS, scoring="generate", name="test")
+    assert scores.predicted == [None] * len(ITEMS)
+    assert scores.metrics == {"f1": 0.0, "macro_f1": 0.0, "invalid_rate": 1.0}
+    assert scores.frame()["predicted"].isna().all()
+
+
+def test_the_invalid_rate_is_the_share_of_invalid_answers(tiny):
+    model, encoder = tiny
+    items = ITEMS[:8]
+    gold = [item.label for item in items]
+    texts = [gold[0], gold[1].upper(), "nonsense", "", *gold[4:7], "a neutral"]
+    tokenizer = encoder.tokenizer
+    prompts = {tuple(tokenizer(NLI.prompt(item)).input_ids): text for item, text in zip(items, texts, strict=True)}
+
+    class Scripted(torch.nn.Module):
+        """Writes a given text after each prompt, padded as `generate` pads."""
+
+        device = model.device
+
+        def generate(self, input_ids, attention_mask, **_):
+            answers = [
+                tokenizer(" " + prompts[tuple(row[mask.bool()].tolist())]).input_ids
+                for row, mask in zip(input_ids, attention_mask, strict=True)
+            ]
+            longest = max(map(len, answers))
+            padded = [answer + [tokenizer.pad_token_id] * (longest - len(answer)) for answer in answers]
+            return torch.cat([input_ids, torch.tensor(padded)], dim=1)
+
+    scores = score(Scripted(), encoder, items, scoring="generate", name="test")
+    assert scores.predicted == [gold[0], gold[1], None, None, *gold[4:7], None]
+    assert scores.metrics["invalid_rate"] == 3 / 8
+    assert scores.metrics["f1"] == 5 / 8
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("scoring", ["likelihood", "generate"])
+def test_scoring_leaves_the_model_in_the_mode_it_was_in(tiny_model, training, scoring):
+    model, encoder = load(tiny_model, adapter=True)
+    model.train(training)
+    score(model, encoder, ITEMS[:2], scoring=scoring, name="test")
+    assert all(module.training is training for module in model.modules())
+
+
+def test_scoring_turns_dropout_off(tiny_model):
+    model, encoder = load(tiny_model)
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, inputs, output: torch.nn.functional.dropout(output, 0.5, training=module.training)
+    )
+    expected = score(model.eval(), encoder, ITEMS, scoring="likelihood", name="test")
+    again = score(model.train(), encoder, ITEMS, scoring="likelihood", name="test")
+    np.testing.assert_allclose(again.probabilities, expected.probabilities, atol=1e-6)
+
+
+def test_a_model_that_fails_is_left_in_its_mode_too(tiny_model):
+    model, encoder = load(tiny_model)
+    model.train()
+    model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        score(model, encoder, ITEMS[:2], scoring="likelihood", name="test")
+    assert model.training
+
+
+def test_scores_by_likelihood_make_a_table_with_a_column_a_label(tiny):
+    scores = score(*tiny, ITEMS, scoring="likelihood", name="test")
+    frame = scores.frame()
+    assert list(frame.columns) == ["id", "gold", "predicted", *(f"p_{label}" for label in LABELS)]
+    assert list(frame["id"]) == [item.id for item in ITEMS]
+    assert list(frame["gold"]) == [item.label for item in ITEMS]
+    best = frame[[f"p_{label}" for label in LABELS]].idxmax(axis=1).str.removeprefix("p_")
+    assert list(best) == list(frame["predicted"])
+    assert scores.metrics["f1"] == (frame["gold"] == frame["predicted"]).mean()
+    assert "invalid_rate" not in scores.metrics

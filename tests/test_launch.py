@@ -1,0 +1,160 @@
+"""`mlflow run` as a user calls it: a launch, and the run that holds its results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+PROJECT = Path(__file__).parents[1]
+OPTIONS = {"train_size": "24", "validation_size": "6", "test_size": "9"}
+
+
+def launch(folder: Path, *flags: str, environment: dict[str, str] | None = None, **options: str) -> tuple[int, str]:
+    """Call `mlflow run` on the project from `folder`; return the exit status and both streams."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])
+    parameters = [part for name, value in options.items() for part in ("-P", f"{name}={value}")]
+    done = subprocess.run(
+        ["mlflow", "run", str(PROJECT), *parameters, "--env-manager", "local", *flags],
+        cwd=folder,
+        env=own | {"PATH": path, "OMP_NUM_THREADS": "1"} | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def runs_of(folder: Path, kind: str) -> list[Run]:
+    return [run for run in all_runs(folder) if run.data.tags.get("whichlora.kind") == kind]
+
+
+def all_runs(folder: Path) -> list[Run]:
+    client = client_of(folder)
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(everywhere, run_view_type=ViewType.ALL))
+
+
+def client_of(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def experiment_of(folder: Path, run: Run) -> str:
+    return str(client_of(folder).get_experiment(run.info.experiment_id).name)
+
+
+def leftovers() -> set[str]:
+    """Which of the names that a run might wrongly leave in the project are there."""
+    return {name for name in ("mlflow.db", "mlartifacts", "mlruns", "whichlora-work") if (PROJECT / name).exists()}
+
+
+def test_a_launch_from_another_folder_links_to_the_run_with_its_results(tmp_path: Path, tiny_model: str) -> None:
+    before = leftovers()
+    model = shutil.copytree(tiny_model, tmp_path / "tiny model")  # the space must survive the shell
+    call = tmp_path / "call"
+    call.mkdir()
+    status, text = launch(call, variant="none", model=str(model), **OPTIONS)
+    assert status == 0, text
+    assert (call / "mlflow.db").is_file()
+    assert leftovers() == before
+
+    (started,), (result,) = runs_of(call, "launch"), runs_of(call, "run")
+    assert started.info.status == result.info.status == "FINISHED"
+    assert started.data.tags["whichlora.result"] == result.info.run_id
+    assert result.data.tags["whichlora.launch"] == started.info.run_id
+    assert started.data.metrics == {}
+    assert started.data.params["seed"] == "42"
+    assert started.data.params["rank"] == started.data.params["difficulty"] == "auto"  # as typed
+    assert result.data.params["difficulty"] == "normal"  # as resolved
+    assert result.data.params["model"] == str(model)
+    assert "test/tl/f1" in result.data.metrics
+    assert experiment_of(call, result) == "whichlora"
+    assert result.data.tags["whichlora.experiment"] == "whichlora"
+    assert result.info.run_id in text
+    (spec,) = call.rglob("spec.json")
+    assert result.info.run_id in str(spec)
+    assert len(all_runs(call)) == 4  # with the base's English and Swahili
+
+
+def test_a_bad_option_fails_the_launch_and_makes_no_run(tmp_path: Path) -> None:
+    status, text = launch(tmp_path, variant="loraa")
+    assert status != 0
+    assert "variant" in text
+    assert "loraa" in text
+    assert "adalora" in text  # what is allowed
+    assert "Traceback (most recent call last)" not in text
+    (started,) = all_runs(tmp_path)
+    assert started.info.status == "FAILED"
+    assert started.data.metrics == {}
+    assert "whichlora.result" not in started.data.tags
+    assert runs_of(tmp_path, "run") == []
+
+
+@pytest.mark.slow
+def test_a_failed_launch_is_tagged_as_a_launch_too(tmp_path: Path) -> None:
+    launch(tmp_path, rank="0")
+    (started,) = all_runs(tmp_path)
+    assert started.info.status == "FAILED"
+    assert started.data.tags["whichlora.kind"] == "launch"
+
+
+@pytest.mark.slow
+def test_a_second_launch_links_to_the_finished_run(tmp_path: Path, tiny_model: str) -> None:
+    for _ in range(2):
+        status, text = launch(tmp_path, variant="lora", model=tiny_model, batch_size="8", **OPTIONS)
+        assert status == 0, text
+    (result,) = runs_of(tmp_path, "run")
+    launches = runs_of(tmp_path, "launch")
+    assert len(launches) == 2
+    assert {run.data.tags["whichlora.result"] for run in launches} == {result.info.run_id}
+    first = min(launches, key=lambda run: run.info.start_time)
+    assert result.data.tags["whichlora.launch"] == first.info.run_id
+    assert {run.info.status for run in launches} == {"FINISHED"}
+    assert [run.data.metrics for run in launches] == [{}, {}]
+
+
+@pytest.mark.slow
+def test_results_go_to_the_experiment_named_on_the_command_line(tmp_path: Path, tiny_model: str) -> None:
+    status, text = launch(tmp_path, "--experiment-name", "my study", variant="none", model=tiny_model, **OPTIONS)
+    assert status == 0, text
+    (started,), (result,) = runs_of(tmp_path, "launch"), runs_of(tmp_path, "run")
+    assert experiment_of(tmp_path, result) == experiment_of(tmp_path, started) == "my study"
+    assert result.data.tags["whichlora.experiment"] == "my study"
+    assert started.data.metrics == {}
+    assert started.data.tags["whichlora.result"] == result.info.run_id
+
+
+@pytest.mark.slow
+def test_the_command_line_beats_the_environment_in_naming_the_experiment(tmp_path: Path, tiny_model: str) -> None:
+    flags = ("--experiment-name", "typed")
+    environment = {"MLFLOW_EXPERIMENT_NAME": "exported"}
+    status, text = launch(tmp_path, *flags, environment=environment, variant="none", model=tiny_model, **OPTIONS)
+    assert status == 0, text
+    (started,), (result,) = runs_of(tmp_path, "launch"), runs_of(tmp_path, "run")
+    assert experiment_of(tmp_path, started) == "typed"
+    assert experiment_of(tmp_path, result) == "typed"
+
+
+@pytest.mark.slow
+def test_a_launch_into_a_database_elsewhere_leaves_nothing_in_the_folder_of_the_call(
+    tmp_path: Path, tiny_model: str
+) -> None:
+    folder, call = tmp_path / "my results", tmp_path / "call"
+    folder.mkdir()
+    call.mkdir()
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    status, text = launch(call, environment=environment, variant="none", model=tiny_model, **OPTIONS)
+    assert status == 0, text
+    (result,) = runs_of(folder, "run")
+    (spec,) = folder.rglob("spec.json")
+    assert result.info.run_id in str(spec)
+    assert not (call / "mlflow.db").exists()
+    assert not list(call.rglob("spec.json"))

@@ -1,0 +1,226 @@
+"""Item sets: exact counts, nested, one language an index, and independent of what they must not depend on."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import Counter
+
+import pytest
+
+from whichlora.errors import OptionError
+from whichlora.mixture import Mixture, draw, stratified_order, texts_digest
+from whichlora.tasks import get_task
+from whichlora.tasks.base import Item, Sizes, Task
+from whichlora.tasks.nli import LABELS
+
+RATIOS = (0.0, 0.01, 0.25, 0.3, 0.5, 0.75, 1.0)
+POOL = {"train": 240, "validation": 30, "test": 36}
+
+
+class Parallel(Task):
+    """Items without texts; the label is the stratum."""
+
+    name = "small"
+    languages = ("en", "sw", "hi")
+    parallel = True
+    kind = "choice"
+    labels = LABELS
+    prompt_version = "1"
+    answer_tokens = 4
+    sizes = Sizes(train=20, validation=5, test=5)
+
+    def load(self, language, split, *, data_dir=None, difficulty="normal"):
+        return [Item(i, f"{split}-{i}", language, LABELS[i % 3]) for i in range(POOL[split])]
+
+    def prompt(self, item):
+        return f"{item.language} {item.id}"
+
+    def answer(self, item):
+        return f" {item.stratum}"
+
+    def gold(self, item):
+        return (item.stratum,)
+
+    def metrics(self, predicted, gold):
+        return {"f1": 0.0}
+
+
+class Separate(Parallel):
+    """Each language has items of its own, which have nothing to do with those of the same index in another."""
+
+    parallel = False
+
+
+def mixture(task: Task | None = None, **changes) -> Mixture:
+    values = {
+        "language": "sw",
+        "tl_ratio": 0.5,
+        "train_size": 40,
+        "validation_size": 9,
+        "test_size": 12,
+        "seed": 1,
+        "difficulty": "normal",
+        "data_dir": None,
+    }
+    return draw(task or Parallel(), **(values | changes))
+
+
+def keys(items, language: str | None = None) -> set[tuple[str, int]]:
+    return {(i.language, i.index) for i in items if language in (None, i.language)}
+
+
+def indexes(items, language: str | None = None) -> set[int]:
+    return {index for _, index in keys(items, language)}
+
+
+each_task = pytest.mark.parametrize("task", [Parallel(), Separate()], ids=["parallel", "separate"])
+
+
+@each_task
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_counts_are_exact(task, ratio):
+    drawn = mixture(task, tl_ratio=ratio, train_size=100)
+    assert Counter(i.language for i in drawn.train) == Counter(sw=round(100 * ratio), en=round(100 * (1 - ratio)))
+    assert len(keys(drawn.train)) == 100
+    assert {role: len(items) for role, items in drawn.validation.items()} == {"en": 9, "tl": 9}
+    assert {role: len(items) for role, items in drawn.test.items()} == {"en": 12, "tl": 12}
+    assert {i.language for i in (*drawn.validation["en"], *drawn.test["en"])} == {"en"}
+    assert {i.language for i in (*drawn.validation["tl"], *drawn.test["tl"])} == {"sw"}
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_an_index_is_in_one_language_only(ratio):
+    drawn = mixture(tl_ratio=ratio, train_size=POOL["train"])
+    assert len(indexes(drawn.train)) == len(drawn.train)
+
+
+def test_languages_of_a_task_that_is_not_parallel_are_drawn_apart():
+    drawn = mixture(Separate(), train_size=200)
+    assert indexes(drawn.train, "en") & indexes(drawn.train, "sw")
+    assert [i.index for i in drawn.train[:100]] != [i.index for i in drawn.train[100:]]
+
+
+@each_task
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_the_target_items_are_nested_over_ratios(task, seed):
+    sets = [keys(mixture(task, tl_ratio=ratio, seed=seed).train, "sw") for ratio in RATIOS]
+    assert all(small <= great for small, great in zip(sets, sets[1:], strict=False))
+
+
+@each_task
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_the_english_items_are_nested_the_other_way(task, seed):
+    sets = [keys(mixture(task, tl_ratio=ratio, seed=seed).train, "en") for ratio in RATIOS]
+    assert all(great >= small for great, small in zip(sets, sets[1:], strict=False))
+
+
+def test_a_parallel_task_trains_on_the_same_content_at_every_ratio():
+    assert len({frozenset(indexes(mixture(tl_ratio=ratio).train)) for ratio in RATIOS}) == 1
+
+
+@each_task
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_a_smaller_set_is_contained_in_a_greater_one(task, ratio):
+    drawn = [mixture(task, tl_ratio=ratio, train_size=size).train for size in (2, 10, 40, 200)]
+    for small, great in zip(drawn, drawn[1:], strict=False):
+        assert indexes(small) <= indexes(great)
+        assert keys(small, "sw") <= keys(great, "sw")
+
+
+def test_every_language_gets_the_translations_of_the_same_items():
+    assert [i.index for i in mixture(language="sw").train] == [i.index for i in mixture(language="hi").train]
+
+
+@each_task
+def test_a_seed_gives_the_same_items_in_the_same_order(task):
+    assert mixture(task) == mixture(task)
+
+
+@each_task
+def test_seeds_draw_different_training_items(task):
+    assert len({frozenset(keys(mixture(task, seed=seed).train)) for seed in range(5)}) == 5
+
+
+@each_task
+def test_validation_and_test_depend_on_no_choice_of_the_run(task):
+    one = mixture(task)
+    for change in ({"seed": 2}, {"tl_ratio": 0.0}, {"train_size": 7}):
+        two = mixture(task, **change)
+        assert (two.validation, two.test) == (one.validation, one.test)
+
+
+@each_task
+def test_smaller_validation_and_test_sets_are_contained_in_greater_ones(task):
+    small, great = mixture(task, validation_size=4, test_size=5), mixture(task, validation_size=20, test_size=36)
+    for role in ("en", "tl"):
+        assert great.validation[role][:4] == small.validation[role]
+        assert great.test[role][:5] == small.test[role]
+
+
+def test_a_parallel_task_is_scored_on_the_same_content_in_both_languages():
+    drawn = mixture()
+    assert [i.id for i in drawn.test["en"]] == [i.id for i in drawn.test["tl"]]
+    assert [i.id for i in drawn.validation["en"]] == [i.id for i in drawn.validation["tl"]]
+
+
+@pytest.mark.parametrize(
+    "counts", [(30, 30, 30), (70, 20, 10), (1, 1, 58), (50, 3), (17,), (20,) * 30], ids=lambda counts: str(counts)[:20]
+)
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_every_beginning_has_the_strata_in_proportion(counts, seed):
+    strata = [str(s) for s, n in enumerate(counts) for _ in range(n)]
+    random.Random(0).shuffle(strata)
+    items = [Item(i, str(i), "en", stratum) for i, stratum in enumerate(strata)]
+    order = stratified_order(items, seed)
+    assert sorted(order) == list(range(len(items)))
+    seen: Counter[str] = Counter()
+    for length, position in enumerate(order, 1):
+        seen[strata[position]] += 1
+        for stratum, n in enumerate(counts):
+            assert abs(seen[str(stratum)] - n * length / len(items)) <= 1 + 1e-9
+
+
+def test_the_members_of_a_stratum_are_shuffled():
+    items = Parallel().load("en", "train")
+    orders = [[i for i in stratified_order(items, str(seed)) if items[i].stratum == LABELS[0]] for seed in range(2)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) != orders[0]
+
+
+@each_task
+@pytest.mark.parametrize(
+    ("option", "available", "more"),
+    [
+        ("train_size", 240, {"tl_ratio": 0.0}),
+        ("train_size", 240, {"tl_ratio": 1.0}),
+        ("validation_size", 30, {}),
+        ("test_size", 36, {}),
+    ],
+)
+def test_a_size_beyond_the_data_says_how_much_there_is(task, option, available, more):
+    mixture(task, **more, **{option: available})
+    with pytest.raises(OptionError, match=rf"^{option}={available + 1}: .*\b{available}\b"):
+        mixture(task, **more, **{option: available + 1})
+
+
+@functools.cache
+def packaged(ratio: float, language: str = "sw") -> Mixture:
+    return mixture(get_task("atlas-nli"), tl_ratio=ratio, train_size=60, language=language)
+
+
+def test_no_translation_of_a_scored_item_is_trained_on():
+    drawn = packaged(0.5)
+    scored = {i.id for items in (*drawn.validation.values(), *drawn.test.values()) for i in items}
+    assert not scored & {i.id for i in drawn.train}
+    assert Counter(i.language for i in drawn.train) == {"en": 30, "sw": 30}
+    assert Counter(i.label for i in drawn.train) == dict.fromkeys(LABELS, 20)
+
+
+def test_digests_tell_texts_languages_and_order_apart():
+    task, items = get_task("atlas-nli"), packaged(0.5).train
+    known = texts_digest(task, items)
+    assert known == texts_digest(task, list(items))
+    assert known != texts_digest(task, items[::-1])
+    assert known != texts_digest(task, items[:-1])
+    assert known != texts_digest(task, packaged(0.5, "hi").train)

@@ -1,0 +1,194 @@
+"""A bad option ends in status 2 with one line that names it, its value and what is allowed, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import mlflow
+import pytest
+
+from whichlora import options
+from whichlora.errors import OptionError
+from whichlora.run import main
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty folder that this process is in and would track in."""
+    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield tmp_path
+    mlflow.set_tracking_uri(before)
+
+
+def refused(capsys, empty, tiny_model, chosen: dict[str, str]) -> str:
+    """Call the entry point and return the error, after checking how it came."""
+    values = {"model": tiny_model} | chosen
+    status = main([text for name, value in values.items() for text in (f"--{name}", value)])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert not list(empty.iterdir())
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+VARIANTS = "lora, dora, vera, adalora, pissa, rslora, full, none"
+WHOLE = "a whole number from"
+ALONE = [
+    ("variant", "veraa", f"allowed are {VARIANTS}", "did you mean 'vera'"),
+    ("variant", "LoRA", f"allowed are {VARIANTS}", ""),
+    ("variant", "", f"allowed are {VARIANTS}", ""),
+    ("arm", "match", "recommended, matched", "did you mean 'matched'"),
+    ("task", "atlas-nil", "atlas-nli, atlas-qa", "did you mean 'atlas-nli'"),
+    ("difficulty", "hrad", "normal, hard", "did you mean 'hard'"),
+    ("language", "xx", "ur, sw, hi, bn, te", ""),
+    ("language", "en", "ur, sw, hi, bn, te", ""),
+    ("scoring", "generat", "likelihood, generate", "did you mean 'generate'"),
+    ("select_on", "men", "en, tl, mean", "did you mean 'mean'"),
+    ("precision", "fp23", "fp32, bf16", "did you mean 'fp32'"),
+    ("quantization", "nf8", "none, nf4", "did you mean 'nf4'"),
+    ("tl_ratio", "1.5", "at least 0 and at most 1", ""),
+    ("tl_ratio", "-0.5", "at least 0 and at most 1", ""),
+    ("tl_ratio", "nan", "at least 0 and at most 1", ""),
+    ("tl_ratio", "half", "at least 0 and at most 1", ""),
+    ("rank", "0", f"{WHOLE} 1", ""),
+    ("rank", "8.5", f"{WHOLE} 1", ""),
+    ("alpha", "0", "above 0", ""),
+    ("alpha", "inf", "above 0", ""),
+    ("learning_rate", "0", "above 0 and at most 1", ""),
+    ("learning_rate", "nan", "above 0 and at most 1", ""),
+    ("learning_rate", "2", "above 0 and at most 1", ""),
+    ("epochs", "-1", f"{WHOLE} 1", ""),
+    ("batch_size", "0", f"{WHOLE} 1", ""),
+    ("train_size", "0", f"{WHOLE} 1", ""),
+    ("validation_size", "0", f"{WHOLE} 1", ""),
+    ("test_size", "many", f"{WHOLE} 1", ""),
+    ("train_size", "99999", "21000", ""),
+    ("validation_size", "99999", "2100", ""),
+    ("test_size", "99999", "2100", ""),
+    ("seed", str(2**32), f"{WHOLE} 0 to {2**32 - 1}", ""),
+    ("seed", "-1", f"{WHOLE} 0 to {2**32 - 1}", ""),
+    ("seed", "auto", f"{WHOLE} 0 to {2**32 - 1}", ""),
+    ("model", "/no/such/folder", "smollm2-135m, a folder", ""),
+    ("model", ".", "config.json", ""),
+    ("data_dir", "/data", "take no folder", ""),
+    ("target_modules", "q_proj,query", "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj", "query"),
+    ("target_modules", "lm_head", "all-linear", ""),
+    ("rank", "33", "at most 32", "width"),
+    ("layers", "first:0", "from 1", ""),
+    ("layers", "some", "all, first:N, last:N, A-B or A", ""),
+    ("layers", "1-3", "0-2", ""),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "allowed", "hint"), ALONE)
+def test_a_bad_value_is_named_with_what_is_allowed(capsys, empty, tiny_model, option, value, allowed, hint):
+    error = refused(capsys, empty, tiny_model, {option: value})
+    assert error.startswith(f"{option}={value}: ")
+    assert allowed in error
+    assert hint in error
+
+
+TOGETHER = [
+    ({"variant": "vera", "alpha": "16"}, "alpha=16", "vera has no alpha"),
+    ({"variant": "full", "layers": "first:1"}, "layers=first:1", "full has no adapter"),
+    ({"variant": "full", "rank": "8"}, "rank=8", "full has no adapter"),
+    ({"variant": "none", "target_modules": "q_proj"}, "target_modules=q_proj", "none has no adapter"),
+    ({"variant": "pissa", "quantization": "nf4"}, "quantization=nf4", "pissa"),
+    ({"variant": "full", "quantization": "nf4"}, "quantization=nf4", "full"),
+    ({"variant": "pissa", "rank": "17"}, "rank=17", "at most 16"),
+    ({"task": "atlas-qa", "scoring": "likelihood"}, "scoring=likelihood", "generate"),
+    ({"task": "atlas-qa", "difficulty": "hard"}, "difficulty=hard", "normal"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "named", "allowed"), TOGETHER)
+def test_values_that_do_not_go_together_are_refused(capsys, empty, tiny_model, chosen, named, allowed):
+    error = refused(capsys, empty, tiny_model, chosen)
+    assert error.startswith(named)
+    assert allowed in error
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "epochs", "batch_size"])
+def test_what_nothing_would_be_trained_with_is_refused(capsys, empty, tiny_model, name):
+    """A value that is asked for is used or refused, never ignored."""
+    assert refused(capsys, empty, tiny_model, {"variant": "none", name: "1"}).startswith(f"{name}=1")
+
+
+@pytest.mark.parametrize("arguments", [["--varaint", "vera"], ["--var", "vera"], ["--rank"], ["vera"]])
+def test_what_is_no_option_ends_in_status_2(capsys, empty, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+    assert not list(empty.iterdir())
+
+
+def test_a_name_that_is_no_option_is_named_with_the_nearest():
+    with pytest.raises(OptionError, match="option=varaint: .*did you mean 'variant'"):
+        options.parse_values({"varaint": "vera"})
+
+
+def test_every_default_is_allowed_and_auto_stands_for_none():
+    values = options.parse_values({name: default for name, (default, _) in options.MAIN.items()})
+    assert values.keys() == options.MAIN.keys()
+    assert {n for n, v in values.items() if v is None} == {n for n, (d, _) in options.MAIN.items() if d == "auto"}
+    assert (values["variant"], values["seed"], values["layers"]) == ("lora", 42, "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("tl_ratio", "0", 0.0),
+        ("tl_ratio", "1", 1.0),
+        ("learning_rate", "1e-4", 1e-4),
+        ("alpha", "16", 16.0),
+        ("rank", "8", 8),
+        ("seed", "0", 0),
+        ("seed", str(2**32 - 1), 2**32 - 1),
+        ("data_dir", "auto", None),
+    ],
+)
+def test_values_are_read(name, text, value):
+    assert options.parse_values({name: text})[name] == value
+
+
+def process(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "whichlora.run", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_process_with_a_typing_error_ends_in_status_2(tmp_path):
+    done = process(tmp_path, "--variant", "veraa")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: variant=veraa: allowed are {VARIANTS} (did you mean 'vera'?)\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_option_with_its_default(tmp_path):
+    done = process(tmp_path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    sections = done.stdout.partition("--help")[2].replace("\n", " ").split("  --")[1:]
+    told = {s.split()[0]: "".join(s.split()).rpartition("(default:")[2].rstrip(")") for s in sections}
+    assert told == {name: default for name, (default, _) in options.MAIN.items()}
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_documented_defaults():
+    """Those that are part of the contract of the entry point."""
+    told = {name: default for name, (default, _) in options.MAIN.items() if default != "auto"}
+    assert told == {
+        "variant": "lora",
+        "arm": "matched",
+        "task": "atlas-nli",
+        "language": "sw",
+        "model": "smollm2-135m",
+        "seed": "42",
+        "layers": "all",
+        "quantization": "none",
+    }

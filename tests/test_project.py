@@ -1,0 +1,86 @@
+"""The files around the code say what the code says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from whichlora.options import MAIN
+
+ROOT = Path(__file__).parent.parent
+PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "conda.yaml").read_text())
+entry_points = pytest.mark.parametrize("entry", PROJECT["entry_points"])
+
+
+def test_the_options_of_main_are_the_parameters_of_the_project():
+    parameters = PROJECT["entry_points"]["main"]["parameters"]
+    assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
+
+
+@entry_points
+def test_every_parameter_is_a_string(entry):
+    """Other types bend `auto`, and YAML would read 42 or false as no text."""
+    for parameter in PROJECT["entry_points"][entry]["parameters"].values():
+        assert parameter["type"] == "string"
+        assert isinstance(parameter["default"], str)
+
+
+@entry_points
+def test_every_parameter_is_passed_under_its_own_name(entry):
+    point = PROJECT["entry_points"][entry]
+    passed = re.findall(r"--(\w+) \{(\w+)\}", point["command"])
+    assert [name for name, _ in passed] == [value for _, value in passed] == list(point["parameters"])
+    assert point["command"].count("{") == point["command"].count("--") == len(passed)
+
+
+@entry_points
+def test_the_module_of_an_entry_point_has_a_command_line(entry):
+    name = re.search(r"python -m ([\w.]+)", PROJECT["entry_points"][entry]["command"])[1]
+    assert callable(importlib.import_module(name).main)
+
+
+def test_the_makefile_calls_modules_that_are_there():
+    modules = re.findall(r"python -m (whichlora[\w.]*)", (ROOT / "Makefile").read_text())
+    assert modules
+    for name in modules:
+        importlib.import_module(name)
+
+
+def test_the_environment_of_the_project_is_that_of_the_package():
+    python = next(d for d in CONDA["dependencies"] if isinstance(d, str) and d.startswith("python="))
+    pip = next(d["pip"] for d in CONDA["dependencies"] if isinstance(d, dict))
+    assert pip == METADATA["dependencies"]
+    assert METADATA["requires-python"].startswith(">=" + python.removeprefix("python="))
+    assert PROJECT["conda_env"] == "conda.yaml"
+
+
+def test_the_torch_that_make_installs_is_one_that_the_package_allows():
+    from packaging.requirements import Requirement
+
+    wanted = next(r for r in map(Requirement, METADATA["dependencies"]) if r.name == "torch")
+    pinned = re.search(r'"torch==([\d.]+)"', (ROOT / "Makefile").read_text())[1]
+    assert pinned in wanted.specifier
+
+
+@pytest.mark.parametrize("command", ["make run", "make test"])
+def test_the_readme_tells_the_two_commands(command):
+    assert command in (ROOT / "README.md").read_text()
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_checks_of_the_repository_run_the_tests():
+    script = ROOT / ".ci" / "run"
+    assert "make test" in script.read_text().splitlines()
+    assert script.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "src")))
+def test_a_file_is_short_enough_to_read(path):
+    assert len(path.read_text().splitlines()) < 330

@@ -1,0 +1,192 @@
+"""What `auto` becomes: the values of the arm, the task and the model, and what is given beats them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from whichlora.errors import OptionError
+from whichlora.options import MAIN, parse_values
+from whichlora.resolve import Plan, resolve
+from whichlora.tasks import get_task
+from whichlora.variants import CATALOGUE
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+WIDTH, NARROWEST = 32, 16  # of the tiny model: its hidden size, and its two key-value heads
+SHARED = ("epochs", "batch_size", "warmup", "weight_decay", "scheduler", "dropout")
+
+
+@pytest.fixture
+def plan(tiny_model):
+    def make(**options: object) -> Plan:
+        texts = {name: default for name, (default, _) in MAIN.items()} | {"model": tiny_model}
+        texts |= {"train_size": "20", "validation_size": "4", "test_size": "4"}
+        return resolve(parse_values(texts | {name: str(value) for name, value in options.items()}))
+
+    return make
+
+
+adapters = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.kind == "adapter"])
+trained = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.kind != "none"])
+
+
+@trained
+def test_the_recommended_arm_has_the_values_of_the_variants_own_source(plan, variant):
+    own = CATALOGUE[variant].recommended
+    spec = plan(variant=variant, arm="recommended").spec
+    assert [getattr(spec, name) for name in SHARED] == [getattr(own, name) for name in SHARED]
+    assert (spec.learning_rate, spec.alpha) == (own.learning_rate, own.alpha)
+    if CATALOGUE[variant].kind == "adapter":
+        assert spec.rank == min(own.rank, NARROWEST if variant == "pissa" else WIDTH)
+        wanted = LINEARS if own.target_modules == "all-linear" else own.target_modules
+        assert set(spec.target_modules) == set(wanted)
+
+
+@adapters
+def test_the_matched_arm_is_rank_8_on_all_linear_layers(plan, variant):
+    spec = plan(variant=variant, arm="matched").spec
+    assert spec.rank == (WIDTH if variant == "vera" else 8)
+    assert spec.target_modules == LINEARS
+    assert spec.layers == (0, 1, 2)
+    assert spec.learning_rate == CATALOGUE[variant].matched_learning_rate
+
+
+def test_vera_keeps_its_own_rank_in_both_arms():
+    assert CATALOGUE["vera"].matched_rank == CATALOGUE["vera"].recommended.rank == 256
+
+
+def test_the_matched_arm_is_equal_for_every_variant(plan):
+    names = [variant for variant in CATALOGUE if variant != "none"]
+    specs = [plan(variant=name).spec for name in names]
+    assert len({tuple(getattr(spec, name) for name in SHARED) for spec in specs}) == 1
+    with_alpha = [spec for spec in specs if CATALOGUE[spec.variant].has_alpha]
+    assert {spec.alpha for spec in with_alpha} == {16}
+    assert {spec.variant for spec in specs} - {spec.variant for spec in with_alpha} == {"vera", "full"}
+
+
+def test_every_variant_gets_the_same_items(plan):
+    plans = [plan(variant=name) for name in CATALOGUE]
+    assert len({p.spec.train_digest for p in plans}) == 1
+    assert len({tuple(p.spec.test_digests.items()) for p in plans}) == 1
+
+
+@pytest.mark.parametrize("variant", ["full", "none"])
+def test_without_an_adapter_there_is_nothing_to_adapt(plan, variant):
+    spec = plan(variant=variant).spec
+    assert (spec.rank, spec.alpha, spec.target_modules, spec.layers) == (None, None, (), ())
+    assert spec.trains == (variant == "full")
+    if variant == "none":
+        assert {getattr(spec, name) for name in (*SHARED, "learning_rate")} == {None}
+
+
+def test_what_the_task_gives(plan):
+    nli, qa = plan(train_size="auto", validation_size="auto", test_size="auto").spec, plan(task="atlas-qa").spec
+    sizes = get_task("atlas-nli").sizes
+    assert (nli.train_size, nli.validation_size, nli.test_size) == (sizes.train, sizes.validation, sizes.test)
+    assert (nli.scoring, qa.scoring) == ("likelihood", "generate")
+    assert (nli.difficulty, plan(difficulty="hard").spec.difficulty) == ("normal", "hard")
+    assert (nli.prompt_version, qa.prompt_version) == ("nli-1", "qa-1")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "select_on"), [("auto", "mean"), (0, "en"), (0.01, "en"), (0.1, "mean"), (0.9, "mean"), (1, "tl")]
+)
+def test_the_checkpoint_is_chosen_in_the_languages_that_are_trained(plan, ratio, select_on):
+    """A ratio of 0.01 rounds to none of 20 items: choosing in the target language would not be zero-shot."""
+    made = plan(tl_ratio=ratio)
+    languages = {item.language for item in made.mixture.train}
+    assert made.spec.select_on == select_on
+    assert {"en": {"en"}, "mean": {"en", "sw"}, "tl": {"sw"}}[select_on] == languages
+
+
+def test_an_english_adapter_is_one_for_all_languages(plan):
+    one, two = (plan(tl_ratio=0, language=language).spec for language in ("sw", "hi"))
+    assert one.train_digest == two.train_digest
+    assert one.training_fingerprint == two.training_fingerprint
+    assert one.fingerprint != two.fingerprint
+    chosen = [plan(tl_ratio=0, language=language, select_on="mean").spec for language in ("sw", "hi")]
+    assert chosen[0].train_digest != chosen[1].train_digest
+    assert chosen[0].training_fingerprint != chosen[1].training_fingerprint
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1])
+def test_languages_that_are_trained_on_have_adapters_of_their_own(plan, ratio):
+    one, two = (plan(tl_ratio=ratio, language=language).spec for language in ("sw", "hi"))
+    assert one.train_digest != two.train_digest
+    assert one.training_fingerprint != two.training_fingerprint
+
+
+def test_all_linear_is_the_linear_layers_of_the_blocks_without_the_head(plan):
+    made = plan(target_modules="all-linear")
+    assert made.spec.target_modules == LINEARS
+    assert len(made.adapted) == 3 * len(LINEARS)
+    assert not any("lm_head" in name or "embed" in name for name in made.adapted)
+    assert made.adapted["model.layers.1.mlp.down_proj"] == (64, 32)
+    assert made.adapted["model.layers.0.self_attn.k_proj"] == (32, 16)
+
+
+def test_named_modules_and_layers_are_those_adapted(plan):
+    made = plan(target_modules="v_proj, q_proj", layers="0,last:1")
+    assert made.spec.layers == (0, 2)
+    assert set(made.adapted) == {f"model.layers.{n}.self_attn.{m}_proj" for n in (0, 2) for m in "qv"}
+
+
+def test_the_same_layers_and_modules_in_other_words_are_the_same_run(plan):
+    one = plan(target_modules="q_proj,v_proj", layers="0-2").spec
+    assert plan(target_modules="v_proj,q_proj,q_proj", layers="all").spec == one
+    assert plan(target_modules="q_proj,v_proj", layers="first:2,last:1").spec.fingerprint == one.fingerprint
+
+
+@pytest.mark.parametrize("arm", ["recommended", "matched"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("rank", 5), ("alpha", 7.0), ("learning_rate", 0.03), ("epochs", 4), ("batch_size", 3)]
+)
+def test_what_is_given_beats_the_arm_and_changes_nothing_else(plan, arm, name, value):
+    assert plan(arm=arm, **{name: value}).spec == replace(plan(arm=arm).spec, **{name: value})
+
+
+def test_target_modules_that_are_given_beat_the_arm(plan):
+    assert plan(arm="recommended").spec.target_modules == ("q_proj", "v_proj")
+    assert plan(arm="recommended", target_modules="all-linear").spec.target_modules == LINEARS
+
+
+@pytest.mark.parametrize("variant", ["lora", "vera", "none"])
+def test_identical_options_give_identical_specs(plan, variant):
+    one, two = plan(variant=variant).spec, plan(variant=variant).spec
+    assert one == two
+    assert (one.fingerprint, one.training_fingerprint) == (two.fingerprint, two.training_fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rank", 8), ("alpha", 16), ("learning_rate", 0.001), ("epochs", 1), ("batch_size", 8), ("tl_ratio", 0.5)]
+    + [("scoring", "likelihood"), ("select_on", "mean"), ("target_modules", "all-linear"), ("difficulty", "normal")],
+)
+def test_spelling_out_what_auto_gives_is_the_same_run(plan, name, value):
+    assert plan(**{name: value}).spec.fingerprint == plan().spec.fingerprint
+
+
+@pytest.mark.parametrize(("text", "same"), [("0", "-0"), ("1", "1.0")])
+def test_a_ratio_in_other_words_is_the_same_run(plan, text, same):
+    assert plan(tl_ratio=text).spec.fingerprint == plan(tl_ratio=same).spec.fingerprint
+
+
+def test_arms_that_come_to_the_same_values_share_an_adapter(plan):
+    given = {"rank": 8, "alpha": 16.0, "learning_rate": 0.001, "epochs": 1, "batch_size": 8}
+    matched = plan(arm="matched", **given).spec
+    assert matched.training_fingerprint == replace(matched, arm="recommended").training_fingerprint
+
+
+def test_english_is_not_a_target_language(plan):
+    with pytest.raises(OptionError, match="language=en: allowed are ur, sw, hi, bn, te"):
+        plan(language="en")
+
+
+def test_a_model_without_linear_layers_to_adapt_is_refused(plan, tmp_path):
+    """GPT-2 keeps its weights in a class of its own."""
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=60000).save_pretrained(tmp_path)
+    with pytest.raises(OptionError, match=r"^(model|target_modules)="):
+        plan(model=tmp_path)
