@@ -84,6 +84,7 @@ def test_a_launch_from_another_folder_links_to_the_run_with_its_results(tmp_path
     assert len(all_runs(call)) == 4  # with the base's English and Swahili
 
 
+@pytest.mark.slow
 def test_a_bad_option_fails_the_launch_and_makes_no_run(tmp_path: Path) -> None:
     status, text = launch(tmp_path, variant="loraa")
     assert status != 0

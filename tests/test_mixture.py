@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -105,14 +106,14 @@ def test_languages_of_a_task_that_is_not_parallel_are_drawn_apart():
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_the_target_items_are_nested_over_ratios(task, seed):
     sets = [keys(mixture(task, tl_ratio=ratio, seed=seed).train, "sw") for ratio in RATIOS]
-    assert all(small <= great for small, great in zip(sets, sets[1:], strict=False))
+    assert all(small <= great for small, great in pairwise(sets))
 
 
 @each_task
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_the_english_items_are_nested_the_other_way(task, seed):
     sets = [keys(mixture(task, tl_ratio=ratio, seed=seed).train, "en") for ratio in RATIOS]
-    assert all(great >= small for great, small in zip(sets, sets[1:], strict=False))
+    assert all(great >= small for great, small in pairwise(sets))
 
 
 def test_a_parallel_task_trains_on_the_same_content_at_every_ratio():
@@ -123,7 +124,7 @@ def test_a_parallel_task_trains_on_the_same_content_at_every_ratio():
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 def test_a_smaller_set_is_contained_in_a_greater_one(task, ratio):
     drawn = [mixture(task, tl_ratio=ratio, train_size=size).train for size in (2, 10, 40, 200)]
-    for small, great in zip(drawn, drawn[1:], strict=False):
+    for small, great in pairwise(drawn):
         assert indexes(small) <= indexes(great)
         assert keys(small, "sw") <= keys(great, "sw")
 

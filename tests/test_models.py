@@ -109,9 +109,16 @@ def test_parameters_are_counted_by_hand_and_tied_ones_once(tmp_path, tied):
 
 @pytest.mark.parametrize(
     "config",
-    ['{"model_type": "nosuch"}', '{"model_type": "t5"}', '{"model_type": "vit"}', "{}", "{", "[]"]
-    + ['{"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}']
-    + ['{"model_type": "llama", "hidden_size": "wide"}'],
+    [
+        '{"model_type": "nosuch"}',
+        '{"model_type": "t5"}',
+        '{"model_type": "vit"}',
+        "{}",
+        "{",
+        "[]",
+        '{"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}',
+        '{"model_type": "llama", "hidden_size": "wide"}',
+    ],
 )
 def test_a_folder_that_holds_no_causal_model_is_refused_in_one_line(tmp_path, config):
     folder = write_config(tmp_path / "model", config)

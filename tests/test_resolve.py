@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from dataclasses import replace
 
 import pytest
@@ -17,8 +19,19 @@ WIDTH, NARROWEST = 32, 16  # of the tiny model: its hidden size, and its two key
 SHARED = ("epochs", "batch_size", "warmup", "weight_decay", "scheduler", "dropout")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def without_garbage_collection():
+    """Keep Python from looking through the items of the packaged tasks again and again."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture(scope="module")
 def plan(tiny_model):
+    """Make a plan of a few items from options; the same options give the same object."""
+
+    @functools.cache
     def make(**options: object) -> Plan:
         texts = {name: default for name, (default, _) in MAIN.items()} | {"model": tiny_model}
         texts |= {"train_size": "20", "validation_size": "4", "test_size": "4"}
@@ -153,15 +166,25 @@ def test_target_modules_that_are_given_beat_the_arm(plan):
 
 @pytest.mark.parametrize("variant", ["lora", "vera", "none"])
 def test_identical_options_give_identical_specs(plan, variant):
-    one, two = plan(variant=variant).spec, plan(variant=variant).spec
+    one, two = plan.__wrapped__(variant=variant).spec, plan.__wrapped__(variant=variant).spec
     assert one == two
     assert (one.fingerprint, one.training_fingerprint) == (two.fingerprint, two.training_fingerprint)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rank", 8), ("alpha", 16), ("learning_rate", 0.001), ("epochs", 1), ("batch_size", 8), ("tl_ratio", 0.5)]
-    + [("scoring", "likelihood"), ("select_on", "mean"), ("target_modules", "all-linear"), ("difficulty", "normal")],
+    [
+        ("rank", 8),
+        ("alpha", 16),
+        ("learning_rate", 0.001),
+        ("epochs", 1),
+        ("batch_size", 8),
+        ("tl_ratio", 0.5),
+        ("scoring", "likelihood"),
+        ("select_on", "mean"),
+        ("target_modules", "all-linear"),
+        ("difficulty", "normal"),
+    ],
 )
 def test_spelling_out_what_auto_gives_is_the_same_run(plan, name, value):
     assert plan(**{name: value}).spec.fingerprint == plan().spec.fingerprint
@@ -176,6 +199,13 @@ def test_arms_that_come_to_the_same_values_share_an_adapter(plan):
     given = {"rank": 8, "alpha": 16.0, "learning_rate": 0.001, "epochs": 1, "batch_size": 8}
     matched = plan(arm="matched", **given).spec
     assert matched.training_fingerprint == replace(matched, arm="recommended").training_fingerprint
+
+
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", 0.1), ("epochs", 1), ("batch_size", 1)])
+def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
+    """A value that is asked for is used or refused, never ignored."""
+    with pytest.raises(OptionError, match=rf"^{name}={value}: .*none"):
+        plan(variant="none", **{name: value})
 
 
 def test_english_is_not_a_target_language(plan):

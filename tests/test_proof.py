@@ -1,0 +1,140 @@
+"""A run that did not train what it says must fail, and say why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from runs import plan_of, run_of
+
+from whichlora import adapters, models
+from whichlora.errors import ProofError
+from whichlora.proof import GRADIENT_STEPS, adapter_modules, prove_gradients, prove_trained
+from whichlora.variants import CATALOGUE
+
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+
+
+def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
+    """Return plan, model with adapter, and evidence."""
+    plan = plan_of(model, variant=variant)
+    torch.manual_seed(0)
+    base = models.load_model(plan.source, precision="fp32", quantization="none")
+    adapted, evidence, _ = adapters.attach(base, plan, total_steps=5)
+    return plan, adapted, evidence
+
+
+def one_step(model: Any, evidence: Any) -> None:
+    """A real optimiser step on one batch."""
+    ids = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    logits = model(input_ids=ids).logits
+    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    prove_gradients(evidence)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
+    plan = plan_of(tiny_model, variant=variant)
+    base = models.load_model(plan.source, precision="fp32", quantization="none")
+    wrong = replace(plan.variant, expected_parameters=lambda shapes, rank, options: 1)
+    with pytest.raises(ProofError, match="1 were expected"):
+        adapters.attach(base, replace(plan, variant=wrong), total_steps=5)
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_a_module_without_gradient_is_named(tiny_model: str, variant: str) -> None:
+    _, model, evidence = attached(tiny_model, variant)
+    name, module = next(iter(adapter_modules(model)))
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(torch.zeros_like)
+    for _ in range(GRADIENT_STEPS - 1):
+        one_step(model, evidence)
+    with pytest.raises(ProofError, match=f"1 adapted modules in {GRADIENT_STEPS} steps, {name}"):
+        one_step(model, evidence)
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_an_adapter_that_did_not_change_is_noticed(tiny_model: str, variant: str) -> None:
+    plan, model, evidence = attached(tiny_model, variant)
+    evidence.without_gradient = {}
+    with pytest.raises(ProofError, match="no trainable parameter"):
+        prove_trained(model, plan.variant, evidence)
+
+
+def tamper(variant: str, model: Any) -> None:
+    """Undo what is particular to the variant."""
+    _, module = next(iter(adapter_modules(model)))
+    if variant == "dora":
+        name, vector = next((n, p) for n, p in model.named_parameters() if "magnitude" in n)
+        vector.data.copy_(tamper.initial[name])  # type: ignore[attr-defined]
+    elif variant == "vera":
+        module.vera_A = type(module.vera_A)({"default": module.vera_A["default"].clone()})
+    elif variant == "adalora":
+        next(p for n, p in model.named_parameters() if "lora_E" in n).data.fill_(1.0)
+    elif variant == "pissa":
+        module.base_layer.weight.data.add_(module.get_delta_weight("default")).copy_(tamper.weight)  # type: ignore[attr-defined]
+    else:  # lora, rslora
+        module.scaling["default"] *= 2
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_the_witness_of_a_variant_can_fail(tiny_model: str, variant: str) -> None:
+    plan, model, evidence = attached(tiny_model, variant)
+    source = models.load_model(plan.source, precision="fp32", quantization="none")
+    first, _ = next(iter(adapter_modules(model)))
+    tamper.weight = source.get_submodule(first).weight  # type: ignore[attr-defined]
+    tamper.initial = {n: p.detach().clone() for n, p in model.named_parameters()}  # type: ignore[attr-defined]
+    for step in range(1, 6):
+        one_step(model, evidence)
+        if plan.variant.after_step:
+            plan.variant.after_step(model, step)
+        for parameter in model.parameters():
+            parameter.grad = None
+    prove_trained(model, plan.variant, evidence)
+    tamper(variant, model)
+    with pytest.raises(ProofError):
+        prove_trained(model, plan.variant, evidence)
+
+
+def test_a_changed_base_weight_is_noticed(tiny_model: str) -> None:
+    plan, model, evidence = attached(tiny_model, "lora")
+    one_step(model, evidence)
+    prove_trained(model, plan.variant, evidence)
+    next(iter(adapter_modules(model)))[1].base_layer.weight.data[0, 0] += 1
+    with pytest.raises(ProofError, match="frozen base weight changed"):
+        prove_trained(model, plan.variant, evidence)
+
+
+def test_a_run_that_cannot_prove_itself_is_marked_failed_with_the_reason(store: Path, tiny_model: str) -> None:
+    plan = plan_of(tiny_model, variant="lora")
+    lying = replace(plan.variant, expected_parameters=lambda shapes, rank, options: 7)
+    with pytest.raises(ProofError):
+        run_of(replace(plan, variant=lying))
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    assert run.info.status == "FAILED"
+    assert "7 were expected" in run.data.tags["whichlora.error"]
+
+
+def test_a_saved_adapter_that_answers_otherwise_is_noticed(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tiny_model, variant="lora", validation_size=60, epochs=2)
+    save = adapters.save
+
+    def saved_badly(model: Any, *arguments: Any, **options: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.mul_(-20)
+        save(model, *arguments, **options)
+
+    monkeypatch.setattr(adapters, "save", saved_badly)
+    with pytest.raises(ProofError, match="otherwise than the trained model"):
+        run_of(plan)

@@ -1,0 +1,142 @@
+"""Order of items, resuming after SIGKILL, and the choice of the checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from runs import plan_of, run_of
+
+from whichlora import checkpoints
+from whichlora.training import BucketSampler
+from whichlora.variants import CATALOGUE
+
+TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
+CHILD = """
+import sys, whichlora.training as t
+t.CHECKPOINT_SECONDS = 0.0
+slow = t._Keeper.on_step_end
+def on_step_end(self, args, state, control, **kwargs):
+    slow(self, args, state, control, **kwargs)
+    print("step", state.global_step, flush=True)
+t._Keeper.on_step_end = on_step_end
+sys.path.insert(0, sys.argv[1])
+from runs import plan_of, run_of
+run_of(plan_of(sys.argv[2], **dict(pair.split("=") for pair in sys.argv[3:])))
+"""
+
+
+def test_a_sampler_gives_each_position_once_and_batches_of_similar_length() -> None:
+    lengths = [(7 * i) % 101 for i in range(205)]
+    order = list(BucketSampler(lengths, 8, seed=1))
+    assert sorted(order) == list(range(205))
+    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in _batches(order[:200], 8)]
+    assert sum(spread) / len(spread) < 20  # at random it would be about 80
+
+
+def test_a_sampler_is_seeded_and_differs_by_epoch() -> None:
+    lengths = list(range(64))
+    first, again, other = (BucketSampler(lengths, 8, seed) for seed in (1, 1, 2))
+    assert list(first) == list(again) != list(other)
+    again.set_epoch(1)
+    assert list(first) != list(again)
+
+
+def _batches(order: list[int], size: int) -> list[list[int]]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _kill_after_step(store: Path, model: str, step: int, options: dict[str, object]) -> None:
+    """Run in a process of its own and kill it with SIGKILL once it has done `step` steps."""
+    here = str(Path(__file__).parent)
+    pairs = [f"{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-c", CHILD, here, model, *pairs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=store) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("step ") and int(line.split()[1]) >= step:
+                child.send_signal(signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+
+
+def _predictions(run_id: str, role: str) -> pd.DataFrame:
+    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="predictions")
+    return pd.read_parquet(Path(folder) / f"{role}.parquet")
+
+
+# Eight items a step, 40 items: five steps an epoch. Step 3 is within the first epoch, 5 its end, 7 in the second.
+FAST = [("lora", 3)]
+SLOW = [(variant, step) for variant in TRAINED for step in (3, 5, 7) if (variant, step) not in FAST]
+
+
+@pytest.mark.parametrize(("variant", "step"), [*FAST, *[pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]])
+def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
+    store: Path, tiny_model: str, variant: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"variant": variant, "epochs": 2}
+    monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
+    _kill_after_step(store, tiny_model, step, options)
+    (work,) = [p for p in (store / "killed").iterdir() if p.is_dir()]
+    found = checkpoints.last_complete(work)
+    assert found is not None
+    assert int(found[0].name.split("-")[1]) in (step - 1, step)
+
+    plan = plan_of(tiny_model, **options)
+    resumed = run_of(plan)
+    monkeypatch.setenv("WHICHLORA_WORK", str(store / "whole"))
+    whole = run_of(plan, experiment="uninterrupted")
+
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_run(resumed.run_id).info.experiment_id], "tags.`whichlora.kind` = 'run'")
+    assert [run.info.run_id for run in runs] == [resumed.run_id]
+    assert runs[0].data.tags["whichlora.resumed"] == "true"
+    for role in ("en", "tl"):
+        pd.testing.assert_frame_equal(_predictions(resumed.run_id, role), _predictions(whole.run_id, role))
+    losses = {p.step: p.value for p in client.get_metric_history(whole.run_id, "train/loss")}
+    again = client.get_metric_history(resumed.run_id, "train/loss")
+    assert {p.step: p.value for p in again} == pytest.approx(losses, abs=1e-9)
+    assert len(again) == len(losses)
+    assert not any(p.is_dir() for p in (store / "killed").iterdir())
+
+
+def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store: Path, tiny_model: str) -> None:
+    first = run_of(plan_of(tiny_model), experiment="first")
+    second = run_of(plan_of(tiny_model), experiment="second")
+    other = run_of(plan_of(tiny_model, seed=43), experiment="first")
+    assert first.run_id != second.run_id
+    pd.testing.assert_frame_equal(_predictions(first.run_id, "tl"), _predictions(second.run_id, "tl"))
+    assert not _predictions(first.run_id, "tl").equals(_predictions(other.run_id, "tl"))
+
+
+def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_of(plan_of(tiny_model), experiment="whole")
+    monkeypatch.setattr("whichlora.training.MICRO_BATCH", 2)
+    parts = run_of(plan_of(tiny_model), experiment="parts")
+    columns = [c for c in _predictions(whole.run_id, "en") if c.startswith("p_")]
+    pd.testing.assert_frame_equal(
+        _predictions(whole.run_id, "en")[columns], _predictions(parts.run_id, "en")[columns], atol=1e-4
+    )
+
+
+def test_half_a_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    checkpoints.complete(tmp_path / "checkpoint-3", {"seconds": 1.5})
+    (tmp_path / "checkpoint-10").mkdir()  # killed while it was being written
+    found = checkpoints.last_complete(tmp_path)
+    assert found == (tmp_path / "checkpoint-3", {"seconds": 1.5})
+
+
+def test_the_work_folder_is_where_the_variable_says(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from whichlora.tracking import work_folder
+
+    assert work_folder() == store / "whichlora-work"
+    monkeypatch.setenv("WHICHLORA_WORK", str(store / "elsewhere"))
+    assert work_folder() == store / "elsewhere"
