@@ -153,10 +153,12 @@ def test_the_same_layers_and_modules_in_other_words_are_the_same_run(plan):
 
 @pytest.mark.parametrize("arm", ["recommended", "matched"])
 @pytest.mark.parametrize(
-    ("name", "value"), [("rank", 5), ("alpha", 7.0), ("learning_rate", 0.03), ("epochs", 4), ("batch_size", 3)]
+    "given",
+    [{"rank": 5, "learning_rate": 0.03}, {"alpha": 7.0, "epochs": 4, "batch_size": 3}],
+    ids=lambda g: " ".join(g),
 )
-def test_what_is_given_beats_the_arm_and_changes_nothing_else(plan, arm, name, value):
-    assert plan(arm=arm, **{name: value}).spec == replace(plan(arm=arm).spec, **{name: value})
+def test_what_is_given_beats_the_arm_and_changes_nothing_else(plan, arm, given):
+    assert plan(arm=arm, **given).spec == replace(plan(arm=arm).spec, **given)
 
 
 def test_target_modules_that_are_given_beat_the_arm(plan):
@@ -172,22 +174,16 @@ def test_identical_options_give_identical_specs(plan, variant):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "given",
     [
-        ("rank", 8),
-        ("alpha", 16),
-        ("learning_rate", 0.001),
-        ("epochs", 1),
-        ("batch_size", 8),
-        ("tl_ratio", 0.5),
-        ("scoring", "likelihood"),
-        ("select_on", "mean"),
-        ("target_modules", "all-linear"),
-        ("difficulty", "normal"),
+        {"alpha": 16},
+        {"rank": 8, "learning_rate": 0.001, "epochs": 1, "batch_size": 8, "tl_ratio": 0.5},
+        {"scoring": "likelihood", "select_on": "mean", "target_modules": "all-linear", "difficulty": "normal"},
     ],
+    ids=lambda given: " ".join(given),
 )
-def test_spelling_out_what_auto_gives_is_the_same_run(plan, name, value):
-    assert plan(**{name: value}).spec.fingerprint == plan().spec.fingerprint
+def test_spelling_out_what_auto_gives_is_the_same_run(plan, given):
+    assert plan(**given).spec.fingerprint == plan().spec.fingerprint
 
 
 @pytest.mark.parametrize(("text", "same"), [("0", "-0"), ("1", "1.0")])

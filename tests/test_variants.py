@@ -125,7 +125,7 @@ def llama_8b() -> ModelShape:
 )
 def test_the_paper_s_parameter_counts_come_out(variant: str, rank: int, modules: str, expected: int) -> None:
     shape = llama_8b()
-    names = resolve_modules(modules, shape, given=modules)
+    names = resolve_modules(modules, shape, model="llama")
     shapes = adapted_shapes(shape, names, tuple(range(32)))
     declared = CATALOGUE[variant]
     assert declared.expected_parameters is not None

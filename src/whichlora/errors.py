@@ -11,7 +11,7 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(f"{option}={value}: {allowed}")
+        super().__init__(" ".join(f"{option}={value}: {allowed}".split("\n")))
 
 
 def choose(option: str, value: str, choices: Iterable[str]) -> str:

@@ -39,5 +39,6 @@ def parse_layers(text: str, n_layers: int | None = None) -> tuple[int, ...] | No
                 raise OptionError("layers", text, f"a range goes up; allowed are {_ALLOWED}")
             if n_layers is not None and high >= n_layers:
                 raise OptionError("layers", text, f"the model has layers 0-{n_layers - 1}")
-            chosen |= set(range(low, high + 1))
+            if n_layers is not None:
+                chosen |= set(range(low, high + 1))
     return tuple(sorted(chosen)) if n_layers is not None else None

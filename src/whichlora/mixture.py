@@ -41,9 +41,9 @@ def draw(
     """Draw a run's items.
 
     The training items are the first of one stratified order that depends on the seed alone, and the target language
-    takes the first of those: so a smaller set or ratio is contained in a greater one, and in a parallel task an
-    index appears in one language only. Validation and test items do not depend on the seed, so that every run of a
-    comparison is chosen and scored on the same.
+    takes the first of those: so the target items at a smaller ratio are contained in those at a greater one, a
+    smaller set's indexes in a greater one's, and in a parallel task an index appears in one language only. Validation
+    and test items do not depend on the seed, so that every run of a comparison is chosen and scored on the same.
 
     Raises:
         OptionError: a size is more than there is.
@@ -90,7 +90,8 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
     for name in sorted(strata):
         members = strata[name]
         rng.shuffle(members)
-        placed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
+        phase = rng.random()  # without it every small stratum would come in the middle
+        placed += [((k + phase) / len(members), rng.random(), position) for k, position in enumerate(members)]
     return [position for *_, position in sorted(placed)]
 
 

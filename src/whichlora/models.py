@@ -80,10 +80,9 @@ def locate(name: str) -> ModelSource:
 
     try:
         config = AutoConfig.from_pretrained(name)
-    except Exception as error:  # the hub raises many kinds, none of which tells what to do
-        reason = str(error).strip().splitlines()[0]
-        allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached ({reason})"
-        raise OptionError("model", name, allowed) from error
+    except Exception as error:  # the libraries raise many kinds, here and below, none of which tells what to do
+        allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
+        raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
     commit = config._commit_hash
     return ModelSource(name=name, place=name, revision=commit, digest=f"{name}@{commit}")
 
@@ -102,9 +101,12 @@ def shape(source: ModelSource) -> ModelShape:
         config = AutoConfig.from_pretrained(source.place, revision=source.revision)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OptionError("model", source.name, f"must be a causal language model ({reason})") from error
+    except Exception as error:
+        allowed = f"must be a causal language model ({_first_line(error)})"
+        raise OptionError("model", source.name, allowed) from error
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        # Such a model would see the answer it is to learn.
+        raise OptionError("model", source.name, "must be a causal language model, but its attention sees what follows")
     return shape_of(model)
 
 
@@ -146,8 +148,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({error})") from error
+    except Exception as error:
+        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_first_line(error)})") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -172,10 +174,15 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             source.place, revision=source.revision, dtype=dtype, device_map={"": device()}, **extra
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OptionError("model", source.name, f"its weights cannot be loaded ({reason})") from error
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _folder_digest(folder: Path) -> str:

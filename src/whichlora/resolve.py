@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whichlora import mixture, models
 from whichlora.errors import OptionError, choose
@@ -15,6 +15,9 @@ from whichlora.spec import RunSpec
 from whichlora.tasks import Task, get_task
 from whichlora.tasks.base import SOURCE_LANGUAGE
 from whichlora.variants import Hyperparameters, Variant, get_variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MATCHED_ALPHA = 16
 
@@ -28,6 +31,7 @@ class Plan:
     task: Task
     source: ModelSource
     shape: ModelShape
+    tokenizer: PreTrainedTokenizerBase
     mixture: Mixture
 
     @property
@@ -68,13 +72,14 @@ def resolve(values: Mapping[str, Any]) -> Plan:
 
     source = models.locate(values["model"])
     shape = models.shape(source)
+    tokenizer = models.load_tokenizer(source)
     layers: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
     rank = None
     if variant.kind == "adapter":
         assert arm is not None
         layers = parse_layers(values["layers"], shape.n_layers) or ()
-        modules = resolve_modules(values["target_modules"] or arm.target_modules, shape, given=values["target_modules"])
+        modules = resolve_modules(values["target_modules"] or arm.target_modules, shape, model=values["model"])
         rank = _rank(variant, arm, values["rank"], adapted_shapes(shape, modules, layers))
     chosen_on = [drawn.validation[role] for role in ("en", "tl") if select_on in (role, "mean")]
 
@@ -112,7 +117,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
         test_digests={role: mixture.texts_digest(task, items) for role, items in drawn.test.items()},
         model_digest=source.digest,
     )
-    return Plan(spec=spec, variant=variant, task=task, source=source, shape=shape, mixture=drawn)
+    return Plan(spec=spec, variant=variant, task=task, source=source, shape=shape, tokenizer=tokenizer, mixture=drawn)
 
 
 def arm_values(variant: Variant, arm: str) -> Hyperparameters | None:
@@ -131,13 +136,15 @@ def arm_values(variant: Variant, arm: str) -> Hyperparameters | None:
     )
 
 
-def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, given: str | None) -> tuple[str, ...]:
+def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:
     """Return the names of linear layers that "all-linear" or a list of names stands for on a model.
 
     Raises:
-        OptionError: a name is not one of the model's; the message lists those.
+        OptionError: a name is not one of the model's, which the message lists, or it has no linear layers.
     """
     names = shape.module_names()
+    if not names:
+        raise OptionError("model", model, "has no torch.nn.Linear in its decoder blocks for an adapter to adapt")
     if wanted == "all-linear":
         return tuple(names)
     parts = [p.strip() for p in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
@@ -145,7 +152,7 @@ def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, given: 
     if missing:
         raise OptionError(
             "target_modules",
-            given or ",".join(parts),
+            ",".join(parts),
             f"{missing[0]} is not in the model; allowed are all-linear or names from {', '.join(names)}",
         )
     return tuple(name for name in names if name in parts)
@@ -187,6 +194,9 @@ def _check_combination(variant: Variant, values: Mapping[str, Any]) -> None:
     given = [n for n in adapter_only if values[n] is not None] + (["layers"] if values["layers"] != "all" else [])
     if variant.kind != "adapter" and given:
         raise OptionError(given[0], values[given[0]], f"variant {variant.name} has no adapter; leave it out")
+    given = [name for name in ("learning_rate", "epochs", "batch_size") if values[name] is not None]
+    if variant.kind == "none" and given:
+        raise OptionError(given[0], values[given[0]], f"variant {variant.name} trains nothing; leave it out")
     if values["alpha"] is not None and not variant.has_alpha:
         raise OptionError("alpha", values["alpha"], f"variant {variant.name} has no alpha; leave it out")
     if values["quantization"] != "none" and not variant.quantizable:

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from whichlora import __version__
 from whichlora.errors import OptionError, ProofError
 from whichlora.options import parse_arguments, parse_values
+from whichlora.summary import Result, run_name, summary
 
 if TYPE_CHECKING:
     from whichlora.encoding import Encoder
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from whichlora.tracking import RunLog, Tracker
 
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A finished run: its id in MLflow and its metrics by name."""
-
-    run_id: str
-    metrics: dict[str, float]
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
@@ -70,7 +62,6 @@ def trial(plan: Plan, tracker: Tracker) -> Result:
     Raises:
         ProofError: the trial did not train what its spec says.
     """
-    from whichlora import models
     from whichlora.encoding import Encoder
     from whichlora.tracking import work_folder
 
@@ -85,17 +76,11 @@ def trial(plan: Plan, tracker: Tracker) -> Result:
         log = tracker.open("trial", f"{run_name(plan)} {spec.learning_rate:g}", tags)
         with log.guarded():
             _record(plan, log)
-            encoder = Encoder(plan.task, models.load_tokenizer(plan.source), max_length=plan.shape.context)
+            encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
             metrics = _trained(plan, encoder, log, work)
             log.metrics(metrics)
         shutil.rmtree(work, ignore_errors=True)
     return Result(run_id=log.run_id, metrics=metrics)
-
-
-def run_name(plan: Plan) -> str:
-    """Return a name that tells runs apart in the UI."""
-    spec = plan.spec
-    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {spec.tl_ratio:g} seed {spec.seed}"
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> Result:
@@ -106,8 +91,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> R
     from whichlora.evaluation import score
 
     spec, variant = plan.spec, plan.variant
-    tokenizer = models.load_tokenizer(plan.source)
-    encoder = Encoder(plan.task, tokenizer, max_length=plan.shape.context)
+    encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
     metrics: dict[str, float] = {}
 
     def plain() -> tuple[Any, Encoder]:
@@ -285,30 +269,6 @@ def _lock(path: Path) -> FileLock:
     except Timeout:
         print("Waiting: another process is working on the same spec.", file=sys.stderr)
     return lock
-
-
-def summary(plan: Plan, result: Result) -> str:
-    """Return what a person wants to see at the end of a run."""
-    import mlflow
-
-    spec, m = plan.spec, result.metrics
-    note = " (synthetic task)" if plan.task.synthetic else ""
-    lines = [f"{run_name(plan)}{note}"]
-    for role, language in (("en", "en"), ("tl", spec.language)):
-        interval = 1.96 * (m[f"test/{role}/f1"] * (1 - m[f"test/{role}/f1"]) / spec.test_size) ** 0.5
-        floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
-        lines.append(
-            f"  {language}: F1 {m[f'test/{role}/f1']:.3f} +- {interval:.3f} on {spec.test_size} items; "
-            f"base model {m[f'base/{role}/f1']:.3f}; floors: {floors}"
-        )
-    if "train/seconds" in m:
-        lines.append(
-            f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "
-            f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s, "
-            f"host memory {m['host/memory_max_mb']:,.0f} MiB"
-        )
-    lines.append(f"  MLflow run {result.run_id} at {mlflow.get_tracking_uri()}; look at it with `make ui`")
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

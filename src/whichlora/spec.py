@@ -69,6 +69,13 @@ class RunSpec:
     test_digests: Mapping[str, str]
     model_digest: str
 
+    def __post_init__(self) -> None:
+        # 16 and 16.0, or 0.0 and -0.0, are equal but are written differently in JSON.
+        for name in ("tl_ratio", "alpha", "dropout", "learning_rate", "warmup", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, float(value) + 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `spec_version` as JSON values."""
         return {"spec_version": SPEC_VERSION, **json.loads(json.dumps(asdict(self)))}

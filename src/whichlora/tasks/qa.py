@@ -60,8 +60,9 @@ def normalize(text: str) -> str:
     """Lower-case, drop punctuation and English articles, and join by single spaces.
 
     SQuAD's normalisation (Rajpurkar et al. 2016), with punctuation of every script, so that a Hindi danda or an
-    Urdu full stop does not make a right answer wrong.
+    Urdu full stop does not make a right answer wrong, and with one spelling for what Unicode can write in two ways.
     """
+    text = unicodedata.normalize("NFC", text)
     text = "".join(
         c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P")
     )

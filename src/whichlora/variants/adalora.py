@@ -124,4 +124,5 @@ ADALORA = Variant(
     method_state=_allocator_state,
     restore_method_state=_restore_allocator,
     may_select=_final_budget,
+    rank_limit=lambda shapes: max(1, int(max(min(pair) for pair in shapes.values()) / 1.5)),
 )
