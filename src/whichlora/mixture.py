@@ -90,8 +90,7 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
     for name in sorted(strata):
         members = strata[name]
         rng.shuffle(members)
-        phase = rng.random()  # without it every small stratum would come in the middle
-        placed += [((k + phase) / len(members), rng.random(), position) for k, position in enumerate(members)]
+        placed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
     return [position for *_, position in sorted(placed)]
 
 
