@@ -147,6 +147,7 @@ def _trained(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str,
     if not record.is_file():
         write_json(record, _train(plan, encoder, log, work))
     facts = read_json(record)
+    log.series("train/loss", facts["losses"])  # another run may have trained the adapter that this one scores
     metrics: dict[str, float] = facts["metrics"]
     return metrics
 
@@ -159,7 +160,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     from whichlora.evaluation import score
     from whichlora.proof import prove_trained
     from whichlora.telemetry import Telemetry
-    from whichlora.training import fit, total_steps
+    from whichlora.training import Losses, fit, total_steps
 
     spec, variant = plan.spec, plan.variant
     resuming = last_complete(work)
@@ -186,7 +187,12 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
             f1[role], predicted[role] = scores.metrics["f1"], scores.predicted
         return sum(f1.values()) / len(f1)
 
+    def report(points: Losses) -> None:
+        losses.extend(points)
+        log.series("train/loss", points)
+
     f1: dict[str, float] = {}
+    losses: Losses = []
     with Telemetry() as window:
         fitted = fit(
             model,
@@ -197,7 +203,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
             pad=encoder.tokenizer.pad_token_id,
             work=work,
             validate=validate,
-            on_losses=lambda points: log.series("train/loss", points),
+            on_losses=report,
         )
     prove_trained(model, variant, evidence)
     if fitted.best_step < total_steps(spec):
@@ -205,6 +211,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     adapters.save(model, plan, work / "adapter", initial=work)
     return {
         "predicted": predicted,
+        "losses": losses,
         "metrics": {
             "adapter/trainable_parameters": trainable,
             "adapter/trainable_percent": 100 * trainable / plan.shape.parameters,
@@ -238,6 +245,7 @@ def _record(plan: Plan, log: RunLog) -> None:
     """Log what decides the run: params, versions, the whole spec, and the datasets."""
     import tempfile
 
+    from whichlora.mixture import texts_digest
     from whichlora.packaged import MODEL_NAME
 
     spec = plan.spec
@@ -252,7 +260,8 @@ def _record(plan: Plan, log: RunLog) -> None:
     splits = {"train": (plan.mixture.train, spec.train_digest)}
     for role in ("en", "tl"):
         splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
-        splits[f"validation/{role}"] = (plan.mixture.validation[role], spec.train_digest)
+        chosen_on = plan.mixture.validation[role]
+        splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
     for context, (items, digest) in splits.items():
         counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
         log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
@@ -287,6 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(plan, tracker)
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("MLFLOW_RUN_ID"):
+            from whichlora import tracking
+
+            tracking.mark_launch(tracking.connect())
         return 2
     except ProofError as error:
         print(f"error: {error}", file=sys.stderr)

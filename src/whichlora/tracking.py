@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 import mlflow
 from filelock import FileLock
@@ -29,7 +31,7 @@ def sqlite_file() -> Path | None:
     uri = mlflow.get_tracking_uri()
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(unquote(urlparse(uri).path[1:])).absolute()
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def work_folder() -> Path:
@@ -68,6 +70,8 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
@@ -76,11 +80,10 @@ def chosen_experiment(client: MlflowClient) -> str:
 
     That is the one named by `mlflow run --experiment-name` or `MLFLOW_EXPERIMENT_NAME`, and `whichlora` otherwise.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    launch_experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if not name and launch_experiment and launch_experiment != "0":
-        name = client.get_experiment(launch_experiment).name
-    return name or DEFAULT_EXPERIMENT
+    launch_experiment = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+    if launch_experiment != "0":
+        return str(client.get_experiment(launch_experiment).name)
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 
 
 def mark_launch(client: MlflowClient) -> str | None:
@@ -122,15 +125,19 @@ class Tracker:
     def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
         """Go on with the unfinished run that has these tags, or create one.
 
-        The caller holds the lock of the fingerprint: a run that is RUNNING was killed.
+        The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
+        One from another place may be alive and is left alone.
         """
-        fingerprint = tags["fingerprint"]
+        place = f"{platform.node()}:{work_folder()}"
+        tags = {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            unfinished = self.find(kind, status=status, fingerprint=fingerprint)
+            where = {"place": place} if status == "RUNNING" else {}
+            unfinished = self.find(kind, status=status, fingerprint=tags["fingerprint"], **where)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
-                self.client.set_tag(unfinished.info.run_id, "whichlora.resumed", "true")
-                return RunLog(self.client, unfinished.info.run_id)
+                log = RunLog(self.client, unfinished.info.run_id)
+                log.tags({"resumed": "true", "place": place})
+                return log
         own = {
             f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
         }
@@ -163,12 +170,15 @@ class RunLog:
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log params, lists as text with commas."""
-        texts = {
-            key: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            for key, value in values.items()
-        }
-        self._batches(params=[Param(key, text[:PARAM_LIMIT]) for key, text in texts.items()])
+        """Log params, lists as text with commas and mappings as JSON.
+
+        Params cannot be changed. One that an earlier attempt at the run logged with another value (another version of a
+        package, another path of the same model) stays, and the new value becomes the tag `whichlora.now/<param>`.
+        """
+        texts = {key: _text(value)[:PARAM_LIMIT] for key, value in values.items()}
+        logged = self.client.get_run(self.run_id).data.params
+        self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
+        self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at one step."""
@@ -202,6 +212,12 @@ class RunLog:
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 if __name__ == "__main__":
