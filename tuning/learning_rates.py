@@ -1,36 +1,45 @@
-"""The equal sweep behind the learning rates of the arm `matched`: `python -m tuning.learning_rates`.
+"""The equal sweep behind the learning rates of the arm `matched`: `python -m tuning.learning_rates [VARIANT ...]`.
 
 Every variant gets the same number of rates, items, steps and validation items; only the rates' scale is its own,
 because a vector (VeRA) and a whole model (full) move by other amounts than a low-rank matrix. No test item is seen.
+Finished trials are found again, so a second call prints the table at once.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from whichlora import tracking
+from whichlora.errors import OptionError, choose
 from whichlora.options import MAIN, parse_values
 from whichlora.resolve import resolve
 from whichlora.run import trial
-from whichlora.variants import CATALOGUE
 
 EXPERIMENT = "learning-rates"
-SIZES = {"train_size": "250", "validation_size": "100"}
-ADAPTER_RATES = ("5e-4", "1.5e-3", "4.5e-3")
+SIZES = {"train_size": "350", "validation_size": "60"}
 RATES = {
-    **{name: ADAPTER_RATES for name, variant in CATALOGUE.items() if variant.kind == "adapter"},
-    "vera": ("5e-3", "1.5e-2", "4.5e-2"),
-    "full": ("2e-5", "6e-5", "1.8e-4"),
+    "lora": ("1e-3", "2e-3"),
+    "dora": ("1e-3", "2e-3"),
+    "vera": ("1e-2", "4e-2"),
+    "adalora": ("2e-3", "4e-3"),
+    "pissa": ("3e-4", "1e-3"),
+    "rslora": ("3e-4", "1e-3"),
+    "full": ("5e-5", "2e-4"),
 }
 
 
-def main() -> int:
-    """Run what is missing of the sweep and print its table."""
-    client = tracking.connect()
-    tracker = tracking.Tracker(client, EXPERIMENT)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing of the sweep, for the variants named or for all, and print its table."""
+    try:
+        variants = [choose("variant", name, RATES) for name in arguments or ()] or list(RATES)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    tracker = tracking.Tracker(tracking.connect(), EXPERIMENT)
     print("| variant | rate | validation F1 en | validation F1 sw | mean | seconds |\n|---|---|---|---|---|---|")
-    for variant, rates in RATES.items():
-        for rate in rates:
+    for variant in variants:
+        for rate in RATES[variant]:
             texts = {name: default for name, (default, _) in MAIN.items()}
             plan = resolve(parse_values({**texts, **SIZES, "variant": variant, "learning_rate": rate}))
             found = trial(plan, tracker).metrics
@@ -41,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

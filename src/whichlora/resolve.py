@@ -130,7 +130,7 @@ def arm_values(variant: Variant, arm: str) -> Hyperparameters | None:
         alpha=MATCHED_ALPHA if variant.has_alpha else None,
         learning_rate=variant.matched_learning_rate,
         epochs=1,
-        batch_size=8,
+        batch_size=4,
         warmup=0.05,
         source="equal for every variant; learning rate from an equal sweep (docs/learning-rates.md)",
     )

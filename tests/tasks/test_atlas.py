@@ -164,7 +164,7 @@ def test_hypotheses_say_nothing_of_the_label(language, split, difficulty):
     # The same holds for negation, as the list of negating words sees it, in larger and smaller samples.
     for sample in (items[:2_100], items[:300]):
         negated = Counter(i.label for i in sample if negation(i.hypothesis, language))
-        assert [negated[label] for label in LABELS] == [len(sample) // 15] * 3
+        assert [negated[label] for label in LABELS] == [len(sample) // 30] * 3
     assert not any(negation(i.premise, language) for i in items[:2_100])
 
 
@@ -246,9 +246,9 @@ def test_default_items_lack_one_word_whether_place_or_person_is_another(language
         items = [i for i in nli(language, "test") if i.label == label and not negation(i.hypothesis, language)]
         return Counter(len(set(words_of(i.hypothesis)) - set(words_of(i.premise)) - {"the"}) for i in items)
 
-    assert lacking("entailment") == {0: 560}
+    assert lacking("entailment") == {0: 630}
     for label in ("neutral", "contradiction"):
-        assert lacking(label)[1] > 440
+        assert lacking(label)[1] > 480
 
 
 @each_difficulty

@@ -18,9 +18,9 @@ from whichlora.tasks.atlas.world import LEVELS, Level, Place, chain, cities_of
 from whichlora.tasks.base import Split
 from whichlora.tasks.nli import LABELS
 
-# Items of each split: a multiple of a block, which is five hypotheses, one of them negated, under three labels each.
+# Items of each split: a multiple of a block, which is ten hypotheses, one of them negated, under three labels each.
 POOL: dict[Split, int] = {"train": 21_000, "validation": 2_100, "test": 2_100}
-_BLOCK = 5
+_BLOCK = 10
 
 # The verbs that are one word in every language, but for auxiliaries that both have. Only these are exchanged for one
 # another in `_normal`: any other exchange would show in the number of words.
@@ -56,7 +56,7 @@ _Premise = tuple[tuple[Claim, ...], tuple[Place, ...]]
 def stories(split: Split, difficulty: str) -> tuple[Story, ...]:
     """Return the stories of a split: the same in every process, and without any story twice.
 
-    Each three in a row have one hypothesis and the three labels; each fifteen in a row hold three with a negated one.
+    Each three in a row have one hypothesis and the three labels; each thirty in a row hold three with a negated one.
     """
     draw = _hard if difficulty == "hard" else _normal
     rng = random.Random(f"atlas-nli/{difficulty}/{split}")
@@ -76,7 +76,7 @@ def stories(split: Split, difficulty: str) -> tuple[Story, ...]:
 
 
 def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
-    """One person and one chain of places, all of it stated.
+    """One person and one chain of places, stated as far as the hypothesis needs it.
 
     The lexical cue that stays, as real NLI data has it: a place that the premise does not name makes a contradiction,
     a person or verb that it does not name a neutral. Both lack one word, so that counting words does not tell them
@@ -88,20 +88,23 @@ def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
     elsewhere = rng.choice(_cities_outside(split, chain(city)[2]))
     # The first sentence places the person in a city (0) or only in a country (1): the latter in a third of each label.
     start = int(place.level != "city" and rng.random() < 1 / 2)
-    holds = _about_one(Claim(person, verb, chain(city)[start]), city)
-    fails = _about_one(Claim(person, verb, chain(elsewhere)[start]), elsewhere)
+    # A city needs no further sentence. Half of those items have one all the same, as a wider place always brings one.
+    end = max(LEVELS.index(place.level), int(rng.random() < 1 / 2))
+    holds = (Claim(person, verb, chain(city)[start]),), chain(city)[start:end]
+    fails = (Claim(person, verb, chain(elsewhere)[start]),), chain(elsewhere)[start:end]
 
     city = rng.choice(_cities_in(split, place))
-    if place.level == "city" and rng.random() < 1 / 2:
-        silent = Claim(person, verb, chain(city)[1])
+    silent: _Premise
+    if place.level == "city" and end == 1:
+        silent = (Claim(person, verb, chain(city)[1]),), chain(city)[:1]
     else:
         start = int(place.level != "city" and rng.random() < 1 / 4)
-        if verb in _ONE_WORD and rng.random() < 2 / 3:
+        if verb in _ONE_WORD and rng.random() < 1 / 3:
             verb = _other(rng, verb, _ONE_WORD)
         else:
             person = _other(rng, person, _alike(split, person))
-        silent = Claim(person, verb, chain(city)[start])
-    return _labelled(hypothesis, holds, _about_one(silent, city), fails)
+        silent = (Claim(person, verb, chain(city)[start]),), chain(city)[start:end]
+    return _labelled(hypothesis, holds, silent, fails)
 
 
 def _hard(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
@@ -122,10 +125,6 @@ def _hard(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
         claims = [Claim(*pair, place) for pair, place in zip(pairs, places, strict=True)]
         premises.append((tuple(rng.sample(claims, 2)), tuple(rng.sample(places, 2))))
     return _labelled(hypothesis, *premises)
-
-
-def _about_one(claim: Claim, city: Place) -> _Premise:
-    return (claim,), chain(city)[:2]
 
 
 def _labelled(hypothesis: Claim, holds: _Premise, silent: _Premise, fails: _Premise) -> list[Story]:
