@@ -19,13 +19,13 @@ from whichlora.run import trial
 EXPERIMENT = "learning-rates"
 SIZES = {"train_size": "350", "validation_size": "60"}
 RATES = {
-    "lora": ("1e-3", "2e-3"),
-    "dora": ("1e-3", "2e-3"),
-    "vera": ("1e-2", "4e-2"),
-    "adalora": ("2e-3", "4e-3"),
-    "pissa": ("3e-4", "1e-3"),
-    "rslora": ("3e-4", "1e-3"),
-    "full": ("5e-5", "2e-4"),
+    "lora": ("1e-3", "2e-3", "4e-3"),
+    "dora": ("1e-3", "2e-3", "4e-3"),
+    "vera": ("1e-2", "4e-2", "1e-1"),
+    "adalora": ("2e-3", "4e-3", "1e-2"),
+    "pissa": ("3e-4", "1e-3", "3e-3"),
+    "rslora": ("3e-4", "1e-3", "3e-3"),
+    "full": ("5e-5", "2e-4", "8e-4"),
 }
 
 

@@ -252,7 +252,7 @@ def test_default_items_lack_one_word_whether_place_or_person_is_another(language
 
 
 @each_difficulty
-@pytest.mark.parametrize(("language", "pinned"), [("en", 0.70), ("sw", 0.66)])
+@pytest.mark.parametrize(("language", "pinned"), [("en", 0.68), ("sw", 0.71)])
 def test_shallow_floors_of_the_usual_sample(language, difficulty, pinned):
     half = NLI.sizes.train // 2
     train = [*nli("en", "train", difficulty)[:half], *nli("sw", "train", difficulty)[half : 2 * half]]
@@ -267,7 +267,7 @@ def test_shallow_floors_of_the_usual_sample(language, difficulty, pinned):
 def test_shallow_floors_of_other_languages(language, difficulty):
     floors = NLI.floors(nli(language, "train", difficulty)[:600], nli(language, "test", difficulty)[:1200])
     assert floors["hypothesis_only"] == pytest.approx(1 / 3, abs=0.04)
-    assert floors["overlap"] == pytest.approx(1 / 3 if difficulty == "hard" else 0.66, abs=0.05)
+    assert floors["overlap"] == pytest.approx(1 / 3 if difficulty == "hard" else 0.70, abs=0.05)
 
 
 # atlas-qa.
