@@ -76,7 +76,7 @@ LORA = Variant(
         target_modules=("q_proj", "v_proj"),
         source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share",
     ),
-    matched_learning_rate=4e-3,
+    matched_learning_rate=2e-3,
     space=SearchSpace(target_modules=(("q_proj", "v_proj"), "all-linear")),
     build=lora_config,
     expected_parameters=_lora_count,

@@ -30,7 +30,7 @@ class AtlasNli(NliTask):
     parallel = True
     synthetic = True
     difficulties = ("normal", "hard")
-    sizes = Sizes(train=500, validation=60, test=300)
+    sizes = Sizes(train=600, validation=60, test=300)
 
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"

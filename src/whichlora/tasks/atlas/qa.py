@@ -57,7 +57,7 @@ class AtlasQa(QaTask):
     languages = LANGUAGES
     parallel = True
     synthetic = True
-    sizes = Sizes(train=500, validation=60, test=300)
+    sizes = Sizes(train=600, validation=60, test=300)
 
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
