@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -65,7 +66,9 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         database = sqlite_file()
         place = (database.parent / "mlartifacts" / name).as_uri() if database else None
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            # Without the tag the UI opens the experiment as one of language-model traces.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_location=place, tags=tags))
         except MlflowException:  # another process was first
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -128,7 +131,7 @@ class Tracker:
         The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
         One from another place may be alive and is left alone.
         """
-        place = f"{platform.node()}:{work_folder()}"
+        place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
         tags = {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
             where = {"place": place} if status == "RUNNING" else {}
