@@ -177,7 +177,7 @@ def test_identical_options_give_identical_specs(plan, variant):
     "given",
     [
         {"alpha": 16},
-        {"rank": 8, "learning_rate": 0.001, "epochs": 1, "batch_size": 8, "tl_ratio": 0.5},
+        {"rank": 8, "learning_rate": 0.002, "epochs": 1, "batch_size": 4, "tl_ratio": 0.5},
         {"scoring": "likelihood", "select_on": "mean", "target_modules": "all-linear", "difficulty": "normal"},
     ],
     ids=lambda given: " ".join(given),

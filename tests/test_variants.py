@@ -30,7 +30,8 @@ ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adap
 def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     store: Path, tiny_model: str, variant: str, task: str
 ) -> None:
-    plan = plan_of(tiny_model, variant=variant, task=task, epochs=1 if variant == "none" else 2)
+    epochs = {} if variant == "none" else {"epochs": 2}
+    plan = plan_of(tiny_model, variant=variant, task=task, **epochs)
     weights_before = models.locate(tiny_model).digest
     result = run_of(plan)
 
