@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
 
-def base_metrics(tracker: Tracker, plan: Plan, load: Callable[[], tuple[Any, Encoder]]) -> dict[str, dict[str, float]]:
+def base_metrics(
+    tracker: Tracker, plan: Plan, encoder: Encoder, load: Callable[[], Any]
+) -> dict[str, dict[str, float]]:
     """Return the base model's test metrics by role (`en`, `tl`), scoring it only where no run holds them yet.
 
     Each test set is a run of kind `base`. `load` returns the plain base model and is called only if it is needed.
     """
-    return {role: _one(tracker, plan, role, load) for role in ("en", "tl")}
+    return {role: _one(tracker, plan, encoder, role, load) for role in ("en", "tl")}
 
 
-def _one(tracker: Tracker, plan: Plan, role: str, load: Callable[[], tuple[Any, Encoder]]) -> dict[str, float]:
+def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, load: Callable[[], Any]) -> dict[str, float]:
     spec = plan.spec
     identity = {
         "spec_version": SPEC_VERSION,
@@ -53,8 +55,7 @@ def _one(tracker: Tracker, plan: Plan, role: str, load: Callable[[], tuple[Any, 
             log.params(
                 {"model": spec.model, "task": spec.task, "language": language, "test_size": len(items), **identity}
             )
-            model, encoder = load()
-            scores = score(model, encoder, items, scoring=spec.scoring, name=f"base {language}")
+            scores = score(load(), encoder, items, scoring=spec.scoring, name=f"base {language}")
             log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
             with tempfile.TemporaryDirectory() as scratch:
                 scores.frame().to_parquet(Path(scratch) / f"{role}.parquet")

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,23 +35,7 @@ def run(plan: Plan, tracker: Tracker) -> Result:
     Raises:
         ProofError: the run did not train what its spec says.
     """
-    from whichlora.tracking import work_folder
-
-    spec = plan.spec
-    work = work_folder() / spec.training_fingerprint[:16]
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(work.with_suffix(".lock")):
-        finished = tracker.find("run", status="FINISHED", fingerprint=spec.fingerprint)
-        if finished is not None:
-            print(f"Already done: run {finished.info.run_id} has this spec. Delete it in the UI to run it again.")
-            return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
-        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
-        log = tracker.open("run", run_name(plan), tags)
-        with log.guarded():
-            _record(plan, log)
-            result = _train_and_score(plan, tracker, log, work)
-        shutil.rmtree(work, ignore_errors=True)
-    return result
+    return _tracked("run", run_name(plan), plan, tracker, _train_and_score)
 
 
 def trial(plan: Plan, tracker: Tracker) -> Result:
@@ -62,44 +46,54 @@ def trial(plan: Plan, tracker: Tracker) -> Result:
     Raises:
         ProofError: the trial did not train what its spec says.
     """
-    from whichlora.encoding import Encoder
+    return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, _train_only)
+
+
+_Job = Callable[["Plan", "Tracker", "RunLog", Path], dict[str, float]]
+"""Does the work of a run in a folder of its own and returns its metrics."""
+
+
+def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> Result:
+    """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint."""
     from whichlora.tracking import work_folder
 
     spec = plan.spec
-    work = work_folder() / f"trial-{spec.training_fingerprint[:16]}"
+    work = work_folder() / f"{kind}-{spec.training_fingerprint[:16]}"
     work.parent.mkdir(parents=True, exist_ok=True)
     with _lock(work.with_suffix(".lock")):
-        finished = tracker.find("trial", status="FINISHED", fingerprint=spec.fingerprint)
+        finished = tracker.find(kind, status="FINISHED", fingerprint=spec.fingerprint)
         if finished is not None:
+            print(f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again.")
             return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
         tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
-        log = tracker.open("trial", f"{run_name(plan)} {spec.learning_rate:g}", tags)
+        log = tracker.open(kind, name, tags)
         with log.guarded():
             _record(plan, log)
-            encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
-            metrics = _trained(plan, encoder, log, work)
+            metrics = job(plan, tracker, log, work)
             log.metrics(metrics)
         shutil.rmtree(work, ignore_errors=True)
     return Result(run_id=log.run_id, metrics=metrics)
 
 
-def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> Result:
+def _train_only(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
+    return _trained(plan, _encoder(plan), log, work)
+
+
+def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
     from whichlora import models
     from whichlora.adapters import reload
     from whichlora.baseline import base_metrics
-    from whichlora.encoding import Encoder
     from whichlora.evaluation import score
 
     spec, variant = plan.spec, plan.variant
-    encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
+    encoder = _encoder(plan)
     metrics: dict[str, float] = {}
 
-    def plain() -> tuple[Any, Encoder]:
-        model = models.load_model(plan.source, precision=spec.precision, quantization=spec.quantization)
-        return model, encoder
+    def plain() -> Any:
+        return models.load_model(plan.source, precision=spec.precision, quantization=spec.quantization)
 
     if variant.kind == "none":
-        model = plain()[0]
+        model = plain()
     else:
         metrics |= _trained(plan, encoder, log, work)
         log.artifacts(work / "adapter", "adapter")
@@ -116,7 +110,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> R
         _prove_reload(plan, validation, work)
     test = scored("test")
     model = None  # before another copy is loaded for the base's scores
-    base = base_metrics(tracker, plan, plain)
+    base = base_metrics(tracker, plan, encoder, plain)
     for role in ("en", "tl"):
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
         metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
@@ -124,13 +118,18 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> R
         metrics[f"gain/{role}"] = test[role].metrics["f1"] - base[role]["f1"]
         floors = plan.task.floors(plan.mixture.train, plan.mixture.test[role])
         metrics |= {f"floor/{role}/{k}": v for k, v in floors.items()}
-    log.metrics(metrics)
     predictions = work / "predictions"
     predictions.mkdir(parents=True, exist_ok=True)
     for role, scores in test.items():
         scores.frame().to_parquet(predictions / f"{role}.parquet")
     log.artifacts(predictions, "predictions")
-    return Result(run_id=log.run_id, metrics=metrics)
+    return metrics
+
+
+def _encoder(plan: Plan) -> Encoder:
+    from whichlora.encoding import Encoder
+
+    return Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
 
 
 def _mergeable(plan: Plan, model: Any) -> Any:

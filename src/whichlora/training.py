@@ -40,13 +40,11 @@ class Fitted:
         seconds: of optimiser steps, without validation and checkpoints, over all the processes it took.
         examples: items trained on, repeats counted.
         best_step: the optimiser step after which the checkpoint was taken.
-        best_score: its validation F1.
     """
 
     seconds: float
     examples: int
     best_step: int
-    best_score: float
 
 
 def total_steps(spec: RunSpec) -> int:
@@ -125,7 +123,6 @@ def fit(
         seconds=keeper.seconds,
         examples=len(examples) * spec.epochs,
         best_step=best["step"],
-        best_score=best["score"],
     )
 
 
