@@ -63,7 +63,8 @@ def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> R
     with _lock(work.with_suffix(".lock")):
         finished = tracker.find(kind, status="FINISHED", fingerprint=spec.fingerprint)
         if finished is not None:
-            print(f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again.")
+            found = f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again."
+            print(found, file=sys.stderr)  # a trial's caller prints a table
             return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
         tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
         log = tracker.open(kind, name, tags)
