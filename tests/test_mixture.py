@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.mixture import Mixture, draw, stratified_order, texts_digest
+from whichlora.mixture import Mixture, draw, stratified_order, texts_digest, trained_count
 from whichlora.tasks import get_task
 from whichlora.tasks.base import Item, Sizes, Task
 from whichlora.tasks.nli import LABELS
@@ -24,6 +24,7 @@ class Parallel(Task):
 
     name = "small"
     languages = ("en", "sw", "hi")
+    pooled = ("sw", "hi")
     parallel = True
     kind = "choice"
     labels = LABELS
@@ -57,6 +58,7 @@ def mixture(task: Task | None = None, **changes) -> Mixture:
     values = {
         "language": "sw",
         "tl_ratio": 0.5,
+        "composition": "substitution",
         "train_size": 40,
         "validation_size": 9,
         "test_size": 12,
@@ -94,6 +96,32 @@ def test_counts_are_exact(task, ratio):
 def test_an_index_is_in_one_language_only(ratio):
     drawn = mixture(tl_ratio=ratio, train_size=POOL["train"])
     assert len(indexes(drawn.train)) == len(drawn.train)
+
+
+@each_task
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_addition_keeps_the_english_items_and_puts_target_items_on_top(task, ratio):
+    drawn = mixture(task, tl_ratio=ratio, train_size=100, composition="addition")
+    assert Counter(i.language for i in drawn.train) == Counter(en=100, sw=round(100 * ratio))
+    english = mixture(task, tl_ratio=0.0, train_size=100)
+    assert keys(drawn.train, "en") == keys(english.train)
+    assert keys(mixture(task, tl_ratio=ratio / 2, train_size=100, composition="addition").train) <= keys(drawn.train)
+    if task.parallel:
+        assert len(indexes(drawn.train)) == len(drawn.train)
+    assert trained_count(ratio, 100, "addition") == len(drawn.train)
+
+
+@each_task
+def test_pooled_deals_the_target_items_out_to_the_study_languages(task):
+    drawn = mixture(task, language="pooled", tl_ratio=0.5, train_size=60)
+    assert Counter(i.language for i in drawn.train) == Counter(en=30, sw=15, hi=15)
+    assert Counter(i.language for i in drawn.test["tl"]) == Counter(sw=6, hi=6)
+    assert Counter(i.language for i in drawn.validation["tl"]) == Counter(sw=5, hi=4)
+    assert {i.language for i in drawn.test["en"]} == {"en"}
+    assert keys(mixture(task, language="pooled", tl_ratio=0.25, train_size=60).train, "hi") <= keys(drawn.train, "hi")
+    if task.parallel:
+        assert len(indexes(drawn.train)) == 60
+        assert [i.id for i in drawn.test["tl"]] == [i.id for i in drawn.test["en"]]
 
 
 def test_languages_of_a_task_that_is_not_parallel_are_drawn_apart():

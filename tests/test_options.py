@@ -182,6 +182,7 @@ def test_the_documented_defaults():
         "task": "atlas-nli",
         "language": "sw",
         "model": "smollm2-135m",
+        "composition": "substitution",
         "seed": "42",
         "layers": "all",
         "quantization": "none",

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from whichlora.encoding import Encoder
 from whichlora.evaluation import score
+from whichlora.mixture import spoken
 from whichlora.spec import SPEC_VERSION, canonical_digest
 from whichlora.tracking import Tracker, work_folder
 
@@ -48,7 +49,7 @@ def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, load: Callab
         if run is not None:
             return {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
         items = plan.mixture.test[role]
-        language = items[0].language
+        language = spoken(items)
         name = f"base {spec.model} {spec.task} {language}"
         log = tracker.open("base", name, {"fingerprint": fingerprint})
         with log.guarded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections import defaultdict
@@ -21,9 +22,19 @@ class Mixture:
     test: dict[str, Sequence[Item]]
 
 
+COMPOSITIONS = ("substitution", "addition")
+POOLED = "pooled"
+"""The target language that stands for all of a task's `pooled` languages at once."""
+
+
 def target_count(tl_ratio: float, train_size: int) -> int:
-    """Return how many of the training items are in the target language."""
+    """Return how many training items are in the target language."""
     return round(tl_ratio * train_size)
+
+
+def trained_count(tl_ratio: float, train_size: int, composition: str) -> int:
+    """Return how many training items there are in all."""
+    return train_size + (target_count(tl_ratio, train_size) if composition == "addition" else 0)
 
 
 def draw(
@@ -31,6 +42,7 @@ def draw(
     *,
     language: str,
     tl_ratio: float,
+    composition: str,
     train_size: int,
     validation_size: int,
     test_size: int,
@@ -40,41 +52,70 @@ def draw(
 ) -> Mixture:
     """Draw a run's items.
 
-    The training items are the first of one stratified order that depends on the seed alone, and the target language
-    takes the first of those: so the target items at a smaller ratio are contained in those at a greater one, a
-    smaller set's indexes in a greater one's, and in a parallel task an index appears in one language only. Validation
-    and test items do not depend on the seed, so that every run of a comparison is chosen and scored on the same.
+    With the composition "substitution" the target language takes its share of `train_size` items away from English, as
+    in the paper; with "addition" it is added to `train_size` English items, so that more of it is not less English.
+
+    The items are the first of one stratified order that depends on the seed alone: so the target items at a smaller
+    ratio are contained in those at a greater one, a smaller set's in a greater one's, and in a parallel task an index
+    appears in one language only. For the language "pooled" the target items are dealt out to the task's pooled
+    languages in turn. Validation and test items do not depend on the seed, so that every run of a comparison is chosen
+    and scored on the same.
 
     Raises:
         OptionError: a size is more than there is.
     """
+    targets = task.pooled if language == POOLED else (language,)
     n_target = target_count(tl_ratio, train_size)
 
-    def pool(split: Split, lang: str) -> Sequence[Item]:
-        return task.load(lang, split, data_dir=data_dir, difficulty=difficulty)
-
-    def first(split: Split, lang: str, size: int, option: str, order_seed: str) -> list[Item]:
-        items = pool(split, lang)
-        if size > len(items):
-            raise OptionError(option, size, f"{task.name} has {len(items)} {split} items in {lang}")
-        return [items[i] for i in stratified_order(items, order_seed)[:size]]
+    def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
+        """Return `size` items of a split's order from `start` on, dealt out to `languages` in turn."""
+        picked: list[Item] = []
+        orders = {lang: _order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages}
+        for turn in range(start, start + size):
+            lang = languages[turn % len(languages)]
+            place = turn if task.parallel else turn // len(languages)
+            if place >= len(orders[lang]):
+                wanted = size if split != "train" else train_size
+                raise OptionError(
+                    f"{split}_size", wanted, f"{task.name} has {len(orders[lang])} {split} items in {lang}"
+                )
+            picked.append(orders[lang][place])
+        return picked
 
     source_order = f"{task.name} {seed}"
-    target_order = source_order if task.parallel else f"{source_order} {language}"
-    source_size = train_size if task.parallel else train_size - n_target
-    source = first("train", SOURCE_LANGUAGE, source_size, "train_size", source_order)
-    target = first("train", language, n_target, "train_size", target_order) if n_target else []
-    if task.parallel:
-        source = source[n_target:]
-    roles = {"en": SOURCE_LANGUAGE, "tl": language}
+    if composition == "addition":
+        source = pick("train", (SOURCE_LANGUAGE,), train_size, source_order)
+        target_start = train_size if task.parallel else 0
+    else:
+        source_start = n_target if task.parallel else 0
+        source = pick("train", (SOURCE_LANGUAGE,), train_size - n_target, source_order, source_start)
+        target_start = 0
+    target = pick("train", targets, n_target, source_order, target_start) if n_target else []
+    roles = {"en": (SOURCE_LANGUAGE,), "tl": targets}
     return Mixture(
         train=[*target, *source],
         validation={
-            role: first("validation", lang, validation_size, "validation_size", f"{task.name} validation")
-            for role, lang in roles.items()
+            role: pick("validation", languages, validation_size, f"{task.name} validation")
+            for role, languages in roles.items()
         },
-        test={role: first("test", lang, test_size, "test_size", f"{task.name} test") for role, lang in roles.items()},
+        test={role: pick("test", languages, test_size, f"{task.name} test") for role, languages in roles.items()},
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
+    """Return a split's items, kept because the runs of a grid share few of them."""
+    return task.load(language, split, data_dir=data_dir, difficulty=difficulty)
+
+
+@functools.lru_cache(maxsize=16)
+def _order(
+    task: Task, language: str, split: Split, data_dir: str | None, difficulty: str, order_seed: str
+) -> Sequence[Item]:
+    """Return a split's items in the stratified order of a seed."""
+    items = _pool(task, language, split, data_dir, difficulty)
+    own_seed = order_seed if task.parallel or language == SOURCE_LANGUAGE else f"{order_seed} {language}"
+    return [items[i] for i in stratified_order(items, own_seed)]
 
 
 def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
@@ -92,6 +133,11 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
         rng.shuffle(members)
         placed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
     return [position for *_, position in sorted(placed)]
+
+
+def spoken(items: Sequence[Item]) -> str:
+    """Return the languages of some items, joined by "+"."""
+    return "+".join(sorted({item.language for item in items}))
 
 
 def texts_digest(task: Task, items: Sequence[Item]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from whichlora.errors import OptionError, choose
 from whichlora.layers import parse_layers
+from whichlora.mixture import COMPOSITIONS
 from whichlora.models import PRECISIONS, QUANTIZATIONS
 from whichlora.tasks import TASKS
 from whichlora.variants import CATALOGUE
@@ -23,10 +24,11 @@ MAIN = {
     "arm": ("matched", "how hyperparameters are set: recommended (the method's own source) or matched"),
     "task": ("atlas-nli", f"what is learnt: {', '.join(TASKS)}"),
     "difficulty": (AUTO, "normal or hard, where the task has both"),
-    "language": ("sw", "target language (ISO 639-1)"),
+    "language": ("sw", "target language (ISO 639-1), or pooled: the task's study languages at once"),
     "model": ("smollm2-135m", "smollm2-135m (packaged), a folder, or a hub id"),
-    "tl_ratio": (AUTO, "share of the training items that are in the target language, 0 to 1"),
-    "train_size": (AUTO, "training items in all"),
+    "tl_ratio": (AUTO, "target items as a share of train_size, 0 to 1"),
+    "composition": ("substitution", "substitution: they replace English items; addition: they come on top"),
+    "train_size": (AUTO, "training items in all; with addition, the English ones"),
     "validation_size": (AUTO, "validation items in each language"),
     "test_size": (AUTO, "test items in each language"),
     "seed": ("42", "seed of the item sets, the adapter's start and the order of items"),
@@ -123,6 +125,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "language": _text,
     "model": _text,
     "tl_ratio": _number(low=0, high=1),
+    "composition": _name_of(COMPOSITIONS),
     "train_size": _integer(1),
     "validation_size": _integer(1),
     "test_size": _integer(1),

@@ -59,11 +59,15 @@ def resolve(values: Mapping[str, Any]) -> Plan:
         for split in ("train", "validation", "test")
     }
     n_target = mixture.target_count(tl_ratio, sizes["train_size"])
-    select_on = values["select_on"] or ("en" if n_target == 0 else "tl" if n_target == sizes["train_size"] else "mean")
+    # Without target items both compositions are the same run.
+    composition = values["composition"] if n_target else mixture.COMPOSITIONS[0]
+    only_target = composition == "substitution" and n_target == sizes["train_size"]
+    select_on = values["select_on"] or ("en" if n_target == 0 else "tl" if only_target else "mean")
     drawn = mixture.draw(
         task,
         language=values["language"],
         tl_ratio=tl_ratio,
+        composition=composition,
         seed=values["seed"],
         difficulty=difficulty,
         data_dir=values["data_dir"],
@@ -94,6 +98,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
         language=values["language"],
         model=values["model"],
         tl_ratio=tl_ratio,
+        composition=composition,
         seed=values["seed"],
         **sizes,
         rank=rank,
@@ -178,7 +183,7 @@ def _rank(variant: Variant, arm: Hyperparameters, given: int | None, shapes: Map
 
 
 def _check_language(task: Task, language: str) -> None:
-    choose("language", language, [code for code in task.languages if code != SOURCE_LANGUAGE])
+    choose("language", language, [*(code for code in task.languages if code != SOURCE_LANGUAGE), mixture.POOLED])
 
 
 def _scoring(task: Task, given: str | None) -> str:

@@ -85,6 +85,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     from whichlora.adapters import reload
     from whichlora.baseline import base_metrics
     from whichlora.evaluation import score
+    from whichlora.mixture import spoken
 
     spec, variant = plan.spec, plan.variant
     encoder = _encoder(plan)
@@ -102,7 +103,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
 
     def scored(split: str) -> dict[str, Scores]:
         return {
-            role: score(model, encoder, items, scoring=spec.scoring, name=f"{split} {items[0].language}")
+            role: score(model, encoder, items, scoring=spec.scoring, name=f"{split} {spoken(items)}")
             for role, items in getattr(plan.mixture, split).items()
         }
 
@@ -158,6 +159,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     from whichlora import adapters, models
     from whichlora.checkpoints import last_complete
     from whichlora.evaluation import score
+    from whichlora.mixture import spoken
     from whichlora.proof import prove_trained
     from whichlora.telemetry import Telemetry
     from whichlora.training import Losses, fit, total_steps
@@ -183,7 +185,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     def validate() -> float:
         for role in chosen_on:
             items = plan.mixture.validation[role]
-            scores = score(model, encoder, items, scoring=spec.scoring, name=f"validation {items[0].language}")
+            scores = score(model, encoder, items, scoring=spec.scoring, name=f"validation {spoken(items)}")
             f1[role], predicted[role] = scores.metrics["f1"], scores.predicted
         return sum(f1.values()) / len(f1)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Rises whenever the same spec could give another number, so that older runs are never reused silently."""
 
 _NOT_IDENTITY = {"model"}
@@ -23,7 +23,8 @@ class RunSpec:
     """One run, with every value resolved. Training fields are None where nothing is trained.
 
     Attributes:
-        tl_ratio: share of the `train_size` training items that are in the target language.
+        tl_ratio: how many target items there are, as a share of `train_size`.
+        composition: "substitution" takes the target items out of `train_size`, "addition" adds them to it.
         validation_size, test_size: items in each language.
         rank: AdaLoRA's is its final budget; `full` and `none` have none.
         epochs: passes over the mixture.
@@ -44,6 +45,7 @@ class RunSpec:
     language: str
     model: str
     tl_ratio: float
+    composition: str
     train_size: int
     validation_size: int
     test_size: int

@@ -20,7 +20,8 @@ class Result:
 def run_name(plan: Plan) -> str:
     """Return a name that tells runs apart in the UI."""
     spec = plan.spec
-    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {spec.tl_ratio:g} seed {spec.seed}"
+    more = f" {spec.composition}" if spec.composition != "substitution" else ""
+    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {spec.tl_ratio:g}{more} seed {spec.seed}"
 
 
 def summary(plan: Plan, result: Result) -> str:

@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from whichlora import checkpoints
 from whichlora.encoding import Encoded, collate
+from whichlora.mixture import trained_count
 from whichlora.objectives import answer_tokens
 from whichlora.proof import Evidence, prove_gradients
 from whichlora.spec import RunSpec
@@ -51,7 +52,8 @@ def total_steps(spec: RunSpec) -> int:
     """Return the number of optimiser steps."""
     assert spec.epochs is not None
     assert spec.batch_size is not None
-    return spec.epochs * math.ceil(spec.train_size / spec.batch_size)
+    examples = trained_count(spec.tl_ratio, spec.train_size, spec.composition)
+    return spec.epochs * math.ceil(examples / spec.batch_size)
 
 
 def fit(

@@ -43,6 +43,7 @@ class Task(ABC):
 
     Class attributes:
         languages: ISO 639-1 codes that the task has, English among them.
+        pooled: the target languages that the language "pooled" stands for; those of "Which LoRA?" where it has them.
         parallel: whether item `index` is the same item in every language.
         synthetic: shown wherever results of the task show.
         kind: "choice" is answered by one of `labels`, "span" by free text.
@@ -53,6 +54,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     languages: ClassVar[tuple[str, ...]]
+    pooled: ClassVar[tuple[str, ...]]
     parallel: ClassVar[bool]
     synthetic: ClassVar[bool] = False
     kind: ClassVar[Literal["choice", "span"]]

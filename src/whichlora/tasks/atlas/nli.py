@@ -27,6 +27,7 @@ class AtlasNli(NliTask):
 
     name = "atlas-nli"
     languages = LANGUAGES
+    pooled = ("ur", "sw", "hi")
     parallel = True
     synthetic = True
     difficulties = ("normal", "hard")

@@ -55,6 +55,7 @@ class AtlasQa(QaTask):
 
     name = "atlas-qa"
     languages = LANGUAGES
+    pooled = ("sw", "bn", "te")
     parallel = True
     synthetic = True
     sizes = Sizes(train=600, validation=60, test=300)
