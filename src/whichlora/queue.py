@@ -95,12 +95,17 @@ class Queue:
         )
         self._without_worker: dict[int, float] = {}
 
-    def offer(self, cells: Iterable[str]) -> None:
-        """Enqueue the cells that are neither waiting nor running, in this order."""
+    def offer(self, cells: Iterable[str], *, missing_at: float | None = None) -> None:
+        """Enqueue the cells that are neither waiting nor running, in this order.
+
+        `missing_at` is when they were found to have no result (seconds since the epoch; now if not given). A cell that
+        was completed since, or that another process offers at the same time, is not done again.
+        """
+        missing_at = time.time() if missing_at is None else missing_at
         taken = {cell for cell, state in self.states().items() if not state.is_finished()}
         for cell in cells:
             if cell not in taken:
-                _enqueue(self._study, cell)
+                _enqueue(self._study, cell, missing_at)
 
     def states(self) -> dict[str, TrialState]:
         """Return the state of every cell that was ever offered: that of its newest trial that is no duplicate."""
@@ -139,7 +144,7 @@ class Queue:
             raise TrialPruned("another worker took the last waiting cell")
         cell: str = trial.user_attrs["cell"]
         trial.set_user_attr("worker", _this_process())
-        if self._is_duplicate(trial.number, cell):
+        if self._is_duplicate(trial.number, cell, trial.user_attrs["missing_at"]):
             raise TrialPruned("enqueued twice")
 
         def check() -> None:
@@ -154,17 +159,21 @@ class Queue:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
             attempt = trial.user_attrs["attempt"]
             if attempt < ATTEMPTS:
-                _enqueue(self._study, cell, attempt=attempt + 1)
+                _enqueue(self._study, cell, time.time(), attempt=attempt + 1)
             raise
         except BaseException:  # interrupted, which is no fault of the cell
-            _enqueue(self._study, cell, attempt=trial.user_attrs["attempt"])
+            _enqueue(self._study, cell, time.time(), attempt=trial.user_attrs["attempt"])
             raise
+        trial.set_user_attr("completed", time.time())
         return 0.0
 
-    def _is_duplicate(self, number: int, cell: str) -> bool:
-        """Whether an older trial holds the cell: two processes that offer it at once enqueue it twice."""
-        alive = self._trials(TrialState.WAITING, TrialState.RUNNING)
-        return any(t.user_attrs.get("cell") == cell and t.number < number for t in alive)
+    def _is_duplicate(self, number: int, cell: str, missing_at: float) -> bool:
+        """Whether an older trial holds the cell, or another completed it since it was found missing."""
+        others = [t for t in self._trials() if t.user_attrs.get("cell") == cell and t.number != number]
+        return any(
+            t.user_attrs.get("completed", 0.0) >= missing_at if t.state.is_finished() else t.number < number
+            for t in others
+        )
 
     def _release_dead(self) -> None:
         """Fail the trials of dead workers and enqueue their cells again.
@@ -198,15 +207,17 @@ class Queue:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
 
-def _enqueue(study: Study, cell: str, *, attempt: int = 1, deaths: int = 0) -> None:
-    study.enqueue_trial({}, user_attrs={"cell": cell, "attempt": attempt, "deaths": deaths})
+def _enqueue(study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0) -> None:
+    attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths}
+    study.enqueue_trial({}, user_attrs=attributes)
 
 
 def _after_death(study: Study, trial: FrozenTrial) -> None:
     """Enqueue the cell of a dead worker, unless it has seen too many die."""
     attributes = trial.user_attrs
     if "cell" in attributes and attributes["deaths"] < DEATHS:
-        _enqueue(study, attributes["cell"], attempt=attributes["attempt"], deaths=attributes["deaths"] + 1)
+        deaths = attributes["deaths"] + 1
+        _enqueue(study, attributes["cell"], attributes["missing_at"], attempt=attributes["attempt"], deaths=deaths)
 
 
 def _machine() -> str:

@@ -292,7 +292,7 @@ def _lock(path: Path) -> FileLock:
     return lock
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what the libraries say on every run and nobody can act on; other warnings are shown."""
     import logging
     import warnings
@@ -313,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = parse_values(texts)
         from whichlora.resolve import resolve
 
-        _quiet()
+        quiet()
         plan = resolve(values)
         from whichlora import tracking
 
