@@ -104,6 +104,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         return {
             role: score(model, encoder, items, scoring=spec.scoring, name=f"{split} {items[0].language}")
             for role, items in getattr(plan.mixture, split).items()
+            if items
         }
 
     validation = scored("validation")
@@ -113,7 +114,8 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     model = None  # before another copy is loaded for the base's scores
     base = base_metrics(tracker, plan, encoder, plain)
     for role in ("en", "tl"):
-        metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
+        if role in validation:
+            metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
         metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
         metrics |= {f"base/{role}/{k}": v for k, v in base[role].items()}
         metrics[f"gain/{role}"] = test[role].metrics["f1"] - base[role]["f1"]
@@ -260,8 +262,8 @@ def _record(plan: Plan, log: RunLog) -> None:
     splits = {"train": (plan.mixture.train, spec.train_digest)}
     for role in ("en", "tl"):
         splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
-        chosen_on = plan.mixture.validation[role]
-        splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
+        if chosen_on := plan.mixture.validation[role]:
+            splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
     for context, (items, digest) in splits.items():
         counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
         log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
