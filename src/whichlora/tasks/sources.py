@@ -30,8 +30,10 @@ class Row:
     values: Mapping[str, Any]
 
     def wrong(self, what: str) -> NoReturn:
-        """Raise an `OptionError` that says what is wrong with this row."""
-        raise OptionError("data_dir", self.source, f"{self.place}: {what}")
+        """Raise an `OptionError` that says what is wrong with this row, with its id where it has one."""
+        own = self.values.get("id")
+        named = f" (item {own})" if own and str(own) not in self.place else ""
+        raise OptionError("data_dir", self.source, f"{self.place}: {what}{named}")
 
     def text(self, name: str) -> str:
         """Return a value that must be a text."""

@@ -124,5 +124,5 @@ def _start(row: sources.Row, context: str, answer: str, start: int | None) -> in
     before, after = context.rfind(answer, 0, wanted + len(answer)), context.find(answer, wanted)
     found = [place for place in (before, after) if place >= 0]
     if not found:
-        row.wrong(f"its answer {answer!r} is not in the context (item {row.values.get('id')})")
+        row.wrong(f"its answer {answer!r} is not in the context")
     return min(found, key=lambda place: abs(place - wanted))

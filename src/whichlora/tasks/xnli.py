@@ -62,7 +62,7 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[NliItem, 
 
 
 def _item(language: str, name: str, index: int, row: sources.Row) -> NliItem:
-    label = str(row.values.get("label")).strip()
+    label = str(row.values.get("label", "")).strip()
     if label not in _LABELS:
         row.wrong(f"label {label!r}; allowed are {', '.join(LABELS)}, or 0, 1, 2 for these")
     genre = row.values.get("genre") or ""
