@@ -64,7 +64,8 @@ def read(data_dir: str, language: str, split: Split, columns: Sequence[str]) -> 
     """Return the rows of a split that must be there.
 
     Args:
-        columns: names of the columns of a TSV, which has no header. What follows the last is a list under its name.
+        columns: names of the columns of a TSV, which has no header. The last stands for a list of what is left of a
+            line, which may be nothing.
 
     Raises:
         OptionError: the file is missing or cannot be read; the message says which, and in which line.
