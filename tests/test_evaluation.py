@@ -59,7 +59,8 @@ def naive(model, encoder, items) -> np.ndarray:
     rows = []
     for item in items:
         prompt = tokenizer(task.prompt(item)).input_ids
-        ids = [tokenizer(f"{task.prompt(item)} {label}").input_ids[len(prompt) :] for label in task.labels]
+        words = task.label_words(item)
+        ids = [tokenizer(f"{task.prompt(item)} {word}").input_ids[len(prompt) :] for word in words]
         if len({i[0] for i in ids}) == len(ids):
             ids = [i[:1] for i in ids]
         logs = []
@@ -92,6 +93,39 @@ def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, mo
         for limit in (1, 3):
             monkeypatch.setattr(evaluation, "BATCH_ITEMS", limit)
             np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
+
+
+def test_labels_in_the_language_of_each_item_are_scored_in_one_batch_of_languages(folder):
+    """In some languages the first token tells the labels apart and in others it does not."""
+    model, english = load(folder)
+    task = get_task("atlas-nli", "item")
+    encoder = Encoder(task, english.tokenizer)
+    items = [task.load(code, "test")[k] for k, code in enumerate([*task.languages, "en", "sw"])]
+    with torch.inference_mode():
+        probabilities = label_probabilities(model, encoder, items, name="test")
+        np.testing.assert_allclose(probabilities, naive(model, encoder, items), atol=1e-5)
+        others = label_probabilities(model, english, items, name="test")
+    same = [item.language == "en" for item in items]
+    np.testing.assert_allclose(probabilities[same], others[same], atol=1e-5)
+    assert np.abs(probabilities - others).max() > 0.1
+    scores = score(model, encoder, items, scoring="likelihood", name="test")
+    assert set(scores.predicted) <= set(LABELS)
+    assert scores.gold == [(item.label,) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "label"),
+    [
+        ("sw", "inafuata.", "entailment"),
+        ("hi", " विरोध है", "contradiction"),
+        ("ur", "غیر جانبدار", "neutral"),
+        ("en", "Neutral", "neutral"),
+        ("sw", "neutral", None),
+    ],
+)
+def test_a_written_label_is_read_in_the_language_of_the_item(language, written, label):
+    item = NLI.load(language, "test")[0]
+    assert evaluation._label_in(written, get_task("atlas-nli", "item"), item) == label
 
 
 def test_an_adapter_changes_the_probabilities(folder):
@@ -156,7 +190,7 @@ def test_scores_of_generated_spans_are_the_tasks_metrics(tiny):
     ],
 )
 def test_a_written_label_is_the_one_the_text_begins_with(written, label):
-    assert evaluation._label_in(written, NLI) == label
+    assert evaluation._label_in(written, NLI, ITEMS[0]) == label
 
 
 def test_an_invalid_answer_counts_as_wrong(tiny):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.mixture import Mixture, draw, stratified_order, texts_digest, trained_count
+from whichlora.mixture import Mixture, draw, texts_digest, trained_count
 from whichlora.tasks import get_task
 from whichlora.tasks.base import Item, Sizes, Task
 from whichlora.tasks.nli import LABELS
@@ -191,30 +190,6 @@ def test_a_parallel_task_is_scored_on_the_same_content_in_both_languages():
     drawn = mixture()
     assert [i.id for i in drawn.test["en"]] == [i.id for i in drawn.test["tl"]]
     assert [i.id for i in drawn.validation["en"]] == [i.id for i in drawn.validation["tl"]]
-
-
-@pytest.mark.parametrize(
-    "counts", [(30, 30, 30), (70, 20, 10), (1, 1, 58), (50, 3), (17,), (20,) * 30], ids=lambda counts: str(counts)[:20]
-)
-@pytest.mark.parametrize("seed", ["0", "1", "2"])
-def test_every_beginning_has_the_strata_in_proportion(counts, seed):
-    strata = [str(s) for s, n in enumerate(counts) for _ in range(n)]
-    random.Random(0).shuffle(strata)
-    items = [Item(i, str(i), "en", stratum) for i, stratum in enumerate(strata)]
-    order = stratified_order(items, seed)
-    assert sorted(order) == list(range(len(items)))
-    seen: Counter[str] = Counter()
-    for length, position in enumerate(order, 1):
-        seen[strata[position]] += 1
-        for stratum, n in enumerate(counts):
-            assert abs(seen[str(stratum)] - n * length / len(items)) <= 1 + 1e-9
-
-
-def test_the_members_of_a_stratum_are_shuffled():
-    items = Parallel().load("en", "train")
-    orders = [[i for i in stratified_order(items, str(seed)) if items[i].stratum == LABELS[0]] for seed in range(2)]
-    assert orders[0] != orders[1]
-    assert sorted(orders[0]) != orders[0]
 
 
 @each_task

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from whichlora.experiment import OPTIONS
 from whichlora.options import MAIN
 
 ROOT = Path(__file__).parent.parent
@@ -24,12 +25,17 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
 
 
+def test_the_options_of_experiment_are_the_parameters_of_the_project():
+    parameters = PROJECT["entry_points"]["experiment"]["parameters"]
+    assert {name: p.get("default") for name, p in parameters.items()} == {n: d for n, (d, _) in OPTIONS.items()}
+
+
 @entry_points
 def test_every_parameter_is_a_string(entry):
     """Other types bend `auto`, and YAML would read 42 or false as no text."""
     for parameter in PROJECT["entry_points"][entry]["parameters"].values():
         assert parameter["type"] == "string"
-        assert isinstance(parameter["default"], str)
+        assert isinstance(parameter.get("default", ""), str)  # an option without one must be given
 
 
 @entry_points

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from whichlora import windows
 from whichlora.errors import OptionError
 from whichlora.tasks.base import Item, Task
+from whichlora.tasks.qa import QaItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,13 +43,9 @@ class Encoder:
         Raises:
             OptionError: it is longer than the model's context.
         """
-        ids: list[int] = self.tokenizer(self.task.prompt(item)).input_ids
+        ids: list[int] = self.tokenizer(self.task.prompt(item), verbose=False).input_ids
         if self.max_length is not None and len(ids) >= self.max_length:
-            raise OptionError(
-                "model",
-                self.tokenizer.name_or_path,
-                f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {len(ids)}",
-            )
+            self._refuse(item, len(ids))
         return ids
 
     def continuation(self, item: Item, text: str) -> list[int]:
@@ -60,10 +58,57 @@ class Encoder:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def windows(self, item: Item) -> list[Item]:
+        """Return what the model answers for an item: the item itself, or windows of a context that is too long."""
+        budget = self._context_budget(item)
+        if budget is None:
+            return [item]
+        assert isinstance(item, QaItem)
+        return list(windows.split(item, self._lengths, budget))
+
     def example(self, item: Item) -> Encoded:
-        """Return prompt and answer, to learn from."""
+        """Return prompt and answer, to learn from; a context that is too long is cut around the answer.
+
+        Raises:
+            OptionError: it is longer than the model's context.
+        """
+        budget = self._context_budget(item)
+        if budget is not None:
+            assert isinstance(item, QaItem)
+            item = windows.around_answer(item, self._lengths, budget)
         answer = self.continuation(item, self.task.answer(item))
         return Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
+
+    def _context_budget(self, item: Item) -> int | None:
+        """Return how many tokens of its context fit into one prompt; None where the whole item does.
+
+        Raises:
+            OptionError: the model's context has no room beside instruction, question and answer.
+        """
+        if not isinstance(item, QaItem):
+            return None
+        limit = windows.PROMPT_TOKENS
+        if self.max_length is not None:
+            limit = min(limit, self.max_length - self.task.answer_tokens)
+        whole, rest = self._lengths(
+            [self.task.prompt(item), self.task.prompt(replace(item, context="."))], special=True
+        )
+        if whole <= limit:
+            return None
+        if limit - rest < windows.LEAST_TOKENS:
+            self._refuse(item, whole)
+        return limit - rest
+
+    def _lengths(self, texts: Sequence[str], *, special: bool = False) -> list[int]:
+        encoded = self.tokenizer(list(texts), add_special_tokens=special, verbose=False)
+        return [len(ids) for ids in encoded.input_ids]
+
+    def _refuse(self, item: Item, length: int) -> NoReturn:
+        raise OptionError(
+            "model",
+            self.tokenizer.name_or_path,
+            f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
+        )
 
 
 def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,10 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
             predicted: list[str | None] = [task.labels[i] for i in probabilities.argmax(axis=1)]
         else:
             written = generate(model, encoder, items, name=name)
-            predicted = [_label_in(text, task) for text in written] if task.kind == "choice" else list(written)
+            if task.kind == "choice":
+                predicted = [_label_in(text, task, item) for text, item in zip(written, items, strict=True)]
+            else:
+                predicted = list(written)
         gold = [task.gold(item) for item in items]
         metrics = task.metrics(predicted, gold)
         if scoring == "generate" and task.kind == "choice":
@@ -81,11 +85,24 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
     """Return (items, labels): the probability of each label, among the labels, as the answer.
 
-    Where the labels' first tokens differ, one forward pass of the prompt decides, as greedy decoding would; where
-    they collide, each label is scored as a whole.
+    Where the first tokens of the labels' words differ, one forward pass of the prompt decides, as greedy decoding
+    would; where they collide, each word is scored as a whole. Which of the two is decided for each wording, so that an
+    item's score does not hang on the languages beside it.
     """
-    # Every prompt of a task ends alike, so the labels' tokens after the first one hold for all.
-    labels = [encoder.continuation(items[0], f" {label}") for label in encoder.task.labels]
+    by_wording: dict[tuple[str, ...], list[int]] = {}
+    for position, item in enumerate(items):
+        by_wording.setdefault(encoder.task.label_words(item), []).append(position)
+    result = np.empty((len(items), len(encoder.task.labels)))
+    for words, positions in by_wording.items():
+        result[positions] = _word_probabilities(model, encoder, [items[i] for i in positions], words, name=name)
+    return result
+
+
+def _word_probabilities(
+    model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
+) -> np.ndarray[Any, Any]:
+    # Every prompt of a wording ends alike, so the words' tokens after the first one hold for all.
+    labels = [encoder.continuation(items[0], f" {word}") for word in words]
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
         return _softmax(_next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name))
@@ -94,6 +111,30 @@ def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, 
 
 
 def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+    """Return what the model writes greedily for each item, up to the end of the text or of the line.
+
+    Where an item is read in windows, the answer of the window is taken whose tokens have the highest mean
+    log-likelihood; an empty answer only where every window has one.
+    """
+    windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
+    several = Counter(k for k, _ in windows)
+    texts = _written(model, encoder, [window for _, window in windows], name=name)
+    likelihood = np.full(len(windows), -np.inf)
+    rivals = [i for i, (k, _) in enumerate(windows) if several[k] > 1 and texts[i]]
+    if rivals:
+        answers = [
+            Encoded(encoder.prompt(windows[i][1]), encoder.continuation(windows[i][1], f" {texts[i]}")) for i in rivals
+        ]
+        total = _answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
+        likelihood[rivals] = total / [len(answer.answer) for answer in answers]
+    best: dict[int, int] = {}
+    for i, (k, _) in enumerate(windows):
+        if k not in best or likelihood[i] > likelihood[best[k]]:
+            best[k] = i
+    return [texts[best[k]] for k in range(len(items))]
+
+
+def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
     """Return what the model writes greedily after each prompt, up to the end of the text or of the line."""
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
@@ -170,10 +211,11 @@ def _answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded]
     return result
 
 
-def _label_in(text: str, task: Task) -> str | None:
-    """Return the label that the text begins with, or None."""
+def _label_in(text: str, task: Task, item: Item) -> str | None:
+    """Return the label whose word for this item the text begins with, or None."""
     start = text.strip().lower()
-    return next((label for label in task.labels if start.startswith(label.lower())), None)
+    words = zip(task.label_words(item), task.labels, strict=True)
+    return next((label for word, label in words if start.startswith(word.lower())), None)
 
 
 def _softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from whichlora.errors import OptionError
 from whichlora.tasks.base import SOURCE_LANGUAGE, Item, Split, Task
+from whichlora.tasks.sampling import stratified_order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The items of one run. `validation` and `test` are by role: `en` and `tl`."""
+    """The items of one run. `validation` and `test` are by role: `en` and `tl`.
+
+    The validation of a target language that has none is empty.
+    """
 
     train: Sequence[Item]
     validation: dict[str, Sequence[Item]]
@@ -42,13 +45,14 @@ def draw(
     *,
     language: str,
     tl_ratio: float,
-    composition: str,
     train_size: int,
     validation_size: int,
-    test_size: int,
+    test_size: int | None,
     seed: int,
     difficulty: str,
     data_dir: str | None,
+    composition: str = "substitution",
+    select_on: str = "mean",
 ) -> Mixture:
     """Draw a run's items.
 
@@ -61,51 +65,78 @@ def draw(
     languages in turn. Validation and test items do not depend on the seed, so that every run of a comparison is chosen
     and scored on the same.
 
+    Args:
+        test_size: None takes every item there is, in each language.
+        select_on: the validation that chooses the checkpoint: `en`, `tl` or `mean`.
+
     Raises:
-        OptionError: a size is more than there is.
+        OptionError: a size is more than there is, the target language has nothing to train on or to choose by, or the
+            languages of a parallel task are not parallel.
     """
     targets = task.pooled if language == POOLED else (language,)
+    roles: dict[str, Sequence[str]] = {"en": (SOURCE_LANGUAGE,), "tl": targets}
     n_target = target_count(tl_ratio, train_size)
+
+    def orders(split: Split, languages: Sequence[str], order_seed: str) -> list[Sequence[Item]]:
+        return [_order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages]
 
     def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
         """Return `size` items of a split's order from `start` on, dealt out to `languages` in turn."""
         picked: list[Item] = []
-        orders = {lang: _order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages}
+        pools = orders(split, languages, order_seed)
         for turn in range(start, start + size):
-            lang = languages[turn % len(languages)]
-            place = turn if task.parallel else turn // len(languages)
-            if place >= len(orders[lang]):
-                wanted = size if split != "train" else train_size
-                raise OptionError(
-                    f"{split}_size", wanted, f"{task.name} has {len(orders[lang])} {split} items in {lang}"
-                )
-            picked.append(orders[lang][place])
+            pool = pools[turn % len(pools)]
+            place = turn if task.parallel else turn // len(pools)
+            if place >= len(pool):
+                wanted = train_size if split == "train" else size
+                allowed = f"{task.name} has {len(pool)} {split} items in {languages[turn % len(pools)]}"
+                raise OptionError(f"{split}_size", wanted, allowed)
+            picked.append(pool[place])
         return picked
 
+    def held_out(role: str) -> list[Item]:
+        """Return validation items; none where some language has none, if the checkpoint is not chosen by them."""
+        order_seed = f"{task.name} validation"
+        if all(orders("validation", roles[role], order_seed)):
+            return pick("validation", roles[role], validation_size, order_seed)
+        other = "tl" if role == "en" else "en"
+        if select_on != other:
+            allowed = f"{task.name} has no {'+'.join(roles[role])} items to choose a checkpoint by; allowed is {other}"
+            raise OptionError("select_on", select_on, allowed)
+        return []
+
+    def scored(role: str) -> list[Item]:
+        order_seed = f"{task.name} test"
+        if test_size is not None:
+            return pick("test", roles[role], test_size, order_seed)
+        pools = orders("test", roles[role], order_seed)
+        if task.parallel:
+            return pick("test", roles[role], len(pools[0]), order_seed)
+        return [item for pool in pools for item in pool]
+
     source_order = f"{task.name} {seed}"
-    if composition == "addition":
-        source = pick("train", (SOURCE_LANGUAGE,), train_size, source_order)
-        target_start = train_size if task.parallel else 0
-    else:
-        source_start = n_target if task.parallel else 0
-        source = pick("train", (SOURCE_LANGUAGE,), train_size - n_target, source_order, source_start)
-        target_start = 0
+    if n_target and not all(orders("train", targets, source_order)):
+        raise OptionError("tl_ratio", tl_ratio, f"{task.name} has no {language} items to train on; allowed is 0")
+    source_start = target_start = 0
+    if task.parallel:
+        source_start, target_start = (0, train_size) if composition == "addition" else (n_target, 0)
+    n_source = train_size if composition == "addition" else train_size - n_target
+    source = pick("train", roles["en"], n_source, source_order, source_start)
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
-    roles = {"en": (SOURCE_LANGUAGE,), "tl": targets}
     return Mixture(
         train=[*target, *source],
-        validation={
-            role: pick("validation", languages, validation_size, f"{task.name} validation")
-            for role, languages in roles.items()
-        },
-        test={role: pick("test", languages, test_size, f"{task.name} test") for role, languages in roles.items()},
+        validation={role: held_out(role) for role in roles},
+        test={role: scored(role) for role in roles},
     )
 
 
 @functools.lru_cache(maxsize=16)
 def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
     """Return a split's items, kept because the runs of a grid share few of them."""
-    return task.load(language, split, data_dir=data_dir, difficulty=difficulty)
+    items = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
+    if task.parallel and language != SOURCE_LANGUAGE and items:
+        _check_parallel(_pool(task, SOURCE_LANGUAGE, split, data_dir, difficulty), items, data_dir)
+    return items
 
 
 @functools.lru_cache(maxsize=16)
@@ -118,21 +149,12 @@ def _order(
     return [items[i] for i in stratified_order(items, own_seed)]
 
 
-def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
-    """Return positions in a shuffled order of which every beginning has the strata in the proportions of the whole.
-
-    Each stratum is shuffled and its members are spread evenly over the order.
-    """
-    rng = random.Random(seed)
-    strata: dict[str, list[int]] = defaultdict(list)
-    for position, item in enumerate(items):
-        strata[item.stratum].append(position)
-    placed: list[tuple[float, float, int]] = []
-    for name in sorted(strata):
-        members = strata[name]
-        rng.shuffle(members)
-        placed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
-    return [position for *_, position in sorted(placed)]
+def _check_parallel(source: Sequence[Item], target: Sequence[Item], data_dir: str | None) -> None:
+    """Check that each index is the same item in two languages, as far as ids and strata tell."""
+    for a, b in zip_longest(source, target):
+        if a is None or b is None or (a.id, a.stratum) != (b.id, b.stratum):
+            found = [f"{item.id} ({item.stratum}) in {item.language}" if item else "nothing" for item in (a, b)]
+            raise OptionError("data_dir", data_dir, f"the languages are not parallel: {found[0]} is {found[1]}")
 
 
 def spoken(items: Sequence[Item]) -> str:

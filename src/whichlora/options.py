@@ -12,6 +12,7 @@ from whichlora.layers import parse_layers
 from whichlora.mixture import COMPOSITIONS
 from whichlora.models import PRECISIONS, QUANTIZATIONS
 from whichlora.tasks import TASKS
+from whichlora.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.variants import CATALOGUE
 
 AUTO = "auto"
@@ -39,6 +40,7 @@ MAIN = {
     "batch_size": (AUTO, "items an optimiser step, whatever the memory"),
     "target_modules": (AUTO, "all-linear, or module names joined by commas"),
     "layers": ("all", "decoder blocks to adapt, from 0: all, first:N, last:N, A-B or A, joined by commas"),
+    "prompt_language": ("en", "language of instruction and labels: en, or item (that of each item)"),
     "scoring": (AUTO, "likelihood (of the labels) or generate"),
     "select_on": (AUTO, "validation that chooses the checkpoint: en, tl or mean"),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU"),
@@ -137,6 +139,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "batch_size": _integer(1),
     "target_modules": _text,
     "layers": _layers,
+    "prompt_language": _name_of(PROMPT_LANGUAGES),
     "scoring": _name_of(SCORINGS),
     "select_on": _name_of(SELECTORS),
     "precision": _name_of(PRECISIONS),

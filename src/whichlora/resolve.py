@@ -46,8 +46,9 @@ def resolve(values: Mapping[str, Any]) -> Plan:
     Raises:
         OptionError: a value is not allowed, alone or with the others.
     """
-    variant, task = get_variant(values["variant"]), get_task(values["task"])
+    variant, task = get_variant(values["variant"]), get_task(values["task"], values["prompt_language"])
     _check_language(task, values["language"])
+    task.check_prompts([SOURCE_LANGUAGE, values["language"]])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
     scoring = _scoring(task, values["scoring"])
     _check_combination(variant, values)
@@ -71,6 +72,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
         seed=values["seed"],
         difficulty=difficulty,
         data_dir=values["data_dir"],
+        select_on=select_on,
         **sizes,
     )
 
@@ -117,6 +119,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
         select_on=select_on,
         precision=values["precision"] or ("fp32" if models.device().type == "cpu" else "bf16"),
         quantization=values["quantization"],
+        prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
         train_digest=mixture.texts_digest(task, [*drawn.train, *(item for part in chosen_on for item in part)]),
         test_digests={role: mixture.texts_digest(task, items) for role, items in drawn.test.items()},

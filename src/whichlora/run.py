@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from whichlora import __version__
 from whichlora.errors import OptionError, ProofError
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from whichlora.sharing import Known
     from whichlora.tasks import Item
     from whichlora.tracking import RunLog, Tracker
-
-VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
@@ -57,6 +52,7 @@ _Job = Callable[["Plan", "Tracker", "RunLog", Path], dict[str, float]]
 
 def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> Result:
     """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint."""
+    from whichlora.provenance import record
     from whichlora.tracking import work_folder
 
     spec = plan.spec
@@ -71,7 +67,7 @@ def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> R
         tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
         log = tracker.open(kind, name, tags)
         with log.guarded():
-            _record(plan, log)
+            record(plan, log)
             metrics = job(plan, tracker, log, work)
             log.metrics(metrics)
         shutil.rmtree(work, ignore_errors=True)
@@ -107,7 +103,8 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     del model  # before another copy is loaded for the base's scores
     base = base_metrics(tracker, plan, encoder)
     for role in ("en", "tl"):
-        metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
+        if role in validation:
+            metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
         metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
         metrics |= {f"base/{role}/{k}": v for k, v in base[role].items()}
         metrics[f"gain/{role}"] = test[role].metrics["f1"] - base[role]["f1"]
@@ -132,7 +129,7 @@ def _scored(
     def scored(split: str, items: Sequence[Item]) -> Scores:
         return score(model, encoder, items, scoring=plan.spec.scoring, name=f"{split} {spoken(items)}")
 
-    validation = {role: scored("validation", items) for role, items in plan.mixture.validation.items()}
+    validation = {role: scored("validation", items) for role, items in plan.mixture.validation.items() if items}
     test = dict(known)
     for role, items in plan.mixture.test.items():
         if role not in known:
@@ -251,34 +248,6 @@ def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[st
                 f"the saved {plan.spec.variant} adapter answers {differing} of {len(before)} {role} validation items "
                 "otherwise than the trained model"
             )
-
-
-def _record(plan: Plan, log: RunLog) -> None:
-    """Log what decides the run: params, versions, the whole spec, and the datasets."""
-    import tempfile
-
-    from whichlora.mixture import texts_digest
-    from whichlora.packaged import MODEL_NAME
-
-    spec = plan.spec
-    fields = spec.to_dict()
-    versions = {f"version/{package}": version(package) for package in VERSIONED} | {"version/whichlora": __version__}
-    log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "spec.json"
-        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
-        log.artifacts(Path(scratch))
-    origin = "generated from CLDR names" if plan.task.synthetic else spec.task
-    splits = {"train": (plan.mixture.train, spec.train_digest)}
-    for role in ("en", "tl"):
-        splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
-        chosen_on = plan.mixture.validation[role]
-        splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
-    for context, (items, digest) in splits.items():
-        counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
-        log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
-    if spec.model == MODEL_NAME and plan.task.synthetic:
-        log.tags({"synthetic": "true"})
 
 
 def _lock(path: Path) -> FileLock:

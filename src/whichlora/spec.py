@@ -25,7 +25,7 @@ class RunSpec:
     Attributes:
         tl_ratio: how many target items there are, as a share of `train_size`.
         composition: "substitution" takes the target items out of `train_size`, "addition" adds them to it.
-        validation_size, test_size: items in each language.
+        validation_size, test_size: items in each language; no test size stands for every item there is.
         rank: AdaLoRA's is its final budget; `full` and `none` have none.
         epochs: passes over the mixture.
         batch_size: items an optimiser step; memory only changes the micro-batch.
@@ -33,6 +33,7 @@ class RunSpec:
         target_modules: names of the adapted linear layers within a decoder block.
         layers: decoder blocks that are adapted, counted from 0.
         variant_options: the variant's own settings by name.
+        prompt_language: instruction and labels are in English (`en`) or in each item's language (`item`).
         train_digest: SHA-256 of the texts trained on and of those the checkpoint is chosen on, in order.
         test_digests: SHA-256 of the texts scored, by `en` and `tl`.
         model_digest: what the base model is, wherever it lies.
@@ -48,7 +49,7 @@ class RunSpec:
     composition: str
     train_size: int
     validation_size: int
-    test_size: int
+    test_size: int | None
     seed: int
     rank: int | None
     alpha: float | None
@@ -66,6 +67,7 @@ class RunSpec:
     select_on: str
     precision: str
     quantization: str
+    prompt_language: str
     prompt_version: str
     train_digest: str
     test_digests: Mapping[str, str]

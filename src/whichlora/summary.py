@@ -32,12 +32,10 @@ def summary(plan: Plan, result: Result) -> str:
     note = " (synthetic task)" if plan.task.synthetic else ""
     lines = [f"{run_name(plan)}{note}"]
     for role, language in (("en", "en"), ("tl", spec.language)):
-        interval = 1.96 * (m[f"test/{role}/f1"] * (1 - m[f"test/{role}/f1"]) / spec.test_size) ** 0.5
+        f1, size = m[f"test/{role}/f1"], len(plan.mixture.test[role])
+        line = f"  {language}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
         floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
-        lines.append(
-            f"  {language}: F1 {m[f'test/{role}/f1']:.3f} +- {interval:.3f} on {spec.test_size} items; "
-            f"base model {m[f'base/{role}/f1']:.3f}; floors: {floors}"
-        )
+        lines.append(f"{line}; base model {m[f'base/{role}/f1']:.3f}" + (f"; floors: {floors}" if floors else ""))
     if "train/seconds" in m:
         lines.append(
             f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+
 from whichlora.errors import choose
 from whichlora.tasks.atlas import AtlasNli, AtlasQa
 from whichlora.tasks.base import Item, Sizes, Split, Task
+from whichlora.tasks.prompts import PromptLanguage
+from whichlora.tasks.tydiqa import TydiQa
+from whichlora.tasks.xnli import Xnli
 
-TASKS: dict[str, Task] = {task.name: task for task in (AtlasNli(), AtlasQa())}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa)}
 
 
-def get_task(name: str) -> Task:
-    """Return the task called `name`.
+@functools.cache
+def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
+    """Return the task called `name`, with its prompts in English or in the language of each item.
 
     Raises:
         OptionError: there is none; the message lists the names.
     """
-    return TASKS[choose("task", name, TASKS)]
+    return TASKS[choose("task", name, TASKS)](prompt_language)
 
 
 __all__ = ["TASKS", "Item", "Sizes", "Split", "Task", "get_task"]

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from whichlora.errors import OptionError
+from whichlora.tasks.prompts import PromptLanguage
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SOURCE_LANGUAGE = "en"
@@ -31,11 +34,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """A task's usual number of items in each split."""
+    """A task's usual number of items in each split; None stands for every item there is, in each language."""
 
     train: int
     validation: int
-    test: int
+    test: int | None
 
 
 class Task(ABC):
@@ -47,7 +50,9 @@ class Task(ABC):
         parallel: whether item `index` is the same item in every language.
         synthetic: shown wherever results of the task show.
         kind: "choice" is answered by one of `labels`, "span" by free text.
+        labels: the answers of a choice as they are scored and logged, whatever the prompt calls them.
         prompt_version: rises when the prompt's text changes.
+        prompt_languages: the languages that prompts are written in.
         answer_tokens: how many tokens an answer may take when it is generated.
         difficulties: what the option `difficulty` may be; the first is the default.
     """
@@ -60,15 +65,34 @@ class Task(ABC):
     kind: ClassVar[Literal["choice", "span"]]
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
-    answer_tokens: ClassVar[int]
+    prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
+    answer_tokens: int
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
     sizes: ClassVar[Sizes]
+
+    def __init__(self, prompt_language: PromptLanguage = "en") -> None:
+        """Write instruction and labels in English, or in the language of each item."""
+        self.prompt_language = prompt_language
+
+    def check_prompts(self, languages: Sequence[str]) -> None:
+        """Check that there are prompts for items in these languages.
+
+        Raises:
+            OptionError: there is none in one of them; the message names it.
+        """
+        missing = [code for code in languages if code not in self.prompt_languages]
+        if self.prompt_language == "item" and missing:
+            raise OptionError("prompt_language", "item", f"{self.name} has no prompt in {missing[0]}; allowed is en")
+
+    def written_in(self, item: Item) -> str:
+        """Return the language of instruction and labels for an item."""
+        return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
 
     @abstractmethod
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> Sequence[Item]:
-        """Return every item of a split in one language, in the order of `index`.
+        """Return every item of a split in one language, in the order of `index`; none where there is no such split.
 
         Raises:
             OptionError: the data is not there or cannot be read.
@@ -81,6 +105,10 @@ class Task(ABC):
     @abstractmethod
     def answer(self, item: Item) -> str:
         """Return the text the model learns to write after the prompt, with its leading space."""
+
+    def label_words(self, item: Item) -> tuple[str, ...]:
+        """Return what the model writes for each of `labels` after this item's prompt."""
+        return self.labels
 
     @abstractmethod
     def gold(self, item: Item) -> tuple[str, ...]:

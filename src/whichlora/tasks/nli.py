@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sklearn.metrics import f1_score
 
+from whichlora.tasks import prompts
 from whichlora.tasks.base import Item, Task
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -26,19 +27,23 @@ class NliTask(Task):
 
     kind = "choice"
     labels = LABELS
-    prompt_version = "nli-1"
-    answer_tokens = 12
+    prompt_version = prompts.NLI_VERSION
+    prompt_languages = tuple(prompts.NLI)
+
+    def __init__(self, prompt_language: prompts.PromptLanguage = "en") -> None:
+        super().__init__(prompt_language)
+        self.answer_tokens = 12 if prompt_language == "en" else 48  # where every byte of a label is a token
 
     def prompt(self, item: Item) -> str:
         assert isinstance(item, NliItem)
-        return (
-            "Given the premise, label the hypothesis entailment, neutral or contradiction.\n"
-            f"Premise: {item.premise}\nHypothesis: {item.hypothesis}\nLabel:"
-        )
+        return prompts.NLI[self.written_in(item)].text(item.premise, item.hypothesis)
 
     def answer(self, item: Item) -> str:
         assert isinstance(item, NliItem)
-        return f" {item.label}"
+        return f" {self.label_words(item)[self.labels.index(item.label)]}"
+
+    def label_words(self, item: Item) -> tuple[str, ...]:
+        return prompts.NLI[self.written_in(item)].labels
 
     def gold(self, item: Item) -> tuple[str, ...]:
         assert isinstance(item, NliItem)
@@ -52,3 +57,9 @@ class NliTask(Task):
             "f1": sum(t == p for t, p in zip(true, given, strict=True)) / len(true),
             "macro_f1": float(f1_score(true, given, labels=list(self.labels), average="macro", zero_division=0)),
         }
+
+    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the F1 of shallow classifiers, see `nli_floors`."""
+        from whichlora.tasks.floors import nli_floors
+
+        return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from whichlora.tasks import prompts
 from whichlora.tasks.base import Item, Task
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -16,7 +17,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 @dataclass(frozen=True, slots=True)
 class QaItem(Item):
-    """A question whose answer is a span of the context; `answer_start` counts characters."""
+    """A question whose answers are spans of the context; `answer_start` is where the first begins, in characters."""
 
     context: str
     question: str
@@ -28,15 +29,13 @@ class QaTask(Task):
     """QA answered with a span of the context, written out."""
 
     kind = "span"
-    prompt_version = "qa-1"
+    prompt_version = prompts.QA_VERSION
+    prompt_languages = tuple(prompts.QA)
     answer_tokens = 64
 
     def prompt(self, item: Item) -> str:
         assert isinstance(item, QaItem)
-        return (
-            "Answer the question with words from the passage.\n"
-            f"Passage: {item.context}\nQuestion: {item.question}\nAnswer:"
-        )
+        return prompts.QA[self.written_in(item)].text(item.context, item.question)
 
     def answer(self, item: Item) -> str:
         assert isinstance(item, QaItem)

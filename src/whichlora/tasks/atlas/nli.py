@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from whichlora.tasks.atlas import grammar
 from whichlora.tasks.atlas.options import check
 from whichlora.tasks.atlas.stories import Claim, Story, stories
 from whichlora.tasks.atlas.world import LANGUAGES
-from whichlora.tasks.base import Item, Sizes, Split
-from whichlora.tasks.floors import nli_floors
+from whichlora.tasks.base import Sizes, Split
 from whichlora.tasks.nli import NliItem, NliTask
 
 
@@ -43,10 +40,6 @@ class AtlasNli(NliTask):
         """
         check(self, language, split, data_dir, difficulty)
         return tuple(_item(language, split, index, story) for index, story in enumerate(stories(split, difficulty)))
-
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the F1 of shallow classifiers, see `nli_floors`."""
-        return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
 
 
 def _item(language: str, split: Split, index: int, story: Story) -> NliItem:

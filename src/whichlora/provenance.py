@@ -1,0 +1,42 @@
+"""What a run writes down of itself before it does anything: the spec, versions and datasets that decide its result."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whichlora import __version__
+from whichlora.mixture import texts_digest
+from whichlora.packaged import MODEL_NAME
+
+if TYPE_CHECKING:
+    from whichlora.resolve import Plan
+    from whichlora.tracking import RunLog
+
+VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
+
+
+def record(plan: Plan, log: RunLog) -> None:
+    """Log what decides the run: params, versions, the whole spec, and the datasets."""
+    spec = plan.spec
+    fields = spec.to_dict()
+    versions = {f"version/{package}": version(package) for package in VERSIONED} | {"version/whichlora": __version__}
+    log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "spec.json"
+        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        log.artifacts(Path(scratch))
+    origin = "generated from CLDR names" if plan.task.synthetic else spec.task
+    splits = {"train": (plan.mixture.train, spec.train_digest)}
+    for role in ("en", "tl"):
+        splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
+        if chosen_on := plan.mixture.validation[role]:
+            splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
+    for context, (items, digest) in splits.items():
+        counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
+        log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
+    if spec.model == MODEL_NAME and plan.task.synthetic:
+        log.tags({"synthetic": "true"})

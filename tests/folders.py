@@ -1,0 +1,107 @@
+"""Small folders of XNLI and TyDi QA in every format that `data_dir` may hold, with texts of the packaged tasks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from whichlora.tasks import get_task
+from whichlora.tasks.base import Split
+from whichlora.tasks.nli import LABELS
+
+GENRES = ("letters", "travel")
+Row = dict[str, Any]
+
+
+@functools.cache
+def _packaged(task: str, language: str, split: Split) -> tuple[Any, ...]:
+    return tuple(get_task(task).load(language, split)[:300])
+
+
+def xnli_rows(language: str, split: Split, n: int, *, genre: bool = True) -> list[Row]:
+    """Return rows of which row i is the same item in every language."""
+    own = language if language in get_task("atlas-nli").languages else "en"
+    mark = "" if own == language else f"({language}) "
+    return [
+        {"premise": mark + item.premise, "hypothesis": mark + item.hypothesis, "label": item.label}
+        | ({"genre": GENRES[item.index // 3 % 2]} if genre else {})
+        for item in _packaged("atlas-nli", own, split)[:n]
+    ]
+
+
+def tydiqa_rows(language: str, split: Split, n: int, *, sentences: int = 7) -> list[Row]:
+    """Return rows in the hub's layout, with two accepted answers where the split is validation.
+
+    Contexts of more than 7 sentences go on with the contexts of other items; the answer is in the middle.
+    """
+    own = language if language in get_task("atlas-qa").languages else "en"
+    name = {"en": "english", "sw": "swahili", "bn": "bengali", "te": "telugu"}.get(language, language)
+    items = _packaged("atlas-qa", own, split)
+    rows = []
+    for item in items[:n]:
+        around = [items[(item.index + k) % len(items)].context for k in range(1, sentences // 7)]
+        half = len(around) // 2
+        before = " ".join([*around[:half], ""])
+        context = " ".join([*around[:half], item.context, *around[half:]])
+        texts, starts = [item.answers[0]], [len(before) + item.answer_start]
+        if split == "validation":
+            begin = max(0, starts[0] - 4)
+            longer = context[begin : starts[0] + len(texts[0])]
+            texts, starts = [*texts, texts[0], longer], [*starts, *starts, begin]
+        answers = {"text": texts, "answer_start": starts}
+        rows.append(
+            {"id": f"{name}-{item.index}", "title": "t", "context": context, "question": item.question}
+            | {"answers": answers}
+        )
+    return rows
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write rows in the format that the file's name ends with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"data": [_article(row) for row in rows]}), encoding="utf-8")
+    else:
+        cells = [
+            [text for v in row.values() for text in (v["text"] if isinstance(v, dict) else [v])]
+            for row in ({k: v for k, v in row.items() if k != "title"} for row in rows)
+        ]
+        path.write_text("".join("\t".join(line) + "\n" for line in cells), encoding="utf-8")
+
+
+def _article(row: Row) -> Row:
+    answers = [
+        dict(zip(("text", "answer_start"), pair, strict=True)) for pair in zip(*row["answers"].values(), strict=True)
+    ]
+    question = {"id": row["id"], "question": row["question"], "answers": answers}
+    return {"title": row["title"], "paragraphs": [{"context": row["context"], "qas": [question]}]}
+
+
+def xnli_folder(folder: Path) -> str:
+    """Write dev and test of all languages, as TSV, and return the folder."""
+    for language in get_task("xnli").languages:
+        write(folder / f"dev-{language}.tsv", xnli_rows(language, "validation", 120))
+        write(folder / f"test-{language}.tsv", xnli_rows(language, "test", 30))
+    return str(folder)
+
+
+def tydiqa_folder(folder: Path, *, sentences: int = 7) -> str:
+    """Write dev of all languages and train of all but Bengali and Telugu, as SQuAD JSON, and return the folder."""
+    for number, language in enumerate(get_task("tydiqa").languages):
+        write(folder / f"{language}.dev.json", tydiqa_rows(language, "validation", 4 + number, sentences=sentences))
+        if language not in ("bn", "te"):
+            write(folder / f"{language}.train.json", tydiqa_rows(language, "train", 90, sentences=sentences))
+    return str(folder)
+
+
+def by_number(rows: list[Row]) -> list[Row]:
+    """Return rows with labels as on the hub."""
+    return [row | {"label": LABELS.index(row["label"])} for row in rows]

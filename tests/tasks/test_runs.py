@@ -1,0 +1,68 @@
+"""Runs on folders of data, from options to tracked results."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import folders
+import mlflow
+import pandas as pd
+import pytest
+from runs import plan_of, run_of
+
+from whichlora import windows
+from whichlora.errors import OptionError
+from whichlora.summary import summary
+
+
+def test_a_run_with_prompts_in_the_language_of_the_item(store: Path, tiny_model: str) -> None:
+    data = folders.xnli_folder(store / "xnli")
+    plan = plan_of(tiny_model, task="xnli", data_dir=data, language="ur", prompt_language="item")
+    english = plan_of(tiny_model, task="xnli", data_dir=data, language="ur")
+    assert plan.spec.fingerprint != english.spec.fingerprint
+    assert plan.spec.training_fingerprint != english.spec.training_fingerprint
+    assert plan.spec.test_digests["en"] == english.spec.test_digests["en"]
+    assert plan.spec.test_digests["tl"] != english.spec.test_digests["tl"]
+    result = run_of(plan)
+    assert {"floor/tl/overlap", "validation/tl/f1", "gain/tl"} <= result.metrics.keys()
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="predictions"))
+    table = pd.read_parquet(folder / "tl.parquet")
+    assert set(table["gold"]) == {"entailment", "neutral", "contradiction"}
+    assert set(table["predicted"]) <= set(table["gold"])
+    assert list(table["id"]) == [item.id for item in plan.mixture.test["en"]]
+
+
+def test_a_language_that_is_only_scored_has_a_result_without_validation(store: Path, tiny_model: str) -> None:
+    data = folders.tydiqa_folder(store / "tydiqa")
+    options = {"task": "tydiqa", "data_dir": data, "language": "bn", "tl_ratio": 0, "test_size": "auto"}
+    plan = plan_of(tiny_model, **options)
+    assert plan.spec.test_size is None
+    result = run_of(plan)
+    assert {"validation/en/f1", "test/en/f1", "test/tl/f1", "base/tl/f1", "gain/tl"} <= result.metrics.keys()
+    assert not any(name.startswith("validation/tl") for name in result.metrics)
+    finished = mlflow.MlflowClient().get_run(result.run_id)
+    contexts = {tag.value for given in finished.inputs.dataset_inputs for tag in given.tags}
+    assert contexts == {"train", "validation/en", "test/en", "test/tl"}
+    assert finished.data.params["test_size"] == "None"
+    told = summary(plan, result)
+    assert "on 6 items" in told
+    assert "on 5 items" in told
+    assert "floors" not in told
+    again = run_of(plan_of(tiny_model, **options))
+    assert again.run_id == result.run_id
+    with pytest.raises(OptionError, match=r"^tl_ratio=0.5: tydiqa has no bn items"):
+        plan_of(tiny_model, **{**options, "tl_ratio": 0.5})
+
+
+@pytest.mark.slow
+def test_a_run_on_long_contexts(store: Path, tiny_model: str) -> None:
+    """Windows in training, validation, scoring, the base model's scores and the proof of the reload."""
+    data = folders.tydiqa_folder(store / "tydiqa", sentences=175)
+    sizes = {"train_size": 8, "validation_size": 2, "test_size": 2, "batch_size": 4}
+    plan = plan_of(tiny_model, task="tydiqa", data_dir=data, tl_ratio=0.5, **sizes)
+    for items in (plan.mixture.train, plan.mixture.validation["en"], plan.mixture.test["tl"]):
+        assert min(len(plan.tokenizer(plan.task.prompt(item)).input_ids) for item in items) > windows.PROMPT_TOKENS
+    result = run_of(plan)
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert 0 <= result.metrics["test/tl/f1"] <= 1

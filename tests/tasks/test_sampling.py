@@ -1,0 +1,57 @@
+"""Orders are balanced at every length, and what is held out is the same in every language."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from whichlora.tasks.base import Item
+from whichlora.tasks.sampling import hold_out, stratified_order
+
+
+def items(strata: list[str], language: str = "en") -> list[Item]:
+    return [Item(i, f"dev-{i}", language, stratum) for i, stratum in enumerate(strata)]
+
+
+@pytest.mark.parametrize(
+    "counts", [(30, 30, 30), (70, 20, 10), (1, 1, 58), (50, 3), (17,), (20,) * 30], ids=lambda counts: str(counts)[:20]
+)
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_every_beginning_has_the_strata_in_proportion(counts, seed):
+    strata = [str(s) for s, n in enumerate(counts) for _ in range(n)]
+    random.Random(0).shuffle(strata)
+    order = stratified_order(items(strata), seed)
+    assert sorted(order) == list(range(len(strata)))
+    seen: Counter[str] = Counter()
+    for length, position in enumerate(order, 1):
+        seen[strata[position]] += 1
+        for stratum, n in enumerate(counts):
+            assert abs(seen[str(stratum)] - n * length / len(strata)) <= 1 + 1e-9
+
+
+def test_the_members_of_a_stratum_are_shuffled():
+    pool = items([str(i % 3) for i in range(240)])
+    orders = [[i for i in stratified_order(pool, str(seed)) if pool[i].stratum == "0"] for seed in range(2)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) != orders[0]
+
+
+@pytest.mark.parametrize(("pool", "size", "held"), [(90, 12, 12), (90, 30, 30), (90, 31, 30), (10, 500, 3), (2, 5, 0)])
+def test_at_most_a_third_is_held_out(pool, size, held):
+    rest, validation = hold_out(items([str(i % 3) for i in range(pool)]), size)
+    assert (len(rest), len(validation)) == (pool - held, held)
+    assert {i.id for i in rest} | {i.id for i in validation} == {f"dev-{i}" for i in range(pool)}
+    for part in (rest, validation):
+        assert [item.index for item in part] == list(range(len(part)))
+        numbers = [int(item.id.removeprefix("dev-")) for item in part]
+        assert numbers == sorted(numbers)
+
+
+def test_what_is_held_out_is_balanced_and_the_same_in_every_language():
+    strata = [str(i % 3) for i in range(300)]
+    random.Random(1).shuffle(strata)
+    one, two = (hold_out(items(strata, language), 30) for language in ("en", "sw"))
+    assert [[(i.index, i.id) for i in part] for part in one] == [[(i.index, i.id) for i in part] for part in two]
+    assert Counter(item.stratum for item in one[1]) == {"0": 10, "1": 10, "2": 10}

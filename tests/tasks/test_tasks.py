@@ -1,0 +1,150 @@
+"""The one case that every task passes: it loads, and prompt, answer and accepted answers agree in every language."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import folders
+import pytest
+
+from whichlora.errors import OptionError
+from whichlora.mixture import draw, texts_digest
+from whichlora.tasks import TASKS, Task, get_task
+from whichlora.tasks.base import SPLITS
+
+FIRST = 60
+each_task = pytest.mark.parametrize("name", TASKS)
+each_split = pytest.mark.parametrize("split", SPLITS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_garbage_collection():
+    """Keep Python from looking through the items of the packaged tasks again and again."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return the folder of a task that needs one."""
+    made = {
+        "xnli": folders.xnli_folder(tmp_path_factory.mktemp("xnli")),
+        "tydiqa": folders.tydiqa_folder(tmp_path_factory.mktemp("tydiqa")),
+    }
+    return made.get
+
+
+def load(task: Task, language, split, data):
+    return task.load(language, split, data_dir=data(task.name))
+
+
+@each_task
+@each_split
+def test_items_are_numbered_named_once_and_of_the_language(name, split, data):
+    task = get_task(name)
+    for language in task.languages:
+        items = load(task, language, split, data)
+        assert items or (name, language) in {("tydiqa", "bn"), ("tydiqa", "te")}
+        assert [item.index for item in items] == list(range(len(items)))
+        assert len({item.id for item in items}) == len(items)
+        assert {item.language for item in items} <= {language}
+        assert len({item.stratum for item in items}) < len(items) or not items
+
+
+@each_task
+def test_a_parallel_task_has_the_same_items_in_every_language(name, data):
+    task = get_task(name)
+    for split in SPLITS:
+        kept = [load(task, language, split, data) for language in task.languages]
+        same = {tuple((item.id, item.stratum) for item in items) for items in kept}
+        assert (len(same) == 1) == task.parallel
+        if task.parallel and task.kind == "choice":
+            assert len({tuple(task.gold(item) for item in items) for items in kept}) == 1
+
+
+@each_task
+def test_no_prompt_is_in_two_splits(name, data):
+    task = get_task(name)
+    for language in ("en", "sw", task.languages[-1]):
+        sets = [{task.prompt(item) for item in load(task, language, split, data)} for split in SPLITS]
+        assert len(set.union(*sets)) == sum(map(len, sets))
+
+
+@each_task
+@pytest.mark.parametrize("prompt_language", ["en", "item"])
+def test_prompt_answer_and_accepted_answers_agree(name, prompt_language, data):
+    task = get_task(name, prompt_language)
+    for language in task.languages:
+        items = load(task, language, "test", data)[:FIRST]
+        for item in items:
+            prompt, answer = task.prompt(item), task.answer(item)
+            assert prompt.endswith(":")
+            assert answer[0] == " "
+            assert answer == f" {answer.strip()}"
+            if task.kind == "choice":
+                words = task.label_words(item)
+                assert task.gold(item) == (task.labels[words.index(answer[1:])],)
+                assert all(word in prompt.partition("\n")[0] for word in words)
+            else:
+                assert answer[1:] == task.gold(item)[0]
+                assert item.context[item.answer_start :].startswith(answer[1:])
+                assert all(accepted in prompt for accepted in task.gold(item))
+        gold = [task.gold(item) for item in items]
+        assert task.metrics([answers[-1] for answers in gold], gold)["f1"] == 1
+        assert task.metrics([None] * len(gold), gold)["f1"] == 0
+
+
+@each_task
+def test_prompts_in_the_language_of_the_item_differ_from_the_english_ones_outside_english(name, data):
+    english, own = get_task(name), get_task(name, "item")
+    for language in english.languages:
+        for item in load(english, language, "test", data)[:5]:
+            assert (own.prompt(item) == english.prompt(item)) == (language == "en")
+            texts = english.prompt(item).split("\n")[1:-1]
+            assert all(text.partition(": ")[2] in own.prompt(item) for text in texts)
+            assert own.gold(item) == english.gold(item)
+
+
+@each_task
+def test_shallow_methods_have_scores_from_0_to_1(name, data):
+    task = get_task(name)
+    floors = task.floors(load(task, "en", "train", data)[:FIRST], load(task, "en", "test", data)[:FIRST])
+    assert all(0 <= floor <= 1 for floor in floors.values())
+    assert ({"majority", "hypothesis_only", "overlap"} == floors.keys()) == (task.kind == "choice")
+
+
+@each_task
+@pytest.mark.parametrize(("option", "value"), [("language", "xx"), ("split", "dev"), ("difficulty", "easy")])
+def test_what_a_task_does_not_have_is_refused(name, option, value, data):
+    given = {"language": "en", "split": "test", "difficulty": "normal"} | {option: value}
+    with pytest.raises(OptionError, match=f"^{option}={value}: allowed are"):
+        get_task(name).load(**given, data_dir=data(name))
+
+
+def test_another_process_with_another_hash_seed_draws_the_same(data):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_tasks as t\n"
+        "print(*t.digests(dict(pair.split('=') for pair in sys.argv[2:]).get))"
+    )
+    pairs = [f"{name}={data(name)}" for name in TASKS if data(name)]
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), *pairs]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == digests(data)
+    assert len(set(digests(data))) == len(TASKS)
+
+
+def digests(data) -> list[str]:
+    """Return a digest of what each task draws."""
+    sizes = {"train_size": 30, "validation_size": 6, "test_size": 6, "tl_ratio": 0.3, "seed": 3}
+    found = []
+    for name in TASKS:
+        task = get_task(name)
+        drawn = draw(task, language="sw", difficulty="normal", data_dir=data(name), **sizes)
+        found.append(texts_digest(task, [*drawn.train, *drawn.validation["tl"], *drawn.test["tl"]]))
+    return found

@@ -1,0 +1,105 @@
+"""Which items of XNLI are trained on, chosen by and scored, with and without a train file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import folders
+import pytest
+
+from whichlora.errors import OptionError
+from whichlora.mixture import draw
+from whichlora.tasks import get_task
+from whichlora.tasks.xnli import HELD_OUT
+
+XNLI = get_task("xnli")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return folders.xnli_folder(tmp_path_factory.mktemp("xnli"))
+
+
+def mixture(data: str, **changes):
+    values = {"language": "sw", "tl_ratio": 0.5, "train_size": 40, "validation_size": 9, "test_size": 12, "seed": 1}
+    return draw(XNLI, difficulty="normal", data_dir=data, **(values | changes))
+
+
+def test_the_sizes_of_the_paper():
+    assert (XNLI.sizes.train, XNLI.sizes.validation, XNLI.sizes.test) == (5000, 500, 5010)
+    assert len(XNLI.languages) == 15
+
+
+def test_without_a_train_file_validation_is_held_out_of_dev_for_all_languages(data):
+    for language in XNLI.languages:
+        train, validation, test = (XNLI.load(language, s, data_dir=data) for s in ("train", "validation", "test"))
+        assert (len(train), len(validation), len(test)) == (80, 40, 30)
+        assert {i.id for i in train} | {i.id for i in validation} == {f"validation-{n}" for n in range(120)}
+        assert [i.id for i in validation] == [i.id for i in XNLI.load("en", "validation", data_dir=data)]
+        assert all(12 <= n <= 14 for n in Counter(i.label for i in validation).values())
+        assert len({i.stratum for i in train}) == 6
+
+
+def test_what_is_held_out_of_the_real_size_is_the_papers_number(tmp_path):
+    rows = folders.xnli_rows("en", "validation", 300) * 9
+    folders.write(tmp_path / "dev-en.tsv", rows[:2490])
+    assert len(XNLI.load("en", "validation", data_dir=str(tmp_path))) == HELD_OUT == 500
+    assert len(XNLI.load("en", "train", data_dir=str(tmp_path))) == 1990
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_translation_of_a_validation_item_is_trained_on(data, seed):
+    drawn = mixture(data, seed=seed, train_size=80, validation_size=40)
+    chosen = {i.id for items in drawn.validation.values() for i in items}
+    assert len(chosen) == 40
+    assert not chosen & {i.id for i in drawn.train}
+    assert len({i.id for i in drawn.train}) == 80
+
+
+def test_with_dev_as_the_pool_the_usual_size_is_too_great(data):
+    with pytest.raises(OptionError, match=r"^train_size=5000: xnli has 80 train items in en$"):
+        mixture(data, train_size=5000)
+
+
+def with_train(folder: Path, *languages: str) -> str:
+    folders.xnli_folder(folder)
+    for language in languages:
+        folders.write(folder / f"train-{language}.tsv", folders.xnli_rows(language, "train", 60))
+    return str(folder)
+
+
+def test_with_a_train_file_dev_is_validation(tmp_path):
+    data = with_train(tmp_path, "en", "sw")
+    assert [len(XNLI.load("sw", s, data_dir=data)) for s in ("train", "validation", "test")] == [60, 120, 30]
+    drawn = mixture(data, validation_size=120)
+    assert all(i.id.startswith("train-") for i in drawn.train)
+    assert all(i.id.startswith("validation-") for i in drawn.validation["tl"])
+
+
+def test_where_only_english_has_a_train_file_no_other_language_trains_on_dev(tmp_path):
+    data = with_train(tmp_path, "en")
+    assert XNLI.load("sw", "train", data_dir=data) == ()
+    assert len(XNLI.load("sw", "validation", data_dir=data)) == 120
+    assert len(mixture(data, tl_ratio=0.0).train) == 40
+    with pytest.raises(OptionError, match=r"^tl_ratio=0.5: xnli has no sw items to train on; allowed is 0$"):
+        mixture(data)
+
+
+@pytest.mark.parametrize("broken", ["labels", "lines", "genres"])
+def test_files_that_are_not_parallel_are_refused(tmp_path, broken):
+    data = folders.xnli_folder(tmp_path)
+    rows = folders.xnli_rows("sw", "validation", 120)
+    if broken == "labels":
+        rows[7], rows[8] = rows[8], rows[7]
+    rows = rows[:-1] if broken == "lines" else rows
+    if broken == "genres":
+        rows = [{k: v for k, v in row.items() if k != "genre"} for row in rows]
+    folders.write(tmp_path / "dev-sw.tsv", rows)
+    with pytest.raises(OptionError, match=rf"^data_dir={data}: the languages are not parallel: .* in en is "):
+        mixture(data)
+
+
+def test_the_word_of_the_translated_training_files_is_a_contradiction(tmp_path):
+    (tmp_path / "test-en.tsv").write_text("a\tb\tcontradictory\n")
+    assert XNLI.load("en", "test", data_dir=str(tmp_path))[0].label == "contradiction"
