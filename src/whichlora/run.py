@@ -293,6 +293,9 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel for 4-bit models on the CPU is missing
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for it
     warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # AdaLoRA's name LoRA's
+    warnings.filterwarnings("ignore", message="OLoRA changes the base weights")  # it is saved as LoRA
+    warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
+    warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")  # of SHiRA's entries
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

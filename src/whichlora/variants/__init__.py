@@ -20,6 +20,7 @@ from whichlora.variants.sparse import FOURIERFT, SHIRA
 from whichlora.variants.starts import EVA, OLORA
 from whichlora.variants.vera import VERA
 
+# The variants of "Which LoRA?", and those beside them.
 STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)
 WIDER = (
     OLORA,
@@ -51,4 +52,13 @@ def get_variant(name: str) -> Variant:
     return CATALOGUE[choose("variant", name, CATALOGUE)]
 
 
-__all__ = ["CATALOGUE", "AdapterSettings", "Hyperparameters", "SearchSpace", "Variant", "get_variant"]
+__all__ = [
+    "CATALOGUE",
+    "STUDIED",
+    "WIDER",
+    "AdapterSettings",
+    "Hyperparameters",
+    "SearchSpace",
+    "Variant",
+    "get_variant",
+]

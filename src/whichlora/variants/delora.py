@@ -32,7 +32,7 @@ def _bounded(model: Any, evidence: Evidence) -> None:
     assert weights is not None
     norms = weights[0].norm(dim=0)
     strength = float(((weights[1] - weights[0]) / norms).norm())
-    bound = abs(float(module.delora_lambda["default"]))
+    bound = abs(float(module.delora_lambda["default"].detach()))
     if not 0 < strength <= 1.001 * bound:
         raise ProofError(f"the update of {name} has strength {strength:.4f}, its bound lambda is {bound:.4f}")
 

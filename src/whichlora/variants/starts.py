@@ -14,7 +14,8 @@ from whichlora.variants.lora import lora_config, lora_count, residual_differs, s
 def _orthonormal(name: str, rows: Any) -> None:
     import torch
 
-    gram = rows.float() @ rows.float().T
+    rows = rows.detach().float()
+    gram = rows @ rows.T
     distance = float((gram - torch.eye(len(gram), device=gram.device)).abs().max())
     if distance > 1e-2:
         raise ProofError(f"{name} does not start orthonormal: its Gram matrix is {distance:.3f} from the identity")
@@ -75,7 +76,12 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
             usable.append({"input_ids": ids, "attention_mask": mask.long()})
     if not usable:
         raise ProofError(f"no batch of the training items has the {needed} tokens that EVA's start needs at this rank")
-    initialize_lora_eva_weights(model, usable, show_progress_bar=False)
+
+    def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
+        model.train()  # PEFT scores, which on a CPU would pack a 4-bit base for good and lose its gradients
+        return model(**inputs)
+
+    initialize_lora_eva_weights(model, usable, forward_fn=forward, show_progress_bar=False)
 
 
 def _starts_with_v(model: Any, evidence: Evidence) -> None:
