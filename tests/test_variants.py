@@ -99,6 +99,7 @@ def test_every_arm_of_an_adapter_has_values_and_a_source(variant: str, arm: str)
     assert values.source
     assert (values.rank is not None) == declared.has_rank
     assert (values.alpha is not None) == declared.has_alpha
+    assert min(declared.space.learning_rate) <= declared.recommended.learning_rate <= max(declared.space.learning_rate)
     assert "arXiv" in declared.paper or "OpenReview" in declared.paper
 
 

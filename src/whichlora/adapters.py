@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from whichlora.resolve import Plan
 
-START_ITEMS, START_BATCH = 512, 16
-"""Training items that a start from data may look at, and how many at a time (EVA's scripts take 16)."""
+START_ITEMS, START_BATCH = 512, 8
+"""Training items that a start from data may look at, and how many at a time: PEFT hashes the first batch's activations
+number by number, which takes minutes where it is large."""
 INITIAL = "initial"
 """Subfolder for the adapter as it was attached, where saving needs it."""
 

@@ -17,6 +17,8 @@ Shapes = Mapping[str, tuple[int, int]]
 """Adapted linear layers by full name, as (in_features, out_features)."""
 
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+HIGH_LEARNING_RATES = (*LEARNING_RATES[3:], 1e-2, 2e-2)
+"""For methods that scale or bound what they train."""
 RANKS = (4, 8, 16, 32)
 ALPHAS = (4, 8, 16, 32)
 LLAMA_ATTENTION_MLP = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")

@@ -7,6 +7,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, moved
 from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
     QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
@@ -51,7 +52,7 @@ DELORA = Variant(
         source="the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share",
     ),
     matched_learning_rate=None,
-    space=SearchSpace(alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
+    space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
     options={"lambda": 8, "lambda_rate_ratio": 0.5},
     build=_build,
     expected_parameters=lambda shapes, rank, options: lora_parameters(shapes.values(), rank) + len(shapes),

@@ -6,7 +6,14 @@ from typing import Any
 
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
-from whichlora.variants.base import LLAMA_ATTENTION_MLP, AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
+    LLAMA_ATTENTION_MLP,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+)
 from whichlora.variants.lora import lora_count
 
 
@@ -43,7 +50,7 @@ HIRA = Variant(
         source="the authors' README and train_hira.py (Llama-3-8B, commonsense 170k); 100 warm-up steps as a share",
     ),
     matched_learning_rate=None,
-    space=SearchSpace(alpha=(), target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
+    space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
     build=_build,
     expected_parameters=lora_count,
     witness=_hadamard,

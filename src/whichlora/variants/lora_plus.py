@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.proof import Evidence
-from whichlora.variants.base import Hyperparameters, Variant
+from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.lora import lora_config, lora_count, scaled
 from whichlora.variants.rates import rates_differ, two_rates
 
@@ -33,6 +33,7 @@ LORA_PLUS = Variant(
         ),
     ),
     matched_learning_rate=None,
+    space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5])),
     options={"rate_ratio": 16.0},
     build=lora_config,
     expected_parameters=lora_count,

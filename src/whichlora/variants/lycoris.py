@@ -9,6 +9,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
 from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
     PEFT_COMPARISON,
     QUERY_VALUE,
     AdapterSettings,
@@ -106,7 +107,7 @@ LOKR = Variant(
         **PEFT_COMPARISON,
     ),
     matched_learning_rate=None,
-    space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
+    space=SearchSpace(learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
     options={"factor": 4},
     rank_means="rank of the second Kronecker factor",
     build=_lokr,

@@ -6,7 +6,14 @@ from typing import Any
 
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
-from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant, narrowest_input
+from whichlora.variants.base import (
+    LEARNING_RATES,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+    narrowest_input,
+)
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -44,7 +51,7 @@ MISS = Variant(
         source="the paper's appendix B (Llama 2 7B on MetaMathQA and CodeFeedback)",
     ),
     matched_learning_rate=None,
-    space=SearchSpace(alpha=()),
+    space=SearchSpace(rank=(16, 32, 64, 128), alpha=(), learning_rate=(1e-5, *LEARNING_RATES)),
     rank_means="inputs that a shard spans",
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_out for _, n_out in shapes.values()),

@@ -7,6 +7,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
 from whichlora.variants.base import (
+    LEARNING_RATES,
     QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
@@ -107,7 +108,7 @@ HRA = Variant(
         source="the authors' llama/tune.sh (MetaMathQA), whose rate the paper gives for HRA without regularisation",
     ),
     matched_learning_rate=None,
-    space=SearchSpace(alpha=()),
+    space=SearchSpace(alpha=(), learning_rate=(5e-6, 1e-5, *LEARNING_RATES)),
     rank_means="reflections",
     build=_hra,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_in for n_in, _ in shapes.values()),

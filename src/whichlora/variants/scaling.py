@@ -6,7 +6,14 @@ from typing import Any
 
 from whichlora.errors import ProofError
 from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, moved
-from whichlora.variants.base import PEFT_COMPARISON, AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
+    PEFT_COMPARISON,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+)
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
 """Second layers of feed-forward blocks: the paper scales what goes into these, and what comes out of all others."""
@@ -44,7 +51,12 @@ IA3 = Variant(
     ),
     matched_learning_rate=None,
     matched_rank=None,
-    space=SearchSpace(rank=(), alpha=(), target_modules=(("k_proj", "v_proj", "down_proj"), "all-linear")),
+    space=SearchSpace(
+        rank=(),
+        alpha=(),
+        learning_rate=HIGH_LEARNING_RATES,
+        target_modules=(("k_proj", "v_proj", "down_proj"), "all-linear"),
+    ),
     options={"feedforward": list(_FEEDFORWARD)},
     build=_ia3,
     expected_parameters=lambda shapes, rank, options: sum(
@@ -88,7 +100,7 @@ ROAD = Variant(
     ),
     matched_learning_rate=None,
     matched_rank=None,
-    space=SearchSpace(rank=(), alpha=()),
+    space=SearchSpace(rank=(), alpha=(), learning_rate=HIGH_LEARNING_RATES),
     build=_road,
     expected_parameters=lambda shapes, rank, options: sum(n_out for _, n_out in shapes.values()),
     witness=_pairs_turned,

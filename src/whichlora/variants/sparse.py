@@ -59,7 +59,12 @@ FOURIERFT = Variant(
     ),
     matched_learning_rate=None,
     matched_rank=1000,
-    space=SearchSpace(rank=(500, 1000, 2000, 5000), alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
+    space=SearchSpace(
+        rank=(500, 1000, 2000, 5000),
+        alpha=(),
+        learning_rate=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        target_modules=(QUERY_VALUE, "all-linear"),
+    ),
     options={"scaling": 300.0},
     rank_means="spectral coefficients of a layer",
     build=_fourierft,

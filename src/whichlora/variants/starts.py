@@ -81,7 +81,10 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
         model.train()  # PEFT scores, which on a CPU would pack a 4-bit base for good and lose its gradients
         return model(**inputs)
 
-    initialize_lora_eva_weights(model, usable, forward_fn=forward, show_progress_bar=False)
+    # Every process has the same batches, so there is nothing to gather.
+    initialize_lora_eva_weights(
+        model, usable, forward_fn=forward, gather_distributed_inputs=False, show_progress_bar=False
+    )
 
 
 def _starts_with_v(model: Any, evidence: Evidence) -> None:
