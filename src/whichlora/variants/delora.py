@@ -49,7 +49,7 @@ DELORA = Variant(
         batch_size=8,
         warmup=0.015,
         target_modules=QUERY_VALUE,
-        source="the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share",
+        source="the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share, no schedule given",
     ),
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
