@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from whichlora import __version__
 from whichlora.errors import OptionError, ProofError
+from whichlora.noise import quiet
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
 
@@ -282,22 +283,6 @@ def _lock(path: Path) -> FileLock:
     return lock
 
 
-def _quiet() -> None:
-    """Silence what the libraries say on every run and nobody can act on; other warnings are shown."""
-    import logging
-    import warnings
-
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # of loading weights, which takes a second
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel for 4-bit models on the CPU is missing
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for it
-    warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # AdaLoRA's name LoRA's
-    warnings.filterwarnings("ignore", message="OLoRA changes the base weights")  # it is saved as LoRA
-    warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu_mem_usage=False")
-    warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")  # of SHiRA's entries
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, run, and print a summary. Returns the exit status: 2 for bad options."""
     texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
@@ -306,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = parse_values(texts)
         from whichlora.resolve import resolve
 
-        _quiet()
+        quiet()
         plan = resolve(values)
         from whichlora import tracking
 

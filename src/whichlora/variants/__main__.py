@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from whichlora.errors import OptionError, choose
+from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_values
 from whichlora.variants import CATALOGUE, Variant
 
@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         style = choose("format", texts.pop("format"), FORMATS)
         values = parse_values(texts)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel for 4-bit models on the CPU is missing
         from whichlora import models
+
+        quiet()
 
         shape = models.shape(models.locate(values["model"]))
         rows = [_row(variant, shape, values["rank"]) for variant in CATALOGUE.values()]
