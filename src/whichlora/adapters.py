@@ -106,7 +106,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
         model.save_pretrained(folder)
 
 
-def reload(plan: Plan, folder: Path) -> Any:
+def reload(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
     """Return the plain base model with the saved adapter on it, as anyone would load it; for `full`, the model."""
     spec = plan.spec
     if plan.variant.kind == "full":
@@ -116,5 +116,5 @@ def reload(plan: Plan, folder: Path) -> Any:
         return models.load_model(source, precision=spec.precision, quantization="none")
     from peft import PeftModel
 
-    base = models.load_model(plan.source, precision=spec.precision, quantization=spec.quantization)
+    assert base is not None
     return PeftModel.from_pretrained(base, str(folder))

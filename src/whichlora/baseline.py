@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from whichlora import bases
 from whichlora.encoding import Encoder
 from whichlora.evaluation import score
 from whichlora.mixture import spoken
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
 
-def base_metrics(
-    tracker: Tracker, plan: Plan, encoder: Encoder, load: Callable[[], Any]
-) -> dict[str, dict[str, float]]:
+def base_metrics(tracker: Tracker, plan: Plan, encoder: Encoder) -> dict[str, dict[str, float]]:
     """Return the base model's test metrics by role (`en`, `tl`), scoring it only where no run holds them yet.
 
-    Each test set is a run of kind `base`. `load` returns the plain base model and is called only if it is needed.
+    Each test set is a run of kind `base`.
     """
-    return {role: _one(tracker, plan, encoder, role, load) for role in ("en", "tl")}
+    return {role: _one(tracker, plan, encoder, role) for role in ("en", "tl")}
 
 
-def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, load: Callable[[], Any]) -> dict[str, float]:
+def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str) -> dict[str, float]:
     spec = plan.spec
     identity = {
         "spec_version": SPEC_VERSION,
@@ -56,7 +54,9 @@ def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, load: Callab
             log.params(
                 {"model": spec.model, "task": spec.task, "language": language, "test_size": len(items), **identity}
             )
-            scores = score(load(), encoder, items, scoring=spec.scoring, name=f"base {language}")
+            model = bases.take(plan)
+            scores = score(model, encoder, items, scoring=spec.scoring, name=f"base {language}")
+            bases.keep(model, plan)
             log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
             with tempfile.TemporaryDirectory() as scratch:
                 scores.frame().to_parquet(Path(scratch) / f"{role}.parquet")

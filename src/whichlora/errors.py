@@ -26,3 +26,7 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
 
 class ProofError(RuntimeError):
     """A run did not train what its spec says; the message gives the evidence."""
+
+
+class LostClaimError(RuntimeError):
+    """This process was taken for dead, and its work given to another."""

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from whichlora.encoding import Encoder
     from whichlora.evaluation import Scores
     from whichlora.resolve import Plan
+    from whichlora.sharing import Known
+    from whichlora.tasks import Item
     from whichlora.tracking import RunLog, Tracker
 
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
@@ -78,42 +80,33 @@ def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> R
 
 
 def _train_only(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    return _trained(plan, _encoder(plan), log, work)
+    metrics: dict[str, float] = _trained(plan, _encoder(plan), log, work)["metrics"]
+    return metrics
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    from whichlora import models
-    from whichlora.adapters import reload
+    from whichlora import bases, sharing
     from whichlora.baseline import base_metrics
-    from whichlora.evaluation import score
-    from whichlora.mixture import spoken
 
-    spec, variant = plan.spec, plan.variant
     encoder = _encoder(plan)
     metrics: dict[str, float] = {}
-
-    def plain() -> Any:
-        return models.load_model(plan.source, precision=spec.precision, quantization=spec.quantization)
-
-    if variant.kind == "none":
-        model = plain()
+    known: dict[str, sharing.Known] = {}
+    if plan.variant.kind == "none":
+        model = bases.take(plan)
+        validation, test = _scored(plan, model, encoder, known)
+        bases.keep(model, plan)
     else:
-        metrics |= _trained(plan, encoder, log, work)
+        facts = _trained(plan, encoder, log, work, adopt=lambda: sharing.adopt(plan, tracker, work))
+        metrics |= facts["metrics"]
         log.artifacts(work / "adapter", "adapter")
-        model = _mergeable(plan, reload(plan, work / "adapter"))
-
-    def scored(split: str) -> dict[str, Scores]:
-        return {
-            role: score(model, encoder, items, scoring=spec.scoring, name=f"{split} {spoken(items)}")
-            for role, items in getattr(plan.mixture, split).items()
-        }
-
-    validation = scored("validation")
-    if variant.kind != "none":
-        _prove_reload(plan, validation, work)
-    test = scored("test")
-    model = None  # before another copy is loaded for the base's scores
-    base = base_metrics(tracker, plan, encoder, plain)
+        if "source" in facts:
+            log.tags({"adapter_of": facts["source"]})
+            known = sharing.known_test_scores(plan, tracker, facts["source"], work)
+        with bases.reloaded(plan, work / "adapter") as model:
+            validation, test = _scored(plan, model, encoder, known)
+        _prove_reload(plan, validation, facts["predicted"])
+    del model  # before another copy is loaded for the base's scores
+    base = base_metrics(tracker, plan, encoder)
     for role in ("en", "tl"):
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
         metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
@@ -124,9 +117,29 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     predictions = work / "predictions"
     predictions.mkdir(parents=True, exist_ok=True)
     for role, scores in test.items():
-        scores.frame().to_parquet(predictions / f"{role}.parquet")
+        scores.predictions.to_parquet(predictions / f"{role}.parquet")
     log.artifacts(predictions, "predictions")
     return metrics
+
+
+def _scored(
+    plan: Plan, model: Any, encoder: Encoder, known: Mapping[str, Known]
+) -> tuple[dict[str, Scores], dict[str, Known]]:
+    """Return by role the scores on validation and, but for those known, on test."""
+    from whichlora.evaluation import score
+    from whichlora.mixture import spoken
+    from whichlora.sharing import Known
+
+    def scored(split: str, items: Sequence[Item]) -> Scores:
+        return score(model, encoder, items, scoring=plan.spec.scoring, name=f"{split} {spoken(items)}")
+
+    validation = {role: scored("validation", items) for role, items in plan.mixture.validation.items()}
+    test = dict(known)
+    for role, items in plan.mixture.test.items():
+        if role not in known:
+            scores = scored("test", items)
+            test[role] = Known(metrics=scores.metrics, predictions=scores.frame())
+    return validation, test
 
 
 def _encoder(plan: Plan) -> Encoder:
@@ -135,29 +148,28 @@ def _encoder(plan: Plan) -> Encoder:
     return Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
 
 
-def _mergeable(plan: Plan, model: Any) -> Any:
-    """Return the model with the adapter folded into its weights where that changes no answers and saves time."""
-    exact = plan.variant.kind == "adapter" and plan.spec.precision == "fp32" and plan.spec.quantization == "none"
-    return model.merge_and_unload() if exact else model
+def _trained(
+    plan: Plan, encoder: Encoder, log: RunLog, work: Path, *, adopt: Callable[[], dict[str, Any] | None] | None = None
+) -> dict[str, Any]:
+    """Leave the adapter in `work/adapter` and return what is on record of its training; reads both if they are there.
 
-
-def _trained(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, float]:
-    """Leave the adapter in `work/adapter` and return the metrics of its training; reads both if they are there."""
+    `adopt` fetches them from another run, if one has them.
+    """
     from whichlora.checkpoints import read_json, write_json
 
     record = work / "trained.json"
     if not record.is_file():
-        write_json(record, _train(plan, encoder, log, work))
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(record, (adopt and adopt()) or _train(plan, encoder, log, work))
     facts = read_json(record)
     log.series("train/loss", facts["losses"])  # another run may have trained the adapter that this one scores
-    metrics: dict[str, float] = facts["metrics"]
-    return metrics
+    return facts
 
 
 def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, Any]:
     import transformers
 
-    from whichlora import adapters, models
+    from whichlora import adapters, bases
     from whichlora.checkpoints import last_complete
     from whichlora.evaluation import score
     from whichlora.mixture import spoken
@@ -176,7 +188,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
     precision = "fp32" if variant.kind == "full" else spec.precision
-    base = models.load_model(plan.source, precision=precision, quantization=spec.quantization)
+    base = bases.take(plan, precision=precision)
     model, evidence, trainable = adapters.attach(base, plan, total_steps=total_steps(spec))
     if resuming is None:
         adapters.save_initial(model, plan, work)
@@ -212,6 +224,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     if fitted.best_step < total_steps(spec):
         validate()  # what was scored last is not what is kept
     adapters.save(model, plan, work / "adapter", initial=work)
+    bases.keep_without_adapter(model, plan)
     return {
         "predicted": predicted,
         "losses": losses,
@@ -227,14 +240,11 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     }
 
 
-def _prove_reload(plan: Plan, validation: dict[str, Scores], work: Path) -> None:
+def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[str, list[str | None]]) -> None:
     """Check that the saved adapter on the plain base predicts what the trained model predicted on validation.
 
     One answer in fifty may differ: conversion and another order of sums move probabilities in the last digits.
     """
-    from whichlora.checkpoints import read_json
-
-    trained: dict[str, list[str | None]] = read_json(work / "trained.json")["predicted"]
     for role, before in trained.items():
         differing = sum(a != b for a, b in zip(before, validation[role].predicted, strict=True))
         if differing > max(1, len(before) // 50):

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+
+from whichlora.errors import LostClaimError
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -112,6 +114,8 @@ class Tracker:
     client: MlflowClient
     experiment: str
     launch: str | None = None
+    claim: Callable[[], None] | None = None
+    """Raises where the work was given to another process. With it, an unfinished run of any place is this one's."""
 
     def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
         """Return the newest run of this kind with this status and these `whichlora.*` tags, in the experiment."""
@@ -129,16 +133,16 @@ class Tracker:
         """Go on with the unfinished run that has these tags, or create one.
 
         The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
-        One from another place may be alive and is left alone.
+        One from another place may be alive and is left alone, unless a queue says that the work is this process's.
         """
         place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
         tags = {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            where = {"place": place} if status == "RUNNING" else {}
+            where = {"place": place} if status == "RUNNING" and self.claim is None else {}
             unfinished = self.find(kind, status=status, fingerprint=tags["fingerprint"], **where)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
-                log = RunLog(self.client, unfinished.info.run_id)
+                log = RunLog(self.client, unfinished.info.run_id, self.claim)
                 log.tags({"resumed": "true", "place": place})
                 return log
         own = {
@@ -147,7 +151,7 @@ class Tracker:
         if self.launch:
             own["whichlora.launch"] = self.launch
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
-        return RunLog(self.client, run.info.run_id)
+        return RunLog(self.client, run.info.run_id, self.claim)
 
 
 @dataclass(frozen=True)
@@ -156,18 +160,22 @@ class RunLog:
 
     client: MlflowClient
     run_id: str
+    claim: Callable[[], None] | None = None
 
     @contextmanager
     def guarded(self) -> Iterator[RunLog]:
         """Mark the run FINISHED at the end of the block, or FAILED with the error as a tag if it raises."""
         try:
             yield self
+        except LostClaimError:
+            raise  # the run is another process's now
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"[:4000]
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             self.client.set_tag(self.run_id, "whichlora.error", text)
             self.client.set_terminated(self.run_id, status)
             raise
+        self._check()
         if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
             self.client.delete_tag(self.run_id, "whichlora.error")  # of an earlier attempt
         self.client.set_terminated(self.run_id, "FINISHED")
@@ -207,11 +215,17 @@ class RunLog:
 
     def artifacts(self, folder: Path, place: str | None = None) -> None:
         """Log the contents of a folder."""
+        self._check()
         self.client.log_artifacts(self.run_id, str(folder), place)
+
+    def _check(self) -> None:
+        if self.claim is not None:
+            self.claim()
 
     def _batches(
         self, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
     ) -> None:
+        self._check()
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])

@@ -1,0 +1,139 @@
+"""A grid of runs from a YAML file: prints the plan, does what is missing, goes on after any stop.
+
+`python -m whichlora.experiment --file experiments/smoke.yaml`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whichlora.errors import LostClaimError, OptionError, choose
+from whichlora.grid import Grid, read_grid
+
+if TYPE_CHECKING:
+    from whichlora.progress import Progress
+    from whichlora.queue import Queue
+    from whichlora.resolve import Plan
+    from whichlora.tracking import Tracker
+
+ENGINES = ("local",)
+OPTIONS = {
+    "file": (None, "YAML file of the experiment"),
+    "dry_run": ("false", "print the plan and stop: true or false"),
+    "engine": ("local", f"where the runs are done: {', '.join(ENGINES)}"),
+    "workers": ("1", "processes on this machine; start the same command elsewhere for more"),
+}
+
+
+def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress) -> None:
+    """Do what waits in the queue, with any other process that does the same, until nothing is left.
+
+    A cell is an adapter: one run trains it, and every run that it serves is scored.
+    """
+    from dataclasses import replace
+
+    from whichlora.run import run
+
+    def do(cell: str, check: Callable[[], None]) -> None:
+        for plan in cells[cell]:
+            try:
+                result = run(plan, replace(tracker, claim=check))
+            except LostClaimError:
+                raise
+            except Exception as error:
+                progress.failed(plan, error)
+                traceback.print_exc()
+                raise
+            progress.finished(plan, result)
+
+    queue.work(do)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an experiment left: runs in all, and those without a result with the reason."""
+
+    runs: int
+    failures: Mapping[str, str]
+
+
+def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outcome:
+    """Do the grid's missing runs and return what came of it."""
+    from whichlora import engines
+    from whichlora.progress import Progress, survey
+    from whichlora.queue import Queue, connect
+    from whichlora.spec import canonical_digest
+
+    cells = grid.cells()
+    now, before = time.time(), survey(grid, tracker)
+    # An edited file is another queue: its workers know other cells.
+    queue = Queue(f"{grid.name}/{canonical_digest(sorted(cells))[:16]}", connect())
+    if not engines.is_worker():
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in before.done for p in plans)]
+        queue.offer(missing, missing_at=now)
+    with Progress(grid, tracker, shown=not engines.is_worker()) as progress:
+        if workers == 1:
+            work(cells, queue, tracker, progress)
+        else:
+            engines.run_locally(workers, file, progress.refresh)
+    after = survey(grid, tracker)
+    return Outcome(runs=len(grid.plans), failures=after.failures(grid))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, print the plan, and carry it out.
+
+    Returns:
+        the exit status: 2 for bad options, 1 if runs are left without a result.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None, allow_abbrev=False)
+    for name, (default, text) in OPTIONS.items():
+        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
+    given = vars(parser.parse_args(arguments))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        choose("engine", given["engine"], ENGINES)
+        dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
+        workers = _workers(given["workers"])
+        grid = read_grid(given["file"])
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    from whichlora import engines, tracking
+    from whichlora.noise import quiet
+    from whichlora.progress import survey
+
+    quiet()
+    client = tracking.connect()
+    tracker = tracking.Tracker(client, grid.name, tracking.mark_launch(client))
+    if not engines.is_worker():
+        print(survey(grid, tracker).text(grid, workers=workers), flush=True)
+    if dry_run:
+        return 0
+    outcome = carry_out(grid, tracker, workers=workers, file=given["file"])
+    if engines.is_worker():
+        return 0
+    print(f"{outcome.runs - len(outcome.failures)} of {outcome.runs} runs are done.")
+    for name, reason in outcome.failures.items():
+        print(f"  without a result: {name}: {reason}")
+    if outcome.failures:
+        print("The same command tries them again.")
+    return 1 if outcome.failures else 0
+
+
+def _workers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 64):
+        raise OptionError("workers", text, "must be a whole number from 1 to 64")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Reads an experiment's YAML file and resolves it into the runs it stands for.
+
+    name: smoke                     # the MLflow experiment
+    about: What the file is for.
+    defaults:                       # options of `main`; a list stands for each of its values
+      language: [sw, ur]
+      seed: [1, 2, 3]
+    arms:                           # what is compared; each with every combination of the defaults
+      - {variant: lora}
+      - {variant: lora, arm: recommended, source: "Table 11 of the paper"}
+
+An arm's own options come before the defaults. `source`, which says where an arm's values come from, is only kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from whichlora.errors import OptionError
+from whichlora.options import MAIN, parse_values
+
+if TYPE_CHECKING:
+    from whichlora.resolve import Plan
+
+_KEYS = ("name", "about", "defaults", "arms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The runs of an experiment, the seeds' blocks one after the other, so that an early stop leaves whole ones."""
+
+    name: str
+    about: str
+    plans: Sequence[Plan]
+
+    def cells(self) -> dict[str, list[Plan]]:
+        """Return the runs by training fingerprint: those of a cell share one adapter."""
+        cells: dict[str, list[Plan]] = {}
+        for plan in self.plans:
+            cells.setdefault(plan.spec.training_fingerprint, []).append(plan)
+        return cells
+
+
+def read_grid(file: str) -> Grid:
+    """Read and resolve an experiment.
+
+    Raises:
+        OptionError: the file is missing or not of this form, or one of its runs has a bad option.
+    """
+    from whichlora.resolve import resolve
+
+    content = _read(file)
+    plans: dict[str, Plan] = {}
+    for options in _runs(content):
+        texts = {name: default for name, (default, _) in MAIN.items()} | options
+        try:
+            plan = resolve(parse_values(texts))
+        except OptionError as error:
+            where = " ".join(f"{name}={value}" for name, value in options.items())
+            raise OptionError("file", file, f"in the run {where}: {error}") from error
+        plans.setdefault(plan.spec.fingerprint, plan)
+    return Grid(name=content["name"], about=str(content.get("about", "")).strip(), plans=list(plans.values()))
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = Path(file)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
+        raise OptionError("file", file, f"must be an experiment's YAML file{hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError("file", file, f"is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content.keys() <= set(_KEYS) or "name" not in content:
+        raise OptionError("file", file, f"must have the keys name and arms, and may have {', '.join(_KEYS)}")
+    arms, defaults = content.get("arms"), content.setdefault("defaults", {})
+    if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
+        raise OptionError("file", file, "arms must be a list of options, such as - {variant: lora}")
+    if not isinstance(defaults, dict):
+        raise OptionError("file", file, "defaults must be options, such as seed: [1, 2, 3]")
+    for name in {name for options in (defaults, *arms) for name in options} - {"source"}:
+        if name not in MAIN:
+            near = difflib.get_close_matches(str(name), MAIN, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise OptionError("file", file, f"has no option {name!r} of main{hint}")
+    content["name"] = str(content["name"])
+    return content
+
+
+def _runs(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the options of each run: seed by seed, and in a seed the arms in turn."""
+    arms = [own for arm in content["arms"] for own in _products({k: v for k, v in arm.items() if k != "source"})]
+    ordered = []
+    for place, own in enumerate(arms):
+        shared = {name: values for name, values in content["defaults"].items() if name not in own}
+        seeds = shared.pop("seed", None)
+        for turn, combination in enumerate(_products(shared)):
+            for seed_place, seed in enumerate(_products({} if seeds is None else {"seed": seeds})):
+                ordered.append(((seed_place, turn, place), {**combination, **seed, **own}))
+    yield from (options for _, options in sorted(ordered, key=lambda pair: pair[0]))
+
+
+def _products(options: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield every combination of the values, the last option's changing fastest."""
+    values = [value if isinstance(value, list) else [value] for value in options.values()]
+    for chosen in itertools.product(*values):
+        yield {name: _text(value) for name, value in zip(options, chosen, strict=True)}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,251 @@
+"""Experiments: what the file stands for, the plan, shared adapters, and going on after any stop. Real processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from whichlora.errors import OptionError
+from whichlora.experiment import main
+from whichlora.grid import read_grid
+from whichlora.progress import duration, survey
+from whichlora.tracking import Tracker, connect
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = {
+    "train_size": 16,
+    "validation_size": 3,
+    "test_size": 6,
+    "batch_size": 8,
+    "learning_rate": 0.01,
+    "language": ["sw", "ur"],
+    "tl_ratio": [0, 0.5],
+}
+
+
+def write(folder: Path, model: str, **changes: Any) -> str:
+    content = {
+        "name": "grid",
+        "about": "A test.",
+        "defaults": {"model": model, **SMALL},
+        "arms": [{"variant": "lora"}, {"variant": "vera"}],
+    }
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return str(path)
+
+
+def runs(kind: str = "run", experiment: str = "grid") -> list[Any]:
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], f"tags.`whichlora.kind` = '{kind}'") if found else []
+
+
+def test_the_grid_is_every_arm_with_every_combination_by_seed_first(tmp_path: Path, tiny_model: str) -> None:
+    defaults = {"model": tiny_model, **SMALL, "seed": [1, 2]}
+    arms = [{"variant": ["lora", "dora"]}, {"variant": "vera", "tl_ratio": 1, "source": "nowhere"}]
+    grid = read_grid(write(tmp_path, tiny_model, defaults=defaults, arms=arms))
+    assert len(grid.plans) == 2 * (2 * 2 * 2 + 2)
+    assert [plan.spec.seed for plan in grid.plans] == [1] * 10 + [2] * 10
+    assert Counter(plan.spec.variant for plan in grid.plans) == {"lora": 8, "dora": 8, "vera": 4}
+    assert [plan.spec.variant for plan in grid.plans[:2]] == ["lora", "dora"]
+
+
+def test_runs_that_share_their_training_are_one_cell(tmp_path: Path, tiny_model: str) -> None:
+    grid = read_grid(write(tmp_path, tiny_model))
+    sizes = sorted(len(plans) for plans in grid.cells().values())
+    assert len(grid.plans) == 8
+    assert sizes == [1, 1, 1, 1, 2, 2]  # one adapter serves both languages at ratio 0
+
+
+def test_equal_runs_of_two_arms_are_one(tmp_path: Path, tiny_model: str) -> None:
+    arms = [{"variant": "lora"}, {"variant": "lora", "rank": 8}]
+    assert len(read_grid(write(tmp_path, tiny_model, arms=arms)).plans) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": []}, "arms must be a list"),
+        ({"arms": [{"variant": "lorra"}]}, "variant=lorra: allowed are .*did you mean 'lora'"),
+        ({"arms": [{"varient": "lora"}]}, "has no option 'varient' of main .did you mean 'variant'"),
+        ({"arms": [{"variant": "lora", "rank": 0}]}, "rank=0: must be a whole number"),
+        ({"repeats": 3}, "must have the keys name and arms"),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_is_allowed(
+    tmp_path: Path, tiny_model: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=rf"^file=.*{message}"):
+        read_grid(write(tmp_path, tiny_model, **changes))
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path, tiny_model: str) -> None:
+    write(tmp_path, tiny_model)
+    with pytest.raises(OptionError, match=r"did you mean .*grid\.yaml"):
+        read_grid(str(tmp_path / "gird.yaml"))
+
+
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--engine", "slurm"], ["--dry_run", "maybe"]])
+def test_bad_options_end_with_status_2(
+    tmp_path: Path, tiny_model: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--file", write(tmp_path, tiny_model), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {options[0].strip('-')}={options[1]}: ")
+
+
+def test_every_packaged_experiment_can_be_read() -> None:
+    for path in sorted((REPOSITORY / "experiments").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        assert content["name"] == path.stem
+        assert content["about"]
+
+
+def test_a_dry_run_prints_the_plan_and_runs_nothing(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--file", write(store, tiny_model), "--dry_run", "true"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 runs with 6 adapters: 8 missing" in printed
+    assert "not known until a run has finished" in printed
+    assert not runs()
+
+
+def test_an_experiment_shares_what_is_the_same_run_and_skips_what_is_done(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(store, tiny_model)
+    assert main(["--file", file]) == 0
+    finished = {run.info.run_id: run for run in runs()}
+    assert len(finished) == 8
+    assert {run.info.status for run in finished.values()} == {"FINISHED"}
+    assert len(runs("base")) == 3  # en, sw and ur, once each
+    adopted = [run for run in finished.values() if "whichlora.adapter_of" in run.data.tags]
+    assert len(adopted) == 2
+    for run in adopted:
+        trained = finished[run.data.tags["whichlora.adapter_of"]]
+        assert run.data.tags["whichlora.training_fingerprint"] == trained.data.tags["whichlora.training_fingerprint"]
+        assert run.data.params["language"] != trained.data.params["language"]
+        for metric in ("test/en/f1", "validation/en/f1", "train/seconds", "adapter/trainable_parameters"):
+            assert run.data.metrics[metric] == trained.data.metrics[metric]
+        one, two = (
+            pd.read_parquet(mlflow.artifacts.download_artifacts(run_id=r.info.run_id, artifact_path=p))
+            for r, p in ((run, "predictions/en.parquet"), (trained, "predictions/en.parquet"))
+        )
+        pd.testing.assert_frame_equal(one, two)
+
+    capsys.readouterr()
+    assert main(["--file", file]) == 0
+    assert "8 runs with 6 adapters: 8 done" in capsys.readouterr().out
+    assert len(runs()) == 8
+
+
+def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whichlora import proof
+
+    defaults = {"model": tiny_model, **SMALL, "tl_ratio": 0.5, "language": "sw"}
+    file = write(store, tiny_model, defaults=defaults)
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(proof, "prove_trained", refuse)
+        assert main(["--file", file]) == 1
+    printed = capsys.readouterr().out
+    assert "0 of 2 runs are done." in printed
+    assert "RuntimeError: the disk is full" in printed
+    assert {run.info.status for run in runs()} == {"FAILED"}
+    assert main(["--file", file]) == 0
+    assert {run.info.status for run in runs()} == {"FINISHED"}
+    assert len(runs()) == 2
+
+
+def test_the_time_left_follows_from_the_finished_runs(store: Path, tiny_model: str) -> None:
+    file = write(store, tiny_model)
+    grid, tracker = read_grid(file), Tracker(connect(), "grid")
+    assert main(["--file", write(store, tiny_model, arms=[{"variant": "lora"}])]) == 0
+    half = survey(grid, tracker).seconds_left(read_grid(write(store, tiny_model)))
+    assert half
+    assert half > 0
+    assert main(["--file", write(store, tiny_model)]) == 0
+    assert survey(grid, tracker).seconds_left(grid) == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40.4, "40 s"), (700, "12 min"), (11_100, "3 h 5 min")])
+def test_durations_are_read_at_once(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def start(file: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "whichlora.experiment", "--file", file, *options]
+    return subprocess.Popen(command, env={**os.environ, "WHICHLORA_CHECKPOINT_SECONDS": "0"}, start_new_session=True)
+
+
+def results() -> dict[str, tuple[str, ...]]:
+    """The predictions of every finished run, by fingerprint; each must be there once."""
+    found: dict[str, tuple[str, ...]] = {}
+    for run in runs():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["whichlora.fingerprint"] not in found
+        frames = [
+            pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/predictions/{role}.parquet"))
+            for role in ("en", "tl")
+        ]
+        found[run.data.tags["whichlora.fingerprint"]] = tuple(pd.concat(frames)["predicted"])
+    return found
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass(store: Path, tiny_model: str) -> None:
+    file = write(store, tiny_model)
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(6):
+        process = start(file)
+        try:
+            assert process.wait(rng.uniform(8, 25)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    assert start(file).wait(600) == 0
+    interrupted = results()
+    assert len(interrupted) == 8
+
+    other = store / "uninterrupted"
+    other.mkdir()
+    mlflow.set_tracking_uri(f"sqlite:///{other / 'mlflow.db'}")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{other / 'mlflow.db'}"  # put back by the fixture
+    assert start(file).wait(600) == 0
+    assert results() == interrupted
+
+
+@pytest.mark.slow
+def test_workers_and_another_process_share_the_work_and_repeat_nothing(store: Path, tiny_model: str) -> None:
+    file = write(store, tiny_model)
+    together, alone = start(file, "--workers", "2"), start(file)
+    time.sleep(1)
+    assert together.wait(600) == 0
+    assert alone.wait(600) == 0
+    assert len(results()) == 8
+    trained = [run for run in runs() if "whichlora.adapter_of" not in run.data.tags]
+    assert len(trained) == 6
+    assert len(runs("base")) == 3
