@@ -13,7 +13,7 @@ from runs import plan_of, run_of
 
 from whichlora import adapters, models
 from whichlora.errors import ProofError
-from whichlora.proof import GRADIENT_STEPS, adapter_modules, prove_gradients, prove_trained
+from whichlora.proof import GRADIENT_STEPS, adapter_modules, prove_gradients, prove_trained, record_rates
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -21,17 +21,26 @@ ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adap
 
 def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
     """Return plan, model with adapter, and evidence."""
-    plan = plan_of(model, variant=variant)
+    few = {"rank": 50} if variant == "fourierft" else {}  # fewer than all the frequencies of so small a layer
+    plan = plan_of(model, variant=variant, **few)
     torch.manual_seed(0)
     base = models.load_model(plan.source, precision="fp32", quantization="none")
     adapted, evidence, _ = adapters.attach(base, plan, total_steps=5)
     return plan, adapted, evidence
 
 
-def one_step(model: Any, evidence: Any) -> None:
+def optimizer_of(model: Any, variant: str) -> torch.optim.Optimizer:
+    """The variant's own optimiser, or the usual one."""
+    declared = CATALOGUE[variant]
+    if declared.optimizer is not None:
+        return declared.optimizer(model, 0.01, 0.0, declared.options)
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> None:
     """A real optimiser step on one batch."""
     ids = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    record_rates(model, optimizer, evidence)
     logits = model(input_ids=ids).logits
     torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     prove_gradients(evidence)
@@ -50,14 +59,15 @@ def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: s
 @pytest.mark.parametrize("variant", ADAPTERS)
 def test_a_module_without_gradient_is_named(tiny_model: str, variant: str) -> None:
     _, model, evidence = attached(tiny_model, variant)
+    optimizer = optimizer_of(model, variant)
     name, module = next(iter(adapter_modules(model)))
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.register_hook(torch.zeros_like)
     for _ in range(GRADIENT_STEPS - 1):
-        one_step(model, evidence)
+        one_step(model, evidence, optimizer)
     with pytest.raises(ProofError, match=f"1 adapted modules in {GRADIENT_STEPS} steps, {name}"):
-        one_step(model, evidence)
+        one_step(model, evidence, optimizer)
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
@@ -68,20 +78,40 @@ def test_an_adapter_that_did_not_change_is_noticed(tiny_model: str, variant: str
         prove_trained(model, plan.variant, evidence)
 
 
-def tamper(variant: str, model: Any) -> None:
+def update_otherwise(model: Any) -> None:
+    """Give every adapted layer an update of another form than its method's."""
+    for _, module in adapter_modules(model):
+
+        class Otherwise(type(module)):  # type: ignore[misc]
+            def merge(self, *arguments: Any, **options: Any) -> None:
+                super().merge(*arguments, **options)
+                noise = torch.randn(self.base_layer.weight.shape, generator=torch.Generator().manual_seed(0))
+                self.base_layer.weight.data += 10 * noise
+
+        module.__class__ = Otherwise
+
+
+def tamper(variant: str, model: Any, evidence: Any) -> None:
     """Undo what is particular to the variant."""
     _, module = next(iter(adapter_modules(model)))
     if variant == "dora":
         name, vector = next((n, p) for n, p in model.named_parameters() if "magnitude" in n)
         vector.data.copy_(tamper.initial[name])  # type: ignore[attr-defined]
-    elif variant == "vera":
-        module.vera_A = type(module.vera_A)({"default": module.vera_A["default"].clone()})
+    elif variant in ("vera", "randlora"):
+        name = f"{variant}_A"
+        setattr(module, name, type(getattr(module, name))({"default": getattr(module, name)["default"].clone()}))
     elif variant == "adalora":
         next(p for n, p in model.named_parameters() if "lora_E" in n).data.fill_(1.0)
-    elif variant == "pissa":
+    elif variant in ("pissa", "olora"):
         module.base_layer.weight.data.add_(module.get_delta_weight("default")).copy_(tamper.weight)  # type: ignore[attr-defined]
-    else:  # lora, rslora
+    elif variant == "eva":
+        module.r["default"] += 1
+    elif variant == "lora-plus":
+        evidence.rates = dict.fromkeys(evidence.rates, 0.01)
+    elif variant in ("lora", "rslora"):
         module.scaling["default"] *= 2
+    else:
+        update_otherwise(model)
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
@@ -91,21 +121,45 @@ def test_the_witness_of_a_variant_can_fail(tiny_model: str, variant: str) -> Non
     first, _ = next(iter(adapter_modules(model)))
     tamper.weight = source.get_submodule(first).weight  # type: ignore[attr-defined]
     tamper.initial = {n: p.detach().clone() for n, p in model.named_parameters()}  # type: ignore[attr-defined]
+    optimizer = optimizer_of(model, variant)
     for step in range(1, 6):
-        one_step(model, evidence)
+        one_step(model, evidence, optimizer)
         if plan.variant.after_step:
             plan.variant.after_step(model, step)
         for parameter in model.parameters():
             parameter.grad = None
     prove_trained(model, plan.variant, evidence)
-    tamper(variant, model)
+    tamper(variant, model, evidence)
     with pytest.raises(ProofError):
+        prove_trained(model, plan.variant, evidence)
+
+
+@pytest.mark.parametrize("variant", ["olora", "eva"])
+def test_a_start_that_is_not_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
+    plan, model, evidence = attached(tiny_model, variant)
+    start = plan.variant.start_witness
+    start(model, evidence)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.kaiming_uniform_(parameter.data)
+    with pytest.raises(ProofError, match="does not start orthonormal"):
+        start(model, evidence)
+
+
+def test_equal_rates_are_noticed_in_delora_too(tiny_model: str) -> None:
+    plan, model, evidence = attached(tiny_model, "delora")
+    optimizer = optimizer_of(model, "delora")
+    for _ in range(2):  # at its start lambda has no gradient
+        one_step(model, evidence, optimizer)
+    prove_trained(model, plan.variant, evidence)
+    evidence.rates = dict.fromkeys(evidence.rates, 0.01)
+    with pytest.raises(ProofError, match=r"delora_lambda was to have 0\.5 times"):
         prove_trained(model, plan.variant, evidence)
 
 
 def test_a_changed_base_weight_is_noticed(tiny_model: str) -> None:
     plan, model, evidence = attached(tiny_model, "lora")
-    one_step(model, evidence)
+    one_step(model, evidence, optimizer_of(model, "lora"))
     prove_trained(model, plan.variant, evidence)
     next(iter(adapter_modules(model)))[1].base_layer.weight.data[0, 0] += 1
     with pytest.raises(ProofError, match="frozen base weight changed"):

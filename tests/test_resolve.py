@@ -16,6 +16,23 @@ from whichlora.variants import CATALOGUE
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 WIDTH, NARROWEST = 32, 16  # of the tiny model: its hidden size, and its two key-value heads
+GREATEST = {
+    "pissa": NARROWEST,
+    "olora": NARROWEST,
+    "randlora": NARROWEST,
+    "eva": WIDTH // 2,  # up to twice the mean for one layer
+    "fourierft": WIDTH * NARROWEST,  # coefficients
+    "shira": WIDTH * NARROWEST // (WIDTH + NARROWEST),  # as many entries as LoRA
+}
+OWN_RANK = {
+    "vera": WIDTH,
+    "oft": WIDTH,
+    "randlora": NARROWEST,
+    "fourierft": WIDTH * NARROWEST,
+    "ia3": None,
+    "road": None,
+}
+"""What the arm matched comes to on the tiny model where it is not 8."""
 SHARED = ("epochs", "batch_size", "warmup", "weight_decay", "scheduler", "dropout")
 
 
@@ -51,18 +68,51 @@ def test_the_recommended_arm_has_the_values_of_the_variants_own_source(plan, var
     assert [getattr(spec, name) for name in SHARED] == [getattr(own, name) for name in SHARED]
     assert (spec.learning_rate, spec.alpha) == (own.learning_rate, own.alpha)
     if CATALOGUE[variant].kind == "adapter":
-        assert spec.rank == min(own.rank, NARROWEST if variant == "pissa" else WIDTH)
+        assert spec.rank == (min(own.rank, GREATEST.get(variant, WIDTH)) if own.rank else None)
         wanted = LINEARS if own.target_modules == "all-linear" else own.target_modules
         assert set(spec.target_modules) == set(wanted)
 
 
+def swept(variant: str) -> dict[str, float]:
+    """The learning rate to give for the arm matched: none where the sweep has one."""
+    declared = CATALOGUE[variant]
+    return {"learning_rate": 0.01} if declared.matched_learning_rate is None and declared.kind != "none" else {}
+
+
 @adapters
 def test_the_matched_arm_is_rank_8_on_all_linear_layers(plan, variant):
-    spec = plan(variant=variant, arm="matched").spec
-    assert spec.rank == (WIDTH if variant == "vera" else 8)
+    spec = plan(variant=variant, arm="matched", **swept(variant)).spec
+    assert spec.rank == OWN_RANK.get(variant, 8)
     assert spec.target_modules == LINEARS
     assert spec.layers == (0, 1, 2)
-    assert spec.learning_rate == CATALOGUE[variant].matched_learning_rate
+    assert spec.learning_rate == (CATALOGUE[variant].matched_learning_rate or 0.01)
+
+
+def test_a_variant_outside_the_sweep_asks_for_a_learning_rate_in_the_matched_arm(plan):
+    with pytest.raises(OptionError, match=r"^learning_rate=auto: no equal sweep yet for miss; .* arm=recommended$"):
+        plan(variant="miss")
+    assert plan(variant="miss", arm="recommended").spec.learning_rate == 2e-5
+
+
+@pytest.mark.parametrize(
+    ("variant", "given", "said"),
+    [
+        ("ia3", {"rank": 8}, "rank=8: variant ia3 has no rank"),
+        ("road", {"alpha": 8}, "alpha=8.0: variant road has no alpha"),
+        ("miss", {"alpha": 8}, "alpha=8.0: variant miss has no alpha"),
+        ("oft", {"rank": 12}, "rank=12: oft's block size must divide .*; allowed are 2, 4, 8, 16, 32"),
+        ("gralora", {"rank": 7}, "rank=7: .* multiples of 2"),
+        ("hra", {"rank": 3}, "rank=3: must be even"),
+        ("shira", {"rank": 11}, "rank=11: must be at most 10"),
+        ("eva", {"rank": 17}, "rank=17: must be at most 16"),
+        ("olora", {"quantization": "nf4"}, "quantization=nf4: .* full precision"),
+        ("delora", {"quantization": "nf4"}, "quantization=nf4: .* full precision"),
+    ],
+)
+def test_what_a_variant_cannot_honour_is_refused_with_a_reason(plan, monkeypatch, variant, given, said):
+    monkeypatch.setattr("whichlora.models.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(OptionError, match=f"^{said}"):
+        plan(variant=variant, arm="recommended", **given)
 
 
 def test_vera_keeps_its_own_rank_in_both_arms():
@@ -71,15 +121,16 @@ def test_vera_keeps_its_own_rank_in_both_arms():
 
 def test_the_matched_arm_is_equal_for_every_variant(plan):
     names = [variant for variant in CATALOGUE if variant != "none"]
-    specs = [plan(variant=name).spec for name in names]
+    specs = [plan(variant=name, **swept(name)).spec for name in names]
     assert len({tuple(getattr(spec, name) for name in SHARED) for spec in specs}) == 1
-    with_alpha = [spec for spec in specs if CATALOGUE[spec.variant].has_alpha]
-    assert {spec.alpha for spec in with_alpha} == {16}
-    assert {spec.variant for spec in specs} - {spec.variant for spec in with_alpha} == {"vera", "full"}
+    with_alpha = {spec.variant: spec.alpha for spec in specs if CATALOGUE[spec.variant].has_alpha}
+    assert with_alpha.pop("randlora") == 640  # its random bases ask for twenty times the rank
+    assert set(with_alpha.values()) == {16}
+    assert {spec.alpha for spec in specs if spec.variant not in {*with_alpha, "randlora"}} == {None}
 
 
 def test_every_variant_gets_the_same_items(plan):
-    plans = [plan(variant=name) for name in CATALOGUE]
+    plans = [plan(variant=name, **swept(name)) for name in CATALOGUE]
     assert len({p.spec.train_digest for p in plans}) == 1
     assert len({tuple(p.spec.test_digests.items()) for p in plans}) == 1
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora import models
-from whichlora.proof import Evidence, base_digests, prove_attached
+from whichlora.encoding import Encoder, collate, to_device
+from whichlora.proof import Evidence, base_digests, observe, prove_attached
 from whichlora.variants import AdapterSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from whichlora.resolve import Plan
 
+START_ITEMS, START_BATCH = 512, 8
+"""Training items that a start from data may look at, and how many at a time: PEFT hashes the first batch's activations
+number by number, which takes minutes where it is large."""
 INITIAL = "initial"
 """Subfolder for the adapter as it was attached, where saving needs it."""
 
@@ -36,21 +42,19 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
 
     from peft import get_peft_model
 
-    assert spec.rank is not None
     assert spec.dropout is not None
     assert variant.build
     assert variant.expected_parameters
+    shapes = plan.adapted
     settings = AdapterSettings(
-        rank=spec.rank,
+        rank=spec.rank or 0,
         alpha=spec.alpha,
         dropout=spec.dropout,
-        target_modules=spec.target_modules,
-        layers=None if len(spec.layers) == plan.shape.n_layers else spec.layers,
+        target_modules=tuple(shapes),
         options=spec.variant_options,
         seed=spec.seed,
         total_steps=total_steps,
     )
-    shapes = plan.adapted
     if spec.quantization != "none":
         from peft import prepare_model_for_kbit_training
 
@@ -60,13 +64,28 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     if variant.fully_trained:
         config.modules_to_save = list(variant.fully_trained)
     model = get_peft_model(base, config)
-    expected = variant.expected_parameters(shapes, spec.rank, spec.variant_options) + sum(
+    expected = variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
         p.numel()
         for name, module in base.named_modules()
         if name.rpartition(".")[2] in variant.fully_trained
         for p in module.modules_to_save["default"].parameters()  # type: ignore[union-attr]
     )
-    return model, evidence, prove_attached(model, variant, evidence, expected=expected)
+    count = prove_attached(model, variant, evidence, expected=expected)
+    if variant.initialize is not None:
+        variant.initialize(model, _first_batches(plan), spec.variant_options)
+        count = observe(model, variant, evidence)
+    if variant.start_witness is not None:
+        variant.start_witness(model, evidence)
+    return model, evidence, count
+
+
+def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
+    """Return training items for a start that is made from data: the same ones whenever the run is gone on with."""
+    encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
+    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
+    pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
+    batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]
+    return [to_device(collate([encoder.example(item) for item in batch], pad), models.device()) for batch in batches]
 
 
 def save_initial(model: Any, plan: Plan, folder: Path) -> None:

@@ -108,8 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     from whichlora import engines, tracking
+    from whichlora.noise import quiet
     from whichlora.progress import survey
-    from whichlora.run import quiet
 
     quiet()
     client = tracking.connect()

@@ -11,6 +11,7 @@ from whichlora.errors import ProofError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from whichlora.variants.base import Variant
 
@@ -44,12 +45,14 @@ class Evidence:
         base: digests of the adapted layers' weights before attaching, by module.
         trainable: digests of the trainable tensors just after attaching, by parameter.
         without_gradient: modules that have not yet had a non-zero gradient.
+        rates: peak learning rates, by trainable parameter.
     """
 
     settings: Any
     base: Mapping[str, str]
     trainable: dict[str, str] = field(default_factory=dict)
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
     steps_seen: int = 0
 
 
@@ -64,10 +67,15 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
     Raises:
         ProofError: the number differs.
     """
-    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    count = sum(p.numel() for p in trainable.values())
+    count = observe(model, variant, evidence)
     if count != expected:
         raise ProofError(f"{variant.name} has {count:,} trainable parameters, {expected:,} were expected")
+    return count
+
+
+def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
+    """Note what is trainable and how it starts, and return its number of parameters."""
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
     groups: dict[str, list[Tensor]] = {}
     if variant.kind == "adapter":
@@ -77,7 +85,13 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
         for name, p in trainable.items():
             groups.setdefault(name.rpartition(".")[0], []).append(p)
     evidence.without_gradient = groups
-    return count
+    return sum(p.numel() for p in trainable.values())
+
+
+def record_rates(model: nn.Module, optimizer: Optimizer, evidence: Evidence) -> None:
+    """Note the peak learning rate at which the optimiser trains each parameter."""
+    rates = {id(p): g.get("initial_lr", g["lr"]) for g in optimizer.param_groups for p in g["params"]}
+    evidence.rates = {n: rates[id(p)] for n, p in model.named_parameters() if id(p) in rates}
 
 
 def prove_gradients(evidence: Evidence) -> None:
@@ -113,3 +127,44 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
         raise ProofError(f"no trainable parameter of {variant.name} changed")
     if variant.witness is not None:
         variant.witness(model, evidence)
+
+
+def moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
+    """Check that every adapted module has a trainable tensor with `marker` in its name, and that each changed.
+
+    Raises:
+        ProofError: one is missing or did not move.
+    """
+    tensors = {n: p for n, p in model.named_parameters() if marker in n and n in evidence.trainable}
+    n_modules = len(list(adapter_modules(model)))
+    if len(tensors) != n_modules:
+        raise ProofError(f"{len(tensors)} tensors {marker} for {n_modules} adapted modules")
+    still = [n for n, p in tensors.items() if digest(p) == evidence.trainable[n]]
+    if still:
+        raise ProofError(f"{len(still)} tensors {marker} did not move, {still[0]} first")
+
+
+def base_kept(model: nn.Module, evidence: Evidence) -> None:
+    """Check that the weights under the adapter are the base model's.
+
+    Raises:
+        ProofError: one changed.
+    """
+    changed = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) != evidence.base[n]]
+    if changed:
+        raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
+
+
+def merged_weight(module: Any) -> tuple[Tensor, Tensor] | None:
+    """Return an adapted layer's weight without and with the adapter folded in, both (out, in), in 32 bits.
+
+    None on a 4-bit base, into which nothing can be folded exactly. The module itself stays as it is.
+    """
+    import copy
+
+    if not module.base_layer.weight.is_floating_point():
+        return None
+    copied = copy.deepcopy(module).cpu().float()
+    before = copied.base_layer.weight.detach().clone()
+    copied.merge()
+    return before, copied.base_layer.weight.detach()

@@ -19,8 +19,6 @@ from whichlora.variants import Hyperparameters, Variant, get_variant
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MATCHED_ALPHA = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -53,7 +51,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
     scoring = _scoring(task, values["scoring"])
     _check_combination(variant, values)
 
-    arm = arm_values(variant, values["arm"])
+    arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"])
     tl_ratio = 0.5 if values["tl_ratio"] is None else values["tl_ratio"]
     sizes = {
         f"{split}_size": values[f"{split}_size"] or getattr(task.sizes, split)
@@ -128,15 +126,24 @@ def resolve(values: Mapping[str, Any]) -> Plan:
     return Plan(spec=spec, variant=variant, task=task, source=source, shape=shape, tokenizer=tokenizer, mixture=drawn)
 
 
-def arm_values(variant: Variant, arm: str) -> Hyperparameters | None:
-    """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing."""
+def arm_values(variant: Variant, arm: str, *, learning_rate: float | None = None) -> Hyperparameters | None:
+    """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.
+
+    `learning_rate` is the one that is given, if any; it is needed where the equal sweep has none.
+
+    Raises:
+        OptionError: the arm has no learning rate for the variant.
+    """
     if variant.recommended is None or arm == "recommended":
         return variant.recommended
-    assert variant.matched_learning_rate is not None
+    rate = learning_rate or variant.matched_learning_rate
+    if rate is None:
+        allowed = f"no equal sweep yet for {variant.name}; give learning_rate or use arm=recommended"
+        raise OptionError("learning_rate", "auto", allowed)
     return Hyperparameters(
         rank=variant.matched_rank,
-        alpha=MATCHED_ALPHA if variant.has_alpha else None,
-        learning_rate=variant.matched_learning_rate,
+        alpha=variant.matched_alpha if variant.has_alpha else None,
+        learning_rate=rate,
         epochs=1,
         batch_size=4,
         warmup=0.05,
@@ -175,14 +182,20 @@ def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[in
     }
 
 
-def _rank(variant: Variant, arm: Hyperparameters, given: int | None, shapes: Mapping[str, tuple[int, int]]) -> int:
+def _rank(
+    variant: Variant, arm: Hyperparameters, given: int | None, shapes: Mapping[str, tuple[int, int]]
+) -> int | None:
+    if not variant.has_rank:
+        return None
     limit = variant.rank_limit(shapes)
-    if given is None:
-        assert arm.rank is not None
-        return min(arm.rank, limit)
-    if given > limit:
-        raise OptionError("rank", given, f"must be at most {limit}, the width of the adapted layers for {variant.name}")
-    return given
+    assert arm.rank is not None
+    rank = min(arm.rank, limit) if given is None else given
+    if rank > limit:
+        raise OptionError("rank", rank, f"must be at most {limit}, the width of the adapted layers for {variant.name}")
+    problem = variant.check_rank(rank, shapes, variant.options) if variant.check_rank else None
+    if problem:
+        raise OptionError("rank", rank, problem)
+    return rank
 
 
 def _check_language(task: Task, language: str) -> None:
@@ -205,8 +218,9 @@ def _check_combination(variant: Variant, values: Mapping[str, Any]) -> None:
     given = [name for name in ("learning_rate", "epochs", "batch_size") if values[name] is not None]
     if variant.kind == "none" and given:
         raise OptionError(given[0], values[given[0]], f"variant {variant.name} trains nothing; leave it out")
-    if values["alpha"] is not None and not variant.has_alpha:
-        raise OptionError("alpha", values["alpha"], f"variant {variant.name} has no alpha; leave it out")
+    for name, has in (("rank", variant.has_rank), ("alpha", variant.has_alpha)):
+        if values[name] is not None and not has:
+            raise OptionError(name, values[name], f"variant {variant.name} has no {name}; leave it out")
     if values["quantization"] != "none" and not variant.quantizable:
         allowed = f"variant {variant.name} needs the weights in full precision; allowed is none"
         raise OptionError("quantization", values["quantization"], allowed)

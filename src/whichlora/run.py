@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from whichlora.errors import OptionError, ProofError
+from whichlora.noise import quiet
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
 
@@ -259,19 +260,6 @@ def _lock(path: Path) -> FileLock:
     except Timeout:
         print("Waiting: another process is working on the same spec.", file=sys.stderr)
     return lock
-
-
-def quiet() -> None:
-    """Silence what the libraries say on every run and nobody can act on; other warnings are shown."""
-    import logging
-    import warnings
-
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # of loading weights, which takes a second
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel for 4-bit models on the CPU is missing
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for it
-    warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # AdaLoRA's name LoRA's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from whichlora import checkpoints
 from whichlora.encoding import Encoded, collate
 from whichlora.mixture import trained_count
 from whichlora.objectives import answer_tokens
-from whichlora.proof import Evidence, prove_gradients
+from whichlora.proof import Evidence, prove_gradients, record_rates
 from whichlora.spec import RunSpec
 from whichlora.variants import Variant
 
@@ -167,7 +167,7 @@ def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optim
         return None
     assert spec.learning_rate is not None
     assert spec.weight_decay is not None
-    return variant.optimizer(model, spec.learning_rate, spec.weight_decay)
+    return variant.optimizer(model, spec.learning_rate, spec.weight_decay, spec.variant_options)
 
 
 class _Trainer(Trainer):
@@ -212,13 +212,17 @@ class _Trainer(Trainer):
 
 
 class _Prover(TrainerCallback):
-    """Looks at the first gradients."""
+    """Looks at the first gradients and at the learning rates."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
         prove_gradients(self.evidence)
+        if not self.evidence.rates:
+            record_rates(model, optimizer, self.evidence)
 
 
 class _Bar(ProgressCallback):

@@ -6,10 +6,41 @@ from whichlora.errors import choose
 from whichlora.variants.adalora import ADALORA
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.baselines import FULL, NONE
+from whichlora.variants.delora import DELORA
+from whichlora.variants.gralora import GRALORA
+from whichlora.variants.hira import HIRA
 from whichlora.variants.lora import DORA, LORA, PISSA, RSLORA
+from whichlora.variants.lora_plus import LORA_PLUS
+from whichlora.variants.lycoris import LOHA, LOKR
+from whichlora.variants.miss import MISS
+from whichlora.variants.orthogonal import HRA, OFT
+from whichlora.variants.randlora import RANDLORA
+from whichlora.variants.scaling import IA3, ROAD
+from whichlora.variants.sparse import FOURIERFT, SHIRA
+from whichlora.variants.starts import EVA, OLORA
 from whichlora.variants.vera import VERA
 
-CATALOGUE = {v.name: v for v in (LORA, DORA, VERA, ADALORA, PISSA, RSLORA, FULL, NONE)}
+# The variants of "Which LoRA?", and those beside them.
+STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)
+WIDER = (
+    OLORA,
+    EVA,
+    LORA_PLUS,
+    MISS,
+    OFT,
+    IA3,
+    HIRA,
+    RANDLORA,
+    DELORA,
+    GRALORA,
+    HRA,
+    LOHA,
+    LOKR,
+    FOURIERFT,
+    SHIRA,
+    ROAD,
+)
+CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
 
 
 def get_variant(name: str) -> Variant:
@@ -21,4 +52,13 @@ def get_variant(name: str) -> Variant:
     return CATALOGUE[choose("variant", name, CATALOGUE)]
 
 
-__all__ = ["CATALOGUE", "AdapterSettings", "Hyperparameters", "SearchSpace", "Variant", "get_variant"]
+__all__ = [
+    "CATALOGUE",
+    "STUDIED",
+    "WIDER",
+    "AdapterSettings",
+    "Hyperparameters",
+    "SearchSpace",
+    "Variant",
+    "get_variant",
+]

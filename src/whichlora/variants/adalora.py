@@ -114,6 +114,7 @@ ADALORA = Variant(
         "beta": 0.85,
         "orthogonality": 0.1,
     },
+    rank_means="mean rank at the end",
     build=_build,
     expected_parameters=lambda shapes, rank, options: (
         initial_rank(rank, options) * sum(n_in + n_out + 1 for n_in, n_out in shapes.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +17,22 @@ Shapes = Mapping[str, tuple[int, int]]
 """Adapted linear layers by full name, as (in_features, out_features)."""
 
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+HIGH_LEARNING_RATES = (*LEARNING_RATES[3:], 1e-2, 2e-2)
+"""For methods that scale or bound what they train."""
 RANKS = (4, 8, 16, 32)
 ALPHAS = (4, 8, 16, 32)
 LLAMA_ATTENTION_MLP = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
+QUERY_VALUE = ("q_proj", "v_proj")
+
+PEFT_COMPARISON: Mapping[str, Any] = {
+    "epochs": 1,
+    "batch_size": 4,
+    "warmup": 0.1,
+    "weight_decay": 0.1,
+    "scheduler": "cosine",
+}
+"""What the methods share in PEFT's own comparison (its repository, method_comparison/MetaMathQA: Llama-3.2-3B, 5,000
+steps of 4 items, which is less than one epoch). A variant that takes its values from there gives the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +65,25 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings:
-    """What a variant needs to build its PEFT configuration. `layers` is None where every block is adapted."""
+    """What a variant needs to build its PEFT configuration.
+
+    `target_modules` are the full names of the adapted layers, by which every PEFT method takes any choice of decoder
+    blocks and leaves alone layers of the same name elsewhere, as in an image encoder. `rank` is 0 where the method
+    has none.
+    """
 
     rank: int
     alpha: float | None
     dropout: float
     target_modules: tuple[str, ...]
-    layers: tuple[int, ...] | None
     options: Mapping[str, Any]
     seed: int
     total_steps: int
 
     def common(self) -> dict[str, Any]:
-        """Return the arguments that every PEFT configuration shares."""
-        return {
-            "r": self.rank,
-            "target_modules": list(self.target_modules),
-            "layers_to_transform": None if self.layers is None else list(self.layers),
-            "task_type": "CAUSAL_LM",
-        }
+        """Return the arguments that every PEFT configuration shares; `r` is left out where there is no rank."""
+        rank = {"r": self.rank} if self.rank else {}
+        return {**rank, "target_modules": list(self.target_modules), "task_type": "CAUSAL_LM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +93,19 @@ class Variant:
     Attributes:
         kind: "adapter" is built by PEFT, "full" trains the model itself, "none" trains nothing.
         recommended: the values of the method's own source.
-        matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md).
-        matched_rank: what the arm `matched` uses; VeRA keeps its own.
+        matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None as long as
+            the variant has not been in it, and the arm `matched` then asks for a learning rate.
+        matched_rank, matched_alpha: what the arm `matched` uses; where the rank counts something else (VeRA,
+            RandLoRA, a block size), the method's own.
+        rank_means: what the option `rank` sets.
         build: makes the PEFT configuration.
         expected_parameters: counts the trainable parameters from the adapted shapes, by the method's own formula.
         witness: raises `ProofError` unless the trained model shows what is particular to the method.
         options: the method's own settings and their values.
         fully_trained: modules trained in full beside the adapter (PEFT's `modules_to_save`).
-        optimizer: makes the optimiser from (model, learning rate, weight decay); None is AdamW.
+        initialize: sets the adapter's start from (model, first training batches, options).
+        start_witness: raises `ProofError` unless the adapter starts as the method says.
+        optimizer: makes the optimiser from (model, learning rate, weight decay, options); None is AdamW.
         penalty: a term of the method's objective beside the cross-entropy.
         after_step: called with the number of finished optimiser steps before gradients are cleared.
         method_state, restore_method_state: read and write what the method keeps outside its trainable tensors, so
@@ -97,6 +115,7 @@ class Variant:
         converts_base_change: whether saving must express that alteration as part of the adapter.
         quantizable: whether it trains on an NF4 base.
         rank_limit: the greatest rank on these shapes.
+        check_rank: says what is allowed if a rank does not fit these shapes, from (rank, shapes, options).
     """
 
     name: str
@@ -106,13 +125,17 @@ class Variant:
     recommended: Hyperparameters | None
     matched_learning_rate: float | None
     matched_rank: int | None = 8
+    matched_alpha: float = 16
+    rank_means: str = "rank of the update"
     space: SearchSpace = field(default_factory=SearchSpace)
     build: Callable[[AdapterSettings], PeftConfig] | None = None
     expected_parameters: Callable[[Shapes, int, Mapping[str, Any]], int] | None = None
     witness: Callable[[nn.Module, Evidence], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     fully_trained: tuple[str, ...] = ()
-    optimizer: Callable[[nn.Module, float, float], Optimizer] | None = None
+    initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None
+    start_witness: Callable[[nn.Module, Evidence], None] | None = None
+    optimizer: Callable[[nn.Module, float, float, Mapping[str, Any]], Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
     after_step: Callable[[nn.Module, int], None] | None = None
     method_state: Callable[[nn.Module], dict[str, Any]] | None = None
@@ -122,6 +145,12 @@ class Variant:
     converts_base_change: bool = False
     quantizable: bool = True
     rank_limit: Callable[[Shapes], int] = lambda shapes: max(min(pair) for pair in shapes.values())
+    check_rank: Callable[[int, Shapes, Mapping[str, Any]], str | None] | None = None
+
+    @property
+    def has_rank(self) -> bool:
+        """Whether the method has a rank to choose."""
+        return self.recommended is not None and self.recommended.rank is not None
 
     @property
     def has_alpha(self) -> bool:
@@ -132,3 +161,13 @@ class Variant:
 def lora_parameters(shapes: Iterable[tuple[int, int]], rank: int) -> int:
     """Parameters of two matrices of `rank` for each (in, out) shape."""
     return sum(rank * (n_in + n_out) for n_in, n_out in shapes)
+
+
+def narrowest(shapes: Shapes) -> int:
+    """The least width of the adapted layers, as the greatest rank of what takes part of each weight away."""
+    return min(min(pair) for pair in shapes.values())
+
+
+def narrowest_input(shapes: Shapes) -> int:
+    """The least input width of the adapted layers."""
+    return min(n_in for n_in, _ in shapes.values())

@@ -6,14 +6,16 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, digest
+from whichlora.proof import Evidence, adapter_modules, base_kept, digest, moved
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
+    QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
     SearchSpace,
     Variant,
     lora_parameters,
+    narrowest,
 )
 
 
@@ -24,15 +26,9 @@ def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
     return LoraConfig(lora_alpha=settings.alpha, lora_dropout=settings.dropout, **settings.common(), **extra)
 
 
-def _base_kept(model: Any, evidence: Evidence) -> None:
-    changed = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) != evidence.base[n]]
-    if changed:
-        raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
-
-
-def _scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
+def scaled(model: Any, evidence: Evidence, *, exponent: float) -> None:
     """Check that the base is as it was and that the update is scaled by alpha / rank ** exponent."""
-    _base_kept(model, evidence)
+    base_kept(model, evidence)
     expected = evidence.settings.alpha / evidence.settings.rank**exponent
     for name, module in adapter_modules(model):
         if not math.isclose(module.scaling["default"], expected):
@@ -40,23 +36,19 @@ def _scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
 
 
 def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
-    _base_kept(model, evidence)
-    magnitudes = {n: p for n, p in model.named_parameters() if "lora_magnitude_vector" in n}
-    n_modules = len(list(adapter_modules(model)))
-    if len(magnitudes) != n_modules:
-        raise ProofError(f"{len(magnitudes)} magnitude vectors for {n_modules} adapted modules")
-    still = [n for n, p in magnitudes.items() if digest(p) == evidence.trainable[n]]
-    if still:
-        raise ProofError(f"{len(still)} magnitude vectors did not move, {still[0]} first")
+    base_kept(model, evidence)
+    moved(model, evidence, "lora_magnitude_vector")
 
 
-def _residual_differs(model: Any, evidence: Evidence) -> None:
+def residual_differs(model: Any, evidence: Evidence) -> None:
+    """Check that what the adapter starts with was taken out of the base weights."""
     same = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) == evidence.base[n]]
     if same:
-        raise ProofError(f"the principal part was not taken out of the base in {len(same)} modules, {same[0]} first")
+        raise ProofError(f"the adapter's start was not taken out of the base in {len(same)} modules, {same[0]} first")
 
 
-def _lora_count(shapes: Any, rank: int, options: Any) -> int:
+def lora_count(shapes: Any, rank: int, options: Any) -> int:
+    """Parameters of LoRA's two matrices for every shape."""
     return lora_parameters(shapes.values(), rank)
 
 
@@ -73,14 +65,14 @@ LORA = Variant(
         batch_size=8,
         warmup=0.02,
         weight_decay=0.01,
-        target_modules=("q_proj", "v_proj"),
+        target_modules=QUERY_VALUE,
         source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share",
     ),
     matched_learning_rate=2e-3,
-    space=SearchSpace(target_modules=(("q_proj", "v_proj"), "all-linear")),
+    space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     build=lora_config,
-    expected_parameters=_lora_count,
-    witness=lambda model, evidence: _scaling(model, evidence, exponent=1.0),
+    expected_parameters=lora_count,
+    witness=lambda model, evidence: scaled(model, evidence, exponent=1.0),
 )
 
 RSLORA = Variant(
@@ -98,8 +90,8 @@ RSLORA = Variant(
     ),
     matched_learning_rate=3e-3,
     build=lambda settings: lora_config(settings, use_rslora=True),
-    expected_parameters=_lora_count,
-    witness=lambda model, evidence: _scaling(model, evidence, exponent=0.5),
+    expected_parameters=lora_count,
+    witness=lambda model, evidence: scaled(model, evidence, exponent=0.5),
 )
 
 DORA = Variant(
@@ -144,10 +136,10 @@ PISSA = Variant(
     space=SearchSpace(epochs=(1, 3)),
     options={"svd_iterations": 16},
     build=lambda settings: lora_config(settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"),
-    expected_parameters=_lora_count,
-    witness=_residual_differs,
+    expected_parameters=lora_count,
+    witness=residual_differs,
     changes_base=True,
     converts_base_change=True,
     quantizable=False,
-    rank_limit=lambda shapes: min(min(pair) for pair in shapes.values()),
+    rank_limit=narrowest,
 )

@@ -1,0 +1,128 @@
+"""The catalogue with its values, and what each variant would train on a model: `python -m whichlora.variants`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from whichlora.errors import OptionError, choose
+from whichlora.noise import quiet
+from whichlora.options import AUTO, MAIN, parse_values
+from whichlora.variants import CATALOGUE, Variant
+
+if TYPE_CHECKING:
+    from whichlora.models import ModelShape
+
+FORMATS = ("text", "markdown")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the catalogue. Returns the exit status: 2 for bad options."""
+    parser = argparse.ArgumentParser(prog="python -m whichlora.variants", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", default=MAIN["model"][0], help=f"count parameters on this: {MAIN['model'][1]}")
+    parser.add_argument("--rank", default=AUTO, help="count at this rank; auto is that of the arm matched")
+    parser.add_argument("--format", default=FORMATS[0], help=", ".join(FORMATS))
+    texts = vars(parser.parse_args(arguments))
+    try:
+        style = choose("format", texts.pop("format"), FORMATS)
+        values = parse_values(texts)
+        from whichlora import models
+
+        quiet()
+
+        shape = models.shape(models.locate(values["model"]))
+        rows = [_row(variant, shape, values["rank"]) for variant in CATALOGUE.values()]
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(_markdown(rows) if style == "markdown" else _text(rows))
+    return 0
+
+
+def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
+    adapter = variant.kind == "adapter"
+    supports = {
+        "layers": adapter,
+        "nf4": variant.quantizable,
+        "alpha": variant.has_alpha,
+        "rank": variant.has_rank,
+    }
+    return {
+        "variant": variant.name,
+        "title": variant.title,
+        "paper": variant.paper,
+        "recommended": _values(variant),
+        "source": variant.recommended.source if variant.recommended else "-",
+        "matched": _matched(variant),
+        "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
+        "rank": variant.rank_means if variant.has_rank else "-",
+        "parameters": _parameters(variant, shape, rank),
+        "supports": ", ".join(name for name, has in supports.items() if has) or "-",
+    }
+
+
+def _values(variant: Variant) -> str:
+    values = variant.recommended
+    if values is None:
+        return "-"
+    parts = {
+        "rank": values.rank,
+        "alpha": values.alpha,
+        "learning rate": values.learning_rate,
+        "epochs": values.epochs,
+        "batch": values.batch_size,
+        "warm-up": values.warmup,
+        "dropout": values.dropout or None,
+        "weight decay": values.weight_decay or None,
+    }
+    text = ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
+    modules = values.target_modules
+    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.kind == "adapter" else ""
+    return f"{text}, {values.scheduler}{where}"
+
+
+def _matched(variant: Variant) -> str:
+    if variant.recommended is None:
+        return "-"
+    rate = variant.matched_learning_rate
+    parts = {"rank": variant.matched_rank, "alpha": variant.matched_alpha if variant.has_alpha else None}
+    known = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
+    last = "learning rate to be given (no equal sweep yet)" if rate is None else f"learning rate {rate:g}"
+    return ", ".join([*known, last])
+
+
+def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
+    if variant.kind == "none":
+        return "0"
+    count, note = shape.parameters, ""
+    if variant.expected_parameters is not None:
+        shapes = shape.linears
+        chosen = 0
+        if variant.has_rank:
+            limit = variant.rank_limit(shapes)
+            assert variant.matched_rank is not None
+            chosen = min(variant.matched_rank, limit) if rank is None else rank
+            problem = f"at most {limit}" if chosen > limit else None
+            if problem is None and variant.check_rank is not None:
+                problem = variant.check_rank(chosen, shapes, variant.options)
+            if problem is not None:
+                return f"rank {chosen} does not fit: {problem}"
+            note = f" at rank {chosen}"
+        count = variant.expected_parameters(shapes, chosen, variant.options)
+    return f"{count:,} ({100 * count / shape.parameters:.3f} %){note}"
+
+
+def _text(rows: list[dict[str, str]]) -> str:
+    width = max(map(len, rows[0]))
+    return "\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in row.items()) for row in rows)
+
+
+def _markdown(rows: list[dict[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

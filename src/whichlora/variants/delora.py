@@ -1,0 +1,64 @@
+"""DeLoRA: LoRA whose directions are normalised and whose strength is a trained bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, moved
+from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
+    QUERY_VALUE,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+    lora_parameters,
+)
+from whichlora.variants.rates import rates_differ, two_rates
+
+
+def _build(settings: AdapterSettings) -> Any:
+    from peft import DeloraConfig
+
+    return DeloraConfig(delora_lambda=settings.options["lambda"], module_dropout=settings.dropout, **settings.common())
+
+
+def _bounded(model: Any, evidence: Evidence) -> None:
+    base_kept(model, evidence)
+    moved(model, evidence, "delora_lambda")
+    rates_differ(evidence, marker="delora_lambda", ratio=evidence.settings.options["lambda_rate_ratio"])
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    assert weights is not None
+    norms = weights[0].norm(dim=0)
+    strength = float(((weights[1] - weights[0]) / norms).norm())
+    bound = abs(float(module.delora_lambda["default"].detach()))
+    if not 0 < strength <= 1.001 * bound:
+        raise ProofError(f"the update of {name} has strength {strength:.4f}, its bound lambda is {bound:.4f}")
+
+
+DELORA = Variant(
+    name="delora",
+    title="DeLoRA",
+    paper="Bini et al. 2025, arXiv 2503.18225",
+    recommended=Hyperparameters(
+        rank=8,
+        learning_rate=1e-2,
+        epochs=1,
+        batch_size=8,
+        warmup=0.015,
+        target_modules=QUERY_VALUE,
+        source="the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share, no schedule given",
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
+    options={"lambda": 8, "lambda_rate_ratio": 0.5},
+    build=_build,
+    expected_parameters=lambda shapes, rank, options: lora_parameters(shapes.values(), rank) + len(shapes),
+    optimizer=lambda model, rate, decay, options: two_rates(
+        model, rate, decay, marker="delora_lambda", ratio=options["lambda_rate_ratio"]
+    ),
+    witness=_bounded,
+    quantizable=False,
+)

@@ -1,0 +1,57 @@
+"""HiRA: the update is the weight itself times a low-rank matrix, element by element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
+    LLAMA_ATTENTION_MLP,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+)
+from whichlora.variants.lora import lora_count
+
+
+def _build(settings: AdapterSettings) -> Any:
+    from peft import HiraConfig
+
+    return HiraConfig(hira_dropout=settings.dropout, **settings.common())
+
+
+def _hadamard(model: Any, evidence: Evidence) -> None:
+    base_kept(model, evidence)
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    if weights is None:
+        return
+    before, after = weights
+    factors = module.hira_B["default"].detach().cpu().float() @ module.hira_A["default"].detach().cpu().float()
+    if before.equal(after) or not (after - before).allclose(before * factors, atol=1e-5 * float(before.abs().max())):
+        raise ProofError(f"the update of {name} is not its weight times a low-rank matrix")
+
+
+HIRA = Variant(
+    name="hira",
+    title="HiRA",
+    paper="Huang et al. 2025, ICLR (OpenReview TwJrTz9cRS)",
+    recommended=Hyperparameters(
+        rank=32,
+        learning_rate=1e-3,
+        epochs=3,
+        batch_size=16,
+        warmup=0.003,
+        weight_decay=0.01,
+        target_modules=LLAMA_ATTENTION_MLP,
+        source="the authors' README and train_hira.py (Llama-3-8B, commonsense 170k); 100 warm-up steps as a share",
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
+    build=_build,
+    expected_parameters=lora_count,
+    witness=_hadamard,
+)

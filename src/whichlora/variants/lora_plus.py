@@ -1,0 +1,44 @@
+"""LoRA+: LoRA whose B learns faster than its A."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.proof import Evidence
+from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.lora import lora_config, lora_count, scaled
+from whichlora.variants.rates import rates_differ, two_rates
+
+
+def _witness(model: Any, evidence: Evidence) -> None:
+    scaled(model, evidence, exponent=1.0)
+    rates_differ(evidence, marker="lora_B", ratio=evidence.settings.options["rate_ratio"])
+
+
+LORA_PLUS = Variant(
+    name="lora-plus",
+    title="LoRA+",
+    paper="Hayou et al. 2024, arXiv 2402.12354",
+    recommended=Hyperparameters(
+        rank=8,
+        alpha=16,
+        learning_rate=5e-5,
+        epochs=1,
+        batch_size=32,
+        warmup=0.0,
+        scheduler="constant",
+        source=(
+            "the authors' Llama-7B MNLI script; the rate of A from their README's example, the ratio of B's to it from "
+            "the paper's rule of thumb"
+        ),
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5])),
+    options={"rate_ratio": 16.0},
+    build=lora_config,
+    expected_parameters=lora_count,
+    optimizer=lambda model, rate, decay, options: two_rates(
+        model, rate, decay, marker="lora_B", ratio=options["rate_ratio"]
+    ),
+    witness=_witness,
+)

@@ -1,0 +1,117 @@
+"""LoHa and LoKr: updates that are products of small matrices, element by element (Hadamard) or block by block
+(Kronecker)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.variants.base import (
+    HIGH_LEARNING_RATES,
+    PEFT_COMPARISON,
+    QUERY_VALUE,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Shapes,
+    Variant,
+    lora_parameters,
+)
+
+
+def _loha(settings: AdapterSettings) -> Any:
+    from peft import LoHaConfig
+
+    return LoHaConfig(alpha=settings.alpha, rank_dropout=settings.dropout, **settings.common())
+
+
+def _update_is(model: Any, evidence: Evidence, form: str) -> None:
+    import torch
+
+    base_kept(model, evidence)
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    assert weights is not None
+
+    def part(letter: str) -> torch.Tensor:
+        tensor: torch.Tensor = getattr(module, letter)["default"].detach().cpu().float()
+        return tensor
+
+    if form == "hada":
+        product = (part("hada_w1_a") @ part("hada_w1_b")) * (part("hada_w2_a") @ part("hada_w2_b"))
+    else:
+        whole = "default" in module.lokr_w2
+        product = torch.kron(part("lokr_w1"), part("lokr_w2") if whole else part("lokr_w2_a") @ part("lokr_w2_b"))
+    expected = product * evidence.settings.alpha / evidence.settings.rank
+    change = weights[1] - weights[0]
+    if not change.any() or not change.allclose(expected, atol=1e-5 * float(weights[0].abs().max())):
+        raise ProofError(f"the update of {name} is not the product of its parts")
+
+
+LOHA = Variant(
+    name="loha",
+    title="LoHa",
+    paper="Hyeon-Woo et al. 2021, arXiv 2108.06098; LyCORIS, arXiv 2309.14859",
+    recommended=Hyperparameters(
+        rank=32,
+        alpha=64,
+        learning_rate=1e-4,
+        target_modules=QUERY_VALUE,
+        source="PEFT's method_comparison/MetaMathQA (loha, rank32)",
+        **PEFT_COMPARISON,
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
+    build=_loha,
+    expected_parameters=lambda shapes, rank, options: 2 * lora_parameters(shapes.values(), rank),
+    witness=lambda model, evidence: _update_is(model, evidence, "hada"),
+    quantizable=False,
+)
+
+
+def _lokr(settings: AdapterSettings) -> Any:
+    from peft import LoKrConfig
+
+    return LoKrConfig(
+        alpha=settings.alpha,
+        rank_dropout=settings.dropout,
+        decompose_factor=settings.options["factor"],
+        **settings.common(),
+    )
+
+
+def _lokr_parameters(shapes: Shapes, rank: int, options: Mapping[str, Any]) -> int:
+    from peft.tuners.lokr.layer import factorization
+
+    total = 0
+    for n_in, n_out in shapes.values():
+        (out_blocks, out_size), (in_blocks, in_size) = (factorization(n, options["factor"]) for n in (n_out, n_in))
+        # The second part is a matrix of the rank only where that is smaller than the part itself.
+        low_rank = rank < max(out_size, in_size) / 2
+        total += out_blocks * in_blocks + (rank * (out_size + in_size) if low_rank else out_size * in_size)
+    return total
+
+
+LOKR = Variant(
+    name="lokr",
+    title="LoKr",
+    paper="Yeh et al. 2023 (LyCORIS), arXiv 2309.14859",
+    recommended=Hyperparameters(
+        rank=32,
+        alpha=64,
+        learning_rate=3e-3,
+        target_modules=QUERY_VALUE,
+        source="PEFT's method_comparison/MetaMathQA (lokr, rank32-factor4-lr0.003)",
+        **PEFT_COMPARISON,
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
+    options={"factor": 4},
+    rank_means="rank of the second Kronecker factor",
+    build=_lokr,
+    expected_parameters=_lokr_parameters,
+    witness=lambda model, evidence: _update_is(model, evidence, "lokr"),
+    quantizable=False,
+)

@@ -1,0 +1,122 @@
+"""OFT and HRA: the weights' inputs are turned, so that the rows of each weight keep their lengths and angles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.variants.base import (
+    LEARNING_RATES,
+    QUERY_VALUE,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Shapes,
+    Variant,
+    narrowest_input,
+)
+
+
+def _turned(model: Any, evidence: Evidence) -> None:
+    """Check that one layer's weight changed but the inner products of its rows did not."""
+    base_kept(model, evidence)
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    if weights is None:
+        return
+    before, after = weights
+    if before.equal(after):
+        raise ProofError(f"the weight of {name} was not turned")
+    gram = before @ before.T
+    distance = float((after @ after.T - gram).abs().max() / gram.abs().max())
+    if distance > 1e-3:
+        raise ProofError(
+            f"the change of {name} is not orthogonal: inner products moved by {distance:.4f} of the greatest"
+        )
+
+
+def _blocks(model: Any, evidence: Evidence) -> None:
+    _turned(model, evidence)
+    size = evidence.settings.rank
+    for name, module in adapter_modules(model):
+        shape = tuple(module.oft_R["default"].weight.shape)
+        if shape != (module.in_features // size, size * (size - 1) // 2):
+            raise ProofError(f"{name} is not turned in blocks of {size}: its angles are {shape}")
+
+
+def _oft(settings: AdapterSettings) -> Any:
+    from peft import OFTConfig
+
+    common = settings.common()
+    # The exact Cayley transform: OFTv2's truncated series in its place is orthogonal for small angles only.
+    return OFTConfig(
+        oft_block_size=common.pop("r"), r=0, module_dropout=settings.dropout, use_cayley_neumann=False, **common
+    )
+
+
+def _block_fits(rank: int, shapes: Shapes, options: Any) -> str | None:
+    widths = sorted({n_in for n_in, _ in shapes.values()})
+    if rank >= 2 and all(width % rank == 0 for width in widths):
+        return None
+    sizes = [str(b) for b in range(2, min(widths) + 1) if all(width % b == 0 for width in widths)]
+    return f"oft's block size must divide the inputs of every adapted layer; allowed are {', '.join(sizes)}"
+
+
+OFT = Variant(
+    name="oft",
+    title="OFT",
+    paper="Qiu et al. 2023, arXiv 2306.07280; inputs turned as in OFTv2, arXiv 2506.19847",
+    recommended=Hyperparameters(
+        rank=32,
+        learning_rate=8e-4,
+        epochs=10,
+        batch_size=64,
+        warmup=0.0,
+        source="OFTv2's Table 9 (Llama 2 on GSM8K, batches of 16 accumulated 4 times; it gives no warm-up or schedule)",
+    ),
+    matched_learning_rate=None,
+    matched_rank=32,
+    space=SearchSpace(rank=(16, 32, 64), alpha=()),
+    rank_means="block size",
+    build=_oft,
+    expected_parameters=lambda shapes, rank, options: sum(n_in * (rank - 1) // 2 for n_in, _ in shapes.values()),
+    witness=_blocks,
+    rank_limit=narrowest_input,
+    check_rank=_block_fits,
+)
+
+
+def _hra(settings: AdapterSettings) -> Any:
+    from peft import HRAConfig
+
+    return HRAConfig(**settings.common())
+
+
+HRA = Variant(
+    name="hra",
+    title="HRA",
+    paper="Yuan et al. 2024, arXiv 2405.17484",
+    recommended=Hyperparameters(
+        rank=8,
+        learning_rate=1e-5,
+        epochs=2,
+        batch_size=32,
+        warmup=0.005,
+        scheduler="cosine",
+        target_modules=QUERY_VALUE,
+        source="the authors' llama/tune.sh (MetaMathQA), whose rate the paper gives for HRA without regularisation",
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(alpha=(), learning_rate=(5e-6, 1e-5, *LEARNING_RATES)),
+    rank_means="reflections",
+    build=_hra,
+    expected_parameters=lambda shapes, rank, options: sum(rank * n_in for n_in, _ in shapes.values()),
+    witness=_turned,
+    quantizable=False,
+    rank_limit=narrowest_input,
+    # Reflections start in pairs that undo each other.
+    check_rank=lambda rank, shapes, options: (
+        "must be even, else hra does not start from the base" if rank % 2 else None
+    ),
+)

@@ -1,0 +1,116 @@
+"""FourierFT and SHiRA: a few trained entries, of the update's spectrum or of the update itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.variants.base import (
+    PEFT_COMPARISON,
+    QUERY_VALUE,
+    AdapterSettings,
+    Hyperparameters,
+    SearchSpace,
+    Variant,
+)
+from whichlora.variants.lora import lora_count
+
+
+def _fourierft(settings: AdapterSettings) -> Any:
+    from peft import FourierFTConfig
+
+    common = settings.common()
+    return FourierFTConfig(
+        n_frequency=common.pop("r"),
+        scaling=settings.options["scaling"],
+        random_loc_seed=settings.seed,
+        **common,
+    )
+
+
+def _few_frequencies(model: Any, evidence: Evidence) -> None:
+    import torch
+
+    base_kept(model, evidence)
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    if weights is None:
+        return
+    spectrum = torch.fft.fft2((weights[1] - weights[0]).double()).abs()
+    used = int((spectrum > 1e-3 * spectrum.max()).sum())
+    most = 2 * evidence.settings.rank  # the real part of a spectrum has each entry twice
+    if not 0 < used <= most:
+        raise ProofError(f"the update of {name} has {used} frequencies, at most {most} were to be trained")
+
+
+FOURIERFT = Variant(
+    name="fourierft",
+    title="FourierFT",
+    paper="Gao et al. 2024, arXiv 2405.03003",
+    recommended=Hyperparameters(
+        rank=1000,
+        learning_rate=3e-2,
+        epochs=1,
+        batch_size=16,
+        warmup=0.06,
+        target_modules=QUERY_VALUE,
+        source="the paper's Table 11 (LLaMA, instruction tuning); modules from the authors' SFT.py",
+    ),
+    matched_learning_rate=None,
+    matched_rank=1000,
+    space=SearchSpace(
+        rank=(500, 1000, 2000, 5000),
+        alpha=(),
+        learning_rate=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        target_modules=(QUERY_VALUE, "all-linear"),
+    ),
+    options={"scaling": 300.0},
+    rank_means="spectral coefficients of a layer",
+    build=_fourierft,
+    expected_parameters=lambda shapes, rank, options: rank * len(shapes),
+    witness=_few_frequencies,
+    quantizable=False,
+    rank_limit=lambda shapes: min(n_in * n_out for n_in, n_out in shapes.values()),
+)
+
+
+def _shira(settings: AdapterSettings) -> Any:
+    from peft import ShiraConfig
+
+    return ShiraConfig(mask_type="random", random_seed=settings.seed, **settings.common())
+
+
+def _few_entries(model: Any, evidence: Evidence) -> None:
+    base_kept(model, evidence)
+    for name, module in adapter_modules(model):
+        entries = evidence.settings.rank * (module.in_features + module.out_features)
+        if module.shira_weight["default"].numel() != entries:
+            raise ProofError(f"{module.shira_weight['default'].numel()} entries of {name} are trained, not {entries}")
+    weights = merged_weight(module)
+    assert weights is not None
+    changed = int((weights[0] != weights[1]).sum())
+    if not 0 < changed <= entries:
+        raise ProofError(f"{changed} entries of {name} changed, {entries} were to be trained")
+
+
+SHIRA = Variant(
+    name="shira",
+    title="SHiRA",
+    paper="Bhardwaj et al. 2024, arXiv 2406.13175",
+    recommended=Hyperparameters(
+        rank=32,
+        learning_rate=3e-4,
+        target_modules=QUERY_VALUE,
+        source="PEFT's method_comparison/MetaMathQA (shira, lr_0.0003, random mask)",
+        **PEFT_COMPARISON,
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
+    rank_means="as many entries of a layer as LoRA of this rank has",
+    build=_shira,
+    expected_parameters=lora_count,
+    witness=_few_entries,
+    quantizable=False,
+    rank_limit=lambda shapes: min(n_in * n_out // (n_in + n_out) for n_in, n_out in shapes.values()),
+)

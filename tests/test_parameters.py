@@ -1,0 +1,134 @@
+"""Numbers of trainable parameters on models of real shapes, without weights: by formula and as PEFT builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from whichlora import models
+from whichlora.resolve import adapted_shapes, resolve_modules
+from whichlora.variants import CATALOGUE, AdapterSettings
+from whichlora.variants.adalora import initial_rank
+
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ATTENTION_MLP = "q_proj,k_proj,v_proj,up_proj,down_proj"
+NOT_ON_META = ("pissa", "olora", "shira")
+"""They look at the weights, or at a mask of them; that the formula counts what is built is proved in every run."""
+
+
+def config_of(name: str) -> Any:
+    from transformers import LlamaConfig, Qwen3Config
+
+    if name == "llama-3.1-8b":
+        return LlamaConfig(
+            hidden_size=4096,
+            intermediate_size=14336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            vocab_size=128256,
+            tie_word_embeddings=False,
+        )
+    if name == "llama-3.2-3b":
+        return LlamaConfig(
+            hidden_size=3072,
+            intermediate_size=8192,
+            num_hidden_layers=28,
+            num_attention_heads=24,
+            num_key_value_heads=8,
+            head_dim=128,
+            vocab_size=128256,
+            tie_word_embeddings=True,
+        )
+    return Qwen3Config(
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        tie_word_embeddings=False,
+    )
+
+
+def on_meta(config: Any) -> Any:
+    """The model without weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def by_formula(model: Any, variant: str, rank: int, modules: str, **options: Any) -> tuple[int, dict[str, Any]]:
+    """Return the count and the adapted shapes."""
+    shape = models.shape_of(model)
+    shapes = adapted_shapes(shape, resolve_modules(modules, shape, model="meta"), tuple(range(shape.n_layers)))
+    declared = CATALOGUE[variant]
+    assert declared.expected_parameters is not None
+    return declared.expected_parameters(shapes, rank, {**declared.options, **options}), shapes
+
+
+def as_peft_builds_it(model: Any, variant: str, rank: int, shapes: dict[str, Any], **options: Any) -> int:
+    from peft import get_peft_model
+
+    declared = CATALOGUE[variant]
+    settings = AdapterSettings(
+        rank=rank,
+        alpha=declared.matched_alpha if declared.has_alpha else None,
+        dropout=0.0,
+        target_modules=tuple(shapes),
+        options={**declared.options, **options},
+        seed=0,
+        total_steps=100,
+    )
+    assert declared.build is not None
+    with torch.device("meta"):
+        adapted = get_peft_model(model, declared.build(settings))
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+PAPER = [
+    ("lora", 8, "all-linear", {}, 20_971_520),
+    ("rslora", 8, "all-linear", {}, 20_971_520),
+    ("pissa", 8, "all-linear", {}, 20_971_520),
+    ("dora", 16, ATTENTION_MLP, {}, 29_097_984),
+    ("dora", 8, "all-linear", {}, 22_347_776),
+    # Rank 7 of which the budget is made in the end, 8 at the start: what counts is the start.
+    ("adalora", 7, "all-linear", {"initial_rank_ratio": 8 / 7}, 20_973_312),
+    ("vera", 256, "all-linear", {}, 1_433_600),
+    ("vera", 1024, "all-linear", {}, 1_605_632),
+]
+
+
+@pytest.mark.parametrize(("variant", "rank", "modules", "options", "expected"), PAPER)
+def test_the_paper_s_table_1_comes_out(
+    variant: str, rank: int, modules: str, options: dict[str, Any], expected: int
+) -> None:
+    model = on_meta(config_of("llama-3.1-8b"))
+    count, shapes = by_formula(model, variant, rank, modules, **options)
+    assert count == expected
+    if variant not in NOT_ON_META:
+        assert as_peft_builds_it(model, variant, rank, shapes, **options) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("llama-3.2-3b", 12_156_928), ("qwen3-8b", 21_823_488)])
+def test_lora_on_other_models(name: str, expected: int) -> None:
+    model = on_meta(config_of(name))
+    count, shapes = by_formula(model, "lora", 8, "all-linear")
+    assert count == as_peft_builds_it(model, "lora", 8, shapes) == expected
+
+
+@pytest.mark.parametrize("variant", [name for name in ADAPTERS if name not in NOT_ON_META])
+def test_the_formula_is_what_peft_builds_on_real_widths(variant: str) -> None:
+    config = config_of("llama-3.1-8b")
+    config.num_hidden_layers = 2
+    rank = CATALOGUE[variant].matched_rank or 0
+    count, shapes = by_formula(on_meta(config), variant, rank, "all-linear")
+    assert count == as_peft_builds_it(on_meta(config), variant, rank, shapes)
+
+
+def test_adalora_starts_above_its_budget() -> None:
+    assert initial_rank(8, CATALOGUE["adalora"].options) == 12
