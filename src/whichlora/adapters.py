@@ -40,21 +40,16 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     assert spec.dropout is not None
     assert variant.build
     assert variant.expected_parameters
+    shapes = plan.adapted
     settings = AdapterSettings(
         rank=spec.rank,
         alpha=spec.alpha,
         dropout=spec.dropout,
-        target_modules=spec.target_modules,
-        layers=None if len(spec.layers) == plan.shape.n_layers else spec.layers,
+        target_modules=tuple(shapes),
         options=spec.variant_options,
         seed=spec.seed,
         total_steps=total_steps,
     )
-    shapes = plan.adapted
-    if spec.quantization != "none":
-        from peft import prepare_model_for_kbit_training
-
-        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     evidence = Evidence(settings=settings, base=base_digests(base, list(shapes)))
     config = variant.build(settings)
     if variant.fully_trained:

@@ -26,3 +26,10 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
 
 class ProofError(RuntimeError):
     """A run did not train what its spec says; the message gives the evidence."""
+
+
+class MemoryExhausted(RuntimeError):
+    """The accelerator's memory does not suffice, whatever was tried; the message says what that was."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"out of memory: {text}; take quantization=nf4, a smaller model or more memory")

@@ -43,14 +43,30 @@ class Evidence:
         settings: the `AdapterSettings` the variant was built from; None for full fine-tuning.
         base: digests of the adapted layers' weights before attaching, by module.
         trainable: digests of the trainable tensors just after attaching, by parameter.
-        without_gradient: modules that have not yet had a non-zero gradient.
+        modules: the trainable tensors by adapted module.
+        without_gradient: those of them that have not had a non-zero gradient since `expect_gradients`.
+        reached: whether every one of them has had one before.
     """
 
     settings: Any
     base: Mapping[str, str]
     trainable: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, list[Tensor]] = field(default_factory=dict)
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
     steps_seen: int = 0
+    reached: bool = False
+
+    def expect_gradients(self) -> None:
+        """Expect a gradient in every module again, within the next steps."""
+        self.without_gradient, self.steps_seen = dict(self.modules), 0
+
+    def unreached(self) -> list[str]:
+        """Return the modules that still lack a gradient and should have one.
+
+        Where all had one before and now none has, the loss has become zero, which is no fault.
+        """
+        settled = self.reached and len(self.without_gradient) == len(self.modules)
+        return [] if settled else list(self.without_gradient)
 
 
 def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
@@ -76,12 +92,13 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
     else:
         for name, p in trainable.items():
             groups.setdefault(name.rpartition(".")[0], []).append(p)
-    evidence.without_gradient = groups
+    evidence.modules = groups
+    evidence.expect_gradients()
     return count
 
 
 def prove_gradients(evidence: Evidence) -> None:
-    """Look at the gradients before an optimiser step, during the first steps.
+    """Look at the gradients before an optimiser step, during the first steps after `expect_gradients`.
 
     Raises:
         ProofError: after `GRADIENT_STEPS` some adapted module has had no non-zero gradient.
@@ -94,7 +111,8 @@ def prove_gradients(evidence: Evidence) -> None:
         for name, tensors in evidence.without_gradient.items()
         if not any(p.grad is not None and bool(p.grad.any()) for p in tensors)
     }
-    left = list(evidence.without_gradient)
+    evidence.reached = evidence.reached or not evidence.without_gradient
+    left = evidence.unreached()
     if left and evidence.steps_seen >= GRADIENT_STEPS:
         raise ProofError(f"no gradient reached {len(left)} adapted modules in {GRADIENT_STEPS} steps, {left[0]} first")
 
@@ -105,8 +123,8 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
     Raises:
         ProofError: nothing changed, or the variant's witness does not hold.
     """
-    if evidence.without_gradient:
-        left = list(evidence.without_gradient)
+    left = evidence.unreached()
+    if left:
         raise ProofError(f"training ended before a gradient reached {len(left)} adapted modules, {left[0]} first")
     parameters = dict(model.named_parameters())
     if all(digest(parameters[n]) == before for n, before in evidence.trainable.items()):

@@ -52,13 +52,16 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings:
-    """What a variant needs to build its PEFT configuration. `layers` is None where every block is adapted."""
+    """What a variant needs to build its PEFT configuration.
+
+    `target_modules` are the full names of the adapted layers, by which every PEFT method takes any choice of decoder
+    blocks and leaves alone layers of the same name elsewhere, as in an image encoder.
+    """
 
     rank: int
     alpha: float | None
     dropout: float
     target_modules: tuple[str, ...]
-    layers: tuple[int, ...] | None
     options: Mapping[str, Any]
     seed: int
     total_steps: int
@@ -68,7 +71,6 @@ class AdapterSettings:
         return {
             "r": self.rank,
             "target_modules": list(self.target_modules),
-            "layers_to_transform": None if self.layers is None else list(self.layers),
             "task_type": "CAUSAL_LM",
         }
 
@@ -122,6 +124,12 @@ class Variant:
     converts_base_change: bool = False
     quantizable: bool = True
     rank_limit: Callable[[Shapes], int] = lambda shapes: max(min(pair) for pair in shapes.values())
+
+    def __reduce__(self) -> tuple[Callable[[str], Variant], tuple[str]]:
+        """Travel to other processes by name: what a declaration holds cannot be pickled."""
+        from whichlora.variants import get_variant
+
+        return get_variant, (self.name,)
 
     @property
     def has_alpha(self) -> bool:
