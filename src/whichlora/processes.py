@@ -45,11 +45,12 @@ def start() -> None:
     global _control
     if count() == 1 or _control is not None:
         return
+    import torch
     import torch.distributed as dist
     from accelerate import PartialState
     from accelerate.utils import DistributedType
 
-    kind = PartialState().distributed_type
+    kind = PartialState(cpu=not torch.cuda.is_available()).distributed_type
     if kind not in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
         raise RuntimeError(f"accelerate launch with {kind} is not supported; use plain data parallelism")
     _control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
