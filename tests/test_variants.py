@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import save_tiny_model
 from runs import plan_of, run_of
 
-from whichlora import models
+from whichlora import adapters, models
 from whichlora.encoding import Encoder
 from whichlora.errors import OptionError
 from whichlora.evaluation import score
 from whichlora.models import ModelShape
+from whichlora.proof import adapter_modules
 from whichlora.resolve import adapted_shapes, arm_values, resolve_modules
 from whichlora.variants import CATALOGUE
 from whichlora.variants.adalora import initial_rank
@@ -78,6 +80,36 @@ def test_an_adapter_touches_only_the_chosen_layers(store: Path, tiny_model: str,
     with safe_open(f"{folder}/adapter_model.safetensors", "pt") as file:
         adapted = {key.split(".layers.")[1].split(".")[0] for key in file.keys() if ".layers." in key}  # noqa: SIM118
     assert adapted == {"0", "2"}
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a model with as many decoder blocks as the papers' and nothing else of theirs."""
+    folder = tmp_path_factory.mktemp("models") / "deep"
+    return str(save_tiny_model(folder, num_hidden_layers=32, hidden_size=16, intermediate_size=16))
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_layers_are_counted_from_block_0_trained_alone_and_merged(deep_model: str, variant: str) -> None:
+    forms = {
+        "first:10,last:2": [*range(10), 30, 31],
+        "last:2": [30, 31],
+        "22-27,30-31": [*range(22, 28), 30, 31],
+    }
+    for text, blocks in forms.items():
+        plan = plan_of(deep_model, variant=variant, layers=text, target_modules="q_proj,down_proj")
+        torch.manual_seed(0)
+        base = models.load_model(plan.source, precision="fp32", quantization="none")
+        model, _, _ = adapters.attach(base, plan, total_steps=5)
+        names = [f"model.layers.{n}.{part}" for n in blocks for part in ("self_attn.q_proj", "mlp.down_proj")]
+        assert [name for name, _ in adapter_modules(model)] == names
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        ids = torch.tensor([[5, 6, 7, 8]])
+        expected = model.eval()(input_ids=ids).logits
+        torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
