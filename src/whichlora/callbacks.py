@@ -24,13 +24,10 @@ Losses = list[tuple[int, float]]
 
 
 class Prover(TrainerCallback):
-    """Looks at the gradients of the first steps of every epoch: validation comes between, and may break them."""
+    """Looks at the first gradients."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.evidence.expect_gradients()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         prove_gradients(self.evidence)

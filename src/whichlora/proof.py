@@ -43,30 +43,14 @@ class Evidence:
         settings: the `AdapterSettings` the variant was built from; None for full fine-tuning.
         base: digests of the adapted layers' weights before attaching, by module.
         trainable: digests of the trainable tensors just after attaching, by parameter.
-        modules: the trainable tensors by adapted module.
-        without_gradient: those of them that have not had a non-zero gradient since `expect_gradients`.
-        reached: whether every one of them has had one before.
+        without_gradient: modules that have not yet had a non-zero gradient.
     """
 
     settings: Any
     base: Mapping[str, str]
     trainable: dict[str, str] = field(default_factory=dict)
-    modules: dict[str, list[Tensor]] = field(default_factory=dict)
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
     steps_seen: int = 0
-    reached: bool = False
-
-    def expect_gradients(self) -> None:
-        """Expect a gradient in every module again, within the next steps."""
-        self.without_gradient, self.steps_seen = dict(self.modules), 0
-
-    def unreached(self) -> list[str]:
-        """Return the modules that still lack a gradient and should have one.
-
-        Where all had one before and now none has, the loss has become zero, which is no fault.
-        """
-        settled = self.reached and len(self.without_gradient) == len(self.modules)
-        return [] if settled else list(self.without_gradient)
 
 
 def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
@@ -92,13 +76,12 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
     else:
         for name, p in trainable.items():
             groups.setdefault(name.rpartition(".")[0], []).append(p)
-    evidence.modules = groups
-    evidence.expect_gradients()
+    evidence.without_gradient = groups
     return count
 
 
 def prove_gradients(evidence: Evidence) -> None:
-    """Look at the gradients before an optimiser step, during the first steps after `expect_gradients`.
+    """Look at the gradients before an optimiser step, during the first steps.
 
     Raises:
         ProofError: after `GRADIENT_STEPS` some adapted module has had no non-zero gradient.
@@ -111,8 +94,7 @@ def prove_gradients(evidence: Evidence) -> None:
         for name, tensors in evidence.without_gradient.items()
         if not any(p.grad is not None and bool(p.grad.any()) for p in tensors)
     }
-    evidence.reached = evidence.reached or not evidence.without_gradient
-    left = evidence.unreached()
+    left = list(evidence.without_gradient)
     if left and evidence.steps_seen >= GRADIENT_STEPS:
         raise ProofError(f"no gradient reached {len(left)} adapted modules in {GRADIENT_STEPS} steps, {left[0]} first")
 
@@ -121,13 +103,22 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
     """Check that training changed the adapter, and what is particular to the variant.
 
     Raises:
-        ProofError: nothing changed, or the variant's witness does not hold.
+        ProofError: nothing changed, gradients could not flow through the base, or the variant's witness does not hold.
     """
-    left = evidence.unreached()
-    if left:
+    if evidence.without_gradient:
+        left = list(evidence.without_gradient)
         raise ProofError(f"training ended before a gradient reached {len(left)} adapted modules, {left[0]} first")
     parameters = dict(model.named_parameters())
     if all(digest(parameters[n]) == before for n, before in evidence.trainable.items()):
         raise ProofError(f"no trainable parameter of {variant.name} changed")
+    packed = [
+        name
+        for name, p in parameters.items()
+        if getattr(getattr(p, "quant_state", None), "packing_format_for_cpu", False)
+    ]
+    if packed:  # gradients then reach earlier modules through the adapters alone: not zero, but wrong
+        raise ProofError(
+            f"{len(packed)} 4-bit weights are packed for inference and pass on no gradient, {packed[0]} first"
+        )
     if variant.witness is not None:
         variant.witness(model, evidence)
