@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,15 @@ for inherited in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
     os.environ.pop(inherited, None)
 
 
-def save_tiny_model(folder: Path, *, merges: bool = True) -> Path:
-    """Save a random Llama, 32 wide and 3 blocks deep. Without `merges` every byte is a token, so all labels begin
-    with the same one."""
+def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaConfig", **fields: Any) -> Path:
+    """Save a random model, 32 wide and 3 blocks deep, of the family of a configuration class of transformers.
+
+    Without `merges` every byte is a token, so all labels begin with the same one.
+    """
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from whichlora.tasks import get_task
 
@@ -39,21 +43,20 @@ def save_tiny_model(folder: Path, *, merges: bool = True) -> Path:
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(fast),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-            bos_token_id=fast.bos_token_id,
-            eos_token_id=fast.eos_token_id,
-            pad_token_id=fast.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
+    usual = {
+        "vocab_size": len(fast),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "bos_token_id": fast.bos_token_id,
+        "eos_token_id": fast.eos_token_id,
+        "pad_token_id": fast.pad_token_id,
+        "tie_word_embeddings": True,
+    }
+    model = AutoModelForCausalLM.from_config(getattr(transformers, config)(**{**usual, **fields}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

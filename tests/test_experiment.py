@@ -156,7 +156,7 @@ def test_an_experiment_shares_what_is_the_same_run_and_skips_what_is_done(
 def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora import proof
+    from whichlora import training
 
     defaults = {"model": tiny_model, **SMALL, "tl_ratio": 0.5, "language": "sw"}
     file = write(store, tiny_model, defaults=defaults)
@@ -165,7 +165,7 @@ def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(proof, "prove_trained", refuse)
+        broken.setattr(training, "prove_trained", refuse)
         assert main(["--file", file]) == 1
     printed = capsys.readouterr().out
     assert "0 of 2 runs are done." in printed

@@ -72,6 +72,15 @@ def test_the_digest_tells_every_file_of_the_model(copy, name):
     assert digest(one) != digest(two)
 
 
+def test_a_folder_whose_content_changes_is_read_again(copy):
+    folder = copy("one")
+    before = digest(folder)
+    flip_last_byte(folder / "model.safetensors")
+    assert digest(folder) != before
+    flip_last_byte(folder / "model.safetensors")
+    assert digest(folder) == before
+
+
 def test_two_files_that_swap_their_contents_are_another_model(copy):
     one, two = copy("one"), copy("two")
     (one / "a.txt").write_text("1")

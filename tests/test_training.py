@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import mlflow
@@ -13,42 +14,48 @@ import pytest
 from runs import plan_of, run_of
 
 from whichlora import checkpoints
-from whichlora.training import BucketSampler
+from whichlora.batches import BucketBatches
 from whichlora.variants import CATALOGUE, WIDER
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
 CHILD = """
-import sys, whichlora.training as t
+import sys, whichlora.callbacks as t
 t.CHECKPOINT_SECONDS = 0.0
-slow = t._Keeper.on_step_end
+slow = t.Keeper.on_step_end
 def on_step_end(self, args, state, control, **kwargs):
     slow(self, args, state, control, **kwargs)
     print("step", state.global_step, flush=True)
-t._Keeper.on_step_end = on_step_end
+t.Keeper.on_step_end = on_step_end
 sys.path.insert(0, sys.argv[1])
 from runs import plan_of, run_of
 run_of(plan_of(sys.argv[2], **dict(pair.split("=") for pair in sys.argv[3:])))
 """
 
 
-def test_a_sampler_gives_each_position_once_and_batches_of_similar_length() -> None:
+def test_batches_hold_each_position_once_and_positions_of_similar_length() -> None:
     lengths = [(7 * i) % 101 for i in range(205)]
-    order = list(BucketSampler(lengths, 8, seed=1))
-    assert sorted(order) == list(range(205))
-    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in _batches(order[:200], 8)]
+    batches = list(BucketBatches(lengths, 8, seed=1))
+    assert sorted(chain(*batches)) == list(range(205))
+    assert [len(b) for b in batches] == [8] * 25 + [5]
+    assert len(BucketBatches(lengths, 8, seed=1)) == len(batches)
+    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in batches[:25]]
     assert sum(spread) / len(spread) < 20  # at random it would be about 80
 
 
-def test_a_sampler_is_seeded_and_differs_by_epoch() -> None:
+def test_batches_are_seeded_and_differ_by_epoch() -> None:
     lengths = list(range(64))
-    first, again, other = (BucketSampler(lengths, 8, seed) for seed in (1, 1, 2))
-    assert list(first) == list(again) != list(other)
-    again.set_epoch(1)
-    assert list(first) != list(again)
+    first, again, other = (list(BucketBatches(lengths, 8, seed)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert list(BucketBatches(lengths, 8, 1, epoch=lambda: 1)) != first
 
 
-def _batches(order: list[int], size: int) -> list[list[int]]:
-    return [order[i : i + size] for i in range(0, len(order), size)]
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_items_of_each_step(count: int) -> None:
+    lengths = [(7 * i) % 101 for i in range(41)]  # the last batch has one item: some processes get none of it
+    whole = list(BucketBatches(lengths, 8, seed=1))
+    shares = [list(BucketBatches(lengths, 8, seed=1, share=(index, count))) for index in range(count)]
+    assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert {len(batch) for share in shares for batch in share[:-1]} == {8 // count}
 
 
 def _kill_after_step(store: Path, model: str, step: int, options: dict[str, object]) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import save_tiny_model
 from runs import plan_of, run_of
 
-from whichlora import adapters, models
+from whichlora import adapters, bases, models
 from whichlora.encoding import Encoder
 from whichlora.errors import OptionError
 from whichlora.evaluation import score
@@ -41,8 +42,13 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     finished = mlflow.MlflowClient().get_run(result.run_id)
     assert finished.info.status == "FINISHED"
     assert {"test/en/f1", "test/tl/f1", "base/en/f1", "base/tl/f1", "gain/en", "gain/tl"} <= result.metrics.keys()
-    models.locate.cache_clear()
+    models._digest.cache_clear()
     assert models.locate(tiny_model).digest == weights_before
+
+    kept = bases.take(plan).state_dict()  # what the next run of this process begins with
+    for name, tensor in models.load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
+        assert kept.pop(name).equal(tensor), name
+    assert not kept
 
     folder = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id))
     model = _reloaded(variant, tiny_model, folder / "adapter")
@@ -88,6 +94,36 @@ def test_an_adapter_touches_only_the_chosen_layers(tmp_path: Path, tiny_model: s
     adapters.save(model, plan, tmp_path / "adapter", initial=tmp_path)
     reloaded = _reloaded(variant, tiny_model, tmp_path / "adapter")
     assert {name for name, _ in adapter_modules(reloaded)} == chosen
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a model with as many decoder blocks as the papers' and nothing else of theirs."""
+    folder = tmp_path_factory.mktemp("models") / "deep"
+    return str(save_tiny_model(folder, num_hidden_layers=32, hidden_size=16, intermediate_size=16))
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_layers_are_counted_from_block_0_trained_alone_and_merged(deep_model: str, variant: str) -> None:
+    forms = {
+        "first:10,last:2": [*range(10), 30, 31],
+        "last:2": [30, 31],
+        "22-27,30-31": [*range(22, 28), 30, 31],
+    }
+    for text, blocks in forms.items():
+        plan = plan_of(deep_model, variant=variant, layers=text, target_modules="q_proj,down_proj")
+        torch.manual_seed(0)
+        base = models.load_model(plan.source, precision="fp32", quantization="none")
+        model, _, _ = adapters.attach(base, plan, total_steps=5)
+        names = [f"model.layers.{n}.{part}" for n in blocks for part in ("self_attn.q_proj", "mlp.down_proj")]
+        assert [name for name, _ in adapter_modules(model)] == names
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        ids = torch.tensor([[5, 6, 7, 8]])
+        expected = model.eval()(input_ids=ids).logits
+        torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)

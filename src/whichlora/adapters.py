@@ -55,15 +55,14 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         seed=spec.seed,
         total_steps=total_steps,
     )
-    if spec.quantization != "none":
-        from peft import prepare_model_for_kbit_training
-
-        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     evidence = Evidence(settings=settings, base=base_digests(base, list(shapes)))
     config = variant.build(settings)
     if variant.fully_trained:
         config.modules_to_save = list(variant.fully_trained)
     model = get_peft_model(base, config)
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's number of ranks, which PEFT makes trainable in casting it from bf16
+            parameter.requires_grad_(False)
     expected = variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
         p.numel()
         for name, module in base.named_modules()

@@ -32,13 +32,15 @@ def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
 
 def keep(model: PreTrainedModel, plan: Plan, *, precision: str | None = None) -> None:
     """Give back a base model whose weights are what they were."""
+    if model.is_gradient_checkpointing:  # memory ran out with the adapter
+        model.gradient_checkpointing_disable()
     _kept.clear()
     _kept[_key(plan, precision)] = model.eval()
 
 
 def keep_without_adapter(model: Any, plan: Plan) -> None:
     """Take the adapter off a model that was trained or reloaded, and give the base back if nothing changed it."""
-    changed = plan.variant.changes_base or plan.variant.fully_trained or plan.spec.quantization != "none"
+    changed = plan.variant.changes_base or plan.variant.fully_trained
     if plan.variant.kind == "adapter" and not changed:
         keep(model.unload(), plan)
 
@@ -55,7 +57,7 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
     model = adapters.reload(plan, folder, base=take(plan))
     if plan.spec.precision != "fp32" or plan.spec.quantization != "none":
         yield model
-        if plan.spec.quantization == "none":
+        if not plan.variant.fully_trained:
             keep(model.unload(), plan)
         return
     before = {

@@ -30,3 +30,10 @@ class ProofError(RuntimeError):
 
 class LostClaimError(RuntimeError):
     """This process was taken for dead, and its work given to another."""
+
+
+class MemoryExhausted(RuntimeError):
+    """The accelerator's memory does not suffice, whatever was tried; the message says what that was."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"out of memory: {text}; take quantization=nf4, a smaller model or more memory")

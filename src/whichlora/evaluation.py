@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from whichlora.encoding import Encoded, Encoder, by_length, collate, to_device
+from whichlora.encoding import Encoded, Encoder, collate, to_device
+from whichlora.memory import in_batches
 from whichlora.tasks.base import Item, Task
 
 BATCH_TOKENS = 4096
@@ -139,28 +140,27 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    with tqdm(total=len(items), desc=name, unit="item", leave=False) as bar:
-        for batch in by_length([len(p) for p in prompts], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
-            longest = max(len(prompts[i]) for i in batch)
-            ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(batch):
-                ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
-                mask[row, longest - len(prompts[i]) :] = 1
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=encoder.task.answer_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-                stop_strings=["\n"],
-                tokenizer=tokenizer,
-            )
-            for i, row in zip(
-                batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True
-            ):
-                texts[i] = row.partition("\n")[0].strip()
-            bar.update(len(batch))
+
+    def write(batch: list[int]) -> None:
+        longest = max(len(prompts[i]) for i in batch)
+        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(batch):
+            ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[row, longest - len(prompts[i]) :] = 1
+        output = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=encoder.task.answer_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            stop_strings=["\n"],
+            tokenizer=tokenizer,
+        )
+        for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
+            texts[i] = text.partition("\n")[0].strip()
+
+    _over([len(p) for p in prompts], write, name=name, unit="item")
     return texts
 
 
@@ -178,37 +178,50 @@ def _next_token_logits(
     if prefix:
         cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
     rest = [p[len(prefix) :] for p in prompts]
-    with tqdm(total=len(prompts), desc=name, unit="item", leave=False) as bar:
-        for batch in by_length([len(r) for r in rest], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
-            chosen = [Encoded(rest[i], []) for i in batch]
-            ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
-            last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
-            own = copy.deepcopy(cache)
-            if own is not None:
-                own.batch_repeat_interleave(len(batch))
-            logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
-            result[batch] = logits[:, tokens].float().cpu().numpy()
-            bar.update(len(batch))
+
+    def read(batch: list[int]) -> None:
+        chosen = [Encoded(rest[i], []) for i in batch]
+        ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
+        last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
+        own = copy.deepcopy(cache)
+        if own is not None:
+            own.batch_repeat_interleave(len(batch))
+        logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
+        result[batch] = logits[:, tokens].float().cpu().numpy()
+
+    _over([len(r) for r in rest], read, name=name, unit="item")
     return result
 
 
 def _answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded], *, name: str) -> np.ndarray[Any, Any]:
     """Return (examples,): the log-likelihood of each answer after its prompt."""
     result = np.empty(len(examples))
-    with tqdm(total=len(examples), desc=name, unit="answer", leave=False) as bar:
-        for batch in by_length([len(e) for e in examples], max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS):
-            tensors = to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device)
-            labels = tensors["labels"][:, 1:]
-            learnt = labels >= 0
-            keep = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
-            keep[:, :-1] = learnt
-            logits = model(input_ids=tensors["input_ids"], logits_to_keep=keep, use_cache=False).logits.float()
-            tokens = torch.log_softmax(logits, -1).gather(1, labels[learnt][:, None])[:, 0]
-            rows = learnt.nonzero()[:, 0]
-            sums = torch.zeros(len(batch), device=tokens.device).index_add_(0, rows, tokens)
-            result[batch] = sums.cpu().numpy()
-            bar.update(len(batch))
+
+    def read(batch: list[int]) -> None:
+        tensors = to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device)
+        labels = tensors["labels"][:, 1:]
+        learnt = labels >= 0
+        keep = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
+        keep[:, :-1] = learnt
+        logits = model(input_ids=tensors["input_ids"], logits_to_keep=keep, use_cache=False).logits.float()
+        tokens = torch.log_softmax(logits, -1).gather(1, labels[learnt][:, None])[:, 0]
+        rows = learnt.nonzero()[:, 0]
+        sums = torch.zeros(len(batch), device=tokens.device).index_add_(0, rows, tokens)
+        result[batch] = sums.cpu().numpy()
+
+    _over([len(e) for e in examples], read, name=name, unit="answer")
     return result
+
+
+def _over(lengths: list[int], work: Callable[[list[int]], None], *, name: str, unit: str) -> None:
+    """Do `work` on batches of positions of similar length, under a progress bar."""
+    with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
+
+        def counted(batch: list[int]) -> None:
+            work(batch)
+            bar.update(len(batch))
+
+        in_batches(lengths, counted, max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS)
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:

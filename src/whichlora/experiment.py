@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from whichlora import processes
 from whichlora.errors import LostClaimError, OptionError, choose
 from whichlora.grid import Grid, read_grid
+from whichlora.noise import quiet
 
 if TYPE_CHECKING:
     from whichlora.progress import Progress
@@ -90,9 +92,23 @@ def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outco
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, print the plan, and carry it out.
 
+    Under `accelerate launch` the first process does all this, and the others train with it.
+
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
+    processes.start()
+    if processes.index() > 0:
+        quiet()
+        processes.serve()
+        return 0
+    try:
+        return _lead(arguments)
+    finally:
+        processes.finish()
+
+
+def _lead(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None, allow_abbrev=False)
     for name, (default, text) in OPTIONS.items():
         parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
@@ -108,7 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     from whichlora import engines, tracking
-    from whichlora.noise import quiet
     from whichlora.progress import survey
 
     quiet()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,14 @@ class ModelShape:
     """What can be known of a model without its weights.
 
     Attributes:
+        blocks: name of the list of decoder blocks: block 3 is `{blocks}.3`.
         linears: linear layers within the decoder blocks, by full name, as (in_features, out_features).
         parameters: all parameters, tied ones counted once.
         context: the longest text it reads, in tokens; None where its configuration does not say.
     """
 
     n_layers: int
+    blocks: str
     linears: Mapping[str, tuple[int, int]]
     parameters: int
     context: int | None
@@ -58,7 +61,6 @@ class ModelShape:
         return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
 
 
-@lru_cache(maxsize=4)
 def locate(name: str) -> ModelSource:
     """Find the model called `name` without loading its weights.
 
@@ -75,16 +77,23 @@ def locate(name: str) -> ModelSource:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError("model", name, "the folder has no config.json")
-        return ModelSource(name=name, place=str(folder), revision=None, digest=_folder_digest(folder))
+        stamps = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
+        return ModelSource(name=name, place=str(folder), revision=None, digest=_digest(tuple(stamps)))
+    commit = _commit(name)
+    return ModelSource(name=name, place=name, revision=commit, digest=f"{name}@{commit}")
+
+
+@lru_cache(maxsize=4)
+def _commit(name: str) -> str | None:
+    """Return the commit of a model on the hub or in its cache."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        commit: str | None = AutoConfig.from_pretrained(name)._commit_hash
     except Exception as error:  # the libraries raise many kinds, here and below, none of which tells what to do
         allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
         raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
-    commit = config._commit_hash
-    return ModelSource(name=name, place=name, revision=commit, digest=f"{name}@{commit}")
+    return commit
 
 
 @lru_cache(maxsize=4)
@@ -104,27 +113,40 @@ def shape(source: ModelSource) -> ModelShape:
     except Exception as error:
         allowed = f"must be a causal language model ({_first_line(error)})"
         raise OptionError("model", source.name, allowed) from error
-    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
-        # Such a model would see the answer it is to learn.
+    if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
+        # Such a model would see the answer it is to learn. What an image encoder sees is its own affair.
         raise OptionError("model", source.name, "must be a causal language model, but its attention sees what follows")
     return shape_of(model)
 
 
 def shape_of(model: PreTrainedModel) -> ModelShape:
-    """Return the shape of a model that exists, on any device."""
+    """Return the shape of a model that exists, on any device. Of one that reads images too, the text part counts.
+
+    Raises:
+        OptionError: its decoder is not a list of blocks.
+    """
     import torch
 
     config = model.config.get_text_config()
     n_layers = int(config.num_hidden_layers)
-    blocks = {f".{i}." for i in range(n_layers)}
+    within = {id(module) for module in model.get_decoder().modules()}
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in within
+    ]
+    if not lists:
+        raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
+    blocks = min(lists, key=len)
     linears = {
         name: (module.in_features, module.out_features)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and any(block in name for block in blocks)
+        if isinstance(module, torch.nn.Linear) and name.startswith(f"{blocks}.")
     }
     model.tie_weights()
     return ModelShape(
         n_layers=n_layers,
+        blocks=blocks,
         linears=linears,
         parameters=sum(p.numel() for p in model.parameters()),
         context=getattr(config, "max_position_embeddings", None),
@@ -136,6 +158,16 @@ def device() -> torch.device:
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def check_quantization(quantization: str) -> None:
+    """Check that a quantised model can be loaded here, before one is.
+
+    Raises:
+        OptionError: bitsandbytes is not installed, which has wheels for Linux alone.
+    """
+    if quantization != "none" and find_spec("bitsandbytes") is None:
+        raise OptionError("quantization", quantization, "needs the package bitsandbytes; without it allowed is none")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -156,7 +188,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_model(source: ModelSource, *, precision: str, quantization: str) -> PreTrainedModel:
-    """Load a model onto this process's device.
+    """Load a model onto this process's device. `precision` is also what NF4 weights are computed in.
 
     Raises:
         OptionError: the weights are missing or cannot be read.
@@ -178,18 +210,38 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
+    if quantization == "nf4":
+        _keep_unpacked(model)
     return model
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for CPU inference.
+
+    It does so for good on the first forward pass in eval mode where the CPU has AVX512-BF16, and through packed
+    weights no gradient flows: after the first validation most modules would train no more, without an error.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files that make the model and its tokenizer."""
-    wanted = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
+def _files(folder: Path) -> list[Path]:
+    """The files that make a saved model and its tokenizer."""
+    return [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
+
+
+@lru_cache(maxsize=4)
+def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 over the names and contents of files. Their sizes and times only tell when they must be read again."""
     total = hashlib.sha256()
-    for path in wanted:
+    for path, _, _ in stamps:
         with path.open("rb") as file:
             total.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
     return total.hexdigest()

@@ -117,7 +117,7 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
     """Check that training changed the adapter, and what is particular to the variant.
 
     Raises:
-        ProofError: nothing changed, or the variant's witness does not hold.
+        ProofError: nothing changed, gradients could not flow through the base, or the variant's witness does not hold.
     """
     if evidence.without_gradient:
         left = list(evidence.without_gradient)
@@ -125,6 +125,15 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
     parameters = dict(model.named_parameters())
     if all(digest(parameters[n]) == before for n, before in evidence.trainable.items()):
         raise ProofError(f"no trainable parameter of {variant.name} changed")
+    packed = [
+        name
+        for name, p in parameters.items()
+        if getattr(getattr(p, "quant_state", None), "packing_format_for_cpu", False)
+    ]
+    if packed:  # gradients then reach earlier modules through the adapters alone: not zero, but wrong
+        raise ProofError(
+            f"{len(packed)} 4-bit weights are packed for inference and pass on no gradient, {packed[0]} first"
+        )
     if variant.witness is not None:
         variant.witness(model, evidence)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from whichlora import mixture, models
+from whichlora import mixture, models, processes
 from whichlora.errors import OptionError, choose
 from whichlora.layers import parse_layers
 from whichlora.mixture import Mixture
@@ -52,6 +52,8 @@ def resolve(values: Mapping[str, Any]) -> Plan:
     _check_combination(variant, values)
 
     arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"])
+    if arm is not None:
+        processes.check_batch(values["batch_size"] or arm.batch_size)
     tl_ratio = 0.5 if values["tl_ratio"] is None else values["tl_ratio"]
     sizes = {
         f"{split}_size": values[f"{split}_size"] or getattr(task.sizes, split)
@@ -159,7 +161,8 @@ def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: 
     """
     names = shape.module_names()
     if not names:
-        raise OptionError("model", model, "has no torch.nn.Linear in its decoder blocks for an adapter to adapt")
+        allowed = "has no torch.nn.Linear in its decoder blocks to adapt (GPT-2's Conv1D is none); full and none work"
+        raise OptionError("model", model, allowed)
     if wanted == "all-linear":
         return tuple(names)
     parts = [p.strip() for p in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
@@ -178,7 +181,7 @@ def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[in
     return {
         name: size
         for name, size in shape.linears.items()
-        if name.rpartition(".")[2] in modules and any(f".{layer}." in name for layer in layers)
+        if name.rpartition(".")[2] in modules and any(name.startswith(f"{shape.blocks}.{n}.") for n in layers)
     }
 
 
@@ -224,3 +227,4 @@ def _check_combination(variant: Variant, values: Mapping[str, Any]) -> None:
     if values["quantization"] != "none" and not variant.quantizable:
         allowed = f"variant {variant.name} needs the weights in full precision; allowed is none"
         raise OptionError("quantization", values["quantization"], allowed)
+    models.check_quantization(values["quantization"])

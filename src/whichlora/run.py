@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from whichlora.errors import OptionError, ProofError
+from whichlora import processes
+from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.noise import quiet
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
@@ -164,38 +165,29 @@ def _trained(
 
 
 def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, Any]:
-    import transformers
-
     from whichlora import adapters, bases
+    from whichlora.callbacks import Losses
     from whichlora.checkpoints import last_complete
     from whichlora.evaluation import score
     from whichlora.mixture import spoken
-    from whichlora.proof import prove_trained
     from whichlora.telemetry import Telemetry
-    from whichlora.training import Losses, fit, total_steps
+    from whichlora.training import total_steps, train
 
-    spec, variant = plan.spec, plan.variant
     resuming = last_complete(work)
     if resuming is None:
         shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
     else:
         print(f"Going on from {resuming[0].name}.")
     work.mkdir(parents=True, exist_ok=True)
-
-    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
-    # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
-    precision = "fp32" if variant.kind == "full" else spec.precision
-    base = bases.take(plan, precision=precision)
-    model, evidence, trainable = adapters.attach(base, plan, total_steps=total_steps(spec))
-    if resuming is None:
-        adapters.save_initial(model, plan, work)
-    chosen_on = [role for role in ("en", "tl") if spec.select_on in (role, "mean")]
+    chosen_on = [role for role in ("en", "tl") if plan.spec.select_on in (role, "mean")]
     predicted: dict[str, list[str | None]] = {}
+    f1: dict[str, float] = {}
+    losses: Losses = []
 
-    def validate() -> float:
+    def validate(model: Any) -> float:
         for role in chosen_on:
             items = plan.mixture.validation[role]
-            scores = score(model, encoder, items, scoring=spec.scoring, name=f"validation {spoken(items)}")
+            scores = score(model, encoder, items, scoring=plan.spec.scoring, name=f"validation {spoken(items)}")
             f1[role], predicted[role] = scores.metrics["f1"], scores.predicted
         return sum(f1.values()) / len(f1)
 
@@ -203,34 +195,24 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
         losses.extend(points)
         log.series("train/loss", points)
 
-    f1: dict[str, float] = {}
-    losses: Losses = []
-    with Telemetry() as window:
-        fitted = fit(
-            model,
-            [encoder.example(item) for item in plan.mixture.train],
-            spec=spec,
-            variant=variant,
-            evidence=evidence,
-            pad=encoder.tokenizer.pad_token_id,
-            work=work,
-            validate=validate,
-            on_losses=report,
-        )
-    prove_trained(model, variant, evidence)
-    if fitted.best_step < total_steps(spec):
-        validate()  # what was scored last is not what is kept
-    adapters.save(model, plan, work / "adapter", initial=work)
-    bases.keep_without_adapter(model, plan)
+    window = Telemetry()
+    examples = [encoder.example(item) for item in plan.mixture.train]
+    fitted = processes.together(train, plan, examples, work, validate=validate, on_losses=report, window=window)
+    if fitted.best_step < total_steps(plan.spec):
+        validate(fitted.model)  # what was scored last is not what is kept
+    adapters.save(fitted.model, plan, work / "adapter", initial=work)
+    bases.keep_without_adapter(fitted.model, plan)
     return {
         "predicted": predicted,
         "losses": losses,
         "metrics": {
-            "adapter/trainable_parameters": trainable,
-            "adapter/trainable_percent": 100 * trainable / plan.shape.parameters,
+            "adapter/trainable_parameters": fitted.trainable,
+            "adapter/trainable_percent": 100 * fitted.trainable / plan.shape.parameters,
             "train/seconds": fitted.seconds,
             "train/examples_per_second": fitted.examples / fitted.seconds,
             "train/best_step": fitted.best_step,
+            "train/micro_batch": fitted.micro_batch,
+            "train/gradient_checkpointing": float(fitted.checkpointing),
             **{f"validation/{role}/f1": value for role, value in f1.items()},
             **window.metrics(),
         },
@@ -263,7 +245,22 @@ def _lock(path: Path) -> FileLock:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, run, and print a summary. Returns the exit status: 2 for bad options."""
+    """Read options, run, and print a summary. Returns the exit status: 2 for bad options.
+
+    Under `accelerate launch` the first process does all this, and the others train with it.
+    """
+    processes.start()
+    if processes.index() > 0:
+        quiet()
+        processes.serve()
+        return 0
+    try:
+        return _lead(arguments)
+    finally:
+        processes.finish()
+
+
+def _lead(arguments: Sequence[str] | None) -> int:
     texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -284,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             tracking.mark_launch(tracking.connect())
         return 2
-    except ProofError as error:
+    except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     tracking.link_launch(client, tracker.launch, result.run_id)

@@ -152,6 +152,12 @@ class Variant:
         """Whether the method has a rank to choose."""
         return self.recommended is not None and self.recommended.rank is not None
 
+    def __reduce__(self) -> tuple[Callable[[str], Variant], tuple[str]]:
+        """Travel to other processes by name: what a declaration holds cannot be pickled."""
+        from whichlora.variants import get_variant
+
+        return get_variant, (self.name,)
+
     @property
     def has_alpha(self) -> bool:
         """Whether the method scales its update by alpha over the rank."""

@@ -1,0 +1,111 @@
+"""What is done when the accelerator's memory runs out: less at a time. What is computed stays the same."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from whichlora.encoding import by_length
+from whichlora.errors import MemoryExhausted
+
+Item = TypeVar("Item")
+
+
+def fits(work: Callable[[], None]) -> bool:
+    """Do `work`; False, with what it took given back, if the accelerator's memory did not suffice."""
+    try:
+        work()
+    except torch.OutOfMemoryError:
+        pass  # only after this block does the traceback let go of the tensors
+    else:
+        return True
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
+
+
+class MicroBatches:
+    """Takes the items of one optimiser step in parts, in smaller ones once memory has run out.
+
+    accelerate's `find_executable_batch_size`, which transformers' `auto_find_batch_size` stands on, starts training
+    anew with a smaller effective batch and the weights as they have become. Here only the step is done again: its
+    gradients are dropped, the random state is put back, and the sum over the parts stays the same.
+
+    Attributes:
+        size: most items in one forward pass.
+        checkpointing: whether activations are computed again in the backward pass instead of being kept.
+    """
+
+    def __init__(self, model: Any, size: int) -> None:
+        self._model, self.size, self.checkpointing = model, size, False
+
+    def sum(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Tensor]) -> Tensor:
+        """Return the sum of `work` over parts of `items`; `work` may change gradients and the random state alone.
+
+        Raises:
+            MemoryExhausted: not even one item fits.
+        """
+        state = _random_state()
+        results: list[Tensor] = []
+
+        def take_all() -> None:
+            for start in range(0, len(items), self.size):
+                results.append(work(items[start : start + self.size]))
+
+        while not fits(take_all):
+            self._take_less(len(items))
+            results.clear()
+            for parameter in self._model.parameters():
+                parameter.grad = None
+            _set_random_state(state)
+        return torch.stack(results).sum() if results else torch.zeros((), device=self._model.device)
+
+    def _take_less(self, n_items: int) -> None:
+        tried = min(self.size, n_items)
+        if tried > 1:
+            self.size = tried // 2
+            print(f"Out of memory with {tried} items at a time; going on with {self.size}.", file=sys.stderr)
+        elif not self.checkpointing and self._model.supports_gradient_checkpointing:
+            # transformers renamed the method; the older name is there in every tested version.
+            name = "activation_checkpointing_enable"
+            getattr(self._model, name, self._model.gradient_checkpointing_enable)()
+            self.checkpointing = True
+            print("Out of memory with one item; going on with gradient checkpointing.", file=sys.stderr)
+        else:
+            raise MemoryExhausted("one training item does not fit, even with gradient checkpointing")
+
+
+def in_batches(lengths: Sequence[int], work: Callable[[list[int]], None], *, max_tokens: int, max_items: int) -> None:
+    """Call `work` with positions of similar length until each was in a batch; batches are halved on want of memory.
+
+    Raises:
+        MemoryExhausted: not even one item fits.
+    """
+    left = list(range(len(lengths)))
+    while left:
+        done: set[int] = set()
+        for part in by_length([lengths[i] for i in left], max_tokens=max_tokens, max_items=max_items):
+            batch = [left[k] for k in part]
+            if not fits(lambda batch=batch: work(batch)):  # type: ignore[misc]
+                if len(batch) == 1:
+                    raise MemoryExhausted(f"one item of {lengths[batch[0]]} tokens does not fit")
+                max_tokens = max(lengths[i] for i in batch) * (len(batch) // 2)
+                break
+            done.update(batch)
+        left = [i for i in left if i not in done]
+
+
+def _random_state() -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

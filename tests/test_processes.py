@@ -1,0 +1,114 @@
+"""Two processes under `accelerate launch` train as one does, and one of them alone writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+
+from whichlora import checkpoints, processes
+from whichlora.errors import OptionError
+
+# 41 items in steps of 8: one process has no item in the last step.
+SIZES = {"train_size": 41, "validation_size": 6, "test_size": 9, "batch_size": 8, "learning_rate": 0.01, "epochs": 2}
+
+
+def start(model: str, count: int, **options: object) -> subprocess.Popen[str]:
+    """Start a run in `count` processes with the test's tracking database."""
+    arguments = [f"--{name}={value}" for name, value in {**SIZES, "model": model, **options}.items()]
+    command = [sys.executable, "-m", "whichlora.run", *arguments]
+    if count > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = f"--multi_gpu --num_processes {count} --num_machines 1 --mixed_precision no --dynamo_backend no"
+        launch = [sys.executable, "-m", "accelerate.commands.launch", *flags.split(), "--main_process_port", str(port)]
+        command = [*launch, *command[1:]]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ.copy())
+
+
+def finished(started: subprocess.Popen[str]) -> str:
+    text, _ = started.communicate(timeout=500)
+    assert started.returncode == 0, text
+    return text
+
+
+def the_run() -> mlflow.entities.Run:
+    client = mlflow.MlflowClient()
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(everywhere, "tags.`whichlora.kind` = 'run'")
+    return run
+
+
+def losses(run: mlflow.entities.Run) -> dict[int, float]:
+    return {
+        point.step: point.value for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")
+    }
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_model: str) -> None:
+    from runs import plan_of
+
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(OptionError, match="batch_size=8: must be a multiple of the 3 processes"):
+        plan_of(tiny_model)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert plan_of(tiny_model).spec.batch_size == 8
+
+
+def test_alone_there_is_nobody_to_wait_for() -> None:
+    processes.wait()
+    processes.finish()
+    assert processes.total(3, 1.5) == (3, 1.5)
+    assert processes.together(max, 1, 2, key=lambda value: -value) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_end_like_one_also_after_one_was_killed(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(start(tiny_model, 1))
+    alone = the_run()
+
+    for name in ("two", "killed"):
+        folder = store / name
+        folder.mkdir()
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        if name == "killed":
+            monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
+            kill_one(start(tiny_model, 2), folder / "whichlora-work")
+        finished(start(tiny_model, 2))
+        run = the_run()
+        assert ("whichlora.resumed" in run.data.tags) == (name == "killed")
+        assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+        for metric in ("test/en/f1", "test/tl/f1", "train/best_step", "adapter/trainable_parameters"):
+            assert run.data.metrics[metric] == alone.data.metrics[metric]
+
+
+def kill_one(started: subprocess.Popen[str], work: Path) -> None:
+    """Kill the process that does not lead once there is a checkpoint; the launcher then ends the other."""
+    while not any(checkpoints.last_complete(folder) for folder in work.glob("run-*") if folder.is_dir()):
+        assert started.poll() is None, started.communicate()[0]
+        time.sleep(0.005)
+    (follower,) = [p for p in psutil.Process(started.pid).children() if p.environ().get("RANK") == "1"]
+    follower.send_signal(signal.SIGKILL)
+    started.communicate(timeout=300)
+    assert started.returncode != 0
+
+
+@pytest.mark.slow
+def test_a_bad_option_is_said_once_and_ends_both(store: Path, tiny_model: str) -> None:
+    started = start(tiny_model, 2, batch_size=5)
+    text, _ = started.communicate(timeout=300)
+    assert started.returncode != 0
+    assert text.count("error: batch_size=5: must be a multiple of the 2 processes") == 1
