@@ -105,7 +105,7 @@ ADALORA = Variant(
         warmup=0.012,
         source="the authors' MNLI script; ranks 12 to 8 from their README",
     ),
-    matched_learning_rate=1e-2,
+    matched_learning_rate=5e-3,
     options={
         "initial_rank_ratio": 1.5,
         "t_init": round(8_000 / _MNLI_STEPS, 4),

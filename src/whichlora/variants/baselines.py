@@ -17,7 +17,7 @@ FULL = Variant(
         scheduler="cosine",
         source="the Alpaca training script",
     ),
-    matched_learning_rate=2e-4,
+    matched_learning_rate=1e-4,
     matched_rank=None,
     space=SearchSpace(rank=(), alpha=()),
     changes_base=True,

@@ -46,7 +46,7 @@ VERA = Variant(
         scheduler="cosine",
         source="the paper's instruction tuning (Llama)",
     ),
-    matched_learning_rate=4e-2,
+    matched_learning_rate=3e-2,
     matched_rank=256,
     space=SearchSpace(rank=(256, 512, 1024, 2048), alpha=(), epochs=(1, 3)),
     options={"d_initial": 0.1},
