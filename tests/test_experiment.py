@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,11 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import OptionError
+from whichlora.errors import LostClaimError, OptionError
 from whichlora.experiment import main
 from whichlora.grid import read_grid
 from whichlora.progress import duration, survey
-from whichlora.tracking import Tracker, connect
+from whichlora.tracking import RunLog, Tracker, connect
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = {
@@ -83,12 +84,16 @@ def test_equal_runs_of_two_arms_are_one(tmp_path: Path, tiny_model: str) -> None
         ({"arms": [{"variant": "lorra"}]}, "variant=lorra: allowed are .*did you mean 'lora'"),
         ({"arms": [{"varient": "lora"}]}, "has no option 'varient' of main .did you mean 'variant'"),
         ({"arms": [{"variant": "lora", "rank": 0}]}, "rank=0: must be a whole number"),
+        ({"defaults": {**SMALL, "seed": []}}, "has no value for seed"),
+        ({"defaults": {**SMALL, "precision": ["fp32", "bf16"]}}, "must have one precision"),
         ({"repeats": 3}, "must have the keys name and arms"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_allowed(
     tmp_path: Path, tiny_model: str, changes: dict[str, Any], message: str
 ) -> None:
+    if "defaults" in changes:
+        changes["defaults"]["model"] = tiny_model
     with pytest.raises(OptionError, match=rf"^file=.*{message}"):
         read_grid(write(tmp_path, tiny_model, **changes))
 
@@ -174,6 +179,55 @@ def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
     assert main(["--file", file]) == 0
     assert {run.info.status for run in runs()} == {"FINISHED"}
     assert len(runs()) == 2
+
+
+def test_another_precision_than_that_of_the_runs_there_are_is_refused(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {**SMALL, "model": tiny_model, "tl_ratio": 0.5, "language": "sw"}
+    assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
+    assert main(["--file", write(store, tiny_model, defaults={**few, "precision": "bf16"})]) == 2
+    assert "precision=bf16: the experiment has runs in fp32" in capsys.readouterr().err
+
+
+def test_one_failing_run_does_not_keep_back_the_others_of_its_adapter(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whichlora.tasks.atlas import AtlasNli
+
+    defaults = {**SMALL, "model": tiny_model, "tl_ratio": 0}
+    floors = AtlasNli.floors
+
+    def fail_for_swahili(task: Any, train: Any, test: Any) -> Any:
+        if test[0].language == "sw":
+            raise RuntimeError("no floor")
+        return floors(task, train, test)
+
+    monkeypatch.setattr(AtlasNli, "floors", fail_for_swahili)
+    assert main(["--file", write(store, tiny_model, defaults=defaults, arms=[{"variant": "lora"}])]) == 1
+    assert {run.data.params["language"]: run.info.status for run in runs()} == {"sw": "FAILED", "ur": "FINISHED"}
+
+
+def test_an_adapter_whose_files_were_deleted_is_trained_again(store: Path, tiny_model: str) -> None:
+    few = {**SMALL, "model": tiny_model, "tl_ratio": 0, "language": "sw"}
+    assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
+    shutil.rmtree(Path(runs()[0].info.artifact_uri.removeprefix("file://")) / "adapter")
+    few["language"] = ["sw", "ur"]
+    assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
+    assert [run.info.status for run in runs()] == ["FINISHED"] * 2
+    assert not any("whichlora.adapter_of" in run.data.tags for run in runs())
+
+
+def test_a_run_that_another_process_took_over_is_not_marked(store: Path) -> None:
+    def lost() -> None:
+        raise LostClaimError("another has it")
+
+    log = Tracker(connect(), "grid").open("run", "a", {"fingerprint": "f"})
+    with pytest.raises(LostClaimError), RunLog(log.client, log.run_id, lost).guarded():
+        raise RuntimeError("of the slow one")
+    run = MlflowClient().get_run(log.run_id)
+    assert run.info.status == "RUNNING"
+    assert "whichlora.error" not in run.data.tags
 
 
 def test_the_time_left_follows_from_the_finished_runs(store: Path, tiny_model: str) -> None:

@@ -158,8 +158,3 @@ def test_fingerprints_are_the_same_in_every_process(hash_seed):
     )
     assert done.stdout.split() == [SPEC.fingerprint, SPEC.training_fingerprint]
     assert len(SPEC.fingerprint) == 64
-
-
-@pytest.mark.parametrize(("learning_rate", "trains"), [(1e-3, True), (None, False)])
-def test_without_a_learning_rate_nothing_trains(learning_rate, trains):
-    assert replace(SPEC, learning_rate=learning_rate).trains is trains

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str) -> dict[str,
         items = plan.mixture.test[role]
         language = spoken(items)
         name = f"base {spec.model} {spec.task} {language}"
-        log = tracker.open("base", name, {"fingerprint": fingerprint})
+        # A claim is for the run, not for this: on another machine another run may be scoring the same base.
+        log = replace(tracker, claim=None).open("base", name, {"fingerprint": fingerprint})
         with log.guarded():
             log.params(
                 {"model": spec.model, "task": spec.task, "language": language, "test_size": len(items), **identity}

@@ -16,11 +16,14 @@ def is_worker() -> bool:
     return _WORKER in os.environ
 
 
-def run_locally(workers: int, file: str, tick: Callable[[], None]) -> None:
+def run_locally(workers: int, file: str, tick: Callable[[], None]) -> list[int]:
     """Work on an experiment with so many processes until all have ended; `tick` is called now and then.
 
     They share out the processor's cores, and the GPUs in turn where there are any. The queue keeps them apart, so one
     that dies costs the others nothing.
+
+    Returns:
+        their exit statuses; a negative one is the signal that ended it.
     """
     command = [sys.executable, "-m", "whichlora.experiment", "--file", file]
     processes = [subprocess.Popen(command, env=_environment(number, workers)) for number in range(workers)]
@@ -33,6 +36,7 @@ def run_locally(workers: int, file: str, tick: Callable[[], None]) -> None:
             process.terminate()
         for process in processes:
             process.wait()
+    return [process.returncode for process in processes]
 
 
 def _environment(number: int, workers: int) -> dict[str, str]:

@@ -44,18 +44,23 @@ def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, pr
     from whichlora.run import run
 
     def do(cell: str, check: Callable[[], None]) -> None:
+        errors = []
         for plan in cells[cell]:
             try:
                 result = run(plan, replace(tracker, claim=check))
-            except LostClaimError:
+            except LostClaimError as error:
+                progress.failed(plan, error)
                 raise
-            except Exception as error:
+            except Exception as error:  # the cell's other runs may do
                 progress.failed(plan, error)
                 traceback.print_exc()
-                raise
+                errors.append(error)
+                continue
             progress.finished(plan, result)
+        if errors:
+            raise errors[0]
 
-    queue.work(do)
+    queue.work(do, stop=processes.lost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,9 @@ def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outco
 
     cells = grid.cells()
     now, before = time.time(), survey(grid, tracker)
-    # An edited file is another queue: its workers know other cells.
-    queue = Queue(f"{grid.name}/{canonical_digest(sorted(cells))[:16]}", connect())
+    # An edited file is another queue: its workers know other runs.
+    runs = sorted(plan.spec.fingerprint for plan in grid.plans)
+    queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not engines.is_worker():
         missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in before.done for p in plans)]
         queue.offer(missing, missing_at=now)
@@ -84,7 +90,9 @@ def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outco
         if workers == 1:
             work(cells, queue, tracker, progress)
         else:
-            engines.run_locally(workers, file, progress.refresh)
+            died = [status for status in engines.run_locally(workers, file, progress.refresh) if status]
+            if died:
+                print(f"{len(died)} of {workers} workers ended with status {died}.", file=sys.stderr)
     after = survey(grid, tracker)
     return Outcome(runs=len(grid.plans), failures=after.failures(grid))
 
@@ -114,23 +122,28 @@ def _lead(arguments: Sequence[str] | None) -> int:
         parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
     given = vars(parser.parse_args(arguments))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    from whichlora import engines, tracking
+    from whichlora.progress import survey
+
     try:
         choose("engine", given["engine"], ENGINES)
         dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
         workers = _workers(given["workers"])
         grid = read_grid(given["file"])
+        quiet()
+        tracker = tracking.Tracker(tracking.connect(), grid.name, tracking.mark_launch(tracking.connect()))
+        found = survey(grid, tracker)
+        precision = {plan.spec.precision for plan in grid.plans}
+        if found.precisions - precision:
+            allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
+            raise OptionError("precision", ", ".join(precision), allowed)
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
+        tracking.mark_launch(tracking.connect())
         return 2
-
-    from whichlora import engines, tracking
-    from whichlora.progress import survey
-
-    quiet()
-    client = tracking.connect()
-    tracker = tracking.Tracker(client, grid.name, tracking.mark_launch(client))
     if not engines.is_worker():
-        print(survey(grid, tracker).text(grid, workers=workers), flush=True)
+        print(found.text(grid, workers=workers), flush=True)
     if dry_run:
         return 0
     outcome = carry_out(grid, tracker, workers=workers, file=given["file"])
@@ -147,6 +160,8 @@ def _lead(arguments: Sequence[str] | None) -> int:
 def _workers(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 64):
         raise OptionError("workers", text, "must be a whole number from 1 to 64")
+    if int(text) > 1 and processes.count() > 1:
+        raise OptionError("workers", text, "must be 1 under accelerate launch, whose processes train together")
     return int(text)
 
 

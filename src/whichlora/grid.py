@@ -66,6 +66,9 @@ def read_grid(file: str) -> Grid:
             where = " ".join(f"{name}={value}" for name, value in options.items())
             raise OptionError("file", file, f"in the run {where}: {error}") from error
         plans.setdefault(plan.spec.fingerprint, plan)
+    precisions = sorted({plan.spec.precision for plan in plans.values()})
+    if len(precisions) > 1:
+        raise OptionError("file", file, f"must have one precision, or methods are not compared; has {precisions}")
     return Grid(name=content["name"], about=str(content.get("about", "")).strip(), plans=list(plans.values()))
 
 
@@ -87,6 +90,8 @@ def _read(file: str) -> dict[str, Any]:
     if not isinstance(defaults, dict):
         raise OptionError("file", file, "defaults must be options, such as seed: [1, 2, 3]")
     for name in {name for options in (defaults, *arms) for name in options} - {"source"}:
+        if any(options.get(name) == [] for options in (defaults, *arms)):
+            raise OptionError("file", file, f"has no value for {name}")
         if name not in MAIN:
             near = difflib.get_close_matches(str(name), MAIN, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -170,6 +170,7 @@ def check_quantization(quantization: str) -> None:
         raise OptionError("quantization", quantization, "needs the package bitsandbytes; without it allowed is none")
 
 
+@lru_cache(maxsize=4)
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Return the tokenizer, with a padding token.
 

@@ -73,6 +73,11 @@ def together(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> A
         raise
 
 
+def lost() -> bool:
+    """Whether the processes cannot train together any more, because one failed while they did."""
+    return count() > 1 and _control is None
+
+
 def serve() -> None:
     """Join in what the leader calls for until it says that it has finished."""
     while (message := _send(None)) is not None:

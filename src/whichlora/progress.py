@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from whichlora import tracking
@@ -29,10 +30,11 @@ _REFRESH_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The finished and the failed runs of an experiment, by fingerprint."""
+    """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment."""
 
     done: Mapping[str, Run]
     failed: Mapping[str, Run]
+    precisions: frozenset[str]
 
     def failures(self, grid: Grid) -> dict[str, str]:
         """Return the runs of the grid without a result, by name, with the reason."""
@@ -104,14 +106,20 @@ def survey(grid: Grid, tracker: Tracker) -> Survey:
     wanted = {plan.spec.fingerprint for plan in grid.plans}
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
+    precisions = set()
     for run in _runs(tracker):
+        precisions.add(run.data.params.get("precision", ""))
         fingerprint = run.data.tags.get("whichlora.fingerprint", "")
         if fingerprint in wanted:
             if run.info.status == "FINISHED":
                 done[fingerprint] = run
             elif run.info.status == "FAILED":
                 failed[fingerprint] = run
-    return Survey(done=done, failed={k: run for k, run in failed.items() if k not in done})
+    return Survey(
+        done=done,
+        failed={fingerprint: run for fingerprint, run in failed.items() if fingerprint not in done},
+        precisions=frozenset(precisions - {""}),
+    )
 
 
 class Progress:
@@ -135,7 +143,10 @@ class Progress:
         if self._bar.disable or not (at_once or time.monotonic() - self._asked > _REFRESH_SECONDS):
             return
         self._asked = time.monotonic()
-        now = survey(self._grid, self._tracker)
+        try:
+            now = survey(self._grid, self._tracker)
+        except MlflowException:  # the server is away for a moment; the work goes on
+            return
         seconds = now.seconds_left(self._grid)
         self._bar.n = len(now.done)
         left = f"about {duration(seconds)} of work left" if seconds else ""

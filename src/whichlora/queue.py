@@ -7,8 +7,10 @@ trial and enqueues the cell again. MLflow records what came out and is never ask
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import psutil
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -36,6 +38,8 @@ ATTEMPTS = 2
 DEATHS = 5
 """How many workers may die over a cell before it is given up: it may be what kills them."""
 _SCHEMA_TRIES = 5
+_FAILURES = 60
+"""So many failures of the database in a row end a worker: with the pauses between them, some minutes."""
 
 
 def storage_url() -> str:
@@ -58,7 +62,7 @@ def connect(url: str | None = None) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def open_storage() -> RDBStorage:
-        return RDBStorage(
+        return _Storage(
             url,
             heartbeat_interval=max(1, GRACE_SECONDS // 4),
             grace_period=GRACE_SECONDS,
@@ -79,6 +83,14 @@ def connect(url: str | None = None) -> RDBStorage:
                 raise
             time.sleep(1)
     raise AssertionError
+
+
+class _Storage(RDBStorage):
+    """Optuna's storage, whose heartbeat outlives a moment without the server: the thread would end for good."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with contextlib.suppress(StorageInternalError):
+            super().record_heartbeat(trial_id)
 
 
 class Queue:
@@ -102,6 +114,7 @@ class Queue:
         was completed since, or that another process offers at the same time, is not done again.
         """
         missing_at = time.time() if missing_at is None else missing_at
+        self._release_dead()
         taken = {cell for cell, state in self.states().items() if not state.is_finished()}
         for cell in cells:
             if cell not in taken:
@@ -115,14 +128,21 @@ class Queue:
                 newest[trial.user_attrs["cell"]] = trial.state
         return newest
 
-    def work(self, do: Callable[[str, Callable[[], None]], Any], *, poll: float = 2.0) -> None:
-        """Do waiting cells until none is waiting or running anywhere.
+    def work(
+        self,
+        do: Callable[[str, Callable[[], None]], Any],
+        *,
+        poll: float = 2.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Do waiting cells until none is waiting or running anywhere, or `stop()` says that this process cannot.
 
         `do(cell, check)` does one. It calls `check` before it writes a result, which raises `LostClaimError` where this
         worker was suspended for so long that another has the cell. What `do` raises fails the cell, which is enqueued
         again up to `ATTEMPTS`.
         """
-        while True:
+        failures = 0
+        while not stop():
             try:
                 self._release_dead()
                 left = {trial.state for trial in self._trials(TrialState.WAITING, TrialState.RUNNING)}
@@ -132,23 +152,30 @@ class Queue:
                     self._study.optimize(lambda trial: self._do(trial, do), n_trials=1, catch=(Exception,))
                 else:
                     time.sleep(poll)  # a worker elsewhere may die and leave its cell
-            except ValueError as error:
-                # Optuna refuses the result of a worker that was taken for dead.
-                if "Cannot tell" not in str(error):
+                failures = 0
+            except Exception as error:
+                # Optuna refuses the result of a worker that was taken for dead, and raises several kinds of error where
+                # the server is away as it takes a result. The cell is then done again, and found to be done.
+                failures += 1
+                if failures == _FAILURES:
                     raise
-            except StorageInternalError:  # the server is away; claims and results wait for it
+                print(f"The queue does not answer as it should ({type(error).__name__}: {error}).", file=sys.stderr)
                 time.sleep(poll)
 
     def _do(self, trial: Trial, do: Callable[[str, Callable[[], None]], Any]) -> float:
         if "cell" not in trial.user_attrs:
             raise TrialPruned("another worker took the last waiting cell")
         cell: str = trial.user_attrs["cell"]
-        trial.set_user_attr("worker", _this_process())
-        if self._is_duplicate(trial.number, cell, trial.user_attrs["missing_at"]):
+        trial.set_user_attr("worker", _process(os.getpid()))
+        if self._is_duplicate(trial.number, **trial.user_attrs):
             raise TrialPruned("enqueued twice")
 
         def check() -> None:
-            if self._storage.get_trial(trial._trial_id).state is not TrialState.RUNNING:
+            try:
+                state = self._storage.get_trial(trial._trial_id).state
+            except StorageInternalError:  # not being able to ask is no loss
+                return
+            if state is not TrialState.RUNNING:
                 raise LostClaimError(f"this worker was not heard of for {GRACE_SECONDS} s; another has its cell")
 
         try:
@@ -159,17 +186,18 @@ class Queue:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
             attempt = trial.user_attrs["attempt"]
             if attempt < ATTEMPTS:
-                _enqueue(self._study, cell, time.time(), attempt=attempt + 1)
+                _enqueue(self._study, cell, time.time(), attempt=attempt + 1, after=trial.number)
             raise
         except BaseException:  # interrupted, which is no fault of the cell
-            _enqueue(self._study, cell, time.time(), attempt=trial.user_attrs["attempt"])
+            check()
+            _enqueue(self._study, cell, time.time(), attempt=trial.user_attrs["attempt"], after=trial.number)
             raise
         trial.set_user_attr("completed", time.time())
         return 0.0
 
-    def _is_duplicate(self, number: int, cell: str, missing_at: float) -> bool:
-        """Whether an older trial holds the cell, or another completed it since it was found missing."""
-        others = [t for t in self._trials() if t.user_attrs.get("cell") == cell and t.number != number]
+    def _is_duplicate(self, number: int, *, cell: str, missing_at: float, after: int | None, **_: Any) -> bool:
+        """Whether an older trial holds the cell, but for the one it comes after, or one completed it in between."""
+        others = [t for t in self._trials() if t.user_attrs.get("cell") == cell and t.number not in (number, after)]
         return any(
             t.user_attrs.get("completed", 0.0) >= missing_at if t.state.is_finished() else t.number < number
             for t in others
@@ -186,7 +214,7 @@ class Queue:
             if self._is_dead(trial):
                 try:
                     self._study.tell(trial.number, state=TrialState.FAIL)
-                except ValueError:  # another worker was first
+                except (ValueError, UpdateFinishedTrialError):  # another worker was first
                     continue
                 _after_death(self._study, trial)
 
@@ -195,20 +223,18 @@ class Queue:
         if worker is None:  # claimed a moment ago, or by a process that died in that moment
             first_seen = self._without_worker.setdefault(trial.number, time.monotonic())
             return time.monotonic() - first_seen > GRACE_SECONDS
-        machine, pid, created = worker.rsplit("/", 2)
-        if machine != _machine():
-            return False
-        try:
-            return bool(created != f"{psutil.Process(int(pid)).create_time():.2f}")
-        except psutil.NoSuchProcess:
-            return True
+        machine, pid, _ = str(worker).rsplit("/", 2)
+        return machine == _machine() and str(worker) != _process(int(pid))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
 
-def _enqueue(study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0) -> None:
-    attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths}
+def _enqueue(
+    study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0, after: int | None = None
+) -> None:
+    """Enqueue a cell; `after` is the number of the trial it follows, which may not have ended yet."""
+    attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths, "after": after}
     study.enqueue_trial({}, user_attrs=attributes)
 
 
@@ -221,10 +247,23 @@ def _after_death(study: Study, trial: FrozenTrial) -> None:
 
 
 def _machine() -> str:
-    """Return a name within which process ids are comparable: containers may share a host's name, not its ids."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{platform.node()}/{namespace.readlink()}" if namespace.exists() else platform.node()
+    """Return a name within which process ids are comparable.
+
+    Machines may share a name, and containers of one machine have ids of their own.
+    """
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    own = f"/{boot.read_text().strip()}/{namespace.readlink()}" if boot.exists() and namespace.exists() else ""
+    return platform.node() + own
 
 
-def _this_process() -> str:
-    return f"{_machine()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+def _process(pid: int) -> str | None:
+    """Return a name for a process that no later one has, or None if there is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if Path("/proc").is_dir():
+            # State, and start in ticks since the machine's: psutil's time moves when the clock is set.
+            fields = stat.read_text().rpartition(")")[2].split()
+            return None if fields[0] == "Z" else f"{_machine()}/{pid}/{fields[19]}"
+        return f"{_machine()}/{pid}/{psutil.Process(pid).create_time()}"
+    except (psutil.NoSuchProcess, OSError):
+        return None

@@ -6,11 +6,13 @@ At ratio 0 no target language plays a part in training, so one adapter serves a 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 if TYPE_CHECKING:
     from whichlora.resolve import Plan
@@ -36,7 +38,11 @@ def adopt(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
     run = tracker.find("run", status="FINISHED", training_fingerprint=plan.spec.training_fingerprint)
     if run is None:
         return None
-    tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
+    try:
+        tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
+    except (MlflowException, OSError):  # deleted to save space, say: then it is trained again
+        shutil.rmtree(work / "adapter", ignore_errors=True)
+        return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
     metrics = {k: v for k, v in run.data.metrics.items() if k.startswith(_TRAINING_METRICS) and k != "train/loss"}
     return {
@@ -54,7 +60,10 @@ def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) 
     known = {}
     for role, digest in plan.spec.test_digests.items():
         if digests[role] == digest:
-            place = tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch))
+            try:
+                place = tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch))
+            except (MlflowException, OSError):
+                continue
             prefix = f"test/{role}/"
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
             known[role] = Known(metrics=metrics, predictions=pd.read_parquet(place))

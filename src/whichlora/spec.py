@@ -111,11 +111,6 @@ class RunSpec:
             without = without | {"language"}
         return _digest(self.to_dict(), without=without)
 
-    @property
-    def trains(self) -> bool:
-        """Whether there is anything to fit: not for variant `none`."""
-        return self.learning_rate is not None
-
 
 def _digest(values: Mapping[str, Any], *, without: set[str]) -> str:
     return canonical_digest({k: v for k, v in values.items() if k not in without})

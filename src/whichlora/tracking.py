@@ -25,6 +25,7 @@ from whichlora.errors import LostClaimError
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 DEFAULT_EXPERIMENT = "whichlora"
 PARAM_LIMIT = 6000
 
@@ -170,6 +171,7 @@ class RunLog:
         except LostClaimError:
             raise  # the run is another process's now
         except BaseException as error:
+            self._check()  # a run that another process has taken over, or finished, is not marked
             text = f"{type(error).__name__}: {error}"[:4000]
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             self.client.set_tag(self.run_id, "whichlora.error", text)

@@ -82,10 +82,10 @@ def train(
         MemoryExhausted: one item does not fit.
     """
     spec, variant = plan.spec, plan.variant
-    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
     precision = "fp32" if variant.kind == "full" else spec.precision
     base = bases.take(plan, precision=precision)
+    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     model, evidence, trainable = adapters.attach(base, plan, total_steps=total_steps(spec))
     resume = checkpoints.last_complete(work)
     processes.wait()  # until all have seen the same checkpoint
