@@ -11,6 +11,7 @@ import pytest
 from whichlora import options
 from whichlora.errors import OptionError
 from whichlora.run import main
+from whichlora.variants import CATALOGUE
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def refused(capsys, empty, tiny_model, chosen: dict[str, str]) -> str:
     return err.removeprefix("error: ").rstrip("\n")
 
 
-VARIANTS = "lora, dora, vera, adalora, pissa, rslora, full, none"
+VARIANTS = ", ".join(CATALOGUE)
 WHOLE = "a whole number from"
 ALONE = [
     ("variant", "veraa", f"allowed are {VARIANTS}", "did you mean 'vera'"),
