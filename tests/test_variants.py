@@ -56,7 +56,9 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     for role, items in plan.mixture.test.items():
         logged = pd.read_parquet(folder / "predictions" / f"{role}.parquet")
         again = score(model, encoder, items, scoring=plan.spec.scoring, name=role)
-        assert logged["predicted"].tolist() == again.predicted
+        differing = sum(a != b for a, b in zip(logged["predicted"], again.predicted, strict=True))
+        # A random model's next token is at times a tie within rounding, and the run's scores are of merged weights.
+        assert differing <= (0 if plan.task.kind == "choice" else 1)
         if again.probabilities is not None:
             columns = [f"p_{label}" for label in plan.task.labels]
             np.testing.assert_allclose(logged[columns], again.probabilities, atol=1e-4)
