@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,28 @@ def test_the_environment_of_the_project_is_that_of_the_package():
     assert pip == METADATA["dependencies"]
     assert METADATA["requires-python"].startswith(">=" + python.removeprefix("python="))
     assert PROJECT["conda_env"] == "conda.yaml"
+
+
+@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("tests", ["dev"])])
+def test_every_package_that_is_imported_is_declared(folder, extras):
+    """A package that only happens to be in this environment is missing in a new one."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    wanted = [*METADATA["dependencies"], *(r for extra in extras for r in METADATA["optional-dependencies"][extra])]
+    declared = {canonicalize_name(Requirement(r).name) for r in wanted}
+    ours = {"whichlora", "tuning", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    providers = packages_distributions()
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in _imported(ast.parse(path.read_text())) - ours - sys.stdlib_module_names:
+            assert declared & {canonicalize_name(d) for d in providers[name]}, f"{path}: {name}"
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the top-level names that a module imports, wherever in it."""
+    plain = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    return {name.split(".")[0] for name in [*plain, *froms]}
 
 
 def test_the_torch_that_make_installs_is_one_that_the_package_allows():
