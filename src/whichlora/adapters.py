@@ -60,9 +60,8 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     if variant.fully_trained:
         config.modules_to_save = list(variant.fully_trained)
     model = get_peft_model(base, config)
-    for name, parameter in model.named_parameters():
-        if ".ranknum." in name:  # AdaLoRA's number of ranks, which PEFT makes trainable in casting it from bf16
-            parameter.requires_grad_(False)
+    if variant.after_attach is not None:
+        variant.after_attach(model)
     expected = variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
         p.numel()
         for name, module in base.named_modules()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from whichlora import bases
 from whichlora.encoding import Encoder
 from whichlora.evaluation import score
 from whichlora.mixture import spoken
+from whichlora.sharing import Known
 from whichlora.spec import SPEC_VERSION, canonical_digest
 from whichlora.tracking import Tracker, work_folder
 
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
 
-def base_metrics(tracker: Tracker, plan: Plan, encoder: Encoder) -> dict[str, dict[str, float]]:
+def base_metrics(
+    tracker: Tracker, plan: Plan, encoder: Encoder, known: Mapping[str, Known]
+) -> dict[str, dict[str, float]]:
     """Return the base model's test metrics by role (`en`, `tl`), scoring it only where no run holds them yet.
 
-    Each test set is a run of kind `base`.
+    Each test set is a run of kind `base`. `known` are scores of the base model by role that the caller has already.
     """
-    return {role: _one(tracker, plan, encoder, role) for role in ("en", "tl")}
+    return {role: _one(tracker, plan, encoder, role, known.get(role)) for role in ("en", "tl")}
 
 
-def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str) -> dict[str, float]:
+def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, known: Known | None) -> dict[str, float]:
     spec = plan.spec
     identity = {
         "spec_version": SPEC_VERSION,
@@ -56,11 +60,13 @@ def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str) -> dict[str,
             log.params(
                 {"model": spec.model, "task": spec.task, "language": language, "test_size": len(items), **identity}
             )
-            model = bases.take(plan)
-            scores = score(model, encoder, items, scoring=spec.scoring, name=f"base {language}")
-            bases.keep(model, plan)
-            log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
+            if known is None:
+                model = bases.take(plan)
+                scores = score(model, encoder, items, scoring=spec.scoring, name=f"base {language}")
+                bases.keep(model, plan)
+                known = Known(metrics=scores.metrics, predictions=scores.frame())
+            log.metrics({f"{prefix}{key}": value for key, value in known.metrics.items()})
             with tempfile.TemporaryDirectory() as scratch:
-                scores.frame().to_parquet(Path(scratch) / f"{role}.parquet")
+                known.predictions.to_parquet(Path(scratch) / f"{role}.parquet")
                 log.artifacts(Path(scratch), "predictions")
-        return scores.metrics
+        return dict(known.metrics)

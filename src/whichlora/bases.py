@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from whichlora import adapters, models
+from whichlora.memory import set_checkpointing
 from whichlora.proof import adapter_modules
 
 if TYPE_CHECKING:
@@ -30,18 +29,16 @@ def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
     return model
 
 
-def keep(model: PreTrainedModel, plan: Plan, *, precision: str | None = None) -> None:
-    """Give back a base model whose weights are what they were."""
-    if model.is_gradient_checkpointing:  # memory ran out with the adapter
-        model.gradient_checkpointing_disable()
+def keep(model: PreTrainedModel, plan: Plan) -> None:
+    """Give back a base model whose weights are what they were, in the plan's precision."""
+    set_checkpointing(model, on=False)  # which was turned on if memory ran out with the adapter
     _kept.clear()
-    _kept[_key(plan, precision)] = model.eval()
+    _kept[_key(plan)] = model.eval()
 
 
-def keep_without_adapter(model: Any, plan: Plan) -> None:
-    """Take the adapter off a model that was trained or reloaded, and give the base back if nothing changed it."""
-    changed = plan.variant.changes_base or plan.variant.fully_trained
-    if plan.variant.kind == "adapter" and not changed:
+def keep_trained(model: Any, plan: Plan) -> None:
+    """Give back the base under an adapter that was trained, if nothing changed it."""
+    if plan.variant.kind == "adapter" and not (plan.variant.changes_base or plan.variant.fully_trained):
         keep(model.unload(), plan)
 
 
@@ -55,23 +52,21 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
         yield adapters.reload(plan, folder, base=None)
         return
     model = adapters.reload(plan, folder, base=take(plan))
-    if plan.spec.precision != "fp32" or plan.spec.quantization != "none":
-        yield model
-        if not plan.variant.fully_trained:
-            keep(model.unload(), plan)
-        return
-    before = {
-        name: {key: tensor.clone() for key, tensor in module.get_base_layer().state_dict().items()}
-        for name, module in adapter_modules(model)
-    }
-    model = model.merge_and_unload()
-    yield model
-    with torch.no_grad():
+    if plan.spec.precision == "fp32" and plan.spec.quantization == "none":
+        before = {
+            name: {key: tensor.clone() for key, tensor in module.get_base_layer().state_dict().items()}
+            for name, module in adapter_modules(model)
+        }
+        base = model.merge_and_unload()
+        yield base
         for name, tensors in before.items():
-            model.get_submodule(name).load_state_dict(tensors)
+            base.get_submodule(name).load_state_dict(tensors)
+    else:
+        yield model
+        base = model.unload()
     if not plan.variant.fully_trained:
-        keep(model, plan)
+        keep(base, plan)
 
 
-def _key(plan: Plan, precision: str | None) -> tuple[str, str, str]:
+def _key(plan: Plan, precision: str | None = None) -> tuple[str, str, str]:
     return plan.source.digest, precision or plan.spec.precision, plan.spec.quantization

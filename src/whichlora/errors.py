@@ -19,9 +19,13 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
     names = list(choices)
     if value in names:
         return value
+    raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
+
+
+def did_you_mean(value: str, names: Iterable[str]) -> str:
+    """Return a hint at the name nearest to `value`, to put behind a sentence; empty where none is near."""
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise OptionError(option, value, f"allowed are {', '.join(names)}{hint}")
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 class ProofError(RuntimeError):

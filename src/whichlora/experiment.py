@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whichlora import processes
@@ -20,7 +18,7 @@ from whichlora.grid import Grid, read_grid
 from whichlora.noise import quiet
 
 if TYPE_CHECKING:
-    from whichlora.progress import Progress
+    from whichlora.progress import Progress, Survey
     from whichlora.queue import Queue
     from whichlora.resolve import Plan
     from whichlora.tracking import Tracker
@@ -63,29 +61,20 @@ def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, pr
     queue.work(do, stop=processes.lost)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What an experiment left: runs in all, and those without a result with the reason."""
-
-    runs: int
-    failures: Mapping[str, str]
-
-
-def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outcome:
-    """Do the grid's missing runs and return what came of it."""
+def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, workers: int, file: str) -> None:
+    """Do the grid's runs that were not `found` to be done."""
     from whichlora import engines
-    from whichlora.progress import Progress, survey
+    from whichlora.progress import Progress
     from whichlora.queue import Queue, connect
     from whichlora.spec import canonical_digest
 
     cells = grid.cells()
-    now, before = time.time(), survey(grid, tracker)
     # An edited file is another queue: its workers know other runs.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not engines.is_worker():
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in before.done for p in plans)]
-        queue.offer(missing, missing_at=now)
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
+        queue.offer(missing, missing_at=found.time)
     with Progress(grid, tracker, shown=not engines.is_worker()) as progress:
         if workers == 1:
             work(cells, queue, tracker, progress)
@@ -93,8 +82,6 @@ def carry_out(grid: Grid, tracker: Tracker, *, workers: int, file: str) -> Outco
             died = [status for status in engines.run_locally(workers, file, progress.refresh) if status]
             if died:
                 print(f"{len(died)} of {workers} workers ended with status {died}.", file=sys.stderr)
-    after = survey(grid, tracker)
-    return Outcome(runs=len(grid.plans), failures=after.failures(grid))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,15 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
-    processes.start()
-    if processes.index() > 0:
-        quiet()
-        processes.serve()
-        return 0
-    try:
-        return _lead(arguments)
-    finally:
-        processes.finish()
+    return processes.lead(lambda: _lead(arguments))
 
 
 def _lead(arguments: Sequence[str] | None) -> int:
@@ -132,7 +111,8 @@ def _lead(arguments: Sequence[str] | None) -> int:
         workers = _workers(given["workers"])
         grid = read_grid(given["file"])
         quiet()
-        tracker = tracking.Tracker(tracking.connect(), grid.name, tracking.mark_launch(tracking.connect()))
+        client = tracking.connect()
+        tracker = tracking.Tracker(client, grid.name, tracking.mark_launch(client))
         found = survey(grid, tracker)
         precision = {plan.spec.precision for plan in grid.plans}
         if found.precisions - precision:
@@ -146,15 +126,16 @@ def _lead(arguments: Sequence[str] | None) -> int:
         print(found.text(grid, workers=workers), flush=True)
     if dry_run:
         return 0
-    outcome = carry_out(grid, tracker, workers=workers, file=given["file"])
+    carry_out(grid, tracker, found, workers=workers, file=given["file"])
     if engines.is_worker():
         return 0
-    print(f"{outcome.runs - len(outcome.failures)} of {outcome.runs} runs are done.")
-    for name, reason in outcome.failures.items():
+    failures = survey(grid, tracker).failures(grid)
+    print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
+    for name, reason in failures.items():
         print(f"  without a result: {name}: {reason}")
-    if outcome.failures:
+    if failures:
         print("The same command tries them again.")
-    return 1 if outcome.failures else 0
+    return 1 if failures else 0
 
 
 def _workers(text: str) -> int:

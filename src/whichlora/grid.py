@@ -14,7 +14,6 @@ An arm's own options come before the defaults. `source`, which says where an arm
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, did_you_mean
 from whichlora.options import MAIN, parse_values
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def read_grid(file: str) -> Grid:
 def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
+        hint = did_you_mean(file, map(str, path.parent.glob("*.yaml")))
         raise OptionError("file", file, f"must be an experiment's YAML file{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -93,9 +91,7 @@ def _read(file: str) -> dict[str, Any]:
         if any(options.get(name) == [] for options in (defaults, *arms)):
             raise OptionError("file", file, f"has no value for {name}")
         if name not in MAIN:
-            near = difflib.get_close_matches(str(name), MAIN, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise OptionError("file", file, f"has no option {name!r} of main{hint}")
+            raise OptionError("file", file, f"has no option {name!r} of main{did_you_mean(str(name), MAIN)}")
     content["name"] = str(content["name"])
     return content
 

@@ -30,6 +30,15 @@ def fits(work: Callable[[], None]) -> bool:
     return False
 
 
+def set_checkpointing(model: Any, *, on: bool) -> None:
+    """Say whether a model computes activations again in the backward pass; nothing is done where it already is so."""
+    if on != any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        # transformers renamed the method; every tested version has the older name, newer ones with a warning.
+        verb = "enable" if on else "disable"
+        method = getattr(model, f"activation_checkpointing_{verb}", None)
+        (method or getattr(model, f"gradient_checkpointing_{verb}"))()
+
+
 class MicroBatches:
     """Takes the items of one optimiser step in parts, in smaller ones once memory has run out.
 
@@ -72,9 +81,7 @@ class MicroBatches:
             self.size = tried // 2
             print(f"Out of memory with {tried} items at a time; going on with {self.size}.", file=sys.stderr)
         elif not self.checkpointing and self._model.supports_gradient_checkpointing:
-            # transformers renamed the method; the older name is there in every tested version.
-            name = "activation_checkpointing_enable"
-            getattr(self._model, name, self._model.gradient_checkpointing_enable)()
+            set_checkpointing(self._model, on=True)
             self.checkpointing = True
             print("Out of memory with one item; going on with gradient checkpointing.", file=sys.stderr)
         else:

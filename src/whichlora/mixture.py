@@ -30,6 +30,11 @@ POOLED = "pooled"
 """The target language that stands for all of a task's `pooled` languages at once."""
 
 
+def target_languages(task: Task, language: str) -> tuple[str, ...]:
+    """Return the languages that the option `language` stands for."""
+    return task.pooled if language == POOLED else (language,)
+
+
 def target_count(tl_ratio: float, train_size: int) -> int:
     """Return how many training items are in the target language."""
     return round(tl_ratio * train_size)
@@ -73,7 +78,7 @@ def draw(
         OptionError: a size is more than there is, the target language has nothing to train on or to choose by, or the
             languages of a parallel task are not parallel.
     """
-    targets = task.pooled if language == POOLED else (language,)
+    targets = target_languages(task, language)
     roles: dict[str, Sequence[str]] = {"en": (SOURCE_LANGUAGE,), "tl": targets}
     n_target = target_count(tl_ratio, train_size)
 

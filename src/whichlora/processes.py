@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from whichlora.errors import OptionError, ProofError
+from whichlora.noise import quiet
 
 _LONGEST_WAIT = timedelta(days=30)
 """The leader may wait for another run's lock, or score for hours, while the others wait for it."""
@@ -54,6 +55,19 @@ def start() -> None:
     if kind not in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
         raise RuntimeError(f"accelerate launch with {kind} is not supported; use plain data parallelism")
     _control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+
+
+def lead(work: Callable[[], int]) -> int:
+    """Join the other processes, do `work` in the leader while they wait for its calls, and return its exit status."""
+    start()
+    if index() > 0:
+        quiet()
+        serve()
+        return 0
+    try:
+        return work()
+    finally:
+        finish()
 
 
 def together(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> Any:

@@ -30,11 +30,16 @@ _REFRESH_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment."""
+    """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment.
+
+    Attributes:
+        time: when the tracking server was asked, in seconds since the epoch.
+    """
 
     done: Mapping[str, Run]
     failed: Mapping[str, Run]
     precisions: frozenset[str]
+    time: float
 
     def failures(self, grid: Grid) -> dict[str, str]:
         """Return the runs of the grid without a result, by name, with the reason."""
@@ -103,6 +108,7 @@ class Survey:
 
 def survey(grid: Grid, tracker: Tracker) -> Survey:
     """Ask the tracking server what the grid's runs have come to."""
+    asked = time.time()
     wanted = {plan.spec.fingerprint for plan in grid.plans}
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
@@ -119,6 +125,7 @@ def survey(grid: Grid, tracker: Tracker) -> Survey:
         done=done,
         failed={fingerprint: run for fingerprint, run in failed.items() if fingerprint not in done},
         precisions=frozenset(precisions - {""}),
+        time=asked,
     )
 
 

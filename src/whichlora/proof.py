@@ -153,6 +153,21 @@ def moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
         raise ProofError(f"{len(still)} tensors {marker} did not move, {still[0]} first")
 
 
+def shared(model: nn.Module, *matrices: str) -> None:
+    """Check that all adapted modules use one and the same frozen matrix under each of these names.
+
+    Raises:
+        ProofError: there are several, or one is trained.
+    """
+    for matrix in matrices:
+        places = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
+        if len(places) != 1:
+            raise ProofError(f"{matrix} is not one matrix shared by every module but {len(places)}")
+        trained = [n for n, p in model.named_parameters() if matrix in n and p.requires_grad]
+        if trained:
+            raise ProofError(f"{matrix} is trained: {trained[0]}")
+
+
 def base_kept(model: nn.Module, evidence: Evidence) -> None:
     """Check that the weights under the adapter are the base model's.
 

@@ -46,7 +46,7 @@ def resolve(values: Mapping[str, Any]) -> Plan:
     """
     variant, task = get_variant(values["variant"]), get_task(values["task"], values["prompt_language"])
     _check_language(task, values["language"])
-    task.check_prompts([SOURCE_LANGUAGE, values["language"]])
+    task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
     scoring = _scoring(task, values["scoring"])
     _check_combination(variant, values)
@@ -190,12 +190,9 @@ def _rank(
 ) -> int | None:
     if not variant.has_rank:
         return None
-    limit = variant.rank_limit(shapes)
     assert arm.rank is not None
-    rank = min(arm.rank, limit) if given is None else given
-    if rank > limit:
-        raise OptionError("rank", rank, f"must be at most {limit}, the width of the adapted layers for {variant.name}")
-    problem = variant.check_rank(rank, shapes, variant.options) if variant.check_rank else None
+    rank = min(arm.rank, variant.rank_limit(shapes)) if given is None else given
+    problem = variant.rank_problem(rank, shapes)
     if problem:
         raise OptionError("rank", rank, problem)
     return rank

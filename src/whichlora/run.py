@@ -103,7 +103,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
             validation, test = _scored(plan, model, encoder, known)
         _prove_reload(plan, validation, facts["predicted"])
     del model  # before another copy is loaded for the base's scores
-    base = base_metrics(tracker, plan, encoder)
+    base = base_metrics(tracker, plan, encoder, known=test if plan.variant.kind == "none" else {})
     for role in ("en", "tl"):
         if role in validation:
             metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
@@ -201,7 +201,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
     if fitted.best_step < total_steps(plan.spec):
         validate(fitted.model)  # what was scored last is not what is kept
     adapters.save(fitted.model, plan, work / "adapter", initial=work)
-    bases.keep_without_adapter(fitted.model, plan)
+    bases.keep_trained(fitted.model, plan)
     return {
         "predicted": predicted,
         "losses": losses,
@@ -249,15 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Under `accelerate launch` the first process does all this, and the others train with it.
     """
-    processes.start()
-    if processes.index() > 0:
-        quiet()
-        processes.serve()
-        return 0
-    try:
-        return _lead(arguments)
-    finally:
-        processes.finish()
+    return processes.lead(lambda: _lead(arguments))
 
 
 def _lead(arguments: Sequence[str] | None) -> int:

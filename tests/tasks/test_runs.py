@@ -33,6 +33,15 @@ def test_a_run_with_prompts_in_the_language_of_the_item(store: Path, tiny_model:
     assert list(table["id"]) == [item.id for item in plan.mixture.test["en"]]
 
 
+def test_pooled_languages_may_have_prompts_of_their_own(tmp_path: Path, tiny_model: str) -> None:
+    data = folders.xnli_folder(tmp_path / "xnli")
+    options = {"task": "xnli", "data_dir": data, "language": "pooled"}
+    items = plan_of(tiny_model, **options, prompt_language="item").mixture.test["tl"]
+    english = plan_of(tiny_model, **options)
+    assert {item.language for item in items} == {"sw", "ur", "hi"}
+    assert english.mixture.test["tl"] == items
+
+
 def test_a_language_that_is_only_scored_has_a_result_without_validation(store: Path, tiny_model: str) -> None:
     data = folders.tydiqa_folder(store / "tydiqa")
     options = {"task": "tydiqa", "data_dir": data, "language": "bn", "tl_ratio": 0, "test_size": "auto"}
@@ -53,6 +62,25 @@ def test_a_language_that_is_only_scored_has_a_result_without_validation(store: P
     assert again.run_id == result.run_id
     with pytest.raises(OptionError, match=r"^tl_ratio=0.5: tydiqa has no bn items"):
         plan_of(tiny_model, **{**options, "tl_ratio": 0.5})
+
+
+def test_the_scores_of_a_run_without_training_are_the_scores_of_the_base(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folders.xnli_folder(store / "xnli")
+    untrained = run_of(plan_of(tiny_model, task="xnli", data_dir=data, variant="none"))
+    assert "base sw" not in capsys.readouterr().err  # nothing is scored a second time
+    trained = run_of(plan_of(tiny_model, task="xnli", data_dir=data))
+    assert "base sw" not in capsys.readouterr().err
+    for role in ("en", "tl"):
+        assert untrained.metrics[f"gain/{role}"] == 0
+        assert trained.metrics[f"base/{role}/f1"] == untrained.metrics[f"test/{role}/f1"]
+    bases = mlflow.search_runs(search_all_experiments=True, filter_string="tags.`whichlora.kind` = 'base'")
+    assert len(bases) == 2
+    predictions = mlflow.artifacts.download_artifacts(run_id=bases["run_id"][0], artifact_path="predictions")
+    (file,) = Path(predictions).iterdir()
+    own = mlflow.artifacts.download_artifacts(run_id=untrained.run_id, artifact_path=f"predictions/{file.name}")
+    pd.testing.assert_frame_equal(pd.read_parquet(file), pd.read_parquet(own))
 
 
 @pytest.mark.slow

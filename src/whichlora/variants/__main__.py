@@ -101,12 +101,9 @@ def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
         shapes = shape.linears
         chosen = 0
         if variant.has_rank:
-            limit = variant.rank_limit(shapes)
             assert variant.matched_rank is not None
-            chosen = min(variant.matched_rank, limit) if rank is None else rank
-            problem = f"at most {limit}" if chosen > limit else None
-            if problem is None and variant.check_rank is not None:
-                problem = variant.check_rank(chosen, shapes, variant.options)
+            chosen = min(variant.matched_rank, variant.rank_limit(shapes)) if rank is None else rank
+            problem = variant.rank_problem(chosen, shapes)
             if problem is not None:
                 return f"rank {chosen} does not fit: {problem}"
             note = f" at rank {chosen}"

@@ -49,6 +49,13 @@ def _build(settings: AdapterSettings) -> Any:
     )
 
 
+def _freeze_counts(model: Any) -> None:
+    """Freeze the numbers of ranks, which PEFT makes trainable in casting them from bf16."""
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
+
+
 def _orthogonality(model: Any) -> Tensor:
     """Mean distance of P P^T and Q^T Q from the identity (equation 4 of the paper), weighted as configured."""
     import torch
@@ -120,6 +127,7 @@ ADALORA = Variant(
         initial_rank(rank, options) * sum(n_in + n_out + 1 for n_in, n_out in shapes.values())
     ),
     witness=_budget_met,
+    after_attach=_freeze_counts,
     penalty=_orthogonality,
     after_step=_allocate,
     method_state=_allocator_state,

@@ -102,6 +102,7 @@ class Variant:
         expected_parameters: counts the trainable parameters from the adapted shapes, by the method's own formula.
         witness: raises `ProofError` unless the trained model shows what is particular to the method.
         options: the method's own settings and their values.
+        after_attach: mends what PEFT made of the model, before anything is counted.
         fully_trained: modules trained in full beside the adapter (PEFT's `modules_to_save`).
         initialize: sets the adapter's start from (model, first training batches, options).
         start_witness: raises `ProofError` unless the adapter starts as the method says.
@@ -132,6 +133,7 @@ class Variant:
     expected_parameters: Callable[[Shapes, int, Mapping[str, Any]], int] | None = None
     witness: Callable[[nn.Module, Evidence], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    after_attach: Callable[[nn.Module], None] | None = None
     fully_trained: tuple[str, ...] = ()
     initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None
     start_witness: Callable[[nn.Module, Evidence], None] | None = None
@@ -157,6 +159,13 @@ class Variant:
         from whichlora.variants import get_variant
 
         return get_variant, (self.name,)
+
+    def rank_problem(self, rank: int, shapes: Shapes) -> str | None:
+        """Say what is allowed if a rank does not fit these shapes."""
+        limit = self.rank_limit(shapes)
+        if rank > limit:
+            return f"must be at most {limit}, the width of the adapted layers for {self.name}"
+        return self.check_rank(rank, shapes, self.options) if self.check_rank else None
 
     @property
     def has_alpha(self) -> bool:

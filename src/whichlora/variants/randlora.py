@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, shared
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     AdapterSettings,
@@ -40,9 +40,7 @@ def _full_rank(model: Any, evidence: Evidence) -> None:
     import torch
 
     base_kept(model, evidence)
-    for matrix in ("randlora_A", "randlora_B"):
-        if len({getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}) != 1:
-            raise ProofError(f"{matrix} is not shared by every module")
+    shared(model, "randlora_A", "randlora_B")
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is not None:

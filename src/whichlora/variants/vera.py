@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules
+from whichlora.proof import shared
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 
 
@@ -21,16 +20,6 @@ def _build(settings: AdapterSettings) -> Any:
         save_projection=True,
         **settings.common(),
     )
-
-
-def _shared_and_frozen(model: Any, evidence: Evidence) -> None:
-    for matrix in ("vera_A", "vera_B"):
-        places = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
-        if len(places) != 1:
-            raise ProofError(f"{matrix} is not one matrix shared by every module but {len(places)}")
-        trainable = [n for n, p in model.named_parameters() if matrix in n and p.requires_grad]
-        if trainable:
-            raise ProofError(f"{matrix} is trained: {trainable[0]}")
 
 
 VERA = Variant(
@@ -52,5 +41,5 @@ VERA = Variant(
     options={"d_initial": 0.1},
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank + n_out for _, n_out in shapes.values()),
-    witness=_shared_and_frozen,
+    witness=lambda model, evidence: shared(model, "vera_A", "vera_B"),
 )
