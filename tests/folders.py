@@ -85,10 +85,10 @@ def _article(row: Row) -> Row:
     return {"title": row["title"], "paragraphs": [{"context": row["context"], "qas": [question]}]}
 
 
-def xnli_folder(folder: Path) -> str:
+def xnli_folder(folder: Path, *, dev: int = 120) -> str:
     """Write dev and test of all languages, as TSV, and return the folder."""
     for language in get_task("xnli").languages:
-        write(folder / f"dev-{language}.tsv", xnli_rows(language, "validation", 120))
+        write(folder / f"dev-{language}.tsv", xnli_rows(language, "validation", dev))
         write(folder / f"test-{language}.tsv", xnli_rows(language, "test", 30))
     return str(folder)
 

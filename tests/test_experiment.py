@@ -25,7 +25,6 @@ from whichlora.grid import read_grid
 from whichlora.progress import duration, survey
 from whichlora.tracking import RunLog, Tracker, connect
 
-REPOSITORY = Path(__file__).parents[1]
 SMALL = {
     "train_size": 16,
     "validation_size": 3,
@@ -112,11 +111,25 @@ def test_bad_options_end_with_status_2(
     assert capsys.readouterr().err.startswith(f"error: {options[0].strip('-')}={options[1]}: ")
 
 
-def test_every_packaged_experiment_can_be_read() -> None:
-    for path in sorted((REPOSITORY / "experiments").glob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
-        assert content["name"] == path.stem
-        assert content["about"]
+def test_a_file_extends_another(tmp_path: Path, tiny_model: str) -> None:
+    write(tmp_path, tiny_model)
+    other = tmp_path / "other.yaml"
+    content = {"extends": "grid.yaml", "about": "Mine.", "defaults": {"language": "hi", "seed": [1, 2]}}
+    other.write_text(yaml.safe_dump(content))
+    grid = read_grid(str(other))
+    assert (grid.name, grid.about) == ("grid", "Mine.")
+    assert {plan.spec.language for plan in grid.plans} == {"hi"}
+    assert {plan.spec.variant for plan in grid.plans} == {"lora", "vera"}
+    assert len(grid.plans) == 2 * 2 * 2
+    other.write_text(yaml.safe_dump(content | {"name": "mine", "arms": [{"variant": "dora"}]}))
+    assert read_grid(str(other)).name == "mine"
+    assert {plan.spec.variant for plan in read_grid(str(other)).plans} == {"dora"}
+    other.write_text(yaml.safe_dump(content | {"extends": "gird.yaml"}))
+    with pytest.raises(OptionError, match=r"gird\.yaml: must be .* did you mean .*grid\.yaml"):
+        read_grid(str(other))
+    other.write_text(yaml.safe_dump({"extends": "other.yaml"}))
+    with pytest.raises(OptionError, match="must not extend itself"):
+        read_grid(str(other))
 
 
 def test_a_dry_run_prints_the_plan_and_runs_nothing(

@@ -10,6 +10,11 @@
       - {variant: lora, arm: recommended, source: "Table 11 of the paper"}
 
 An arm's own options come before the defaults. `source`, which says where an arm's values come from, is only kept.
+
+    extends: table2.yaml            # another file beside this one: what is not said here is said there
+    defaults: {model: my/model}     # and these come before its defaults
+
+Files of one name are parts of one MLflow experiment, and what two of them ask for is one run.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from whichlora.options import MAIN, parse_values
 if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
-_KEYS = ("name", "about", "defaults", "arms")
+_KEYS = ("extends", "name", "about", "defaults", "arms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +77,12 @@ def read_grid(file: str) -> Grid:
 
 
 def _read(file: str) -> dict[str, Any]:
-    path = Path(file)
-    if not path.is_file():
-        hint = did_you_mean(file, map(str, path.parent.glob("*.yaml")))
-        raise OptionError("file", file, f"must be an experiment's YAML file{hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError("file", file, f"is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not content.keys() <= set(_KEYS) or "name" not in content:
+    content = _extended(Path(file), ())
+    if "name" not in content:
         raise OptionError("file", file, f"must have the keys name and arms, and may have {', '.join(_KEYS)}")
-    arms, defaults = content.get("arms"), content.setdefault("defaults", {})
+    arms, defaults = content.get("arms"), content["defaults"]
     if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
         raise OptionError("file", file, "arms must be a list of options, such as - {variant: lora}")
-    if not isinstance(defaults, dict):
-        raise OptionError("file", file, "defaults must be options, such as seed: [1, 2, 3]")
     for name in {name for options in (defaults, *arms) for name in options} - {"source"}:
         if any(options.get(name) == [] for options in (defaults, *arms)):
             raise OptionError("file", file, f"has no value for {name}")
@@ -94,6 +90,27 @@ def _read(file: str) -> dict[str, Any]:
             raise OptionError("file", file, f"has no option {name!r} of main{did_you_mean(str(name), MAIN)}")
     content["name"] = str(content["name"])
     return content
+
+
+def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
+    """Return what a file says, with what those say that it extends."""
+    if path.resolve() in extending:
+        raise OptionError("file", str(path), "must not extend itself")
+    if not path.is_file():
+        hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
+        raise OptionError("file", str(path), f"must be an experiment's YAML file{hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError("file", str(path), f"is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content.keys() <= set(_KEYS):
+        raise OptionError("file", str(path), f"must have the keys name and arms, and may have {', '.join(_KEYS)}")
+    if not isinstance(content.setdefault("defaults", {}), dict):
+        raise OptionError("file", str(path), "defaults must be options, such as seed: [1, 2, 3]")
+    if "extends" not in content:
+        return content
+    extended = _extended(path.parent / str(content.pop("extends")), (*extending, path.resolve()))
+    return extended | content | {"defaults": extended["defaults"] | content["defaults"]}
 
 
 def _runs(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
