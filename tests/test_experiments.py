@@ -22,7 +22,7 @@ SHAPES = {
 }
 METHODS = {("lora", "recommended"), ("dora", "recommended"), ("dora", "matched"), ("vera", "recommended")}
 METHODS |= {("adalora", "recommended"), ("pissa", "recommended")}
-FEW = {"train_size": 100, "validation_size": 6, "test_size": 6}
+FEW = {"train_size": 100, "validation_size": 4, "test_size": 4}
 
 
 def packaged(name: str) -> dict[str, Any]:

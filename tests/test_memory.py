@@ -49,7 +49,7 @@ def trained(model: str, work: Path, **options: Any) -> tuple[Fitted, list[tuple[
     losses: list[tuple[int, float]] = []
     work.mkdir()
     examples = [encoder.example(item) for item in plan.mixture.train]
-    fitted = train(plan, examples, work, validate=lambda model: 0.0, on_losses=losses.extend)
+    fitted = train(plan, examples, work, validate=lambda model, step: 0.0, on_losses=losses.extend)
     assert fitted is not None
     tensors = {n: p.detach().clone() for n, p in fitted.model.named_parameters() if p.requires_grad}
     return fitted, losses, tensors

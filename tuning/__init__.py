@@ -1,1 +1,1 @@
-"""Search over hyperparameters, on top of `whichlora.run`."""
+"""Tuning: Optuna studies over runs of kind `trial`, resumed across machines, with equal budgets for every variant."""

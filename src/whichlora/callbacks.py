@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ class Stopwatch:
 class Keeper(TrainerCallback):
     """Counts time and losses, decides when to save, and keeps the best epoch.
 
-    `validate` and `on_losses` are the leading process's; the others have none.
+    `validate`, `on_losses` and `peek` are the leading process's; the others have none. The first and the last take the
+    number of finished steps.
     """
 
     def __init__(
@@ -74,12 +75,15 @@ class Keeper(TrainerCallback):
         variant: Variant,
         spec: RunSpec,
         work: Path,
-        validate: Callable[[], float] | None,
+        validate: Callable[[int], float] | None,
         on_losses: Callable[[Losses], None] | None,
         *,
+        peek: Callable[[int], None] | None,
+        peek_steps: Container[int],
         seconds: float,
     ) -> None:
         self.variant, self.spec, self.work, self.validate, self.on_losses = variant, spec, work, validate, on_losses
+        self.peek, self.peek_steps = peek, peek_steps
         self.watch = Stopwatch(seconds)
         self._saved = time.monotonic()
         self._due = False
@@ -112,6 +116,10 @@ class Keeper(TrainerCallback):
         if self._due and state.global_step < state.max_steps:
             control.should_save = control.should_log = True  # a loss not yet logged would be lost with the process
             self._saved = time.monotonic()
+        if self.peek is not None and state.global_step in self.peek_steps:
+            self.watch.stop()
+            self.peek(state.global_step)
+            self.watch.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self._count and logs is not None:
@@ -126,7 +134,7 @@ class Keeper(TrainerCallback):
             return
         self.watch.stop()
         if self.validate is not None:
-            self._keep_if_best(model, step, self.validate())
+            self._keep_if_best(model, step, self.validate(step))
         processes.wait()
         self.watch.start()
 

@@ -36,6 +36,10 @@ class LostClaimError(RuntimeError):
     """This process was taken for dead, and its work given to another."""
 
 
+class PrunedError(RuntimeError):
+    """A trial was stopped early, because others had done better by then; the message says when."""
+
+
 class MemoryExhausted(RuntimeError):
     """The accelerator's memory does not suffice, whatever was tried; the message says what that was."""
 

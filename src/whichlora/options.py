@@ -16,13 +16,13 @@ from whichlora.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.variants import CATALOGUE
 
 AUTO = "auto"
-ARMS = ("recommended", "matched")
+ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")
 SELECTORS = ("en", "tl", "mean")
 
 MAIN = {
     "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
-    "arm": ("matched", "how hyperparameters are set: recommended (the method's own source) or matched"),
+    "arm": ("matched", "how hyperparameters are set: recommended (the method's own source), matched, or tuned (given)"),
     "task": ("atlas-nli", f"what is learnt: {', '.join(TASKS)}"),
     "difficulty": (AUTO, "normal or hard, where the task has both"),
     "language": ("sw", "target language (ISO 639-1), or pooled: the task's study languages at once"),

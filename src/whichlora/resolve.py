@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whichlora import mixture, models, processes
@@ -38,13 +38,17 @@ class Plan:
         return adapted_shapes(self.shape, self.spec.target_modules, self.spec.layers)
 
 
-def resolve(values: Mapping[str, Any]) -> Plan:
+def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None = None) -> Plan:
     """Make a plan of the values of `options.parse_values`, cheapest checks first.
+
+    `variant_options` take the place of the variant's own settings of these names.
 
     Raises:
         OptionError: a value is not allowed, alone or with the others.
     """
     variant, task = get_variant(values["variant"]), get_task(values["task"], values["prompt_language"])
+    if variant_options:
+        variant = replace(variant, options={**variant.options, **variant_options})
     _check_language(task, values["language"])
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
@@ -131,13 +135,16 @@ def resolve(values: Mapping[str, Any]) -> Plan:
 def arm_values(variant: Variant, arm: str, *, learning_rate: float | None = None) -> Hyperparameters | None:
     """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.
 
-    `learning_rate` is the one that is given, if any; it is needed where the equal sweep has none.
+    `learning_rate` is the one that is given, if any; it is needed where the equal sweep has none, and in the arm
+    `tuned`, whose values are those of a study's trial: what the study did not choose is as in the arm `matched`.
 
     Raises:
         OptionError: the arm has no learning rate for the variant.
     """
     if variant.recommended is None or arm == "recommended":
         return variant.recommended
+    if arm == "tuned" and learning_rate is None:
+        raise OptionError("learning_rate", "auto", "the arm tuned needs the values that a study found; run tune first")
     rate = learning_rate or variant.matched_learning_rate
     if rate is None:
         allowed = f"no equal sweep yet for {variant.name}; give learning_rate or use arm=recommended"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from whichlora import processes
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.errors import MemoryExhausted, OptionError, ProofError, PrunedError
 from whichlora.noise import quiet
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from whichlora.evaluation import Scores
     from whichlora.resolve import Plan
     from whichlora.sharing import Known
+    from whichlora.spec import RunSpec
     from whichlora.tasks import Item
     from whichlora.tracking import RunLog, Tracker
 
@@ -37,23 +40,57 @@ def run(plan: Plan, tracker: Tracker) -> Result:
     return _tracked("run", run_name(plan), plan, tracker, _train_and_score)
 
 
-def trial(plan: Plan, tracker: Tracker) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What a tuner wants to know while a trial trains.
+
+    Attributes:
+        roles: the languages, `en` or `tl`, whose validation it looks at.
+        per_epoch: how often an epoch; the last time is its end.
+        report: receives the number of the report, from 1, and the mean F1 of the roles. It raises `PrunedError` to stop
+            the trial.
+    """
+
+    roles: Sequence[str]
+    per_epoch: int
+    report: Callable[[int, float], None]
+
+    def steps(self, spec: RunSpec) -> list[int]:
+        """Return the optimiser steps after which there is a report."""
+        from whichlora.training import total_steps
+
+        assert spec.epochs is not None
+        n = self.per_epoch * spec.epochs
+        return sorted({max(1, round(total_steps(spec) * k / n)) for k in range(1, n + 1)})
+
+
+def trial(
+    plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: Reports | None = None
+) -> Result:
     """Train and validate a plan without looking at its test items, as a run of kind `trial`.
 
-    A finished trial of the same fingerprint is returned, a killed one gone on with.
+    A finished trial of the same fingerprint and tags is returned, a killed one gone on with.
 
     Raises:
         ProofError: the trial did not train what its spec says.
+        PrunedError: `reports` stopped it.
     """
-    return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, _train_only)
+
+    def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
+        metrics: dict[str, float] = _trained(plan, _encoder(plan), log, work, reports=reports)["metrics"]
+        return metrics
+
+    return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
 
 
 _Job = Callable[["Plan", "Tracker", "RunLog", Path], dict[str, float]]
 """Does the work of a run in a folder of its own and returns its metrics."""
 
 
-def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> Result:
-    """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint."""
+def _tracked(
+    kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job, more: Mapping[str, str] | None = None
+) -> Result:
+    """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint and the tags `more`."""
     from whichlora.provenance import record
     from whichlora.tracking import work_folder
 
@@ -61,24 +98,25 @@ def _tracked(kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job) -> R
     work = work_folder() / f"{kind}-{spec.training_fingerprint[:16]}"
     work.parent.mkdir(parents=True, exist_ok=True)
     with _lock(work.with_suffix(".lock")):
-        finished = tracker.find(kind, status="FINISHED", fingerprint=spec.fingerprint)
+        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
+        finished = tracker.find(kind, status="FINISHED", **tags)
+        if finished is not None and "whichlora.pruned" in finished.data.tags:
+            raise PrunedError(finished.data.tags["whichlora.pruned"])
         if finished is not None:
             found = f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again."
             print(found, file=sys.stderr)  # a trial's caller prints a table
             return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
-        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
         log = tracker.open(kind, name, tags)
-        with log.guarded():
-            record(plan, log)
-            metrics = job(plan, tracker, log, work)
-            log.metrics(metrics)
+        try:
+            with log.guarded():
+                record(plan, log)
+                metrics = job(plan, tracker, log, work)
+                log.metrics(metrics)
+        except PrunedError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
     return Result(run_id=log.run_id, metrics=metrics)
-
-
-def _train_only(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    metrics: dict[str, float] = _trained(plan, _encoder(plan), log, work)["metrics"]
-    return metrics
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
@@ -147,7 +185,13 @@ def _encoder(plan: Plan) -> Encoder:
 
 
 def _trained(
-    plan: Plan, encoder: Encoder, log: RunLog, work: Path, *, adopt: Callable[[], dict[str, Any] | None] | None = None
+    plan: Plan,
+    encoder: Encoder,
+    log: RunLog,
+    work: Path,
+    *,
+    adopt: Callable[[], dict[str, Any] | None] | None = None,
+    reports: Reports | None = None,
 ) -> dict[str, Any]:
     """Leave the adapter in `work/adapter` and return what is on record of its training; reads both if they are there.
 
@@ -158,20 +202,20 @@ def _trained(
     record = work / "trained.json"
     if not record.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        write_json(record, (adopt and adopt()) or _train(plan, encoder, log, work))
+        write_json(record, (adopt and adopt()) or _train(plan, encoder, log, work, reports))
     facts = read_json(record)
     log.series("train/loss", facts["losses"])  # another run may have trained the adapter that this one scores
     return facts
 
 
-def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, Any]:
+def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Reports | None) -> dict[str, Any]:
     from whichlora import adapters, bases
     from whichlora.callbacks import Losses
     from whichlora.checkpoints import last_complete
     from whichlora.evaluation import score
     from whichlora.mixture import spoken
     from whichlora.telemetry import Telemetry
-    from whichlora.training import total_steps, train
+    from whichlora.training import train
 
     resuming = last_complete(work)
     if resuming is None:
@@ -180,16 +224,26 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
         print(f"Going on from {resuming[0].name}.")
     work.mkdir(parents=True, exist_ok=True)
     chosen_on = [role for role in ("en", "tl") if plan.spec.select_on in (role, "mean")]
-    predicted: dict[str, list[str | None]] = {}
-    f1: dict[str, float] = {}
+    asked = list(reports.roles) if reports else []
+    report_steps = reports.steps(plan.spec) if reports else []
+    newest: dict[str, tuple[int, Scores]] = {}
     losses: Losses = []
 
-    def validate(model: Any) -> float:
-        for role in chosen_on:
+    def scored(role: str, model: Any, step: int) -> Scores:
+        if role not in newest or newest[role][0] != step:
             items = plan.mixture.validation[role]
-            scores = score(model, encoder, items, scoring=plan.spec.scoring, name=f"validation {spoken(items)}")
-            f1[role], predicted[role] = scores.metrics["f1"], scores.predicted
-        return sum(f1.values()) / len(f1)
+            name = f"validation {spoken(items)}"
+            newest[role] = step, score(model, encoder, items, scoring=plan.spec.scoring, name=name)
+        return newest[role][1]
+
+    def mean_f1(roles: Sequence[str], model: Any, step: int) -> float:
+        return sum(scored(role, model, step).metrics["f1"] for role in roles) / len(roles)
+
+    def peek(model: Any, step: int) -> None:
+        assert reports is not None
+        value = mean_f1(asked, model, step)
+        log.series("validation/f1", [(step, value)])
+        reports.report(report_steps.index(step) + 1, value)
 
     def report(points: Losses) -> None:
         losses.extend(points)
@@ -197,13 +251,22 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
 
     window = Telemetry()
     examples = [encoder.example(item) for item in plan.mixture.train]
-    fitted = processes.together(train, plan, examples, work, validate=validate, on_losses=report, window=window)
-    if fitted.best_step < total_steps(plan.spec):
-        validate(fitted.model)  # what was scored last is not what is kept
+    fitted = processes.together(
+        train,
+        plan,
+        examples,
+        work,
+        validate=functools.partial(mean_f1, chosen_on),
+        on_losses=report,
+        peek=peek if reports else None,
+        peek_steps=report_steps,
+        window=window,
+    )
+    kept = {role: scored(role, fitted.model, fitted.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
     adapters.save(fitted.model, plan, work / "adapter", initial=work)
     bases.keep_trained(fitted.model, plan)
     return {
-        "predicted": predicted,
+        "predicted": {role: kept[role].predicted for role in chosen_on},
         "losses": losses,
         "metrics": {
             "adapter/trainable_parameters": fitted.trainable,
@@ -213,7 +276,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path) -> dict[str, A
             "train/best_step": fitted.best_step,
             "train/micro_batch": fitted.micro_batch,
             "train/gradient_checkpointing": float(fitted.checkpointing),
-            **{f"validation/{role}/f1": value for role, value in f1.items()},
+            **{f"validation/{role}/f1": scores.metrics["f1"] for role, scores in kept.items()},
             **window.metrics(),
         },
     }

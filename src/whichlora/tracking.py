@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import LostClaimError
+from whichlora.errors import LostClaimError, PrunedError
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -117,6 +117,8 @@ class Tracker:
     launch: str | None = None
     claim: Callable[[], None] | None = None
     """Raises where the work was given to another process. With it, an unfinished run of any place is this one's."""
+    parent: str | None = None
+    """The run under which those that it makes are shown."""
 
     def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
         """Return the newest run of this kind with this status and these `whichlora.*` tags, in the experiment."""
@@ -131,16 +133,16 @@ class Tracker:
         return runs[0] if runs else None
 
     def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
-        """Go on with the unfinished run that has these tags, or create one.
+        """Go on with the unfinished run that has these tags, all of which say what it is, or create one.
 
         The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
         One from another place may be alive and is left alone, unless a queue says that the work is this process's.
         """
         place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
-        tags = {**tags, "place": place}
+        identity, tags = dict(tags), {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
             where = {"place": place} if status == "RUNNING" and self.claim is None else {}
-            unfinished = self.find(kind, status=status, fingerprint=tags["fingerprint"], **where)
+            unfinished = self.find(kind, status=status, **identity, **where)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
                 log = RunLog(self.client, unfinished.info.run_id, self.claim)
@@ -151,6 +153,8 @@ class Tracker:
         }
         if self.launch:
             own["whichlora.launch"] = self.launch
+        if self.parent:
+            own["mlflow.parentRunId"] = self.parent
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
         return RunLog(self.client, run.info.run_id, self.claim)
 
@@ -170,6 +174,10 @@ class RunLog:
             yield self
         except LostClaimError:
             raise  # the run is another process's now
+        except PrunedError as stop:
+            self.tags({"pruned": str(stop)})
+            self.client.set_terminated(self.run_id, "FINISHED")
+            raise
         except BaseException as error:
             self._check()  # a run that another process has taken over, or finished, is not marked
             text = f"{type(error).__name__}: {error}"[:4000]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +68,17 @@ def train(
     examples: Sequence[Encoded],
     work: Path,
     *,
-    validate: Callable[[Any], float] | None = None,
+    validate: Callable[[Any, int], float] | None = None,
     on_losses: Callable[[Losses], None] | None = None,
+    peek: Callable[[Any, int], None] | None = None,
+    peek_steps: Container[int] = (),
     window: AbstractContextManager[Any] | None = None,
 ) -> Fitted | None:
     """Attach the plan's adapter to its model and fit it to `examples`; a whole checkpoint under `work` is gone on from.
 
-    The leading process gives `validate`, which scores a model, `on_losses`, which receives (step, mean cross-entropy)
-    since it was last called, and `window`, which is open during the fit. The others give none and return None.
+    The leading process gives `validate`, which scores a model after a step, `on_losses`, which receives (step, mean
+    cross-entropy) since it was last called, `peek`, which looks at the model after `peek_steps` and may raise, and
+    `window`, which is open during the fit. The others give none and return None.
 
     Raises:
         ProofError: the adapter is not what was asked for, or did not train.
@@ -95,8 +98,10 @@ def train(
         variant,
         spec,
         work,
-        None if validate is None else lambda: validate(model),
+        None if validate is None else lambda step: validate(model, step),
         on_losses,
+        peek=None if peek is None else lambda step: peek(model, step),
+        peek_steps=peek_steps,
         seconds=resume[1]["seconds"] if resume else 0.0,
     )
     assert spec.batch_size is not None

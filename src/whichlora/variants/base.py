@@ -54,13 +54,17 @@ class Hyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """The grid a study of the variant searches. The default is that of "Which LoRA?", Appendix D."""
+    """The grid a study of the variant searches. The default is that of "Which LoRA?", Appendix D.
+
+    A study adds the method's recommended and matched values. `options` are values of the method's own settings.
+    """
 
     rank: tuple[int, ...] = RANKS
     alpha: tuple[float, ...] = ALPHAS
     learning_rate: tuple[float, ...] = LEARNING_RATES
     epochs: tuple[int, ...] = (3,)
     target_modules: tuple[str | tuple[str, ...], ...] = ("all-linear",)
+    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

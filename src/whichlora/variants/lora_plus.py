@@ -33,7 +33,7 @@ LORA_PLUS = Variant(
         ),
     ),
     matched_learning_rate=None,
-    space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5])),
+    space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5]), options={"rate_ratio": (4.0, 8.0, 16.0)}),
     options={"rate_ratio": 16.0},
     build=lora_config,
     expected_parameters=lora_count,

@@ -1,0 +1,231 @@
+"""What a study searches: the variant's space, bounded by the model and changed by the user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from whichlora.errors import OptionError, choose, did_you_mean
+from whichlora.resolve import adapted_shapes, resolve_modules
+from whichlora.variants import Hyperparameters, Variant
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.trial import BaseTrial
+
+    from whichlora.models import ModelShape
+
+KINDS = ("paper", "continuous")
+SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
+"""Options of `main` that a study may choose; one that is given is not searched."""
+_EDGE = 0.02
+"""An optimum within this share of a range's (logarithmic) width counts as on its edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A list of values; numbers are in rising order."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, name: str, trial: BaseTrial) -> Any:
+        """Ask a trial for a value."""
+        return trial.suggest_categorical(name, self.values)
+
+    def edge(self, value: Any) -> str | None:
+        """Say at which end of the values one is: "lower", "upper", or None for no edge or no order."""
+        if isinstance(value, str) or len(self.values) < 2:
+            return None
+        return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
+
+    def to_json(self) -> Any:
+        """Return what identifies the values."""
+        return list(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Numbers from `low` to `high`, on a logarithmic scale; whole ones where both ends are `int`."""
+
+    low: float
+    high: float
+
+    def suggest(self, name: str, trial: BaseTrial) -> Any:
+        """Ask a trial for a value."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=True)
+        return trial.suggest_float(name, self.low, self.high, log=True)
+
+    def edge(self, value: Any) -> str | None:
+        """Say at which end of the range a value is: "lower", "upper" or None."""
+        place = math.log(value / self.low) / math.log(self.high / self.low)
+        return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else None
+
+    def to_json(self) -> Any:
+        """Return what identifies the range."""
+        return {"low": self.low, "high": self.high}
+
+
+Dimension = Choice | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The dimensions of a study by option of `main` or by name of the variant's own setting."""
+
+    dimensions: Mapping[str, Dimension]
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Ask a trial for a value in every dimension."""
+        return {name: dimension.suggest(name, trial) for name, dimension in self.dimensions.items()}
+
+    def edges(self, point: Mapping[str, Any]) -> dict[str, str]:
+        """Return the dimensions in which a point lies on an edge, with the end: there the optimum is undecided."""
+        found = {name: dimension.edge(point[name]) for name, dimension in self.dimensions.items()}
+        return {name: end for name, end in found.items() if end}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what identifies the space."""
+        return {name: dimension.to_json() for name, dimension in sorted(self.dimensions.items())}
+
+
+def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind: str, own: Mapping[str, Any]) -> Space:
+    """Return the space of a variant on a model.
+
+    Ranks that do not fit the model's layers, and modules that it does not have, are left out; the recommended and the
+    matched values are always in.
+
+    Args:
+        fixed: options that are given and not searched.
+        kind: "paper", the grid of its Appendix D, or "continuous", with the numbers on a log scale between its ends.
+        own: the user's lists and ranges by dimension, which take the place of the variant's.
+    """
+    space = variant.space
+    values: dict[str, Sequence[Any]] = {
+        "learning_rate": space.learning_rate,
+        "rank": space.rank if variant.has_rank else (),
+        "alpha": space.alpha if variant.has_alpha else (),
+        "epochs": space.epochs,
+        "target_modules": [_spelt(modules) for modules in space.target_modules] if variant.kind == "adapter" else (),
+        **space.options,
+    }
+    known = known_points(variant, shape)
+    dimensions: dict[str, Dimension] = {}
+    for name, listed in values.items():
+        if name in fixed or not (listed or name in own):
+            continue
+        if name in own:
+            dimensions[name] = own[name]
+            continue
+        added = [point[name] for point in known.values() if point.get(name) is not None]
+        usable = [value for value in dict.fromkeys([*listed, *added]) if _fits(name, value, variant, shape)]
+        numbers = all(not isinstance(value, str) for value in usable)
+        ordered = tuple(sorted(usable)) if numbers else tuple(usable)
+        free = kind == "continuous" and name in ("learning_rate", "alpha", "rank") and variant.check_rank is None
+        if free and len(ordered) > 1:
+            ends = (ordered[0], ordered[-1]) if name == "rank" else (float(ordered[0]), float(ordered[-1]))
+            dimensions[name] = Range(low=ends[0], high=ends[1])
+        else:
+            dimensions[name] = Choice(values=ordered)
+    return Space(dimensions=dimensions)
+
+
+def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any]]:
+    """Return the points that a study tries first: "recommended", and "matched" where the equal sweep has a rate."""
+    recommended = variant.recommended
+    assert recommended is not None
+    points = {"recommended": _point(variant, recommended, shape)}
+    if variant.matched_learning_rate is not None:
+        from whichlora.resolve import arm_values
+
+        matched = arm_values(variant, "matched")
+        assert matched is not None
+        points["matched"] = _point(variant, matched, shape)
+    return points
+
+
+def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict[str, Any]:
+    rank = None
+    if variant.has_rank and values.rank is not None:
+        rank = min(values.rank, variant.rank_limit(shape.linears))
+    return {
+        "learning_rate": values.learning_rate,
+        "rank": rank,
+        "alpha": values.alpha if variant.has_alpha else None,
+        "epochs": values.epochs,
+        "target_modules": _spelt(values.target_modules) if variant.kind == "adapter" else None,
+        **{name: variant.options[name] for name in variant.space.options},
+    }
+
+
+def _spelt(modules: str | tuple[str, ...]) -> str:
+    return modules if isinstance(modules, str) else ",".join(modules)
+
+
+def _fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
+    if name == "target_modules":
+        try:
+            resolve_modules(value, shape, model="")
+        except OptionError:
+            return False
+    if name == "rank":
+        shapes = adapted_shapes(shape, resolve_modules("all-linear", shape, model=""), tuple(range(shape.n_layers)))
+        return variant.rank_problem(value, shapes) is None
+    return True
+
+
+def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, dict[str, Dimension]]]:
+    """Read the option `space`: a kind, or a YAML file with lists and ranges of the user's own.
+
+        learning_rate: {low: 1.0e-4, high: 1.0e-2}
+        vera: {rank: [128, 256]}
+
+    A variant's own section comes before what is said for all.
+
+    Returns:
+        the kind of the other dimensions, and the user's dimensions by variant.
+
+    Raises:
+        OptionError: it is neither, or the file names something that is not searched.
+    """
+    if not text.endswith((".yaml", ".yml")):
+        return choose("space", text, KINDS), {variant.name: {} for variant in variants}
+    path = Path(text)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError("space", text, f"cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
+    names = {variant.name for variant in variants}
+    found: dict[str, dict[str, Dimension]] = {}
+    for variant in variants:
+        allowed = (*SEARCHED, *variant.space.options)
+        merged = {k: v for k, v in content.items() if k not in names} | (content.get(variant.name) or {})
+        for name in merged:
+            if name not in allowed:
+                hint = did_you_mean(str(name), [*allowed, *names])
+                raise OptionError("space", text, f"has {name!r}; allowed are {', '.join(allowed)}{hint}")
+        found[variant.name] = {name: _dimension(text, name, value) for name, value in merged.items()}
+    return KINDS[0], found
+
+
+def _dimension(file: str, name: str, value: Any) -> Dimension:
+    if isinstance(value, list) and value:
+        if name == "target_modules":
+            return Choice(values=tuple(map(str, value)))
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in value):
+            return Choice(values=tuple(sorted(value)))
+    elif isinstance(value, dict) and value.keys() == {"low", "high"} and name != "target_modules":
+        low, high = value["low"], value["high"]
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high)) and 0 < low < high:
+            whole = name in ("rank", "epochs")
+            return Range(low=int(low) if whole else float(low), high=int(high) if whole else float(high))
+    raise OptionError(
+        "space", file, f"{name} must be a list of positive numbers or {{low: ..., high: ...}}, low above 0"
+    )
