@@ -38,10 +38,13 @@ class Choice:
         return trial.suggest_categorical(name, self.values)
 
     def edge(self, value: Any) -> str | None:
-        """Say at which end of the values one is: "lower", "upper", or None for no edge or no order."""
-        if isinstance(value, str) or len(self.values) < 2:
+        """Say at which end of three or more numbers one is: "lower", "upper" or None."""
+        if isinstance(value, str) or len(self.values) < 3:
             return None
         return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
 
     def to_json(self) -> Any:
         """Return what identifies the values."""
@@ -66,6 +69,9 @@ class Range:
         place = math.log(value / self.low) / math.log(self.high / self.low)
         return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else None
 
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.low <= value <= self.high)
+
     def to_json(self) -> Any:
         """Return what identifies the range."""
         return {"low": self.low, "high": self.high}
@@ -84,9 +90,13 @@ class Space:
         """Ask a trial for a value in every dimension."""
         return {name: dimension.suggest(name, trial) for name, dimension in self.dimensions.items()}
 
+    def __contains__(self, point: Mapping[str, Any]) -> bool:
+        return all(point[name] in dimension for name, dimension in self.dimensions.items())
+
     def edges(self, point: Mapping[str, Any]) -> dict[str, str]:
         """Return the dimensions in which a point lies on an edge, with the end: there the optimum is undecided."""
-        found = {name: dimension.edge(point[name]) for name, dimension in self.dimensions.items()}
+        inside = {name: dimension for name, dimension in self.dimensions.items() if point[name] in dimension}
+        found = {name: dimension.edge(point[name]) for name, dimension in inside.items()}
         return {name: end for name, end in found.items() if end}
 
     def to_json(self) -> dict[str, Any]:
@@ -216,16 +226,24 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
 
 
 def _dimension(file: str, name: str, value: Any) -> Dimension:
-    if isinstance(value, list) and value:
-        if name == "target_modules":
-            return Choice(values=tuple(map(str, value)))
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in value):
-            return Choice(values=tuple(sorted(value)))
-    elif isinstance(value, dict) and value.keys() == {"low", "high"} and name != "target_modules":
-        low, high = value["low"], value["high"]
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high)) and 0 < low < high:
-            whole = name in ("rank", "epochs")
-            return Range(low=int(low) if whole else float(low), high=int(high) if whole else float(high))
+    try:
+        if isinstance(value, list) and value:
+            if name == "target_modules":
+                return Choice(values=tuple(map(str, value)))
+            numbers = sorted(_number(name, v) for v in value)
+            if numbers[0] > 0:
+                return Choice(values=tuple(numbers))
+        elif isinstance(value, dict) and value.keys() == {"low", "high"} and name != "target_modules":
+            low, high = _number(name, value["low"]), _number(name, value["high"])
+            if 0 < low < high:
+                return Range(low=low, high=high)
+    except (TypeError, ValueError):
+        pass
     raise OptionError(
         "space", file, f"{name} must be a list of positive numbers or {{low: ..., high: ...}}, low above 0"
     )
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number: whole for what is counted. YAML reads 1e-4, without a point, as text."""
+    return int(value) if name in ("rank", "epochs") else float(value)
