@@ -22,10 +22,11 @@ from optuna.trial import TrialState
 from tuning.listing import PREFIX, status, stop
 from tuning.sampling import TrialSampler, pruner_of
 from tuning.setting import ROLES, TUNING_SEED, Setting
+from tuning.space import told
 from whichlora import storage
 from whichlora.claims import Claims
 from whichlora.errors import LostClaimError, OptionError, PrunedError
-from whichlora.run import Reports
+from whichlora.fitting import Reports
 from whichlora.run import trial as run_trial
 
 if TYPE_CHECKING:
@@ -157,13 +158,15 @@ class Study:
                 if f"validation/{role}/f1" in found.metrics:
                     trial.set_user_attr(f"validation/{role}/f1", found.metrics[f"validation/{role}/f1"])
             spent()
+            print(f"{self.setting.variant.name} trial {trial.number}: {values[0]:.4f} with {told(point)}", flush=True)
             return values
         except LostClaimError:
             raise
-        except PrunedError as stop:
+        except PrunedError as early:
             spent()
             self._link(trial, tags)
-            raise TrialPruned(str(stop)) from stop
+            print(f"{self.setting.variant.name} trial {trial.number}: stopped {early}", flush=True)
+            raise TrialPruned(str(early)) from early
         except SurplusError as error:
             trial.set_user_attr("error", str(error))
             raise

@@ -184,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     studies = [Study(setting, tracker, database, command=command) for setting in settings]
     for study in studies:
         print(f"{study.name}: {len(study.counted())} of {trials} trials")
+        tracking.link_launch(client, tracker.launch, study.run_id)
     print(
         tune(
             studies,
