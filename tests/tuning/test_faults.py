@@ -29,7 +29,7 @@ from tuning.study import connect
 
 PROJECT = Path(__file__).parents[2]
 GRACE = 8
-TRIALS = 8
+TRIALS = 10
 OPTIONS = {"trials": TRIALS, "train_size": 600, "validation_size": 6, "test_size": 6, "batch_size": 8, "epochs": 1}
 OPTIONS |= {"reports": 2, "space": "continuous", "pruner": "none", "target_modules": "all-linear"}
 
@@ -90,11 +90,11 @@ def trials() -> list[FrozenTrial]:
     return optuna.load_study(study_name=PREFIX + name, storage=storage).get_trials() if name else []
 
 
-def training(worker: subprocess.Popen[bytes]) -> FrozenTrial | None:
-    """Return the trial that a worker is in the middle of, once it has a checkpoint."""
+def training(worker: subprocess.Popen[bytes], *, after: int = 0) -> FrozenTrial | None:
+    """Return the trial, of a number from `after` on, that a worker is in the middle of."""
     for trial in trials():
         its = f"/{worker.pid}/" in str(trial.user_attrs.get("worker"))
-        if its and trial.state is TrialState.RUNNING and trial.intermediate_values:  # half of it is done
+        if trial.number >= after and its and trial.state is TrialState.RUNNING and trial.intermediate_values:
             return trial
     return None
 
@@ -119,12 +119,12 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
         table.append({**row, "lost": lost, "repeated": repeated})
 
     victim, sleeper = start(tmp_path / "a", tiny_model), start(tmp_path / "b", tiny_model)
-    killed = until(lambda: training(victim))
+    killed = until(lambda: training(victim, after=2))
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
     at_kill = trials()
 
-    slept = until(lambda: training(sleeper))
+    slept = until(lambda: training(sleeper, after=4))
     os.killpg(sleeper.pid, signal.SIGSTOP)
     at_sleep = trials()
     other = start(tmp_path / "c", tiny_model)
