@@ -285,7 +285,7 @@ def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass
     seen: set[Path] = set()
 
     def checkpoints() -> set[Path]:
-        return set((store / "whichlora-work").glob("run-*/checkpoint-*/complete.json"))
+        return set((store / "whichlora-work").glob("run-*/checkpoint-*/trainable.safetensors"))
 
     for _ in range(4):  # each time within another run, at most two seconds after a checkpoint that is new
         process = start(file)
