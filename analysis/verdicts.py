@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.orders import parse_order, relations_of
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
-from analysis.stats.cells import enumerate_few, rows
+from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
 from analysis.stats.contrasts import SAME_TEST, contrast, same_level
 from analysis.stats.correlations import correlate
@@ -68,8 +68,8 @@ class ClaimTest:
 
 
 def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:
-    """Return that verdict."""
-    return Verdict(UNDECIDED, reason, tuple(evidence))
+    """Return that verdict; the reason may be the note of a record without p."""
+    return Verdict(UNDECIDED, reason.removeprefix("no test: "), tuple(evidence))
 
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> Verdict:
@@ -84,14 +84,12 @@ def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float
     evidence = [overall, *same, *apart]
     if len(proven) == len(same):
         extra = f"; the differences that there are ({_f(overall)}) are smaller than that" if overall.p < alpha else ""
-        return Verdict(
-            SUPPORTED, f"all {len(same)} pairs are the same within {margin:g} points{extra}", tuple(evidence)
-        )
+        return Verdict(SUPPORTED, f"all {len(same)} pairs are the same within {points(margin)}{extra}", tuple(evidence))
     if overall.p < alpha or apart:
-        which = enumerate_few([_pair(r) for r in sorted(apart, key=lambda r: -abs(r.effect or 0))], 3)
+        which = enumerate_few([_pair(r) for r in sorted(apart, key=lambda r: -abs(r.effect or 0))], 3, by="; ")
         return Verdict(CONTRADICTED, f"{_f(overall)}; apart are {which or 'no single pair for sure'}", tuple(evidence))
     seen_from, note = _power(table, outcome, margin, alpha)
-    open_pairs = f"{len(same) - len(proven)} of {len(same)} pairs are not shown to be the same within {margin:g} points"
+    open_pairs = f"{len(same) - len(proven)} of {len(same)} pairs are not shown to be the same within {points(margin)}"
     return undecided(f"no significant difference ({_f(overall)}), but {open_pairs}{note}", [*evidence, *seen_from])
 
 
@@ -129,13 +127,16 @@ def order(
     ]
     evidence = [record for pair in dict.fromkeys(asked) for record in compared[pair] if record is not None]
     texts = {state: [text for s, text in states if s == state] for state in (SUPPORTED, CONTRADICTED, UNDECIDED)}
-    if texts[CONTRADICTED]:
-        return Verdict(CONTRADICTED, enumerate_few(texts[CONTRADICTED], 4), tuple(evidence))
-    if not texts[UNDECIDED]:
-        return Verdict(SUPPORTED, enumerate_few(texts[SUPPORTED], 4), tuple(evidence))
-    head = f"{len(texts[UNDECIDED])} of {len(states)} parts are open: " if len(states) > 1 else ""
-    seen_from, note = _power(table, outcome, margin, alpha) if (factor, metric) == ("method", "f1") else ([], "")
-    return undecided(head + enumerate_few(texts[UNDECIDED], 4) + note, [*evidence, *seen_from])
+    verdict = next((v for v in (CONTRADICTED, UNDECIDED) if texts[v]), SUPPORTED)
+    what = {CONTRADICTED: "do not hold", UNDECIDED: "are open", SUPPORTED: "hold"}[verdict]
+    head = f"{len(texts[verdict])} of {len(states)} parts {what}: " if len(states) > 1 else ""
+    if factor != "method":
+        head = "in these languages " + head
+    reason = head + enumerate_few(texts[verdict], 4, by="; ")
+    if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
+        seen_from, note = _power(table, outcome, margin, alpha)
+        return undecided(reason + note, [*evidence, *seen_from])
+    return Verdict(verdict, reason, tuple(evidence))
 
 
 def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metric: str = "f1") -> Verdict:
@@ -151,7 +152,7 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metri
         return Verdict(SUPPORTED, f"{_f(overall)}; from high to low: {shown.note}", (overall, shown))
     same = find(equivalence(table, outcome=outcome, margin=margin, alpha=alpha), test=TOST) if metric == "f1" else []
     if same and all(r.p is not None and r.p < alpha for r in same):
-        return Verdict(CONTRADICTED, f"all {len(same)} pairs are the same within {margin:g} points", (overall, *same))
+        return Verdict(CONTRADICTED, f"all {len(same)} pairs are the same within {points(margin)}", (overall, *same))
     return undecided(
         f"no significant difference ({_f(overall)}), which does not show that there is none", [overall, *same]
     )
@@ -240,27 +241,27 @@ def _turned(record: Record | None) -> Record | None:
 
 def _greater(difference: Record, same: Record | None, alpha: float, margin: float) -> tuple[str, str]:
     if difference.p is None:
-        return UNDECIDED, difference.note
+        return UNDECIDED, difference.note.removeprefix("no test: ")
     text = _pair(difference)
     if _below(difference, alpha):
         right = (difference.effect or 0) > 0
         return (SUPPORTED, text) if right else (CONTRADICTED, f"{text}, the other way round")
     if _below(same, alpha):
-        return CONTRADICTED, f"{text}, the same within {margin:g} points"
+        return CONTRADICTED, f"{text}, the same within {points(margin)} (TOST, {_p(same and same.p_adjusted)})"
     return UNDECIDED, f"{text}, neither apart nor shown to be the same{_seen(difference, alpha)}"
 
 
 def _same(difference: Record, same: Record | None, alpha: float, margin: float) -> tuple[str, str]:
     if difference.p is None:
-        return UNDECIDED, difference.note
+        return UNDECIDED, difference.note.removeprefix("no test: ")
     text = _pair(difference)
     if same is not None and same.p is not None and same.p < alpha:
-        return SUPPORTED, f"{text}, the same within {margin:g} points"
+        return SUPPORTED, f"{text}, the same within {points(margin)} (TOST, {_p(same.p)})"
     if _below(difference, alpha):
         return CONTRADICTED, text
     return (
         UNDECIDED,
-        f"{text}, neither apart nor shown to be the same within {margin:g} points{_seen(difference, alpha)}",
+        f"{text}, neither apart nor shown to be the same within {points(margin)}{_seen(difference, alpha)}",
     )
 
 
@@ -298,4 +299,6 @@ def _pair(record: Record) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
+    if p is None:
+        return "p unknown"
+    return "p < .001" if p < 0.001 else "p > .999" if p > 0.999 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from analysis.records import NotTestable, Record, Result, attempt
-from analysis.stats.cells import rows
+from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
 from whichlora.layers import parse_layers
 
@@ -50,7 +50,7 @@ def contrast(
     note = (
         "runs that differ in this alone; n units of language, ratio and seed, means over methods; for these languages"
     )
-    same = f"the same within {margin:g} points? interval of {1 - 2 * alpha:.0%}"
+    same = f"the same within {points(margin)}? interval of {1 - 2 * alpha:.0%}"
     return [
         attempt(lambda: paired_t(*both(), alpha=alpha), outcome, "contrast", PAIR_TEST, groups, note),
         attempt(lambda: tost(*both(), margin, alpha), outcome, "contrast", SAME_TEST, groups, same),
