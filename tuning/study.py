@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.exceptions import TrialPruned
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from tuning.listing import PREFIX, status, stop
+from tuning.retries import ATTEMPTS, COUNTED, enqueue_again, history, needed, root
 from tuning.sampling import TrialSampler, pruner_of
 from tuning.setting import ROLES, TUNING_SEED, Setting
 from tuning.space import told
@@ -36,22 +36,6 @@ if TYPE_CHECKING:
 
     from whichlora.tracking import Tracker
 
-ATTEMPTS = 2
-"""How often a point that raises is tried."""
-DEATHS = 5
-"""How many workers may die over a trial before it is given up: it may be what kills them."""
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_retry = RetryHeartbeatStaleTrialCallback(max_retry=ATTEMPTS + DEATHS, inherit_intermediate_values=True)
-
-
-def _after_death(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Enqueue a trial again, without what was its dead worker's: by that one's name the next would be failed."""
-    copied = copy.deepcopy(trial)
-    copied.user_attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "error", "run_id")}
-    copied.system_attrs = {k: v for k, v in copied.system_attrs.items() if not k.startswith("completed_rung")}
-    if _deaths(trial) <= DEATHS:
-        _retry(study, copied)
-
 
 class SurplusError(RuntimeError):
     """A trial that need not be: others have begun as many as there are to be."""
@@ -63,7 +47,7 @@ class TwiceError(SurplusError):
 
 def connect(url: str | None = None) -> RDBStorage:
     """Return the database of the studies."""
-    return storage.connect(_after_death, url)
+    return storage.connect(enqueue_again, url)
 
 
 class Study:
@@ -85,7 +69,7 @@ class Study:
             pruner=pruner_of(setting.pruner, reports=setting.reports),
             load_if_exists=True,
         )
-        self._claims = Claims(self._optuna, _after_death)
+        self._claims = Claims(self._optuna, enqueue_again)
         self._optuna.set_user_attr("command", command)
         self._tracker = replace(tracker, parent=self._parent(tracker))
         self._opened = time.time()
@@ -122,7 +106,7 @@ class Study:
     def seconds(self) -> float:
         """Return the device-seconds that all trials have taken, the failed ones' included."""
         trials = self.trials()
-        followed = {n for t in trials for n in _history(t)}  # whose seconds are in those of the trial that went on
+        followed = {n for t in trials for n in history(t)}  # whose seconds are in those of the trial that went on
         return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in followed))
 
     def stopped(self) -> bool:
@@ -131,7 +115,7 @@ class Study:
 
     def begun(self) -> int:
         """Return how many trials count, are being made, or wait to be gone on with."""
-        return len(self._needed())
+        return len(needed(self.trials()))
 
     def step(self, *, limit: int, open_for_new: bool) -> Literal["worked", "waiting", "finished"]:
         """Do one trial, if there is one to do; "waiting" says that only others are at work.
@@ -145,7 +129,7 @@ class Study:
         if self.problem is not None:  # this process fails whatever it is given; another may not
             return "finished"
         new = open_for_new and not self.stopped()
-        retries = [t for t in self.trials(TrialState.WAITING) if _root(t) != t.number]
+        retries = [t for t in self.trials(TrialState.WAITING) if root(t) != t.number]
         if retries or (new and self.begun() < limit):
             self._optuna.optimize(
                 lambda trial: self._do(trial, limit, retries_only=not new),
@@ -159,18 +143,18 @@ class Study:
     def _do(self, trial: Trial, limit: int, *, retries_only: bool) -> Any:
         check = self._claims.take(trial)
         frozen = self._frozen(trial)
-        root = _root(frozen)
+        number = root(frozen)
         began, before = time.monotonic(), float(trial.user_attrs.get("seconds", 0.0))
 
         def spent() -> None:
             trial.set_user_attr("seconds", before + time.monotonic() - began)
 
-        tags = {"study": self.name, "trial": str(root)}
+        tags = {"study": self.name, "trial": str(number)}
         try:
             self._check_needed(frozen, limit, retries_only=retries_only)
             point = self.setting.space.suggest(trial)
             if "seed" not in trial.user_attrs:
-                trial.set_user_attr("seed", TUNING_SEED + self._earlier(point, root))
+                trial.set_user_attr("seed", TUNING_SEED + self._earlier(point, number))
             plan = self.setting.plan(point, trial.user_attrs["seed"])
             found = run_trial(plan, replace(self._tracker, claim=check), tags=tags, reports=self._reports(trial, spent))
             values = self.setting.objective.values(found.metrics)
@@ -205,7 +189,7 @@ class Study:
             if self._failures >= 2 * ATTEMPTS:
                 self.problem = f"{type(error).__name__}: {error}"
             if raised < ATTEMPTS:
-                _after_death(self._optuna, self._frozen(trial))
+                enqueue_again(self._optuna, self._frozen(trial))
             raise
 
     def _reports(self, trial: Trial, spent: Callable[[], None]) -> Reports | None:
@@ -224,42 +208,28 @@ class Study:
         return Reports(roles=roles, times=self.setting.reports, report=report)
 
     def _check_needed(self, trial: FrozenTrial, limit: int, *, retries_only: bool) -> None:
-        root, known = _root(trial), trial.user_attrs.get("known")
-        history = _history(trial)  # the last of them may not have ended yet
-        alive = [
-            t for t in self.trials() if t.state is not TrialState.FAIL and t.number not in (trial.number, *history)
-        ]
+        own, known = root(trial), trial.user_attrs.get("known")
+        past = history(trial)  # the last of them may not have ended yet
+        alive = [t for t in self.trials() if t.state is not TrialState.FAIL and t.number not in (trial.number, *past)]
         older = [t for t in alive if t.number < trial.number]
-        if any(_root(t) == root for t in older):
+        if any(root(t) == own for t in older):
             raise TwiceError("another worker has gone on with this trial")
         if known and any(t.user_attrs.get("known") == known for t in older):
             raise TwiceError(f"two workers began with the {known} point")
-        if root == trial.number:
-            before = [t for t in self._needed() if t.number < trial.number or _root(t) != t.number]
+        if own == trial.number:
+            before = [t for t in needed(self.trials()) if t.number < trial.number or root(t) != t.number]
             if retries_only or len(before) >= limit:
                 raise SurplusError(f"other workers have begun the last of {limit} trials")
 
-    def _needed(self) -> list[FrozenTrial]:
-        """Return the trials that count, are being made, or are to be gone on with after a death, each once."""
-        trials = self.trials()
-        followed = {n for t in trials for n in _history(t)}
-        return [
-            t
-            for t in trials
-            if t.state in (*COUNTED, TrialState.RUNNING)
-            or (t.state is TrialState.WAITING and _root(t) != t.number)
-            or (t.state is TrialState.FAIL and t.number not in followed and _died(t))
-        ]
-
-    def _earlier(self, point: Mapping[str, Any], root: int) -> int:
+    def _earlier(self, point: Mapping[str, Any], before: int) -> int:
         """Return how many trials before had the same point: it is scored again with another seed."""
-        return sum(t.params == point and _root(t) == t.number and t.number < root for t in self.trials())
+        return sum(t.params == point and root(t) == t.number and t.number < before for t in self.trials())
 
     def _retry_orphans(self) -> None:
         """Enqueue again the trials that were failed for a dead worker by one that died before it could say so."""
-        for trial in self._needed():
+        for trial in needed(self.trials()):
             if trial.state is TrialState.FAIL:
-                _after_death(self._optuna, trial)
+                enqueue_again(self._optuna, trial)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._optuna._storage.get_trial(trial._trial_id)
@@ -291,27 +261,6 @@ class Study:
             with contextlib.suppress(Exception):  # its maker deletes it too
                 tracker.client.delete_run(run.info.run_id)
         return str(first.info.run_id)
-
-
-def _history(trial: FrozenTrial) -> list[int]:
-    """Return the numbers of the trials that one goes on with, the first one first."""
-    return RetryHeartbeatStaleTrialCallback.retry_history(trial)
-
-
-def _deaths(trial: FrozenTrial) -> int:
-    """Return how many workers have died over a trial that has failed, this time included."""
-    return len(_history(trial)) + 1 - int(trial.user_attrs.get("raised", 0))
-
-
-def _died(trial: FrozenTrial) -> bool:
-    """Whether a trial failed because its worker died, and not too many did."""
-    return "error" not in trial.user_attrs and _deaths(trial) <= DEATHS
-
-
-def _root(trial: FrozenTrial) -> int:
-    """Return the number of the trial that one goes on with: its own, unless it is a retry."""
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if first is None else first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
