@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from whichlora import processes
 from whichlora.errors import MemoryExhausted, OptionError, ProofError, PrunedError
 from whichlora.noise import quiet
@@ -92,12 +90,11 @@ def _tracked(
 ) -> Result:
     """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint and the tags `more`."""
     from whichlora.provenance import record
-    from whichlora.tracking import work_folder
+    from whichlora.tracking import exclusive, work_folder
 
     spec = plan.spec
     work = work_folder() / f"{kind}-{spec.training_fingerprint[:16]}"
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(work.with_suffix(".lock")):
+    with exclusive(work):
         tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
         finished = tracker.find(kind, status="FINISHED", **tags)
         if finished is not None and "whichlora.pruned" in finished.data.tags:
@@ -294,17 +291,6 @@ def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[st
                 f"the saved {plan.spec.variant} adapter answers {differing} of {len(before)} {role} validation items "
                 "otherwise than the trained model"
             )
-
-
-def _lock(path: Path) -> FileLock:
-    """Return a lock to enter with `with`, saying so if another process holds it."""
-    lock = FileLock(path)
-    try:
-        with lock.acquire(blocking=False):
-            pass
-    except Timeout:
-        print("Waiting: another process is working on the same spec.", file=sys.stderr)
-    return lock
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
