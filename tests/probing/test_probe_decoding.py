@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import save_tiny_model
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from conftest import save_tiny_model
 from whichlora.errors import ProofError
 from whichlora.models import shape_of
 from whichlora.probing.decoding import Lens, top_tokens

@@ -60,9 +60,9 @@ def prepare(request: Request, subject: Subject) -> Job:
     other = None
     if request.choices.against is not None:
         other = subjects.find(replace(request, run_id=request.choices.against), subject.client)
-        _check(other, "against")
         if other.plan.source.digest != subject.plan.source.digest:
             raise OptionError("against", other.run_id, f"has another base model than the run, {other.plan.spec.model}")
+        _check(other, "against")
     identity = {"against": other.plan.spec.fingerprint if other else ""}
     return Job(identity=identity, measure=lambda work: _measure(subject, other, work))
 
@@ -127,7 +127,7 @@ def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
     layers = _rows(cells)
     return Measured(
         layers=layers,
-        metrics={f"update/{name}": float(column.mean()) for name, column in cells.items()},
+        metrics={f"update/mean_{name}": float(column.mean()) for name, column in cells.items()},
         series={f"update/{name}": points(layers, name) for name in cells.columns},
         figures={"weights": weight_figure(_tables(cells), f"Update by {subject.name}")},
     )
