@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from whichlora.experiment import OPTIONS
 from whichlora.options import MAIN
-from whichlora.probing import options as probing
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -29,8 +27,12 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
 
 
-@pytest.mark.parametrize(("entry", "options"), [("experiment", OPTIONS), ("probe", probing.OPTIONS)])
-def test_the_options_of_an_entry_point_are_its_parameters_in_the_project(entry, options):
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [("experiment", "whichlora.experiment"), ("tune", "tuning.tune"), ("probe", "whichlora.probing.options")],
+)
+def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, module):
+    options = importlib.import_module(module).OPTIONS
     parameters = PROJECT["entry_points"][entry]["parameters"]
     assert {name: p.get("default") for name, p in parameters.items()} == {n: d for n, (d, _) in options.items()}
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from tuning.setting import FRESH_SEEDS, ROLES, Setting
+from whichlora.fitting import Reports
 from whichlora.queue import Queue
-from whichlora.run import Reports, run
+from whichlora.run import run
 from whichlora.run import trial as run_trial
 from whichlora.spec import canonical_digest
 

@@ -10,6 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
+from tuning.space import told
 from whichlora.errors import choose
 
 PREFIX = "tune/"
@@ -35,8 +36,7 @@ def status(database: RDBStorage) -> str:
         complete = [t for t in trials if t.state is TrialState.COMPLETE]
         if complete and len(study.directions) == 1:
             best = study.best_trial
-            point = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.params.items())
-            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({point})")
+            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({told(best.params)})")
         elif complete:
             lines.append(f"  {len(study.best_trials)} trials on the Pareto front")
         age = _heartbeat_age(database, study._study_id)

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from tuning.contenders import Contender
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
+from tuning.space import SEARCHED, told
 from whichlora.tracking import RunLog
 
 if TYPE_CHECKING:
@@ -132,7 +133,14 @@ def winner(found: Sequence[Contender]) -> Contender | None:
 
 def arm(study: Study, best: Contender) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    options = {"variant": study.setting.variant.name, "arm": "tuned", **best.point, "source": f"study {study.name}"}
+    given = {name: study.setting.values[name] for name in (*SEARCHED, "batch_size")}
+    options = {
+        "variant": study.setting.variant.name,
+        "arm": "tuned",
+        **{name: value for name, value in given.items() if value is not None},
+        **best.point,
+        "source": f"study {study.name}",
+    }
     return yaml.safe_dump([options], sort_keys=False, default_flow_style=True, width=1000)
 
 
@@ -164,9 +172,7 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
             _number(best.score if best else None),
             _number(recommended.score if recommended and recommended.fresh else None),
             _number(sensitivity(by_learning_rate(table))),
-            ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in best.point.items())
-            if best
-            else "-",
+            told(best.point) if best else "-",
         ]
         lines.append("| " + " | ".join(cells) + " |")
         if best is not None:

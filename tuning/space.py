@@ -145,6 +145,11 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
     return Space(dimensions=dimensions)
 
 
+def told(point: Mapping[str, Any]) -> str:
+    """Return a point for a person."""
+    return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in point.items())
+
+
 def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any]]:
     """Return the points that a study tries first: "recommended", and "matched" where the equal sweep has a rate."""
     recommended = variant.recommended

@@ -22,10 +22,11 @@ from optuna.trial import TrialState
 from tuning.listing import PREFIX, status, stop
 from tuning.sampling import TrialSampler, pruner_of
 from tuning.setting import ROLES, TUNING_SEED, Setting
+from tuning.space import told
 from whichlora import storage
 from whichlora.claims import Claims
 from whichlora.errors import LostClaimError, OptionError, PrunedError
-from whichlora.run import Reports
+from whichlora.fitting import Reports
 from whichlora.run import trial as run_trial
 
 if TYPE_CHECKING:
@@ -108,6 +109,14 @@ class Study:
         """Return the device-seconds that all trials have taken, the failed ones' included."""
         return float(sum(t.user_attrs.get("seconds", 0.0) for t in self.trials()))
 
+    def hopeless(self) -> str | None:
+        """Return the last error where the first points all failed since this process opened the study."""
+        if self.counted():
+            return None
+        failed = [t for t in self.trials(TrialState.FAIL) if "error" in t.user_attrs and "seconds" in t.user_attrs]
+        mine = [t for t in failed if t.datetime_complete and t.datetime_complete.timestamp() > self._opened]
+        return str(mine[-1].user_attrs["error"]) if len(mine) >= 2 * ATTEMPTS else None
+
     def stopped(self) -> bool:
         """Whether `stop` was called since this process opened the study."""
         return bool(self._optuna.user_attrs.get("stopped", 0.0) > self._opened)
@@ -125,11 +134,9 @@ class Study:
         """
         self._claims.release_dead()
         self._retry_orphans()
-        new = open_for_new and not self.stopped()
+        new = open_for_new and not self.stopped() and self.hopeless() is None
         retries = [t for t in self.trials(TrialState.WAITING) if _root(t) != t.number]
         if retries or (new and self.begun() < limit):
-            if new and self._hopeless():
-                raise RuntimeError(f"the first trials of {self.name} all failed: {self._errors()[-1]}")
             self._optuna.optimize(lambda t: self._do(t, limit, retries_only=not new), n_trials=1, catch=(Exception,))
             return "worked"
         return "waiting" if self.trials(TrialState.RUNNING) else "finished"
@@ -157,13 +164,15 @@ class Study:
                 if f"validation/{role}/f1" in found.metrics:
                     trial.set_user_attr(f"validation/{role}/f1", found.metrics[f"validation/{role}/f1"])
             spent()
+            print(f"{self.setting.variant.name} trial {trial.number}: {values[0]:.4f} with {told(point)}", flush=True)
             return values
         except LostClaimError:
             raise
-        except PrunedError as stop:
+        except PrunedError as early:
             spent()
             self._link(trial, tags)
-            raise TrialPruned(str(stop)) from stop
+            print(f"{self.setting.variant.name} trial {trial.number}: stopped {early}", flush=True)
+            raise TrialPruned(str(early)) from early
         except SurplusError as error:
             trial.set_user_attr("error", str(error))
             raise
@@ -212,13 +221,6 @@ class Study:
         for trial in trials:
             if trial.state is TrialState.FAIL and "error" not in trial.user_attrs and trial.number not in followed:
                 _after_death(self._optuna, trial)
-
-    def _errors(self) -> list[str]:
-        failed = (t.user_attrs.get("error", "") for t in self.trials(TrialState.FAIL) if "seconds" in t.user_attrs)
-        return [error for error in failed if error]
-
-    def _hopeless(self) -> bool:
-        return not self.counted() and len(self._errors()) >= 2 * ATTEMPTS
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._optuna._storage.get_trial(trial._trial_id)

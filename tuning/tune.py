@@ -81,6 +81,10 @@ def tune(
     persist(step)
     found = []
     for study in studies:
+        problem = study.hopeless()
+        if problem is not None:
+            print(f"{study.name}: its first trials all failed, the last with {problem}", file=sys.stderr)
+            continue
         score_again(study, tracker, database)
         scored = contenders(study)
         found.append((study, scored))
@@ -184,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     studies = [Study(setting, tracker, database, command=command) for setting in settings]
     for study in studies:
         print(f"{study.name}: {len(study.counted())} of {trials} trials")
+        tracking.link_launch(client, tracker.launch, study.run_id)
     print(
         tune(
             studies,
@@ -195,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seeds=seeds if final else (),
         )
     )
-    return 0
+    return 1 if any(study.hopeless() for study in studies) else 0
 
 
 def _given(texts: Mapping[str, str]) -> list[str]:

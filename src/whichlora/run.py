@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +18,9 @@ from whichlora.summary import Result, run_name, summary
 if TYPE_CHECKING:
     from whichlora.encoding import Encoder
     from whichlora.evaluation import Scores
+    from whichlora.fitting import Reports
     from whichlora.resolve import Plan
     from whichlora.sharing import Known
-    from whichlora.spec import RunSpec
     from whichlora.tasks import Item
     from whichlora.tracking import RunLog, Tracker
 
@@ -38,30 +36,6 @@ def run(plan: Plan, tracker: Tracker) -> Result:
     return _tracked("run", run_name(plan), plan, tracker, _train_and_score)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reports:
-    """What a tuner wants to know while a trial trains.
-
-    Attributes:
-        roles: the languages, `en` or `tl`, whose validation it looks at.
-        per_epoch: how often an epoch; the last time is its end.
-        report: receives the number of the report, from 1, and the mean F1 of the roles. It raises `PrunedError` to stop
-            the trial.
-    """
-
-    roles: Sequence[str]
-    per_epoch: int
-    report: Callable[[int, float], None]
-
-    def steps(self, spec: RunSpec) -> list[int]:
-        """Return the optimiser steps after which there is a report."""
-        from whichlora.training import total_steps
-
-        assert spec.epochs is not None
-        n = self.per_epoch * spec.epochs
-        return sorted({max(1, round(total_steps(spec) * k / n)) for k in range(1, n + 1)})
-
-
 def trial(
     plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: Reports | None = None
 ) -> Result:
@@ -73,9 +47,10 @@ def trial(
         ProofError: the trial did not train what its spec says.
         PrunedError: `reports` stopped it.
     """
+    from whichlora.fitting import fitted
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        metrics: dict[str, float] = _trained(plan, _encoder(plan), log, work, reports=reports)["metrics"]
+        metrics: dict[str, float] = fitted(plan, _encoder(plan), log, work, reports=reports)["metrics"]
         return metrics
 
     return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
@@ -90,12 +65,15 @@ def _tracked(
 ) -> Result:
     """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint and the tags `more`."""
     from whichlora.provenance import record
+    from whichlora.spec import canonical_digest
     from whichlora.tracking import exclusive, work_folder
 
     spec = plan.spec
-    work = work_folder() / f"{kind}-{spec.training_fingerprint[:16]}"
+    tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
+    # What one study's trial has come to says nothing of what another's wants to know.
+    identity = canonical_digest([spec.training_fingerprint, dict(more)]) if more else spec.training_fingerprint
+    work = work_folder() / f"{kind}-{identity[:16]}"
     with exclusive(work):
-        tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
         finished = tracker.find(kind, status="FINISHED", **tags)
         if finished is not None and "whichlora.pruned" in finished.data.tags:
             raise PrunedError(finished.data.tags["whichlora.pruned"])
@@ -119,6 +97,7 @@ def _tracked(
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
     from whichlora import bases, sharing
     from whichlora.baseline import base_metrics
+    from whichlora.fitting import fitted
 
     encoder = _encoder(plan)
     metrics: dict[str, float] = {}
@@ -128,7 +107,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         validation, test = _scored(plan, model, encoder, known)
         bases.keep(model, plan)
     else:
-        facts = _trained(plan, encoder, log, work, adopt=lambda: sharing.adopt(plan, tracker, work))
+        facts = fitted(plan, encoder, log, work, adopt=lambda: sharing.adopt(plan, tracker, work))
         metrics |= facts["metrics"]
         log.artifacts(work / "adapter", "adapter")
         if "source" in facts:
@@ -179,104 +158,6 @@ def _encoder(plan: Plan) -> Encoder:
     from whichlora.encoding import Encoder
 
     return Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
-
-
-def _trained(
-    plan: Plan,
-    encoder: Encoder,
-    log: RunLog,
-    work: Path,
-    *,
-    adopt: Callable[[], dict[str, Any] | None] | None = None,
-    reports: Reports | None = None,
-) -> dict[str, Any]:
-    """Leave the adapter in `work/adapter` and return what is on record of its training; reads both if they are there.
-
-    `adopt` fetches them from another run, if one has them.
-    """
-    from whichlora.checkpoints import read_json, write_json
-
-    record = work / "trained.json"
-    if not record.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        write_json(record, (adopt and adopt()) or _train(plan, encoder, log, work, reports))
-    facts = read_json(record)
-    log.series("train/loss", facts["losses"])  # another run may have trained the adapter that this one scores
-    return facts
-
-
-def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Reports | None) -> dict[str, Any]:
-    from whichlora import adapters, bases
-    from whichlora.callbacks import Losses
-    from whichlora.checkpoints import last_complete
-    from whichlora.evaluation import score
-    from whichlora.mixture import spoken
-    from whichlora.telemetry import Telemetry
-    from whichlora.training import train
-
-    resuming = last_complete(work)
-    if resuming is None:
-        shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
-    else:
-        print(f"Going on from {resuming[0].name}.")
-    work.mkdir(parents=True, exist_ok=True)
-    chosen_on = [role for role in ("en", "tl") if plan.spec.select_on in (role, "mean")]
-    asked = list(reports.roles) if reports else []
-    report_steps = reports.steps(plan.spec) if reports else []
-    newest: dict[str, tuple[int, Scores]] = {}
-    losses: Losses = []
-
-    def scored(role: str, model: Any, step: int) -> Scores:
-        if role not in newest or newest[role][0] != step:
-            items = plan.mixture.validation[role]
-            name = f"validation {spoken(items)}"
-            newest[role] = step, score(model, encoder, items, scoring=plan.spec.scoring, name=name)
-        return newest[role][1]
-
-    def mean_f1(roles: Sequence[str], model: Any, step: int) -> float:
-        return sum(scored(role, model, step).metrics["f1"] for role in roles) / len(roles)
-
-    def peek(model: Any, step: int) -> None:
-        assert reports is not None
-        value = mean_f1(asked, model, step)
-        log.series("validation/f1", [(step, value)])
-        reports.report(report_steps.index(step) + 1, value)
-
-    def report(points: Losses) -> None:
-        losses.extend(points)
-        log.series("train/loss", points)
-
-    window = Telemetry()
-    examples = [encoder.example(item) for item in plan.mixture.train]
-    fitted = processes.together(
-        train,
-        plan,
-        examples,
-        work,
-        validate=functools.partial(mean_f1, chosen_on),
-        on_losses=report,
-        peek=peek if reports else None,
-        peek_steps=report_steps,
-        window=window,
-    )
-    kept = {role: scored(role, fitted.model, fitted.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
-    adapters.save(fitted.model, plan, work / "adapter", initial=work)
-    bases.keep_trained(fitted.model, plan)
-    return {
-        "predicted": {role: kept[role].predicted for role in chosen_on},
-        "losses": losses,
-        "metrics": {
-            "adapter/trainable_parameters": fitted.trainable,
-            "adapter/trainable_percent": 100 * fitted.trainable / plan.shape.parameters,
-            "train/seconds": fitted.seconds,
-            "train/examples_per_second": fitted.examples / fitted.seconds,
-            "train/best_step": fitted.best_step,
-            "train/micro_batch": fitted.micro_batch,
-            "train/gradient_checkpointing": float(fitted.checkpointing),
-            **{f"validation/{role}/f1": scores.metrics["f1"] for role, scores in kept.items()},
-            **window.metrics(),
-        },
-    }
 
 
 def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[str, list[str | None]]) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+warnings.filterwarnings("ignore", category=ExperimentalWarning, module="(optuna|whichlora|tuning)")
+
 GRACE_SECONDS = int(os.environ.get("WHICHLORA_GRACE_SECONDS", "120"))
 """A worker that has not been heard of for so long is taken for dead."""
 _SCHEMA_TRIES = 5
@@ -45,7 +47,6 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
     tried again.
     """
     url = url or storage_url()
-    warnings.filterwarnings("ignore", category=ExperimentalWarning, module="(optuna|whichlora)")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def open_storage() -> RDBStorage:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from probes import probed, table
 from runs import plan_of, run_of
-from test_probe_languages import probed, table
 
 from whichlora.errors import OptionError
 from whichlora.probing import pairs

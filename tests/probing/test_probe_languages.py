@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,22 +20,6 @@ from whichlora.probing import main, parts
 from whichlora.probing.judging import CLASSES
 
 FEW = ("--items", "10", "--agreement", "0")
-
-
-def probes() -> list[Any]:
-    client = MlflowClient()
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(everywhere, "tags.`whichlora.kind` = 'probe'", order_by=["start_time DESC"]))
-
-
-def table(run: Any, name: str = "layers.parquet") -> pd.DataFrame:
-    return pd.read_parquet(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name))
-
-
-def probed(*options: str) -> Any:
-    """Probe, and return the newest probe's run."""
-    assert main(list(options)) == 0
-    return probes()[0]
 
 
 def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tiny_model: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from probes import probed, table
 from runs import plan_of, run_of
-from test_probe_languages import probed, table
 
 from whichlora.probing import main
 from whichlora.probing.weights import overlap, sizes, spectrum

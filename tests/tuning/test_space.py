@@ -1,0 +1,147 @@
+"""Search spaces: what every variant's holds, what a model bounds, and what a user changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from tuning.sampling import TrialSampler
+from tuning.setting import TUNING_SEED
+from tuning.space import KINDS, Choice, Range, known_points, read_space, space_of
+from tuning.tune import settings_of
+from whichlora import models
+from whichlora.errors import OptionError
+from whichlora.variants import CATALOGUE
+
+TRAINED = [v.name for v in CATALOGUE.values() if v.kind != "none"]
+
+
+def settings(model: str, **options: Any) -> Any:
+    """Return the settings of small studies."""
+    from tuning.tune import OPTIONS
+
+    texts = {name: default for name, (default, _) in OPTIONS.items()}
+    texts |= {"model": model, "train_size": "16", "validation_size": "4", "test_size": "4"}
+    return settings_of(texts | {name: str(value) for name, value in options.items()})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", TRAINED)
+def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model: str) -> None:
+    """The recommended and the matched values are in it, and what is drawn from it resolves, on a model of any width."""
+    (setting,) = settings(tiny_model, variant=variant, space=kind)
+    known = setting.known_points
+    assert known["recommended"] in setting.space
+    assert ("matched" in known) == (CATALOGUE[variant].matched_learning_rate is not None)
+    study = optuna.create_study(sampler=TrialSampler(variant))
+    points = [setting.space.suggest(study.ask()) for _ in range(4)]
+    for point in [*known.values(), *points]:
+        assert point in setting.space
+        spec = setting.plan(point, TUNING_SEED).spec
+        assert (spec.arm, spec.seed) == ("tuned", TUNING_SEED)
+        for name, value in point.items():
+            if name in ("learning_rate", "rank", "alpha", "epochs"):
+                assert getattr(spec, name) == value
+            elif name != "target_modules":
+                assert spec.variant_options[name] == value
+
+
+def test_the_grid_is_the_paper_s_with_the_known_values(tiny_model: str) -> None:
+    shape = models.shape(models.locate(tiny_model))
+    space = space_of(CATALOGUE["lora"], shape, fixed=(), kind="paper", own={})
+    assert space.to_json() == {
+        "learning_rate": [2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3],
+        "rank": [4, 8, 16, 32],
+        "alpha": [4, 8, 16, 32],
+        "epochs": [1, 3, 5],
+        "target_modules": ["q_proj,v_proj", "all-linear"],
+    }
+
+
+def test_ranks_are_capped_at_the_layers_width(tiny_model: str) -> None:
+    shape = models.shape(models.locate(tiny_model))
+    space = space_of(CATALOGUE["vera"], shape, fixed=(), kind="paper", own={})
+    assert space.to_json()["rank"] == [32]  # of 256 to 2048, none fits
+    assert known_points(CATALOGUE["vera"], shape)["recommended"]["rank"] == 32
+    assert max(space_of(CATALOGUE["pissa"], shape, fixed=(), kind="paper", own={}).to_json()["rank"]) == 16
+
+
+def test_what_is_given_is_not_searched(tiny_model: str) -> None:
+    free, fixed = settings(tiny_model)[0], settings(tiny_model, rank=8, epochs=1)[0]
+    assert free.space.dimensions.keys() - fixed.space.dimensions.keys() == {"rank", "epochs"}
+    plan = fixed.plan(fixed.known_points["recommended"], 1)
+    assert (plan.spec.rank, plan.spec.epochs) == (8, 1)
+
+
+def test_the_continuous_space_is_logarithmic_between_the_grid_s_ends(tiny_model: str) -> None:
+    (setting,) = settings(tiny_model, space="continuous")
+    assert setting.space.dimensions["learning_rate"] == Range(low=2e-5, high=4e-3)
+    assert setting.space.dimensions["rank"] == Range(low=4, high=32)
+    (setting,) = settings(tiny_model, variant="gralora", space="continuous")
+    assert isinstance(setting.space.dimensions["rank"], Choice)  # only some ranks divide the widths
+
+
+def test_a_variant_s_own_setting_is_searched_with_it(tiny_model: str) -> None:
+    (setting,) = settings(tiny_model, variant="lora-plus")
+    assert setting.space.to_json()["rate_ratio"] == [4.0, 8.0, 16.0]
+    point = setting.known_points["recommended"] | {"rate_ratio": 4.0}
+    assert setting.plan(point, 1).spec.variant_options == {"rate_ratio": 4.0}
+    assert setting.plan(point, 1).variant.options == {"rate_ratio": 4.0}
+    assert CATALOGUE["lora-plus"].options == {"rate_ratio": 16.0}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "edge"),
+    [
+        (Choice(values=(1, 2, 3)), 1, "lower"),
+        (Choice(values=(1, 2, 3)), 2, None),
+        (Choice(values=(1, 2, 3)), 3, "upper"),
+        (Choice(values=(1, 2)), 1, None),
+        (Choice(values=("a", "b", "c")), "a", None),
+        (Range(low=1e-4, high=1e-2), 1.01e-4, "lower"),
+        (Range(low=1e-4, high=1e-2), 1e-3, None),
+        (Range(low=1e-4, high=1e-2), 9.9e-3, "upper"),
+    ],
+)
+def test_an_optimum_on_an_edge_is_noticed(dimension: Choice | Range, value: Any, edge: str | None) -> None:
+    assert dimension.edge(value) == edge
+
+
+def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nvera: {rank: [16]}\n")
+    lora, vera = settings(tiny_model, variant="lora,vera", space=path)
+    assert lora.space.dimensions["learning_rate"] == Range(low=1e-4, high=1e-2)
+    assert lora.space.dimensions["rank"] == Choice(values=(2, 4))
+    assert vera.space.dimensions["rank"] == Choice(values=(16,))
+    assert lora.space.dimensions["alpha"] == settings(tiny_model)[0].space.dimensions["alpha"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"learning_rates": [1e-3]}, r"has 'learning_rates'; allowed are .*did you mean 'learning_rate'"),
+        ({"learning_rate": {"low": 1e-2, "high": 1e-3}}, "learning_rate must be a list of positive numbers or"),
+        ({"learning_rate": []}, "learning_rate must be a list"),
+        ({"rank": ["many"]}, "rank must be a list"),
+        ({"rank": [0]}, "rank must be a list"),
+        ({"lora": {"rate_ratio": [4]}}, "has 'rate_ratio'; allowed are"),
+        ([1], "must name dimensions"),
+    ],
+)
+def test_a_bad_space_is_refused_with_what_is_allowed(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(OptionError, match=rf"^space=.*{message}"):
+        read_space(str(path), [CATALOGUE["lora"]])
+
+
+def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"^space=papr: allowed are .*did you mean 'paper'"):
+        read_space("papr", [CATALOGUE["lora"]])
+    with pytest.raises(OptionError, match=r"^space=none\.yaml: cannot be read"):
+        read_space("none.yaml", [CATALOGUE["lora"]])
