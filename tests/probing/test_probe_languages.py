@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from probes import probed, probes, table
 from runs import plan_of, run_of
 
 from whichlora.probing import main, parts
