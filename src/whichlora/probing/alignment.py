@@ -129,11 +129,12 @@ def compare(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], pairs: li
 
     `first` and `second` are the states of the texts and of their translations, (pairs, width). A random pair is a text
     with the translation of another; the value is the mean over all others, less those that are the same text. The rank
-    of the translation is one more than the number of texts that are more similar.
+    of the translation is one more than the number of texts that are more similar. States have unit length before they
+    are centred: a few words have states hundreds of times as long, and would be the mean.
     """
     columns = []
     for centred in (False, True):
-        a, b = (_unit(side - side.mean(0) if centred else side) for side in (first, second))
+        a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
         translation = np.einsum("iw,iw->i", a, b)
         to = _against_all(a, b, translation, [pair[1] for pair in pairs])
         back = _against_all(b, a, translation, [pair[0] for pair in pairs])

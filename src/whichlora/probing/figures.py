@@ -21,6 +21,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "other": {"color": "0.6", "linestyle": ":", "marker": "^"},
 }
 _BAND = 0.18
+_READ = {"all": "whole prompts", "item": "items' own words", "last": "last position", "generated": "prompt and answer"}
 
 
 def language_figure(layers: pd.DataFrame, name: str, language: str, choices: LanguageChoices) -> Figure:
@@ -28,9 +29,10 @@ def language_figure(layers: pd.DataFrame, name: str, language: str, choices: Lan
 
     Bands are the intervals of `layers`; at the right edge stand the ceilings, what the detector says of the true input.
     """
-    figure, axes = _panels(
-        2, name, f"{choices.detector}; bands: 95 % bootstrap over items; marks at the right: ceiling"
+    note = (
+        f"{choices.detector}, {_READ[choices.positions]}; bands: 95 % bootstrap over items; marks at the right: ceiling"
     )
+    figure, axes = _panels(2, f"{name}, read in {language}", note)
     labels = {"english": "English", "target": language, "other": "other"}
     for axis, level in zip(axes, ("token", "sequence"), strict=True):
         last = int(layers["layer"].max())
@@ -43,8 +45,8 @@ def language_figure(layers: pd.DataFrame, name: str, language: str, choices: Lan
             )
             axis.plot([last + 1.6], ceiling["value"], color=style["color"], marker=style["marker"], clip_on=False)
         axis.set(title=f"by {level}", ylim=(-0.02, 1.02), xlim=(-0.5, last + 1.6))
-    axes[0].set_ylabel(f"share of positions (n = {_n(layers)} items)")
-    axes[1].legend(frameon=False, loc="best")
+    axes[0].set_ylabel(f"share, mean over {_n(layers)} items")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
