@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora import tracking
+from whichlora.memory import settle
 from whichlora.options import MAIN, parse_values
 from whichlora.resolve import Plan, resolve
 from whichlora.run import Result, run
@@ -18,7 +19,9 @@ def plan_of(model: str, **options: Any) -> Plan:
     given = {**SMALL, **{name: str(value) for name, value in options.items()}}
     if given.get("variant") == "none":
         given.pop("learning_rate"), given.pop("batch_size")
-    return resolve(parse_values({**defaults, **given, "model": model}))
+    plan = resolve(parse_values({**defaults, **given, "model": model}))
+    settle()
+    return plan
 
 
 def run_of(plan: Plan, experiment: str = "tests") -> Result:

@@ -118,15 +118,16 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
     space = variant.space
     values: dict[str, Sequence[Any]] = {
         "learning_rate": space.learning_rate,
-        "rank": space.rank if variant.has_rank else (),
-        "alpha": space.alpha if variant.has_alpha else (),
+        "rank": space.rank,
+        "alpha": space.alpha,
         "epochs": space.epochs,
-        "target_modules": [_spelt(modules) for modules in space.target_modules] if variant.kind == "adapter" else (),
+        "target_modules": [_spelt(modules) for modules in space.target_modules],
         **space.options,
     }
     known = known_points(variant, shape)
     dimensions: dict[str, Dimension] = {}
-    for name, listed in values.items():
+    for name in _searchable(variant):
+        listed = values[name]
         if name in fixed or not (listed or name in own):
             continue
         if name in own:
@@ -220,14 +221,21 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
     names = {variant.name for variant in variants}
     found: dict[str, dict[str, Dimension]] = {}
     for variant in variants:
-        allowed = (*SEARCHED, *variant.space.options)
-        merged = {k: v for k, v in content.items() if k not in names} | (content.get(variant.name) or {})
-        for name in merged:
-            if name not in allowed:
-                hint = did_you_mean(str(name), [*allowed, *names])
-                raise OptionError("space", text, f"has {name!r}; allowed are {', '.join(allowed)}{hint}")
+        shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}
+        own = _searchable(variant)
+        for given, allowed in ((shared, [*SEARCHED, *own]), (section, own)):
+            for name in given.keys() - set(allowed):
+                listed, hint = ", ".join(dict.fromkeys(allowed)), did_you_mean(str(name), [*allowed, *names])
+                raise OptionError("space", text, f"has {name!r}; allowed for {variant.name} are {listed}{hint}")
+        merged = {k: v for k, v in shared.items() if k in own} | section
         found[variant.name] = {name: _dimension(text, name, value) for name, value in merged.items()}
     return KINDS[0], found
+
+
+def _searchable(variant: Variant) -> list[str]:
+    """Return the dimensions that a variant may have."""
+    lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": variant.kind != "adapter"}
+    return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]
 
 
 def _dimension(file: str, name: str, value: Any) -> Dimension:

@@ -172,10 +172,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         final = choose("final", texts["final"], ("true", "false")) == "true"
         quiet()
         settings = settings_of(texts)
-        for setting in settings:
-            setting.plan(setting.known_points["recommended"], TUNING_SEED)
         from tuning.study import Study, connect
         from whichlora import tracking
+        from whichlora.memory import settle
+
+        for setting in settings:
+            setting.plan(setting.known_points["recommended"], TUNING_SEED)
+        settle()
 
         client = tracking.connect()
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))

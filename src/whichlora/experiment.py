@@ -103,6 +103,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     from whichlora import engines, tracking
+    from whichlora.memory import settle
     from whichlora.progress import survey
 
     try:
@@ -110,6 +111,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
         dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
         workers = _workers(given["workers"])
         grid = read_grid(given["file"])
+        settle()
         quiet()
         client = tracking.connect()
         tracker = tracking.Tracker(client, grid.name, tracking.mark_launch(client))

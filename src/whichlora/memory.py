@@ -30,6 +30,16 @@ def fits(work: Callable[[], None]) -> bool:
     return False
 
 
+def settle() -> None:
+    """Take what is there by now out of the garbage collector's sight, to be called before a model is loaded.
+
+    Each training has the collector called, which goes through every object: half a second for the modules and the items
+    of the packaged task, more than a small training takes.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def set_checkpointing(model: Any, *, on: bool) -> None:
     """Say whether a model computes activations again in the backward pass; nothing is done where it already is so."""
     if on != any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):

@@ -187,10 +187,12 @@ def _lead(arguments: Sequence[str] | None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         values = parse_values(texts)
+        from whichlora.memory import settle
         from whichlora.resolve import resolve
 
         quiet()
         plan = resolve(values)
+        settle()
         from whichlora import tracking
 
         client = tracking.connect()

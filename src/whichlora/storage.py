@@ -32,10 +32,14 @@ AfterDeath = Callable[["Study", "FrozenTrial"], None]
 
 
 def storage_url() -> str:
-    """Return the URL of the shared database: `WHICHLORA_STORAGE`, else a SQLite file beside MLflow's."""
+    """Return the URL of the shared database: `WHICHLORA_STORAGE`, else a SQLite file beside MLflow's.
+
+    A PostgreSQL URL without a driver gets the one that is installed with this package.
+    """
     given = os.environ.get("WHICHLORA_STORAGE")
     if given:
-        return given
+        scheme, separator, rest = given.partition("://")
+        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else given
     database = sqlite_file()
     return f"sqlite:///{(database.parent if database else Path.cwd()) / 'optuna.db'}"
 

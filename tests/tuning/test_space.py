@@ -113,23 +113,25 @@ def test_an_optimum_on_an_edge_is_noticed(dimension: Choice | Range, value: Any,
 
 def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
     path = tmp_path / "space.yaml"
-    path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nvera: {rank: [16]}\n")
+    path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nalpha: [8]\nvera: {rank: [16]}\n")
     lora, vera = settings(tiny_model, variant="lora,vera", space=path)
     assert lora.space.dimensions["learning_rate"] == Range(low=1e-4, high=1e-2)
     assert lora.space.dimensions["rank"] == Choice(values=(2, 4))
     assert vera.space.dimensions["rank"] == Choice(values=(16,))
-    assert lora.space.dimensions["alpha"] == settings(tiny_model)[0].space.dimensions["alpha"]
+    assert lora.space.dimensions["alpha"] == Choice(values=(8,))
+    assert "alpha" not in vera.space.dimensions  # what is said for all is taken where it can be
+    assert lora.space.dimensions["epochs"] == settings(tiny_model)[0].space.dimensions["epochs"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"learning_rates": [1e-3]}, r"has 'learning_rates'; allowed are .*did you mean 'learning_rate'"),
+        ({"learning_rates": [1e-3]}, r"has 'learning_rates'; allowed for lora are .*did you mean 'learning_rate'"),
         ({"learning_rate": {"low": 1e-2, "high": 1e-3}}, "learning_rate must be a list of positive numbers or"),
         ({"learning_rate": []}, "learning_rate must be a list"),
         ({"rank": ["many"]}, "rank must be a list"),
         ({"rank": [0]}, "rank must be a list"),
-        ({"lora": {"rate_ratio": [4]}}, "has 'rate_ratio'; allowed are"),
+        ({"lora": {"rate_ratio": [4]}}, "has 'rate_ratio'; allowed for lora are"),
         ([1], "must name dimensions"),
     ],
 )

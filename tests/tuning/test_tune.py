@@ -1,0 +1,294 @@
+"""Studies of real small trainings: budgets, resuming, links to MLflow, early stops, failures and final runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from tuning.setting import FRESH_SEEDS, TUNING_SEED
+from tuning.study import ATTEMPTS, Study, connect
+from tuning.study import main as listing
+from tuning.tune import OPTIONS, main, settings_of, tune
+from whichlora import training
+from whichlora.grid import read_grid
+from whichlora.tracking import Tracker
+from whichlora.tracking import connect as connect_tracking
+
+FEW = {"train_size": 16, "validation_size": 3, "test_size": 6, "batch_size": 8, "epochs": 1, "reports": 2}
+SPACE = "learning_rate: [1e-3, 2e-3, 1e-2, 3e-2]\nrank: [2, 4, 8]\nalpha: [8, 16, 32]\ntarget_modules: [all-linear]\n"
+
+
+@pytest.fixture
+def options(store: Path, tiny_model: str) -> dict[str, str]:
+    """Options of small studies whose space holds the matched values, but not the recommended ones."""
+    (store / "space.yaml").write_text(SPACE)
+    given: dict[str, Any] = {**FEW, "model": tiny_model, "space": "space.yaml", "variant": "lora", "trials": 3}
+    return {name: str(value) for name, value in given.items()}
+
+
+def call(options: dict[str, str], **more: Any) -> int:
+    given = options | {name: str(value) for name, value in more.items()}
+    return main([part for name, value in given.items() for part in (f"--{name}", value)])
+
+
+def runs(kind: str) -> list[Any]:
+    client = MlflowClient()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(ids, f"tags.`whichlora.kind` = '{kind}'")
+
+
+def study(options: dict[str, str], **more: Any) -> Study:
+    texts = {name: default for name, (default, _) in OPTIONS.items()} | options | more
+    (setting,) = settings_of(texts)
+    return Study(setting, Tracker(connect_tracking(), "whichlora"), connect(), command="")
+
+
+def test_a_study_and_its_trials_are_linked_both_ways(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(options) == 0
+    (parent,) = runs("study")
+    found = study(options)
+    trials = found.counted()
+    assert len(trials) == 3
+    children = {run.info.run_id: run for run in runs("trial")}
+    for trial in trials:
+        run = children[trial.user_attrs["run_id"]]
+        assert run.data.tags["whichlora.trial"] == str(trial.number)
+        assert run.data.tags["whichlora.study"] == found.name == parent.data.params["study"]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id == found.run_id
+        assert run.data.params["arm"] == "tuned"
+        assert run.data.params["seed"] == str(trial.user_attrs["seed"])
+        f1 = [run.data.metrics[f"validation/{role}/f1"] for role in ("en", "tl")]
+        assert trial.value == pytest.approx(sum(f1) / 2)
+        assert not any(name.startswith("test/") for name in run.data.metrics)  # no look at the test items
+    assert trials[0].user_attrs["known"] == "matched"
+    assert trials[0].params == found.setting.known_points["matched"]
+
+    fresh = [run for run in children.values() if run.data.tags["whichlora.trial"].startswith("fresh")]
+    assert {int(run.data.params["seed"]) for run in fresh} == set(FRESH_SEEDS)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["trials/complete"] == 3
+    assert 0 <= parent.data.metrics["best/fresh_f1"] <= 1
+    artifacts = {Path(file.path).name for file in MlflowClient().list_artifacts(parent.info.run_id, "study")}
+    assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
+    printed = capsys.readouterr().out
+    assert "| lora | 3 | 0 |" in printed
+
+
+def test_a_finished_study_is_found_again_and_a_larger_number_goes_on(options: dict[str, str]) -> None:
+    assert call(options) == 0
+    before = {run.info.run_id for run in runs("trial")}
+    assert call(options) == 0
+    assert {run.info.run_id for run in runs("trial")} == before
+    assert call(options, trials=4) == 0
+    assert len(study(options).counted()) == 4
+    assert len(runs("study")) == 1
+    assert len(study(options, objective="en").counted()) == 0  # unlike trials never mix
+
+
+@pytest.mark.slow
+def test_a_resumed_study_ends_like_an_uninterrupted_one(options: dict[str, str], tmp_path: Path) -> None:
+    assert call(options, trials=5, pruner="none") == 0
+    whole = [(t.params, t.value, t.user_attrs["seed"]) for t in study(options, pruner="none").counted()]
+    (tmp_path / "optuna.db").unlink()  # MLflow's runs stay, but belong to trials that are made anew
+    for trials in (2, 3, 5):
+        assert call(options, trials=trials, pruner="none") == 0
+    assert [(t.params, t.value, t.user_attrs["seed"]) for t in study(options, pruner="none").counted()] == whole
+
+
+@pytest.mark.slow
+def test_a_point_that_comes_again_is_trained_with_another_seed(options: dict[str, str], store: Path) -> None:
+    (store / "space.yaml").write_text("learning_rate: [2e-3]\nrank: [8]\nalpha: [16]\ntarget_modules: [all-linear]\n")
+    assert call(options) == 0
+    trials = study(options).counted()
+    assert [t.user_attrs["seed"] for t in trials] == [TUNING_SEED + n for n in range(3)]
+    assert len({t.user_attrs["run_id"] for t in trials}) == 3
+
+
+def test_a_stopped_trial_counts_and_is_marked(options: dict[str, str]) -> None:
+    opened = study(options)
+    opened.optuna.pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # no F1 reaches it
+    assert opened.step(limit=1, open_for_new=True) == "worked"
+    assert opened.step(limit=1, open_for_new=True) == "finished"
+    (trial,) = opened.counted()
+    assert trial.state is TrialState.PRUNED
+    assert list(trial.intermediate_values) == [1]  # it ended before the second
+    (run,) = runs("trial")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["whichlora.pruned"].startswith("after report 1 with")
+    assert trial.user_attrs["run_id"] == run.info.run_id
+    assert [m.step for m in MlflowClient().get_metric_history(run.info.run_id, "validation/f1")] == [1]
+    assert not list(Path("whichlora-work").glob("trial-*/"))
+
+
+@pytest.mark.slow
+def test_reports_change_nothing_of_the_training(options: dict[str, str]) -> None:
+    assert call(options, trials=1, pruner="none", reports=2) == 0
+    assert call(options, trials=1, pruner="none", reports=1) == 0
+    losses = [
+        [(m.step, m.value) for m in MlflowClient().get_metric_history(run.info.run_id, "train/loss")]
+        for run in runs("trial")
+        if run.data.tags["whichlora.trial"] == "0"
+    ]
+    assert len(losses) == 2
+    assert losses[0] == losses[1] != []
+
+
+@pytest.mark.slow
+def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> None:
+    texts = {name: default for name, (default, _) in OPTIONS.items()} | options | {"variant": "lora,vera,dora"}
+    tracker = Tracker(connect_tracking(), "whichlora")
+    studies = [Study(setting, tracker, connect(), command="") for setting in settings_of(texts)]
+    counts = []
+
+    class Watched(Study):
+        def step(self, **arguments: Any) -> Any:
+            counts.append([len(study.counted()) for study in studies])
+            return super().step(**arguments)
+
+    for opened in studies:
+        opened.__class__ = Watched
+    told = tune(studies, tracker, connect(), trials=2, budget=None, deadline=None, seeds=())
+    assert [len(study.counted()) for study in studies] == [2, 2, 2]
+    assert max(max(c) - min(c) for c in counts) == 1  # wherever it had been stopped
+    assert [line.split(" | ")[1] for line in told.splitlines()[2:5]] == ["2", "2", "2"]
+
+
+@pytest.mark.slow
+def test_a_budget_in_seconds_ends_each_study(options: dict[str, str]) -> None:
+    assert call(options, budget=1, trials=50) == 0
+    found = study(options)
+    assert 1 <= len(found.counted()) < 50
+    assert found.seconds() >= 1
+    before = len(found.counted())
+    assert call(options, budget=1, trials=50) == 0
+    assert len(found.counted()) == before
+
+
+def test_a_timeout_and_a_stop_begin_no_more_trials(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    opened = study(options)
+    assert opened.step(limit=3, open_for_new=False) == "finished"
+    assert opened.step(limit=3, open_for_new=True) == "worked"
+    assert listing(["stop", opened.name]) == 0
+    assert opened.step(limit=3, open_for_new=True) == "finished"
+    assert len(opened.counted()) == 1
+    time.sleep(0.01)
+    assert study(options).step(limit=3, open_for_new=True) == "worked"  # another call resumes it
+    assert listing(["stop", "lora/nothing"]) == 2
+    assert "study=lora/nothing: allowed are lora/tiny" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_listing_tells_trials_best_value_and_how_to_resume(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listing(["status"]) == 0
+    assert "There are no studies." in capsys.readouterr().out
+    assert call(options) == 0
+    capsys.readouterr()
+    assert listing(["status"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^lora/tiny/atlas-nli/sw/\w{12}: 3 complete$", printed, re.MULTILINE)
+    assert "best: 0." in printed
+    command = re.search(r"resume: python -m tuning.tune (.*)", printed)[1]  # type: ignore[index]
+    assert main([*command.split(), "--trials", "3"]) == 0
+    assert len(study(options).counted()) == 3
+
+
+def test_a_failing_point_is_tried_again_and_then_left(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(training, "prove_trained", refuse)
+        assert call(options) == 1
+    assert "its first trials all failed, the last with RuntimeError: the disk is full" in capsys.readouterr().err
+    found = study(options)
+    failed = found.trials(TrialState.FAIL)
+    assert len(failed) == 2 * ATTEMPTS
+    assert all("the disk is full" in trial.user_attrs["error"] for trial in failed)
+    assert {run.info.status for run in runs("trial")} == {"FAILED"}
+    assert len(runs("trial")) == 2  # a second attempt goes on with the first's run
+    assert call(options) == 0
+    assert len(found.counted()) == 3
+
+
+@pytest.mark.slow
+def test_two_objectives_give_a_pareto_front(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(options, objective="tl,parameters") == 0
+    found = study(options, objective="tl,parameters")
+    for trial in found.counted():
+        run = MlflowClient().get_run(trial.user_attrs["run_id"])
+        assert trial.values == [
+            run.data.metrics["validation/tl/f1"],
+            run.data.metrics["adapter/trainable_parameters"],
+        ]
+    assert listing(["status"]) == 0
+    assert "on the Pareto front" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tuning_on_a_language_that_is_not_trained_on_scores_it_too(options: dict[str, str]) -> None:
+    assert call(options, tl_ratio=0, objective="mean") == 0
+    for run in (run for run in runs("trial") if not run.data.tags["whichlora.trial"].startswith("fresh")):
+        assert run.data.params["select_on"] == "en"
+        assert {"validation/en/f1", "validation/tl/f1"} <= run.data.metrics.keys()
+
+
+@pytest.mark.slow
+def test_the_best_point_is_trained_with_the_final_seeds_and_fits_an_experiment(
+    options: dict[str, str], store: Path, tiny_model: str
+) -> None:
+    assert call(options, final="true", seed="1,2") == 0
+    found = runs("run")
+    assert sorted(run.data.params["seed"] for run in found) == ["1", "2"]
+    for run in found:
+        assert run.data.tags["whichlora.study"] == study(options).name
+        assert run.data.params["arm"] == "tuned"
+        assert "test/tl/f1" in run.data.metrics
+    (parent,) = runs("study")
+    place = MlflowClient().download_artifacts(parent.info.run_id, "study/best.yaml", str(store))
+    (arm,) = yaml.safe_load(Path(place).read_text())
+    defaults = {"model": tiny_model, "seed": [1, 2], "train_size": 16, "validation_size": 3, "test_size": 6}
+    (store / "tuned.yaml").write_text(yaml.safe_dump({"name": "whichlora", "defaults": defaults, "arms": [arm]}))
+    grid = read_grid(str(store / "tuned.yaml"))
+    assert {p.spec.fingerprint for p in grid.plans} == {run.data.tags["whichlora.fingerprint"] for run in found}
+
+
+BAD = [
+    ("variant", "lorra", "allowed are lora,"),
+    ("variant", "none", "allowed are lora,"),
+    ("objective", "meen", "allowed are en, tl, mean (did you mean 'mean'?)"),
+    ("objective", "mean,dollars", "allowed are parameters, seconds"),
+    ("objective", "en,seconds,parameters", "must be a language and at most one cost"),
+    ("trials", "0", "must be a whole number from 1"),
+    ("timeout", "soon", "must be a whole number from 1"),
+    ("pruner", "medium", "allowed are median, hyperband, none (did you mean 'median'?)"),
+    ("space", "papr", "allowed are paper, continuous"),
+    ("seed", "9000", "are for tuning; take another"),
+    ("seed", "1,x", "must be a whole number"),
+    ("final", "yes", "allowed are true, false"),
+    ("language", "tlh", "allowed are"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "message"), BAD)
+def test_bad_options_end_with_status_2(
+    options: dict[str, str], option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(options, **{option: value}) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {option}=")
+    assert message in printed
+    assert not Path("optuna.db").exists()
