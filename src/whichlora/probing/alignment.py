@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from whichlora.errors import OptionError
 from whichlora.memory import in_batches
 from whichlora.probing import pairs as texts
-from whichlora.probing.figures import alignment_figure
+from whichlora.probing import similarity, subjects
+from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.intervals import Means
 from whichlora.probing.options import AlignmentChoices, Request, as_params
 from whichlora.probing.parts import Arrays, Parts
 from whichlora.probing.reading import own_texts
-from whichlora.probing.results import Job, Measured, by_layer, curve, points
+from whichlora.probing.results import COLUMNS, Job, Measured, by_layer, curve, points
 from whichlora.probing.states import EMBEDDING, pad, walk
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from whichlora.probing.subjects import Subject
 
 MOST_PAIRS = 2000
@@ -49,6 +49,10 @@ MEASURES = tuple(
 """`to` looks for the translation of an English text, `from` for the English text of a translation."""
 
 
+SIMILARITIES = ("cka/english", "cka/translation")
+"""Of the same texts' states in another model."""
+
+
 def prepare(request: Request, subject: Subject) -> Job:
     """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
 
@@ -57,8 +61,10 @@ def prepare(request: Request, subject: Subject) -> Job:
     """
     assert isinstance(request.choices, AlignmentChoices)
     scan = _Scan(request, subject)
+    other = scan.other.plan.spec.fingerprint if scan.other and scan.other.run_id else request.choices.against
     identity = {
         **as_params(request.choices),
+        "against": other or "",
         "language": scan.language,
         "items": len(scan.pairs),
         "items_digest": hashlib.sha256(json.dumps(scan.pairs).encode()).hexdigest(),
@@ -75,13 +81,15 @@ class _Scan:
         self.language, found = _pairs(request, subject)
         self.pairs = found[: request.items or MOST_PAIRS]
         self.n_layers = subject.plan.shape.n_layers
+        self.other = None
+        if self.choices.against is not None:
+            self.other = subjects.find_other(request, subject, self.choices.against)
+            if len(self.pairs) < similarity.LEAST:
+                raise OptionError("items", len(self.pairs), f"must be at least {similarity.LEAST} pairs with against")
 
     def measure(self, work: Path) -> Measured:
-        """Measure `MEASURES` by layer, the embedding included."""
-        parts = Parts(work / "parts", len(self.pairs))
-        if not parts.complete:
-            with self.subject.model(work) as model:
-                parts.measure(lambda part: self._part(part, model), name=f"alignment in {self.subject.name}")
+        """Measure `MEASURES` by layer, the embedding included, and `SIMILARITIES` where there is another model."""
+        parts = self._states(self.subject, work / "own")
         of_layer = range(EMBEDDING, self.n_layers)
         means = Means(len(MEASURES) * len(of_layer), seed=self.seed)
         values = []
@@ -91,6 +99,10 @@ class _Scan:
         means.add(np.stack(values, axis=2).reshape(len(self.pairs), -1))
         layers = by_layer(MEASURES, of_layer, means.result())
         n = len(self.pairs)
+        figures = {}
+        if self.other:
+            layers = pd.concat([layers, self._similarities(parts, work)], ignore_index=True)
+            figures["similarity"] = similarity_figure(layers, self.subject.name, self.other.name, self.language)
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
         names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
@@ -98,8 +110,30 @@ class _Scan:
             layers=layers,
             metrics={**chance, **best},
             series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
-            figures={"alignment": alignment_figure(layers, self.subject.name, self.language, self.choices, chance)},
+            figures={
+                "alignment": alignment_figure(layers, self.subject.name, self.language, self.choices, chance),
+                **figures,
+            },
         )
+
+    def _states(self, subject: Subject, work: Path) -> Parts:
+        """Return a subject's averaged states, having measured what is missing."""
+        parts = Parts(work / "parts", len(self.pairs))
+        if not parts.complete:
+            with subject.model(work) as model:
+                parts.measure(lambda part: self._part(part, model), name=f"alignment in {subject.name}")
+        return parts
+
+    def _similarities(self, own: Parts, work: Path) -> pd.DataFrame:
+        assert self.other
+        other = self._states(self.other, work / "other")
+        rows = []
+        for layer in range(EMBEDDING, self.n_layers):
+            one, two = (np.concatenate(list(parts.read(f"layer{layer}"))) for parts in (own, other))
+            for side, measure in enumerate(SIMILARITIES):
+                value = similarity.cka(one[:, side], two[:, side])
+                rows.append((layer, measure, value, np.nan, np.nan, len(one)))
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def _part(self, part: range, model: Any) -> Arrays:
         """Return the averaged states of some pairs: for each layer (pairs, 2, width)."""

@@ -95,6 +95,16 @@ def alignment_figure(
     return figure
 
 
+def similarity_figure(layers: pd.DataFrame, name: str, other: str, language: str) -> Figure:
+    """Draw the CKA of two models' states by layer, for the texts of each language."""
+    figure, (axis,) = _panels(1, f"{name}\nand {other}", "unit length, unbiased estimate")
+    _line(axis, curve(layers, "cka/english"), "English", _STYLES["english"])
+    _line(axis, curve(layers, "cka/translation"), language, _STYLES["target"])
+    axis.set(ylabel=f"linear CKA of {_n(layers)} texts", ylim=(None, 1.02), xlabel="after block (-1: embedding)")
+    axis.legend(frameon=False)
+    return figure
+
+
 def weight_figure(cells: Mapping[str, pd.DataFrame], name: str) -> Figure:
     """Draw heat maps by layer and module, one for each measure, dark where it is large; each has a scale of its own.
 

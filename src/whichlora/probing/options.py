@@ -40,7 +40,7 @@ OPTIONS = {
     "agreement": (AUTO, "on how many tokens and texts both detectors are compared; 0 for none"),
     "pairs": (AUTO, f"words (packaged: {', '.join(LANGUAGES)}), task (its parallel texts), or a TSV file"),
     "first_token": (AUTO, "drop, or keep it in the averages, where it makes all texts alike"),
-    "against": (AUTO, "run whose adapter the subspaces of kind=weights are compared with"),
+    "against": (AUTO, "another run to compare with: its states (kind=alignment; also base) or its update (weights)"),
 }
 
 
@@ -69,10 +69,11 @@ class LanguageChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentChoices:
-    """The choices of the alignment probe, as in `OPTIONS`."""
+    """The choices of the alignment probe, as in `OPTIONS`; `against` is a run's id, "base" or None for nothing."""
 
     pairs: str = "words"
     first_token: str = "drop"
+    against: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     kind = choose("kind", texts["kind"], _OF_KIND)
     for owner, names in _OF_KIND.items():
         for name in names:
-            if owner != kind and texts[name] != OPTIONS[name][0]:
+            if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
                 raise OptionError(name, texts[name], f"is a choice of kind={owner}; leave it out")
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
         raise OptionError("preset", texts["preset"], "is a choice of kind=language; leave it out")
@@ -210,6 +211,7 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     choices = AlignmentChoices(
         pairs=values["pairs"] or "words",
         first_token=choose("first_token", values["first_token"] or "drop", ("drop", "keep")),
+        against=values["against"],
     )
     if choices.pairs == "words" and values["language"] is not None:
         choose("language", values["language"], LANGUAGES)

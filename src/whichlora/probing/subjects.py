@@ -97,6 +97,23 @@ def find(request: Request, client: MlflowClient) -> Subject:
     return Subject(plan=plan, run_id=request.run_id, name=run_name(plan), client=client)
 
 
+def find_other(request: Request, subject: Subject, against: str) -> Subject:
+    """Return the run of this id, or for "base" the base model, to compare a subject with.
+
+    Raises:
+        OptionError: there is none, or it has another base model.
+    """
+    if against == "base":
+        spec = subject.plan.spec
+        base = replace(request, run_id=None, model=spec.model, precision=spec.precision, quantization=spec.quantization)
+        return find(base, subject.client)
+    spec_of(subject.client, "against", against)
+    other = find(replace(request, run_id=against), subject.client)
+    if other.plan.source.digest != subject.plan.source.digest:
+        raise OptionError("against", against, f"has another base model, {other.plan.spec.model}")
+    return other
+
+
 def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
     """Return the spec of a finished run that the option `option` names.
 

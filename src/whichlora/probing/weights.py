@@ -59,9 +59,7 @@ def prepare(request: Request, subject: Subject) -> Job:
     _check(subject, "run_id")
     other = None
     if request.choices.against is not None:
-        other = subjects.find(replace(request, run_id=request.choices.against), subject.client)
-        if other.plan.source.digest != subject.plan.source.digest:
-            raise OptionError("against", other.run_id, f"has another base model than the run, {other.plan.spec.model}")
+        other = subjects.find_other(request, subject, request.choices.against)
         _check(other, "against")
     identity = {"against": other.plan.spec.fingerprint if other else ""}
     return Job(identity=identity, measure=lambda work: _measure(subject, other, work))
@@ -108,7 +106,7 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 def _check(subject: Subject, option: str) -> None:
     if subject.plan.variant.kind == "none":
-        raise OptionError(option, subject.run_id, "must be a run that trained something, but is of variant none")
+        raise OptionError(option, subject.run_id or "base", "must be a run that trained something")
 
 
 def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
