@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from whichlora import bases
 from whichlora.errors import OptionError
+from whichlora.mixture import spoken
 from whichlora.options import AUTO, MAIN, parse_values
 from whichlora.resolve import Plan, resolve
 from whichlora.spec import RunSpec
@@ -43,8 +44,8 @@ class Subject:
 
     @property
     def language(self) -> str:
-        """The target language of the items."""
-        return self.plan.mixture.test["tl"][0].language
+        """The target language of the items; several are joined by "+"."""
+        return spoken(self.plan.mixture.test["tl"])
 
     def adapter(self, work: Path) -> Path:
         """Fetch the run's adapter into `work` and return its folder; for the variant `full` that of the model.
