@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -117,7 +118,9 @@ def weight_figure(cells: Mapping[str, pd.DataFrame], name: str) -> Figure:
             range(table.shape[1]), [c.removesuffix("_proj") for c in table.columns], rotation=45, fontsize=8
         )
         axis.set_yticks(range(0, len(table), 1 + len(table) // 16), table.index[:: 1 + len(table) // 16], fontsize=8)
-        axis.set(title=measure, ylabel="block")
+        low, high = float(np.nanmin(table)), float(np.nanmax(table))
+        axis.set_title(f"{measure.replace('_', ' ')}\n{low:.3g} to {high:.3g}", fontsize=10)
+        axis.set_ylabel("block")
         figure.colorbar(image, ax=axis, shrink=0.8)
     figure.suptitle(name, fontsize=11)
     return figure
