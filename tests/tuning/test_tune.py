@@ -132,8 +132,8 @@ def test_a_stopped_trial_counts_and_is_marked(options: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_reports_change_nothing_of_the_training(options: dict[str, str]) -> None:
-    assert call(options, trials=1, pruner="none", reports=2) == 0
-    assert call(options, trials=1, pruner="none", reports=1) == 0
+    assert call(options, trials=1, reports=2) == 0
+    assert call(options, trials=1, reports=1) == 0
     losses = [
         [(m.step, m.value) for m in MlflowClient().get_metric_history(run.info.run_id, "train/loss")]
         for run in runs("trial")
