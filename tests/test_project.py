@@ -27,7 +27,10 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
 
 
-@pytest.mark.parametrize(("entry", "module"), [("experiment", "whichlora.experiment"), ("tune", "tuning.tune")])
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [("experiment", "whichlora.experiment"), ("tune", "tuning.tune"), ("probe", "whichlora.probing.options")],
+)
 def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, module):
     options = importlib.import_module(module).OPTIONS
     parameters = PROJECT["entry_points"][entry]["parameters"]
