@@ -1,0 +1,38 @@
+"""Tracking databases with invented runs; made once, because logging takes a second for some 20 runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+from synthetic import log_design, log_run, spec
+
+EFFECTS = {"vera": -0.15}
+
+
+@pytest.fixture(scope="session")
+def full_design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> str:
+    """The URI of a database whose experiment `full` has three methods, two languages, two ratios and three seeds.
+
+    VeRA is 15 points worse. The experiment `bare` has one run, of a design with nothing to compare.
+    """
+    folder = tmp_path_factory.mktemp("full")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    log_design("full", effects=EFFECTS)
+    log_run(spec(), "bare")
+    mlflow.set_tracking_uri(before)
+    return uri
+
+
+@pytest.fixture
+def full(full_design: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Use that database, read only by agreement."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", full_design)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(full_design)
+    return full_design
