@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -47,6 +47,7 @@ class Design:
         missing: cells of the full design without all of its seeds.
         notes: sentences about uneven values, versions and names.
         synthetic: those of the tasks that are synthetic.
+        unpredicted: results whose item-by-item predictions are not there.
     """
 
     experiments: tuple[str, ...]
@@ -63,6 +64,11 @@ class Design:
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
     synthetic: tuple[str, ...] = ()
+    unpredicted: tuple[Issue, ...] = ()
+
+    def with_lacking(self, unpredicted: tuple[Issue, ...]) -> Design:
+        """Return the same with the results that have no predictions."""
+        return replace(self, unpredicted=unpredicted)
 
 
 def missing_cells(frame: pd.DataFrame) -> tuple[Missing, ...]:

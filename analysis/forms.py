@@ -100,10 +100,22 @@ def to_html(table: Table) -> str:
 
     def show(parts: Cell, position: int) -> str:
         text = " / ".join(f'<span class="v">{marks[p.place].format(html.escape(p.text))}</span>' for p in parts)
-        return f'<th scope="row">{text}</th>' if position < table.labels else f"<td>{text}</td>"
+        if position >= table.labels:
+            return f"<td>{text}</td>"
+        key = ' class="key"' if position == table.labels - 1 else ""  # stays where it is while the rest scrolls
+        return f'<th scope="row"{key}>{text}</th>'
+
+    def line(number: int) -> str:
+        above = table.rows[number - 1] if number else ()
+        row = table.rows[number]
+        again = table.labels > 1 and bool(above) and above[0] == row[0]
+        first = "<td></td>" if again else show(row[0], 0)
+        rest = "".join(show(parts, i) for i, parts in enumerate(row[1:], 1))
+        start = "<tr>" if again or table.labels == 1 else '<tr class="group">'
+        return f"{start}{first}{rest}</tr>"
 
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in table.header)
-    rows = "\n".join(f"<tr>{''.join(show(parts, i) for i, parts in enumerate(row))}</tr>" for row in table.rows)
+    rows = "\n".join(map(line, range(len(table.rows))))
     caption = f"<figcaption><b>{html.escape(table.title)}</b> {html.escape(table.caption)}</figcaption>"
     body = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     return f'<figure class="table" id="{table.name}">{caption}<div class="scroll">{body}</div></figure>'
