@@ -79,7 +79,8 @@ def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
     """Make the table out of a row per MLflow run, and say what became of each run that is not in it."""
     states = _states(raw)
-    others = {kind: n for kind, n in others.items() if kind != "run"}
+    # An earlier report is not a thing that was found: with it, no report would be like the one before.
+    others = {kind: n for kind, n in others.items() if kind not in ("run", "report")}
     frame = states.pop("finished")
     if frame.empty:
         return Runs(table=_EMPTY, design=Design(experiments=experiments, others=others, runs=len(raw), **states))

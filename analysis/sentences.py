@@ -86,7 +86,7 @@ def advice(records: Records) -> list[str]:
     if len(leading) == 1:
         return [f"{next(iter(leading))} alone is among the best in both English and the target language."]
     sentences = [
-        f"Among the best in both English and the target language, with no test that tells them from the best: "
+        f"Among the best in both English and the target language (no test tells them from the best): "
         f"{_and(sorted(leading))}."
     ]
     cheapest = []

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from whichlora.experiment import OPTIONS
+from analysis.analyze import OPTIONS as ANALYZE
+from whichlora.experiment import OPTIONS as EXPERIMENT
 from whichlora.options import MAIN
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +29,10 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
 
 
-def test_the_options_of_experiment_are_the_parameters_of_the_project():
-    parameters = PROJECT["entry_points"]["experiment"]["parameters"]
-    assert {name: p.get("default") for name, p in parameters.items()} == {n: d for n, (d, _) in OPTIONS.items()}
+@pytest.mark.parametrize(("entry", "options"), [("experiment", EXPERIMENT), ("analyze", ANALYZE)])
+def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, options):
+    parameters = PROJECT["entry_points"][entry]["parameters"]
+    assert {name: p.get("default") for name, p in parameters.items()} == {n: d for n, (d, _) in options.items()}
 
 
 @entry_points

@@ -27,7 +27,7 @@ def make_plots(table: pd.DataFrame, records: Sequence[Record], losses: Losses, *
     for outcome in ("en", "tl"):
         made.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
         made.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))
-    made.append(power_curve(records, name="power", margin=margin))
+    made.append(power_curve(records, name="power-curve", margin=margin))
     for number, (where, by_method) in enumerate(losses.items(), 1):
         made.append(training_curves(by_method, name=f"loss-{number}", where=where))
     return [plot for plot in made if plot is not None]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import scikit_posthocs
 from matplotlib import rc_context
+from matplotlib.transforms import offset_copy
 
 from analysis.plots.scores import LANGUAGE
 from analysis.plots.style import SETTINGS, Plot, finish, new
@@ -71,7 +72,7 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     for record in find(own, test="Nemenyi"):
         a, b = record.groups
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
-    figure, axes = new(1.2 + 0.17 * len(mean))
+    figure, axes = new(1.3 + 0.17 * len(mean))
     with rc_context(SETTINGS):
         scikit_posthocs.critical_difference_diagram(
             pd.Series(mean),
@@ -85,6 +86,12 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
             marker_props={"zorder": 3, "s": 16},
             elbow_props={"linewidth": 0.9},
         )
+    left = min(mean.values())  # the ruler lies some points above the axis, however high that is
+    place = offset_copy(axes.get_xaxis_transform(), fig=figure, y=32, units="points")
+    above = {"transform": place, "clip_on": False}
+    axes.plot([left, left + width.effect], [1, 1], color="#000000", linewidth=1.6, marker="|", **above)
+    text = f"  critical difference {width.effect:.2f}"
+    axes.text(left + width.effect, 1, text, va="center", fontsize=8.5, **above)
     axes.grid(False)
     caption = (
         f"Mean ranks over {width.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "

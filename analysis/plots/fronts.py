@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis import views
 from analysis.methods import UNTRAINED
@@ -43,7 +43,7 @@ def pareto(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> Plot 
         found = views.pareto(trained, outcome=outcome, cost=cost)
         front = found[found["front"]]
         axes.step(front["cost"], front["value"], where="post", color="#999999", linewidth=1, zorder=1)
-        for row in found.to_dict("records"):
+        for row in sorted(found.to_dict("records"), key=lambda row: methods.index(row["method"])):
             style = marks[row["method"]]
             face = style.color if row["front"] else "white"
             axes.plot(
@@ -59,15 +59,17 @@ def pareto(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> Plot 
         wide = found["cost"].max() > 8 * found["cost"].min() > 0
         if wide:
             axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         axes.set_xlabel(COSTS[cost])
+        axes.margins(0.08)
     for axes in grid.flat[len(costs) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"mean F1 in {LANGUAGE[outcome]}")
+        axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
     legend(figure, grid.flat[0])
     caption = f"{where}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
     return finish(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
