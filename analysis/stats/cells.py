@@ -77,7 +77,8 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
         shared = known & (frame.groupby(key, dropna=False)["language"].transform("nunique") > 1)
         frame = frame.assign(language=frame["language"].mask(shared, ""))
         frame = frame[~(shared & frame.duplicated(key))]
-    return frame
+    # Sums depend on their order in the last digit; the same runs must give the same numbers.
+    return frame.sort_values([c for c in (*PLACE, "method", "seed", "value") if c in frame], kind="stable")
 
 
 def samples(table: pd.DataFrame, outcome: str, metric: str = "f1") -> dict[str, NDArray[np.float64]]:
@@ -94,7 +95,8 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     frame = frame.assign(block=labels(frame, PLACE))
     notes = []
     counts = frame.groupby("block")["method"].nunique()
-    if alone := sorted(counts.index[counts < 2]):
+    alone = sorted(counts.index[counts < 2])
+    if 0 < len(alone) < len(counts):
         notes.append(f"left out for having one method only: {enumerate_few(alone)}")
         frame = frame[~frame["block"].isin(alone)]
     unit = "language x ratio"

@@ -12,8 +12,8 @@ from scipy import stats
 from analysis.records import NotTestable, Result
 from analysis.stats.distributions import range_quantile
 
-_ROUNDING = 1e-20
-"""A residual variance below this share of the total is the rounding of a perfect fit."""
+_ROUNDING = 1e-24
+"""A residual sum of squares below this share of the values' own is the rounding of a perfect fit."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def additive(values: ArrayLike, treatments: Sequence[str], blocks: Sequence[str]
     inverse = np.linalg.inv(design.T @ design)
     coefficients = inverse @ design.T @ y
     residual = float(np.sum((y - design @ coefficients) ** 2))
-    if residual <= _ROUNDING * float(np.sum((y - y.mean()) ** 2)) or residual == 0:
+    if residual <= _ROUNDING * float(np.sum(y**2)):
         raise NotTestable("nothing varies beyond methods and blocks")
     block_means = in_block.T @ y / in_block.sum(axis=0)
     without = float(np.sum((y - block_means[blocked]) ** 2))
     k, variance = len(levels), residual / df
-    f = (without - residual) / (k - 1) / variance
+    f = max(0.0, without - residual) / (k - 1) / variance
     return Additive(
         levels=tuple(map(str, levels)),
         means=coefficients[:k] + coefficients[k:].sum() / len(names),
@@ -100,7 +100,7 @@ def interaction(values: ArrayLike, first: Sequence[str], second: Sequence[str]) 
         raise NotTestable("no cell has two runs")
     means = np.bincount(index, y) / np.bincount(index)
     residual = float(np.sum((y - means[index]) ** 2))
-    if residual <= _ROUNDING * float(np.sum((y - y.mean()) ** 2)):
+    if residual <= _ROUNDING * float(np.sum(y**2)):
         raise NotTestable("nothing varies between seeds")
     error = residual / df
     one, two = additive(y, first, second), additive(y, second, first)
@@ -112,7 +112,7 @@ def interaction(values: ArrayLike, first: Sequence[str], second: Sequence[str]) 
     df_both = one.df - df
     if df_both < 1:
         raise NotTestable("too few cells for an interaction")
-    f = (one.variance * one.df - residual) / df_both / error
+    f = max(0.0, one.variance * one.df - residual) / df_both / error
     return found[0], found[1], Result(f, (df_both, df), float(stats.f.sf(f, df_both, df)), n=len(y))
 
 
