@@ -149,7 +149,7 @@ def _more_views(table: pd.DataFrame, outcome: str) -> list[Record]:
     found = summarise(
         rows(table, outcome), analysis=LANGUAGES, outcome=outcome, by=("method", "language"), note="points"
     )
-    columns = {c.removeprefix("test/") for c in table if c.startswith("test/") and c.endswith("/f1")}
+    columns = {c.removeprefix("test/") for c in map(str, table) if c.startswith("test/") and c.endswith("/f1")}
     untrained = sorted(c for c in columns - {"en/f1", "tl/f1"} if f"base/{c}" in table) if outcome == "tl" else ()
     for metric in untrained:
         lost = views.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")

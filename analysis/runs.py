@@ -216,7 +216,7 @@ def _english_once(english: pd.DataFrame) -> pd.DataFrame:
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
-    versions = sorted(column for column in frame if column.startswith("version/"))
+    versions = sorted(column for column in map(str, frame) if column.startswith("version/"))
     mixed = {column: sorted(set(frame[column].dropna())) for column in versions if frame[column].nunique() > 1}
     for column, values in mixed.items():
         notes.append(

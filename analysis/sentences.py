@@ -90,15 +90,15 @@ def advice(records: Records) -> list[str]:
         f"{_and(sorted(leading))}."
     ]
     cheapest = []
-    for test, what in (
+    for cost_of, what in (
         ("adapter/trainable_parameters", "the fewest trainable parameters"),
         ("train/seconds", "the least time"),
     ):
-        costs = {r.groups[0]: r.effect for r in find(records, outcome="tl", analysis="pareto", test=test)}
+        costs = {r.groups[0]: r.effect for r in find(records, outcome="tl", analysis="pareto", test=cost_of)}
         known = sorted((cost, name) for name, cost in costs.items() if name in leading and cost is not None)
         if known:
             names = [name for cost, name in known if cost == known[0][0]]
-            unit = " s" if test == "train/seconds" else ""
+            unit = " s" if cost_of == "train/seconds" else ""
             cheapest.append(f"{_and(names)} {'has' if len(names) == 1 else 'have'} {what} ({known[0][0]:,.0f}{unit})")
     return [*sentences, f"Of these {' and '.join(cheapest)}."] if cheapest else sentences
 

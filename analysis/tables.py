@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import pandas as pd
 
@@ -12,6 +12,8 @@ from analysis.forms import BEST, SECOND, Cell, Part, Table, cell
 from analysis.methods import SETTINGS, UNTRAINED, text
 from analysis.records import Record
 
+_Key = tuple[str, str, float, str]
+"""Outcome, language, ratio and method."""
 _LESS, _MORE = -1, 1
 EFFICIENCY = {
     # metric: heading, decimals, whether less or more is better
@@ -53,7 +55,7 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     languages = sorted(set(rows["language"]) - {""})
     order = method_order(rows)
     cells = _means(rows)
-    ranked = _rank(cells)
+    ranked = _rank(cells, set(rows.loc[rows["variant"] == UNTRAINED, "method"]))
     numbers, records, body = [], [], []
     for language in languages:
         for method in order:
@@ -218,26 +220,27 @@ def spread(mean: float, sd: float, decimals: int) -> str:
     return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
 
 
-def _means(rows: pd.DataFrame) -> dict[tuple[str, str, float, str], tuple[float, float, int]]:
+def _means(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
     """Return mean, standard deviation and number of seeds, in points, by outcome, language, ratio and method."""
     grouped = (rows.assign(points=100 * rows["f1"])).groupby(["outcome", "language", "tl_ratio", "method"], sort=True)
     found = grouped["points"].agg(["mean", "std", "size"])
     return {tuple(key): (float(m), float(s), int(n)) for key, m, s, n in found.itertuples(name=None)}  # type: ignore[misc]
 
 
-def _rank(cells: Mapping[tuple[str, str, float, str], tuple[float, float, int]]) -> dict[tuple[str, ...], int]:
+def _rank(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) -> dict[_Key, int]:
     columns: dict[tuple[str, str, float], dict[str, float]] = {}
     for (outcome, language, ratio, method), (mean, _, _) in cells.items():
-        columns.setdefault((outcome, language, ratio), {})[method] = mean
-    places = {}
+        if method not in untrained:
+            columns.setdefault((outcome, language, ratio), {})[method] = mean
+    places: dict[_Key, int] = {}
     for column, means in columns.items():
         places |= {(*column, method): place for method, place in _places(means, 1).items()}
-    return places  # type: ignore[return-value]
+    return places
 
 
 def _places(values: Mapping[str, float], decimals: int) -> dict[str, int]:
     """Return who is best and second by the printed numbers, so that what looks equal is marked alike."""
-    printed = {name: round(value, decimals) for name, value in values.items() if name != "base model"}
+    printed = {name: round(value, decimals) for name, value in values.items()}
     if len(printed) < 2:
         return {}
     order: Sequence[float] = sorted(set(printed.values()), reverse=True)

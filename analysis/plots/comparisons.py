@@ -64,10 +64,11 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
 def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
     """Mean ranks over blocks, with bars over methods that Nemenyi's test does not tell apart (Demsar 2006)."""
     own = find(records, outcome=outcome, analysis="friedman")
-    mean = {r.groups[0]: r.effect for r in find(own, test=ranks.RANK)}
-    width = next((r for r in find(own, test=ranks.CRITICAL) if r.effect is not None), None)
-    if len(mean) < 3 or width is None:
+    mean = {r.groups[0]: r.effect for r in find(own, test=ranks.RANK) if r.effect is not None}
+    critical = next(iter(find(own, test=ranks.CRITICAL)), None)
+    if len(mean) < 3 or critical is None or critical.effect is None:
         return None
+    width = critical.effect
     p = pd.DataFrame(1.0, index=list(mean), columns=list(mean))
     for record in find(own, test="Nemenyi"):
         a, b = record.groups
@@ -89,13 +90,13 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     left = min(mean.values())  # the ruler lies some points above the axis, however high that is
     place = offset_copy(axes.get_xaxis_transform(), fig=figure, y=32, units="points")
     above = {"transform": place, "clip_on": False}
-    axes.plot([left, left + width.effect], [1, 1], color="#000000", linewidth=1.6, marker="|", **above)
-    text = f"  critical difference {width.effect:.2f}"
-    axes.text(left + width.effect, 1, text, va="center", fontsize=8.5, **above)
+    axes.plot([left, left + width], [1, 1], color="#000000", linewidth=1.6, marker="|", **above)
+    text = f"  critical difference {width:.2f}"
+    axes.text(left + width, 1, text, va="center", fontsize=8.5, **above)
     axes.grid(False)
     caption = (
-        f"Mean ranks over {width.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
-        f"apart; the critical difference is {width.effect:.2f} ranks."
+        f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
+        f"apart; the critical difference is {width:.2f} ranks."
     )
     return finish(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
 

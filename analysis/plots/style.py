@@ -17,7 +17,7 @@ from analysis.plots.lettering import readable
 WIDTH = 5.2
 """Inches. At 400 pixels a label of 8.5 points is still some 9 pixels high."""
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     **{"font.size": 8.5, "axes.titlesize": 9, "legend.fontsize": 8.5, "figure.dpi": 100, "savefig.dpi": 150},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd"},
     **{"grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4, "lines.markersize": 5.5},

@@ -16,6 +16,12 @@ from analysis.records import Record
 from whichlora import tracking
 
 
+CLAIMS = """
+claims:
+  - {name: mine, says: VeRA is last., outcome: tl, test: order, arguments: {order: "* > VeRA"}}
+"""
+
+
 def report_of(experiment: str, *more: str) -> Path:
     assert analyze.main(["--experiment", experiment, "--output", "out", *more]) == 0
     return Path("out")
@@ -34,8 +40,10 @@ def written(full_design: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(full_design)
-    out = tmp_path_factory.mktemp("report") / "out"
-    assert analyze.main(["--experiment", "full", "--output", str(out)]) == 0
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "mine.yaml").write_text(CLAIMS)
+    out = folder / "out"
+    assert analyze.main(["--experiment", "full", "--output", str(out), "--claims", str(folder / "mine.yaml")]) == 0
     mlflow.set_tracking_uri(before)
     return out
 
@@ -123,7 +131,7 @@ def test_files_stand_beside_it(written):
 
 
 def test_the_same_runs_give_the_same_bytes(written, full):
-    again = report_of("full")
+    again = report_of("full", "--claims", str(written.parent / "mine.yaml"))
     for name in ("report.html", "statistics.json", "sources.json", "tables/f1.md", "figures/cost-en.png"):
         assert (again / name).read_bytes() == (written / name).read_bytes(), name
 
@@ -179,12 +187,8 @@ def test_what_lacks_is_listed(store):
     assert "The design is incomplete: 7 cells without all seeds." in text
 
 
-def test_claims_of_ones_own_are_judged(full, tmp_path):
-    claims = tmp_path / "mine.yaml"
-    claims.write_text(
-        "claims:\n  - {name: mine, says: VeRA is last., outcome: tl, test: order, arguments: {order: '* > VeRA'}}\n"
-    )
-    text = text_of(report_of("full", "--claims", str(claims)))
+def test_claims_of_ones_own_are_judged_after_the_papers(written):
+    text = text_of(written)
     assert "✓ supported VeRA is last." in text
     assert "? undecided One percent of target-language items helps" in text
 
