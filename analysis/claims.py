@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import yaml
 
 from analysis.records import Record
+from analysis.stats.contrasts import same_level
 from analysis.verdicts import TESTS, Verdict, undecided
 from whichlora.errors import OptionError, did_you_mean
 
@@ -87,7 +87,7 @@ def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
     for column, pattern in where.items():
         if column not in table:
             return table.iloc[:0]
-        table = table[[fnmatchcase(str(value), str(pattern)) for value in table[column]]]
+        table = table[[same_level(column, value, str(pattern)) for value in table[column]]]
     return table
 
 

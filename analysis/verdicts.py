@@ -63,6 +63,8 @@ class ClaimTest:
                 raise ValueError(f"the test needs the argument {parameter.name}")
         if "order" in arguments:
             parse_order(arguments["order"])
+        if not isinstance(arguments.get("columns", []), list):
+            raise ValueError("columns must be a list")
 
 
 def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:

@@ -120,7 +120,7 @@ def calibration(items: pd.DataFrame, *, outcome: str, bins: int = BINS) -> pd.Da
     """
     frame = reliability(items, outcome=outcome, bins=bins)
     away = frame.assign(away=100 * (frame["correct"] - frame["confidence"]).abs() * frame["n"])
-    total = away.groupby("method", sort=True)[["away", "n"]].sum().reset_index()
+    total = away.groupby("method", sort=True, observed=True)[["away", "n"]].sum().reset_index()
     return total.assign(value=total["away"] / total["n"]).drop(columns="away")[["method", "value", "n"]]
 
 

@@ -47,15 +47,13 @@ class Cells:
 
     def within(self) -> tuple[float, int]:
         """Return the pooled variance of runs over seeds within cells, and its degrees of freedom."""
-        cells = self.runs.groupby(["method", "seed"] if self.unit == "seed" else ["method", "block"])["value"]
+        cells = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"])["value"]
         df = int((cells.size() - 1).sum())
         return (float(((cells.size() - 1) * cells.var().fillna(0)).sum() / df) if df else float("nan")), df
 
     def seeds(self) -> float:
-        """Return the harmonic mean of the number of runs in a cell."""
-        if self.unit == "seed":
-            return 1.0
-        sizes = self.runs.groupby(["method", "block"]).size()
+        """Return the harmonic mean of the number of runs in a cell of language x ratio."""
+        sizes = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"]).size()
         return float(len(sizes) / (1 / sizes).sum()) if len(sizes) else 0.0
 
 

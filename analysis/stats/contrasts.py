@@ -16,7 +16,10 @@ from analysis.stats.equivalence import tost
 from whichlora.layers import parse_layers
 
 PAIR_TEST, SAME_TEST = "paired t", "TOST"
-_UNITS = ("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language")
+_UNITS = (
+    *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
+    *("scoring", "precision", "quantization"),
+)
 _MANY = 1000
 """More blocks than any model has, so that layers can be read without knowing the model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.records import NotTestable, Result
-from analysis.stats.distributions import range_quantile
+from analysis.stats.distributions import range_quantile, range_tail
 
 _ROUNDING = 1e-24
 """A residual sum of squares below this share of the values' own is the rounding of a perfect fit."""
@@ -125,7 +126,7 @@ def tukey(fit: Additive, first: str, second: str, *, alpha: float = 0.05) -> tup
     difference, error = fit.difference(first, second)
     t = difference / error
     k = len(fit.levels)
-    half = range_quantile(1 - alpha, k, fit.df) / np.sqrt(2) * error
+    half = range_quantile(1 - alpha, k, fit.df) / math.sqrt(2) * error
     result = Result(
         statistic=t,
         df=(fit.df,),
@@ -134,4 +135,4 @@ def tukey(fit: Additive, first: str, second: str, *, alpha: float = 0.05) -> tup
         interval=(difference - half, difference + half),
         n=fit.n,
     )
-    return result, float(stats.studentized_range.sf(abs(t) * np.sqrt(2), k, fit.df))
+    return result, range_tail(abs(t) * math.sqrt(2), k, fit.df)

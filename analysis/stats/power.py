@@ -107,7 +107,7 @@ def least_item_difference(*, items: int, discordance: float, wanted: float = 0.8
     z, z_wanted = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(wanted)
 
     def lack(d: float) -> float:
-        return float(z * np.sqrt(discordance) + z_wanted * np.sqrt(discordance - d * d) - d * np.sqrt(items))
+        return float(z * np.sqrt(discordance) + z_wanted * np.sqrt(max(0.0, discordance - d * d)) - d * np.sqrt(items))
 
     top = float(np.sqrt(discordance))
     return float(optimize.brentq(lack, 0, top)) if lack(top) < 0 else discordance
@@ -131,7 +131,7 @@ def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wan
             raise NotTestable("the seeds do not differ")
         return found
 
-    seeds = round(table_cells.seeds() if table_cells.unit != "seed" else len(table_cells.means))
+    seeds = round(table_cells.seeds())
 
     def least() -> Result:
         return Result(effect=least_difference(sd=sd(), n=seeds, wanted=wanted, alpha=alpha), n=seeds)

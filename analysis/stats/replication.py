@@ -20,7 +20,7 @@ from statsmodels.stats.oneway import anova_oneway
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import Samples, pairs, samples
 
-_MARK = "the paper's test: every run counts alike, language and ratio are ignored"
+_MARK = "the paper's test: every run counts alike, language and ratio are ignored; shared English results count once"
 
 
 def replication(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[Record]:

@@ -208,7 +208,7 @@ def test_a_users_file_adds_claims(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "claims:\n  - name: mine\n    says: VeRA is last.\n    outcome: tl\n    test: order\n"
-        "    arguments: {order: '* > VeRA'}\n    where: {task: xnli, language: s*}\n"
+        "    arguments: {order: '* > VeRA'}\n    where: {task: xnli, language: s*, tl_ratio: 0}\n"
     )
     (mine,) = load(path)
     assert mine == Claim(
@@ -217,7 +217,7 @@ def test_a_users_file_adds_claims(tmp_path):
         outcome="tl",
         test="order",
         arguments={"order": "* > VeRA"},
-        where={"task": "xnli", "language": "s*"},
+        where={"task": "xnli", "language": "s*", "tl_ratio": 0},
     )
     assert judge(mine, designs.table({**EQUAL, "VeRA": -5.0}, seed_sd=0.5)).verdict == "supported"
 
@@ -237,6 +237,7 @@ def test_a_users_file_adds_claims(tmp_path):
         ("claims: [{name: a, says: b, outcome: tl, test: differ, wher: {}}]", "did you mean 'where'"),
         ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "no mapping"),
         ("claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]", "twice there is a"),
+        ("claims: [{name: a, says: b, outcome: tl, test: correlation, arguments: {columns: x}}]", "must be a list"),
         ("{", "cannot be read"),
     ],
 )
