@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "experiment": (None, "MLflow experiment, or several joined by commas"),
-    "output": ("report", "folder to write the report into"),
+    "output": (
+        "report",
+        "folder to write the report into; under mlflow run beside a SQLite database, else where it is called",
+    ),
     "margin": ("1", "F1 points within which methods count as equivalent"),
     "claims": (
         "none",
@@ -126,7 +130,11 @@ def _margin(text: str) -> float:
 
 
 def _folder(text: str) -> Path:
-    path = Path(text)
+    from whichlora.tracking import sqlite_file
+
+    # `mlflow run` works in the project's folder; what it makes lies beside the database, where it was called.
+    database = sqlite_file() if os.environ.get("MLFLOW_RUN_ID") else None
+    path = (database.parent if database else Path.cwd()) / text
     if any(place.exists() and not place.is_dir() for place in (path, *path.parents)):
         raise OptionError("output", text, "must be a folder, which may be new; a file is in the way")
     return path

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from analysis.plots import Plot
 from analysis.records import Record
+from analysis.stats.groupings import LETTERS
 
 
 class Family(NamedTuple):
@@ -124,10 +125,19 @@ class Line(NamedTuple):
     strong: bool
 
 
+class Brief(NamedTuple):
+    """A method's mean over blocks on each outcome."""
+
+    method: str
+    en: str
+    tl: str
+
+
 class Section(NamedTuple):
-    """A family with what there is of it; `reasons` say why tests are not there."""
+    """A family with what there is of it: the methods' means in brief, every line, and why tests are not there."""
 
     family: Family
+    brief: list[Brief]
     lines: list[Line]
     notes: list[str]
     reasons: list[str]
@@ -143,8 +153,18 @@ def sections(families: Iterable[Family], records: Sequence[Record], plots: Seque
         lines, notes = _lines([record for record in own if not _untested(record)])
         drawn = [plot for plot in plots if plot.name.startswith(family.plots)] if family.plots else []
         if lines or reasons:
-            found.append(Section(family, lines, notes, reasons, drawn))
+            found.append(Section(family, _brief(own), lines, notes, reasons, drawn))
     return found
+
+
+def _brief(records: Sequence[Record]) -> list[Brief]:
+    """Return the records that say one number of one method, side by side."""
+    shown: dict[str, dict[str, str]] = {}
+    for r in records:
+        if len(r.groups) == 1 and r.test in ("mean", "ECE") and r.effect is not None:
+            interval = "" if r.interval is None else f" ({number(r.interval[0])} to {number(r.interval[1])})"
+            shown.setdefault(r.groups[0], {})[r.outcome] = number(r.effect) + interval
+    return [Brief(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
 
 
 def number(value: float | None) -> str:
@@ -185,14 +205,13 @@ def _reasons(records: Sequence[Record]) -> list[str]:
 
 
 def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
-    notes = list(dict.fromkeys(record.note for record in records if record.note))
+    notes = list(dict.fromkeys(record.note for record in records if record.note and record.test != LETTERS))
     everyone = {len(record.groups) for record in records if len(record.groups) > 2}
     found = []
     for r in records:
         setting = f" ({r.analysis.partition(' in ')[2]})" if " in " in r.analysis else ""
-        groups = (
-            "all" if len(r.groups) in everyone else " − ".join(r.groups) if len(r.groups) == 2 else ", ".join(r.groups)
-        )
+        between = ", " if r.test == "mean" else " − "  # of a view's cell, or of a difference
+        groups = "all" if len(r.groups) in everyone and r.test != "mean" else between.join(r.groups)
         interval = "" if r.interval is None else f"{number(r.interval[0])} to {number(r.interval[1])}"
         df = "" if r.df is None else f" ({', '.join(number(d) if d % 1 else f'{d:,.0f}' for d in r.df)})"
         statistic = number(r.statistic)
@@ -200,7 +219,7 @@ def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
         found.append(
             Line(
                 outcome={"en": "en", "tl": "tl"}.get(r.outcome, ""),
-                test=r.test + setting,
+                test=f"{r.test}: {r.note}" if r.test == LETTERS else r.test + setting,
                 groups=groups,
                 effect=number(r.effect),
                 interval=interval,
@@ -208,7 +227,7 @@ def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
                 p=p_value(r.p),
                 p_adjusted=p_value(r.p_adjusted),
                 n="" if r.n is None else f"{r.n:,}",
-                note=str(notes.index(r.note) + 1) if r.note else "",
+                note=str(notes.index(r.note) + 1) if r.note in notes else "",
                 strong=best is not None and best < 0.05,
             )
         )

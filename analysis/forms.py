@@ -114,7 +114,8 @@ def to_html(table: Table) -> str:
         start = "<tr>" if again or table.labels == 1 else '<tr class="group">'
         return f"{start}{first}{rest}</tr>"
 
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in table.header)
+    starts = ['<th scope="col" class="word">'] * table.labels + ['<th scope="col">'] * len(table.header)
+    head = "".join(f"{start}{html.escape(text)}</th>" for start, text in zip(starts, table.header, strict=False))
     rows = "\n".join(map(line, range(len(table.rows))))
     caption = f"<figcaption><b>{html.escape(table.title)}</b> {html.escape(table.caption)}</figcaption>"
     body = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"

@@ -14,6 +14,7 @@ from analysis.stats.power import SEEN
 
 ALPHA = 0.05
 NAMES = {"en": "English", "tl": "the target language"}
+ONE_BLOCK = "there is one block only"
 Records = Sequence[Record]
 
 
@@ -37,9 +38,13 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     means = _ordered_means(own)
     if test is None or test.p is None:
         why = test.note.removeprefix("no test: ").partition("; blocks")[0] if test else "there are no runs"
+        if why == ONE_BLOCK:
+            why = f"{why}, that is one mixture and one seed"
         sentences = [f"{where} no test of the methods can be made: {why}."]
         if len(means) > 1:
-            sentences.append(f"{means[0][0]} has the highest mean F1, {means[0][1]:.1f}.")
+            top = f"{means[0][1]:.1f}"
+            best = [name for name, mean in means if f"{mean:.1f}" == top]
+            sentences.append(f"{_and(best)} {'has' if len(best) == 1 else 'have'} the highest mean F1, {top}.")
         return sentences + _by_item(own, means)
     sentences = []
     tested = find(own, analysis="equivalence", test=TOST)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
+import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from synthetic import log_design, log_run, spec
 from analysis import analyze, sentences
 from analysis.records import Record
 from whichlora import tracking
-
 
 CLAIMS = """
 claims:
@@ -191,6 +192,22 @@ def test_claims_of_ones_own_are_judged_after_the_papers(written):
     text = text_of(written)
     assert "✓ supported VeRA is last." in text
     assert "? undecided One percent of target-language items helps" in text
+
+
+def test_a_launch_writes_where_it_was_called(full_design, tmp_path):
+    from test_launch import PROJECT, launch
+
+    call = tmp_path / "a call"  # the space must survive the shell
+    call.mkdir()
+    shutil.copy(full_design.removeprefix("sqlite:///"), call / "mlflow.db")
+    with sqlite3.connect(call / "mlflow.db") as database:  # artifacts are written beside the copy
+        database.execute("UPDATE experiments SET artifact_location = ? || name", [f"{call.as_uri()}/mlartifacts/"])
+    before = set(PROJECT.iterdir())
+    status, text = launch(call, "-e", "analyze", experiment="bare", output="my report")
+    assert status == 0, text
+    assert (call / "my report" / "report.html").is_file()
+    assert "In English no test of the methods can be made: there is one method only." in text
+    assert set(PROJECT.iterdir()) == before
 
 
 def test_names_are_escaped(store):
