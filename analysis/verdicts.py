@@ -12,21 +12,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from analysis.compared import Pair, compare_levels, compare_methods
 from analysis.orders import parse_order, relations_of
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
-from analysis.stats.cells import enumerate_few, rows
-from analysis.stats.contrasts import PAIR_TEST as T_TEST
-from analysis.stats.contrasts import SAME_TEST, contrast, same_level
+from analysis.stats.cells import enumerate_few, points, rows
+from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.equivalence import equivalence, holm
 from analysis.stats.groupings import TEXT, group_records
-from analysis.stats.power import SEEN, power, seen
+from analysis.stats.power import SEEN, power
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 
@@ -68,8 +69,8 @@ class ClaimTest:
 
 
 def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:
-    """Return that verdict."""
-    return Verdict(UNDECIDED, reason, tuple(evidence))
+    """Return that verdict; the reason may be the note of a record without p."""
+    return Verdict(UNDECIDED, reason.removeprefix("no test: "), tuple(evidence))
 
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> Verdict:
@@ -84,14 +85,12 @@ def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float
     evidence = [overall, *same, *apart]
     if len(proven) == len(same):
         extra = f"; the differences that there are ({_f(overall)}) are smaller than that" if overall.p < alpha else ""
-        return Verdict(
-            SUPPORTED, f"all {len(same)} pairs are the same within {margin:g} points{extra}", tuple(evidence)
-        )
+        return Verdict(SUPPORTED, f"all {len(same)} pairs are the same within {points(margin)}{extra}", tuple(evidence))
     if overall.p < alpha or apart:
-        which = enumerate_few([_pair(r) for r in sorted(apart, key=lambda r: -abs(r.effect or 0))], 3)
+        which = enumerate_few([_pair(r) for r in sorted(apart, key=lambda r: -abs(r.effect or 0))], 3, by="; ")
         return Verdict(CONTRADICTED, f"{_f(overall)}; apart are {which or 'no single pair for sure'}", tuple(evidence))
     seen_from, note = _power(table, outcome, margin, alpha)
-    open_pairs = f"{len(same) - len(proven)} of {len(same)} pairs are not shown to be the same within {margin:g} points"
+    open_pairs = f"{len(same) - len(proven)} of {len(same)} pairs are not shown to be the same within {points(margin)}"
     return undecided(f"no significant difference ({_f(overall)}), but {open_pairs}{note}", [*evidence, *seen_from])
 
 
@@ -119,23 +118,24 @@ def order(
     if lacking or not relations:
         return undecided(f"there are no runs with {factor} {enumerate_few(lacking) or order}")
     asked = [(first, second) for first, _, second in relations]
-    compare = _methods if factor == "method" else _levels
-    compared = compare(table, outcome, asked, factor=factor, metric=metric, margin=margin, alpha=alpha)
+    compare = compare_methods if factor == "method" else partial(compare_levels, factor=factor)
+    compared = compare(table, outcome, asked, metric=metric, margin=margin, alpha=alpha)
     states = [
-        _greater(*compared[first, second], alpha, margin)
-        if sign == ">"
-        else _same(*compared[first, second], alpha, margin)
+        (_greater if sign == ">" else _same)(compared[first, second], alpha, margin)
         for first, sign, second in relations
     ]
-    evidence = [record for pair in dict.fromkeys(asked) for record in compared[pair] if record is not None]
+    evidence = [record for pair in dict.fromkeys(asked) for record in compared[pair].records()]
     texts = {state: [text for s, text in states if s == state] for state in (SUPPORTED, CONTRADICTED, UNDECIDED)}
-    if texts[CONTRADICTED]:
-        return Verdict(CONTRADICTED, enumerate_few(texts[CONTRADICTED], 4), tuple(evidence))
-    if not texts[UNDECIDED]:
-        return Verdict(SUPPORTED, enumerate_few(texts[SUPPORTED], 4), tuple(evidence))
-    head = f"{len(texts[UNDECIDED])} of {len(states)} parts are open: " if len(states) > 1 else ""
-    seen_from, note = _power(table, outcome, margin, alpha) if (factor, metric) == ("method", "f1") else ([], "")
-    return undecided(head + enumerate_few(texts[UNDECIDED], 4) + note, [*evidence, *seen_from])
+    verdict = next((v for v in (CONTRADICTED, UNDECIDED) if texts[v]), SUPPORTED)
+    what = {CONTRADICTED: "do not hold", UNDECIDED: "are open", SUPPORTED: "hold"}[verdict]
+    head = f"{len(texts[verdict])} of {len(states)} parts {what}: " if len(states) > 1 else ""
+    if factor != "method":
+        head = "in these languages " + head
+    reason = head + enumerate_few(texts[verdict], 4, by="; ")
+    if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
+        seen_from, note = _power(table, outcome, margin, alpha)
+        return undecided(reason + note, [*evidence, *seen_from])
+    return Verdict(verdict, reason, tuple(evidence))
 
 
 def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metric: str = "f1") -> Verdict:
@@ -151,7 +151,7 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metri
         return Verdict(SUPPORTED, f"{_f(overall)}; from high to low: {shown.note}", (overall, shown))
     same = find(equivalence(table, outcome=outcome, margin=margin, alpha=alpha), test=TOST) if metric == "f1" else []
     if same and all(r.p is not None and r.p < alpha for r in same):
-        return Verdict(CONTRADICTED, f"all {len(same)} pairs are the same within {margin:g} points", (overall, *same))
+        return Verdict(CONTRADICTED, f"all {len(same)} pairs are the same within {points(margin)}", (overall, *same))
     return undecided(
         f"no significant difference ({_f(overall)}), which does not show that there is none", [overall, *same]
     )
@@ -181,99 +181,40 @@ TESTS = {
 }
 
 
-Compared = dict[tuple[str, str], tuple[Record, Record | None]]
-"""For each pair the record of its difference, first minus second, and the one of its equivalence."""
-
-
-def _methods(
-    table: pd.DataFrame,
-    outcome: str,
-    asked: Sequence[tuple[str, str]],
-    *,
-    factor: str,
-    metric: str,
-    margin: float,
-    alpha: float,
-) -> Compared:
-    found = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
-    same = equivalence(table, outcome=outcome, margin=margin, alpha=alpha) if metric == "f1" else []
-    nothing = find(found, test=F_TEST)[0]
-    differences = {r.groups: r for r in find(found, test=PAIR_TEST)}
-    equal = {r.groups: r for r in find(same, test=TOST)}
-    return {
-        (a, b): (
-            _turned(differences.get((b, a))) or differences.get((a, b)) or nothing,
-            _turned(equal.get((b, a))) or equal.get((a, b)),
-        )
-        for a, b in asked
-    }
-
-
-def _levels(
-    table: pd.DataFrame,
-    outcome: str,
-    asked: Sequence[tuple[str, str]],
-    *,
-    factor: str,
-    metric: str,
-    margin: float,
-    alpha: float,
-) -> Compared:
-    found = [
-        contrast(table, outcome=outcome, factor=factor, upper=a, lower=b, metric=metric, margin=margin, alpha=alpha)
-        for a, b in asked
-    ]
-    differences = holm([find(pair, test=T_TEST)[0] for pair in found])
-    equal = holm([find(pair, test=SAME_TEST)[0] for pair in found])
-    return {pair: (d, e if metric == "f1" else None) for pair, d, e in zip(asked, differences, equal, strict=True)}
-
-
-def _turned(record: Record | None) -> Record | None:
-    """Return the record of the second minus the first."""
-    if record is None:
-        return None
-    effect, statistic = (None if v is None else -v for v in (record.effect, record.statistic))
-    interval = None if record.interval is None else (-record.interval[1], -record.interval[0])
-    turned = {"groups": record.groups[::-1], "effect": effect, "statistic": statistic, "interval": interval}
-    return Record(**{**vars(record), **turned})
-
-
-def _greater(difference: Record, same: Record | None, alpha: float, margin: float) -> tuple[str, str]:
+def _greater(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
+    difference, same = pair.difference, pair.equivalence
     if difference.p is None:
-        return UNDECIDED, difference.note
+        return UNDECIDED, difference.note.removeprefix("no test: ")
     text = _pair(difference)
     if _below(difference, alpha):
         right = (difference.effect or 0) > 0
         return (SUPPORTED, text) if right else (CONTRADICTED, f"{text}, the other way round")
-    if _below(same, alpha):
-        return CONTRADICTED, f"{text}, the same within {margin:g} points"
-    return UNDECIDED, f"{text}, neither apart nor shown to be the same{_seen(difference, alpha)}"
+    if same is not None and _below(same, alpha):
+        return CONTRADICTED, f"{text}, the same within {points(margin)} (TOST, {_p(same.p_adjusted)})"
+    return UNDECIDED, f"{text}, neither apart nor shown to be the same{_seen(pair.least)}"
 
 
-def _same(difference: Record, same: Record | None, alpha: float, margin: float) -> tuple[str, str]:
+def _same(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
+    difference, same = pair.difference, pair.equivalence
     if difference.p is None:
-        return UNDECIDED, difference.note
+        return UNDECIDED, difference.note.removeprefix("no test: ")
     text = _pair(difference)
     if same is not None and same.p is not None and same.p < alpha:
-        return SUPPORTED, f"{text}, the same within {margin:g} points"
+        return SUPPORTED, f"{text}, the same within {points(margin)} (TOST, {_p(same.p)})"
     if _below(difference, alpha):
         return CONTRADICTED, text
     return (
         UNDECIDED,
-        f"{text}, neither apart nor shown to be the same within {margin:g} points{_seen(difference, alpha)}",
+        f"{text}, neither apart nor shown to be the same within {points(margin)}{_seen(pair.least)}",
     )
 
 
-def _below(record: Record | None, alpha: float) -> bool:
-    return record is not None and record.p_adjusted is not None and record.p_adjusted < alpha
+def _below(record: Record, alpha: float) -> bool:
+    return record.p_adjusted is not None and record.p_adjusted < alpha
 
 
-def _seen(record: Record, alpha: float) -> str:
-    """Say what a paired t test could have seen."""
-    if record.analysis != "contrast" or not record.statistic or record.effect is None or record.df is None:
-        return ""
-    least = seen(abs(record.effect / record.statistic), record.df[0], alpha=alpha)
-    return f" (n = {record.n}; seen from {least:.1f} points on with power 80 %)"
+def _seen(least: Record | None) -> str:
+    return "" if least is None or least.effect is None else f" (power 80 % from {least.effect:.1f} on, n = {least.n})"
 
 
 def _power(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> tuple[list[Record], str]:
@@ -298,4 +239,6 @@ def _pair(record: Record) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
+    if p is None:
+        return "p unknown"
+    return "p < .001" if p < 0.001 else "p > .999" if p > 0.999 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -128,10 +128,15 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value) or "any language"
 
 
-def enumerate_few(names: Sequence[str], most: int = 6) -> str:
-    """Join names by commas, and count those beyond the first few."""
+def points(margin: float) -> str:
+    """Return "1 point" or "2 points"."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
+def enumerate_few(names: Sequence[str], most: int = 6, *, by: str = ", ") -> str:
+    """Join names, and count those beyond the first few."""
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return by.join(names[:most]) + (f"{by}and {rest} more" if rest > 0 else "")
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:

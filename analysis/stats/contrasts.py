@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from analysis.records import NotTestable, Record, Result, attempt
-from analysis.stats.cells import rows
+from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
+from analysis.stats.power import seen
 from whichlora.layers import parse_layers
 
-PAIR_TEST, SAME_TEST = "paired t", "TOST"
+PAIR_TEST, SAME_TEST, LEAST = "paired t", "TOST", "least difference"
 _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("scoring", "precision", "quantization"),
@@ -35,7 +36,8 @@ def contrast(
     margin: float = 1.0,
     alpha: float = 0.05,
 ) -> list[Record]:
-    """Compare two levels of a column by a paired t test and by TOST at `margin`.
+    """Compare two levels of a column by a paired t test and by TOST at `margin`, and tell the least difference that the
+    t test sees with a power of 80 %.
 
     Runs are paired that differ in the factor alone; a pair of language, ratio and seed is one unit, the mean over the
     methods that have both levels, because one seed's item sets and starts are common to all methods. Languages are
@@ -50,10 +52,11 @@ def contrast(
     note = (
         "runs that differ in this alone; n units of language, ratio and seed, means over methods; for these languages"
     )
-    same = f"the same within {margin:g} points? interval of {1 - 2 * alpha:.0%}"
+    same = f"the same within {points(margin)}? interval of {1 - 2 * alpha:.0%}"
     return [
         attempt(lambda: paired_t(*both(), alpha=alpha), outcome, "contrast", PAIR_TEST, groups, note),
         attempt(lambda: tost(*both(), margin, alpha), outcome, "contrast", SAME_TEST, groups, same),
+        attempt(lambda: _least(paired_t(*both()), alpha), outcome, "contrast", LEAST, groups, "power 80%; " + note),
     ]
 
 
@@ -97,6 +100,12 @@ def paired_t(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result
     df, mean, error = len(d) - 1, float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
     t, half = mean / error, float(stats.t.ppf(1 - alpha / 2, df)) * error
     return Result(t, (df,), float(2 * stats.t.sf(abs(t), df)), mean, (mean - half, mean + half), len(d))
+
+
+def _least(found: Result, alpha: float) -> Result:
+    if not found.statistic or found.effect is None or found.df is None:
+        raise NotTestable("the mean difference is zero to the last digit")
+    return Result(effect=seen(found.effect / found.statistic, found.df[0], alpha=alpha), n=found.n)
 
 
 def same_level(factor: str, value: object, level: str) -> bool:

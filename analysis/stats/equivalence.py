@@ -17,7 +17,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.blocked import fit_cells
-from analysis.stats.cells import Cells, cells, pairs
+from analysis.stats.cells import Cells, cells, pairs, points
 
 PAIR_TEST, ALL_TEST = "TOST", "Wellek"
 
@@ -31,7 +31,7 @@ def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha
     table_cells = cells(table, outcome)
     names = table_cells.methods
     unit = f"differences within blocks ({table_cells.unit})"
-    note = f"the same within {margin:g} points? {unit}; interval of {1 - 2 * alpha:.0%}"
+    note = f"the same within {points(margin)}? {unit}; interval of {1 - 2 * alpha:.0%}"
     found = []
     for a, b in pairs(names):
         both = table_cells.means[[a, b]].dropna()
@@ -109,5 +109,5 @@ def _omnibus(table_cells: Cells, margin: float) -> Result:
 def _why(margin: float) -> str:
     return (
         f"all the same at once? On F, method against method x block; epsilon is {margin:g} / (SD sqrt 2), which two "
-        f"methods {margin:g} points apart and the rest midway reach; effect in units of the error's SD"
+        f"methods {points(margin)} apart and the rest midway reach; effect in units of the error's SD"
     )

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.blocked import fit_cells
-from analysis.stats.cells import Cells, cells
+from analysis.stats.cells import Cells, cells, points
 from analysis.stats.distributions import noncentral_t, range_quantile
 from analysis.stats.linear import Additive
 from analysis.stats.paired import collect
@@ -141,7 +141,7 @@ def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wan
 
     note = f"points that two methods must differ by in one cell, n seeds each, power {wanted:.0%}"
     yield attempt(least, outcome, "power", "least difference, one cell", names, note)
-    note = f"n seeds for each of two methods to see {margin:g} points in one cell, power {wanted:.0%}"
+    note = f"n seeds for each of two methods to see {points(margin)} in one cell, power {wanted:.0%}"
     yield attempt(needed, outcome, "power", "seeds needed, one cell", names, note)
 
 
@@ -158,7 +158,7 @@ def _blocked(
     yield Record(outcome=outcome, analysis="power", test=SEEN, groups=names, effect=nc * error, n=n, note=note)
     spread = margin**2 * (k - 1) / k
     f = stats.ncf.sf(stats.f.ppf(1 - alpha, k - 1, fit.df), k - 1, fit.df, blocks * spread / fit.variance)
-    note = f"that F, method against method x block, sees one method {margin:g} points below all others"
+    note = f"that F, method against method x block, sees one method {points(margin)} below all others"
     yield Record(
         outcome=outcome,
         analysis="power",
@@ -169,24 +169,35 @@ def _blocked(
         n=n,
         note=note,
     )
-    note = f"n seeds a cell ({design.what}) for a pair {margin:g} points apart, Tukey, power {wanted:.0%}"
-    test = "seeds needed, blocked"
+    yield from _seeds(design, outcome, margin, wanted)
+
+
+def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Iterator[Record]:
+    """Tell how many seeds a pair `margin` apart needs, and the power with each number of them."""
+    test, names = "seeds needed, blocked", design.fit.levels
+    if not design.known:
+        note = "no test: with one seed a cell nobody knows how much seeds differ"
+        yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, note=note)
+        return
+    note = f"n seeds a cell ({design.what}) for a pair {points(margin)} apart, Tukey, power {wanted:.0%}"
     needed: int | None = None
     try:
-        needed = _first(lambda s: design.power(margin, s), wanted)
+        enough = not design.by_seed and design.power(margin, 1) >= wanted
+        needed = 1 if enough else _first(lambda seeds: design.power(margin, seeds), wanted)
     except NotTestable:
-        note = f"no number of seeds gives a pair {margin:g} points apart power {wanted:.0%}: more blocks are needed"
+        note = f"no number of seeds gives a pair {points(margin)} apart power {wanted:.0%}: more blocks are needed"
     yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, n=needed, note=note)
-    for s in range(2 if table_cells.unit == "seed" else 1, min(30, max(10, needed or 0)) + 1):
-        note = f"with n seeds ({design.what})"
+    note = f"with n seeds ({design.what})"
+    for seeds in range(2 if design.by_seed else 1, min(30, max(10, needed or 0)) + 1):
+        found = design.power(margin, seeds)
         yield Record(
             outcome=outcome,
             analysis="power",
             test=CURVE,
             groups=names,
-            statistic=design.power(margin, s),
+            statistic=found,
             effect=margin,
-            n=s,
+            n=seeds,
             note=note,
         )
 
@@ -203,10 +214,8 @@ class _Design:
         variance, df = table_cells.within()
         self.seed_variance = 0.0 if self.by_seed or not df else min(variance, fit.variance * table_cells.seeds())
         self.own = fit.variance - (0.0 if self.by_seed else self.seed_variance / table_cells.seeds())
-        known = self.by_seed or df
-        self.what = (
-            "seeds are the blocks" if self.by_seed else "the same blocks" if known else "spread of seeds unknown"
-        )
+        self.known = self.by_seed or df > 0
+        self.what = "seeds are the blocks" if self.by_seed else "the same blocks"
 
     def critical(self, df: float) -> float:
         return range_quantile(1 - self.alpha, self.k, df) / float(np.sqrt(2))

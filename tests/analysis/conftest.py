@@ -10,6 +10,10 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 EFFECTS = {"vera": -0.15}
+CLAIMS = """
+claims:
+  - {name: mine, says: VeRA is last., outcome: tl, test: order, arguments: {order: "* > VeRA"}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +40,19 @@ def full(full_design: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> s
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(full_design)
     return full_design
+
+
+@pytest.fixture(scope="session")
+def written(full_design: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report of the experiment `full`, with a claim of the test's own in `mine.yaml` beside it."""
+    from analysis import analyze
+
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "mine.yaml").write_text(CLAIMS)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(full_design)
+    options = {"experiment": "full", "output": str(folder / "out"), "claims": str(folder / "mine.yaml")}
+    status = analyze.main([part for name, value in options.items() for part in (f"--{name}", value)])
+    mlflow.set_tracking_uri(before)
+    assert status == 0
+    return folder / "out"

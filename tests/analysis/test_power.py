@@ -57,6 +57,19 @@ def test_where_the_interaction_is_the_limit_more_seeds_do_not_help():
     assert "more blocks are needed" in needed.note
 
 
+def test_one_seed_does_not_tell_how_many_are_needed():
+    found = power(designs.table(METHODS, seeds=(1,)), outcome="tl")
+    (needed,) = find(found, test="seeds needed, blocked")
+    assert needed.n is None
+    assert "one seed a cell" in needed.note
+    assert not find(found, test=CURVE)
+
+
+def test_a_design_that_suffices_needs_one_seed():
+    (needed,) = find(power(designs.table(METHODS, seed_sd=0.1), outcome="tl"), test="seeds needed, blocked")
+    assert needed.n == 1
+
+
 def test_a_correlation_in_one_group_is_pearsons():
     from scipy.stats import pearsonr
 

@@ -17,11 +17,6 @@ from analysis import analyze, sentences
 from analysis.records import Record
 from whichlora import tracking
 
-CLAIMS = """
-claims:
-  - {name: mine, says: VeRA is last., outcome: tl, test: order, arguments: {order: "* > VeRA"}}
-"""
-
 
 def report_of(experiment: str, *more: str) -> Path:
     assert analyze.main(["--experiment", experiment, "--output", "out", *more]) == 0
@@ -33,20 +28,6 @@ def text_of(folder: Path) -> str:
     page = re.sub(r"<(style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
     page = re.sub(r'<code>[0-9a-f]{32}</code>|aria-label="[^"]*"', " ", page)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
-
-
-@pytest.fixture(scope="module")
-def written(full_design: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(full_design)
-    folder = tmp_path_factory.mktemp("report")
-    (folder / "mine.yaml").write_text(CLAIMS)
-    out = folder / "out"
-    assert analyze.main(["--experiment", "full", "--output", str(out), "--claims", str(folder / "mine.yaml")]) == 0
-    mlflow.set_tracking_uri(before)
-    return out
 
 
 def test_the_known_truth_is_told_first(written):
@@ -138,7 +119,7 @@ def test_the_same_runs_give_the_same_bytes(written, full):
 
 
 def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
-    log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1,), items=12)
+    source = log_run(spec(), "e", items=12)
     client = tracking.connect()
     launch = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", launch)
@@ -149,12 +130,11 @@ def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
     assert run.info.status == "FINISHED"
     assert run.data.tags["whichlora.launch"] == launch
     assert client.get_run(launch).data.tags["whichlora.result"] == run.info.run_id
-    sources = {r.info.run_id for r in client.search_runs(where, "tags.`whichlora.kind` = 'run'")}
-    assert set(run.data.tags["whichlora.sources"].split(",")) == sources
+    assert run.data.tags["whichlora.sources"] == source
     kept = Path(client.download_artifacts(run.info.run_id, ""))
     for name in ("report.html", "statistics.json", "sources.json"):
         assert (kept / name).read_bytes() == (folder / name).read_bytes()
-    assert set(json.loads((kept / "sources.json").read_text())["runs"]) == sources
+    assert json.loads((kept / "sources.json").read_text())["runs"] == [source]
     log_run(spec("lora", seed=2), "e", items=12)
     report_of("e")
     assert len(client.search_runs(where, "tags.`whichlora.kind` = 'report'")) == 2
@@ -194,6 +174,7 @@ def test_claims_of_ones_own_are_judged_after_the_papers(written):
     assert "? undecided One percent of target-language items helps" in text
 
 
+@pytest.mark.slow
 def test_a_launch_writes_where_it_was_called(full_design, tmp_path):
     from test_launch import PROJECT, launch
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.stats.equivalence import tost, wellek
 from analysis.stats.linear import additive, interaction
 from analysis.stats.power import power
 from analysis.stats.ranks import friedman, mean_ranks
@@ -84,3 +85,23 @@ def test_the_test_of_an_interaction_keeps_its_level():
     block = np.tile(np.repeat(BLOCKS, SEEDS), len(METHODS))
     alarms = [interaction(rng.normal(0, 1, len(method)), method, block)[2].p < 0.05 for _ in range(DRAWS)]
     assert near(float(np.mean(alarms)), 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interaction_sd", [0.0, 1.0])
+def test_equivalence_is_rarely_found_between_methods_a_margin_apart(interaction_sd):
+    """Two methods are one point apart and the others midway, the edge of what TOST and Wellek's test may call the same.
+    Wellek's margin is in units of an SD that is estimated, which does not cost it its level.
+    """
+    rng = np.random.default_rng(7)
+    method, block = np.repeat(METHODS, len(BLOCKS)), np.tile(BLOCKS, len(METHODS))
+    lead = np.array([0.5, -0.5, 0, 0, 0, 0])[:, None]
+    hits = {"TOST": 0, "Wellek": 0}
+    for _ in range(DRAWS):
+        spread = np.sqrt(interaction_sd**2 + 1 / SEEDS)
+        means = lead + rng.normal(0, 5, 12) + rng.normal(0, spread, (6, 12))
+        fit = additive(means.ravel(), method, block)
+        f = fit.test
+        hits["TOST"] += tost(means[0], means[1], 1.0).p < 0.05
+        hits["Wellek"] += wellek(f.statistic, f.df, 12, 1 / np.sqrt(2 * fit.variance)).p < 0.05
+    assert all(near(count / DRAWS, 0.05) for count in hits.values()), hits

@@ -224,7 +224,7 @@ def test_a_contrast_pairs_runs_that_differ_in_the_factor_alone():
     table = designs.table({"LoRA": 0, "DoRA": 0}, by_ratio={0.01: 2.0}, outcomes=("tl",), seed_sd=0.2)
     table = table[~((table["method"] == "DoRA") & (table["tl_ratio"] == 0.01))]
     table.loc[table["method"] == "DoRA", "f1"] -= 0.3
-    found, _ = contrast(table, outcome="tl", factor="tl_ratio", upper="0.01", lower="0")
+    found, *_ = contrast(table, outcome="tl", factor="tl_ratio", upper="0.01", lower="0")
     assert found.n == 9
     assert found.effect == pytest.approx(2.0, abs=0.3)
     assert found.p < 0.001
@@ -232,7 +232,7 @@ def test_a_contrast_pairs_runs_that_differ_in_the_factor_alone():
 
 def test_english_at_ratio_0_is_the_partner_of_every_language():
     table = designs.table({"LoRA": 0}, by_ratio={0.5: -4.0}, outcomes=("en",), seed_sd=0.2)
-    found, _ = contrast(table, outcome="en", factor="tl_ratio", upper="0.5", lower="0")
+    found, *_ = contrast(table, outcome="en", factor="tl_ratio", upper="0.5", lower="0")
     assert found.n == 9
     assert found.effect == pytest.approx(-4.0, abs=0.3)
 
