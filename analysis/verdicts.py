@@ -140,7 +140,7 @@ def order(
 
 def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metric: str = "f1") -> Verdict:
     """Do the methods differ in a metric? The reason gives their order."""
-    if metric not in table:
+    if metric not in table or table[metric].isna().all():
         return undecided(f"the runs have no {metric}")
     found = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
     overall = find(found, test=F_TEST)[0]

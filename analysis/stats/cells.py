@@ -67,6 +67,7 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
     frame = table[(table["outcome"] == outcome) & table[metric].notna()]
     if "variant" in frame:
         frame = frame[frame["variant"] != UNTRAINED]
+    frame = frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))  # else groups without rows come back
     scale = 100.0 if metric.endswith("f1") else 1.0
     frame = frame.assign(value=frame[metric].astype(float) * scale)
     if outcome == "en" and "adapter" in frame:
@@ -97,7 +98,8 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     if 0 < len(alone) < len(counts):
         notes.append(f"left out for having one method only: {enumerate_few(alone)}")
         frame = frame[~frame["block"].isin(alone)]
-    unit = "language x ratio"
+    several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
+    unit = "setting x language x ratio" if several else "language x ratio"
     if frame["block"].nunique() == 1:
         unit, frame = "seed", frame.assign(block="seed " + frame["seed"].astype(str))
     means = frame.pivot_table(index="block", columns="method", values="value", aggfunc="mean", sort=True)

@@ -176,6 +176,21 @@ def test_the_untrained_base_is_no_method():
     assert blocked(table, outcome="tl")[0] == blocked(FULL, outcome="tl")[0]
 
 
+def test_blocks_of_several_settings():
+    other = FULL.assign(task="tydiqa", f1=FULL["f1"] - 0.2)
+    found = blocked(pd.concat([FULL, other]), outcome="tl")[0]
+    assert found.df == (2, 2 * 23)
+    assert found.note.startswith("blocks: setting x language x ratio")
+
+
+def test_categories_are_texts():
+    """Also those without a row, which a selection leaves behind."""
+    chosen = FULL.astype(dict.fromkeys(("method", "language", "outcome"), "category"))
+    chosen = chosen[chosen["method"] != "DoRA"]
+    for test in TESTS:
+        assert dumps(test(chosen, outcome="tl")) == dumps(test(SMALL["two methods"], outcome="tl"))
+
+
 def test_the_order_of_the_rows_changes_nothing():
     shuffled = FULL.sample(frac=1, random_state=3)
     for test in TESTS:
