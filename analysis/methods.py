@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -75,10 +76,9 @@ def text(key: str, value: Any) -> str:
     """Return a value of a spec field as tables and names show it; empty where there is none."""
     if value is None or value != value or value in ("", "None"):
         return ""
-    if key == "layers":
+    if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
         return _ranges(str(value))
-    if key == "variant_options":
-        options = json.loads(str(value))
+    if key == "variant_options" and isinstance(options := _json(str(value)), dict):
         return ", ".join(f"{name} {options[name]}" for name in sorted(options))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -155,6 +155,13 @@ def _uneven(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
                     f"{', '.join(value or 'none' for value in values)}."
                 )
     return sentences
+
+
+def _json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
 
 
 def _ranges(numbers: str) -> str:

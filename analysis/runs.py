@@ -132,7 +132,7 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     params: dict[str, Any] = dict(run.data.params)
     for key in _NUMBERS:
         params[key] = _number(params.get(key))
-    digests = json.loads(params.pop("test_digests", None) or "{}")
+    digests = json.loads(params.pop("test_digests", "{}"))
     return {**params, **run.data.metrics, **tags, **own, "test_en_digest": digests.get("en", "")}
 
 

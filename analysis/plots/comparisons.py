@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.transforms import offset_copy
 
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import SETTINGS, Plot, finish, new
+from analysis.plots.style import SETTINGS, Plot, finish, new, ticks
 from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
 
@@ -51,7 +51,7 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
         marker = "s" if apart else "o" if alike else "D"
         axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if apart else 1.2)
         axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if apart or alike else "white")
-    axes.set_yticks(range(len(lines)), [line[3] for line in lines])
+    ticks(axes.yaxis, [line[3] for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from analysis import views
 from analysis.methods import UNTRAINED
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import Plot, finish, legend, new, styles
+from analysis.plots.style import Plot, Styles, finish, legend, new
 from analysis.tables import method_order
 
 COSTS = {
@@ -28,14 +28,13 @@ def costs_of(table: pd.DataFrame) -> list[str]:
     return [cost for cost in found if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in found)]
 
 
-def pareto(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> Plot | None:
+def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
     """Mean F1 against each cost; methods on the front are filled and joined."""
     trained = table[table["variant"] != UNTRAINED]
     costs = costs_of(trained)
     if not costs or trained["method"].nunique() < 2:
         return None
     methods = method_order(trained)
-    marks = styles(methods)
     across = min(2, len(costs))
     down = math.ceil(len(costs) / across)
     figure, grid = new(0.7 + 2.1 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)

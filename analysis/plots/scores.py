@@ -10,13 +10,13 @@ import pandas as pd
 from scipy import stats
 
 from analysis.methods import UNTRAINED
-from analysis.plots.style import Plot, finish, legend, new, styles
+from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
 from analysis.tables import method_order
 
 LANGUAGE = {"en": "English", "tl": "the target language"}
 
 
-def f1_by_ratio(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> Plot | None:
+def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
     """F1 of each method against the share of target-language items, with intervals over seeds, a panel a language."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     languages = sorted(set(table["language"]) - {""})
@@ -30,7 +30,6 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> 
     down = math.ceil(len(languages) / across)
     figure, grid = new(1.1 + 2.2 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
     places = dict(zip(ratios, range(len(ratios)), strict=True))
-    marks = styles(methods)
     for axes, language in zip(grid.flat, languages, strict=False):
         panel = rows[rows["language"].isin([language, ""])]
         for position, method in enumerate(methods):
@@ -48,9 +47,11 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> 
                 **marks[method]._asdict(),
             )
         axes.set_title(language)
-        axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
+        ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
     for axes in grid.flat[len(languages) :]:
         axes.set_visible(False)
+    low, high = grid[0, 0].get_ylim()
+    grid[0, 0].set_ylim(max(0, low), min(101, high))  # an interval of few seeds may leave what F1 can be
     for axes in grid[:, 0]:
         axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
     grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
@@ -75,7 +76,7 @@ def _f1_by_method(
     base = rows["base_f1"].mean()
     if math.isfinite(base):
         axes.axvline(100 * base, color="#777777", linewidth=0.9, linestyle=(0, (1, 2)), label="base model")
-    axes.set_yticks(range(len(methods)), list(reversed(methods)))
+    ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
     legend(figure, axes)
@@ -83,7 +84,7 @@ def _f1_by_method(
     return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
 
 
-def interaction(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> Plot | None:
+def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
     """How far each method is from the mean of its block: parallel lines say that methods differ alike everywhere."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     means = (100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")).dropna()
@@ -92,11 +93,10 @@ def interaction(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> 
     apart = means.sub(means.mean(axis=1), axis=0)
     methods = [method for method in method_order(rows) if method in apart]
     figure, axes = new(2.6 + 0.16 * len(methods) / 3)
-    marks = styles(methods)
     for method in methods:
         axes.plot(range(len(apart)), apart[method], label=method, **marks[method]._asdict())
     labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in apart.index]
-    axes.set_xticks(range(len(apart)), labels)
+    ticks(axes.xaxis, labels)
     axes.set_ylabel("points from the block's mean")
     axes.axhline(0, color="#777777", linewidth=0.8)
     legend(figure, axes)
@@ -105,12 +105,11 @@ def interaction(table: pd.DataFrame, outcome: str, *, name: str, where: str) -> 
     return finish(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
 
 
-def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, name: str, where: str) -> Plot | None:
+def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, where: str) -> Plot | None:
     """Training loss by step, the mean over seeds of running means; `losses` are series indexed by step."""
     if not any(losses.values()):
         return None
     figure, axes = new(2.6 + 0.16 * len(losses) / 3)
-    marks = styles(list(losses))
     for method, runs in losses.items():
         if not runs:
             continue

@@ -38,6 +38,10 @@ class Style(NamedTuple):
     linestyle: Any
 
 
+Styles = dict[str, Style]
+"""The style of each method, the same in every plot of a report."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plot:
     """A drawn plot: what it is called, what it shows in words, and both its forms."""
@@ -49,7 +53,7 @@ class Plot:
     png: bytes
 
 
-def styles(methods: Sequence[str]) -> dict[str, Style]:
+def styles(methods: Sequence[str]) -> Styles:
     """Return a style for each method; markers differ for up to eleven, pairs of marker and colour for 77."""
     cycles = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False)
     return {method: Style(*style) for method, style in zip(methods, cycles, strict=False)}
@@ -66,6 +70,11 @@ def legend(figure: Figure, axes: Any, columns: int = 3) -> None:
     """Put one legend under a figure, as its axes' first has it."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
+
+
+def ticks(axis: Any, labels: Sequence[str]) -> None:
+    """Name the positions 0, 1, 2 of an axis; tick labels are made anew when drawn, so they are transliterated here."""
+    axis.set_ticks(range(len(labels)), [readable(label) for label in labels])
 
 
 def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:

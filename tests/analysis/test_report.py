@@ -160,12 +160,13 @@ def test_what_lacks_is_listed(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
     log_run(spec("lora", seed=3), "e", items=0)
     log_run(spec("vera", seed=3), "e", status="FAILED")
+    log_run(spec("pissa", seed=3), "e", items=0)  # a method with one run only
     text = text_of(report_of("e"))
     assert "1 runs failed" in text
     assert "module q_proj gets no gradient" in text
-    assert "7 cells without all seeds" in text
+    assert "11 cells without all seeds" in text
     assert "results have no item-by-item predictions" in text
-    assert "The design is incomplete: 7 cells without all seeds." in text
+    assert "The design is incomplete: 11 cells without all seeds." in text
 
 
 def test_claims_of_ones_own_are_judged_after_the_papers(written):

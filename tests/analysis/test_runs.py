@@ -147,6 +147,8 @@ def test_runs_with_nothing_but_the_needed_fields_will_do(store):
         run = client.create_run(place, tags={"whichlora.kind": "run"})
         fields = {
             "variant": variant,
+            "layers": "all",
+            "variant_options": "few",
             "arm": "x",
             "task": "t",
             "model": "m",
