@@ -12,7 +12,8 @@ from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.contrasts import LEAST, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
-from analysis.stats.equivalence import equivalence, holm
+from analysis.stats.equivalence import equivalence
+from analysis.stats.multiplicity import holm_records
 
 
 class Pair(NamedTuple):
@@ -66,8 +67,8 @@ def compare_levels(
         contrast(table, outcome=outcome, factor=factor, upper=a, lower=b, metric=metric, margin=margin, alpha=alpha)
         for a, b in asked
     ]
-    differences = holm([find(pair, test=T_TEST)[0] for pair in found])
-    equal = holm([find(pair, test=SAME_TEST)[0] for pair in found])
+    differences = holm_records([find(pair, test=T_TEST)[0] for pair in found])
+    equal = holm_records([find(pair, test=SAME_TEST)[0] for pair in found])
     least = [find(pair, test=LEAST)[0] for pair in found]
     return {
         pair: Pair(d, e if metric == "f1" else None, s)

@@ -25,8 +25,9 @@ from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
 from analysis.stats.equivalence import PAIR_TEST as TOST
-from analysis.stats.equivalence import equivalence, holm
+from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import TEXT, group_records
+from analysis.stats.multiplicity import holm_records
 from analysis.stats.power import SEEN, power
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -161,7 +162,7 @@ def correlation(
     table: pd.DataFrame, outcome: str, margin: float, alpha: float, columns: list[str], sign: int = 1
 ) -> Verdict:
     """Does F1 rise (sign 1) or fall (-1) with each of some columns, within languages?"""
-    found = holm([correlate(table, outcome=outcome, column=column, alpha=alpha) for column in columns])
+    found = holm_records([correlate(table, outcome=outcome, column=column, alpha=alpha) for column in columns])
     if untested := [r for r in found if r.p is None]:
         return undecided(untested[0].note, found)
     sure = [r for r in found if _below(r, alpha)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,17 +47,20 @@ def contrast(
     """
     groups = (f"{factor} {upper}", f"{factor} {lower}")
 
-    def both() -> tuple[pd.Series[float], pd.Series[float]]:
-        return units(table, outcome=outcome, factor=factor, upper=upper, lower=lower, metric=metric)
-
-    note = (
-        "runs that differ in this alone; n units of language, ratio and seed, means over methods; for these languages"
-    )
+    try:
+        upper_units, lower_units = units(table, outcome=outcome, factor=factor, upper=upper, lower=lower, metric=metric)
+    except NotTestable as reason:
+        why = f"no test: {reason}"
+        tests = (PAIR_TEST, SAME_TEST, LEAST)
+        return [Record(outcome=outcome, analysis="contrast", test=t, groups=groups, note=why) for t in tests]
+    t_test = partial(paired_t, upper_units, lower_units, alpha=alpha)
+    same_test = partial(tost, upper_units, lower_units, margin, alpha)
+    note = "runs that differ in this alone; n units of language, ratio and seed, means over methods; these languages"
     same = f"the same within {points(margin)}? interval of {1 - 2 * alpha:.0%}"
     return [
-        attempt(lambda: paired_t(*both(), alpha=alpha), outcome, "contrast", PAIR_TEST, groups, note),
-        attempt(lambda: tost(*both(), margin, alpha), outcome, "contrast", SAME_TEST, groups, same),
-        attempt(lambda: _least(paired_t(*both()), alpha), outcome, "contrast", LEAST, groups, "power 80%; " + note),
+        attempt(t_test, outcome, "contrast", PAIR_TEST, groups, note),
+        attempt(same_test, outcome, "contrast", SAME_TEST, groups, same),
+        attempt(lambda: _least(t_test(), alpha), outcome, "contrast", LEAST, groups, "power 80%; " + note),
     ]
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import equivalence_oneway_generic
 from statsmodels.stats.weightstats import ttost_paired
 
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.blocked import fit_cells
 from analysis.stats.cells import Cells, cells, pairs, points
+from analysis.stats.multiplicity import holm_records
 
 PAIR_TEST, ALL_TEST = "TOST", "Wellek"
 
@@ -38,7 +38,7 @@ def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha
         found.append(
             attempt(partial(tost, both[a], both[b], margin, alpha), outcome, "equivalence", PAIR_TEST, (a, b), note)
         )
-    found = holm(found)
+    found = holm_records(found)
     if len(names) < 2:
         reason = "no test: " + ("there is one method only" if names else "there are no runs")
         return [Record(outcome=outcome, analysis="equivalence", test=PAIR_TEST, groups=names, note=reason)]
@@ -84,18 +84,6 @@ def wellek(f: float, df: tuple[float, float], per_group: float, epsilon: float) 
     groups = int(df[0]) + 1
     found = equivalence_oneway_generic(f, groups, np.full(groups, per_group), epsilon, df, margin_type="wellek")
     return Result(f, df, float(found.pvalue), float(np.sqrt(f * df[0] / per_group)), n=round(per_group * groups))
-
-
-def holm(found: list[Record]) -> list[Record]:
-    """Adjust the p of a family of records by Holm; those without p stay as they are."""
-    tested = [record for record in found if record.p is not None]
-    if not tested:
-        return found
-    adjusted = iter(multipletests([record.p for record in tested], method="holm")[1])
-    fields = [
-        {**vars(r), "p_adjusted": next(adjusted), "correction": "holm"} if r.p is not None else vars(r) for r in found
-    ]
-    return [Record(**f) for f in fields]
 
 
 def _omnibus(table_cells: Cells, margin: float) -> Result:

@@ -19,7 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import pairs
-from analysis.stats.equivalence import holm
+from analysis.stats.multiplicity import holm_records
 
 DRAWS = 10_000
 MCNEMAR, BOOTSTRAP = "McNemar", "paired bootstrap"
@@ -75,7 +75,7 @@ def paired(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, draws: int
         tests.append(attempt(test, outcome, "paired", MCNEMAR, (a, b), note))
         draw = partial(_apply, partial(bootstrap, draws=draws, alpha=alpha), between)
         intervals.append(attempt(draw, outcome, "paired", BOOTSTRAP, (a, b), f"points; {note}"))
-    return [*holm(tests), *holm(intervals)]
+    return [*holm_records(tests), *holm_records(intervals)]
 
 
 def collect(items: pd.DataFrame, outcome: str) -> Answers:

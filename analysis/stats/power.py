@@ -188,7 +188,8 @@ def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Itera
         note = f"no number of seeds gives a pair {points(margin)} apart power {wanted:.0%}: more blocks are needed"
     yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, n=needed, note=note)
     note = f"with n seeds ({design.what})"
-    for seeds in range(2 if design.by_seed else 1, min(30, max(10, needed or 0)) + 1):
+    first, most = (2, 12) if design.by_seed else (1, 30)  # as blocks, each number has a slow quantile of its own
+    for seeds in range(first, min(most, max(10, needed or 0)) + 1):
         found = design.power(margin, seeds)
         yield Record(
             outcome=outcome,

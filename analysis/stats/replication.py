@@ -19,6 +19,7 @@ from statsmodels.stats.oneway import anova_oneway
 
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import Samples, pairs, samples
+from analysis.stats.multiplicity import holm
 
 _MARK = "the paper's test: every run counts alike, language and ratio are ignored; shared English results count once"
 
@@ -114,13 +115,11 @@ def dunn(groups: Samples) -> Pairs:
     values = _values(groups)
     names = list(groups)
     frame = pd.DataFrame({"value": np.concatenate(values), "group": np.repeat(names, [len(v) for v in values])})
-    plain, holm = (
-        scikit_posthocs.posthoc_dunn(frame, val_col="value", group_col="group", p_adjust=how) for how in (None, "holm")
-    )
+    found = scikit_posthocs.posthoc_dunn(frame, val_col="value", group_col="group")
     sizes = dict(zip(names, map(len, values), strict=True))
-    return {
-        (a, b): (Result(p=float(plain.at[a, b]), n=sizes[a] + sizes[b]), float(holm.at[a, b])) for a, b in pairs(names)
-    }
+    results = {(a, b): Result(p=float(found.at[a, b]), n=sizes[a] + sizes[b]) for a, b in pairs(names)}
+    adjusted = holm([result.p or 0.0 for result in results.values()])
+    return {pair: (result, float(p)) for (pair, result), p in zip(results.items(), adjusted, strict=True)}
 
 
 def _pairwise(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.records import find
+from analysis.stats.multiplicity import holm
 from analysis.stats.paired import bootstrap, clustered_mcnemar, collect, paired
 from analysis.stats.power import item_power, least_item_difference
 
@@ -93,6 +94,16 @@ def test_holm_over_the_pairs():
     p = sorted(record.p for record in found)
     assert min(record.p_adjusted for record in found) == pytest.approx(3 * p[0])
     assert all(record.correction == "holm" for record in found)
+
+
+def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 30):
+        p = rng.random(n) ** 3
+        p[n // 2 :] = np.round(p[n // 2 :], 1)  # with ties and zeros
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_the_order_of_the_items_changes_nothing():
