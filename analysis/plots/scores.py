@@ -87,7 +87,9 @@ def _f1_by_method(
 def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
     """How far each method is from the mean of its block: parallel lines say that methods differ alike everywhere."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
-    means = (100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")).dropna()
+    means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
+    # Lines need every block: blocks that lack a method are left out or, if that leaves none, methods that lack one.
+    means = means.dropna() if len(means.dropna()) > 1 else means.dropna(axis=1)
     if means.shape[0] < 2 or means.shape[1] < 2:
         return None
     apart = means.sub(means.mean(axis=1), axis=0)
@@ -102,6 +104,8 @@ def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     legend(figure, axes)
     caption = f"{where}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
     caption += "where lines cross, which method is better depends on the block."
+    if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
+        caption += " Blocks or methods with missing cells are left out."
     return finish(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
 
 
