@@ -189,7 +189,8 @@ def _order(own: Records) -> str:
     """Return "A = B > C" where that can be said, else the methods with the letters that say the same."""
     text = next(iter(find(own, analysis="groupings", test=TEXT)), None)
     if text is not None and " > " in text.note and not text.note.startswith("no "):
-        return text.note.partition(" (")[0]
+        order = text.note.partition(" ('=' ")[0]
+        return f"{order} ('=' says not told apart)" if " = " in order else order
     letters = find(own, analysis="groupings", test=LETTERS)
     shown = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
     return f"from the highest mean down {shown}; methods that share a letter are not told apart"
