@@ -96,7 +96,7 @@ Pairs = dict[tuple[str, str], tuple[Result, float]]
 
 def tukey_hsd(groups: Samples, *, equal: bool = True, alpha: float = 0.05) -> Pairs:
     """Compare all pairs by Tukey's HSD (Tukey-Kramer), or by Games and Howell's test without equal variances."""
-    values = _values(groups, each=1 if equal else 2, vary=not equal)
+    values = _values(groups, each=2, vary=not equal)  # scipy refuses a sample of one
     names = list(groups)
     found = stats.tukey_hsd(*values, equal_var=equal)
     # Games and Howell's intervals need a quantile for each pair, a second for every few pairs; Tukey's need one.
