@@ -29,7 +29,12 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
 
 @pytest.mark.parametrize(
     ("entry", "module"),
-    [("experiment", "whichlora.experiment"), ("tune", "tuning.tune"), ("probe", "whichlora.probing.options"), ("analyze", "analysis.analyze")],
+    [
+        ("experiment", "whichlora.experiment"),
+        ("tune", "tuning.tune"),
+        ("probe", "whichlora.probing.options"),
+        ("analyze", "analysis.analyze"),
+    ],
 )
 def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, module):
     options = importlib.import_module(module).OPTIONS
