@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_tiny_model
 from peft import LoraConfig, get_peft_model
+from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from whichlora.errors import ProofError
