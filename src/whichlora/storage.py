@@ -1,4 +1,7 @@
-"""The database in which workers agree who does what: Optuna's, with heartbeats, on SQLite or a server."""
+"""The database in which workers agree who does what: Optuna's, with heartbeats, on SQLite or a server.
+
+`python -m whichlora.storage` makes its schema, which is to be done before several workers start on an empty server.
+"""
 
 from __future__ import annotations
 
@@ -83,3 +86,7 @@ class _Storage(RDBStorage):
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
+
+
+if __name__ == "__main__":
+    connect(lambda study, trial: None)
