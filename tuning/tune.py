@@ -18,6 +18,7 @@ from tuning.sampling import PRUNERS
 from tuning.setting import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
 from tuning.space import KINDS, SEARCHED, read_space, space_of
 from whichlora import processes
+from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_values
@@ -41,6 +42,8 @@ OPTIONS = {
     "pruner": ("median", f"what stops trials early: {', '.join(PRUNERS)}"),
     "reports": ("4", "how often an epoch a trial reports its score to the pruner"),
     "final": ("false", "train and score the best point with the seeds: true or false"),
+    "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
+    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
 }
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
 
@@ -54,12 +57,8 @@ def tune(
     budget: float | None,
     deadline: float | None,
     seeds: Sequence[int],
-) -> str:
-    """Bring every study to its budget with any other workers, score the best points again, and say what came of it.
-
-    Returns:
-        a table over the variants.
-    """
+) -> None:
+    """Bring every study to its budget with any other workers, score the best points again, and log what came of it."""
     from tuning import report
     from tuning.contenders import contenders, score_again, train_final
     from whichlora.claims import POLL_SECONDS, persist
@@ -79,7 +78,6 @@ def tune(
         return "waiting" in outcomes
 
     persist(step)
-    found = []
     for study in studies:
         problem = study.hopeless()
         if problem is not None:
@@ -87,12 +85,18 @@ def tune(
             continue
         score_again(study, tracker, database)
         scored = contenders(study)
-        found.append((study, scored))
         best = report.winner(scored)
         report.write_down(study, scored, tracker)
         if best is not None and seeds:
             train_final(study, best, seeds, tracker, database)
-    return report.summary(found)
+
+
+def summary(studies: Sequence[Study]) -> str:
+    """Return a table over the variants of what their studies have found."""
+    from tuning import report
+    from tuning.contenders import contenders
+
+    return report.summary([(study, contenders(study)) for study in studies if study.hopeless() is None])
 
 
 def settings_of(texts: Mapping[str, str]) -> list[Setting]:
@@ -165,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if processes.count() > 1:
-            raise OptionError("trials", texts["trials"], "tune runs in one process; start it several times instead")
+            raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; take workers=2")
+        engine = engine_of(texts["engine"], texts["workers"])
         trials = _count("trials", texts["trials"])
         timeout, budget = (None if texts[n] == AUTO else _count(n, texts[n]) for n in ("timeout", "budget"))
         seeds = _seeds(texts["seed"])
@@ -180,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setting.plan(setting.known_points["recommended"], TUNING_SEED)
         settle()
 
+        if engine is not None:
+            engine.connect()
         client = tracking.connect()
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
     except OptionError as error:
@@ -187,27 +194,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     began = time.time()
     database = connect()
-    command = shlex.join(["python", "-m", "tuning.tune", *_given(texts)])
+    given = _given(texts)
+    command = shlex.join(["python", "-m", "tuning.tune", *given])
     studies = [Study(setting, tracker, database, command=command) for setting in settings]
     for study in studies:
-        print(f"{study.name}: {len(study.counted())} of {trials} trials")
         tracking.link_launch(client, tracker.launch, study.run_id)
-    print(
+        if not is_worker():
+            print(f"{study.name}: {len(study.counted())} of {trials} trials", flush=True)
+    died: list[str] = []
+    if engine is not None:
+        died = engine.run(Job("tuning.tune", given), lambda: None)
+        if died:
+            print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+    else:
+        deadline = None if timeout is None else began + timeout
         tune(
             studies,
             tracker,
             database,
             trials=trials,
             budget=budget,
-            deadline=None if timeout is None else began + timeout,
+            deadline=deadline,
             seeds=seeds if final else (),
         )
-    )
-    return 1 if any(study.hopeless() for study in studies) else 0
+    if not is_worker():
+        print(summary(studies))
+    lost = engine is not None and len(died) == engine.workers
+    return 1 if lost or any(study.hopeless() for study in studies) else 0
 
 
 def _given(texts: Mapping[str, str]) -> list[str]:
-    return [part for name, text in texts.items() if text != OPTIONS[name][0] for part in (f"--{name}", text)]
+    """Return the options that make the study what it is, as arguments, without those that say where it is worked on."""
+    chosen = {n: text for n, text in texts.items() if n not in ("engine", "workers") and text != OPTIONS[n][0]}
+    return [part for name, text in chosen.items() for part in (f"--{name}", text)]
 
 
 if __name__ == "__main__":

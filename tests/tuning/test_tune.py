@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
-from tuning.tune import OPTIONS, main, settings_of, tune
+from tuning.tune import OPTIONS, main, settings_of, summary, tune
 from whichlora import training
 from whichlora.grid import read_grid
 from whichlora.tracking import Tracker
@@ -157,10 +157,10 @@ def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> 
 
     for opened in studies:
         opened.__class__ = Watched
-    told = tune(studies, tracker, connect(), trials=2, budget=None, deadline=None, seeds=())
+    tune(studies, tracker, connect(), trials=2, budget=None, deadline=None, seeds=())
     assert [len(study.counted()) for study in studies] == [2, 2, 2]
     assert max(max(c) - min(c) for c in counts) == 1  # wherever it had been stopped
-    assert [line.split(" | ")[1] for line in told.splitlines()[2:5]] == ["2", "2", "2"]
+    assert [line.split(" | ")[1] for line in summary(studies).splitlines()[2:5]] == ["2", "2", "2"]
 
 
 @pytest.mark.slow
