@@ -243,6 +243,7 @@ def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
     lost = until(its)
     kill(second)
     assert process.wait(400) == 0, (store / "log").read_text()[-3000:]
+    assert "ended early" not in (store / "log").read_text()  # Ray started the worker again
 
     found = trials_of("queue/")
     done = Counter(t.user_attrs["cell"] for t in found if t.state is TrialState.COMPLETE)

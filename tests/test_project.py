@@ -71,7 +71,7 @@ def test_the_environment_of_the_project_is_that_of_the_package():
     assert PROJECT["conda_env"] == "conda.yaml"
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", ["ray"]), ("tuning", []), ("tests", ["dev"])])
+@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("tests", ["dev"])])
 def test_every_package_that_is_imported_is_declared(folder, extras):
     """A package that only happens to be in this environment is missing in a new one."""
     from packaging.requirements import Requirement

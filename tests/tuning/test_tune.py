@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -161,6 +162,24 @@ def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> 
     assert [len(study.counted()) for study in studies] == [2, 2, 2]
     assert max(max(c) - min(c) for c in counts) == 1  # wherever it had been stopped
     assert [line.split(" | ")[1] for line in summary(studies).splitlines()[2:5]] == ["2", "2", "2"]
+
+
+@pytest.mark.slow
+def test_several_workers_make_the_trials_of_one_study(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
+    assert call(options, trials=5, workers=2, final="true", seed="1,2") == 0
+    found = study(options).counted()
+    assert len(found) == 5
+    workers = {str(t.user_attrs["worker"]).rsplit("/", 2)[1] for t in found}
+    assert 1 <= len(workers) <= 2
+    assert str(os.getpid()) not in workers
+    assert sorted(run.data.params["seed"] for run in runs("run")) == ["1", "2"]
+    printed = capfd.readouterr().out
+    assert printed.count("| lora | 5 |") == 1  # told once, by this process
+    assert "--workers" not in study(options).optuna.user_attrs["command"]
 
 
 @pytest.mark.slow
