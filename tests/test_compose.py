@@ -316,6 +316,7 @@ def ask(url: str, user: str | None = None, *, host: str | None = None, **body: A
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_file_serve_a_study_and_refuse_who_has_no_password(
     postgres: str, tmp_path: Path, tiny_model: str
 ) -> None:

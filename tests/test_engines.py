@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from whichlora.clusters import RayTasks, check_shared
-from whichlora.engines import Processes, engine_of
+from whichlora.engines import Job, Processes, engine_of
 from whichlora.errors import OptionError
 
 PROJECT = Path(__file__).parents[1]
@@ -173,12 +173,12 @@ def test_a_study_on_a_cluster_of_this_machine_which_nobody_else_reaches(store: P
 
 
 def node(folder: Path, token: str, *options: str) -> subprocess.Popen[bytes]:
-    """Start a node of a cluster with one core."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
+    """Start a node of a cluster with one core and what Ray takes for a GPU."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1", "--num-gpus", "1"]
     with (folder / f"node{len(options)}.log").open("w") as log:
         return subprocess.Popen(
             [*command, "--object-store-memory", "80000000", "--disable-usage-stats", *options],
-            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+            env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(folder)},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -207,13 +207,42 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
         address = f"{text[1]}:{port}"
         nodes.append(node(tmp_path, token, "--address", address, "--dashboard-agent-listen-port", "0"))
         until(lambda: "Ray runtime started" in (tmp_path / "node4.log").read_text())
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        for name, value in {"ADDRESS": address, "AUTH_TOKEN": token, "AUTH_MODE": "token"}.items():
+            monkeypatch.setenv(f"RAY_{name}", value)
         yield tuple(nodes)
     finally:
         for process in reversed(nodes):
             if process.poll() is None:
                 kill(process)
+
+
+_PROBE = """
+import os, pathlib
+
+def main(arguments):
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"  # each node has one
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "secret"
+    try:
+        pathlib.Path(arguments[0]).touch(exist_ok=False)  # a relative path, in the folder of the call
+    except FileExistsError:
+        return 3
+    os._exit(1)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_task_has_a_gpu_and_the_environment_and_is_started_again(
+    store: Path, cluster: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "probe.py").write_text(_PROBE)  # the nodes look for modules here
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for arguments, problem in ((["first"], r"^status 3$"), ([], "IndexError: list index out of range")):
+        engine = RayTasks(1)
+        engine.connect()
+        (told,) = engine.run(Job("probe", arguments), lambda: None)
+        assert re.search(problem, told)
 
 
 @needs_ray
