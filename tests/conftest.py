@@ -12,66 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny import save_tiny_model
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the hub, and a try would take its time
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny model gains nothing from threads, and they fight for cores
 for inherited in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(inherited, None)
-
-
-def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaConfig", **fields: Any) -> Path:
-    """Save a random model, 32 wide and 3 blocks deep, of the family of a configuration class of transformers.
-
-    Without `merges` every byte is a token, so all labels begin with the same one.
-    """
-    import torch
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    from whichlora.tasks import get_task
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=900 if merges else 259,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    task = get_task("atlas-nli")
-    items = [item for language in ("en", "sw") for item in task.load(language, "train")[:150]]
-    tokenizer.train_from_iterator([task.prompt(item) + task.answer(item) for item in items], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    torch.manual_seed(0)
-    usual = {
-        "vocab_size": len(fast),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "bos_token_id": fast.bos_token_id,
-        "eos_token_id": fast.eos_token_id,
-        "pad_token_id": fast.pad_token_id,
-        "tie_word_embeddings": True,
-    }
-    model = AutoModelForCausalLM.from_config(getattr(transformers, config)(**{**usual, **fields}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.3)  # at the usual 0.02 every answer would be equally likely
-    model.save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,14 @@ def test_runs_that_share_their_training_are_one_cell(tmp_path: Path, tiny_model:
     assert sizes == [1, 1, 1, 1, 2, 2]  # one adapter serves both languages at ratio 0
 
 
+def test_an_arm_may_set_what_is_the_variant_s_own(tmp_path: Path, tiny_model: str) -> None:
+    arms = [{"variant": "lora-plus"}, {"variant": "lora-plus", "options": {"rate_ratio": 4.0}}]
+    ratios = {p.spec.variant_options["rate_ratio"] for p in read_grid(write(tmp_path, tiny_model, arms=arms)).plans}
+    assert ratios == {16.0, 4.0}
+    with pytest.raises(OptionError, match="options=ratio: allowed are rate_ratio"):
+        read_grid(write(tmp_path, tiny_model, arms=[{"variant": "lora-plus", "options": {"ratio": 4.0}}]))
+
+
 def test_equal_runs_of_two_arms_are_one(tmp_path: Path, tiny_model: str) -> None:
     arms = [{"variant": "lora"}, {"variant": "lora", "rank": 8}]
     assert len(read_grid(write(tmp_path, tiny_model, arms=arms)).plans) == 4
@@ -285,7 +293,7 @@ def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass
     seen: set[Path] = set()
 
     def checkpoints() -> set[Path]:
-        return set((store / "whichlora-work").glob("run-*/checkpoint-*/complete.json"))
+        return set((store / "whichlora-work").glob("run-*/checkpoint-*/trainable.safetensors"))
 
     for _ in range(4):  # each time within another run, at most two seconds after a checkpoint that is new
         process = start(file)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_model
 from runs import plan_of, run_of
 from test_evaluation import ITEMS, naive
+from tiny import save_tiny_model
 
 from whichlora import evaluation, models
 from whichlora.encoding import Encoder, collate

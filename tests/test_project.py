@@ -27,7 +27,15 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
 
 
-@pytest.mark.parametrize(("entry", "module"), [("experiment", "whichlora.experiment"), ("tune", "tuning.tune")])
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [
+        ("experiment", "whichlora.experiment"),
+        ("tune", "tuning.tune"),
+        ("probe", "whichlora.probing.options"),
+        ("analyze", "analysis.analyze"),
+    ],
+)
 def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, module):
     options = importlib.import_module(module).OPTIONS
     parameters = PROJECT["entry_points"][entry]["parameters"]
@@ -71,7 +79,7 @@ def test_the_environment_of_the_project_is_that_of_the_package():
     assert PROJECT["conda_env"] == "conda.yaml"
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("tests", ["dev"])])
+@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("analysis", []), ("tests", ["dev"])])
 def test_every_package_that_is_imported_is_declared(folder, extras):
     """A package that only happens to be in this environment is missing in a new one."""
     from packaging.requirements import Requirement
@@ -79,7 +87,7 @@ def test_every_package_that_is_imported_is_declared(folder, extras):
 
     wanted = [*METADATA["dependencies"], *(r for extra in extras for r in METADATA["optional-dependencies"][extra])]
     declared = {canonicalize_name(Requirement(r).name) for r in wanted}
-    ours = {"whichlora", "tuning", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    ours = {"whichlora", "tuning", "analysis", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
     providers = packages_distributions()
     for path in (ROOT / folder).rglob("*.py"):
         for name in _imported(ast.parse(path.read_text())) - ours - sys.stdlib_module_names:
@@ -113,6 +121,10 @@ def test_the_checks_of_the_repository_run_the_tests():
     assert script.stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "src")))
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for folder in ("src", "tuning", "analysis") for path in (ROOT / folder).rglob("*.py")),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_a_file_is_short_enough_to_read(path):
     assert len(path.read_text().splitlines()) < 330

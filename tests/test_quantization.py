@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_tiny_model
 from runs import plan_of, run_of
+from tiny import save_tiny_model
 
 from whichlora import adapters, models
 from whichlora.errors import OptionError, ProofError

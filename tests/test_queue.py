@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
 
 from whichlora.queue import ATTEMPTS, DEATHS, Queue, connect
 
@@ -112,6 +116,22 @@ def test_an_interrupted_cell_waits_for_the_next_worker(url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         queue.work(interrupt)
     assert queue.states()["a"] is TrialState.WAITING
+
+
+def test_a_waiting_trial_is_claimed_by_one_worker_alone(url: str) -> None:
+    """SQLite knows no row locks, on which Optuna's own claim rests."""
+    storages = [connect(url) for _ in range(4)]
+    study = storages[0].create_new_study([StudyDirection.MINIMIZE], "claims")
+    with ThreadPoolExecutor(len(storages)) as threads:
+        for _ in range(12):
+            trial = storages[0].create_new_trial(study, create_trial(state=TrialState.WAITING))
+            barrier = Barrier(len(storages))
+
+            def claim(storage: RDBStorage, trial: int = trial, barrier: Barrier = barrier) -> bool:
+                barrier.wait()
+                return storage.set_trial_state_values(trial, TrialState.RUNNING)
+
+            assert sum(threads.map(claim, storages)) == 1
 
 
 def test_processes_that_start_at_once_share_the_cells(url: str, tmp_path: Path) -> None:

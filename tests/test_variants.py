@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import save_tiny_model
 from runs import plan_of, run_of
+from tiny import save_tiny_model
 
 from whichlora import adapters, bases, models
 from whichlora.encoding import Encoder

@@ -13,17 +13,16 @@ from optuna.trial import TrialState
 
 from tuning.setting import FRESH_SEEDS, ROLES, Setting
 from whichlora.fitting import Reports
-from whichlora.queue import Queue
+from whichlora.queue import Queue, connect
 from whichlora.run import run
 from whichlora.run import trial as run_trial
-from whichlora.spec import canonical_digest
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-
     from tuning.study import Study
+    from whichlora.resolve import Plan
     from whichlora.tracking import Tracker
 
+RECOMMENDED = "recommended"
 KEPT = 3
 """So many of the best points are scored again, and the recommended one with them."""
 
@@ -33,98 +32,117 @@ class Contender:
     """A point with its scores.
 
     Attributes:
-        origin: "trial N", or the arm whose point it is.
-        tuned: its value in the study; None for a point that was not in it.
+        origin: "trial N", or "recommended": the whole arm of that name, with the method's own batch and schedule.
+        point: the values in the study's dimensions.
+        tuned: its value in the study; None for the recommended arm.
         fresh: its values on the fresh seeds, those that are known.
     """
 
     origin: str
     point: Mapping[str, Any]
-    tuned: float | None
-    fresh: Sequence[float]
+    tuned: float | None = None
+    fresh: Sequence[float] = ()
+
+    @property
+    def recommended(self) -> bool:
+        """Whether it is the recommended arm."""
+        return self.origin == RECOMMENDED
 
     @property
     def score(self) -> float:
         """Return the mean over the fresh seeds."""
         return mean(self.fresh) if self.fresh else float("-inf")
 
+    def plan(self, setting: Setting, seed: int) -> Plan:
+        """Return its run with a seed."""
+        return setting.recommended(seed) if self.recommended else setting.plan(self.point, seed)
+
 
 def contenders(study: Study) -> list[Contender]:
-    """Return the best distinct points, or with two objectives the Pareto front, and the recommended point."""
-    if study.setting.objective.cost is None:
-        complete = study.trials(TrialState.COMPLETE)
-        ordered = sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
-    else:
-        ordered = sorted(study.optuna.best_trials, key=lambda t: -t.values[0])
-    points: dict[str, tuple[str, Mapping[str, Any], float | None]] = {}
-    for trial in ordered:
-        points.setdefault(_key(trial.params), (f"trial {trial.number}", trial.params, trial.values[0]))
-    if study.setting.objective.cost is None:
-        points = dict(list(points.items())[:KEPT])
-    recommended = study.setting.known_points["recommended"]
-    points.setdefault(_key(recommended), ("recommended", recommended, None))
-    return [
-        Contender(origin=origin, point=point, tuned=value, fresh=_fresh(study, point))
-        for origin, point, value in points.values()
+    """Return the best distinct points, or with two objectives the Pareto front, and the recommended arm."""
+    alone = study.setting.objective.cost is None
+    complete = study.trials(TrialState.COMPLETE)
+    front = complete if alone else study.optuna.best_trials
+    found: dict[str, Contender] = {}
+    for trial in sorted(front, key=lambda t: (-t.values[0], t.number)):
+        contender = Contender(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
+        found.setdefault(_run(study, contender, FRESH_SEEDS[0]), contender)
+    best = list(found.values())[: KEPT if alone else None]
+    recommended = Contender(origin=RECOMMENDED, point=study.setting.known_points["recommended"])
+    return [replace(c, fresh=_fresh(study, c)) for c in (*best, recommended)]
+
+
+def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> None:
+    """Score the contenders with every fresh seed, with all workers that do the same, until `stop()`."""
+    by_origin = {contender.origin: contender for contender in contenders(study)}
+
+    def do(cell: str, claimed: Tracker) -> None:
+        origin, seed = json.loads(cell)
+        # A report that stops nothing: it has the objective's languages scored.
+        reports = Reports(roles=ROLES[study.setting.objective.f1], times=1, report=lambda number, value: None)
+        plan = by_origin[origin].plan(study.setting, seed)
+        run_trial(plan, claimed, tags=_tags(study, seed), reports=reports)
+
+    missing = [
+        json.dumps([origin, seed])
+        for origin, contender in by_origin.items()
+        for seed in FRESH_SEEDS
+        if _metrics(study, contender, seed) is None
     ]
+    _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop)
 
 
-def score_again(study: Study, tracker: Tracker, database: RDBStorage) -> None:
-    """Score the contenders with every fresh seed, together with all workers that do the same."""
+def train_final(
+    study: Study, best: Contender, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool]
+) -> list[str]:
+    """Train and score the best point with the final seeds as ordinary runs that name their study.
 
-    def do(point: Mapping[str, Any], seed: int, claimed: Tracker) -> None:
-        # Reports that stop nothing: they have the objective's languages scored.
-        reports = Reports(roles=ROLES[study.setting.objective.f1], per_epoch=1, report=lambda number, value: None)
-        run_trial(study.setting.plan(point, seed), claimed, tags=_tags(study, seed), reports=reports)
+    Returns:
+        what is missing in the end.
+    """
 
-    missing = [(c.point, seed) for c in contenders(study) for seed in FRESH_SEEDS if not _found(study, c.point, seed)]
-    _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), database)
-
-
-def train_final(study: Study, best: Contender, seeds: Sequence[int], tracker: Tracker, database: RDBStorage) -> None:
-    """Train and score the best point with the final seeds as ordinary runs that name their study."""
-
-    def do(point: Mapping[str, Any], seed: int, claimed: Tracker) -> None:
-        result = run(study.setting.plan(point, seed), claimed)
+    def do(cell: str, claimed: Tracker) -> None:
+        result = run(best.plan(study.setting, int(cell)), claimed)
         tracker.client.set_tag(result.run_id, "whichlora.study", study.name)
 
-    wanted = [(best.point, seed) for seed in seeds]
-    _share(f"{study.name}/final/{canonical_digest(dict(best.point))[:12]}", wanted, do, tracker, database)
+    def missing() -> list[int]:
+        every = {seed: _run(study, best, seed) for seed in seeds}
+        return [seed for seed, own in every.items() if not tracker.find("run", status="FINISHED", fingerprint=own)]
+
+    name = f"{study.name}/final/{_run(study, best, FRESH_SEEDS[0])[:12]}"
+    _share(name, [str(seed) for seed in missing()], do, tracker, stop)
+    return [f"{study.name}: no final run with seed {seed}" for seed in missing()]
 
 
 def _share(
     name: str,
-    wanted: Sequence[tuple[Mapping[str, Any], int]],
-    do: Callable[[Mapping[str, Any], int, Tracker], None],
+    missing: Sequence[str],
+    do: Callable[[str, Tracker], None],
     tracker: Tracker,
-    database: RDBStorage,
+    stop: Callable[[], bool],
 ) -> None:
+    """Do the missing cells of a queue with any other workers."""
     asked = time.time()
-    queue = Queue(name, database)
-    queue.offer([json.dumps({"point": dict(p), "seed": s}, sort_keys=True) for p, s in wanted], missing_at=asked)
-
-    def work(cell: str, check: Callable[[], None]) -> None:
-        content = json.loads(cell)
-        do(content["point"], content["seed"], replace(tracker, claim=check))
-
-    queue.work(work)
+    queue = Queue(name, connect())
+    queue.offer(missing, missing_at=asked)
+    queue.work(lambda cell, check: do(cell, replace(tracker, claim=check)), stop=stop)
 
 
 def _tags(study: Study, seed: int) -> dict[str, str]:
     return {"study": study.name, "trial": f"fresh {seed}"}
 
 
-def _fresh(study: Study, point: Mapping[str, Any]) -> list[float]:
-    found = [_found(study, point, seed) for seed in FRESH_SEEDS]
+def _run(study: Study, contender: Contender, seed: int) -> str:
+    """Return the fingerprint of a contender's run: equal points may be written differently, as 16 and 16.0."""
+    return contender.plan(study.setting, seed).spec.fingerprint
+
+
+def _fresh(study: Study, contender: Contender) -> list[float]:
+    found = [_metrics(study, contender, seed) for seed in FRESH_SEEDS]
     return [study.setting.objective.values(metrics)[0] for metrics in found if metrics]
 
 
-def _found(study: Study, point: Mapping[str, Any], seed: int) -> dict[str, float] | None:
-    setting: Setting = study.setting
-    fingerprint = setting.plan(point, seed).spec.fingerprint
-    run = study.tracker.find("trial", status="FINISHED", fingerprint=fingerprint, **_tags(study, seed))
-    return None if run is None else run.data.metrics
-
-
-def _key(point: Mapping[str, Any]) -> str:
-    return json.dumps(dict(point), sort_keys=True)
+def _metrics(study: Study, contender: Contender, seed: int) -> dict[str, float] | None:
+    own = _run(study, contender, seed)
+    found = study.tracker.find("trial", status="FINISHED", fingerprint=own, **_tags(study, seed))
+    return None if found is None else found.data.metrics

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from optuna.trial import TrialState
 
-from tuning.contenders import Contender
+from tuning.contenders import RECOMMENDED, Contender
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.space import SEARCHED, told
 from whichlora.tracking import RunLog
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from tuning.study import Study
     from whichlora.tracking import Tracker
+
+
+_RATES = 6
+"""More rates than this are put together in thirds of a decade."""
 
 
 def trials_table(study: Study) -> pd.DataFrame:
@@ -73,19 +77,20 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_learning_rate(table: pd.DataFrame) -> pd.DataFrame:
-    """Return for each learning rate, to a third of a decade, the trials, the best and the mean value."""
+    """Return the complete trials, best and mean of each learning rate, to a third of a decade where there are many."""
     if "learning_rate" not in table:
         return pd.DataFrame(columns=["learning_rate", "trials", "best", "mean"])
-    rate = table["learning_rate"]
-    rounded = rate if rate.nunique() <= 12 else 10 ** ((np.log10(rate) * 3).round() / 3)
-    grouped = table.groupby(rounded)["value"].agg(["size", "max", "mean"])
+    complete = table[table["state"] == "complete"]
+    rate = complete["learning_rate"]
+    rounded = rate if rate.nunique() <= _RATES else 10 ** ((np.log10(rate) * 3).round() / 3)
+    grouped = complete.groupby(rounded)["value"].agg(["size", "max", "mean"])
     grouped.columns = pd.Index(["trials", "best", "mean"])
     return grouped.rename_axis("learning_rate").reset_index()
 
 
-def sensitivity(rates: pd.DataFrame) -> float:
-    """Return how far the best value falls between the best and the worst learning rate that was tried."""
-    return float(rates["best"].max() - rates["best"].min()) if len(rates) else 0.0
+def sensitivity(rates: pd.DataFrame) -> float | None:
+    """Return how far the best value falls between the best and the worst learning rate; None for one rate alone."""
+    return float(rates["best"].max() - rates["best"].min()) if len(rates) > 1 else None
 
 
 def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> None:
@@ -106,7 +111,9 @@ def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> No
         }
     )
     metrics = {f"trials/{state}": float(n) for state, n in states.items()}
-    metrics |= {"tuning/seconds": study.seconds(), "tuning/sensitivity": sensitivity(rates)}
+    metrics["tuning/seconds"] = study.seconds()
+    if (falls := sensitivity(rates)) is not None:
+        metrics["tuning/sensitivity"] = falls
     best = winner(found)
     if best is not None:
         metrics["best/fresh_f1"] = best.score
@@ -122,7 +129,7 @@ def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> No
             (folder / "best.yaml").write_text(arm(study, best))
         _plots(study, folder)
         log.artifacts(folder, "study")
-    tracker.client.set_terminated(study.run_id, "FINISHED")
+    tracker.client.set_terminated(study.run_id, "FINISHED" if len(table) else "FAILED")
 
 
 def winner(found: Sequence[Contender]) -> Contender | None:
@@ -133,15 +140,19 @@ def winner(found: Sequence[Contender]) -> Contender | None:
 
 def arm(study: Study, best: Contender) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    given = {name: study.setting.values[name] for name in (*SEARCHED, "batch_size")}
+    name = study.setting.variant.name
+    if best.recommended:
+        return yaml.safe_dump([{"variant": name, "arm": "recommended", "source": f"study {study.name}"}], width=1000)
+    values = {option: study.setting.values[option] for option in (*SEARCHED, "batch_size")}
     options = {
-        "variant": study.setting.variant.name,
+        "variant": name,
         "arm": "tuned",
-        **{name: value for name, value in given.items() if value is not None},
-        **best.point,
-        "source": f"study {study.name}",
+        **{option: value for option, value in values.items() if value is not None},
+        **{option: value for option, value in best.point.items() if option in SEARCHED},
     }
-    return yaml.safe_dump([options], sort_keys=False, default_flow_style=True, width=1000)
+    own = {option: value for option, value in best.point.items() if option not in SEARCHED}
+    source = {"source": f"study {study.name}"}
+    return yaml.safe_dump([options | ({"options": own} if own else {}) | source], sort_keys=False, width=1000)
 
 
 def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
@@ -153,7 +164,7 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
         "seconds",
         "best of the study",
         "best, fresh seeds",
-        "recommended, fresh seeds",
+        "recommended arm, fresh seeds",
     ]
     head += ["falls with the rate by", "best point"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -161,30 +172,26 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
     for study, found in studies:
         table = trials_table(study)
         best = winner(found)
-        recommended = next((c for c in found if _is_recommended(study, c)), None)
+        recommended = next((c for c in found if c.recommended), None)
         pruned = int((table["state"] == "pruned").sum()) if len(table) else 0
         cells = [
             study.setting.variant.name,
             str(len(table)),
             str(pruned),
             f"{study.seconds():.0f}",
-            _number(table["value"].max() if len(table) else None),
+            _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
             _number(best.score if best else None),
             _number(recommended.score if recommended and recommended.fresh else None),
             _number(sensitivity(by_learning_rate(table))),
-            told(best.point) if best else "-",
+            "-" if best is None else RECOMMENDED if best.recommended else told(best.point),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-        if best is not None:
+        if best is not None and not best.recommended:
             notes += [
                 f"{study.setting.variant.name}: {name} is undecided, the best is on the {end} edge of the space"
                 for name, end in study.setting.space.edges(best.point).items()
             ]
     return "\n".join([*lines, *notes])
-
-
-def _is_recommended(study: Study, contender: Contender) -> bool:
-    return dict(contender.point) == study.setting.known_points["recommended"]
 
 
 def _number(value: float | None) -> str:

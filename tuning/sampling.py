@@ -57,7 +57,11 @@ class TrialSampler(BaseSampler):
 
 
 def pruner_of(name: str, *, reports: int) -> BasePruner:
-    """Return the pruner called `name` for trials of at most so many reports."""
+    """Return the pruner called `name` for trials of so many reports.
+
+    A report is one of a share of the run, not of a number of steps: else trials of fewer epochs, whose learning rate
+    has come down by then, would be held against longer ones.
+    """
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)
     if name == "hyperband":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuning.space import SEARCHED, Space, known_points
 from whichlora.errors import OptionError, choose
+from whichlora.mixture import texts_digest
 from whichlora.resolve import resolve
 from whichlora.spec import canonical_digest
 from whichlora.variants import Variant
@@ -67,7 +68,7 @@ class Setting:
 
     Attributes:
         values: the parsed options of `main`; those that the study searches are None.
-        reports: how often an epoch a trial reports its score, which may stop it.
+        reports: how often a trial reports its score, after equal shares of its steps; the pruner may then stop it.
     """
 
     variant: Variant
@@ -91,9 +92,28 @@ class Setting:
         values = {**self.values, "variant": self.variant.name, "arm": "tuned", "seed": seed, **searched}
         return resolve(values, options)
 
+    def recommended(self, seed: int) -> Plan:
+        """Return the run of the arm `recommended`: the method's own batch, schedule and the rest with its values."""
+        given = {**self.values, "variant": self.variant.name, "arm": "recommended", "seed": seed}
+        return resolve(given)
+
+    def check(self) -> None:
+        """Check all that can be without training.
+
+        Raises:
+            OptionError: an option is not allowed, or there is nothing to score the objective by.
+        """
+        mixture = self.plan(self.known_points["recommended"], TUNING_SEED).mixture
+        for role in ROLES[self.objective.f1]:
+            if not mixture.validation[role]:
+                language = "en" if role == "en" else self.values["language"]
+                allowed = f"{self.values['task']} has no validation items in {language}; take another"
+                raise OptionError("objective", self.objective.text, allowed)
+
     def name(self) -> str:
         """Return the study's name: variant, model, task and language, and a digest of all else that is fixed."""
-        spec = self.plan(self.known_points["recommended"], TUNING_SEED).spec
+        plan = self.plan(self.known_points["recommended"], TUNING_SEED)
+        spec = plan.spec
         free = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
         fixed = {
             "spec": {k: v for k, v in spec.to_dict().items() if k not in free},
@@ -101,7 +121,9 @@ class Setting:
             "space": self.space.to_json(),
             "objective": self.objective.text,
             "pruner": self.pruner,
-            "reports": self.reports,
+            "reports": self.reports if self.pruner != "none" else None,
+            "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
         }
-        model = Path(spec.model).name
+        # A folder may lie elsewhere on another machine.
+        model = f"folder-{spec.model_digest[:8]}" if Path(spec.model).is_dir() else spec.model.rpartition("/")[2]
         return f"{spec.variant}/{model}/{spec.task}/{spec.language}/{canonical_digest(fixed)[:12]}"

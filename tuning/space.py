@@ -12,7 +12,7 @@ import yaml
 
 from whichlora.errors import OptionError, choose, did_you_mean
 from whichlora.resolve import adapted_shapes, resolve_modules
-from whichlora.variants import Hyperparameters, Variant
+from whichlora.variants import CATALOGUE, Hyperparameters, Variant
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -107,6 +107,8 @@ class Space:
 def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind: str, own: Mapping[str, Any]) -> Space:
     """Return the space of a variant on a model.
 
+    With "continuous" a rank that must divide the widths stays a list.
+
     Ranks that do not fit the model's layers, and modules that it does not have, are left out; the recommended and the
     matched values are always in.
 
@@ -131,14 +133,15 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
         if name in fixed or not (listed or name in own):
             continue
         if name in own:
+            _check_own(name, own[name], variant, shape)
             dimensions[name] = own[name]
             continue
         added = [point[name] for point in known.values() if point.get(name) is not None]
         usable = [value for value in dict.fromkeys([*listed, *added]) if _fits(name, value, variant, shape)]
         numbers = all(not isinstance(value, str) for value in usable)
         ordered = tuple(sorted(usable)) if numbers else tuple(usable)
-        free = kind == "continuous" and name in ("learning_rate", "alpha", "rank") and variant.check_rank is None
-        if free and len(ordered) > 1:
+        free = name in ("learning_rate", "alpha") or (name == "rank" and variant.check_rank is None)
+        if kind == "continuous" and free and len(ordered) > 1:
             ends = (ordered[0], ordered[-1]) if name == "rank" else (float(ordered[0]), float(ordered[-1]))
             dimensions[name] = Range(low=ends[0], high=ends[1])
         else:
@@ -195,6 +198,23 @@ def _fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
     return True
 
 
+def _check_own(name: str, dimension: Dimension, variant: Variant, shape: ModelShape) -> None:
+    """Check that a user's own ranks and modules fit the model.
+
+    Raises:
+        OptionError: one does not; the message says what is allowed.
+    """
+    ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+    for value in ends:
+        if name == "target_modules":
+            resolve_modules(value, shape, model="")
+        if name == "rank":
+            shapes = adapted_shapes(shape, resolve_modules("all-linear", shape, model=""), tuple(range(shape.n_layers)))
+            problem = variant.rank_problem(int(value), shapes)
+            if problem is not None:
+                raise OptionError("space", value, f"rank of {variant.name} {problem}")
+
+
 def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, dict[str, Dimension]]]:
     """Read the option `space`: a kind, or a YAML file with lists and ranges of the user's own.
 
@@ -218,7 +238,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
         raise OptionError("space", text, f"cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
-    names = {variant.name for variant in variants}
+    names = set(CATALOGUE)  # one file may serve workers that tune one variant each
     found: dict[str, dict[str, Dimension]] = {}
     for variant in variants:
         shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.exceptions import TrialPruned
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from tuning.listing import PREFIX, status, stop
+from tuning.retries import ATTEMPTS, COUNTED, enqueue_again, history, needed, root
 from tuning.sampling import TrialSampler, pruner_of
 from tuning.setting import ROLES, TUNING_SEED, Setting
 from tuning.space import told
@@ -35,21 +36,18 @@ if TYPE_CHECKING:
 
     from whichlora.tracking import Tracker
 
-ATTEMPTS = 2
-"""How often a point that raises is tried."""
-DEATHS = 5
-"""How many workers may die over a trial before it is given up: it may be what kills them."""
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_after_death = RetryHeartbeatStaleTrialCallback(max_retry=DEATHS, inherit_intermediate_values=True)
-
 
 class SurplusError(RuntimeError):
-    """A trial that need not be: another worker has taken its place."""
+    """A trial that need not be: others have begun as many as there are to be."""
+
+
+class TwiceError(SurplusError):
+    """A trial that another one has taken the place of."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
     """Return the database of the studies."""
-    return storage.connect(_after_death, url)
+    return storage.connect(enqueue_again, url)
 
 
 class Study:
@@ -63,20 +61,20 @@ class Study:
             command: what resumes it, for `status`.
         """
         self.setting, self.name = setting, setting.name()
-        epochs = setting.space.dimensions.get("epochs")
-        longest = max(epochs.values) if epochs is not None and hasattr(epochs, "values") else 1
         self._optuna = optuna.create_study(
             study_name=PREFIX + self.name,
             storage=database,
             directions=setting.objective.directions,
             sampler=TrialSampler(self.name),
-            pruner=pruner_of(setting.pruner, reports=setting.reports * longest),
+            pruner=pruner_of(setting.pruner, reports=setting.reports),
             load_if_exists=True,
         )
-        self._claims = Claims(self._optuna, _after_death)
+        self._claims = Claims(self._optuna, enqueue_again)
         self._optuna.set_user_attr("command", command)
         self._tracker = replace(tracker, parent=self._parent(tracker))
         self._opened = time.time()
+        self.problem: str | None = None
+        self._failures = 0
         for arm, point in setting.known_points.items():
             if point in setting.space and not any(t.user_attrs.get("known") == arm for t in self.trials()):
                 self._optuna.enqueue_trial(point, user_attrs={"known": arm})
@@ -107,23 +105,17 @@ class Study:
 
     def seconds(self) -> float:
         """Return the device-seconds that all trials have taken, the failed ones' included."""
-        return float(sum(t.user_attrs.get("seconds", 0.0) for t in self.trials()))
-
-    def hopeless(self) -> str | None:
-        """Return the last error where the first points all failed since this process opened the study."""
-        if self.counted():
-            return None
-        failed = [t for t in self.trials(TrialState.FAIL) if "error" in t.user_attrs and "seconds" in t.user_attrs]
-        mine = [t for t in failed if t.datetime_complete and t.datetime_complete.timestamp() > self._opened]
-        return str(mine[-1].user_attrs["error"]) if len(mine) >= 2 * ATTEMPTS else None
+        trials = self.trials()
+        followed = {n for t in trials for n in history(t)}  # whose seconds are in those of the trial that went on
+        return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in followed))
 
     def stopped(self) -> bool:
         """Whether `stop` was called since this process opened the study."""
         return bool(self._optuna.user_attrs.get("stopped", 0.0) > self._opened)
 
     def begun(self) -> int:
-        """Return how many trials count or are being made."""
-        return len(self.trials(*COUNTED, TrialState.RUNNING))
+        """Return how many trials count, are being made, or wait to be gone on with."""
+        return len(needed(self.trials()))
 
     def step(self, *, limit: int, open_for_new: bool) -> Literal["worked", "waiting", "finished"]:
         """Do one trial, if there is one to do; "waiting" says that only others are at work.
@@ -134,28 +126,35 @@ class Study:
         """
         self._claims.release_dead()
         self._retry_orphans()
-        new = open_for_new and not self.stopped() and self.hopeless() is None
-        retries = [t for t in self.trials(TrialState.WAITING) if _root(t) != t.number]
+        if self.problem is not None:  # this process fails whatever it is given; another may not
+            return "finished"
+        new = open_for_new and not self.stopped()
+        retries = [t for t in self.trials(TrialState.WAITING) if root(t) != t.number]
         if retries or (new and self.begun() < limit):
-            self._optuna.optimize(lambda t: self._do(t, limit, retries_only=not new), n_trials=1, catch=(Exception,))
+            self._optuna.optimize(
+                lambda trial: self._do(trial, limit, retries_only=not new),
+                n_trials=1,
+                catch=(Exception,),
+                gc_after_trial=True,  # what a trial raises holds its model, and the next would load another
+            )
             return "worked"
         return "waiting" if self.trials(TrialState.RUNNING) else "finished"
 
     def _do(self, trial: Trial, limit: int, *, retries_only: bool) -> Any:
         check = self._claims.take(trial)
         frozen = self._frozen(trial)
-        root = _root(frozen)
+        number = root(frozen)
         began, before = time.monotonic(), float(trial.user_attrs.get("seconds", 0.0))
 
         def spent() -> None:
             trial.set_user_attr("seconds", before + time.monotonic() - began)
 
-        tags = {"study": self.name, "trial": str(root)}
+        tags = {"study": self.name, "trial": str(number)}
         try:
             self._check_needed(frozen, limit, retries_only=retries_only)
             point = self.setting.space.suggest(trial)
             if "seed" not in trial.user_attrs:
-                trial.set_user_attr("seed", TUNING_SEED + self._earlier(point, root))
+                trial.set_user_attr("seed", TUNING_SEED + self._earlier(point, number))
             plan = self.setting.plan(point, trial.user_attrs["seed"])
             found = run_trial(plan, replace(self._tracker, claim=check), tags=tags, reports=self._reports(trial, spent))
             values = self.setting.objective.values(found.metrics)
@@ -164,63 +163,73 @@ class Study:
                 if f"validation/{role}/f1" in found.metrics:
                     trial.set_user_attr(f"validation/{role}/f1", found.metrics[f"validation/{role}/f1"])
             spent()
+            self._failures = 0
             print(f"{self.setting.variant.name} trial {trial.number}: {values[0]:.4f} with {told(point)}", flush=True)
             return values
         except LostClaimError:
             raise
         except PrunedError as early:
+            self._failures = 0
             spent()
             self._link(trial, tags)
             print(f"{self.setting.variant.name} trial {trial.number}: stopped {early}", flush=True)
             raise TrialPruned(str(early)) from early
         except SurplusError as error:
             trial.set_user_attr("error", str(error))
+            if not isinstance(error, TwiceError) and "known" in trial.user_attrs:  # it is to be tried all the same
+                self._optuna.enqueue_trial(frozen.system_attrs["fixed_params"], {"known": trial.user_attrs["known"]})
             raise
         except Exception as error:
             spent()
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
             self._link(trial, tags)
-            if len(RetryHeartbeatStaleTrialCallback.retry_history(frozen)) + 1 < ATTEMPTS:
-                _after_death(self._optuna, self._frozen(trial))
+            raised = trial.user_attrs.get("raised", 0) + 1
+            trial.set_user_attr("raised", raised)
+            self._failures += 1
+            if self._failures >= 2 * ATTEMPTS:
+                self.problem = f"{type(error).__name__}: {error}"
+            if raised < ATTEMPTS:
+                enqueue_again(self._optuna, self._frozen(trial))
             raise
 
     def _reports(self, trial: Trial, spent: Callable[[], None]) -> Reports | None:
-        """Return what asks the pruner, with one objective."""
+        """Return what tells the pruner; with two objectives there is none, but the languages are scored."""
+        roles = ROLES[self.setting.objective.f1]
         if self.setting.objective.cost is not None:
-            return None
+            return Reports(roles=roles, times=1, report=lambda number, value: None)
 
         def report(number: int, value: float) -> None:
             if number not in self._frozen(trial).intermediate_values:  # an earlier attempt was here
                 trial.report(value, number)
             spent()
-            if trial.should_prune():
+            if number < self.setting.reports and trial.should_prune():  # at the end there is nothing to save
                 raise PrunedError(f"after report {number} with {value:.4f}")
 
-        return Reports(roles=ROLES[self.setting.objective.f1], per_epoch=self.setting.reports, report=report)
+        return Reports(roles=roles, times=self.setting.reports, report=report)
 
     def _check_needed(self, trial: FrozenTrial, limit: int, *, retries_only: bool) -> None:
-        root, known = _root(trial), trial.user_attrs.get("known")
-        history = RetryHeartbeatStaleTrialCallback.retry_history(trial)  # the last may not have ended yet
-        before = [t for t in self.trials() if t.number < trial.number and t.number not in history]
-        others = [t for t in before if t.state is not TrialState.FAIL]
-        if any(_root(t) == root for t in others):
-            raise SurplusError("another worker has gone on with this trial")
-        if known and any(t.user_attrs.get("known") == known for t in others):
-            raise SurplusError(f"two workers began with the {known} point")
-        if root == trial.number and (retries_only or sum(t.state is not TrialState.WAITING for t in others) >= limit):
-            raise SurplusError(f"other workers have begun the last of {limit} trials")
+        own, known = root(trial), trial.user_attrs.get("known")
+        past = history(trial)  # the last of them may not have ended yet
+        alive = [t for t in self.trials() if t.state is not TrialState.FAIL and t.number not in (trial.number, *past)]
+        older = [t for t in alive if t.number < trial.number]
+        if any(root(t) == own for t in older):
+            raise TwiceError("another worker has gone on with this trial")
+        if known and any(t.user_attrs.get("known") == known for t in older):
+            raise TwiceError(f"two workers began with the {known} point")
+        if own == trial.number:
+            before = [t for t in needed(self.trials()) if t.number < trial.number or root(t) != t.number]
+            if retries_only or len(before) >= limit:
+                raise SurplusError(f"other workers have begun the last of {limit} trials")
 
-    def _earlier(self, point: Mapping[str, Any], root: int) -> int:
+    def _earlier(self, point: Mapping[str, Any], before: int) -> int:
         """Return how many trials before had the same point: it is scored again with another seed."""
-        return sum(t.params == point and _root(t) == t.number and t.number < root for t in self.trials())
+        return sum(t.params == point and root(t) == t.number and t.number < before for t in self.trials())
 
     def _retry_orphans(self) -> None:
         """Enqueue again the trials that were failed for a dead worker by one that died before it could say so."""
-        trials = self.trials()
-        followed = {n for t in trials for n in RetryHeartbeatStaleTrialCallback.retry_history(t)}
-        for trial in trials:
-            if trial.state is TrialState.FAIL and "error" not in trial.user_attrs and trial.number not in followed:
-                _after_death(self._optuna, trial)
+        for trial in needed(self.trials()):
+            if trial.state is TrialState.FAIL:
+                enqueue_again(self._optuna, trial)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._optuna._storage.get_trial(trial._trial_id)
@@ -252,12 +261,6 @@ class Study:
             with contextlib.suppress(Exception):  # its maker deletes it too
                 tracker.client.delete_run(run.info.run_id)
         return str(first.info.run_id)
-
-
-def _root(trial: FrozenTrial) -> int:
-    """Return the number of the trial that one goes on with: its own, unless it is a retry."""
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if first is None else first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,92 +11,121 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tuning import report
+from tuning.contenders import Contender, contenders, score_again, train_final
 from tuning.sampling import PRUNERS
 from tuning.setting import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
 from tuning.space import KINDS, SEARCHED, read_space, space_of
+from tuning.study import Study, connect
 from whichlora import processes
+from whichlora.claims import POLL_SECONDS, insist, persist
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_values
+from whichlora.storage import GRACE_SECONDS
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-
-    from tuning.study import Study
+    from whichlora.engines import Engine
     from whichlora.tracking import Tracker
 
 OPTIONS = {
     **{name: entry for name, entry in MAIN.items() if name != "arm"},
     "variant": ("lora", "one variant, several joined by commas, or all: each gets the same budget, in turn"),
     "seed": ("42", "seeds of the final runs, joined by commas; never those of tuning"),
-    "trials": ("20", "complete and pruned trials of each study, in all"),
+    "trials": (AUTO, "complete and pruned trials of each study, in all; auto is 20, and no limit with a budget"),
     "timeout": (AUTO, "seconds after which this process begins no more trials"),
     "budget": (AUTO, "device-seconds of each study, after which it begins no more trials"),
     "objective": ("mean", "validation F1 of en, tl or mean; with ,parameters or ,seconds the Pareto front against it"),
     "space": ("paper", f"{' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges of your own"),
     "pruner": ("median", f"what stops trials early: {', '.join(PRUNERS)}"),
-    "reports": ("4", "how often an epoch a trial reports its score to the pruner"),
+    "reports": ("4", "how often a trial reports its score to the pruner"),
     "final": ("false", "train and score the best point with the seeds: true or false"),
     "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
     "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
 }
+_TRIALS = 20
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
 
 
 def tune(
     studies: Sequence[Study],
     tracker: Tracker,
-    database: RDBStorage,
     *,
     trials: int,
-    budget: float | None,
-    deadline: float | None,
-    seeds: Sequence[int],
-) -> None:
-    """Bring every study to its budget with any other workers, score the best points again, and log what came of it."""
-    from tuning import report
-    from tuning.contenders import contenders, score_again, train_final
-    from whichlora.claims import POLL_SECONDS, persist
+    budget: float | None = None,
+    deadline: float | None = None,
+    seeds: Sequence[int] = (),
+) -> tuple[str, list[str]]:
+    """Bring every study to its budget with any other workers, score the best points again, and say what came of it.
+
+    Once `deadline` (seconds since the epoch) has passed, or a study was stopped, nothing new begins, and other workers
+    are waited for no longer than it takes to know that they live.
+
+    Args:
+        trials, budget: complete and pruned trials, and device-seconds, of each study.
+        seeds: of the final runs; none are made without.
+
+    Returns:
+        a table over the variants, and what is missing.
+    """
+
+    def late(by: float = 0.0) -> bool:
+        return deadline is not None and time.time() > deadline + by
 
     def step() -> bool:
         """Give the study that has had least a turn."""
-        in_time = deadline is None or time.time() < deadline
         had = [study.seconds() if budget is not None else study.begun() for study in studies]
         outcomes = set()
         for _, study in sorted(zip(had, studies, strict=True), key=lambda pair: pair[0]):
-            fresh = in_time and (budget is None or study.seconds() < budget)
+            fresh = not late() and (budget is None or study.seconds() < budget)
             outcomes.add(study.step(limit=trials, open_for_new=fresh))
             if "worked" in outcomes:
                 return True
-        if "waiting" in outcomes:
-            time.sleep(POLL_SECONDS)
-        return "waiting" in outcomes
+        if "waiting" not in outcomes or late(by=GRACE_SECONDS):
+            return False
+        time.sleep(POLL_SECONDS)
+        return True
 
     persist(step)
+    found, missing = [], []
     for study in studies:
-        problem = study.hopeless()
-        if problem is not None:
-            print(f"{study.name}: its first trials all failed, the last with {problem}", file=sys.stderr)
-            continue
-        score_again(study, tracker, database)
-        scored = contenders(study)
-        best = report.winner(scored)
-        report.write_down(study, scored, tracker)
-        if best is not None and seeds:
-            train_final(study, best, seeds, tracker, database)
+        scored, problems = insist(lambda study=study: _close(study, tracker, late, seeds))  # type: ignore[misc]
+        found.append((study, scored))
+        missing += problems
+    return report.summary(found), missing
 
 
-def summary(studies: Sequence[Study]) -> str:
-    """Return a table over the variants of what their studies have found."""
-    from tuning import report
-    from tuning.contenders import contenders
+def _close(
+    study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int]
+) -> tuple[list[Contender], list[str]]:
+    """Score a study's best points again, write down what it has found, and train the best for good.
 
-    return report.summary([(study, contenders(study)) for study in studies if study.hopeless() is None])
+    All that is done already is found again, so it may be called any number of times.
+
+    Returns:
+        the contenders, and what is missing.
+    """
+
+    def over() -> bool:
+        return late() or study.stopped() or study.problem is not None
+
+    missing = [] if study.problem is None else [f"{study.name}: every trial failed here, the last with {study.problem}"]
+    if study.counted():
+        score_again(study, tracker, stop=over)
+    scored = contenders(study) if study.counted() else []
+    report.write_down(study, scored, tracker)
+    best = report.winner(scored)
+    if best is not None and seeds:
+        missing += train_final(study, best, seeds, tracker, stop=over)
+    if best is None and not over():
+        lacking = ", ".join(c.origin for c in scored if len(c.fresh) < len(FRESH_SEEDS))
+        missing.append(f"{study.name}: no best point, for want of scores with fresh seeds of {lacking or 'any trial'}")
+    return scored, missing
 
 
 def settings_of(texts: Mapping[str, str]) -> list[Setting]:
@@ -113,6 +142,9 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], PRUNERS)
     if objective.cost is not None and pruner != "none":
         pruner = "none"  # one value cannot say that a trial with two is lost
+    reports = _count("reports", texts["reports"])
+    if reports is None:
+        raise OptionError("reports", AUTO, "must be a number")
     kind, own = read_space(texts["space"], variants)
     shape = models.shape(models.locate(values["model"]))
     fixed = [name for name in SEARCHED if values[name] is not None]
@@ -124,7 +156,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
             space=space_of(variant, shape, fixed=fixed, kind=kind, own=own[variant.name]),
             objective=objective,
             pruner=pruner,
-            reports=_count("reports", texts["reports"]),
+            reports=reports,
         )
         for variant in variants
     ]
@@ -145,7 +177,10 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _count(option: str, text: str) -> int:
+def _count(option: str, text: str) -> int | None:
+    """Return a number; None for `auto`."""
+    if text == AUTO:
+        return None
     try:
         value = int(text)
     except ValueError:
@@ -171,56 +206,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if processes.count() > 1:
             raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; take workers=2")
         engine = engine_of(texts["engine"], texts["workers"])
-        trials = _count("trials", texts["trials"])
-        timeout, budget = (None if texts[n] == AUTO else _count(n, texts[n]) for n in ("timeout", "budget"))
+        trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
+        if trials is None:
+            trials = _TRIALS if budget is None else _COUNTS["trials"]
         seeds = _seeds(texts["seed"])
         final = choose("final", texts["final"], ("true", "false")) == "true"
         quiet()
         settings = settings_of(texts)
-        from tuning.study import Study, connect
         from whichlora import tracking
         from whichlora.memory import settle
 
         for setting in settings:
-            setting.plan(setting.known_points["recommended"], TUNING_SEED)
+            setting.check()
         settle()
-
         if engine is not None:
             engine.connect()
         client = tracking.connect()
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("MLFLOW_RUN_ID"):
+            from whichlora import tracking
+
+            tracking.mark_launch(tracking.connect())
         return 2
-    began = time.time()
-    database = connect()
+    deadline = None if timeout is None else time.time() + timeout
     given = _given(texts)
     command = shlex.join(["python", "-m", "tuning.tune", *given])
-    studies = [Study(setting, tracker, database, command=command) for setting in settings]
-    for study in studies:
-        tracking.link_launch(client, tracker.launch, study.run_id)
-        if not is_worker():
-            print(f"{study.name}: {len(study.counted())} of {trials} trials", flush=True)
-    died: list[str] = []
+
+    def opened() -> list[Study]:
+        database = connect()
+        return [Study(setting, tracker, database, command=command) for setting in settings]
+
+    studies = insist(opened)
+    tracking.link_launch(client, tracker.launch, ",".join(study.run_id for study in studies))
+    if not is_worker():
+        for study in studies:
+            of = trials if budget is None else f"{budget} s"
+            print(f"{study.name}: {len(study.counted())} trials of {of}", flush=True)
     if engine is not None:
-        died = engine.run(Job("tuning.tune", given), lambda: None)
-        if died:
-            print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+        table, missing = _have_made(studies, engine, given)
     else:
-        deadline = None if timeout is None else began + timeout
-        tune(
-            studies,
-            tracker,
-            database,
-            trials=trials,
-            budget=budget,
-            deadline=deadline,
-            seeds=seeds if final else (),
+        table, missing = tune(
+            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds if final else ()
         )
     if not is_worker():
-        print(summary(studies))
-    lost = engine is not None and len(died) == engine.workers
-    return 1 if lost or any(study.hopeless() for study in studies) else 0
+        print(table)
+    for what in missing:
+        print(what, file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _have_made(studies: Sequence[Study], engine: Engine, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Have an engine's workers do what `tune` does. One that ends well has seen that all is done.
+
+    Returns:
+        a table over the variants, and what is missing.
+    """
+    died = engine.run(Job("tuning.tune", arguments), lambda: None)
+    if died:
+        print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+    found = [(study, contenders(study) if study.counted() else []) for study in studies]
+    return report.summary(found), ["No worker ended well."] if len(died) == engine.workers else []
 
 
 def _given(texts: Mapping[str, str]) -> list[str]:

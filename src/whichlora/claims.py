@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import optuna
 import psutil
+from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.errors import LostClaimError
 from whichlora.storage import GRACE_SECONDS, AfterDeath
@@ -21,6 +23,8 @@ from whichlora.storage import GRACE_SECONDS, AfterDeath
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
+
+Result = TypeVar("Result")
 
 POLL_SECONDS = 2.0
 """How often a worker that has nothing to do looks again: one elsewhere may die and leave its trial."""
@@ -81,6 +85,17 @@ class Claims:
             return time.monotonic() - first_seen > GRACE_SECONDS
         machine, pid, _ = str(worker).rsplit("/", 2)
         return machine == _machine() and str(worker) != _process(int(pid))
+
+
+def insist(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
+    """Return what `work`, which may be repeated, returns, in spite of moments without a server or a database."""
+    for _ in range(_FAILURES - 1):
+        try:
+            return work()
+        except (StorageInternalError, SQLAlchemyError, MlflowException, OSError) as error:
+            print(f"No answer ({type(error).__name__}: {error}); trying again.", file=sys.stderr)
+            time.sleep(poll)
+    return work()
 
 
 def persist(step: Callable[[], bool], *, poll: float = POLL_SECONDS, stop: Callable[[], bool] = lambda: False) -> None:

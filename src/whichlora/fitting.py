@@ -30,20 +30,19 @@ class Reports:
 
     Attributes:
         roles: the languages, `en` or `tl`, whose validation it looks at.
-        per_epoch: how often an epoch; the last time is its end.
+        times: how often, after equal shares of the steps; the last time is the end.
         report: receives the number of the report, from 1, and the mean F1 of the roles. It raises `PrunedError` to stop
             the trial.
     """
 
     roles: Sequence[str]
-    per_epoch: int
+    times: int
     report: Callable[[int, float], None]
 
     def steps(self, spec: RunSpec) -> list[int]:
         """Return the optimiser steps after which there is a report."""
-        assert spec.epochs is not None
-        n = self.per_epoch * spec.epochs
-        return sorted({max(1, round(total_steps(spec) * k / n)) for k in range(1, n + 1)})
+        total = total_steps(spec)
+        return sorted({max(1, round(total * k / self.times)) for k in range(1, self.times + 1)})
 
 
 def fitted(

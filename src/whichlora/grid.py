@@ -9,7 +9,8 @@
       - {variant: lora}
       - {variant: lora, arm: recommended, source: "Table 11 of the paper"}
 
-An arm's own options come before the defaults. `source`, which says where an arm's values come from, is only kept.
+An arm's own options come before the defaults. `options` are a variant's own settings, as in `options: {rate_ratio: 4}`.
+`source`, which says where an arm's values come from, is only kept.
 
     extends: table2.yaml            # another file beside this one: what is not said here is said there
     defaults: {model: my/model}     # and these come before its defaults
@@ -33,6 +34,7 @@ from whichlora.options import MAIN, parse_values
 if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
+_OF_ARMS = ("source", "options")
 _KEYS = ("extends", "name", "about", "defaults", "arms")
 
 
@@ -62,10 +64,10 @@ def read_grid(file: str) -> Grid:
 
     content = _read(file)
     plans: dict[str, Plan] = {}
-    for options in _runs(content):
+    for options, own in _runs(content):
         texts = {name: default for name, (default, _) in MAIN.items()} | options
         try:
-            plan = resolve(parse_values(texts))
+            plan = resolve(parse_values(texts), own)
         except OptionError as error:
             where = " ".join(f"{name}={value}" for name, value in options.items())
             raise OptionError("file", file, f"in the run {where}: {error}") from error
@@ -83,7 +85,7 @@ def _read(file: str) -> dict[str, Any]:
     arms, defaults = content.get("arms"), content["defaults"]
     if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
         raise OptionError("file", file, "arms must be a list of options, such as - {variant: lora}")
-    for name in {name for options in (defaults, *arms) for name in options} - {"source"}:
+    for name in {name for options in (defaults, *arms) for name in options} - set(_OF_ARMS):
         if any(options.get(name) == [] for options in (defaults, *arms)):
             raise OptionError("file", file, f"has no value for {name}")
         if name not in MAIN:
@@ -113,17 +115,21 @@ def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
     return extended | content | {"defaults": extended["defaults"] | content["defaults"]}
 
 
-def _runs(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the options of each run: seed by seed, and in a seed the arms in turn."""
-    arms = [own for arm in content["arms"] for own in _products({k: v for k, v in arm.items() if k != "source"})]
+def _runs(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], Mapping[str, Any]]]:
+    """Yield the options of each run and its variant's own settings: seed by seed, and in a seed the arms in turn."""
+    arms = [
+        (own, arm.get("options") or {})
+        for arm in content["arms"]
+        for own in _products({k: v for k, v in arm.items() if k not in _OF_ARMS})
+    ]
     ordered = []
-    for place, own in enumerate(arms):
+    for place, (own, settings) in enumerate(arms):
         shared = {name: values for name, values in content["defaults"].items() if name not in own}
         seeds = shared.pop("seed", None)
         for turn, combination in enumerate(_products(shared)):
             for seed_place, seed in enumerate(_products({} if seeds is None else {"seed": seeds})):
-                ordered.append(((seed_place, turn, place), {**combination, **seed, **own}))
-    yield from (options for _, options in sorted(ordered, key=lambda pair: pair[0]))
+                ordered.append(((seed_place, turn, place), ({**combination, **seed, **own}, settings)))
+    yield from (run for _, run in sorted(ordered, key=lambda pair: pair[0]))
 
 
 def _products(options: Mapping[str, Any]) -> Iterator[dict[str, str]]:

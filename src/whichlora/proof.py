@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from whichlora.errors import ProofError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -179,16 +180,19 @@ def base_kept(model: nn.Module, evidence: Evidence) -> None:
         raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
 
 
-def merged_weight(module: Any) -> tuple[Tensor, Tensor] | None:
-    """Return an adapted layer's weight without and with the adapter folded in, both (out, in), in 32 bits.
+def merged_weight(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor] | None:
+    """Return an adapted layer's weight without and with the adapter folded in, both (out, in).
 
-    None on a 4-bit base, into which nothing can be folded exactly. The module itself stays as it is.
+    They are in 32 bits, or in `dtype`. None on a 4-bit base, into which nothing can be folded exactly. The module
+    itself stays as it is.
     """
     import copy
 
+    import torch
+
     if not module.base_layer.weight.is_floating_point():
         return None
-    copied = copy.deepcopy(module).cpu().float()
+    copied = copy.deepcopy(module).cpu().to(dtype or torch.float32)
     before = copied.base_layer.weight.detach().clone()
     copied.merge()
     return before, copied.base_layer.weight.detach()

@@ -48,6 +48,8 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     """
     variant, task = get_variant(values["variant"]), get_task(values["task"], values["prompt_language"])
     if variant_options:
+        for name in variant_options:
+            choose("options", name, variant.options)
         variant = replace(variant, options={**variant.options, **variant_options})
     _check_language(task, values["language"])
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])

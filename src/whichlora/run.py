@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from whichlora import processes
 from whichlora.errors import MemoryExhausted, OptionError, ProofError, PrunedError
 from whichlora.noise import quiet
@@ -68,15 +66,14 @@ def _tracked(
     """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint and the tags `more`."""
     from whichlora.provenance import record
     from whichlora.spec import canonical_digest
-    from whichlora.tracking import work_folder
+    from whichlora.tracking import exclusive, work_folder
 
     spec = plan.spec
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
     # What one study's trial has come to says nothing of what another's wants to know.
     identity = canonical_digest([spec.training_fingerprint, dict(more)]) if more else spec.training_fingerprint
     work = work_folder() / f"{kind}-{identity[:16]}"
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(work.with_suffix(".lock")):
+    with exclusive(work):
         finished = tracker.find(kind, status="FINISHED", **tags)
         if finished is not None and "whichlora.pruned" in finished.data.tags:
             raise PrunedError(finished.data.tags["whichlora.pruned"])
@@ -175,17 +172,6 @@ def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[st
                 f"the saved {plan.spec.variant} adapter answers {differing} of {len(before)} {role} validation items "
                 "otherwise than the trained model"
             )
-
-
-def _lock(path: Path) -> FileLock:
-    """Return a lock to enter with `with`, saying so if another process holds it."""
-    lock = FileLock(path)
-    try:
-        with lock.acquire(blocking=False):
-            pass
-    except Timeout:
-        print("Waiting: another process is working on the same spec.", file=sys.stderr)
-    return lock
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

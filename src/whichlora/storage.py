@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from whichlora.tracking import sqlite_file
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module="(optuna|whichlora|tuning)")
 
@@ -81,11 +81,21 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
 
 
 class _Storage(RDBStorage):
-    """Optuna's storage, whose heartbeat outlives a moment without the server: the thread would end for good."""
+    """Optuna's storage, with two things mended."""
 
     def record_heartbeat(self, trial_id: int) -> None:
+        """Say that a worker lives, outlasting a moment without the server: Optuna's thread would end for good."""
         with contextlib.suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Claim or end a trial. SQLite has no row locks, without which two workers can claim the same one."""
+        with FileLock(f"{self._file}.claims.lock") if self._file else contextlib.nullcontext():
+            return super().set_trial_state_values(trial_id, state, values)
+
+    @property
+    def _file(self) -> str | None:
+        return self.engine.url.database if self.engine.url.get_backend_name() == "sqlite" else None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -45,6 +46,18 @@ def work_folder() -> Path:
         return Path(given).absolute()
     database = sqlite_file()
     return (database.parent if database else Path.cwd()) / "whichlora-work"
+
+
+def exclusive(work: Path) -> FileLock:
+    """Return a lock on a run's work folder to enter with `with`, saying so if another process holds it."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work.with_suffix(".lock"))
+    try:
+        with lock.acquire(blocking=False):
+            pass
+    except Timeout:
+        print("Waiting: another process is working on the same spec.", file=sys.stderr)
+    return lock
 
 
 def connect() -> MlflowClient:

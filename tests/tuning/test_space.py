@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_the_continuous_space_is_logarithmic_between_the_grid_s_ends(tiny_model:
     assert setting.space.dimensions["rank"] == Range(low=4, high=32)
     (setting,) = settings(tiny_model, variant="gralora", space="continuous")
     assert isinstance(setting.space.dimensions["rank"], Choice)  # only some ranks divide the widths
+    assert isinstance(setting.space.dimensions["learning_rate"], Range)
+
+
+def test_the_name_says_nothing_of_where_things_lie_and_all_of_what_is_fixed(tmp_path: Path, tiny_model: str) -> None:
+    shutil.copytree(tiny_model, tmp_path / "elsewhere")
+    names = {
+        settings(model, **options)[0].name()
+        for model in (tiny_model, str(tmp_path / "elsewhere"))
+        for options in ({}, {"reports": 3, "pruner": "none"}, {"pruner": "none"}, {"seed": 7, "trials": 9})
+    }
+    assert len(names) == 2  # with a pruner and without
+    for options in ({"objective": "en"}, {"train_size": 18}, {"rank": 8}, {"space": "continuous"}, {"tl_ratio": 0}):
+        (name,) = {settings(tiny_model, **options)[0].name()}
+        assert name not in names
 
 
 def test_a_variant_s_own_setting_is_searched_with_it(tiny_model: str) -> None:
@@ -114,6 +129,7 @@ def test_an_optimum_on_an_edge_is_noticed(dimension: Choice | Range, value: Any,
 def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nalpha: [8]\nvera: {rank: [16]}\n")
+    assert settings(tiny_model, variant="lora", space=path)  # though it has a section of another variant
     lora, vera = settings(tiny_model, variant="lora,vera", space=path)
     assert lora.space.dimensions["learning_rate"] == Range(low=1e-4, high=1e-2)
     assert lora.space.dimensions["rank"] == Choice(values=(2, 4))
@@ -140,6 +156,16 @@ def test_a_bad_space_is_refused_with_what_is_allowed(tmp_path: Path, content: An
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(OptionError, match=rf"^space=.*{message}"):
         read_space(str(path), [CATALOGUE["lora"]])
+
+
+def test_ranks_and_modules_of_one_s_own_must_fit(tmp_path: Path, tiny_model: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("rank: [8, 64]\n")
+    with pytest.raises(OptionError, match=r"^space=64: rank of lora must be at most 32"):
+        settings(tiny_model, space=path)
+    path.write_text("target_modules: [q_porj]\n")
+    with pytest.raises(OptionError, match=r"^target_modules=q_porj"):
+        settings(tiny_model, space=path)
 
 
 def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
-from tuning.tune import OPTIONS, main, settings_of, summary, tune
+from tuning.tune import OPTIONS, main, settings_of, tune
 from whichlora import training
 from whichlora.grid import read_grid
 from whichlora.tracking import Tracker
@@ -133,8 +133,8 @@ def test_a_stopped_trial_counts_and_is_marked(options: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_reports_change_nothing_of_the_training(options: dict[str, str]) -> None:
-    assert call(options, trials=1, pruner="none", reports=2) == 0
-    assert call(options, trials=1, pruner="none", reports=1) == 0
+    assert call(options, trials=1, reports=2) == 0
+    assert call(options, trials=1, reports=1) == 0
     losses = [
         [(m.step, m.value) for m in MlflowClient().get_metric_history(run.info.run_id, "train/loss")]
         for run in runs("trial")
@@ -158,10 +158,22 @@ def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> 
 
     for opened in studies:
         opened.__class__ = Watched
-    tune(studies, tracker, connect(), trials=2, budget=None, deadline=None, seeds=())
+    told, missing = tune(studies, tracker, trials=2)
+    assert not missing
     assert [len(study.counted()) for study in studies] == [2, 2, 2]
     assert max(max(c) - min(c) for c in counts) == 1  # wherever it had been stopped
-    assert [line.split(" | ")[1] for line in summary(studies).splitlines()[2:5]] == ["2", "2", "2"]
+    assert [line.split(" | ")[1] for line in told.splitlines()[2:5]] == ["2", "2", "2"]
+
+
+def test_seconds_of_a_trial_that_went_on_count_once(options: dict[str, str]) -> None:
+    opened = study(options)
+    trial = opened.optuna.ask()
+    trial.set_user_attr("seconds", 100.0)
+    opened.optuna.tell(trial, state=TrialState.FAIL)
+    assert opened.begun() == 1  # it is to be gone on with
+    assert opened.step(limit=1, open_for_new=False) == "worked"
+    assert [t.state for t in opened.counted()] == [TrialState.COMPLETE]
+    assert 100 < opened.seconds() < 150
 
 
 @pytest.mark.slow
@@ -203,7 +215,7 @@ def test_a_timeout_and_a_stop_begin_no_more_trials(options: dict[str, str], caps
     time.sleep(0.01)
     assert study(options).step(limit=3, open_for_new=True) == "worked"  # another call resumes it
     assert listing(["stop", "lora/nothing"]) == 2
-    assert "study=lora/nothing: allowed are lora/tiny" in capsys.readouterr().err
+    assert "study=lora/nothing: allowed are lora/folder-" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -216,7 +228,7 @@ def test_the_listing_tells_trials_best_value_and_how_to_resume(
     capsys.readouterr()
     assert listing(["status"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^lora/tiny/atlas-nli/sw/\w{12}: 3 complete$", printed, re.MULTILINE)
+    assert re.search(r"^lora/folder-\w{8}/atlas-nli/sw/\w{12}: 3 complete$", printed, re.MULTILINE)
     assert "best: 0." in printed
     command = re.search(r"resume: python -m tuning.tune (.*)", printed)[1]  # type: ignore[index]
     assert main([*command.split(), "--trials", "3"]) == 0
@@ -232,15 +244,30 @@ def test_a_failing_point_is_tried_again_and_then_left(
     with monkeypatch.context() as broken:
         broken.setattr(training, "prove_trained", refuse)
         assert call(options) == 1
-    assert "its first trials all failed, the last with RuntimeError: the disk is full" in capsys.readouterr().err
+    assert "every trial failed here, the last with RuntimeError: the disk is full" in capsys.readouterr().err
     found = study(options)
     failed = found.trials(TrialState.FAIL)
     assert len(failed) == 2 * ATTEMPTS
     assert all("the disk is full" in trial.user_attrs["error"] for trial in failed)
     assert {run.info.status for run in runs("trial")} == {"FAILED"}
     assert len(runs("trial")) == 2  # a second attempt goes on with the first's run
+    assert runs("study")[0].info.status == "FAILED"
     assert call(options) == 0
     assert len(found.counted()) == 3
+
+
+def test_a_worker_that_breaks_down_ends_and_leaves_the_study_to_others(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = study(options), study(options)
+    assert whole.step(limit=20, open_for_new=True) == "worked"
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "prove_trained", lambda *arguments: 1 / 0)
+        outcomes = [broken.step(limit=20, open_for_new=True) for _ in range(2 * ATTEMPTS + 1)]
+    assert outcomes == ["worked"] * 2 * ATTEMPTS + ["finished"]
+    assert "ZeroDivisionError" in str(broken.problem)
+    assert whole.problem is None
+    assert whole.step(limit=20, open_for_new=True) == "worked"
 
 
 @pytest.mark.slow
@@ -274,12 +301,14 @@ def test_the_best_point_is_trained_with_the_final_seeds_and_fits_an_experiment(
     assert sorted(run.data.params["seed"] for run in found) == ["1", "2"]
     for run in found:
         assert run.data.tags["whichlora.study"] == study(options).name
-        assert run.data.params["arm"] == "tuned"
+        assert run.data.params["arm"] in ("tuned", "recommended")
         assert "test/tl/f1" in run.data.metrics
     (parent,) = runs("study")
     place = MlflowClient().download_artifacts(parent.info.run_id, "study/best.yaml", str(store))
     (arm,) = yaml.safe_load(Path(place).read_text())
-    defaults = {"model": tiny_model, "seed": [1, 2], "train_size": 16, "validation_size": 3, "test_size": 6}
+    assert arm["arm"] == found[0].data.params["arm"]
+    defaults = {"model": tiny_model, "seed": [1, 2], **FEW}
+    del defaults["reports"]
     (store / "tuned.yaml").write_text(yaml.safe_dump({"name": "whichlora", "defaults": defaults, "arms": [arm]}))
     grid = read_grid(str(store / "tuned.yaml"))
     assert {p.spec.fingerprint for p in grid.plans} == {run.data.tags["whichlora.fingerprint"] for run in found}

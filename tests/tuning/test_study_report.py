@@ -28,13 +28,15 @@ def test_the_curve_goes_on_from_trial_to_trial() -> None:
 
 
 def test_the_sensitivity_is_the_fall_from_the_best_rate_to_the_worst() -> None:
-    table = pd.DataFrame({"learning_rate": [1e-3, 1e-3, 1e-2, 1e-4], "value": [0.5, 0.9, 0.4, 0.7]})
+    table = pd.DataFrame({"learning_rate": [1e-3, 1e-3, 1e-2, 1e-4, 1.0], "value": [0.5, 0.9, 0.4, 0.7, 0.0]})
+    table["state"] = ["complete"] * 4 + ["pruned"]  # which was stopped before it could show what it is worth
     rates = by_learning_rate(table)
     assert list(rates["learning_rate"]) == [1e-4, 1e-3, 1e-2]
     assert list(rates["trials"]) == [1, 2, 1]
     assert list(rates["best"]) == [0.7, 0.9, 0.4]
     assert sensitivity(rates) == pytest.approx(0.5)
-    many = pd.DataFrame({"learning_rate": np.geomspace(1e-4, 1e-2, 40), "value": 0.5})
+    assert sensitivity(rates[:1]) is None
+    many = pd.DataFrame({"learning_rate": np.geomspace(1e-4, 1e-2, 40), "value": 0.5, "state": "complete"})
     assert len(by_learning_rate(many)) == 7  # thirds of two decades
 
 

@@ -1,0 +1,152 @@
+"""From an experiment's runs to a report: `python -m analysis.analyze --experiment pocket`.
+
+Writes the page, the statistics, tables and figures into a folder, and logs them to MLflow as a run of kind `report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whichlora.errors import OptionError
+
+if TYPE_CHECKING:
+    from analysis.evidence import Evidence
+    from analysis.report import Report
+    from analysis.runs import Runs
+    from whichlora.tracking import Tracker
+
+OPTIONS = {
+    "experiment": (None, "MLflow experiment, or several joined by commas"),
+    "output": (
+        "report",
+        "folder to write the report into; under mlflow run beside a SQLite database, else where it is called",
+    ),
+    "margin": ("1", "F1 points within which methods count as equivalent"),
+    "claims": (
+        "none",
+        "YAML file of claims of your own, judged after the paper's; its form is that of analysis/claims.yaml",
+    ),
+}
+
+
+def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None, tracker: Tracker) -> Report:
+    """Pull the runs, compute, write the report and log it. `tracker` is of the first experiment named.
+
+    Raises:
+        OptionError: there is no such experiment, no finished run in it, or the claims cannot be read.
+    """
+    from analysis import evidence as evidences
+    from analysis import losses, plots, predictions, report, runs
+    from analysis.methods import UNTRAINED
+
+    found = runs.pull(tracker.client, runs.find_experiments(tracker.client, experiment))
+    if found.table.empty:
+        raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(found)})")
+    # The untrained base model is no method: nothing is compared with its answers.
+    items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
+    design = found.design.with_lacking(lacking)
+    evidence = evidences.gather(found.table, items, design, margin=margin, own_claims=claims)
+    drawn = plots.make_plots(found.table, evidence.records, losses.fetch(tracker.client, found.table), margin=margin)
+    made = report.compose(found.table, design, evidence, drawn)
+    report.write(made, evidence, output)
+    _log(made, evidence, tracker, experiment, design.used, margin)
+    return made
+
+
+def _counts(found: Runs) -> str:
+    design = found.design
+    kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a needed value": design.incomplete}
+    told = [f"{len(issues)} {what}" for what, issues in kinds.items() if issues]
+    return ", ".join(told) or f"it holds {sum(design.others.values())} runs of other kinds"
+
+
+def _log(
+    made: Report, evidence: Evidence, tracker: Tracker, experiment: str, sources: Sequence[str], margin: float
+) -> None:
+    """Log a report as a run of kind `report`; one of the same content is there already when nothing has changed."""
+    from analysis import report
+    from whichlora.spec import canonical_digest
+    from whichlora.tracking import link_launch
+
+    fingerprint = canonical_digest({"kind": "report", **made.texts})
+    finished = tracker.find("report", status="FINISHED", fingerprint=fingerprint)
+    if finished is None:
+        log = tracker.open("report", f"report {experiment}", {"fingerprint": fingerprint})
+        with log.guarded(), tempfile.TemporaryDirectory() as scratch:
+            log.params({"experiments": experiment, "margin": margin, "runs": len(sources)})
+            # A tag holds some 5,000 characters; the artifact `sources.json` names every run.
+            log.tags({"sources": _cut(sources), "summary": " ".join(made.summary)[:4000]})
+            report.write(made, evidence, Path(scratch))
+            log.artifacts(Path(scratch))
+    link_launch(tracker.client, tracker.launch, finished.info.run_id if finished else log.run_id)
+
+
+def _cut(names: Sequence[str], most: int = 100) -> str:
+    rest = len(names) - most
+    return ",".join(names[:most]) + (f" and {rest} more, see sources.json" if rest > 0 else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, analyse, and print the report's first sentences. Returns the exit status: 2 for bad options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    for name, (default, text) in OPTIONS.items():
+        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
+    given = vars(parser.parse_args(arguments))
+
+    from whichlora import tracking
+
+    client = tracking.connect()
+    launch = tracking.mark_launch(client)
+    try:
+        margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
+        from analysis.runs import find_experiments
+
+        first = next(iter(find_experiments(client, given["experiment"])))
+        tracker = tracking.Tracker(client, first, launch)
+        made = analyze(given["experiment"], output=output, margin=margin, claims=claims, tracker=tracker)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(made.summary))
+    print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
+    return 0
+
+
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 100:
+        raise OptionError("margin", text, "must be a number of F1 points above 0 and at most 100")
+    return value
+
+
+def _folder(text: str) -> Path:
+    from whichlora.tracking import sqlite_file
+
+    # `mlflow run` works in the project's folder; what it makes lies beside the database, where it was called.
+    database = sqlite_file() if os.environ.get("MLFLOW_RUN_ID") else None
+    path = (database.parent if database else Path.cwd()) / text
+    if any(place.exists() and not place.is_dir() for place in (path, *path.parents)):
+        raise OptionError("output", text, "must be a folder, which may be new; a file is in the way")
+    return path
+
+
+def _file(text: str) -> Path | None:
+    if text == "none":
+        return None
+    if not Path(text).is_file():
+        raise OptionError("claims", text, "must be a YAML file in the form of analysis/claims.yaml, or none")
+    return Path(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

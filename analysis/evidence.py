@@ -1,0 +1,158 @@
+"""Everything that is known of some runs, as records: what was measured, every test, the derived views, the claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import claims, views
+from analysis.claims import Claim
+from analysis.derived import derived, item_records, summarise
+from analysis.design import Design
+from analysis.forms import Table
+from analysis.records import Record, find
+from analysis.stats.blocked import F_TEST, blocked
+from analysis.stats.cells import rows
+from analysis.stats.effects import effects
+from analysis.stats.equivalence import equivalence
+from analysis.stats.groupings import TEXT, group_records
+from analysis.stats.paired import paired
+from analysis.stats.power import power
+from analysis.stats.ranks import ranks
+from analysis.stats.replication import replication
+from analysis.tables import make_tables
+from analysis.verdicts import Verdict
+
+OUTCOMES = ("en", "tl")
+FORGETTING, LANGUAGES = "forgetting", "F1 by language"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The records in the order of `statistics.json`, the tables, and each claim with what the runs make of it.
+
+    A record about neither outcome (a count, a parameter, a time) has the outcome "".
+    """
+
+    records: tuple[Record, ...]
+    tables: tuple[Table, ...]
+    judged: tuple[tuple[Claim, Verdict], ...]
+    margin: float
+
+
+def gather(
+    table: pd.DataFrame, items: pd.DataFrame, design: Design, *, margin: float, own_claims: Path | None = None
+) -> Evidence:
+    """Compute it all. `margin` is in F1 points; `own_claims` is a file of claims beside the paper's.
+
+    Raises:
+        OptionError: the file of claims is not of its form.
+    """
+    judged = [*claims.judge_all(_claims(own_claims), table, margin=margin)]
+    tables, described = make_tables(table)
+    found = [*design_records(table, design, items), *described]
+    for outcome in OUTCOMES:
+        primary = blocked(table, outcome=outcome)
+        found += primary
+        found += group_records(primary, outcome=outcome)
+        found += _by_setting(table, outcome)
+        found += ranks(table, outcome=outcome)
+        found += equivalence(table, outcome=outcome, margin=margin)
+        found += replication(table, outcome=outcome)
+        found += paired(items, outcome=outcome)
+        found += effects(table, outcome=outcome)
+        found += power(table, outcome=outcome, margin=margin)
+        found += derived(table, outcome=outcome, margin=margin)
+        found += item_records(items, outcome=outcome)
+        found += _more_views(table, outcome)
+    found += claims.records(judged)
+    return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
+
+
+def design_records(table: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:
+    """Return the counts that tell how much there is to go by."""
+    tested = table[table["variant"] != "none"]
+    languages = set(table["language"]) - {""}
+    counts = {
+        "runs": design.runs,
+        "runs used": len(design.used),
+        "adapters": design.adapters,
+        "English results that are another run's": design.shared_english,
+        "failed runs": len(design.failed),
+        "unfinished runs": len(design.unfinished),
+        "runs that lack a needed value": len(design.incomplete),
+        "runs done twice": len(design.duplicates),
+        "incomplete cells": len(design.missing),
+        "settings": table["setting"].nunique(),
+        "methods": tested["method"].nunique(),
+        "languages": len(languages),
+        "ratios": table["tl_ratio"].nunique(),
+        "seeds": table["seed"].nunique(),
+        **{f"runs of kind {kind}": n for kind, n in design.others.items()},
+    }
+    found = [_count(test, n) for test, n in counts.items()]
+    if len(items):
+        sizes = items.groupby(["run_id", "outcome"], observed=True).size()
+        found.append(_count("test items a run, least", int(sizes.min())))
+        found.append(_count("test items a run, most", int(sizes.max())))
+    for outcome in OUTCOMES:
+        base = 100 * table.loc[table["outcome"] == outcome, "base_f1"].astype(float)
+        if base.notna().any():
+            note = "points, mean over all runs of what their base model scores"
+            effect, n = float(base.mean()), int(base.notna().sum())
+            found.append(
+                Record(
+                    outcome=outcome, analysis="description", test="base F1", groups=(), effect=effect, n=n, note=note
+                )
+            )
+        own = rows(table, outcome)
+        for method, values in own.groupby("method", sort=True)["value"]:
+            note = "points, over all runs; effect is the mean, statistic the standard deviation"
+            found.append(
+                Record(
+                    outcome=outcome,
+                    analysis="description",
+                    test="mean F1",
+                    groups=(str(method),),
+                    effect=float(values.mean()),
+                    statistic=float(values.std()),
+                    n=len(values),
+                    note=note,
+                )
+            )
+    return found
+
+
+def _count(test: str, n: int) -> Record:
+    return Record(outcome="", analysis="design", test=test, groups=(), n=n)
+
+
+def _claims(own: Path | None) -> list[Claim]:
+    return [*claims.load(), *(claims.load(own) if own else ())]
+
+
+def _by_setting(table: pd.DataFrame, outcome: str) -> list[Record]:
+    """Return the primary test and the grouping in each setting, where there are several."""
+    found: list[Record] = []
+    if table["setting"].nunique() > 1:
+        for setting, own in table.groupby("setting", sort=True):
+            primary = blocked(own, outcome=outcome)
+            kept = [*find(primary, test=F_TEST), *find(group_records(primary, outcome=outcome), test=TEXT)]
+            found += [replace(record, analysis=f"{record.analysis} in {setting}") for record in kept]
+    return found
+
+
+def _more_views(table: pd.DataFrame, outcome: str) -> list[Record]:
+    """Return F1 by language, and what was lost on tasks that were not trained, where runs have scores of those."""
+    found = summarise(
+        rows(table, outcome), analysis=LANGUAGES, outcome=outcome, by=("method", "language"), note="points"
+    )
+    columns = {c.removeprefix("test/") for c in map(str, table) if c.startswith("test/") and c.endswith("/f1")}
+    untrained = sorted(c for c in columns - {"en/f1", "tl/f1"} if f"base/{c}" in table) if outcome == "tl" else ()
+    for metric in untrained:
+        lost = views.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")
+        note = f"{metric.removesuffix('/f1')}, points below the base model"
+        found += summarise(lost, analysis=FORGETTING, outcome=outcome, by=("method",), note=note)
+    return found

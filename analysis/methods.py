@@ -1,0 +1,175 @@
+"""What is compared: the settings that runs fall into, and the names of the methods in them.
+
+A setting is a task, a model and the other conditions that every method shares. A method is a variant and an arm; where
+one cell of the design holds several runs of both, the hyperparameters that tell those apart are part of its name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from whichlora.variants import CATALOGUE
+
+CONDITIONS = (
+    *("task", "difficulty", "model", "composition", "train_size", "validation_size", "test_size", "prompt_language"),
+    *("scoring", "precision", "quantization"),
+)
+SETTINGS = (
+    *("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "warmup", "weight_decay", "scheduler"),
+    *("target_modules", "layers", "variant_options", "select_on"),
+)
+_PLACE = ["setting", "language", "tl_ratio", "seed"]
+UNTRAINED = "none"
+"""The variant that is no method but what the others start from: shown in tables, left out of comparisons."""
+
+
+def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add `setting`, and give `model` a short name; one model in two places is one, by its digest."""
+    digest = frame["model_digest"] if "model_digest" in frame else frame["model"]
+    identity = digest.fillna(frame["model"])
+    short = frame["model"].map(lambda name: PurePosixPath(name.rstrip("/")).name or name)
+    first = short.groupby(identity).transform("min")
+    ambiguous = identity.groupby(first).transform("nunique") > 1
+    frame = frame.assign(model=first.mask(ambiguous, first + " " + identity.str[:6]))
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in CONDITIONS})
+    label = frame["task"] + ", " + frame["model"]
+    for key in CONDITIONS:
+        if key not in ("task", "model"):
+            differs = texts[key].groupby(label).transform("nunique") > 1
+            label = label.mask(differs, label + f", {key} " + texts[key])
+    return frame.assign(setting=label)
+
+
+def name_methods(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
+    """Add `method`, and keep identical methods once.
+
+    Returns:
+        the frame; a sentence for each merge; a sentence for each thing to know about what the names stand for.
+    """
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in SETTINGS})
+    frame = frame.assign(_detail=_details(frame, texts))
+    identity = pd.Series(list(zip(frame["variant"], frame["arm"], frame["_detail"], strict=True)), index=frame.index)
+    merged, same = _identical(frame, identity)
+    identity = identity.map(lambda key: merged.get(key, key))
+    labels = _labels(sorted(set(identity)))
+    # A merged method is called by its variant alone: its arms are the same.
+    frame = frame.assign(method=identity.map(labels))
+    sentences = tuple(
+        f"{_arms(keys)} have the same resolved values and the same adapters in all {n} cells that they share: "
+        f"they are one method, {labels[merged[keys[0]]]}, and are counted once."
+        for keys, n in same
+    )
+    frame = frame[~(identity.isin(set(merged.values())) & frame.duplicated(["method", *_PLACE, "adapter"]))]
+    notes = [*_uneven(frame, texts)]
+    if any(label.startswith("DoRA*") for label in labels.values()):
+        notes.insert(0, "DoRA* is the variant dora with the values of the arm matched, as in the paper.")
+    return frame.drop(columns="_detail"), sentences, tuple(notes)
+
+
+def text(key: str, value: Any) -> str:
+    """Return a value of a spec field as tables and names show it; empty where there is none."""
+    if value is None or value != value or value in ("", "None"):
+        return ""
+    if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
+        return _ranges(str(value))
+    if key == "variant_options" and isinstance(options := _json(str(value)), dict):
+        return ", ".join(f"{name} {options[name]}" for name in sorted(options))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _details(frame: pd.DataFrame, texts: pd.DataFrame) -> pd.Series[str]:
+    """Return for each run the fields that differ within some cell of its variant and arm, with its own values."""
+    details = pd.Series("", index=frame.index)
+    for _, rows in frame.groupby(["variant", "arm"], sort=True):
+        own = texts.loc[rows.index]
+        counts = own.groupby([rows[key] for key in _PLACE]).nunique()
+        for field in [field for field in SETTINGS if (counts[field] > 1).any()]:
+            part = field.replace("_", " ") + " " + own[field].replace("", "none")
+            details.loc[rows.index] = details.loc[rows.index].where(details == "", details + ", ") + part
+    return details
+
+
+def _identical(frame: pd.DataFrame, identity: pd.Series[Any]) -> tuple[dict[Any, Any], list[tuple[list[Any], int]]]:
+    """Find methods of one variant that have the same adapter wherever both have one.
+
+    Returns:
+        the merged method of each; and for each merge its members and the number of cells they share.
+    """
+    cells: dict[Any, dict[Any, str]] = {}
+    for key, *place, adapter in zip(identity, *(frame[column] for column in (*_PLACE, "adapter")), strict=True):
+        cells.setdefault(key, {})[tuple(place)] = adapter
+    merged: dict[Any, Any] = {}
+    same = []
+    for variant, group in itertools.groupby(sorted(cells), key=lambda key: key[0]):
+        left = list(group)
+        while left:
+            first = left.pop(0)
+            alike = [other for other in left if _agree(cells[first], cells[other])]
+            if alike:
+                shared = min(len(cells[first].keys() & cells[other].keys()) for other in alike)
+                target = (variant, "", first[2] if all(k[2] == first[2] for k in alike) else "")
+                merged |= dict.fromkeys((first, *alike), target)
+                same.append(([first, *alike], shared))
+                left = [key for key in left if key not in alike]
+    return merged, same
+
+
+def _agree(one: dict[Any, str], other: dict[Any, str]) -> bool:
+    common = one.keys() & other.keys()
+    return bool(common) and all(one[place] == other[place] for place in common)
+
+
+def _labels(keys: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    labels = {}
+    for variant, arm, detail in keys:
+        title = CATALOGUE[variant].title if variant in CATALOGUE else variant
+        arms = {other for name, other, _ in keys if name == variant}
+        if (variant, arm) == ("dora", "matched"):
+            title = "DoRA*"
+        elif arm and len(arms) > 1 and (variant, arm) != ("dora", "recommended"):
+            title = f"{title} ({arm})"
+        labels[variant, arm, detail] = f"{title}, {detail}" if detail else title
+    return labels
+
+
+def _arms(keys: list[tuple[str, str, str]]) -> str:
+    names = [" ".join(part for part in (variant, arm, detail) if part) for variant, arm, detail in keys]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _uneven(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
+    """Tell of methods whose values are not the same in every cell of a setting, a tuned arm's above all."""
+    sentences = []
+    for (setting, method), rows in frame.groupby(["setting", "method"], sort=True):
+        for field in SETTINGS:
+            values = sorted(set(texts.loc[rows.index, field]))
+            if len(values) > 1 and field != "select_on":  # which follows the mixture
+                sentences.append(
+                    f"{method} ({setting}) has several values of {field.replace('_', ' ')} between cells: "
+                    f"{', '.join(value or 'none' for value in values)}."
+                )
+    return sentences
+
+
+def _json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
+
+
+def _ranges(numbers: str) -> str:
+    """Write "22,23,24,30" as "22-24,30"."""
+    found: list[list[int]] = []
+    for number in (int(part) for part in numbers.split(",")):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)

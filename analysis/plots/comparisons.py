@@ -1,0 +1,129 @@
+"""Plots of what the tests say: differences with the margin, mean ranks, and what the design could have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import scikit_posthocs
+from matplotlib import rc_context
+from matplotlib.transforms import offset_copy
+
+from analysis.plots.scores import LANGUAGE
+from analysis.plots.style import SETTINGS, Plot, finish, new, ticks
+from analysis.records import Record, find
+from analysis.stats import blocked, equivalence, power, ranks
+
+MOST_PAIRS = 36
+"""More differences than nine methods have are drawn against the best method only."""
+
+
+def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
+    """Differences of all pairs with Tukey's intervals, and the margin within which methods count as equivalent."""
+    found = [r for r in find(records, outcome=outcome, analysis="blocked", test=blocked.PAIR_TEST) if r.interval]
+    if not found:
+        return None
+    same = {
+        frozenset(r.groups)
+        for r in find(records, outcome=outcome, analysis="equivalence", test=equivalence.PAIR_TEST)
+        if r.p_adjusted is not None and r.p_adjusted < 0.05
+    }
+    what = "every pair of methods"
+    if len(found) > MOST_PAIRS:
+        means = find(records, outcome=outcome, analysis="blocked", test=blocked.MEAN)
+        best = max(means, key=lambda r: r.effect or 0.0).groups[0]
+        found = [r for r in found if best in r.groups]
+        what = f"every method and the best, {best}"
+    lines = []
+    for record in found:
+        a, b = record.groups
+        low, high = record.interval or (0.0, 0.0)
+        middle = record.effect or 0.0
+        if middle < 0:  # the better method is named first
+            a, b, low, middle, high = b, a, -high, -middle, -low
+        lines.append((middle, low, high, f"{a} − {b}", frozenset(record.groups) in same, low > 0))
+    lines.sort(key=lambda line: (line[0], line[3]))
+    figure, axes = new(0.9 + 0.2 * len(lines))
+    axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0, label=f"margin ±{margin:g}")
+    axes.axvline(0, color="#555555", linewidth=0.8)
+    for y, (middle, low, high, _, alike, apart) in enumerate(lines):
+        colour = "#D55E00" if apart else "#0072B2" if alike else "#666666"
+        marker = "s" if apart else "o" if alike else "D"
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if apart else 1.2)
+        axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if apart or alike else "white")
+    ticks(axes.yaxis, [line[3] for line in lines])
+    axes.set_ylim(-0.7, len(lines) - 0.3)
+    axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
+    caption = (
+        f"Differences of {what}, over blocks, with Tukey's 95 % intervals. Square and thick line: a difference. Filled "
+        f"circle: equivalent within the grey margin of ±{margin:g} points (TOST, Holm). Open diamond: undecided."
+    )
+    return finish(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
+
+
+def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
+    """Mean ranks over blocks, with bars over methods that Nemenyi's test does not tell apart (Demsar 2006)."""
+    own = find(records, outcome=outcome, analysis="friedman")
+    mean = {r.groups[0]: r.effect for r in find(own, test=ranks.RANK) if r.effect is not None}
+    critical = next(iter(find(own, test=ranks.CRITICAL)), None)
+    if len(mean) < 3 or critical is None or critical.effect is None:
+        return None
+    width = critical.effect
+    p = pd.DataFrame(1.0, index=list(mean), columns=list(mean))
+    for record in find(own, test="Nemenyi"):
+        a, b = record.groups
+        p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
+    figure, axes = new(1.3 + 0.17 * len(mean))
+    with rc_context(SETTINGS):
+        scikit_posthocs.critical_difference_diagram(
+            pd.Series(mean),
+            p,
+            ax=axes,
+            label_fmt_left="{label} ({rank:.2f}) ",
+            label_fmt_right=" ({rank:.2f}) {label}",
+            text_h_margin=0.02,
+            color_palette=["#000000"] * len(mean),
+            crossbar_props={"color": "#0072B2", "linewidth": 3},
+            marker_props={"zorder": 3, "s": 16},
+            elbow_props={"linewidth": 0.9},
+        )
+    left = min(mean.values())  # the ruler lies some points above the axis, however high that is
+    place = offset_copy(axes.get_xaxis_transform(), fig=figure, y=32, units="points")
+    above = {"transform": place, "clip_on": False}
+    axes.plot([left, left + width], [1, 1], color="#000000", linewidth=1.6, marker="|", **above)
+    text = f"  critical difference {width:.2f}"
+    axes.text(left + width, 1, text, va="center", fontsize=8.5, **above)
+    axes.grid(False)
+    caption = (
+        f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
+        f"apart; the critical difference is {width:.2f} ranks."
+    )
+    return finish(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
+
+
+def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
+    """How probable it is that a pair of methods that are one margin apart is told apart, by the number of seeds."""
+    lines = {
+        outcome: [
+            r for r in find(records, outcome=outcome, analysis="power", test=power.CURVE) if r.statistic is not None
+        ]
+        for outcome in ("en", "tl")
+    }
+    if not any(len(points) > 1 for points in lines.values()):
+        return None
+    figure, axes = new(2.4)
+    for (outcome, points), (colour, marker, line) in zip(
+        lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--")), strict=True
+    ):
+        x, y = [r.n for r in points], [100 * (r.statistic or 0) for r in points]
+        axes.plot(x, y, color=colour, marker=marker, markersize=3.5, linestyle=line, label=LANGUAGE[outcome])
+    axes.axhline(80, color="#777777", linewidth=0.8, linestyle=":")
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("seeds in a cell")
+    axes.set_ylabel("power, %")
+    axes.legend(frameon=False, handlelength=3.2)
+    caption = (
+        f"Probability that the primary analysis tells two methods apart that truly differ by {margin:g} points, if the "
+        "spread is the one observed. The dotted line is the usual 80 %."
+    )
+    return finish(figure, name=name, title="Power.", caption=caption)

@@ -1,0 +1,81 @@
+"""What F1 costs: methods by trainable parameters, seconds, memory and energy, with the front that none improves on."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from analysis import views
+from analysis.methods import UNTRAINED
+from analysis.plots.scores import LANGUAGE
+from analysis.plots.style import Plot, Styles, finish, legend, new
+from analysis.tables import method_order
+
+COSTS = {
+    "adapter/trainable_parameters": "trainable parameters",
+    "train/seconds": "seconds of training",
+    "gpu/memory_max_mb": "GPU memory, MiB",
+    "host/memory_max_mb": "host memory, MiB",
+    "gpu/energy_j": "energy, J",
+}
+
+
+def costs_of(table: pd.DataFrame) -> list[str]:
+    """Return the costs that were logged; host memory only where there is no GPU's."""
+    found = [cost for cost in COSTS if cost in table and table[cost].notna().any()]
+    return [cost for cost in found if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in found)]
+
+
+def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+    """Mean F1 against each cost; methods on the front are filled and joined."""
+    trained = table[table["variant"] != UNTRAINED]
+    costs = costs_of(trained)
+    if not costs or trained["method"].nunique() < 2:
+        return None
+    methods = method_order(trained)
+    across = min(2, len(costs))
+    down = math.ceil(len(costs) / across)
+    figure, grid = new(0.7 + 2.1 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
+    for axes, cost in zip(grid.flat, costs, strict=False):
+        found = views.pareto(trained, outcome=outcome, cost=cost)
+        front = found[found["front"]]
+        axes.step(front["cost"], front["value"], where="post", color="#999999", linewidth=1, zorder=1)
+        for row in sorted(found.to_dict("records"), key=lambda row: methods.index(row["method"])):
+            style = marks[row["method"]]
+            face = style.color if row["front"] else "white"
+            axes.plot(
+                row["cost"],
+                row["value"],
+                marker=style.marker,
+                color=style.color,
+                markerfacecolor=face,
+                linestyle="none",
+                label=row["method"],
+                markersize=7,
+            )
+        wide = found["cost"].max() > 8 * found["cost"].min() > 0
+        if wide:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(_short))
+        axes.set_xlabel(COSTS[cost])
+        axes.margins(0.08)
+    for axes in grid.flat[len(costs) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
+    legend(figure, grid.flat[0])
+    caption = f"{where}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
+    return finish(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
+
+
+def _short(value: float, position: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"

@@ -1,0 +1,44 @@
+"""Letters that a plot's font does not have, written in Latin ones, so that no label becomes a row of boxes."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+from matplotlib import font_manager
+
+
+def readable(text: str) -> str:
+    """Return the text with what DejaVu Sans cannot show transliterated; the font has Latin, Greek, Cyrillic and Arabic.
+
+    The Latin letters are those of the characters' Unicode names. In Indic scripts a consonant has the vowel a unless a
+    sign changes or removes it: "हिन्दी" becomes "hindii". A character whose name has no sound, such as a Chinese one,
+    becomes its code point.
+    """
+    if all(ord(c) < 0x250 or ord(c) in _charmap() for c in text):
+        return text
+    written = ""
+    for c in unicodedata.normalize("NFC", text):
+        if ord(c) in _charmap() or c.isspace():
+            written += c
+            continue
+        name = unicodedata.name(c, "")
+        _, _, sound = name.partition(" VOWEL SIGN ")
+        if sound:
+            written = written.removesuffix("a") + sound.lower()
+        elif name.endswith((" SIGN VIRAMA", " SIGN NUKTA")):
+            written = written.removesuffix("a") if name.endswith("VIRAMA") else written
+        elif " LETTER " in name:
+            written += name.rpartition(" LETTER ")[2].lower().replace(" ", "")
+        elif name.endswith((" SIGN ANUSVARA", " SIGN CANDRABINDU")):
+            written += "m"
+        elif " DIGIT " in name:
+            written += str(unicodedata.digit(c))
+        elif unicodedata.category(c)[0] not in "MC":
+            written += f"U+{ord(c):04X}"
+    return written
+
+
+@functools.cache
+def _charmap() -> frozenset[int]:
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

@@ -1,0 +1,136 @@
+"""Plots of what was measured: F1 against ratio, methods within their blocks, and the loss while training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.methods import UNTRAINED
+from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
+from analysis.tables import method_order
+
+LANGUAGE = {"en": "English", "tl": "the target language"}
+
+
+def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+    """F1 of each method against the share of target-language items, with intervals over seeds, a panel a language."""
+    rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
+    languages = sorted(set(table["language"]) - {""})
+    ratios = sorted(set(rows["tl_ratio"]))
+    if rows.empty:
+        return None
+    methods = method_order(rows)
+    if len(ratios) == 1:
+        return _f1_by_method(rows, outcome, methods, languages, name=name, where=where)
+    across = min(3, len(languages))
+    down = math.ceil(len(languages) / across)
+    figure, grid = new(1.1 + 2.2 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
+    places = dict(zip(ratios, range(len(ratios)), strict=True))
+    for axes, language in zip(grid.flat, languages, strict=False):
+        panel = rows[rows["language"].isin([language, ""])]
+        for position, method in enumerate(methods):
+            shift = 0.3 * (position / max(1, len(methods) - 1) - 0.5)
+            own = panel[panel["method"] == method].groupby("tl_ratio")["f1"]
+            x = [places[ratio] + shift for ratio in own.groups]
+            intervals = [_interval(values) for _, values in own]
+            axes.errorbar(
+                x,
+                [100 * values.mean() for _, values in own],
+                yerr=np.array(intervals).T if intervals else None,
+                label=method,
+                capsize=2,
+                elinewidth=0.9,
+                **marks[method]._asdict(),
+            )
+        axes.set_title(language)
+        ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
+    for axes in grid.flat[len(languages) :]:
+        axes.set_visible(False)
+    low, high = grid[0, 0].get_ylim()
+    grid[0, 0].set_ylim(max(0, low), min(101, high))  # an interval of few seeds may leave what F1 can be
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
+    grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
+    legend(figure, grid.flat[0])
+    many = rows.groupby(["method", "language", "tl_ratio"]).size().max() > 1
+    spread = "Bars are 95 % intervals over seeds" if many else "One seed, so without intervals"
+    caption = f"{where}{spread}; points are moved apart sideways so that they can be seen."
+    return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
+
+
+def _f1_by_method(
+    rows: pd.DataFrame, outcome: str, methods: Sequence[str], languages: Sequence[str], *, name: str, where: str
+) -> Plot:
+    """With one ratio only: every run's F1, methods below one another."""
+    figure, axes = new(0.9 + 0.27 * len(methods))
+    marks = styles(languages)
+    for language in languages:
+        panel = rows[rows["language"].isin([language, ""])]
+        y = [len(methods) - 1 - methods.index(method) for method in panel["method"]]
+        line = {**marks[language]._asdict(), "linestyle": "none"}
+        axes.plot(100 * panel["f1"], y, label=language, markerfacecolor="none", **line)
+    base = rows["base_f1"].mean()
+    if math.isfinite(base):
+        axes.axvline(100 * base, color="#777777", linewidth=0.9, linestyle=(0, (1, 2)), label="base model")
+    ticks(axes.yaxis, list(reversed(methods)))
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
+    legend(figure, axes)
+    caption = f"{where}Every run is a mark. There is one ratio only, so F1 is not drawn against it."
+    return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
+
+
+def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+    """How far each method is from the mean of its block: parallel lines say that methods differ alike everywhere."""
+    rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
+    means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
+    # Lines need every block: blocks that lack a method are left out or, if that leaves none, methods that lack one.
+    means = means.dropna() if len(means.dropna()) > 1 else means.dropna(axis=1)
+    if means.shape[0] < 2 or means.shape[1] < 2:
+        return None
+    apart = means.sub(means.mean(axis=1), axis=0)
+    methods = [method for method in method_order(rows) if method in apart]
+    figure, axes = new(2.6 + 0.16 * len(methods) / 3)
+    for method in methods:
+        axes.plot(range(len(apart)), apart[method], label=method, **marks[method]._asdict())
+    labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in apart.index]
+    ticks(axes.xaxis, labels)
+    axes.set_ylabel("points from the block's mean")
+    axes.axhline(0, color="#777777", linewidth=0.8)
+    legend(figure, axes)
+    caption = f"{where}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
+    caption += "where lines cross, which method is better depends on the block."
+    if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
+        caption += " Blocks or methods with missing cells are left out."
+    return finish(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
+
+
+def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, where: str) -> Plot | None:
+    """Training loss by step, the mean over seeds of running means; `losses` are series indexed by step."""
+    if not any(losses.values()):
+        return None
+    figure, axes = new(2.6 + 0.16 * len(losses) / 3)
+    for method, runs in losses.items():
+        if not runs:
+            continue
+        mean = pd.concat(runs, axis=1).mean(axis=1)
+        smooth = mean.rolling(max(1, len(mean) // 20), center=True, min_periods=1).mean()
+        axes.plot(smooth.index, smooth, label=method, markevery=max(1, len(smooth) // 8), **marks[method]._asdict())
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("loss of the answer tokens")
+    axes.set_ylim(bottom=0)
+    legend(figure, axes)
+    caption = f"{where} Mean over seeds of running means over a twentieth of the steps."
+    return finish(figure, name=name, title="Training loss.", caption=caption)
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    """Return how far a 95 % t interval reaches on each side, in points; nowhere with one seed."""
+    if len(values) < 2:
+        return 0.0, 0.0
+    half = 100 * float(stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)))
+    return half, half

@@ -1,0 +1,99 @@
+"""A record is one line of `statistics.json`: a test, an estimate or the reason why there is none."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One result of the analysis. Every number that the report prints comes from one.
+
+    Differences and means of F1 are in points (0 to 100), as are their intervals. A number that does not exist or is not
+    finite is None.
+
+    Attributes:
+        outcome: "en" or "tl".
+        analysis: the family: replication, blocked, friedman, equivalence, paired, effects, power, ...
+        test: its name within the family.
+        groups: what is compared: two methods (the difference is the first minus the second), one, or all.
+        df: degrees of freedom, numerator first.
+        p_adjusted: p after `correction` for all the comparisons of the same family and outcome.
+        effect: the estimate, with the interval around it (95 % unless the note says otherwise).
+        n: blocks, runs, items or seeds, as the note says.
+        note: what the number means; where p is None, why no test can be made.
+    """
+
+    outcome: str
+    analysis: str
+    test: str
+    groups: tuple[str, ...]
+    statistic: float | None = None
+    df: tuple[float, ...] | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    correction: str = ""
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("statistic", "p", "p_adjusted", "effect"):
+            object.__setattr__(self, name, _finite(getattr(self, name)))
+        for name in ("df", "interval"):
+            values = getattr(self, name)
+            finite = () if values is None else tuple(_finite(value) for value in values)
+            object.__setattr__(self, name, finite if finite and None not in finite else None)
+        object.__setattr__(self, "groups", tuple(map(str, self.groups)))
+        object.__setattr__(self, "n", None if self.n is None else int(self.n))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+class Result(NamedTuple):
+    """What a test on plain numbers gives; the fields mean what they mean in `Record`."""
+
+    statistic: float | None = None
+    df: tuple[float, ...] | None = None
+    p: float | None = None
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+
+
+class NotTestable(Exception):
+    """A test cannot be made on these data; the message says why."""
+
+
+def attempt(
+    make: Callable[[], Result], outcome: str, analysis: str, test: str, groups: Sequence[str], note: str = ""
+) -> Record:
+    """Return the record of a test, or one that says why there is none."""
+    try:
+        return Record(
+            outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=note, **make()._asdict()
+        )
+    except NotTestable as reason:
+        return Record(outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=f"no test: {reason}")
+
+
+def dumps(records: Iterable[Record]) -> str:
+    """Return the text of `statistics.json`: a flat list, one record a line."""
+    lines = [json.dumps(record.to_dict(), ensure_ascii=False, allow_nan=False) for record in records]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def find(records: Iterable[Record], **fields: Any) -> list[Record]:
+    """Return the records whose fields have these values."""
+    return [record for record in records if all(getattr(record, key) == value for key, value in fields.items())]
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

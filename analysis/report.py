@@ -1,0 +1,101 @@
+"""Writes the report: one HTML page that opens anywhere, `statistics.json` beside it, tables and figures in files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from analysis import forms, sentences
+from analysis.design import Design
+from analysis.evidence import OUTCOMES, Evidence
+from analysis.families import TESTS, VIEWS, sections
+from analysis.methods import UNTRAINED
+from analysis.plots import Plot
+from analysis.records import dumps
+from analysis.tables import method_order
+from whichlora import __version__
+
+PAGE, STATISTICS, SOURCES = "report.html", "statistics.json", "sources.json"
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A finished report.
+
+    Attributes:
+        summary: the sentences of the first screen.
+        texts: the files to write, by path.
+        plots: written as PNG and SVG.
+    """
+
+    summary: tuple[str, ...]
+    texts: dict[str, str]
+    plots: tuple[Plot, ...]
+
+
+def compose(table: pd.DataFrame, design: Design, evidence: Evidence, plots: list[Plot]) -> Report:
+    """Make the report's files. The same input gives the same bytes: there is no clock in it."""
+    records, margin = evidence.records, evidence.margin
+    answers = {outcome: sentences.answer(records, outcome, margin) for outcome in OUTCOMES}
+    advice = sentences.advice(records)
+    cautions = sentences.cautions(records, design.synthetic)
+    tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            design=design,
+            scope=sentences.scope(records),
+            answers=answers,
+            advice=advice,
+            cautions=cautions,
+            rows=sentences.first_table(records, method_order(table[table["variant"] != UNTRAINED])),
+            tables={kind: [forms.to_html(t) for t in own] for kind, own in tables.items()},
+            scores=[plot for plot in plots if plot.name.startswith("f1")],
+            losses=[plot for plot in plots if plot.name.startswith("loss")],
+            tests=sections(TESTS, records, plots),
+            views=sections(VIEWS, records, plots),
+            judged=evidence.judged,
+            margin=margin,
+            version=__version__,
+            records=len(records),
+        )
+    )
+    sources = {"experiments": list(design.experiments), "runs": list(design.used)}
+    return Report(
+        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *advice, *cautions),
+        texts={PAGE: page, STATISTICS: dumps(records), SOURCES: json.dumps(sources, indent=1) + "\n"},
+        plots=tuple(plots),
+    )
+
+
+def write(report: Report, evidence: Evidence, folder: Path) -> None:
+    """Write the report into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in report.texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for table in evidence.tables:
+        forms.write(table, folder / "tables")
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    for plot in report.plots:
+        (figures / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
+        (figures / f"{plot.name}.png").write_bytes(plot.png)
+
+
+_KINDS = ("f1", "parameters", "efficiency", "hyperparameters")
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )

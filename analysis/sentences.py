@@ -1,0 +1,244 @@
+"""Plain sentences, each made from records and from nothing else: the same records give the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from analysis.records import Record, find
+from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
+from analysis.stats.equivalence import PAIR_TEST as TOST
+from analysis.stats.groupings import LETTERS, TEXT
+from analysis.stats.paired import MCNEMAR
+from analysis.stats.power import SEEN
+
+ALPHA = 0.05
+NAMES = {"en": "English", "tl": "the target language"}
+ONE_BLOCK = "there is one block only"
+Records = Sequence[Record]
+
+
+class Row(NamedTuple):
+    """A method in the table of the first screen; texts are empty where there is nothing to show."""
+
+    method: str
+    en: str
+    en_letters: str
+    tl: str
+    tl_letters: str
+    parameters: str
+    seconds: str
+
+
+def answer(records: Records, outcome: str, margin: float) -> list[str]:
+    """Say which methods are better on an outcome, whether that is real, and how much would have been seen."""
+    own = find(records, outcome=outcome)
+    where = f"In {NAMES[outcome]}"
+    test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
+    means = _ordered_means(own)
+    if test is None or test.p is None:
+        why = test.note.removeprefix("no test: ").partition("; blocks")[0] if test else "there are no runs"
+        if why == ONE_BLOCK:
+            why = f"{why}, that is one mixture and one seed"
+        sentences = [f"{where} no test of the methods can be made: {why}."]
+        if len(means) > 1:
+            top = f"{means[0][1]:.1f}"
+            best = [name for name, mean in means if f"{mean:.1f}" == top]
+            sentences.append(f"{_and(best)} {'has' if len(best) == 1 else 'have'} the highest mean F1, {top}.")
+        return sentences + _by_item(own, means)
+    sentences = []
+    tested = find(own, analysis="equivalence", test=TOST)
+    same = [r for r in tested if r.p_adjusted is not None and r.p_adjusted < ALPHA]
+    if test.p < ALPHA:
+        sentences.append(f"{where} the methods differ ({fisher(test)}): {_order(own)}.")
+        if lead := _lead(own, means):
+            sentences.append(lead)
+        if same and len(means) > 2:
+            sentences.append(f"Equivalent within {points(margin)}: {_pairs(same)}.")
+    elif tested and len(same) == len(tested):
+        sentences.append(f"{where} the methods are equivalent: {_every(tested)} within {points(margin)} (TOST).")
+    else:
+        found = f"no difference between the methods was found ({fisher(test)})"
+        sentences.append(f"{where} {found}, which does not show that there is none.")
+        shown = f": {_pairs(same)}" if same else ""
+        sentences.append(
+            f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {points(margin)}{shown}."
+        )
+    least = next((r for r in find(own, analysis="power", test=SEEN) if r.effect is not None), None)
+    if least is not None and least.effect is not None:
+        sentences.append(f"This design shows a pair's difference from {least.effect:.1f} points on (power 80 %).")
+    return sentences
+
+
+def advice(records: Records) -> list[str]:
+    """Name the cheapest of the methods that no test puts below the best, in both outcomes."""
+    leading: set[str] | None = None
+    for outcome in ("en", "tl"):
+        own = find(records, outcome=outcome)
+        test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
+        if test is None or test.p is None:
+            return []
+        best = _ordered_means(own)[0][0]
+        below = {
+            next(name for name in r.groups if name != best)
+            for r in find(own, analysis="blocked", test=PAIR_TEST)
+            if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA
+        }
+        group = {name for name, _ in _ordered_means(own)} - below
+        leading = group if leading is None else leading & group
+    if not leading:
+        return ["No method is among the best in both English and the target language."]
+    if len(leading) == 1:
+        return [f"{next(iter(leading))} alone is among the best in both English and the target language."]
+    sentences = [
+        f"Among the best in both English and the target language (no test tells them from the best): "
+        f"{_and(sorted(leading))}."
+    ]
+    cheapest = []
+    for cost_of, what in (
+        ("adapter/trainable_parameters", "the fewest trainable parameters"),
+        ("train/seconds", "the least time"),
+    ):
+        costs = {r.groups[0]: r.effect for r in find(records, outcome="tl", analysis="pareto", test=cost_of)}
+        known = sorted((cost, name) for name, cost in costs.items() if name in leading and cost is not None)
+        if known:
+            names = [name for cost, name in known if cost == known[0][0]]
+            unit = " s" if cost_of == "train/seconds" else ""
+            cheapest.append(f"{_and(names)} {'has' if len(names) == 1 else 'have'} {what} ({known[0][0]:,.0f}{unit})")
+    return [*sentences, f"Of these {' and '.join(cheapest)}."] if cheapest else sentences
+
+
+def scope(records: Records) -> str:
+    """Say how much there is."""
+    n = {r.test: r.n or 0 for r in find(records, analysis="design")}
+    parts = [_n(n["methods"], "method"), _n(n["languages"], "target language"), _n(n["ratios"], "ratio")]
+    parts.append(_n(n["seeds"], "seed"))
+    more = f" in {_n(n['settings'], 'setting')}" if n["settings"] > 1 else ""
+    return f"{_n(n['runs used'], 'run')} with {_n(n['adapters'], 'adapter')}{more}: {', '.join(parts)}."
+
+
+def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
+    """Say what keeps these results from meaning much."""
+    n = {r.test: r.n or 0 for r in find(records, analysis="design")}
+    found = []
+    if synthetic:
+        found.append(
+            f"Synthetic data ({_and(list(synthetic))}): a test of the platform, not of language understanding."
+        )
+    if n["seeds"] == 1:
+        found.append("One seed: what differs between seeds is not known, and every difference may be chance.")
+    elif n["seeds"] < 3:
+        found.append("Two seeds are too few to know what differs between seeds.")
+    items = n.get("test items a run, least")
+    if items is not None and items < 1000:
+        found.append(
+            f"Few test items ({items:,} in the smallest test set): F1 of one run is uncertain by several points."
+        )
+    if n["incomplete cells"]:
+        found.append(f"The design is incomplete: {_n(n['incomplete cells'], 'cell')} without all seeds.")
+    lost = n["failed runs"] + n["unfinished runs"] + n["runs that lack a needed value"]
+    if lost:
+        found.append(f"{_n(lost, 'run')} without a usable result.")
+    return found
+
+
+def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
+    """Return what the first screen shows of each method: mean F1, letters, costs; the best in the target first."""
+    found = []
+    for method in methods:
+        f1, letters = {}, {}
+        for outcome in NAMES:
+            own = find(records, outcome=outcome, groups=(method,))
+            mean = find(own, analysis="blocked", test=MEAN) or find(own, analysis="description", test="mean F1")
+            f1[outcome] = mean[0].effect if mean else None
+            letters[outcome] = next((r.note for r in find(own, analysis="groupings", test=LETTERS)), "")
+        costs = [
+            next((r.effect for r in find(records, analysis="pareto", test=cost, groups=(method,))), None)
+            for cost in ("adapter/trainable_parameters", "train/seconds")
+        ]
+        texts = [
+            text
+            for outcome in NAMES
+            for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}", letters[outcome])
+        ]
+        row = Row(method, *texts, *("" if cost is None else f"{cost:,.0f}" for cost in costs))
+        found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
+    base = {o: find(records, outcome=o, analysis="description", test="base F1") for o in NAMES}
+    last = [f"{found[0].effect:.1f}" if found and found[0].effect is not None else "" for found in base.values()]
+    ordered = [row for *_, row in sorted(found)]
+    return [*ordered, Row("base model", last[0], "", last[1], "", "", "")] if any(last) else ordered
+
+
+def fisher(record: Record) -> str:
+    """Write an F test: F(2, 10) = 3.21, p = .083."""
+    df = ", ".join(f"{value:g}" for value in record.df or ())
+    return f"F({df}) = {record.statistic:,.2f}, {probability(record.p)}"
+
+
+def points(margin: float) -> str:
+    """Write a number of F1 points."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
+def probability(p: float | None) -> str:
+    """Write p as papers do."""
+    return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
+
+
+def _order(own: Records) -> str:
+    """Return "A = B > C" where that can be said, else the methods with the letters that say the same."""
+    text = next(iter(find(own, analysis="groupings", test=TEXT)), None)
+    if text is not None and " > " in text.note and not text.note.startswith("no "):
+        order = text.note.partition(" ('=' ")[0]
+        return f"{order} ('=' says not told apart)" if " = " in order else order
+    letters = find(own, analysis="groupings", test=LETTERS)
+    shown = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
+    return f"from the highest mean down {shown}; methods that share a letter are not told apart"
+
+
+def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:
+    """Say what the answers to single items show of these adapters, where the methods cannot be tested."""
+    tested = [r for r in find(own, analysis="paired", test=MCNEMAR) if r.p_adjusted is not None]
+    if not tested or not means:
+        return []
+    apart = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    best = means[0][0]
+    with_best = {next(iter({*r.groups} - {best})) for r in tested if best in r.groups}
+    beside = sorted(with_best - {name for r in apart if best in r.groups for name in r.groups})
+    text = f"Item by item {len(apart)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
+    told = f"not told from {best}: {_and(beside)}" if beside else f"{best} differs from every other"
+    return [f"{text}; {told}. Other seeds may give another order."]
+
+
+def _lead(own: Records, means: Sequence[tuple[str, float]]) -> str:
+    """Say how far the best is above the worst, with the interval."""
+    best, worst = means[0][0], means[-1][0]
+    record = next((r for r in find(own, analysis="blocked", test=PAIR_TEST) if {best, worst} == set(r.groups)), None)
+    if record is None or record.effect is None or record.interval is None:
+        return ""
+    sign = 1 if record.groups[0] == best else -1
+    low, high = sorted(sign * end for end in record.interval)
+    return f"{best} is {sign * record.effect:.1f} points above {worst} (95 % interval {low:.1f} to {high:.1f})."
+
+
+def _ordered_means(own: Records) -> list[tuple[str, float]]:
+    found = find(own, analysis="blocked", test=MEAN) or find(own, analysis="description", test="mean F1")
+    return sorted(((r.groups[0], r.effect or 0.0) for r in found), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _pairs(found: Records, most: int = 4) -> str:
+    names = [" and ".join(r.groups) for r in found]
+    rest = len(names) - most
+    return "; ".join(names[:most]) + (f"; and {rest} more pairs" if rest > 0 else "")
+
+
+def _every(found: Records) -> str:
+    return f"all {len(found)} pairs" if len(found) > 1 else _pairs(found)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _n(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

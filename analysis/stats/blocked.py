@@ -1,0 +1,79 @@
+"""The primary analysis: methods within blocks, against the interaction of method and block."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.records import NotTestable, Record, attempt
+from analysis.stats.cells import Cells, cells, pairs
+from analysis.stats.linear import Additive, additive, interaction, tukey
+
+F_TEST, PAIR_TEST = "F, method against method x block", "Tukey on method x block"
+MEAN = "adjusted mean"
+
+
+def blocked(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float = 0.05) -> list[Record]:
+    """Compare the methods on cell means over seeds, in blocks of language x ratio.
+
+    The error is the interaction of method and block: a method must be better across blocks by more than its lead
+    changes from block to block. Where cells are missing, means are adjusted for the blocks (type II). Pairs are
+    Tukey's, on the same error, through the studentized range. `metric` may be another column of the table, such as
+    `train/seconds`.
+    """
+    table_cells = cells(table, outcome, metric)
+    names, runs = table_cells.methods, table_cells.runs
+    head = [
+        attempt(lambda: fit_cells(table_cells).test, outcome, "blocked", F_TEST, names, table_cells.note),
+        attempt(
+            lambda: interaction(runs["value"], list(runs["method"]), list(runs["block"]))[2],
+            outcome,
+            "blocked",
+            "F, method x block against seeds",
+            names,
+            "do the differences between methods change with language and ratio?",
+        ),
+    ]
+    try:
+        fit = fit_cells(table_cells)
+    except NotTestable:
+        return head
+    means = [
+        Record(
+            outcome=outcome, analysis="blocked", test=MEAN, groups=(name,), effect=mean, n=_blocks(table_cells, name)
+        )
+        for name, mean in zip(fit.levels, fit.means, strict=True)
+    ]
+    return [*head, *means, *(_pair(fit, table_cells, outcome, pair, alpha) for pair in pairs(fit.levels))]
+
+
+def fit_cells(table_cells: Cells) -> Additive:
+    """Fit method and block to cell means.
+
+    Raises:
+        NotTestable: as `linear.additive`.
+    """
+    long = table_cells.means.rename_axis(index="block", columns="method").reset_index().melt(id_vars="block").dropna()
+    try:
+        return additive(long["value"], list(long["method"]), list(long["block"]))
+    except NotTestable as reason:
+        what = f"; blocks are {table_cells.unit}" if len(table_cells.methods) > 1 else ""
+        raise NotTestable(f"{reason}{what}") from None
+
+
+def _pair(fit: Additive, table_cells: Cells, outcome: str, pair: tuple[str, str], alpha: float) -> Record:
+    result, adjusted = tukey(fit, *pair, alpha=alpha)
+    shared = int(table_cells.means[list(pair)].notna().all(axis=1).sum())
+    return Record(
+        outcome=outcome,
+        analysis="blocked",
+        test=PAIR_TEST,
+        groups=pair,
+        p_adjusted=adjusted,
+        correction="tukey",
+        note=f"{shared} blocks in common",
+        **result._replace(n=shared)._asdict(),
+    )
+
+
+def _blocks(table_cells: Cells, name: str) -> int:
+    return int(table_cells.means[name].notna().sum())

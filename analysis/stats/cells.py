@@ -1,0 +1,146 @@
+"""From the tidy table to what tests work on: the runs of each method, and the cell means of methods in blocks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Samples = Mapping[str, NDArray[np.float64]]
+"""The values of each group."""
+
+PLACE = ("setting", "task", "model", "language", "tl_ratio")
+"""Columns that make a block, as far as the table has them. Language is a fixed effect: three levels are too few for a
+variance."""
+UNTRAINED = "none"
+"""The variant that is no method but what the others start from."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cell means over seeds.
+
+    Attributes:
+        means: methods in columns, blocks in rows; points where the metric is F1; NaN where there is no run.
+        runs: the rows behind them, with the columns method, block and value.
+        unit: what a block is.
+        notes: what is uneven or missing, in sentences.
+    """
+
+    means: pd.DataFrame
+    runs: pd.DataFrame
+    unit: str
+    notes: tuple[str, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(self.means.columns)
+
+    @property
+    def note(self) -> str:
+        """Return the notes as one text that starts with the unit."""
+        return "; ".join((f"blocks: {self.unit}", *self.notes))
+
+    def within(self) -> tuple[float, int]:
+        """Return the pooled variance of runs over seeds within cells, and its degrees of freedom."""
+        cells = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"])["value"]
+        df = int((cells.size() - 1).sum())
+        return (float(((cells.size() - 1) * cells.var().fillna(0)).sum() / df) if df else float("nan")), df
+
+    def seeds(self) -> float:
+        """Return the harmonic mean of the number of runs in a cell of language x ratio."""
+        sizes = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"]).size()
+        return float(len(sizes) / (1 / sizes).sum()) if len(sizes) else 0.0
+
+
+def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
+    """Return the rows of an outcome that have a metric, put in `value`: F1 in points, all else as it is.
+
+    English results of one adapter for several languages count once, as language "". The untrained base is no method.
+    """
+    if metric not in table or "method" not in table:
+        return pd.DataFrame(columns=["method", "language", "tl_ratio", "seed", "value"])
+    frame = table[(table["outcome"] == outcome) & table[metric].notna()]
+    if "variant" in frame:
+        frame = frame[frame["variant"] != UNTRAINED]
+    frame = frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))  # else groups without rows come back
+    scale = 100.0 if metric.endswith("f1") else 1.0
+    frame = frame.assign(value=frame[metric].astype(float) * scale)
+    if outcome == "en" and "adapter" in frame:
+        key = [c for c in ("setting", "task", "model", "method", "seed", "tl_ratio", "adapter") if c in frame]
+        known = frame["adapter"].notna() & (frame["adapter"] != "")
+        shared = known & (frame.groupby(key, dropna=False)["language"].transform("nunique") > 1)
+        frame = frame.assign(language=frame["language"].mask(shared, ""))
+        frame = frame[~(shared & frame.duplicated(key))]
+    # Sums depend on their order in the last digit; the same runs must give the same numbers.
+    return frame.sort_values([c for c in (*PLACE, "method", "seed", "value") if c in frame], kind="stable")
+
+
+def samples(table: pd.DataFrame, outcome: str, metric: str = "f1") -> dict[str, NDArray[np.float64]]:
+    """Return every run's value by method, as a one-way layout takes them."""
+    frame = rows(table, outcome, metric)
+    return {str(m): group.to_numpy() for m, group in frame.groupby("method", sort=True)["value"]}
+
+
+def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
+    """Return cell means over seeds. Blocks are language x ratio; where there is one such block only, they are its
+    seeds, since the item sets and starts of a seed are common to all methods.
+    """
+    frame = rows(table, outcome, metric)
+    frame = frame.assign(block=labels(frame, PLACE))
+    notes = []
+    counts = frame.groupby("block")["method"].nunique()
+    alone = sorted(counts.index[counts < 2])
+    if 0 < len(alone) < len(counts):
+        notes.append(f"left out for having one method only: {enumerate_few(alone)}")
+        frame = frame[~frame["block"].isin(alone)]
+    several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
+    unit = "setting x language x ratio" if several else "language x ratio"
+    if frame["block"].nunique() == 1:
+        unit, frame = "seed", frame.assign(block="seed " + frame["seed"].astype(str))
+    means = frame.pivot_table(index="block", columns="method", values="value", aggfunc="mean", sort=True)
+    means.columns = means.columns.astype(str)
+    there = set(zip(frame["block"], frame["method"].astype(str), strict=True))
+    if lacking := [f"{m} at {b}" for b, m in itertools.product(means.index, means) if (b, m) not in there]:
+        notes.append(f"missing cells: {enumerate_few(lacking)}")
+    sizes = frame.groupby(["method", "block"]).size()
+    if sizes.nunique() > 1:
+        notes.append(f"unequal seeds: {sizes.min()} to {sizes.max()} runs a cell")
+    if outcome == "tl" and "adapter" in frame and 0 < frame["adapter"].nunique() < len(frame):
+        notes.append(f"{len(frame)} results of {frame['adapter'].nunique()} adapters: some serve several languages")
+    return Cells(means=means, runs=frame, unit=unit, notes=tuple(notes))
+
+
+def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
+    """Name each row by those of its columns that vary in the frame."""
+    vary = [c for c in columns if c in frame and frame[c].nunique(dropna=False) > 1]
+    texts = [frame[c].map(shown) for c in vary]
+    label = pd.Series("all", index=frame.index) if not texts else texts[0]
+    for more in texts[1:]:
+        label = label + " " + more
+    return label.astype(str)
+
+
+def shown(value: object) -> str:
+    """Return a value of a column as records name it; the language of English results that several share is none."""
+    return f"{value:g}" if isinstance(value, float) else str(value) or "any language"
+
+
+def points(margin: float) -> str:
+    """Return "1 point" or "2 points"."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
+def enumerate_few(names: Sequence[str], most: int = 6, *, by: str = ", ") -> str:
+    """Join names, and count those beyond the first few."""
+    rest = len(names) - most
+    return by.join(names[:most]) + (f"{by}and {rest} more" if rest > 0 else "")
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return every pair of names, in their order."""
+    return list(itertools.combinations(names, 2))

@@ -1,0 +1,104 @@
+"""Effect sizes with intervals: eta and omega squared, Hedges' g."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize, special
+from statsmodels.stats.oneway import confint_noncentrality
+
+from analysis.records import NotTestable, Record, Result, attempt
+from analysis.stats.blocked import fit_cells
+from analysis.stats.cells import cells, pairs, samples
+from analysis.stats.distributions import noncentral_t
+from analysis.stats.replication import anova
+
+
+def effects(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[Record]:
+    """Return the share of variance that the methods explain, over all runs and within blocks, and g of each pair."""
+    table_cells, groups = cells(table, outcome), samples(table, outcome)
+    names = table_cells.methods
+    layouts = [
+        ("", "of the variance over all runs, language and ratio included", lambda: anova(groups)),
+        ("partial ", "of what is left within blocks; the primary analysis", lambda: fit_cells(table_cells).test),
+    ]
+    found = []
+    for kind, note, test in layouts:
+        for size, estimate in (("eta squared", eta_squared), ("omega squared", omega_squared)):
+            found.append(attempt(partial(_of, test, estimate, alpha), outcome, "effects", kind + size, names, note))
+    for a, b in pairs(names):
+        both = table_cells.means[[a, b]].dropna()
+        note = f"mean difference over the SD of differences between blocks ({table_cells.unit}), small-sample corrected"
+        found.append(
+            attempt(partial(hedges_g_paired, both[a], both[b], alpha), outcome, "effects", "Hedges g", (a, b), note)
+        )
+    return found
+
+
+def eta_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05) -> Result:
+    """Return SS_effect / (SS_effect + SS_error), with the interval of nc / (nc + n) (Steiger 2004) from inverting the
+    noncentral F.
+    """
+    ratio = f * df[0] / df[1]
+    low, high = _noncentrality(f, df, alpha)
+    return Result(effect=ratio / (1 + ratio), interval=(low / (low + n), high / (high + n)), n=n)
+
+
+def omega_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05) -> Result:
+    """Return omega squared, the less biased estimate of the same share (below zero it is zero), with the interval of
+    `eta_squared`.
+    """
+    estimate = max(0.0, df[0] * (f - 1) / (df[0] * f + df[1] + 1))
+    return Result(effect=estimate, interval=eta_squared(f, df, n, alpha).interval, n=n)
+
+
+def hedges_g(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:
+    """Return the standardised difference of two independent samples, corrected for small samples, with the interval
+    from inverting the noncentral t (Hedges 1981; Cumming 2012).
+    """
+    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    df = len(x) + len(y) - 2
+    if min(len(x), len(y)) < 2:
+        raise NotTestable("a sample has fewer than two values")
+    pooled = ((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / df
+    return _standardised(float(x.mean() - y.mean()), float(pooled), df, 1 / len(x) + 1 / len(y), alpha, len(x) + len(y))
+
+
+def hedges_g_paired(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:
+    """Return the mean of paired differences over their standard deviation, corrected for small samples."""
+    d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if len(d) < 2:
+        raise NotTestable("the two methods have fewer than two blocks in common")
+    return _standardised(float(d.mean()), float(d.var(ddof=1)), len(d) - 1, 1 / len(d), alpha, len(d))
+
+
+def _of(test: Callable[[], Result], estimate: Callable[..., Result], alpha: float) -> Result:
+    f = test()
+    return estimate(f.statistic, f.df, f.n, alpha)
+
+
+def _standardised(difference: float, variance: float, df: int, weight: float, alpha: float, n: int) -> Result:
+    if variance <= 1e-20:
+        raise NotTestable("the values do not vary")
+    d = difference / np.sqrt(variance)
+    t = d / np.sqrt(weight)
+
+    def centre(quantile: float) -> float:
+        """Return the noncentrality whose t has this much probability below the one observed."""
+        span = 6 + abs(t)
+        return float(optimize.brentq(lambda nc: noncentral_t(t, df, nc) - quantile, t - span, t + span))
+
+    exact = float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) * np.sqrt(2 / df)) if df > 1 else 0.0
+    if exact == 0:
+        raise NotTestable("one degree of freedom is too few")
+    low, high = centre(1 - alpha / 2) * np.sqrt(weight), centre(alpha / 2) * np.sqrt(weight)
+    return Result(t, (df,), effect=d * exact, interval=(low * exact, high * exact), n=n)
+
+
+def _noncentrality(f: float, df: tuple[float, float], alpha: float) -> tuple[float, float]:
+    low, high = confint_noncentrality(f, df, alpha=alpha)
+    return max(0.0, float(low)), max(0.0, float(high))

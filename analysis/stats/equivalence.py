@@ -1,0 +1,101 @@
+"""Are the methods the same, to within a margin? Two one-sided tests for each pair, and Wellek's test for all at once.
+
+That a difference is not significant never says this; these tests do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+from statsmodels.stats.oneway import equivalence_oneway_generic
+from statsmodels.stats.weightstats import ttost_paired
+
+from analysis.records import NotTestable, Record, Result, attempt
+from analysis.stats.blocked import fit_cells
+from analysis.stats.cells import Cells, cells, pairs, points
+from analysis.stats.multiplicity import holm_records
+
+PAIR_TEST, ALL_TEST = "TOST", "Wellek"
+
+
+def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha: float = 0.05) -> list[Record]:
+    """Test that methods differ by less than `margin` (F1 points), on differences of cell means within blocks.
+
+    A pair's test stands on its own differences alone, so it needs no equal variances; p is adjusted by Holm over the
+    pairs, and the interval is the one of 1 - 2 alpha that TOST compares with the margin.
+    """
+    table_cells = cells(table, outcome)
+    names = table_cells.methods
+    unit = f"differences within blocks ({table_cells.unit})"
+    note = f"the same within {points(margin)}? {unit}; interval of {1 - 2 * alpha:.0%}"
+    found = []
+    for a, b in pairs(names):
+        both = table_cells.means[[a, b]].dropna()
+        found.append(
+            attempt(partial(tost, both[a], both[b], margin, alpha), outcome, "equivalence", PAIR_TEST, (a, b), note)
+        )
+    found = holm_records(found)
+    if len(names) < 2:
+        reason = "no test: " + ("there is one method only" if names else "there are no runs")
+        return [Record(outcome=outcome, analysis="equivalence", test=PAIR_TEST, groups=names, note=reason)]
+    return [
+        *found,
+        attempt(lambda: _omnibus(table_cells, margin), outcome, "equivalence", ALL_TEST, names, _why(margin)),
+    ]
+
+
+def tost(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05) -> Result:
+    """Two one-sided paired t tests that the mean difference lies within +- margin (Schuirmann 1987).
+
+    The statistic is that of the side with the larger p.
+
+    Raises:
+        NotTestable: fewer than two pairs, or no variation.
+    """
+    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    d = x - y
+    if len(d) < 2:
+        raise NotTestable(f"the two methods have {len(d) or 'no'} block{'s' * (len(d) == 0)} in common, two are needed")
+    if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
+        raise NotTestable("the difference is the same in every block")
+    p, (t_low, p_low, df), (t_high, p_high, _) = ttost_paired(x, y, -margin, margin)
+    half = float(stats.t.ppf(1 - alpha, df) * d.std(ddof=1) / np.sqrt(len(d)))
+    t = t_low if p_low > p_high else t_high
+    mean = float(d.mean())
+    return Result(float(t), (float(df),), float(p), mean, (mean - half, mean + half), len(d))
+
+
+def wellek(f: float, df: tuple[float, float], per_group: float, epsilon: float) -> Result:
+    """Wellek's F test that all groups are equivalent: it rejects differences when F is small enough.
+
+    Args:
+        f: the F statistic of the analysis of variance.
+        per_group: the (mean) number of values in a group.
+        epsilon: the margin: the root of the sum of squared deviations of the group means, in units of the error's
+            standard deviation (Wellek 2010, section 7.2).
+
+    Returns:
+        p, and as the effect the estimate of what epsilon bounds.
+    """
+    groups = int(df[0]) + 1
+    found = equivalence_oneway_generic(f, groups, np.full(groups, per_group), epsilon, df, margin_type="wellek")
+    return Result(f, df, float(found.pvalue), float(np.sqrt(f * df[0] / per_group)), n=round(per_group * groups))
+
+
+def _omnibus(table_cells: Cells, margin: float) -> Result:
+    fit = fit_cells(table_cells)
+    per_group = fit.n / len(fit.levels)
+    epsilon = margin / float(np.sqrt(2 * fit.variance))
+    f, (df1, df2) = float(fit.test.statistic or 0), fit.test.df or (0, 0)
+    return wellek(f, (df1, df2), per_group, epsilon)
+
+
+def _why(margin: float) -> str:
+    return (
+        f"all the same at once? On F, method against method x block; epsilon is {margin:g} / (SD sqrt 2), which two "
+        f"methods {points(margin)} apart and the rest midway reach; effect in units of the error's SD"
+    )

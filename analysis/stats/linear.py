@@ -1,0 +1,138 @@
+"""Least squares for a treatment in blocks, balanced or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from analysis.records import NotTestable, Result
+from analysis.stats.distributions import range_quantile, range_tail
+
+_ROUNDING = 1e-24
+"""A residual sum of squares below this share of the values' own is the rounding of a perfect fit."""
+
+
+@dataclass(frozen=True)
+class Additive:
+    """The fit of value = treatment + block.
+
+    Attributes:
+        levels: the treatments.
+        means: a mean for each treatment, adjusted for its blocks (over all blocks with equal weights).
+        test: F of the treatments, given the blocks.
+        variance: the residual variance.
+        df: its degrees of freedom.
+        covariance: of the means, up to what all of them share.
+        n: the number of values.
+    """
+
+    levels: tuple[str, ...]
+    means: NDArray[np.float64]
+    test: Result
+    variance: float
+    df: int
+    covariance: NDArray[np.float64]
+    n: int
+
+    def difference(self, first: str, second: str) -> tuple[float, float]:
+        """Return the difference of two adjusted means, and its standard error."""
+        i, j = self.levels.index(first), self.levels.index(second)
+        c = self.covariance
+        return float(self.means[i] - self.means[j]), float(np.sqrt(c[i, i] + c[j, j] - 2 * c[i, j]))
+
+
+def additive(values: ArrayLike, treatments: Sequence[str], blocks: Sequence[str]) -> Additive:
+    """Fit treatment and block effects; on a complete table of cell means the error is treatment x block.
+
+    Raises:
+        NotTestable: one treatment, one block, nothing left for the error, or parts without a block in common.
+    """
+    y = np.asarray(values, dtype=float)
+    levels, treated = np.unique(np.asarray(treatments, dtype=str), return_inverse=True)
+    names, blocked = np.unique(np.asarray(blocks, dtype=str), return_inverse=True)
+    if len(levels) < 2:
+        raise NotTestable("there is one method only" if len(levels) else "there are no runs")
+    if len(names) < 2:
+        raise NotTestable("there is one block only")
+    in_block = np.eye(len(names))[blocked]
+    design = np.hstack([np.eye(len(levels))[treated], in_block[:, 1:]])
+    df = len(y) - design.shape[1]
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise NotTestable("some methods share no block, directly or through others")
+    if df < 1:
+        raise NotTestable("no degrees of freedom are left for the error")
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ y
+    residual = float(np.sum((y - design @ coefficients) ** 2))
+    if residual <= _ROUNDING * float(np.sum(y**2)):
+        raise NotTestable("nothing varies beyond methods and blocks")
+    block_means = in_block.T @ y / in_block.sum(axis=0)
+    without = float(np.sum((y - block_means[blocked]) ** 2))
+    k, variance = len(levels), residual / df
+    f = max(0.0, without - residual) / (k - 1) / variance
+    return Additive(
+        levels=tuple(map(str, levels)),
+        means=coefficients[:k] + coefficients[k:].sum() / len(names),
+        test=Result(statistic=f, df=(k - 1, df), p=float(stats.f.sf(f, k - 1, df)), n=len(y)),
+        variance=variance,
+        df=df,
+        covariance=variance * inverse[:k, :k],
+        n=len(y),
+    )
+
+
+def interaction(values: ArrayLike, first: Sequence[str], second: Sequence[str]) -> tuple[Result, Result, Result]:
+    """Return F of one factor given the other, of the other given the first, and of their interaction, each against the
+    variance of repeated values within cells (type II sums of squares).
+
+    Raises:
+        NotTestable: no cell has two values, or the factors cannot be told apart.
+    """
+    y = np.asarray(values, dtype=float)
+    cell = np.array([f"{a}\t{b}" for a, b in zip(first, second, strict=True)], dtype=str)
+    names, index = np.unique(cell, return_inverse=True)
+    df = len(y) - len(names)
+    if df < 1:
+        raise NotTestable("no cell has two runs")
+    means = np.bincount(index, y) / np.bincount(index)
+    residual = float(np.sum((y - means[index]) ** 2))
+    if residual <= _ROUNDING * float(np.sum(y**2)):
+        raise NotTestable("nothing varies between seeds")
+    error = residual / df
+    one, two = additive(y, first, second), additive(y, second, first)
+    found = []
+    for fit in (one, two):
+        statistic, (df_effect, _) = float(fit.test.statistic or 0), fit.test.df or (0, 0)
+        f = statistic * fit.variance / error
+        found.append(Result(f, (df_effect, df), float(stats.f.sf(f, df_effect, df)), n=len(y)))
+    df_both = one.df - df
+    if df_both < 1:
+        raise NotTestable("too few cells for an interaction")
+    f = max(0.0, one.variance * one.df - residual) / df_both / error
+    return found[0], found[1], Result(f, (df_both, df), float(stats.f.sf(f, df_both, df)), n=len(y))
+
+
+def tukey(fit: Additive, first: str, second: str, *, alpha: float = 0.05) -> tuple[Result, float]:
+    """Compare two treatments on the error of the fit.
+
+    Returns:
+        the t test with a simultaneous interval, and the p of Tukey's studentized range over all pairs.
+    """
+    difference, error = fit.difference(first, second)
+    t = difference / error
+    k = len(fit.levels)
+    half = range_quantile(1 - alpha, k, fit.df) / math.sqrt(2) * error
+    result = Result(
+        statistic=t,
+        df=(fit.df,),
+        p=float(2 * stats.t.sf(abs(t), fit.df)),
+        effect=difference,
+        interval=(difference - half, difference + half),
+        n=fit.n,
+    )
+    return result, range_tail(abs(t) * math.sqrt(2), k, fit.df)

@@ -1,0 +1,257 @@
+"""What a design could have seen: least differences, and how many seeds a difference of the margin needs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from analysis.records import NotTestable, Record, Result, attempt
+from analysis.stats.blocked import fit_cells
+from analysis.stats.cells import Cells, cells, points
+from analysis.stats.distributions import noncentral_t, range_quantile
+from analysis.stats.linear import Additive
+from analysis.stats.paired import collect
+
+MOST_SEEDS = 100_000
+CURVE = "power at the margin, pair, blocked"
+SEEN = "least difference, pair, blocked"
+
+
+def power(
+    table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha: float = 0.05, wanted: float = 0.8
+) -> list[Record]:
+    """Return the spread of seeds, the least differences that one cell and the primary analysis see with power `wanted`,
+    the power at `margin` points, the seeds that the margin needs, and the power against the number of seeds.
+    """
+    table_cells = cells(table, outcome)
+    names = table_cells.methods
+    found = [
+        attempt(lambda: _spread(table_cells), outcome, "power", "SD over seeds", names, "points, pooled over cells"),
+        *_one_cell(table_cells, outcome, margin, alpha, wanted),
+    ]
+    try:
+        fit = fit_cells(table_cells)
+    except NotTestable as reason:
+        note = f"no test: {reason}"
+        return [*found, Record(outcome=outcome, analysis="power", test=SEEN, groups=names, note=note)]
+    return [*found, *_blocked(fit, table_cells, outcome, margin, alpha, wanted)]
+
+
+def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted: float = 0.8) -> list[Record]:
+    """Return the least difference that McNemar's test sees on the test items, for the mean discordance of all pairs."""
+    answers = collect(items, outcome)
+    names = answers.methods
+    n = len(np.unique(answers.clusters))
+
+    def least() -> Result:
+        if len(names) < 2:
+            raise NotTestable("fewer than two methods have predictions")
+        gaps = [np.abs(x - y) for x, y in itertools.combinations(answers.scores.T, 2)]
+        apart = [float(gap[~np.isnan(gap)].mean()) for gap in gaps if not np.isnan(gap).all()]
+        share = float(np.mean(apart)) if apart else 0.0
+        if share == 0:
+            raise NotTestable("the methods never disagree")
+        return Result(
+            share, effect=100 * least_item_difference(items=n, discordance=share, wanted=wanted, alpha=alpha), n=n
+        )
+
+    note = f"points on n items, power {wanted:.0%}; the statistic is the share of answers on which a pair disagrees"
+    return [attempt(least, outcome, "power", "least difference, items", names, note)]
+
+
+def anova_power(*, groups: int, n: int, between: float, within: float, alpha: float = 0.05) -> float:
+    """Return the power of a one-way analysis of variance, n values a group, from the variance of the group means and
+    the variance within groups (R's `power.anova.test`).
+    """
+    df = (groups - 1, groups * (n - 1))
+    return float(stats.ncf.sf(stats.f.ppf(1 - alpha, *df), *df, (groups - 1) * n * between / within))
+
+
+def two_sample_power(*, difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
+    """Return the power of the t test of two independent samples of n values."""
+    return _power(difference / (sd * np.sqrt(2 / n)), 2 * n - 2, stats.t.ppf(1 - alpha / 2, 2 * n - 2))
+
+
+def seeds_needed(*, difference: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int:
+    """Return the least number of seeds for each of two methods to see a difference in one cell.
+
+    Raises:
+        NotTestable: more than 100,000.
+    """
+    return _first(lambda n: two_sample_power(difference=difference, sd=sd, n=n, alpha=alpha), wanted)
+
+
+def least_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the least difference that the t test of two samples of n values sees."""
+    return seen(sd * float(np.sqrt(2 / n)), 2 * n - 2, wanted=wanted, alpha=alpha)
+
+
+def seen(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the least true difference that a t test sees whose standard error and degrees of freedom are known."""
+    return _noncentrality(df, float(stats.t.ppf(1 - alpha / 2, df)), wanted) * error
+
+
+def least_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the least difference of two shares of right answers that McNemar's test sees on the same items.
+
+    Args:
+        discordance: the share of items that one method has right and the other wrong.
+
+    Returns:
+        a share, 0 to 1 (Connor 1987, solved for the difference).
+    """
+    z, z_wanted = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(wanted)
+
+    def lack(d: float) -> float:
+        return float(z * np.sqrt(discordance) + z_wanted * np.sqrt(max(0.0, discordance - d * d)) - d * np.sqrt(items))
+
+    top = float(np.sqrt(discordance))
+    return float(optimize.brentq(lack, 0, top)) if lack(top) < 0 else discordance
+
+
+def _spread(table_cells: Cells) -> Result:
+    variance, df = table_cells.within()
+    if not df:
+        raise NotTestable("no cell has two seeds")
+    low, high = (float(np.sqrt(variance * df / stats.chi2.ppf(q, df))) for q in (0.975, 0.025))
+    return Result(df=(df,), effect=float(np.sqrt(variance)), interval=(low, high), n=len(table_cells.runs))
+
+
+def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wanted: float) -> Iterator[Record]:
+    """Tell what two methods show in one cell of the design, by their seeds alone."""
+    names = table_cells.methods
+
+    def sd() -> float:
+        found = _spread(table_cells).effect or 0.0
+        if found == 0:
+            raise NotTestable("the seeds do not differ")
+        return found
+
+    seeds = round(table_cells.seeds())
+
+    def least() -> Result:
+        return Result(effect=least_difference(sd=sd(), n=seeds, wanted=wanted, alpha=alpha), n=seeds)
+
+    def needed() -> Result:
+        return Result(effect=margin, n=seeds_needed(difference=margin, sd=sd(), wanted=wanted, alpha=alpha))
+
+    note = f"points that two methods must differ by in one cell, n seeds each, power {wanted:.0%}"
+    yield attempt(least, outcome, "power", "least difference, one cell", names, note)
+    note = f"n seeds for each of two methods to see {points(margin)} in one cell, power {wanted:.0%}"
+    yield attempt(needed, outcome, "power", "seeds needed, one cell", names, note)
+
+
+def _blocked(
+    fit: Additive, table_cells: Cells, outcome: str, margin: float, alpha: float, wanted: float
+) -> Iterator[Record]:
+    names, k = fit.levels, len(fit.levels)
+    design = _Design(fit, table_cells, alpha)
+    blocks = fit.n / k
+    error = float(np.sqrt(2 * fit.variance / blocks))
+    nc = _noncentrality(fit.df, design.critical(fit.df), wanted)
+    n = len(table_cells.means)
+    note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
+    yield Record(outcome=outcome, analysis="power", test=SEEN, groups=names, effect=nc * error, n=n, note=note)
+    spread = margin**2 * (k - 1) / k
+    f = stats.ncf.sf(stats.f.ppf(1 - alpha, k - 1, fit.df), k - 1, fit.df, blocks * spread / fit.variance)
+    note = f"that F, method against method x block, sees one method {points(margin)} below all others"
+    yield Record(
+        outcome=outcome,
+        analysis="power",
+        test="power at the margin, F",
+        groups=names,
+        statistic=f,
+        effect=margin,
+        n=n,
+        note=note,
+    )
+    yield from _seeds(design, outcome, margin, wanted)
+
+
+def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Iterator[Record]:
+    """Tell how many seeds a pair `margin` apart needs, and the power with each number of them."""
+    test, names = "seeds needed, blocked", design.fit.levels
+    if not design.known:
+        note = "no test: with one seed a cell nobody knows how much seeds differ"
+        yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, note=note)
+        return
+    note = f"n seeds a cell ({design.what}) for a pair {points(margin)} apart, Tukey, power {wanted:.0%}"
+    needed: int | None = None
+    try:
+        enough = not design.by_seed and design.power(margin, 1) >= wanted
+        needed = 1 if enough else _first(lambda seeds: design.power(margin, seeds), wanted)
+    except NotTestable:
+        note = f"no number of seeds gives a pair {points(margin)} apart power {wanted:.0%}: more blocks are needed"
+    yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, n=needed, note=note)
+    note = f"with n seeds ({design.what})"
+    first, most = (2, 12) if design.by_seed else (1, 30)  # as blocks, each number has a slow quantile of its own
+    for seeds in range(first, min(most, max(10, needed or 0)) + 1):
+        found = design.power(margin, seeds)
+        yield Record(
+            outcome=outcome,
+            analysis="power",
+            test=CURVE,
+            groups=names,
+            statistic=found,
+            effect=margin,
+            n=seeds,
+            note=note,
+        )
+
+
+class _Design:
+    """The primary analysis with another number of seeds: more of them shrink the part of the error that seeds make, and
+    leave the interaction of method and block as it is. Where the blocks are seeds, more seeds are more blocks.
+    """
+
+    def __init__(self, fit: Additive, table_cells: Cells, alpha: float) -> None:
+        self.fit, self.alpha, self.k = fit, alpha, len(fit.levels)
+        self.blocks = fit.n / self.k
+        self.by_seed = table_cells.unit == "seed"
+        variance, df = table_cells.within()
+        self.seed_variance = 0.0 if self.by_seed or not df else min(variance, fit.variance * table_cells.seeds())
+        self.own = fit.variance - (0.0 if self.by_seed else self.seed_variance / table_cells.seeds())
+        self.known = self.by_seed or df > 0
+        self.what = "seeds are the blocks" if self.by_seed else "the same blocks"
+
+    def critical(self, df: float) -> float:
+        return range_quantile(1 - self.alpha, self.k, df) / float(np.sqrt(2))
+
+    def power(self, difference: float, seeds: int) -> float:
+        """Return the power of Tukey's test for a pair."""
+        if self.by_seed:
+            variance, n, df = self.fit.variance, float(seeds), (self.k - 1) * (seeds - 1)
+        else:
+            variance, n, df = self.own + self.seed_variance / seeds, self.blocks, self.fit.df
+        if variance <= 0:
+            return 1.0
+        return _power(difference / float(np.sqrt(2 * variance / n)), df, self.critical(df))
+
+
+def _power(nc: float, df: float, critical: float) -> float:
+    """Return the probability that a noncentral t lies beyond +- critical."""
+    return 1 - noncentral_t(critical, df, nc) + noncentral_t(-critical, df, nc)
+
+
+def _noncentrality(df: float, critical: float, wanted: float) -> float:
+    """Return the noncentrality of t that gives the wanted power."""
+    high = critical
+    while _power(high, df, critical) < wanted:
+        high *= 1.5
+    return float(optimize.brentq(lambda nc: _power(nc, df, critical) - wanted, 0, high, xtol=1e-10))
+
+
+def _first(power_of: Callable[[int], float], wanted: float) -> int:
+    """Return the least number from 2 on whose power suffices; power grows with the number."""
+    high = next((n for n in (2**i for i in itertools.count(1)) if n > MOST_SEEDS or power_of(n) >= wanted), MOST_SEEDS)
+    if high > MOST_SEEDS:
+        raise NotTestable("more than 100,000 seeds")
+    low = max(2, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of(middle) >= wanted else (middle + 1, high)
+    return high

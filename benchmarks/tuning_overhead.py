@@ -1,0 +1,109 @@
+"""What tracking, the shared database and the proofs cost a trial: `python -m benchmarks.tuning_overhead [--model M]`.
+
+Each pair makes one trial through the tuner and one with the same point, items and training in a plain Optuna study in
+memory that tracks nothing, in turn. The ratio is that of the median seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+if TYPE_CHECKING:
+    from tuning.setting import Setting
+    from tuning.study import Study
+
+OPTIONS = {"space": "continuous", "epochs": "1", "target_modules": "all-linear", "pruner": "none", "reports": "1"}
+
+
+def plain_trial(setting: Setting, point: dict[str, Any], folder: Path) -> float:
+    """Train and validate one point in a plain Optuna study and return the seconds."""
+    from tuning.setting import TUNING_SEED
+    from whichlora.encoding import Encoder
+    from whichlora.evaluation import score
+    from whichlora.training import train
+
+    began = time.monotonic()
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(point)
+
+    def objective(trial: optuna.Trial) -> float:
+        plan = setting.plan(setting.space.suggest(trial), TUNING_SEED)
+        encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
+
+        def validate(model: Any, step: int) -> float:
+            scores = [
+                score(model, encoder, items, scoring=plan.spec.scoring, name="validation")
+                for items in plan.mixture.validation.values()
+            ]
+            return sum(s.metrics["f1"] for s in scores) / len(scores)
+
+        best: list[float] = []
+        train(
+            plan,
+            [encoder.example(item) for item in plan.mixture.train],
+            folder,
+            validate=lambda model, step: best.append(validate(model, step)) or best[-1],  # type: ignore[func-returns-value]
+        )
+        return max(best)
+
+    study.optimize(objective, n_trials=1)
+    return time.monotonic() - began
+
+
+def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
+    """Make one trial through the tuner and return its seconds and its point."""
+    began = time.monotonic()
+    study.step(limit=limit, open_for_new=True)
+    seconds = time.monotonic() - began
+    return seconds, max(study.counted(), key=lambda t: t.number).params
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print a line a pair, the medians and their ratio."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning_overhead", description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--train_size", default="48")
+    parser.add_argument("--validation_size", default="24")
+    parser.add_argument("--pairs", type=int, default=5)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
+        os.environ["WHICHLORA_STORAGE"] = f"sqlite:///{scratch}/optuna.db"
+        from tuning.study import Study, connect
+        from tuning.tune import OPTIONS as TUNE
+        from tuning.tune import settings_of
+        from whichlora import tracking
+        from whichlora.memory import settle
+        from whichlora.noise import quiet
+
+        quiet()
+        texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS
+        texts |= {name: getattr(given, name) for name in ("model", "train_size", "validation_size")}
+        (setting,) = settings_of(texts)
+        study = Study(setting, tracking.Tracker(tracking.connect(), "overhead"), connect(), command="")
+        settle()
+        _, point = tuned_trial(study, 10**6)  # not counted: it loads libraries and the model
+        plain_trial(setting, point, Path(scratch) / "warm")
+        pairs = []
+        for n in range(given.pairs):
+            ours, point = tuned_trial(study, 10**6)
+            theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
+            pairs.append((ours, theirs))
+            print(f"tuner {ours:.2f} s, plain {theirs:.2f} s", flush=True)
+    ours, theirs = (median(column) for column in zip(*pairs, strict=True))
+    print(f"median of {len(pairs)}: tuner {ours:.2f} s, plain {theirs:.2f} s a trial, ratio {ours / theirs:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""The command line of the entry point `probe`."""
+
+import sys
+
+from whichlora.probing import main
+
+sys.exit(main())

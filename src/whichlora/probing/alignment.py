@@ -1,0 +1,231 @@
+"""How alike a text and its translation are at each layer, beside texts that are no translations of each other.
+
+The scan behind targeted lexical injection (arXiv 2506.15415) averages over all tokens, the first one (BOS) too. Its
+state is so large at most layers, and so much the same in every text, that it rules the mean: translations and random
+pairs come out equally similar, at .99 and more. So here the first token is left out, random pairs stand beside, the
+mean over each language is taken off as well (what a language has in common is no alignment), and it is counted how
+often a text finds its translation among all others. `first_token=keep` averages as the original did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from whichlora.errors import OptionError
+from whichlora.memory import in_batches
+from whichlora.probing import pairs as texts
+from whichlora.probing import similarity, subjects
+from whichlora.probing.figures import alignment_figure, similarity_figure
+from whichlora.probing.intervals import Means
+from whichlora.probing.options import AlignmentChoices, Request, as_params
+from whichlora.probing.parts import Arrays, Parts
+from whichlora.probing.reading import own_texts
+from whichlora.probing.results import COLUMNS, Job, Measured, by_layer, curve, points
+from whichlora.probing.states import EMBEDDING, pad, walk
+
+if TYPE_CHECKING:
+    from whichlora.probing.subjects import Subject
+
+MOST_PAIRS = 2000
+"""Unless the option `items` says otherwise: each text is compared with all."""
+DEFAULT_LANGUAGE = "sw"
+BATCH_TOKENS = 2048
+_ROWS = 512
+"""Texts that are compared with all others at a time."""
+
+MEASURES = tuple(
+    f"{measure}/{space}"
+    for space in ("raw", "centred")
+    for measure in ("cosine/translation", "cosine/random", "cosine/gap", "p1/to", "p1/from", "mrr/to", "mrr/from")
+)
+"""`to` looks for the translation of an English text, `from` for the English text of a translation."""
+
+
+SIMILARITIES = ("cka/english", "cka/translation")
+"""Of the same texts' states in another model."""
+
+
+def prepare(request: Request, subject: Subject) -> Job:
+    """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
+
+    Raises:
+        OptionError: the pairs are not to be had, or are too few.
+    """
+    assert isinstance(request.choices, AlignmentChoices)
+    scan = _Scan(request, subject)
+    other = scan.other.plan.spec.fingerprint if scan.other and scan.other.run_id else request.choices.against
+    identity = {
+        **as_params(request.choices),
+        "against": other or "",
+        "language": scan.language,
+        "items": len(scan.pairs),
+        "items_digest": hashlib.sha256(json.dumps(scan.pairs).encode()).hexdigest(),
+    }
+    return Job(identity=identity, measure=scan.measure)
+
+
+class _Scan:
+    """One alignment probe."""
+
+    def __init__(self, request: Request, subject: Subject) -> None:
+        assert isinstance(request.choices, AlignmentChoices)
+        self.subject, self.choices, self.seed = subject, request.choices, request.seed
+        self.language, found = _pairs(request, subject)
+        self.pairs = found[: request.items or MOST_PAIRS]
+        self.n_layers = subject.plan.shape.n_layers
+        self.other = None
+        if self.choices.against is not None:
+            self.other = subjects.find_other(request, subject, self.choices.against)
+            if len(self.pairs) < similarity.LEAST:
+                raise OptionError("items", len(self.pairs), f"must be at least {similarity.LEAST} pairs with against")
+
+    def measure(self, work: Path) -> Measured:
+        """Measure `MEASURES` by layer, the embedding included, and `SIMILARITIES` where there is another model."""
+        parts = self._states(self.subject, work / "own")
+        of_layer = range(EMBEDDING, self.n_layers)
+        means = Means(len(MEASURES) * len(of_layer), seed=self.seed)
+        values = []
+        for layer in of_layer:
+            both = np.concatenate(list(parts.read(f"layer{layer}")))
+            values.append(compare(both[:, 0], both[:, 1], self.pairs))
+        means.add(np.stack(values, axis=2).reshape(len(self.pairs), -1))
+        layers = by_layer(MEASURES, of_layer, means.result())
+        n = len(self.pairs)
+        figures = {}
+        if self.other:
+            layers = pd.concat([layers, self._similarities(parts, work)], ignore_index=True)
+            figures["similarity"] = similarity_figure(layers, self.subject.name, self.other.name, self.language)
+        chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
+        best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
+        names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
+        return Measured(
+            layers=layers,
+            metrics={**chance, **best},
+            series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
+            figures={
+                "alignment": alignment_figure(layers, self.subject.name, self.language, self.choices, chance),
+                **figures,
+            },
+        )
+
+    def _states(self, subject: Subject, work: Path) -> Parts:
+        """Return a subject's averaged states, having measured what is missing."""
+        parts = Parts(work / "parts", len(self.pairs))
+        if not parts.complete:
+            with subject.model(work) as model:
+                parts.measure(lambda part: self._part(part, model), name=f"alignment in {subject.name}")
+        return parts
+
+    def _similarities(self, own: Parts, work: Path) -> pd.DataFrame:
+        assert self.other
+        other = self._states(self.other, work / "other")
+        rows = []
+        for layer in range(EMBEDDING, self.n_layers):
+            one, two = (np.concatenate(list(parts.read(f"layer{layer}"))) for parts in (own, other))
+            for side, measure in enumerate(SIMILARITIES):
+                value = similarity.cka(one[:, side], two[:, side])
+                rows.append((layer, measure, value, np.nan, np.nan, len(one)))
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def _part(self, part: range, model: Any) -> Arrays:
+        """Return the averaged states of some pairs: for each layer (pairs, 2, width)."""
+        sequences = [_tokens(self.subject.plan.tokenizer, text) for i in part for text in self.pairs[i]]
+        found: dict[str, np.ndarray[Any, Any]] = {}
+        start = 1 if self.choices.first_token == "drop" else 0
+
+        def take(batch: list[int]) -> None:
+            lengths = torch.tensor([len(sequences[b]) for b in batch], device=model.device)
+
+            def average(layer: int, states: Tensor) -> None:
+                place = torch.arange(states.shape[1], device=states.device)
+                counted = ((place >= start) & (place < lengths[:, None])).to(torch.float32)
+                mean = torch.einsum("itw,it->iw", states.float(), counted) / counted.sum(1, keepdim=True)
+                rows = found.setdefault(f"layer{layer}", np.empty((len(sequences), states.shape[2]), np.float32))
+                rows[batch] = mean.cpu().numpy()
+
+            with torch.inference_mode():
+                walk(model, self.subject.plan.shape.blocks, pad([sequences[b] for b in batch], model.device), average)
+
+        in_batches([len(s) for s in sequences], take, max_tokens=BATCH_TOKENS, max_items=len(sequences))
+        return {name: rows.reshape(len(part), 2, -1) for name, rows in found.items()}
+
+
+def compare(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], pairs: list[texts.Pair]) -> np.ndarray[Any, Any]:
+    """Return (pairs, `MEASURES`): a pair's share in each, which average to it.
+
+    `first` and `second` are the states of the texts and of their translations, (pairs, width). A random pair is a text
+    with the translation of another; the value is the mean over all others, less those that are the same text. The rank
+    of the translation is one more than the number of texts that are more similar. States have unit length before they
+    are centred: a few words have states hundreds of times as long, and would be the mean.
+    """
+    columns = []
+    for centred in (False, True):
+        a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
+        translation = np.einsum("iw,iw->i", a, b)
+        to = _against_all(a, b, translation, [pair[1] for pair in pairs])
+        back = _against_all(b, a, translation, [pair[0] for pair in pairs])
+        random = (to["random"] + back["random"]) / 2
+        columns += [translation, random, translation - random]
+        columns += [1.0 * (to["rank"] == 1), 1.0 * (back["rank"] == 1), 1 / to["rank"], 1 / back["rank"]]
+    return np.stack(columns, axis=1)
+
+
+def _against_all(
+    a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], own: np.ndarray[Any, Any], names: list[str]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return for each row of `a` the rank of its partner in `b`, and its mean cosine with all rows of other `names`."""
+    number = np.unique(names, return_inverse=True)[1]
+    random, rank = np.empty(len(a)), np.empty(len(a))
+    for start in range(0, len(a), _ROWS):
+        part = slice(start, start + _ROWS)
+        other = number[part, None] != number[None]
+        cosine = a[part] @ b.T
+        with np.errstate(invalid="ignore"):
+            random[part] = np.where(other, cosine, 0).sum(1) / other.sum(1)
+        rank[part] = 1 + ((cosine > own[part, None]) & other).sum(1)
+    return {"random": random, "rank": rank}
+
+
+def _unit(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    exact = rows.astype(np.float64)
+    length = np.linalg.norm(exact, axis=1, keepdims=True)
+    result: np.ndarray[Any, Any] = np.divide(exact, length, out=np.zeros_like(exact), where=length > 0)
+    return result
+
+
+def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
+    """Return the second texts' language, as far as it is known, and the pairs."""
+    assert isinstance(request.choices, AlignmentChoices)
+    wanted = request.choices.pairs
+    if wanted == "words":
+        own = subject.plan.spec.language if subject.run_id else DEFAULT_LANGUAGE
+        language = request.language or own
+        return language, texts.packaged(language)
+    if wanted != "task":
+        return request.language or "translation", texts.from_file(wanted)
+    task, items = subject.plan.task, subject.plan.mixture.test
+    if not task.parallel:
+        raise OptionError("pairs", wanted, f"{task.name} is not parallel; allowed are words or a TSV file")
+    # What comes last in the prompt is short: the hypothesis, or the question.
+    return subject.language, [
+        (own_texts(en)[-1], own_texts(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
+    ]
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
+    return [first, *ids]
+
+
+def _best(layers: pd.DataFrame, measure: str) -> float:
+    return float(curve(layers, measure)["value"].max())

@@ -1,0 +1,224 @@
+"""The options of the entry point `probe`: names, defaults and help in one table, and the choices they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from whichlora.errors import OptionError, choose
+from whichlora.models import PRECISIONS, QUANTIZATIONS
+from whichlora.options import AUTO
+from whichlora.probing.decoding import ARITHMETICS
+from whichlora.probing.detectors import DETECTORS, canonical
+from whichlora.probing.pairs import LANGUAGES
+from whichlora.probing.reading import POSITIONS
+from whichlora.tasks import TASKS, Task
+
+LEVELS = ("token", "sequence")
+OPTIONS = {
+    "run_id": (AUTO, "finished run whose model is probed"),
+    "model": (AUTO, "base model to probe instead: packaged, a folder, or a hub id; smollm2-135m if no run is given"),
+    "kind": ("language", "language (what each layer speaks), alignment (of translations) or weights (of an adapter)"),
+    "task": (AUTO, f"whose items are read: {', '.join(TASKS)}; the run's, else atlas-nli"),
+    "language": (AUTO, "target language (ISO 639-1); the run's, else sw"),
+    "items": (AUTO, "most test items, or pairs; as many as the run was scored on, else the task's, or 2000 pairs"),
+    "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
+    "precision": (AUTO, "of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU; a run has its own"),
+    "quantization": (AUTO, "of a base model: none or nf4; a run has its own"),
+    "seed": ("42", "seed of the intervals and samples"),
+    "preset": ("default", "what auto stands for in the choices of kind=language: default, paper or zhao2024"),
+    "detector": (AUTO, f"of languages: {', '.join(DETECTORS)}"),
+    "level": (AUTO, "what the metrics tell, token or sequence; both are measured and drawn"),
+    "final_norm": (AUTO, "true or false: whether the model's last norm comes before the LM head in every layer"),
+    "positions": (AUTO, "all, item (without the instruction), last, or generated (all, and what the model writes)"),
+    "top_k": (AUTO, "most likely tokens a position, 1 to 50"),
+    "unreliable": (AUTO, "keep or drop what the detector itself calls unreliable"),
+    "special_tokens": (AUTO, "keep or drop them, as positions and as what is decoded"),
+    "candidates": (AUTO, "languages a result may be, joined by commas; all, or task: English and the task's"),
+    "arithmetic": (AUTO, "of the LM head: fp32 (exact) or bf16, whose disagreement is measured"),
+    "agreement": (AUTO, "on how many tokens and texts both detectors are compared; 0 for none"),
+    "pairs": (AUTO, f"words (packaged: {', '.join(LANGUAGES)}), task (its parallel texts), or a TSV file"),
+    "first_token": (AUTO, "drop, or keep it in the averages, where it makes all texts alike"),
+    "against": (AUTO, "another run to compare with: its states (kind=alignment; also base) or its update (weights)"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageChoices:
+    """The choices of the language probe, as in `OPTIONS`; the defaults are explained in the README.
+
+    `candidates` are languages, None for all; ("task",) stands for the task's until `for_task`.
+    """
+
+    detector: str = "cld3"
+    level: str = "token"
+    final_norm: bool = True
+    positions: str = "all"
+    top_k: int = 1
+    unreliable: str = "keep"
+    special_tokens: str = "drop"
+    candidates: tuple[str, ...] | None = None
+    arithmetic: str = "fp32"
+    agreement: int = 200
+
+    def for_task(self, task: Task) -> LanguageChoices:
+        """Return the choices with the task's languages in place of "task"."""
+        return replace(self, candidates=task.languages) if self.candidates == ("task",) else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentChoices:
+    """The choices of the alignment probe, as in `OPTIONS`; `against` is a run's id, "base" or None for nothing."""
+
+    pairs: str = "words"
+    first_token: str = "drop"
+    against: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightChoices:
+    """The choices of the weight probe, as in `OPTIONS`; None is no other run."""
+
+    against: str | None = None
+
+
+_OF_KIND = {
+    kind: tuple(f.name for f in fields(choices))
+    for kind, choices in (("language", LanguageChoices), ("alignment", AlignmentChoices), ("weights", WeightChoices))
+}
+
+PRESETS = {
+    "default": LanguageChoices(),
+    # The paper names CLD3, tokens and the whole test set; where it says nothing, the default stands.
+    "paper": LanguageChoices(detector="cld3", level="token"),
+    # The authors' layers/test_layer.py. What it keeps are reliable results in its list of English and their languages.
+    "zhao2024": LanguageChoices(
+        final_norm=False,
+        positions="generated",
+        top_k=10,
+        unreliable="drop",
+        special_tokens="keep",
+        candidates=("task",),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be probed, and how. None stands for what the run, or the task, says."""
+
+    run_id: str | None
+    model: str | None
+    kind: str
+    task: str | None
+    language: str | None
+    items: int | None
+    data_dir: str | None
+    precision: str | None
+    quantization: str | None
+    seed: int
+    choices: LanguageChoices | AlignmentChoices | WeightChoices
+
+    @property
+    def reads_items(self) -> bool:
+        """Whether the task's items are needed."""
+        return self.kind == "language" or (isinstance(self.choices, AlignmentChoices) and self.choices.pairs == "task")
+
+
+def parse(texts: Mapping[str, str]) -> Request:
+    """Turn the options' texts into a request, checking what can be checked without a run, a model or data.
+
+    Raises:
+        OptionError: for the first value that is not allowed.
+    """
+    values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
+    kind = choose("kind", texts["kind"], _OF_KIND)
+    for owner, names in _OF_KIND.items():
+        for name in names:
+            if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
+                raise OptionError(name, texts[name], f"is a choice of kind={owner}; leave it out")
+    if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
+        raise OptionError("preset", texts["preset"], "is a choice of kind=language; leave it out")
+    _check_source(values, kind)
+    for name, allowed in (("task", TASKS), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
+        if values[name] is not None:
+            choose(name, values[name], allowed)
+    if kind == "language":
+        choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)
+    elif kind == "alignment":
+        choices = _alignment_choices(values)
+    else:
+        choices = WeightChoices(against=values["against"])
+    return Request(
+        run_id=values["run_id"],
+        model=values["model"] or (None if values["run_id"] else "smollm2-135m"),
+        kind=kind,
+        task=values["task"],
+        language=values["language"],
+        items=None if values["items"] is None else _whole("items", values["items"], 2, 10**9),
+        data_dir=values["data_dir"],
+        precision=values["precision"],
+        quantization=values["quantization"],
+        seed=_whole("seed", texts["seed"], 0, 2**32 - 1),
+        choices=choices,
+    )
+
+
+def as_params(choices: LanguageChoices | AlignmentChoices | WeightChoices) -> dict[str, Any]:
+    """Return the choices by name, for params and fingerprints."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(choices).items()}
+
+
+def _check_source(values: Mapping[str, Any], kind: str) -> None:
+    if values["run_id"] and values["model"]:
+        raise OptionError("model", values["model"], "give a run_id or a model, not both")
+    if kind == "weights" and not values["run_id"]:
+        raise OptionError("run_id", AUTO, "kind=weights needs the id of a finished run with an adapter")
+    for name in ("precision", "quantization"):
+        if values["run_id"] and values[name]:
+            raise OptionError(name, values[name], "a run is probed as it was scored; leave it out")
+
+
+def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
+    preset = PRESETS[choose("preset", values["preset"], PRESETS)]
+    given: dict[str, Any] = {}
+    allowed = {
+        "detector": DETECTORS,
+        "level": LEVELS,
+        "final_norm": ("true", "false"),
+        "positions": POSITIONS,
+        "unreliable": ("keep", "drop"),
+        "special_tokens": ("keep", "drop"),
+        "arithmetic": tuple(ARITHMETICS),
+    }
+    for name, names in allowed.items():
+        if values[name] is not None:
+            given[name] = choose(name, values[name].lower(), names)
+    if "final_norm" in given:
+        given["final_norm"] = given["final_norm"] == "true"
+    if values["top_k"] is not None:
+        given["top_k"] = _whole("top_k", values["top_k"], 1, 50)
+    if values["agreement"] is not None:
+        given["agreement"] = _whole("agreement", values["agreement"], 0, 10**6)
+    if values["candidates"] is not None:
+        codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
+        given["candidates"] = None if codes == ("all",) else codes
+    return replace(preset, **given)
+
+
+def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
+    choices = AlignmentChoices(
+        pairs=values["pairs"] or "words",
+        first_token=choose("first_token", values["first_token"] or "drop", ("drop", "keep")),
+        against=values["against"],
+    )
+    if choices.pairs == "words" and values["language"] is not None:
+        choose("language", values["language"], LANGUAGES)
+    return choices
+
+
+def _whole(option: str, text: str, low: int, high: int) -> int:
+    if not (text.isdecimal() and low <= int(text) <= high):
+        raise OptionError(option, text, f"must be a whole number from {low} to {high}")
+    return int(text)

@@ -1,0 +1,280 @@
+"""A claim is supported, contradicted or undecided as the truth and the size of the design demand."""
+
+from __future__ import annotations
+
+import re
+
+import designs
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.claims import Claim, judge, judge_all, load, records
+from analysis.orders import parse_order, relations_of
+from analysis.records import dumps
+from whichlora.errors import OptionError
+
+METHODS = ("LoRA", "DoRA", "DoRA*", "AdaLoRA", "PiSSA", "VeRA")
+EQUAL = dict.fromkeys(METHODS, 0.0)
+PAPER = {claim.name: claim for claim in load()}
+
+
+def verdict(name: str, table: pd.DataFrame, **options: float) -> str:
+    return judge(PAPER[name], table, **options).verdict
+
+
+def test_the_papers_statements_are_all_there():
+    assert {claim.outcome for claim in PAPER.values()} == {"en", "tl"}
+    assert len(PAPER) == 19
+    assert all(claim.says.endswith(".") and claim.source for claim in PAPER.values())
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "expected"),
+    [
+        (EQUAL, {"seed_sd": 0.5}, "supported"),
+        ({**EQUAL, "VeRA": -3.0}, {}, "contradicted"),
+        (EQUAL, {"seed_sd": 3.0}, "undecided"),
+        (EQUAL, {"seeds": (1,), "languages": ("sw",), "ratios": (0.1,)}, "undecided"),
+    ],
+)
+def test_no_difference_on_the_target_language(methods, options, expected):
+    found = judge(PAPER["target-no-difference"], designs.table(methods, **options))
+    assert found.verdict == expected, found.reason
+
+
+def test_no_significant_difference_does_not_support_no_difference():
+    """The paper's own argument. With seeds that differ this much the data cannot bear the claim at one point."""
+    found = judge(PAPER["target-no-difference"], designs.table(EQUAL, seed_sd=3.0))
+    assert found.verdict == "undecided"
+    assert "no significant difference" in found.reason
+    assert "power 80 %" in found.reason
+
+
+def test_a_wider_margin_can_support_what_a_narrow_one_leaves_open():
+    table = designs.table(EQUAL, seed_sd=2.0)
+    assert verdict("target-no-difference", table) == "undecided"
+    assert verdict("target-no-difference", table, margin=5.0) == "supported"
+
+
+def test_a_difference_that_is_real_but_within_the_margin_supports_no_difference():
+    found = judge(PAPER["target-no-difference"], designs.table({**EQUAL, "VeRA": -0.5}, seed_sd=0.3))
+    assert found.verdict == "supported"
+    assert "smaller than that" in found.reason
+
+
+TRUE = {**EQUAL, "PiSSA": -3.0, "VeRA": -6.0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "expected"),
+    [
+        (TRUE, {"seed_sd": 0.5}, "supported"),
+        ({**TRUE, "PiSSA": -6.0, "VeRA": -3.0}, {"seed_sd": 0.5}, "contradicted"),
+        (EQUAL, {"seed_sd": 0.5}, "contradicted"),
+        ({**TRUE, "DoRA": 3.0}, {"seed_sd": 0.5}, "contradicted"),
+        (TRUE, {"seed_sd": 6.0}, "undecided"),
+    ],
+)
+def test_the_order_on_english(methods, options, expected):
+    found = judge(PAPER["english-order"], designs.table(methods, **options))
+    assert found.verdict == expected, found.reason
+
+
+def test_an_order_with_a_method_that_was_not_run_is_undecided():
+    found = judge(PAPER["english-order"], designs.table({m: lead for m, lead in TRUE.items() if m != "DoRA*"}))
+    assert (found.verdict, found.reason) == ("undecided", "there are no runs with method DoRA*")
+
+
+@pytest.mark.parametrize(
+    ("by_ratio", "seed_sd", "helps", "hurts"),
+    [
+        ({0.0: 0.0, 0.01: 4.0, 0.1: 1.0, 0.5: 0.0}, 0.5, "supported", "supported"),
+        ({0.0: 4.0, 0.01: 0.0, 0.1: 3.0, 0.5: 4.0}, 0.5, "contradicted", "contradicted"),
+        ({0.0: 0.0, 0.01: 0.0, 0.1: 0.0, 0.5: 0.0}, 0.5, "contradicted", "contradicted"),
+        ({0.0: 0.0, 0.01: 0.3, 0.1: 0.0, 0.5: 0.0}, 6.0, "undecided", "undecided"),
+    ],
+)
+def test_target_data_helps_and_hurts(by_ratio, seed_sd, helps, hurts):
+    table = designs.table(EQUAL, by_ratio=by_ratio, seed_sd=seed_sd)
+    assert verdict("one-percent-helps", table) == helps
+    assert verdict("more-hurts-target", table) == hurts
+    assert verdict("more-hurts-english", table) == hurts
+
+
+def levels(column: str, leads: dict[object, float], methods: dict[str, float] | None = None) -> pd.DataFrame:
+    """Return one table with a copy of the design for each level of a column; variant and arm say who is who."""
+    parts = []
+    for at, (level, lead) in enumerate(leads.items()):
+        part = designs.table(methods or {"LoRA": 0.0, "DoRA": 0.0}, at=at, block_sd=0)
+        who = {"variant": part["method"].str.lower(), "arm": "x", "method": part["method"] + f", {column} {level}"}
+        parts.append(part.assign(f1=part["f1"] + lead / 100, **{column: level}, **who))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("leads", "expected"),
+    [
+        ({8: 0.0, 16: -3.0, 32: 3.0}, "supported"),
+        ({8: 0.0, 16: 3.0, 32: -3.0}, "contradicted"),
+        ({8: 0.0, 16: -3.0}, "undecided"),
+    ],
+)
+def test_rank_16_dips_and_32_peaks(leads, expected):
+    table = levels("rank", leads)
+    assert verdict("rank-target", table) == expected
+    assert verdict("rank-english", table) == expected
+
+
+LAYERS = {
+    ",".join(map(str, range(32))): 0.0,
+    "22,23,24,25,26,27": -4.0,
+    "30,31": -8.0,
+    "22,23,24,25,26,27,30,31": -3.0,
+}
+
+
+def test_all_layers_beat_some():
+    """The table holds blocks as runs log them, the claim names them as the option does."""
+    table = levels("layers", LAYERS, {"LoRA": 0.0})
+    assert verdict("all-layers-target", table) == "supported"
+    turned = levels("layers", {**LAYERS, "30,31": 5.0}, {"LoRA": 0.0})
+    assert verdict("all-layers-english", turned) == "contradicted"
+
+
+def test_base_beats_instruct():
+    better = levels("model", {"Llama-3.1-8B": 3.0, "Llama-3.1-8B-Instruct": 0.0})
+    assert verdict("base-beats-instruct-target", better) == "supported"
+    worse = levels("model", {"Llama-3.1-8B": 0.0, "Llama-3.1-8B-Instruct": 3.0})
+    assert verdict("base-beats-instruct-english", worse) == "contradicted"
+    assert verdict("base-beats-instruct-english", better[better["model"] == "Llama-3.1-8B"]) == "undecided"
+
+
+def test_where_chooses_runs_by_task_and_model():
+    table = designs.table({**EQUAL, "VeRA": -4.0}, seed_sd=0.5)
+    assert verdict("vera-3b-target", table) == "undecided"
+    small = table.assign(model="meta-llama/Llama-3.2-3B")
+    assert verdict("vera-3b-target", small) == verdict("vera-3b-english", small) == "supported"
+    assert (
+        verdict("vera-qwen3-english", table.assign(model="Qwen3-8B-Base", f1=0.6 - table["f1"] / 2)) == "contradicted"
+    )
+    assert verdict("tydiqa-target", table.assign(task="tydiqa")) == "contradicted"
+    assert "task tydiqa" in judge(PAPER["tydiqa-english"], table).reason
+
+
+def test_the_order_of_costs():
+    seconds = {name: 100.0 + 20 * i for i, name in enumerate(METHODS)}
+    table = designs.table(EQUAL)
+    rng = np.random.default_rng(0)
+    table["train/seconds"] = table["method"].map(seconds) + rng.normal(0, 1, len(table))
+    found = judge(PAPER["efficiency-order"], table)
+    assert found.verdict == "supported"
+    assert "VeRA > PiSSA > AdaLoRA > DoRA* > DoRA > LoRA" in found.reason
+    table["train/seconds"] = 100 + rng.normal(0, 10, len(table))
+    assert judge(PAPER["efficiency-order"], table).verdict == "undecided"
+    assert "the runs have no train/seconds" in judge(PAPER["efficiency-order"], designs.table(EQUAL)).reason
+
+
+@pytest.mark.parametrize(
+    ("slope", "noise", "expected"), [(3, 0.5, "supported"), (-3, 0.5, "contradicted"), (0, 2, "undecided")]
+)
+def test_layers_that_go_with_the_score(slope, noise, expected):
+    table = designs.table(EQUAL)
+    rng = np.random.default_rng(1)
+    for layer in (30, 31):
+        by_language = table["language"].map({"ur": 5.0, "sw": 0.0, "hi": -5.0, "": 0.0})  # must play no part
+        table[f"probe/tl_share/{layer}"] = (
+            slope * (table["f1"] * 100 - 60) / 5 + rng.normal(0, noise, len(table)) + by_language
+        )
+    assert verdict("layers-target-share", table) == expected
+
+
+def test_without_runs_everything_is_undecided_with_its_reason():
+    judged = judge_all(load(), designs.table(EQUAL).iloc[:0])
+    assert {found.verdict for _, found in judged} == {"undecided"}
+    assert all("no runs" in found.reason for _, found in judged)
+
+
+@pytest.mark.parametrize("seed_sd", [0.5, 3.0])
+def test_every_number_of_a_reason_is_in_a_record(seed_sd):
+    table = designs.table({**EQUAL, "VeRA": -1.5}, seed_sd=seed_sd, by_ratio={0.01: 1.0, 0.1: 0.5})
+    for claim, found in judge_all(load(), table):
+        known = [0.001, 0.999, *designs.RATIOS]
+        for record in found.evidence:
+            known += [record.statistic, record.p, record.p_adjusted, record.effect, *(record.interval or ())]
+        for text in re.findall(r"\d*\.\d+", found.reason) if found.evidence else ():  # else it names what is missing
+            places = len(text.partition(".")[2])
+            shown = {f"{abs(value):.{places}f}" for value in known if value is not None}
+            assert f"{float(text):.{places}f}" in shown, (claim.name, text, found.reason)
+
+
+def test_verdicts_are_records_and_the_same_table_gives_the_same():
+    table = designs.table(EQUAL, seed_sd=3.0)
+    found = records(judge_all(load(), table))
+    heads = [record for record in found if record.analysis == "claim"]
+    assert [record.groups for record in heads] == [(claim.name,) for claim in load()]
+    assert all(record.note.split(":")[0] in ("supported", "contradicted", "undecided") for record in heads)
+    assert any(r.note.startswith("target-no-difference (blocked): ") for r in found if r.analysis == "claim evidence")
+    assert dumps(found) == dumps(records(judge_all(load(), table.sample(frac=1, random_state=0))))
+
+
+def test_a_users_file_adds_claims(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "claims:\n  - name: mine\n    says: VeRA is last.\n    outcome: tl\n    test: order\n"
+        "    arguments: {order: '* > VeRA'}\n    where: {task: xnli, language: s*, tl_ratio: 0}\n"
+    )
+    (mine,) = load(path)
+    assert mine == Claim(
+        name="mine",
+        says="VeRA is last.",
+        outcome="tl",
+        test="order",
+        arguments={"order": "* > VeRA"},
+        where={"task": "xnli", "language": "s*", "tl_ratio": 0},
+    )
+    assert judge(mine, designs.table({**EQUAL, "VeRA": -5.0}, seed_sd=0.5)).verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("claims: 3", "must hold a list"),
+        ("- a", "must hold a list"),
+        ("claims: [1]", "entry 1 must be a mapping"),
+        ("claims: [{name: a, says: b, outcome: tl}]", "a lacks test"),
+        ("claims: [{name: a, says: b, outcome: sw, test: order}]", "allowed are en, tl"),
+        ("claims: [{name: a, says: b, outcome: tl, test: ordre}]", "did you mean 'order'"),
+        ("claims: [{name: a, says: b, outcome: tl, test: order}]", "needs the argument order"),
+        ("claims: [{name: a, says: b, outcome: tl, test: order, arguments: {order: LoRA}}]", "must read like"),
+        ("claims: [{name: a, says: b, outcome: tl, test: no_difference, arguments: {x: 1}}]", "x is no argument"),
+        ("claims: [{name: a, says: b, outcome: tl, test: differ, wher: {}}]", "did you mean 'where'"),
+        ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "no mapping"),
+        ("claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]", "twice there is a"),
+        ("claims: [{name: a, says: b, outcome: tl, test: correlation, arguments: {columns: x}}]", "must be a list"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path, text, says):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(OptionError) as error:
+        load(path)
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="cannot be read"):
+        load(tmp_path / "none.yaml")
+
+
+def test_an_order_speaks_of_equals_and_of_neighbouring_levels():
+    assert relations_of(parse_order("A = B > C > D; A > D"), []) == [
+        ("A", "=", "B"),
+        ("A", ">", "C"),
+        ("B", ">", "C"),
+        ("C", ">", "D"),
+        ("A", ">", "D"),
+    ]
+    assert relations_of(parse_order("* > D"), ["A", "B", "D"]) == [("A", ">", "D"), ("B", ">", "D")]

@@ -1,0 +1,56 @@
+"""A laptop without torch can write the report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKED = ("torch", "peft", "transformers", "optuna", "accelerate", "bitsandbytes")
+SCRIPT = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED}:
+            raise ImportError(f"{{name}} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+from analysis.analyze import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, tmp_path):
+    command = [sys.executable, "-c", SCRIPT, "--experiment", "bare", "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_report_is_written_in_an_environment_without_them(full, tmp_path):
+    """An environment of its own sees this one's packages, but for torch and what stands on it."""
+    site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    target = tmp_path / "packages"
+    target.mkdir()
+    for entry in site.iterdir():
+        if not entry.name.lower().replace("-", "_").startswith((*BLOCKED, "nvidia", "whichlora", "__editable__")):
+            (target / entry.name).symlink_to(entry)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT, target)))}
+    for package in ("torch", "peft"):
+        missing = subprocess.run(
+            [str(python), "-c", f"import {package}"], env=environment, capture_output=True, check=False
+        )
+        assert b"ModuleNotFoundError" in missing.stderr
+    command = [str(python), "-m", "analysis.analyze", "--experiment", "full", "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -1,0 +1,237 @@
+"""The report answers on its first screen, in words that follow from its records."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import sqlite3
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic import log_design, log_run, spec
+
+from analysis import analyze, sentences
+from analysis.records import Record
+from whichlora import tracking
+
+
+def report_of(experiment: str, *more: str) -> Path:
+    assert analyze.main(["--experiment", experiment, "--output", "out", *more]) == 0
+    return Path("out")
+
+
+def text_of(folder: Path) -> str:
+    page = (folder / "report.html").read_text()
+    page = re.sub(r"<(style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    page = re.sub(r'<code>[0-9a-f]{32}</code>|aria-label="[^"]*"', " ", page)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_the_known_truth_is_told_first(written):
+    text = text_of(written)
+    assert "36 runs with 27 adapters: 3 methods, 2 target languages, 2 ratios, 3 seeds." in text
+    assert re.search(r"In English the methods differ \(F\(2, 4\) = .* > VeRA", text)
+    assert re.search(r"In the target language the methods differ \(F\(2, 6\) = .* > VeRA", text)
+    assert "Synthetic data (atlas-nli)" in text
+    assert "Few test items (60 in the smallest test set)" in text
+    assert "Every method has every language, ratio and seed." in text
+
+
+def test_every_number_of_the_first_screen_is_in_the_statistics(written):
+    """Sentences say nothing that no record says."""
+    page = (written / "report.html").read_text()
+    first = page[page.index("<header>") : page.index("<nav")]
+    told = re.findall(r"(?<![\w.])\d(?:[\d,]*\d)?(?:\.\d+)?|(?<![\w\d])\.\d+", re.sub(r"<[^>]+>", " ", first))
+    known = {"1", "80", "95", "05", ".05", ".001"}  # margin, power, confidence
+    for record in json.loads((written / "statistics.json").read_text()):
+        values = [record["effect"], record["statistic"], record["p"], record["p_adjusted"], record["n"]]
+        for value in [*values, *(record["df"] or ()), *(record["interval"] or ())]:
+            if value is not None:
+                for form in ("{:.1f}", "{:.2f}", "{:.3f}", "{:,.0f}", "{:,.2f}", "{:g}"):
+                    known.add(form.format(abs(value)).removeprefix("0") or "0")
+                    known.add(form.format(abs(value)))
+    assert [number for number in told if number not in known] == []
+
+
+def test_statistics_are_a_flat_list_of_records(written):
+    records = json.loads((written / "statistics.json").read_text())
+    fields = {"outcome", "analysis", "test", "groups", "statistic", "df", "p", "p_adjusted", "correction", "effect"}
+    assert all(set(record) == fields | {"interval", "n", "note"} for record in records)
+    assert {record["outcome"] for record in records} == {"en", "tl", ""}
+    analyses = {record["analysis"] for record in records}
+    for wanted in (
+        "blocked",
+        "friedman",
+        "equivalence",
+        "replication",
+        "paired",
+        "effects",
+        "power",
+        "groupings",
+        "claim",
+    ):
+        assert wanted in analyses
+    assert {"gain", "retention", "transfer gap", "gain per percent", "pareto", "agreement", "calibration"} <= analyses
+
+
+def test_the_page_needs_nothing_else(written):
+    class Links(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
+            self.ids: list[str] = []
+
+        def handle_starttag(self, tag, attributes):
+            values = dict(attributes)
+            self.found += [values[key] for key in ("src", "href", "xlink:href", "srcset") if values.get(key)]
+            self.ids += [values["id"]] if values.get("id") else []
+            assert tag not in ("script", "link", "img", "iframe")
+
+    page = (written / "report.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert len(links.ids) == len(set(links.ids))
+    assert {link for link in links.found if not link.startswith("#")} == set()
+    assert {link[1:] for link in links.found} <= set(links.ids)
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_files_stand_beside_it(written):
+    assert {p.name for p in written.iterdir()} == {
+        "report.html",
+        "statistics.json",
+        "sources.json",
+        "tables",
+        "figures",
+    }
+    assert (written / "tables" / "f1.tex").is_file()
+    assert {p.suffix for p in (written / "figures").iterdir()} == {".svg", ".png"}
+
+
+def test_the_same_runs_give_the_same_bytes(written, full):
+    again = report_of("full", "--claims", str(written.parent / "mine.yaml"))
+    for name in ("report.html", "statistics.json", "sources.json", "tables/f1.md", "figures/cost-en.png"):
+        assert (again / name).read_bytes() == (written / name).read_bytes(), name
+
+
+def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
+    source = log_run(spec(), "e", items=12)
+    client = tracking.connect()
+    launch = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", launch)
+    folder = report_of("e")
+    report_of("e")  # the same again is the same run
+    where = [tracking.experiment_id(client, "e")]
+    (run,) = client.search_runs(where, "tags.`whichlora.kind` = 'report'")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["whichlora.launch"] == launch
+    assert client.get_run(launch).data.tags["whichlora.result"] == run.info.run_id
+    assert run.data.tags["whichlora.sources"] == source
+    kept = Path(client.download_artifacts(run.info.run_id, ""))
+    for name in ("report.html", "statistics.json", "sources.json"):
+        assert (kept / name).read_bytes() == (folder / name).read_bytes()
+    assert json.loads((kept / "sources.json").read_text())["runs"] == [source]
+    log_run(spec("lora", seed=2), "e", items=12)
+    report_of("e")
+    assert len(client.search_runs(where, "tags.`whichlora.kind` = 'report'")) == 2
+
+
+@pytest.mark.parametrize(
+    ("design", "says"),
+    [
+        ({"methods": [("lora", "matched")]}, "there is one method only"),
+        ({"seeds": (1,), "languages": ("sw",), "ratios": (0.5,)}, "there is one block only"),
+        ({"seeds": (1,), "languages": ("sw",)}, "One seed: "),
+        ({"seeds": (1, 2), "languages": ("sw",), "ratios": (0.5,)}, "Two seeds are too few"),
+    ],
+)
+def test_a_small_design_says_what_cannot_be_tested(store, design, says):
+    log_design("e", items=12, **design)
+    text = text_of(report_of("e"))
+    assert says in text
+    assert "Not possible here:" in text
+
+
+def test_what_lacks_is_listed(store):
+    log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
+    log_run(spec("lora", seed=3), "e", items=0)
+    log_run(spec("vera", seed=3), "e", status="FAILED")
+    log_run(spec("pissa", seed=3), "e", items=0)  # a method with one run only
+    text = text_of(report_of("e"))
+    assert "1 runs failed" in text
+    assert "module q_proj gets no gradient" in text
+    assert "11 cells without all seeds" in text
+    assert "results have no item-by-item predictions" in text
+    assert "The design is incomplete: 11 cells without all seeds." in text
+
+
+def test_claims_of_ones_own_are_judged_after_the_papers(written):
+    text = text_of(written)
+    assert "✓ supported VeRA is last." in text
+    assert "? undecided One percent of target-language items helps" in text
+
+
+@pytest.mark.slow
+def test_a_launch_writes_where_it_was_called(full_design, tmp_path):
+    from test_launch import PROJECT, launch
+
+    call = tmp_path / "a call"  # the space must survive the shell
+    call.mkdir()
+    shutil.copy(full_design.removeprefix("sqlite:///"), call / "mlflow.db")
+    with sqlite3.connect(call / "mlflow.db") as database:  # artifacts are written beside the copy
+        database.execute("UPDATE experiments SET artifact_location = ? || name", [f"{call.as_uri()}/mlartifacts/"])
+    before = set(PROJECT.iterdir())
+    status, text = launch(call, "-e", "analyze", experiment="bare", output="my report")
+    assert status == 0, text
+    assert (call / "my report" / "report.html").is_file()
+    assert "In English no test of the methods can be made: there is one method only." in text
+    assert set(PROJECT.iterdir()) == before
+
+
+def test_names_are_escaped(store):
+    log_run(spec("<b>x</b>", model="m&m"), "e", items=12)
+    page = (report_of("e") / "report.html").read_text()
+    assert "<b>x</b>" not in page
+    assert "m&amp;m" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--experiment", "nope"], "error: experiment=nope: existing are Default, bare, full"),
+        (["--experiment", "Default"], "error: experiment=Default: has no finished run to analyse"),
+        (["--experiment", "full", "--margin", "0"], "error: margin=0: must be a number of F1 points"),
+        (["--experiment", "full", "--margin", "x"], "error: margin=x: must be a number of F1 points"),
+        (["--experiment", "full", "--claims", "no.yaml"], "error: claims=no.yaml: must be a YAML file"),
+        (["--experiment", "full", "--output", "file"], "error: output=file: must be a folder"),
+    ],
+)
+def test_bad_options_end_with_status_2_and_one_line(full, capsys, arguments, says):
+    Path("file").touch()
+    assert analyze.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(says)
+    assert error.count("\n") == 1
+
+
+def record(test: str, groups: tuple[str, ...], **fields: object) -> Record:
+    return Record(outcome="tl", analysis="blocked", test=test, groups=groups, **fields)  # type: ignore[arg-type]
+
+
+def test_no_difference_is_never_called_equality():
+    names = ("A", "B")
+    test = record("F, method against method x block", names, statistic=0.5, df=(1, 5), p=0.5, n=12)
+    means = [record("adjusted mean", (name,), effect=80.0) for name in names]
+    tost = Record(outcome="tl", analysis="equivalence", test="TOST", groups=names, p=0.2, p_adjusted=0.2)
+    told = " ".join(sentences.answer([test, *means, tost], "tl", 1.0))
+    assert "no difference between the methods was found" in told
+    assert "does not show that there is none" in told
+    assert "0 of 1 pairs are shown to be equivalent within 1 point." in told
+    proven = Record(outcome="tl", analysis="equivalence", test="TOST", groups=names, p=0.01, p_adjusted=0.01)
+    assert "the methods are equivalent: A and B within 1 point" in " ".join(
+        sentences.answer([test, *means, proven], "tl", 1.0)
+    )

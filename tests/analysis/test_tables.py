@@ -1,0 +1,131 @@
+"""The paper's tables, in four forms."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from synthetic import log_design, log_run, spec
+
+from analysis import forms, runs, tables
+from whichlora import tracking
+
+
+def tables_of(experiment: str) -> tuple[dict[str, forms.Table], list]:
+    client = tracking.connect()
+    table = runs.pull(client, runs.find_experiments(client, experiment)).table
+    made, records = tables.make_tables(table)
+    return {one.name: one for one in made}, records
+
+
+def shown(table: forms.Table) -> dict[tuple[str, ...], tuple[forms.Cell, ...]]:
+    return {tuple(c[0].text for c in row[: table.labels]): row[table.labels :] for row in table.rows}
+
+
+def test_f1_shows_means_spreads_best_and_second(store):
+    scores = {"lora": [0.90, 0.92], "dora": [0.93, 0.95], "vera": [0.5, 0.5], "none": [0.99, 0.99]}
+    for variant, values in scores.items():
+        for seed, f1 in enumerate(values):
+            log_run(spec(variant, seed=seed), "e", items=0, f1={"en": f1, "tl": 1 - f1})
+    made, records = tables_of("e")
+    rows = shown(made["f1"])
+    assert rows["sw", "LoRA"][0] == (forms.Part("91.0 ± 1.4", forms.SECOND), forms.Part("9.0 ± 1.4", forms.SECOND))
+    assert rows["sw", "DoRA*"][0] == (forms.Part("94.0 ± 1.4", forms.BEST), forms.Part("6.0 ± 1.4"))
+    assert rows["sw", "VeRA"][0][1] == forms.Part("50.0 ± 0.0", forms.BEST)
+    assert rows["sw", "base model"][0][0].place == 0  # what was not trained does not compete
+    assert made["f1"].header == ("language", "method", "50 %")
+    (record,) = [r for r in records if r.outcome == "en" and r.groups[0] == "LoRA"]
+    assert record.effect == pytest.approx(91)
+    assert record.statistic == pytest.approx(math.sqrt(2))
+    assert record.n == 2
+
+
+def test_what_is_printed_alike_is_marked_alike(store):
+    for variant, f1 in (("lora", 0.90001), ("dora", 0.90002), ("vera", 0.8)):
+        log_run(spec(variant), "e", items=0, f1={"en": f1, "tl": f1})
+    rows = shown(tables_of("e")[0]["f1"])
+    assert [rows["sw", m][0][0].place for m in ("LoRA", "DoRA*", "VeRA")] == [forms.BEST, forms.BEST, forms.SECOND]
+    assert "One seed a cell" in tables_of("e")[0]["f1"].caption
+
+
+def test_a_missing_cell_is_a_dash(store):
+    log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1,), items=0)
+    log_run(spec("dora", language="ur"), "e", items=0)
+    rows = shown(tables_of("e")[0]["f1"])
+    assert rows["sw", "DoRA*"] == ((forms.Part("–"), forms.Part("–")),) * 2
+    assert rows["ur", "DoRA*"][1][1].text != "–"
+
+
+def test_english_of_a_shared_adapter_stands_in_every_language(full):
+    rows = shown(tables_of("full")[0]["f1"])
+    assert rows["sw", "LoRA"][0][0] == rows["ur", "LoRA"][0][0]
+    assert rows["sw", "LoRA"][0][1] != rows["ur", "LoRA"][0][1]
+
+
+def test_parameters_efficiency_and_hyperparameters(full):
+    made, records = tables_of("full")
+    assert shown(made["parameters"])["VeRA", "q_proj,v_proj", "0-29"][1] == forms.cell("209,280")
+    assert made["efficiency"].header == ("method", "seconds", "items/s", "host MiB, peak")
+    assert "No GPU figures" in made["efficiency"].caption
+    assert shown(made["efficiency"])["VeRA",][0][0].place == forms.BEST
+    (seconds,) = [r for r in records if r.test == "train/seconds" and r.groups[0] == "VeRA"]
+    assert seconds.n == 9  # adapters, not the 12 runs that they serve
+    hyper = made["hyperparameters"]
+    vera = shown(hyper)["VeRA", "matched"]
+    assert dict(zip(hyper.header[2:], vera, strict=True))["rank"] == forms.cell("256")
+
+
+def test_gpu_figures_are_shown_where_there_are_any(store):
+    for variant in ("lora", "vera"):
+        log_run(spec(variant), "e", items=0, more={"gpu/energy_j": 1000.0, "gpu/temperature_mean_c": 61.25})
+    made = tables_of("e")[0]["efficiency"]
+    assert made.header[3:5] == ("GPU °C", "GPU J")
+    assert "No GPU" not in made.caption
+
+
+def test_settings_have_tables_of_their_own(store):
+    log_run(spec(), "e", items=0)
+    log_run(spec(model="m2", model_digest="2"), "e", items=0)
+    assert {"f1-1-atlas-nli-m2", "f1-2-atlas-nli-smollm2-135m"} <= set(tables_of("e")[0])
+
+
+TABLE = forms.Table(
+    name="t",
+    title="T & co.",
+    caption="100 % <b>",
+    header=("method", "F1"),
+    rows=((forms.cell("DoRA*_x"), (forms.Part("1 ± 2", forms.BEST), forms.Part("3", forms.SECOND))),),
+    labels=1,
+    numbers=pd.DataFrame({"method": ["DoRA*"], "mean": [1 / 3]}),
+)
+
+
+def test_markdown():
+    assert r"| DoRA\*_x | **1 ± 2** / <u>3</u> |" in forms.markdown(TABLE)
+
+
+def test_latex():
+    text = forms.latex(TABLE)
+    assert r"DoRA*\_x & \textbf{1 $\pm$ 2} / \underline{3} \\" in text
+    assert r"\caption{T \& co. 100 \% <b>}" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+
+
+def test_csv_keeps_every_digit():
+    assert pd.read_csv(io.StringIO(forms.csv(TABLE)))["mean"][0] == 1 / 3
+
+
+def test_html_is_escaped_and_well_formed():
+    import xml.etree.ElementTree as ET
+
+    tree = ET.fromstring(forms.to_html(TABLE))
+    assert tree.find(".//strong").text == "1 ± 2"
+    assert tree.find(".//u").text == "3"
+    assert "100 % <b>" in "".join(tree.find("figcaption").itertext())
+
+
+def test_all_forms_are_written(tmp_path):
+    forms.write(TABLE, tmp_path / "tables")
+    assert {p.name for p in (tmp_path / "tables").iterdir()} == {"t.md", "t.tex", "t.csv", "t.html"}

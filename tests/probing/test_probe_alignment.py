@@ -1,0 +1,167 @@
+"""The alignment probe: statistics of states whose cosines are known, and the original's artefact on the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from probes import probed, table
+from runs import plan_of, run_of
+
+from whichlora.errors import OptionError
+from whichlora.probing import pairs
+from whichlora.probing.alignment import MEASURES, compare
+
+WIDTH = 64
+
+
+def states(cosine: float, count: int = 300) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Unit vectors without a common direction, each with one at this cosine."""
+    random = np.random.default_rng(0)
+    first, noise = random.normal(size=(2, count, WIDTH))
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    noise -= np.einsum("iw,iw->i", noise, first)[:, None] * first
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    return first, cosine * first + np.sqrt(1 - cosine**2) * noise
+
+
+def measured(first: Any, second: Any, names: list[pairs.Pair] | None = None) -> dict[str, float]:
+    names = names or [(f"a{i}", f"b{i}") for i in range(len(first))]
+    return dict(zip(MEASURES, compare(first, second, names).mean(0), strict=True))
+
+
+@pytest.mark.parametrize("cosine", [0.3211, 0.4113, 0.9])
+def test_known_cosines_come_out(cosine: float) -> None:
+    found = measured(*states(cosine))
+    assert found["cosine/translation/raw"] == pytest.approx(cosine)
+    assert found["cosine/random/raw"] == pytest.approx(0, abs=0.01)
+    assert found["cosine/gap/raw"] == pytest.approx(found["cosine/translation/raw"] - found["cosine/random/raw"])
+    assert found["cosine/translation/centred"] == pytest.approx(cosine, abs=0.01)
+
+
+def test_a_common_direction_makes_all_alike_and_centring_takes_it_off() -> None:
+    """The artefact of a first token in the mean: cosines of .99 that mean nothing."""
+    first, second = states(0.4)
+    found = measured(first + 20, second + 20)
+    assert found["cosine/translation/raw"] > 0.999
+    assert found["cosine/random/raw"] > 0.999
+    assert found["cosine/translation/centred"] == pytest.approx(0.4, abs=0.01)
+    assert found["cosine/random/centred"] == pytest.approx(0, abs=0.01)
+
+
+def test_another_mean_of_each_language_is_no_alignment() -> None:
+    first, second = states(0.4)
+    apart = np.zeros(WIDTH)
+    apart[0] = 10
+    assert measured(first + apart, second - apart)["cosine/translation/raw"] < -0.9
+    found, usual = measured(first + apart, second - apart), measured(first, second)
+    assert found["p1/to/centred"] == pytest.approx(usual["p1/to/centred"], abs=0.05)
+
+
+def test_a_few_very_long_states_are_not_the_mean() -> None:
+    first, second = states(0.4)
+    first[:5] *= 1000
+    second[:5] *= 1000
+    assert measured(first, second)["cosine/random/centred"] == pytest.approx(0, abs=0.01)
+
+
+def test_ranks_are_those_of_the_sorted_cosines() -> None:
+    first, second = states(0.5, count=40)
+    cosine = first @ second.T
+    to = [1 + sorted(-row).index(-row[i]) for i, row in enumerate(cosine)]
+    back = [1 + sorted(-row).index(-row[i]) for i, row in enumerate(cosine.T)]
+    found = measured(first, second)
+    assert found["p1/to/raw"] == np.mean(np.array(to) == 1)
+    assert found["p1/from/raw"] == np.mean(np.array(back) == 1)
+    assert found["mrr/to/raw"] == pytest.approx(np.mean(1 / np.array(to)))
+    assert found["mrr/from/raw"] == pytest.approx(np.mean(1 / np.array(back)))
+    assert measured(first, first)["p1/to/raw"] == 1
+
+
+def test_the_same_text_twice_is_no_other_text() -> None:
+    first, second = states(0.9, count=20)
+    second[1] = second[0]
+    names = [(f"a{i}", f"b{max(i, 1)}") for i in range(20)]
+    found = compare(first, second, names)[:, MEASURES.index("p1/to/raw")]
+    assert found[0] == 1
+    assert compare(first, second, names)[0, MEASURES.index("cosine/random/raw")] < 0.5
+
+
+@pytest.mark.parametrize("language", pairs.LANGUAGES)
+def test_packaged_pairs_are_words_that_differ(language: str) -> None:
+    found = pairs.packaged(language)
+    assert len(found) > 350
+    assert len({english for english, _ in found}) == len(found)
+    for english, other in found:
+        assert english.isascii()
+        assert english.islower()
+        assert len(other.split()) == 1
+        assert other.lower() != english
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("moon\tmwezi\n", "at least 2 pairs"),
+        ("moon\tmwezi\nsun\n", "line 2 is not"),
+        ("a\tb\tc\n", "line 1 is not"),
+    ],
+)
+def test_a_bad_file_of_pairs_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text(text)
+    with pytest.raises(OptionError, match=message):
+        pairs.from_file(str(path))
+
+
+def value(run: Any, measure: str, layer: int) -> float:
+    layers = table(run)
+    return float(layers[(layers["measure"] == measure) & (layers["layer"] == layer)]["value"].item())
+
+
+def test_the_scan_of_a_model_and_the_artefact_of_its_first_token(store: Path, tiny_model: str) -> None:
+    few = ("--model", tiny_model, "--kind", "alignment", "--items", "60")
+    run, original = probed(*few), probed(*few, "--first_token", "keep")
+    layers = table(run)
+    assert set(layers["layer"]) == {-1, 0, 1, 2}
+    assert set(layers["measure"]) == set(MEASURES)
+    assert set(layers["n"]) == {60}
+    assert run.data.params["pairs"] == "words"
+    assert run.data.params["first_token"] == "drop"
+    assert run.data.metrics["chance/p1"] == 1 / 60
+    for layer in (0, 1, 2):
+        # What all texts have in common brings random pairs together.
+        assert value(original, "cosine/random/raw", layer) > value(run, "cosine/random/raw", layer) + 0.1
+
+
+def test_a_word_with_itself_is_found_at_every_layer(store: Path, tiny_model: str) -> None:
+    path = store / "same.tsv"
+    path.write_text("".join(f"{english}\t{english}\n" for english, _ in pairs.packaged("sw")[:40]))
+    run = probed("--model", tiny_model, "--kind", "alignment", "--pairs", str(path), "--language", "en")
+    layers = table(run)
+    same = layers[layers["measure"].isin(["cosine/translation/raw", "p1/to/raw", "mrr/from/centred"])]
+    assert same["value"].to_numpy() == pytest.approx(1)
+
+
+def test_parts_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from whichlora.probing import parts
+
+    few = ("--model", tiny_model, "--kind", "alignment", "--items", "20", "--language", "tr")
+    whole = probed(*few)
+    MlflowClient().delete_run(whole.info.run_id)
+    monkeypatch.setattr(parts, "PART_ITEMS", 3)
+    pd.testing.assert_frame_equal(table(whole), table(probed(*few)), rtol=1e-4, atol=1e-5)
+
+
+def test_parallel_texts_of_a_run_in_the_language_of_the_run(store: Path, tiny_model: str) -> None:
+    result = run_of(plan_of(tiny_model, language="hi", variant="none"))
+    run = probed("--run_id", result.run_id, "--kind", "alignment", "--pairs", "task")
+    assert run.data.params["language"] == "hi"
+    assert run.data.params["items"] == "9"
+    words = probed("--run_id", result.run_id, "--kind", "alignment", "--items", "5")
+    assert words.data.params["language"] == "hi"

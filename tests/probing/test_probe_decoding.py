@@ -1,0 +1,148 @@
+"""From hidden states to tokens: every way of computing them gives the same ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import save_tiny_model
+from transformers import AutoModelForCausalLM
+
+from whichlora.errors import ProofError
+from whichlora.models import shape_of
+from whichlora.probing.decoding import Lens, top_tokens
+from whichlora.probing.options import LanguageChoices
+
+SEQUENCES = [[5, 17, 80, 80, 3], [5, 17, 80, 9, 44, 21, 7], [100, 2]]
+EVERYWHERE = [list(range(len(s))) for s in SEQUENCES]
+
+
+@pytest.fixture
+def model(tiny_model: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+
+def lens_of(model: Any, **choices: Any) -> Lens:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return Lens(model, shape_of(base).blocks, LanguageChoices(**choices))
+
+
+def own_predictions(model: Any, sequence: list[int]) -> list[int]:
+    with torch.inference_mode():
+        predicted: list[int] = model(torch.tensor([sequence])).logits[0].argmax(-1).tolist()
+    return predicted
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_the_best_of_chunks_are_the_best_of_all(k: int, chunk: int) -> None:
+    torch.manual_seed(0)
+    states, weight, bias = torch.randn(20, 8), torch.randn(150, 8), torch.randn(150)
+    whole = torch.nn.functional.linear(states, weight, bias).topk(k).indices
+    assert top_tokens(states, weight, bias, k, chunk).tolist() == whole.tolist()
+
+
+def test_of_equal_logits_the_first_chunk_wins() -> None:
+    weight = torch.tensor([[0.0], [1.0], [0.5], [1.0]])
+    assert top_tokens(torch.ones(1, 1), weight, None, 1, chunk=2).tolist() == [[1]]
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_the_last_layer_is_the_models_own_prediction(model: Any, final_norm: bool) -> None:
+    for sequence, tokens in zip(
+        SEQUENCES, lens_of(model, final_norm=final_norm).tokens(SEQUENCES, EVERYWHERE), strict=True
+    ):
+        assert tokens.shape == (3, len(sequence), 1)
+        assert tokens[-1, :, 0].tolist() == own_predictions(model, sequence)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields"),
+    [
+        ("GPT2Config", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256}),
+        ("Qwen3Config", {"head_dim": 8}),
+        ("Gemma2Config", {"head_dim": 8, "sliding_window": 64}),
+        ("GPTNeoXConfig", {}),
+    ],
+)
+def test_other_families_too(tmp_path: Any, config: str, fields: dict[str, Any]) -> None:
+    other = AutoModelForCausalLM.from_pretrained(save_tiny_model(tmp_path / "other", config=config, **fields)).eval()
+    lens = lens_of(other)
+    lens.prove(SEQUENCES[1])
+    assert lens.tokens(SEQUENCES, EVERYWHERE)[1][-1, :, 0].tolist() == own_predictions(other, SEQUENCES[1])
+
+
+def test_inner_layers_are_those_that_transformers_hands_out(model: Any) -> None:
+    with torch.inference_mode():
+        states = model(torch.tensor(SEQUENCES[1:2]), output_hidden_states=True).hidden_states
+        expected = [model.lm_head(model.model.norm(states[i + 1][0])).argmax(-1).tolist() for i in range(2)]
+        raw = model.lm_head(states[1][0]).argmax(-1).tolist()
+    (tokens,) = lens_of(model).tokens(SEQUENCES[1:2], EVERYWHERE[1:2])
+    assert tokens[:2, :, 0].tolist() == expected
+    (tokens,) = lens_of(model, final_norm=False).tokens(SEQUENCES[1:2], EVERYWHERE[1:2])
+    assert tokens[0, :, 0].tolist() == raw
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_the_batch_does_not_matter(model: Any, top_k: int) -> None:
+    lens = lens_of(model, top_k=top_k)
+    together = lens.tokens(SEQUENCES, EVERYWHERE)
+    for sequence, wanted, tokens in zip(SEQUENCES, EVERYWHERE, together, strict=True):
+        (alone,) = lens.tokens([sequence], [wanted])
+        assert (alone == tokens).all()
+
+
+def test_only_what_is_asked_for_is_decoded(model: Any) -> None:
+    lens = lens_of(model)
+    everything, some = lens.tokens(SEQUENCES, EVERYWHERE), lens.tokens(SEQUENCES, [[4], [], [0, 1]])
+    assert [tokens.shape[1] for tokens in some] == [1, 0, 2]
+    assert (some[0] == everything[0][:, [4]]).all()
+
+
+def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from whichlora.probing import decoding
+
+    rows = []
+
+    def counted(states: Any, *arguments: Any) -> Any:
+        rows.append(len(states))
+        return top_tokens(states, *arguments)
+
+    monkeypatch.setattr(decoding, "top_tokens", counted)
+    lens_of(model).tokens(SEQUENCES, EVERYWHERE)
+    assert rows == [sum(map(len, SEQUENCES)) - 3] * 3
+
+
+def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any) -> None:
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear")).eval()
+    beside = lens_of(adapted).tokens(SEQUENCES, EVERYWHERE)
+    merged = lens_of(adapted.merge_and_unload()).tokens(SEQUENCES, EVERYWHERE)
+    for one, other in zip(beside, merged, strict=True):
+        assert (one == other).all()
+
+
+def test_bf16_counts_how_often_it_answers_otherwise(model: Any) -> None:
+    sequences = [list(range(3, 200)), list(range(300, 500))]
+    everywhere = [list(range(len(s))) for s in sequences]
+    exact, rough = lens_of(model), lens_of(model, arithmetic="bf16")
+    one, other = exact.tokens(sequences, everywhere), rough.tokens(sequences, everywhere)
+    differing = sum(int((a != b).sum()) for a, b in zip(one, other, strict=True)) / sum(a.size for a in one)
+    assert rough.compared >= 3 * 397 // 16
+    assert rough.differing / rough.compared == pytest.approx(differing, abs=0.1)
+    assert (exact.compared, exact.differing) == (0, 0)
+
+
+def test_a_model_with_something_else_before_its_head_is_refused(model: Any) -> None:
+    model.model.norm.register_forward_hook(lambda module, arguments, output: -output)
+    inner = model.model.norm
+
+    class Outside(torch.nn.Module):
+        def forward(self, states: Any) -> Any:
+            return inner(states)
+
+    model.model.norm = Outside()  # which is not recognised as a norm
+    with pytest.raises(ProofError, match="own prediction at"):
+        lens_of(model).prove(SEQUENCES[1])

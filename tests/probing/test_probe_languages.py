@@ -1,0 +1,202 @@
+"""The language probe from options to a tracked result, on the tiny model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from probes import probed, probes, table
+from runs import plan_of, run_of
+
+from whichlora.probing import main, parts
+from whichlora.probing.judging import CLASSES
+
+FEW = ("--items", "10", "--agreement", "0")
+
+
+def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tiny_model: str) -> None:
+    candidates = ("--candidates", "en,sw,hi")  # Lingua loads fewer models
+    run = probed("--model", tiny_model, "--items", "10", "--agreement", "30", "--arithmetic", "bf16", *candidates)
+    assert run.info.status == "FINISHED"
+    layers = table(run)
+    assert list(layers.columns) == ["layer", "measure", "value", "low", "high", "n"]
+    assert set(layers["measure"]) == {f"{level}/{kind}" for level in ("token", "sequence") for kind in CLASSES}
+    assert set(layers["layer"]) == {-1, 0, 1, 2}
+    whole = layers[layers["measure"].str.startswith("token")].groupby("layer")["value"].sum()
+    assert whole.to_numpy() == pytest.approx(1)
+    within = layers.dropna()
+    assert ((within["low"] <= within["value"] + 1e-9) & (within["value"] <= within["high"] + 1e-9)).all()
+    assert layers["n"].max() == 10
+
+    params, metrics = run.data.params, run.data.metrics
+    for name, value in {
+        "kind": "language",
+        "language": "sw",
+        "items": "10",
+        "detector": "cld3",
+        "level": "token",
+        "final_norm": "True",
+        "positions": "all",
+        "top_k": "1",
+        "unreliable": "keep",
+        "special_tokens": "drop",
+        "arithmetic": "bf16",
+        "candidates": "en,sw,hi",
+        "source_fingerprint": "",
+    }.items():
+        assert params[name] == value
+    assert {"version/cld3-py", "version/lingua-language-detector", "model_digest", "items_digest"} <= set(params)
+    assert 0 <= metrics["arithmetic/differing"] < 0.5
+    assert {"kappa/token", "kappa/sequence"} & set(metrics)
+    assert metrics["ceiling/target"] == layers.query("layer == -1 and measure == 'token/target'")["value"].item()
+    history = MlflowClient().get_metric_history(run.info.run_id, "language/english")
+    expected = layers.query("layer >= 0 and measure == 'token/english'").sort_values("layer")["value"].dropna()
+    assert [point.value for point in sorted(history, key=lambda p: p.step)] == pytest.approx(expected.tolist())
+
+    names = {a.path for place in ("", "figures") for a in MlflowClient().list_artifacts(run.info.run_id, place)}
+    assert {"layers.parquet", "items.parquet", "figures/languages.png", "figures/languages.svg"} <= names
+    items = table(run, "items.parquet")
+    assert len(items) == 10 * 4
+    mean = items[items["layer"] == 1]["token/other"].mean()
+    assert mean == pytest.approx(layers.query("layer == 1 and measure == 'token/other'")["value"].item())
+
+
+def test_what_was_probed_is_not_probed_again(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    probed("--model", tiny_model, *FEW)
+    probed("--model", tiny_model, *FEW)
+    assert len(probes()) == 1
+    assert "Already done" in capsys.readouterr().out
+    probed("--model", tiny_model, *FEW, "--positions", "last")
+    assert len(probes()) == 2
+
+
+def test_the_ceiling_is_what_the_detector_says_of_the_input(store: Path, byte_model: str) -> None:
+    """Where every byte is a token, no token of Hindi has a letter and every one of it is other."""
+    run = probed("--model", byte_model, *FEW, "--language", "hi", "--positions", "item")
+    ceiling = table(run).query("layer == -1").set_index("measure")["value"]
+    assert ceiling["token/target"] == 0
+    assert ceiling["token/other"] > 0.9
+    assert ceiling["sequence/target"] == 1
+
+
+def test_the_instruction_is_english_and_the_items_own_words_are_not(store: Path, tiny_model: str) -> None:
+    everything = probed("--model", tiny_model, *FEW, "--language", "sw")
+    own = probed("--model", tiny_model, *FEW, "--language", "sw", "--positions", "item")
+    english = [run.data.metrics["ceiling/english"] for run in (everything, own)]
+    assert english[0] > english[1]
+    assert (table(everything, "items.parquet")["positions"] > table(own, "items.parquet")["positions"]).all()
+
+
+def test_the_choices_of_zhao_2024(store: Path, tiny_model: str) -> None:
+    run = probed("--model", tiny_model, "--items", "3", "--agreement", "0", "--preset", "zhao2024")
+    params = run.data.params
+    assert (params["final_norm"], params["top_k"], params["unreliable"]) == ("False", "10", "drop")
+    assert set(params["candidates"].split(",")) == {"en", "ur", "sw", "hi", "bn", "te"}
+    assert (table(run, "items.parquet")["positions"] > 64).all()
+
+
+def test_a_merged_adapter_speaks_as_one_beside_the_weights(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from whichlora import adapters, bases
+
+    result = run_of(plan_of(tiny_model, learning_rate=0.05))
+    merged = probed("--run_id", result.run_id, "--agreement", "0")
+
+    @contextmanager
+    def beside(plan: Any, folder: Path) -> Any:
+        yield adapters.reload(plan, folder, base=bases.take(plan))
+
+    monkeypatch.setattr(bases, "reloaded", beside)
+    MlflowClient().delete_run(merged.info.run_id)
+    unmerged = probed("--run_id", result.run_id, "--agreement", "0")
+    pd.testing.assert_frame_equal(table(merged), table(unmerged))
+    base = probed("--model", tiny_model, "--items", "9", "--agreement", "0")
+    assert not table(base).equals(table(merged))
+    pd.testing.assert_frame_equal(table(base).query("layer == -1"), table(merged).query("layer == -1"))
+
+
+def test_the_probe_of_a_run_names_it(store: Path, tiny_model: str) -> None:
+    result = run_of(plan_of(tiny_model, variant="vera", rank=8, seed=3))
+    run = probed("--run_id", result.run_id, "--agreement", "0")
+    assert run.data.tags["whichlora.source"] == result.run_id
+    assert run.data.params["source/variant"] == "vera"
+    assert run.data.params["source/seed"] == "3"
+    assert run.data.params["items"] == "9"
+
+
+def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from whichlora.probing import languages
+
+    whole = probed("--model", tiny_model, *FEW)
+    MlflowClient().delete_run(whole.info.run_id)
+    monkeypatch.setattr(parts, "PART_ITEMS", 3)
+    monkeypatch.setattr(languages, "BATCH_TOKENS", 100)
+    split = probed("--model", tiny_model, *FEW)
+    pd.testing.assert_frame_equal(table(whole), table(split))
+    pd.testing.assert_frame_equal(table(whole, "items.parquet"), table(split, "items.parquet"))
+
+
+def test_a_probe_that_failed_goes_on_where_it_stopped(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whichlora.probing.parts import Parts
+
+    monkeypatch.setattr(parts, "PART_ITEMS", 2)
+    written = []
+    write = Parts._write
+
+    def fail_at_third(self: Parts, index: int, arrays: Any) -> None:
+        if index == 2 and len(written) == 2:
+            raise RuntimeError("the disk is full")
+        written.append(index)
+        write(self, index, arrays)
+
+    monkeypatch.setattr(Parts, "_write", fail_at_third)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        main(["--model", tiny_model, *FEW])
+    (failed,) = probes()
+    assert failed.info.status == "FAILED"
+    written.append(-1)
+    resumed = probed("--model", tiny_model, *FEW)
+    assert resumed.info.run_id == failed.info.run_id
+    assert written == [0, 1, -1, 2, 3, 4]
+    assert not list(store.glob("whichlora-work/probe-*/"))
+
+    MlflowClient().delete_run(resumed.info.run_id)
+    monkeypatch.setattr(Parts, "_write", write)
+    uninterrupted = probed("--model", tiny_model, *FEW)
+    pd.testing.assert_frame_equal(table(resumed), table(uninterrupted))
+
+
+@pytest.mark.slow
+def test_a_killed_probe_ends_as_an_uninterrupted_one(store: Path, tiny_model: str) -> None:
+    command = [sys.executable, "-m", "whichlora.probing", "--model", tiny_model, "--items", "400", "--agreement", "0"]
+    for kill in range(1, 4):
+        process = subprocess.Popen(command, start_new_session=True)
+        end = time.monotonic() + 300
+        while len(list(store.glob("whichlora-work/probe-*/parts/*.npz"))) < 3 * kill:
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, timeout=600).returncode == 0
+    (resumed,) = probes()
+    assert resumed.info.status == "FINISHED"
+    assert resumed.data.tags["whichlora.resumed"] == "true"
+    MlflowClient().delete_run(resumed.info.run_id)
+    assert subprocess.run(command, timeout=600).returncode == 0
+    pd.testing.assert_frame_equal(table(resumed), table(probes()[0]))
+    assert np.isfinite(table(resumed).query("measure == 'token/other'")["value"]).all()

@@ -1,0 +1,86 @@
+"""Bad options of `probe` end with status 2 and say what is allowed, before a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import plan_of, run_of
+
+from whichlora.probing import main
+from whichlora.probing.options import OPTIONS, PRESETS, parse
+
+DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "langauge"}, "kind=langauge: allowed are language, alignment, weights (did you mean 'language'?)"),
+        ({"top_k": "0"}, "top_k=0: must be a whole number from 1 to 50"),
+        ({"items": "1"}, "items=1: must be a whole number from 2"),
+        ({"final_norm": "perhaps"}, "final_norm=perhaps: allowed are true, false"),
+        ({"detector": "fasttext"}, "detector=fasttext: allowed are cld3, lingua"),
+        ({"preset": "zhao"}, "preset=zhao: allowed are default, paper, zhao2024"),
+        ({"pairs": "words"}, "pairs=words: is a choice of kind=alignment; leave it out"),
+        ({"kind": "alignment", "top_k": "2"}, "top_k=2: is a choice of kind=language; leave it out"),
+        ({"kind": "alignment", "preset": "paper"}, "preset=paper: is a choice of kind=language; leave it out"),
+        (
+            {"kind": "alignment", "language": "tt"},
+            "language=tt: allowed are az, bn, hi, kk, ky, sw, te, tk, tr, ur, uz",
+        ),
+        (
+            {"kind": "alignment", "pairs": "nowhere.tsv"},
+            "pairs=nowhere.tsv: must be words (packaged), task, or a UTF-8",
+        ),
+        ({"kind": "weights"}, "run_id=auto: kind=weights needs the id of a finished run"),
+        ({"run_id": "abc", "model": "tiny"}, "model=tiny: give a run_id or a model, not both"),
+        ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; leave it out"),
+        ({"run_id": "abc"}, "run_id=abc: must be the id of a run in the tracking database"),
+        ({"task": "atlas"}, "task=atlas: allowed are atlas-nli, atlas-qa"),
+        ({"items": "1000000"}, "items=1000000: atlas-nli has"),
+        ({"detector": "lingua", "candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),
+        ({"candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),  # for the comparison with Lingua
+    ],
+)
+def test_a_bad_option_names_itself_and_what_is_allowed(
+    store: Path, tiny_model: str, options: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (
+        options
+        if {"run_id", "model"} & set(options) or options.get("kind") == "weights"
+        else {"model": tiny_model, **options}
+    )
+    assert main([text for name, value in given.items() for text in (f"--{name}", value)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_only_a_finished_run_can_be_probed(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    result = run_of(plan_of(tiny_model, variant="none"))
+    assert main(["--kind", "weights", "--run_id", result.run_id]) == 2
+    assert "must be a run that trained something" in capsys.readouterr().err
+    MlflowClient().set_terminated(result.run_id, "FAILED")
+    assert main(["--run_id", result.run_id]) == 2
+    assert "must be a finished run of kind run, but is failed and of kind run" in capsys.readouterr().err
+
+
+def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    from mlflow.tracking import MlflowClient
+
+    result = run_of(plan_of(tiny_model))
+    place = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
+    shutil.rmtree(Path(place) / "adapter")
+    assert main(["--run_id", result.run_id, "--agreement", "0"]) == 2
+    assert "its adapter is not among its artifacts" in capsys.readouterr().err
+
+
+def test_auto_is_what_the_preset_says() -> None:
+    assert parse(DEFAULTS).choices == PRESETS["default"]
+    assert parse({**DEFAULTS, "preset": "zhao2024"}).choices == PRESETS["zhao2024"]
+    mixed = parse({**DEFAULTS, "preset": "zhao2024", "top_k": "3", "candidates": "all"}).choices
+    assert (mixed.top_k, mixed.candidates, mixed.unreliable) == (3, None, "drop")
+    assert parse({**DEFAULTS, "preset": "paper"}).choices == PRESETS["default"]
