@@ -22,6 +22,7 @@ from tuning.space import KINDS, SEARCHED, read_space, space_of
 from tuning.study import Study, connect
 from whichlora import processes
 from whichlora.claims import POLL_SECONDS, insist, persist
+from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_values
@@ -29,6 +30,7 @@ from whichlora.storage import GRACE_SECONDS
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
+    from whichlora.engines import Engine
     from whichlora.tracking import Tracker
 
 OPTIONS = {
@@ -43,6 +45,8 @@ OPTIONS = {
     "pruner": ("median", f"what stops trials early: {', '.join(PRUNERS)}"),
     "reports": ("4", "how often a trial reports its score to the pruner"),
     "final": ("false", "train and score the best point with the seeds: true or false"),
+    "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
+    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
 }
 _TRIALS = 20
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
@@ -200,7 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if processes.count() > 1:
-            raise OptionError("trials", texts["trials"], "tune runs in one process; start it several times instead")
+            raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; take workers=2")
+        engine = engine_of(texts["engine"], texts["workers"])
         trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
         if trials is None:
             trials = _TRIALS if budget is None else _COUNTS["trials"]
@@ -214,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for setting in settings:
             setting.check()
         settle()
+        if engine is not None:
+            engine.connect()
         client = tracking.connect()
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
     except OptionError as error:
@@ -224,27 +231,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tracking.mark_launch(tracking.connect())
         return 2
     deadline = None if timeout is None else time.time() + timeout
-    command = shlex.join(["python", "-m", "tuning.tune", *_given(texts)])
+    given = _given(texts)
+    command = shlex.join(["python", "-m", "tuning.tune", *given])
 
     def opened() -> list[Study]:
         database = connect()
         return [Study(setting, tracker, database, command=command) for setting in settings]
 
     studies = insist(opened)
-    for study in studies:
-        print(f"{study.name}: {len(study.counted())} trials of {trials if budget is None else f'{budget} s'}")
     tracking.link_launch(client, tracker.launch, ",".join(study.run_id for study in studies))
-    table, missing = tune(
-        studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds if final else ()
-    )
-    print(table)
+    if not is_worker():
+        for study in studies:
+            of = trials if budget is None else f"{budget} s"
+            print(f"{study.name}: {len(study.counted())} trials of {of}", flush=True)
+    if engine is not None:
+        table, missing = _have_made(studies, engine, given)
+    else:
+        table, missing = tune(
+            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds if final else ()
+        )
+    if not is_worker():
+        print(table)
     for what in missing:
         print(what, file=sys.stderr)
     return 1 if missing else 0
 
 
+def _have_made(studies: Sequence[Study], engine: Engine, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Have an engine's workers do what `tune` does. One that ends well has seen that all is done.
+
+    Returns:
+        a table over the variants, and what is missing.
+    """
+    died = engine.run(Job("tuning.tune", arguments), lambda: None)
+    if died:
+        print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+    found = [(study, contenders(study) if study.counted() else []) for study in studies]
+    return report.summary(found), ["No worker ended well."] if len(died) == engine.workers else []
+
+
 def _given(texts: Mapping[str, str]) -> list[str]:
-    return [part for name, text in texts.items() if text != OPTIONS[name][0] for part in (f"--{name}", text)]
+    """Return the options that make the study what it is, as arguments, without those that say where it is worked on."""
+    chosen = {n: text for n, text in texts.items() if n not in ("engine", "workers") and text != OPTIONS[n][0]}
+    return [part for name, text in chosen.items() for part in (f"--{name}", text)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Where the runs of an experiment are done: in this process, or in several on this machine."""
+"""Where work is done: in this process, in several of this machine, or in tasks of a Ray cluster.
+
+Workers share a queue or a study, which keeps them apart: one that dies costs the others nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,114 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
 
+from whichlora import processes
+from whichlora.errors import OptionError, choose
+
+ENGINES = ("local", "ray")
+MOST_WORKERS = 1024
 _WORKER = "WHICHLORA_WORKER"
 
 
+@dataclass(frozen=True)
+class Job:
+    """What every worker does: it calls `main` of a module with these arguments, which returns an exit status."""
+
+    module: str
+    arguments: Sequence[str]
+
+
+class Engine(Protocol):
+    """Runs several workers at once."""
+
+    workers: int
+
+    def connect(self) -> None:
+        """Find what the workers need.
+
+        Raises:
+            OptionError: they cannot work as things are; the message says why.
+        """
+
+    def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
+        """Have every worker do the job until all have ended; `tick` is called now and then.
+
+        Returns:
+            what became of the workers that did not end well, a text for each.
+        """
+
+
 def is_worker() -> bool:
-    """Whether this process was started by `run_locally`."""
+    """Whether this process was started by an engine."""
     return _WORKER in os.environ
 
 
-def run_locally(workers: int, file: str, tick: Callable[[], None]) -> list[int]:
-    """Work on an experiment with so many processes until all have ended; `tick` is called now and then.
+def mark_worker(name: object) -> dict[str, str]:
+    """Return the environment variables by which a process knows that it is a worker."""
+    return {_WORKER: str(name), "TQDM_DISABLE": "1"}
 
-    They share out the processor's cores, and the GPUs in turn where there are any. The queue keeps them apart, so one
-    that dies costs the others nothing.
 
-    Returns:
-        their exit statuses; a negative one is the signal that ended it.
+def engine_of(name: str, workers: str) -> Engine | None:
+    """Return what runs so many workers, or None where this process is to do the work itself.
+
+    Raises:
+        OptionError: `name` or `workers` is not what the options allow, or a package is missing.
     """
-    command = [sys.executable, "-m", "whichlora.experiment", "--file", file]
-    processes = [subprocess.Popen(command, env=_environment(number, workers)) for number in range(workers)]
-    try:
-        while any(process.poll() is None for process in processes):
-            tick()
-            time.sleep(2)
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
-    return [process.returncode for process in processes]
+    choose("engine", name, ENGINES)
+    if not (workers.isdecimal() and 1 <= int(workers) <= MOST_WORKERS):
+        raise OptionError("workers", workers, f"must be a whole number from 1 to {MOST_WORKERS}")
+    if name == "ray":
+        if processes.count() > 1:
+            raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")
+        if find_spec("ray") is None:
+            raise OptionError("engine", name, "needs the extra `ray`: pip install 'whichlora[ray]'")
+        from whichlora.clusters import RayTasks
+
+        return RayTasks(int(workers))
+    if int(workers) == 1:
+        return None
+    if processes.count() > 1:
+        raise OptionError("workers", workers, "must be 1 under accelerate launch, whose processes train together")
+    return Processes(int(workers))
 
 
-def _environment(number: int, workers: int) -> dict[str, str]:
-    import torch
+class Processes:
+    """Processes of this machine, which share out the processor's cores, and the GPUs in turn where there are any."""
 
-    environment = {**os.environ, _WORKER: str(number), "TQDM_DISABLE": "1"}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-    if torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(
-            ","
-        )
-        environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
-    return environment
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def connect(self) -> None:
+        """Do nothing: this machine has all they need."""
+
+    def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
+        """See `Engine`."""
+        command = [sys.executable, "-m", job.module, *job.arguments]
+        started = [subprocess.Popen(command, env=self._environment(number)) for number in range(self.workers)]
+        try:
+            while any(process.poll() is None for process in started):
+                tick()
+                time.sleep(2)
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait()
+        statuses = [process.returncode for process in started]
+        return [f"signal {-status}" if status < 0 else f"status {status}" for status in statuses if status]
+
+    def _environment(self, number: int) -> dict[str, str]:
+        import torch
+
+        environment = {**os.environ, **mark_worker(number)}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.workers)))
+        if torch.cuda.is_available():
+            every = ",".join(map(str, range(torch.cuda.device_count())))
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
+            environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+        return environment

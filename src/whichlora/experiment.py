@@ -13,22 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from whichlora import processes
+from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import LostClaimError, OptionError, choose
 from whichlora.grid import Grid, read_grid
 from whichlora.noise import quiet
 
 if TYPE_CHECKING:
+    from whichlora.engines import Engine
     from whichlora.progress import Progress, Survey
     from whichlora.queue import Queue
     from whichlora.resolve import Plan
     from whichlora.tracking import Tracker
 
-ENGINES = ("local",)
 OPTIONS = {
     "file": (None, "YAML file of the experiment"),
     "dry_run": ("false", "print the plan and stop: true or false"),
     "engine": ("local", f"where the runs are done: {', '.join(ENGINES)}"),
-    "workers": ("1", "processes on this machine; start the same command elsewhere for more"),
+    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
 }
 
 
@@ -61,9 +62,8 @@ def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, pr
     queue.work(do, stop=processes.lost)
 
 
-def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, workers: int, file: str) -> None:
-    """Do the grid's runs that were not `found` to be done."""
-    from whichlora import engines
+def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str) -> None:
+    """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
     from whichlora.progress import Progress
     from whichlora.queue import Queue, connect
     from whichlora.spec import canonical_digest
@@ -72,16 +72,16 @@ def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, workers: int, file
     # An edited file is another queue: its workers know other runs.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
-    if not engines.is_worker():
+    if not is_worker():
         missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
         queue.offer(missing, missing_at=found.time)
-    with Progress(grid, tracker, shown=not engines.is_worker()) as progress:
-        if workers == 1:
+    with Progress(grid, tracker, shown=not is_worker()) as progress:
+        if engine is None:
             work(cells, queue, tracker, progress)
         else:
-            died = [status for status in engines.run_locally(workers, file, progress.refresh) if status]
+            died = engine.run(Job("whichlora.experiment", ["--file", file]), progress.refresh)
             if died:
-                print(f"{len(died)} of {workers} workers ended with status {died}.", file=sys.stderr)
+                print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,14 +102,13 @@ def _lead(arguments: Sequence[str] | None) -> int:
     given = vars(parser.parse_args(arguments))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-    from whichlora import engines, tracking
+    from whichlora import tracking
     from whichlora.memory import settle
     from whichlora.progress import survey
 
     try:
-        choose("engine", given["engine"], ENGINES)
+        engine = engine_of(given["engine"], given["workers"])
         dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
-        workers = _workers(given["workers"])
         grid = read_grid(given["file"])
         settle()
         quiet()
@@ -120,16 +119,18 @@ def _lead(arguments: Sequence[str] | None) -> int:
         if found.precisions - precision:
             allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
             raise OptionError("precision", ", ".join(precision), allowed)
+        if engine is not None and not dry_run:
+            engine.connect()
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         tracking.mark_launch(tracking.connect())
         return 2
-    if not engines.is_worker():
-        print(found.text(grid, workers=workers), flush=True)
+    if not is_worker():
+        print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run:
         return 0
-    carry_out(grid, tracker, found, workers=workers, file=given["file"])
-    if engines.is_worker():
+    carry_out(grid, tracker, found, engine=engine, file=given["file"])
+    if is_worker():
         return 0
     failures = survey(grid, tracker).failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
@@ -138,14 +139,6 @@ def _lead(arguments: Sequence[str] | None) -> int:
     if failures:
         print("The same command tries them again.")
     return 1 if failures else 0
-
-
-def _workers(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 64):
-        raise OptionError("workers", text, "must be a whole number from 1 to 64")
-    if int(text) > 1 and processes.count() > 1:
-        raise OptionError("workers", text, "must be 1 under accelerate launch, whose processes train together")
-    return int(text)
 
 
 if __name__ == "__main__":

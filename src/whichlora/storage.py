@@ -1,4 +1,7 @@
-"""The database in which workers agree who does what: Optuna's, with heartbeats, on SQLite or a server."""
+"""The database in which workers agree who does what: Optuna's, with heartbeats, on SQLite or a server.
+
+`python -m whichlora.storage` makes its schema, which is to be done before several workers start on an empty server.
+"""
 
 from __future__ import annotations
 
@@ -93,3 +96,7 @@ class _Storage(RDBStorage):
     @property
     def _file(self) -> str | None:
         return self.engine.url.database if self.engine.url.get_backend_name() == "sqlite" else None
+
+
+if __name__ == "__main__":
+    connect(lambda study, trial: None)

@@ -70,9 +70,13 @@ def connect() -> MlflowClient:
         return MlflowClient()
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
-        client = MlflowClient()
-        client.search_experiments(max_results=1)
-        return client
+        return _touch(MlflowClient())
+
+
+def _touch(client: MlflowClient) -> MlflowClient:
+    """Have a database's schema made, which MLflow does at the first request."""
+    client.search_experiments(max_results=1)
+    return client
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -261,4 +265,4 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    connect()
+    _touch(connect())

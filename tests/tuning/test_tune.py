@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -173,6 +174,24 @@ def test_seconds_of_a_trial_that_went_on_count_once(options: dict[str, str]) -> 
     assert opened.step(limit=1, open_for_new=False) == "worked"
     assert [t.state for t in opened.counted()] == [TrialState.COMPLETE]
     assert 100 < opened.seconds() < 150
+
+
+@pytest.mark.slow
+def test_several_workers_make_the_trials_of_one_study(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
+    assert call(options, trials=5, workers=2, final="true", seed="1,2") == 0
+    found = study(options).counted()
+    assert len(found) == 5
+    workers = {str(t.user_attrs["worker"]).rsplit("/", 2)[1] for t in found}
+    assert 1 <= len(workers) <= 2
+    assert str(os.getpid()) not in workers
+    assert sorted(run.data.params["seed"] for run in runs("run")) == ["1", "2"]
+    printed = capfd.readouterr().out
+    assert printed.count("| lora | 5 |") == 1  # told once, by this process
+    assert "--workers" not in study(options).optuna.user_attrs["command"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,28 @@
+# Two images: `server` (MLflow, optuna-dashboard; no torch) and `worker` (what trains).
+# Versions are those that pyproject.toml allows.
+FROM python:3.11.14-slim-bookworm AS base
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app/src:/app PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    GIT_PYTHON_REFRESH=quiet MLFLOW_DISABLE_TELEMETRY=true
+# Where pip looks besides the usual registry, such as an index with a CPU build of torch.
+ARG PIP_EXTRA_INDEX_URL=
+# A volume that is new takes the owner of its folder.
+RUN useradd --create-home --uid 1000 whichlora && install --directory --owner whichlora /artifacts /work /cache
+WORKDIR /app
+COPY pyproject.toml .
+
+FROM base AS server
+RUN python -c 'import re, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    shared = [r for r in project["dependencies"] if re.match(r"(filelock|mlflow|optuna|psycopg)\b", r)]; \
+    print(*shared, *project["optional-dependencies"]["server"], sep="\n")' > wanted.txt \
+    && pip install --requirement wanted.txt
+COPY src src
+USER whichlora
+
+FROM base AS worker
+# Alone and first: a layer of gigabytes that changes rarely.
+RUN pip install "torch==2.13.0"
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    print(*project["dependencies"], sep="\n")' > wanted.txt \
+    && pip install --requirement wanted.txt
+COPY . .
+USER whichlora

