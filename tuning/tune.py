@@ -6,7 +6,6 @@ command.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -23,9 +22,9 @@ from tuning.study import Study, connect
 from whichlora import processes
 from whichlora.claims import POLL_SECONDS, insist, persist
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, choose, refuse
 from whichlora.noise import quiet
-from whichlora.options import AUTO, MAIN, parse_values
+from whichlora.options import AUTO, MAIN, parse_arguments, parse_values
 from whichlora.storage import GRACE_SECONDS
 from whichlora.variants import CATALOGUE, Variant
 
@@ -192,15 +191,7 @@ def _count(option: str, text: str) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune as the options say and print what came of it. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tuning.tune",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    for name, (default, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", default=default, help=text, metavar="VALUE")
-    texts = vars(parser.parse_args(arguments))
+    texts = parse_arguments(arguments, __doc__.splitlines()[0], OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if processes.count() > 1:
@@ -224,12 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         client = tracking.connect()
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if os.environ.get("MLFLOW_RUN_ID"):
-            from whichlora import tracking
-
-            tracking.mark_launch(tracking.connect())
-        return 2
+        return refuse(error)
     deadline = None if timeout is None else time.time() + timeout
     given = _given(texts)
     command = shlex.join(["python", "-m", "tuning.tune", *given])

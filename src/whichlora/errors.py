@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 
@@ -26,6 +28,16 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
     """Return a hint at the name nearest to `value`, to put behind a sentence; empty where none is near."""
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def refuse(error: OptionError) -> int:
+    """Say what is wrong with an option, mark the launch that `mlflow run` may have made, and return exit status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from whichlora import tracking  # MLflow takes more than a second to import
+
+        tracking.mark_launch(tracking.connect())
+    return 2
 
 
 class ProofError(RuntimeError):

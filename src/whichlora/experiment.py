@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from whichlora import processes
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
-from whichlora.errors import LostClaimError, OptionError, choose
+from whichlora.errors import LostClaimError, OptionError, choose, refuse
 from whichlora.grid import Grid, read_grid
 from whichlora.noise import quiet
+from whichlora.options import parse_arguments
 
 if TYPE_CHECKING:
     from whichlora.engines import Engine
@@ -96,10 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lead(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None, allow_abbrev=False)
-    for name, (default, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
-    given = vars(parser.parse_args(arguments))
+    given = parse_arguments(arguments, __doc__.splitlines()[0] if __doc__ else "", OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     from whichlora import tracking
@@ -122,9 +119,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
         if engine is not None and not dry_run:
             engine.connect()
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        tracking.mark_launch(tracking.connect())
-        return 2
+        return refuse(error)
     if not is_worker():
         print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run:

@@ -49,13 +49,17 @@ MAIN = {
 }
 
 
-def parse_arguments(arguments: Sequence[str] | None, description: str) -> dict[str, str]:
-    """Read the options of `main` from a command line, as text; a bad option name exits with status 2."""
+Options = Mapping[str, tuple[str | None, str]]
+"""Default and help by name; an option without a default must be given."""
+
+
+def parse_arguments(arguments: Sequence[str] | None, description: str, options: Options = MAIN) -> dict[str, str]:
+    """Read options from a command line, as text; a bad option name exits with status 2."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    for name, (default, text) in MAIN.items():
-        parser.add_argument(f"--{name}", default=default, help=text, metavar="VALUE")
+    for name, (default, text) in options.items():
+        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
     return vars(parser.parse_args(arguments))
 
 

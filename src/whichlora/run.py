@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora import processes
-from whichlora.errors import MemoryExhausted, OptionError, ProofError, PrunedError
+from whichlora.errors import MemoryExhausted, OptionError, ProofError, PrunedError, refuse
 from whichlora.noise import quiet
 from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
@@ -199,12 +199,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
         result = run(plan, tracker)
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if os.environ.get("MLFLOW_RUN_ID"):
-            from whichlora import tracking
-
-            tracking.mark_launch(tracking.connect())
-        return 2
+        return refuse(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

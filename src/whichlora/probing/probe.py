@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shutil
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora import __version__
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.errors import MemoryExhausted, OptionError, ProofError, refuse
 from whichlora.noise import quiet
+from whichlora.options import parse_arguments
 from whichlora.probing.options import OPTIONS, Request, parse
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ def _write(measured: Measured, log: RunLog, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, probe, and say which run holds the result. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(description="Look inside a model, layer by layer.", allow_abbrev=False)
-    for name, (default, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {default})", metavar="VALUE")
-    texts = vars(parser.parse_args(arguments))
+    texts = parse_arguments(arguments, "Look inside a model, layer by layer.", OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         request = parse(texts)
@@ -126,12 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
         run_id = probe(request, tracker)
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if os.environ.get("MLFLOW_RUN_ID"):
-            from whichlora import tracking
-
-            tracking.mark_launch(tracking.connect())
-        return 2
+        return refuse(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
