@@ -13,22 +13,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tuning import report
-from tuning.contenders import Contender, contenders, score_again, train_final
 from tuning.sampling import PRUNERS
 from tuning.setting import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
 from tuning.space import KINDS, SEARCHED, read_space, space_of
-from tuning.study import Study, connect
 from whichlora import processes
-from whichlora.claims import POLL_SECONDS, insist, persist
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose, refuse
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_arguments, parse_values
-from whichlora.storage import GRACE_SECONDS
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
+    from tuning.contenders import Contender
+    from tuning.study import Study
     from whichlora.engines import Engine
     from whichlora.tracking import Tracker
 
@@ -73,6 +70,10 @@ def tune(
         a table over the variants, and what is missing.
     """
 
+    from tuning import report
+    from whichlora.claims import POLL_SECONDS, insist, persist
+    from whichlora.storage import GRACE_SECONDS
+
     def late(by: float = 0.0) -> bool:
         return deadline is not None and time.time() > deadline + by
 
@@ -109,6 +110,9 @@ def _close(
     Returns:
         the contenders, and what is missing.
     """
+
+    from tuning import report
+    from tuning.contenders import contenders, score_again, train_final
 
     def over() -> bool:
         return late() or study.stopped() or study.problem is not None
@@ -220,6 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _given(texts)
     command = shlex.join(["python", "-m", "tuning.tune", *given])
 
+    from tuning.study import Study, connect
+    from whichlora.claims import insist
+
     def opened() -> list[Study]:
         database = connect()
         return [Study(setting, tracker, database, command=command) for setting in settings]
@@ -249,6 +256,9 @@ def _have_made(studies: Sequence[Study], engine: Engine, arguments: Sequence[str
     Returns:
         a table over the variants, and what is missing.
     """
+    from tuning import report
+    from tuning.contenders import contenders
+
     died = engine.run(Job("tuning.tune", arguments), lambda: None)
     if died:
         print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
