@@ -5,7 +5,6 @@ Writes the page, the statistics, tables and figures into a folder, and logs them
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whichlora.errors import OptionError
+from whichlora.options import parse_arguments
 
 if TYPE_CHECKING:
     from analysis.evidence import Evidence
@@ -95,10 +95,7 @@ def _cut(names: Sequence[str], most: int = 100) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, analyse, and print the report's first sentences. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
-    for name, (default, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
-    given = vars(parser.parse_args(arguments))
+    given = parse_arguments(arguments, (__doc__ or "").partition("\n")[0], OPTIONS)
 
     from whichlora import tracking
 
