@@ -32,9 +32,10 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]
 
     def limited(self: Any, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = forward(self, input_ids=input_ids, **arguments)
-        if not fits(self, len(input_ids)):
+        items = len(arguments["layout"].places if "layout" in arguments else input_ids)
+        if not fits(self, items):
             raise torch.OutOfMemoryError("simulated")
-        passed.append(len(input_ids))
+        passed.append(items)
         return output
 
     with monkeypatch.context() as patch:

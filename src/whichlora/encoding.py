@@ -141,6 +141,6 @@ def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Ite
         yield batch
 
 
-def to_device(batch: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+def to_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
     """Move a batch."""
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {name: value.to(device) for name, value in batch.items()}

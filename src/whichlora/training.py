@@ -14,7 +14,7 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from whichlora import adapters, bases, checkpoints, processes
+from whichlora import adapters, bases, checkpoints, packing, processes
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
 from whichlora.encoding import Encoded, collate, to_device
@@ -186,6 +186,7 @@ class _Trainer(Trainer):
         self._variant, self._keeper, self._micro = variant, keeper, micro
         self._effective_batch, self._pad = batch_size, pad
         super().__init__(**arguments)
+        self._packs, self._shares = packing.can_pack(self.model), packing.can_share(self.model)
 
     def training_step(self, model: Any, inputs: list[Encoded], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
@@ -193,9 +194,11 @@ class _Trainer(Trainer):
         count = self._keeper.agree(sum(len(e.answer) for e in inputs))
 
         def backward(part: Sequence[Encoded]) -> torch.Tensor:
-            with self.compute_loss_context_manager():
-                loss, _ = answer_tokens(self.model, to_device(collate(part, self._pad), self.args.device))
-            self.accelerator.backward(loss / count)
+            batch = packing.pack(part, share=self._shares) if self._packs else collate(part, self._pad)
+            with packing.attention(self.model) if self._packs else nullcontext():
+                with self.compute_loss_context_manager():
+                    loss, _ = answer_tokens(self.model, to_device(batch, self.args.device))
+                self.accelerator.backward(loss / count)
             return loss.detach()
 
         loss = self._micro.sum(inputs, backward)

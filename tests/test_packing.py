@@ -1,0 +1,150 @@
+"""Packed examples give the loss and the gradients of padded ones, for every variant and every family that is packed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import plan_of
+from tiny import save_tiny_model
+
+from whichlora import adapters, bases, memory, packing
+from whichlora.encoding import Encoded, Encoder, collate
+from whichlora.objectives import answer_tokens
+from whichlora.training import total_steps
+from whichlora.variants import CATALOGUE
+
+TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma": {"config": "GemmaConfig", "head_dim": 8},
+    "gpt_neox": {"config": "GPTNeoXConfig"},
+    "granite": {"config": "GraniteConfig"},
+    "llama": {"config": "LlamaConfig"},
+    "mistral": {"config": "MistralConfig", "sliding_window": None},
+    "olmo2": {"config": "Olmo2Config"},
+    "phi3": {"config": "Phi3Config", "sliding_window": None},
+    "qwen2": {"config": "Qwen2Config"},
+    "qwen3": {"config": "Qwen3Config", "head_dim": 8},
+    "smollm3": {"config": "SmolLM3Config", "num_hidden_layers": 4},
+}
+
+
+def attached(folder: str, **options: Any) -> tuple[Any, list[Encoded], int]:
+    """Return a model whose adapter is not at its start, examples of several languages, and the padding."""
+    plan = plan_of(folder, learning_rate="0.001", **options)
+    torch.manual_seed(plan.spec.seed)
+    model, _, _ = adapters.attach(bases.take(plan), plan, total_steps=total_steps(plan.spec))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+    encoder = Encoder(plan.task, plan.tokenizer)
+    return model.double().train(), [encoder.example(item) for item in plan.mixture.train], plan.tokenizer.pad_token_id
+
+
+def gradients(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return loss and gradients, with packed attention where the batch is packed.
+
+    In double precision, so that only a difference of what is computed shows; norms and the loss remain in single.
+    """
+    model.zero_grad()
+    torch.manual_seed(3)
+    if "layout" in batch:
+        with packing.attention(model):
+            loss, count = answer_tokens(model, batch)
+            (loss / count).backward()
+    else:
+        loss, count = answer_tokens(model, batch)
+        (loss / count).backward()
+    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]]) -> None:
+    assert one[0] == pytest.approx(other[0], rel=1e-6)
+    assert one[1].keys() == other[1].keys() != set()
+    size = max(float(g.norm()) for g in other[1].values())
+    for name, gradient in one[1].items():
+        assert float((gradient - other[1][name]).norm()) < 1e-6 * size, name
+
+
+@pytest.mark.parametrize("variant", TRAINED)
+def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, variant: str) -> None:
+    model, examples, pad = attached(tiny_model, variant=variant)
+    assert packing.can_pack(model)
+    padded = gradients(model, collate(examples[:6], pad))
+    for share in (True, False) if packing.can_share(model) else (False,):
+        packed = packing.pack(examples[:6], share=share)
+        assert (packed["layout"].prefix > 0) == share
+        assert_equal(gradients(model, packed), padded)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_packed_family_has_the_gradients_of_padded_examples(tmp_path: Path, family: str) -> None:
+    model, examples, pad = attached(str(save_tiny_model(tmp_path / family, **FAMILIES[family])))
+    assert packing.can_pack(model)
+    assert_equal(gradients(model, packing.pack(examples[:5])), gradients(model, collate(examples[:5], pad)))
+
+
+def test_families_here_are_those_that_are_packed() -> None:
+    assert tuple(FAMILIES) == packing._FAMILIES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"config": "MistralConfig", "sliding_window": 8},
+        {"config": "Gemma2Config", "head_dim": 8, "query_pre_attn_scalar": 8},
+        {
+            "config": "Qwen3Config",
+            "head_dim": 8,
+            "use_sliding_window": True,
+            "sliding_window": 8,
+            "max_window_layers": 1,
+        },
+    ],
+)
+def test_windows_and_unknown_families_are_padded(tmp_path: Path, fields: dict[str, Any]) -> None:
+    assert not packing.can_pack(attached(str(save_tiny_model(tmp_path / "other", **fields)))[0])
+
+
+def test_dropout_is_drawn_for_each_example(tiny_model: str) -> None:
+    model, _, _ = attached(tiny_model)
+    assert packing.can_share(model)
+    model.base_model.model.lm_head.register_module("extra", torch.nn.Dropout(0.1))
+    assert not packing.can_share(model)
+
+
+def test_activations_computed_twice_change_nothing(tiny_model: str) -> None:
+    model, examples, _ = attached(tiny_model)
+    once = gradients(model, packing.pack(examples[:4]))
+    memory.set_checkpointing(model.get_base_model(), on=True)
+    model.enable_input_require_grads()
+    assert_equal(gradients(model, packing.pack(examples[:4])), once)
+
+
+@pytest.mark.parametrize(
+    ("examples", "prefix"),
+    [
+        ([Encoded([5, 6, 7], [8, 2])], 0),  # alone
+        ([Encoded([5, 6, 7], [8, 2])] * 3, 2),  # alike: the last token of the prompt predicts the answer
+        ([Encoded([5, 6, 7], [8, 2]), Encoded([5, 6], [9, 9, 2])], 1),
+        ([Encoded([5, 6, 7], [8, 2]), Encoded([4, 6, 7], [9, 2])], 0),
+        ([Encoded([5], [8, 2]), Encoded([5], [9, 2])], 0),
+        ([Encoded([5, *range(20, 90)], [8, 2]), Encoded([5, *range(30, 90)], [9, 2])], 0),  # saves too little
+    ],
+)
+def test_short_and_equal_prompts(tiny_model: str, examples: list[Encoded], prefix: int) -> None:
+    model, _, pad = attached(tiny_model)
+    packed = packing.pack(examples)
+    assert packed["layout"].prefix == prefix
+    assert packed["input_ids"].shape[1] == sum(map(len, examples)) - prefix * (len(examples) - 1)
+    assert_equal(gradients(model, packed), gradients(model, collate(examples, pad)))
+
+
+def test_the_model_s_own_attention_is_put_back(tiny_model: str) -> None:
+    model, _, _ = attached(tiny_model)
+    with packing.attention(model):
+        assert model.config._attn_implementation != "sdpa"
+    assert model.config._attn_implementation == "sdpa"
