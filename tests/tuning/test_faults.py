@@ -28,6 +28,7 @@ from tuning.listing import PREFIX, names
 from tuning.study import connect
 
 PROJECT = Path(__file__).parents[2]
+STARTED: list[subprocess.Popen[bytes]] = []
 GRACE = 8
 TRIALS = 10
 OPTIONS = {"trials": TRIALS, "train_size": 600, "validation_size": 6, "test_size": 6, "batch_size": 8, "epochs": 1}
@@ -52,11 +53,16 @@ def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         try:
             yield started
         finally:
+            for worker in STARTED:
+                if worker.poll() is None:
+                    os.killpg(worker.pid, signal.SIGKILL)
+                    worker.wait()
+            STARTED.clear()
             mlflow.set_tracking_uri(before)
             started.cleanup()
 
 
-def until(true: Callable[[], Any], *, seconds: float = 180) -> Any:
+def until(true: Callable[[], Any], *, seconds: float = 400) -> Any:
     """Wait for something to be true and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -74,7 +80,7 @@ def start(folder: Path, model: str, **more: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tuning.tune", *(p for n, v in options.items() for p in (f"--{n}", str(v)))]
     path = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
     with (folder / "log").open("w") as log:
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -82,12 +88,17 @@ def start(folder: Path, model: str, **more: Any) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
+    STARTED.append(worker)
+    return worker
 
 
 def trials() -> list[FrozenTrial]:
     storage = connect()
-    (name,) = names(storage) or [None]
-    return optuna.load_study(study_name=PREFIX + name, storage=storage).get_trials() if name else []
+    try:
+        (name,) = names(storage) or [None]
+        return optuna.load_study(study_name=PREFIX + name, storage=storage).get_trials() if name else []
+    finally:
+        storage.engine.dispose()  # asked ten times a second, the server would run out of connections
 
 
 def training(worker: subprocess.Popen[bytes], *, after: int = 0) -> FrozenTrial | None:
