@@ -70,7 +70,7 @@ def test_a_record_comes_out_of_any_design(name, test):
     ("name", "test", "says"),
     [
         ("one method", blocked, "one method only"),
-        ("one cell, one seed", blocked, "one block only; blocks are seed"),
+        ("one cell, one seed", blocked, "one block only; a block is a seed"),
         ("no cell in common", blocked, "share no block"),
         ("every score the same", blocked, "nothing varies"),
         ("seeds differ, methods do not", blocked, "nothing varies beyond"),
