@@ -70,24 +70,30 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     if len(mean) < 3 or critical is None or critical.effect is None:
         return None
     width = critical.effect
-    p = pd.DataFrame(1.0, index=list(mean), columns=list(mean))
+    # Methods by number: scikit-posthocs keeps them in sets, whose order changes from process to process with texts.
+    names, by_number = list(mean), pd.Series(list(mean.values()))
+    p = pd.DataFrame(1.0, index=by_number.index, columns=by_number.index)
     for record in find(own, test="Nemenyi"):
-        a, b = record.groups
+        a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
     figure, axes = new(1.4 + 0.17 * len(mean))
     with rc_context(SETTINGS):
-        scikit_posthocs.critical_difference_diagram(
-            pd.Series(mean),
+        drawn = scikit_posthocs.critical_difference_diagram(
+            by_number,
             p,
             ax=axes,
-            label_fmt_left="{label} ({rank:.2f}) ",
-            label_fmt_right=" ({rank:.2f}) {label}",
+            label_fmt_left="{label}",
+            label_fmt_right="{label}",
             text_h_margin=0.02,
             color_palette=["#000000"] * len(mean),
             crossbar_props={"color": "#0072B2", "linewidth": 3},
             marker_props={"zorder": 3, "s": 16},
             elbow_props={"linewidth": 0.9},
         )
+    for label in drawn["labels"]:
+        method = names[int(label.get_text())]
+        rank = f"({mean[method]:.2f})"
+        label.set_text(f"{method} {rank} " if label.get_ha() == "right" else f" {rank} {method}")
     left, right = min(mean.values()), max(mean.values())
     end = max(right, left + width)  # with few blocks the ruler is longer than the ranks differ
     axes.set_xlim(left - 0.03 * (end - left), end + 0.03 * (end - left))
