@@ -19,7 +19,7 @@ from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import TEXT, group_records
 from analysis.stats.paired import paired
-from analysis.stats.power import power
+from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
 from analysis.stats.replication import replication
 from analysis.tables import make_tables
@@ -64,6 +64,7 @@ def gather(
         found += paired(items, outcome=outcome)
         found += effects(table, outcome=outcome)
         found += power(table, outcome=outcome, margin=margin)
+        found += item_power(items, outcome=outcome)
         found += derived(table, outcome=outcome, margin=margin)
         found += item_records(items, outcome=outcome)
         found += _more_views(table, outcome)

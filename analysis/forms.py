@@ -18,6 +18,10 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
+_LONG = 24
+"""Characters beyond which a cell may take several lines."""
+
+
 class Part(NamedTuple):
     """A piece of a cell; the best of a column is bold, the second is underlined."""
 
@@ -100,18 +104,24 @@ def to_html(table: Table) -> str:
 
     def show(parts: Cell, position: int) -> str:
         text = " / ".join(f'<span class="v">{marks[p.place].format(html.escape(p.text))}</span>' for p in parts)
-        if position >= table.labels:
-            return f"<td>{text}</td>"
-        key = ' class="key"' if position == table.labels - 1 else ""  # stays where it is while the rest scrolls
-        return f'<th scope="row"{key}>{text}</th>'
+        long = max(len(part.text) for part in parts) > _LONG
+        if long:
+            text = text.replace(",", ",<wbr/>")
+        names = ["key"] * (position == table.labels - 1)  # stays where it is while the rest scrolls
+        names += ["long"] * long
+        shown = f' class="{" ".join(names)}"' if names else ""
+        return f"<td{shown}>{text}</td>" if position >= table.labels else f'<th scope="row"{shown}>{text}</th>'
+
+    firsts = [row[0] for row in table.rows]
+    grouped = table.labels > 1 and len(set(firsts)) < len(firsts)
 
     def line(number: int) -> str:
         above = table.rows[number - 1] if number else ()
         row = table.rows[number]
-        again = table.labels > 1 and bool(above) and above[0] == row[0]
+        again = grouped and bool(above) and above[0] == row[0]
         first = "<td></td>" if again else show(row[0], 0)
         rest = "".join(show(parts, i) for i, parts in enumerate(row[1:], 1))
-        start = "<tr>" if again or table.labels == 1 else '<tr class="group">'
+        start = "<tr>" if again or not grouped else '<tr class="group">'
         return f"{start}{first}{rest}</tr>"
 
     starts = ['<th scope="col" class="word">'] * table.labels + ['<th scope="col">'] * len(table.header)

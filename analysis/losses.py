@@ -33,8 +33,8 @@ def fetch(client: MlflowClient, table: pd.DataFrame) -> dict[str, dict[str, list
         by_method: dict[str, list[pd.Series]] = {method: [] for method in method_order(cell)}
         for method, loss in zip(cell["method"], series, strict=True):
             by_method[method] += [loss] if len(loss) > 1 else []
-        chosen = ", ".join(map(str, seeds))
-        where = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, seeds {chosen}."
+        chosen = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        where = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, {chosen}."
         found[where] = {method: runs for method, runs in by_method.items() if runs}
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 OTHERS = "*"
 """Every method that is not named; nothing is said about these among themselves."""
@@ -23,6 +23,19 @@ def parse_order(text: str) -> list[tuple[str, str, str]]:
             raise ValueError(f"order {text!r} must read like 'A = B > C', parts split by semicolons")
         found += [(parts[i], parts[i + 1], parts[i + 2]) for i in range(0, len(parts) - 2, 2)]
     return found
+
+
+def methods_named(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return the methods that a name in an order may mean, out of labels with their variant and arm.
+
+    A name is a label, a variant (`lora`), a variant and its arm (`lora/tuned`), or a label without what follows it:
+    `LoRA` for "LoRA (tuned)" and for "LoRA, rank 16". Several are returned where it is not clear.
+    """
+    if name in methods:
+        return [name]
+    variant, _, arm = name.partition("/")
+    found = [label for label, (v, a) in methods.items() if v == variant and arm in ("", a)]
+    return found or [label for label in methods if label.startswith((f"{name} (", f"{name}, "))]
 
 
 def relations_of(neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -15,6 +15,8 @@ from analysis.stats.power import SEEN
 ALPHA = 0.05
 NAMES = {"en": "English", "tl": "the target language"}
 ONE_BLOCK = "there is one block only"
+ALONE = " †"
+"""Marks a mean in the first table that is over cells in which no other method ran."""
 Records = Sequence[Record]
 
 
@@ -37,14 +39,16 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
     means = _ordered_means(own)
     if test is None or test.p is None:
-        why = test.note.removeprefix("no test: ").partition("; blocks")[0] if test else "there are no runs"
+        why = test.note.removeprefix("no test: ").partition("; a block")[0] if test else "there are no runs"
         if why == ONE_BLOCK:
             why = f"{why}, that is one mixture and one seed"
         sentences = [f"{where} no test of the methods can be made: {why}."]
         if len(means) > 1:
             top = f"{means[0][1]:.1f}"
             best = [name for name, mean in means if f"{mean:.1f}" == top]
-            sentences.append(f"{_and(best)} {'has' if len(best) == 1 else 'have'} the highest mean F1, {top}.")
+            own_cells = ", but not all methods ran in the same cells" * _incomplete(records)
+            who = f"{_and(best)} {'has' if len(best) == 1 else 'have'}"
+            sentences.append(f"{who} the highest mean F1, {top}{own_cells}.")
         return sentences + _by_item(own, means)
     sentences = []
     tested = find(own, analysis="equivalence", test=TOST)
@@ -94,7 +98,7 @@ def advice(records: Records) -> list[str]:
         f"Among the best in both English and the target language (no test tells them from the best): "
         f"{_and(sorted(leading))}."
     ]
-    cheapest = []
+    cheapest: dict[str, list[str]] = {}
     for cost_of, what in (
         ("adapter/trainable_parameters", "the fewest trainable parameters"),
         ("train/seconds", "the least time"),
@@ -104,8 +108,10 @@ def advice(records: Records) -> list[str]:
         if known:
             names = [name for cost, name in known if cost == known[0][0]]
             unit = " s" if cost_of == "train/seconds" else ""
-            cheapest.append(f"{_and(names)} {'has' if len(names) == 1 else 'have'} {what} ({known[0][0]:,.0f}{unit})")
-    return [*sentences, f"Of these {' and '.join(cheapest)}."] if cheapest else sentences
+            who = f"{_and(names)} {'has' if len(names) == 1 else 'have'}"
+            cheapest.setdefault(who, []).append(f"{what} ({known[0][0]:,.0f}{unit})")
+    told = [f"{who} {' and '.join(costs)}" for who, costs in cheapest.items()]
+    return [*sentences, f"Of these {' and '.join(told)}."] if told else sentences
 
 
 def scope(records: Records) -> str:
@@ -146,11 +152,14 @@ def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
     """Return what the first screen shows of each method: mean F1, letters, costs; the best in the target first."""
     found = []
     for method in methods:
-        f1, letters = {}, {}
+        f1, letters, marks = {}, {}, {}
         for outcome in NAMES:
             own = find(records, outcome=outcome, groups=(method,))
-            mean = find(own, analysis="blocked", test=MEAN) or find(own, analysis="description", test="mean F1")
+            adjusted = find(own, analysis="blocked", test=MEAN)
+            mean = adjusted or find(own, analysis="description", test="mean F1")
             f1[outcome] = mean[0].effect if mean else None
+            others = find(records, outcome=outcome, analysis="blocked", test=MEAN)
+            marks[outcome] = ALONE if others and not adjusted else ""
             letters[outcome] = next((r.note for r in find(own, analysis="groupings", test=LETTERS)), "")
         costs = [
             next((r.effect for r in find(records, analysis="pareto", test=cost, groups=(method,))), None)
@@ -159,7 +168,7 @@ def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
         texts = [
             text
             for outcome in NAMES
-            for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}", letters[outcome])
+            for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}{marks[outcome]}", letters[outcome])
         ]
         row = Row(method, *texts, *("" if cost is None else f"{cost:,.0f}" for cost in costs))
         found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
@@ -194,6 +203,11 @@ def _order(own: Records) -> str:
     letters = find(own, analysis="groupings", test=LETTERS)
     shown = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
     return f"from the highest mean down {shown}; methods that share a letter are not told apart"
+
+
+def _incomplete(records: Records) -> bool:
+    """Do methods lack cells that others have?"""
+    return any(r.n for r in find(records, analysis="design", test="incomplete cells"))
 
 
 def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:

@@ -184,6 +184,11 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
     if not fields or not methods:
         return None, []
     values = {(m, key): _values(rows[rows["method"] == m], key) for m in methods for key in fields}
+    records = [
+        Record(outcome="", analysis="hyperparameters", test=key, groups=(m, setting), effect=_number(value), note=value)
+        for (m, key), value in values.items()
+        if value
+    ]
     made = Table(
         name=name,
         title="Hyperparameters.",
@@ -199,7 +204,7 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
             columns=["setting", "method", "field", "value"],
         ),
     )
-    return made, []
+    return made, records
 
 
 def method_order(rows: pd.DataFrame) -> list[str]:
@@ -256,6 +261,14 @@ def _values(rows: pd.DataFrame, key: str) -> str:
         return ""
     ordered = rows.sort_values(key, kind="stable")[key]
     return "; ".join(value for value in dict.fromkeys(text(key, value) for value in ordered) if value)
+
+
+def _number(value: str) -> float | None:
+    """Return a value as a number if it is a single one."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _record(outcome: str, test: str, groups: tuple[str, ...], mean: float, sd: float, n: int, note: str) -> Record:

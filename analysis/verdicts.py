@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compared import Pair, compare_levels, compare_methods
-from analysis.orders import parse_order, relations_of
+from analysis.orders import OTHERS, methods_named, parse_order, relations_of
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.cells import enumerate_few, points, rows
@@ -107,17 +107,26 @@ def order(
     """Do the levels of a factor stand in an order such as "A = B > C", or in several, parted by semicolons?
 
     Args:
+        order: its names are values of the factor; of methods see `orders.methods_named`.
         factor: the column whose values are named; method, or one such as tl_ratio, rank, layers or model.
         metric: the column that is compared; ">" means the greater value of it.
     """
-    present = sorted({str(value) for value in rows(table, outcome, metric)[factor]}) if factor in table else []
-    relations = relations_of(parse_order(order), present if factor == "method" else [])
-    named = list(dict.fromkeys(level for first, _, second in relations for level in (first, second)))
-    lacking = [level for level in named if not any(same_level(factor, value, level) for value in present)]
+    neighbours, frame = parse_order(order), rows(table, outcome, metric)
+    present = sorted({str(value) for value in frame[factor]}) if factor in frame else []
+    named = [level for level in dict.fromkeys(x for a, _, b in neighbours for x in (a, b)) if level != OTHERS]
     if factor == "method":
-        lacking = [level for level in named if level not in present]
-    if lacking or not relations:
-        return undecided(f"there are no runs with {factor} {enumerate_few(lacking) or order}")
+        meant = _meant(named, frame)
+        if isinstance(meant, str):
+            return undecided(meant)
+        neighbours = [(meant.get(a, a), sign, meant.get(b, b)) for a, sign, b in neighbours]
+        relations = relations_of(neighbours, present)
+    else:
+        relations = relations_of(neighbours, [])
+        lacking = [level for level in named if not any(same_level(factor, value, level) for value in present)]
+        if lacking:
+            return undecided(f"there are no runs with {factor} {enumerate_few(lacking)}")
+    if not relations:
+        return undecided(f"there are no methods but {enumerate_few(present)}")
     asked = [(first, second) for first, _, second in relations]
     compare = compare_methods if factor == "method" else partial(compare_levels, factor=factor)
     compared = compare(table, outcome, asked, metric=metric, margin=margin, alpha=alpha)
@@ -180,6 +189,25 @@ TESTS = {
     "differ": ClaimTest(differ),
     "correlation": ClaimTest(correlation),
 }
+
+
+def _meant(named: Sequence[str], frame: pd.DataFrame) -> dict[str, str] | str:
+    """Return the method that each name means, or the reason why that is not known."""
+    who = [tuple(map(str, frame.get(key, pd.Series("", frame.index)))) for key in ("method", "variant", "arm")]
+    methods = {label: (variant, arm) for label, variant, arm in sorted(set(zip(*who, strict=True)))}
+    found = {name: methods_named(name, methods) for name in named}
+    if lacking := [name for name in named if not found[name]]:
+        here = enumerate_few(sorted(methods), 12) or "none"
+        return f"there are no runs with method {enumerate_few(lacking)}; the methods here are {here}"
+    for name, labels in found.items():
+        if len(labels) > 1:
+            short = "/".join(methods[labels[-1]])
+            also = f" or as {short}" * (methods_named(short, methods) == labels[-1:])
+            return (
+                f"{name} is several methods here: {enumerate_few(labels, 12)}; a claim of your own can name one of "
+                f"them, as {labels[-1]}{also}, or choose runs by where"
+            )
+    return {name: labels[0] for name, labels in found.items()}
 
 
 def _greater(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:

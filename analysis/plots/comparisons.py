@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 import scikit_posthocs
 from matplotlib import rc_context
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Transform, offset_copy
 
 from analysis.plots.scores import LANGUAGE
 from analysis.plots.style import SETTINGS, Plot, finish, new, ticks
 from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
+from analysis.stats.cells import points
 
 MOST_PAIRS = 36
 """More differences than nine methods have are drawn against the best method only."""
@@ -56,7 +57,7 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (
         f"Differences of {what}, over blocks, with Tukey's 95 % intervals. Square and thick line: a difference. Filled "
-        f"circle: equivalent within the grey margin of ±{margin:g} points (TOST, Holm). Open diamond: undecided."
+        f"circle: equivalent within the grey margin of ±{points(margin)} (TOST, Holm). Open diamond: undecided."
     )
     return finish(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
 
@@ -69,30 +70,40 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     if len(mean) < 3 or critical is None or critical.effect is None:
         return None
     width = critical.effect
-    p = pd.DataFrame(1.0, index=list(mean), columns=list(mean))
+    # Methods by number: scikit-posthocs keeps them in sets, whose order changes from process to process with texts.
+    names, by_number = list(mean), pd.Series(list(mean.values()))
+    p = pd.DataFrame(1.0, index=by_number.index, columns=by_number.index)
     for record in find(own, test="Nemenyi"):
-        a, b = record.groups
+        a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
-    figure, axes = new(1.3 + 0.17 * len(mean))
+    figure, axes = new(1.4 + 0.17 * len(mean))
     with rc_context(SETTINGS):
-        scikit_posthocs.critical_difference_diagram(
-            pd.Series(mean),
+        drawn = scikit_posthocs.critical_difference_diagram(
+            by_number,
             p,
             ax=axes,
-            label_fmt_left="{label} ({rank:.2f}) ",
-            label_fmt_right=" ({rank:.2f}) {label}",
+            label_fmt_left="{label}",
+            label_fmt_right="{label}",
             text_h_margin=0.02,
             color_palette=["#000000"] * len(mean),
             crossbar_props={"color": "#0072B2", "linewidth": 3},
             marker_props={"zorder": 3, "s": 16},
             elbow_props={"linewidth": 0.9},
         )
-    left = min(mean.values())  # the ruler lies some points above the axis, however high that is
-    place = offset_copy(axes.get_xaxis_transform(), fig=figure, y=32, units="points")
-    above = {"transform": place, "clip_on": False}
-    axes.plot([left, left + width], [1, 1], color="#000000", linewidth=1.6, marker="|", **above)
-    text = f"  critical difference {width:.2f}"
-    axes.text(left + width, 1, text, va="center", fontsize=8.5, **above)
+    for label in drawn["labels"]:
+        method = names[int(label.get_text())]
+        rank = f"({mean[method]:.2f})"
+        label.set_text(f"{method} {rank} " if label.get_ha() == "right" else f" {rank} {method}")
+    left, right = min(mean.values()), max(mean.values())
+    end = max(right, left + width)  # with few blocks the ruler is longer than the ranks differ
+    axes.set_xlim(left - 0.03 * (end - left), end + 0.03 * (end - left))
+
+    def above(height: float) -> Transform:
+        return offset_copy(axes.get_xaxis_transform(), fig=figure, y=height, units="points")
+
+    ruler = {"color": "#000000", "linewidth": 1.6, "marker": "|", "clip_on": False}
+    axes.plot([left, left + width], [1, 1], transform=above(32), **ruler)
+    axes.text(left, 1, f"critical difference {width:.2f}", va="bottom", fontsize=8.5, transform=above(36))
     axes.grid(False)
     caption = (
         f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
@@ -109,13 +120,13 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
         ]
         for outcome in ("en", "tl")
     }
-    if not any(len(points) > 1 for points in lines.values()):
+    if not any(len(curve) > 1 for curve in lines.values()):
         return None
     figure, axes = new(2.4)
-    for (outcome, points), (colour, marker, line) in zip(
+    for (outcome, curve), (colour, marker, line) in zip(
         lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--")), strict=True
     ):
-        x, y = [r.n for r in points], [100 * (r.statistic or 0) for r in points]
+        x, y = [r.n for r in curve], [100 * (r.statistic or 0) for r in curve]
         axes.plot(x, y, color=colour, marker=marker, markersize=3.5, linestyle=line, label=LANGUAGE[outcome])
     axes.axhline(80, color="#777777", linewidth=0.8, linestyle=":")
     axes.set_ylim(0, 102)
@@ -123,7 +134,7 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
     axes.set_ylabel("power, %")
     axes.legend(frameon=False, handlelength=3.2)
     caption = (
-        f"Probability that the primary analysis tells two methods apart that truly differ by {margin:g} points, if the "
+        f"Probability that the primary analysis tells two methods apart that truly differ by {points(margin)}, if the "
         "spread is the one observed. The dotted line is the usual 80 %."
     )
     return finish(figure, name=name, title="Power.", caption=caption)

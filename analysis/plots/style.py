@@ -82,6 +82,7 @@ def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
     with mpl.rc_context(SETTINGS):
         for text in figure.findobj(mpl.text.Text):
             text.set_text(readable(text.get_text()))
+            text.set_parse_math(False)  # a name with dollar signs is no formula
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, for both forms
         vector, bitmap = io.StringIO(), io.BytesIO()

@@ -56,7 +56,7 @@ def fit_cells(table_cells: Cells) -> Additive:
     try:
         return additive(long["value"], list(long["method"]), list(long["block"]))
     except NotTestable as reason:
-        what = f"; blocks are {table_cells.unit}" if len(table_cells.methods) > 1 else ""
+        what = f"; a block is a {table_cells.unit}" if len(table_cells.methods) > 1 else ""
         raise NotTestable(f"{reason}{what}") from None
 
 

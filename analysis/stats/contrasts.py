@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.methods import SETTINGS
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
@@ -22,6 +23,8 @@ _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("scoring", "precision", "quantization"),
 )
+_FOLLOW = {"rank": ("alpha", "variant_options")}
+"""Values that are chosen for each rank anew, so that runs which differ in the rank alone may differ in these."""
 _MANY = 1000
 """More blocks than any model has, so that layers can be read without knowing the model."""
 
@@ -75,7 +78,7 @@ def units(
     frame = _spread_english(rows(table, outcome, metric))
     if factor not in frame:
         raise NotTestable(f"the runs have no {factor}")
-    who = [c for c in ("variant", "arm") if c in frame and c != factor] or ["method"]
+    who = _same(frame, factor)
     by = [c for c in _UNITS if c in frame and c != factor]
     sides = []
     for level in (upper, lower):
@@ -88,6 +91,19 @@ def units(
         raise NotTestable(f"no two runs differ in {factor} alone, {upper} and {lower}")
     unit = pair.groupby(level=by, dropna=False).mean() if by else pair
     return unit["upper"], unit["lower"]
+
+
+def _same(frame: pd.DataFrame, factor: str) -> list[str]:
+    """Return the columns in which two runs of a pair agree, besides those of the unit.
+
+    Another hyperparameter must not change with the one that is looked at. Where the factor is none (a ratio, a model),
+    the method's name holds what tells apart runs in one cell, and what a tuned arm has from cell to cell may change.
+    """
+    if factor in SETTINGS:
+        held = ("variant", "arm", *(c for c in SETTINGS if c != factor and c not in _FOLLOW.get(factor, ())))
+    else:
+        held = ("variant", "arm") if factor in ("variant", "arm") else ("method",)
+    return [c for c in held if c in frame and c != factor] or ["method"]
 
 
 def paired_t(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:

@@ -62,6 +62,10 @@ def welch(groups: Samples) -> Result:
 def brown_forsythe(groups: Samples) -> Result:
     """Test of equal variances on absolute deviations from the median."""
     values = _values(groups, each=2)
+    away = [np.abs(group - np.median(group)) for group in values]
+    if all(np.ptp(distances) <= 1e-12 * max(1.0, distances.max()) for distances in away):
+        # So are two runs a method: their distances are equal, and F would be infinite.
+        raise NotTestable("the distances from each method's median do not vary")
     f, p = stats.levene(*values, center="median")
     n = sum(map(len, values))
     return Result(float(f), (len(values) - 1, n - len(values)), float(p), n=n)

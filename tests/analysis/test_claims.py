@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import Claim, judge, judge_all, load, records
-from analysis.orders import parse_order, relations_of
+from analysis.methods import SETTINGS
+from analysis.orders import methods_named, parse_order, relations_of
 from analysis.records import dumps
 from whichlora.errors import OptionError
 
@@ -83,7 +84,53 @@ def test_the_order_on_english(methods, options, expected):
 
 def test_an_order_with_a_method_that_was_not_run_is_undecided():
     found = judge(PAPER["english-order"], designs.table({m: lead for m, lead in TRUE.items() if m != "DoRA*"}))
-    assert (found.verdict, found.reason) == ("undecided", "there are no runs with method DoRA*")
+    told = "there are no runs with method DoRA*; the methods here are AdaLoRA, DoRA, LoRA, PiSSA, VeRA"
+    assert (found.verdict, found.reason) == ("undecided", told)
+
+
+def named(names: dict[str, str], **who: str) -> pd.DataFrame:
+    """Return the true order's table with other labels, each with its variant and arm."""
+    table = designs.table(TRUE, seed_sd=0.5)
+    variant = table["method"].str.lower().str.rstrip("*")
+    return table.assign(variant=variant, **who, method=table["method"].map(lambda name: names.get(name, name)))
+
+
+@pytest.mark.parametrize("end", [", rank 16", " (tuned)"])
+def test_labels_with_values_or_arms_are_still_the_papers_methods(end):
+    """A sweep's or a tuned arm's labels go on after the method's name."""
+    found = judge(PAPER["english-order"], named({name: name + end for name in METHODS}, arm="tuned"))
+    assert found.verdict == "supported", found.reason
+
+
+def test_a_name_that_is_several_methods_says_how_to_name_one():
+    table = pd.concat([named({"LoRA": f"LoRA ({arm})"}, arm=arm) for arm in ("matched", "tuned")])
+    found = judge(PAPER["english-order"], table)
+    assert found.verdict == "undecided"
+    assert "LoRA is several methods here: LoRA (matched), LoRA (tuned)" in found.reason
+    assert "as LoRA (tuned) or as lora/tuned, or choose runs by where" in found.reason
+    own = Claim(name="own", says="", outcome="en", test="order", arguments={"order": "lora/tuned > pissa"})
+    assert judge(own, table).verdict == "supported"
+    chosen = Claim(**{**vars(PAPER["english-order"]), "where": {"arm": "tuned"}})
+    assert judge(chosen, table).verdict == "supported"
+
+
+def test_names_of_methods():
+    methods = {"LoRA, rank 8": ("lora", "x"), "LoRA+": ("loraplus", "x"), "DoRA*": ("dora", "matched")}
+    methods |= {"DoRA (tuned)": ("dora", "tuned")}
+    told = {
+        name: methods_named(name, methods) for name in ("LoRA", "lora", "LoRA+", "DoRA", "dora", "dora/matched", "x")
+    }
+    assert told == {
+        **{"LoRA": ["LoRA, rank 8"], "lora": ["LoRA, rank 8"], "LoRA+": ["LoRA+"], "DoRA": ["DoRA (tuned)"]},
+        **{"dora": ["DoRA*", "DoRA (tuned)"], "dora/matched": ["DoRA*"], "x": []},
+    }
+
+
+def test_of_which_order_the_paper_speaks_is_not_invented():
+    """The text of its efficiency table is not at hand: the claim is that the methods differ, and its source says so."""
+    claim = PAPER["efficiency-order"]
+    assert (claim.test, claim.arguments) == ("differ", {"metric": "train/seconds"})
+    assert "is not known here" in claim.source
 
 
 @pytest.mark.parametrize(
@@ -107,7 +154,9 @@ def levels(column: str, leads: dict[object, float], methods: dict[str, float] | 
     parts = []
     for at, (level, lead) in enumerate(leads.items()):
         part = designs.table(methods or {"LoRA": 0.0, "DoRA": 0.0}, at=at, block_sd=0)
-        who = {"variant": part["method"].str.lower(), "arm": "x", "method": part["method"] + f", {column} {level}"}
+        who = {"variant": part["method"].str.lower(), "arm": "x"}
+        if column in SETTINGS:
+            who["method"] = part["method"] + f", {column} {level}"
         parts.append(part.assign(f1=part["f1"] + lead / 100, **{column: level}, **who))
     return pd.concat(parts, ignore_index=True)
 
@@ -124,6 +173,24 @@ def test_rank_16_dips_and_32_peaks(leads, expected):
     table = levels("rank", leads)
     assert verdict("rank-target", table) == expected
     assert verdict("rank-english", table) == expected
+
+
+def test_ranks_that_differ_in_more_than_the_rank_are_not_compared():
+    """Alpha may follow the rank; another learning rate would be taken for the rank's doing."""
+    table = levels("rank", {8: 0.0, 16: -3.0, 32: 3.0})
+    fair = table.assign(learning_rate=1e-3, alpha=2.0 * table["rank"])
+    assert verdict("rank-target", fair) == "supported"
+    found = judge(PAPER["rank-target"], fair.assign(learning_rate=1 / fair["rank"]))
+    assert found.verdict == "undecided"
+    assert "no two runs differ in rank alone" in found.reason
+
+
+def test_a_ratio_is_not_judged_by_runs_of_another_rank():
+    """A rank that was run at one ratio only must not move the other ratio's mean."""
+    plain = designs.table({"LoRA": 0.0}, ratios=(0.0, 0.01), by_ratio={0.0: 0.0, 0.01: 3.0}, seed_sd=0.3)
+    plain = plain.assign(variant="lora", arm="x", method="LoRA, rank 8")
+    other = plain[plain["tl_ratio"] == 0.01].assign(method="LoRA, rank 32", f1=0.2)
+    assert verdict("one-percent-helps", pd.concat([plain, other])) == "supported"
 
 
 LAYERS = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ET
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.plots import style
+from analysis.plots.comparisons import critical_difference
 from analysis.plots.lettering import readable
+from analysis.stats.ranks import ranks
 
 
 def test_every_kind_is_drawn(written):
@@ -41,11 +45,28 @@ def test_methods_differ_in_more_than_colour():
     assert len({s.marker for s in list(made.values())[:11]}) == 11
 
 
+def whole(png: bytes) -> bool:
+    """Is everything drawn within the picture?"""
+    image = matplotlib.image.imread(io.BytesIO(png))[..., :3]
+    return bool((np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]) == 1).all())
+
+
 def test_nothing_is_cut_off(written):
     for path in (written / "figures").glob("*.png"):
-        image = matplotlib.image.imread(path)[..., :3]
-        edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-        assert (edges == 1).all(), path.name
+        assert whole(path.read_bytes()), path.name
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scores", [(0.5, 0.5, 0.5), (0.5, 0.6, 0.55)])
+def test_a_critical_difference_wider_than_the_ranks_fits(scores):
+    """With two blocks nothing can be told apart, and the ruler is longer than the scale."""
+    cells = [(m, ratio, f1) for ratio in (0.0, 0.5) for m, f1 in zip("ABC", scores, strict=True)]
+    table = pd.DataFrame(cells, columns=["method", "tl_ratio", "f1"])
+    table.loc[0, "f1"] += 0.2
+    table = table.assign(language="sw", seed=1, outcome="tl")
+    plot = critical_difference(ranks(table, outcome="tl"), "tl", name="x")
+    assert plot is not None
+    assert whole(plot.png)
 
 
 @pytest.mark.parametrize(
