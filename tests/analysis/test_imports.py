@@ -31,6 +31,7 @@ def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, tmp_p
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "figures" / "layers-sw-token.png").is_file()
 
 
 @pytest.mark.slow

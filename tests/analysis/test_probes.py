@@ -273,3 +273,35 @@ def test_settings_with_and_without_probes(store):
     settings = sorted(set(table["setting"]))
     records = [*layers.share_records(found.shares, settings), *layers.correlation_records(table)]
     assert {r.analysis.partition(" in ")[2] for r in records} == {"xnli, smollm2-135m"}
+
+
+@pytest.mark.slow
+def test_a_real_probe_of_a_real_run_is_read(store, tiny_model, monkeypatch):
+    """Nothing invented: two methods are trained, their models and the base are probed, and the report has them."""
+    from probes import probed
+    from probes import table as logged
+    from runs import plan_of, run_of
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "real")
+    made = {}
+    for variant in ("lora", "dora"):
+        run_id = run_of(plan_of(tiny_model, variant=variant), "real").run_id
+        made[run_id] = probed("--run_id", run_id, "--agreement", "0")
+    base = probed("--model", tiny_model, "--items", "9", "--agreement", "0")
+    probed("--model", tiny_model, "--items", "9", "--agreement", "0", "--final_norm", "false")
+    probed("--run_id", run_id, "--kind", "weights")
+    found, table = read("real")
+    assert set(found.used) == {run.info.run_id for run in made.values()} | {base.info.run_id}
+    assert [issue.text for issue in found.left_out] == ["was made with final_norm False, not True as those used"]
+    assert found.others == {"weights": 1}
+    assert not found.notes
+    for run_id, probe in made.items():
+        values = logged(probe).set_index(["measure", "layer"])["value"]
+        row = table[(table["outcome"] == "tl") & (table["run_id"] == run_id)].iloc[0]
+        for layer in range(3):
+            assert row[column("token", "en", layer)] == values["token/english", layer]
+            assert row[column("sequence", "tl", layer)] == values["sequence/target", layer]
+    page = text_of(report_of("real"))
+    assert "from 3 language probes" in page
+    assert "there are 2 runs, and at least 8 are needed (sw, by token)" in page
+    assert Path("out/figures/layers-sw-token.svg").is_file()
