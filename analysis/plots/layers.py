@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,9 +31,10 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
     for number, setting in enumerate(settings, 1):
         end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
         own = shares[shares["setting"] == setting]
-        for (language, level), part in own.groupby(["language", "level"], sort=True):
+        for language, level in itertools.product(sorted(set(own["language"])), LEVELS):
+            part = own[(own["language"] == language) & (own["level"] == level)]
             name = f"layers-{language}-{level}{end}"
-            made.append(share_curves(part, str(language), str(level), marks=marks, name=name, where=where))
+            made.append(share_curves(part, language, level, marks=marks, name=name, where=where))
         for level in LEVELS:
             found = [
                 r
