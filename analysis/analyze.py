@@ -43,7 +43,7 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
         OptionError: there is no such experiment, no finished run in it, or the claims cannot be read.
     """
     from analysis import evidence as evidences
-    from analysis import losses, plots, predictions, report, runs
+    from analysis import losses, plots, predictions, probes, report, runs
     from analysis.methods import UNTRAINED
 
     found = runs.pull(tracker.client, runs.find_experiments(tracker.client, experiment))
@@ -52,9 +52,11 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
     # The untrained base model is no method: nothing is compared with its answers.
     items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
     design = found.design.with_lacking(lacking)
-    evidence = evidences.gather(found.table, items, design, margin=margin, own_claims=claims)
-    drawn = plots.make_plots(found.table, evidence.records, losses.fetch(tracker.client, found.table), margin=margin)
-    made = report.compose(found.table, design, evidence, drawn)
+    probed = probes.fetch(found)
+    table = probes.join(found.table, probed.shares)
+    evidence = evidences.gather(table, items, design, probed, margin=margin, own_claims=claims)
+    drawn = plots.make_plots(table, evidence.records, losses.fetch(tracker.client, table), probed, margin=margin)
+    made = report.compose(table, design, probed, evidence, drawn)
     report.write(made, evidence, output)
     _log(made, evidence, tracker, experiment, design.used, margin)
     return made
@@ -64,7 +66,7 @@ def _counts(found: Runs) -> str:
     design = found.design
     kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a needed value": design.incomplete}
     told = [f"{len(issues)} {what}" for what, issues in kinds.items() if issues]
-    return ", ".join(told) or f"it holds {sum(design.others.values())} runs of other kinds"
+    return ", ".join(told) or f"it holds {len(found.probes) + sum(design.others.values())} runs of other kinds"
 
 
 def _log(

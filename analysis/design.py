@@ -36,7 +36,7 @@ class Design:
     """What was found.
 
     Attributes:
-        others: MLflow runs that are no results, by kind: launches, base models, trials, probes.
+        others: MLflow runs that are no results, by kind: launches, base models, trials.
         runs: MLflow runs of kind `run`, whatever became of them.
         used: ids of the runs that the analysis stands on.
         adapters: distinct adapters among those.

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, views
+from analysis import claims, layer_views, layers, views
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
 from analysis.forms import Table
+from analysis.probes import Probes
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, blocked
 from analysis.stats.cells import rows
@@ -43,9 +44,17 @@ class Evidence:
 
 
 def gather(
-    table: pd.DataFrame, items: pd.DataFrame, design: Design, *, margin: float, own_claims: Path | None = None
+    table: pd.DataFrame,
+    items: pd.DataFrame,
+    design: Design,
+    probes: Probes,
+    *,
+    margin: float,
+    own_claims: Path | None = None,
 ) -> Evidence:
     """Compute it all. `margin` is in F1 points; `own_claims` is a file of claims beside the paper's.
+
+    The table has the columns of `probes.join`.
 
     Raises:
         OptionError: the file of claims is not of its form.
@@ -69,6 +78,10 @@ def gather(
         found += item_records(items, outcome=outcome)
         found += _more_views(table, outcome)
     found += claims.records(judged)
+    settings = sorted(set(table["setting"]))
+    of_layers = [*layers.share_records(probes.shares, settings), *layers.correlation_records(table)]
+    found += [*layers.count_records(probes), *of_layers]
+    tables += layer_views.make_tables(of_layers, probes.shares, settings)
     return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
 
 

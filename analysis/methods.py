@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -77,7 +78,7 @@ def text(key: str, value: Any) -> str:
     if value is None or value != value or value in ("", "None"):
         return ""
     if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
-        return _ranges(str(value))
+        return ranges(map(int, str(value).split(",")))
     if key == "variant_options" and isinstance(options := _json(str(value)), dict):
         return ", ".join(f"{name} {options[name]}" for name in sorted(options))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -164,10 +165,10 @@ def _json(value: str) -> Any:
         return None
 
 
-def _ranges(numbers: str) -> str:
-    """Write "22,23,24,30" as "22-24,30"."""
+def ranges(numbers: Iterable[int]) -> str:
+    """Write 22, 23, 24, 30 as "22-24,30"."""
     found: list[list[int]] = []
-    for number in (int(part) for part in numbers.split(",")):
+    for number in numbers:
         if found and number == found[-1][1] + 1:
             found[-1][1] = number
         else:

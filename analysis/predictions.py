@@ -6,28 +6,24 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import mlflow
 import numpy as np
 import pandas as pd
-import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 
+from analysis.artifacts import THREADS, local
 from analysis.design import Issue
 from whichlora.tasks.qa import token_f1
 
-THREADS = 8
 _KEYS = ("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "run_id")
 
 
 def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
     """Return the predictions behind a table of results.
 
-    Where the artifacts are files of this machine they are read in place; else they are downloaded once into `cache`
-    (by default the user's), which is safe because a finished run's predictions do not change.
+    What has to be downloaded is kept in `cache`, by default the user's.
 
     Returns:
         one row per result and item: setting, method, task, model, language, tl_ratio, seed, outcome, run_id, id,
@@ -36,12 +32,12 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
         predicted (the answer; "" for an invalid one). All texts are categories.
         And the results that have none, as issues.
     """
-    cache = cache or platformdirs.user_cache_path("whichlora") / "predictions"
     rows = table.to_dict("records")
 
     def read(row: dict[str, Any]) -> pa.Table | Exception:
         try:
-            return pq.read_table(_local(row["artifact_uri"], row["run_id"], row["outcome"], cache))
+            name = f"predictions/{row['outcome']}.parquet"
+            return pq.read_table(local(row["artifact_uri"], row["run_id"], name, cache))
         except (MlflowException, OSError, pa.ArrowException) as error:
             return error
 
@@ -54,19 +50,6 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
     )
     good = [position for position, content in enumerate(found) if isinstance(content, pa.Table)]
     return _frame(table.iloc[good], [found[position] for position in good]), issues
-
-
-def _local(artifact_uri: str, run_id: str, outcome: str, cache: Path) -> Path:
-    parts = urlsplit(artifact_uri)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path)) / "predictions" / f"{outcome}.parquet"
-    place = cache / run_id / f"{outcome}.parquet"
-    if not place.is_file():
-        partial = place.with_name("partial")  # a download that is cut off must not look like a whole one
-        uri = f"{artifact_uri}/predictions/{outcome}.parquet"
-        got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
-        got.replace(place)
-    return place
 
 
 def _frame(table: pd.DataFrame, contents: list[pa.Table]) -> pd.DataFrame:

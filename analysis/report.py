@@ -9,12 +9,13 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from analysis import forms, sentences
+from analysis import forms, layer_views, sentences
 from analysis.design import Design
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.families import TESTS, VIEWS, sections
 from analysis.methods import UNTRAINED
 from analysis.plots import Plot
+from analysis.probes import Probes
 from analysis.records import dumps
 from analysis.tables import method_order
 from whichlora import __version__
@@ -38,7 +39,7 @@ class Report:
     plots: tuple[Plot, ...]
 
 
-def compose(table: pd.DataFrame, design: Design, evidence: Evidence, plots: list[Plot]) -> Report:
+def compose(table: pd.DataFrame, design: Design, probes: Probes, evidence: Evidence, plots: list[Plot]) -> Report:
     """Make the report's files. The same input gives the same bytes: there is no clock in it."""
     records, margin = evidence.records, evidence.margin
     answers = {outcome: sentences.answer(records, outcome, margin) for outcome in OUTCOMES}
@@ -61,12 +62,14 @@ def compose(table: pd.DataFrame, design: Design, evidence: Evidence, plots: list
             tests=sections(TESTS, records, plots),
             views=sections(VIEWS, records, plots),
             judged=evidence.judged,
+            probes=probes,
+            layers=layer_views.section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),
         )
     )
-    sources = {"experiments": list(design.experiments), "runs": list(design.used)}
+    sources = {"experiments": list(design.experiments), "runs": list(design.used), "probes": list(probes.used)}
     return Report(
         summary=(sentences.scope(records), *answers["en"], *answers["tl"], *advice, *cautions),
         texts={PAGE: page, STATISTICS: dumps(records), SOURCES: json.dumps(sources, indent=1) + "\n"},
@@ -88,7 +91,7 @@ def write(report: Report, evidence: Evidence, folder: Path) -> None:
         (figures / f"{plot.name}.png").write_bytes(plot.png)
 
 
-_KINDS = ("f1", "parameters", "efficiency", "hyperparameters")
+_KINDS = ("f1", "parameters", "efficiency", "hyperparameters", "layer")
 
 
 def _environment() -> jinja2.Environment:

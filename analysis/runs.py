@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -46,10 +46,12 @@ class Runs:
             spec's other fields as far as they were logged, every metric under its own name, `base_f1`, and
             `artifact_uri`. English results that one adapter has for several languages are one row of the language "".
         design: what was found, and what is missing, twice there, or failed.
+        probes: the MLflow runs of kind `probe`, as they were found; `probes.fetch` makes sense of them.
     """
 
     table: pd.DataFrame
     design: Design
+    probes: tuple[Run, ...] = ()
 
 
 def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
@@ -73,14 +75,16 @@ def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
     runs = _all(client.search_runs, list(names), order_by=["attributes.start_time ASC"])
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
     rows = [_row(run, names) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
-    return tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
+    found = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
+    return replace(found, probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"))
 
 
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
     """Make the table out of a row per MLflow run, and say what became of each run that is not in it."""
     states = _states(raw)
-    # An earlier report is not a thing that was found: with it, no report would be like the one before.
-    others = {kind: n for kind, n in others.items() if kind not in ("run", "report")}
+    # An earlier report is not a thing that was found: with it, no report would be like the one before. Probes have a
+    # section of their own.
+    others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
     frame = states.pop("finished")
     if frame.empty:
         return Runs(table=_EMPTY, design=Design(experiments=experiments, others=others, runs=len(raw), **states))
@@ -216,13 +220,16 @@ def _english_once(english: pd.DataFrame) -> pd.DataFrame:
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
-    versions = sorted(column for column in map(str, frame) if column.startswith("version/"))
-    mixed = {column: sorted(set(frame[column].dropna())) for column in versions if frame[column].nunique() > 1}
-    for column, values in mixed.items():
-        notes.append(
-            f"The runs were made with several versions of {column.removeprefix('version/')}: {', '.join(values)}."
-        )
+    for package, values in mixed_versions(frame).items():
+        notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
     if "spec_version" in frame and frame["spec_version"].nunique() > 1:
         found = ", ".join(sorted(set(frame["spec_version"])))
         notes.append(f"The runs have several spec versions ({found}): the same options may have given other numbers.")
     return tuple(notes)
+
+
+def mixed_versions(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return by package the versions of it that runs were made with, where they are several."""
+    columns = sorted(column for column in map(str, frame) if column.startswith("version/"))
+    mixed = {column: sorted(set(frame[column].dropna())) for column in columns}
+    return {column.removeprefix("version/"): values for column, values in mixed.items() if len(values) > 1}

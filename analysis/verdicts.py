@@ -18,8 +18,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.compared import Pair, compare_levels, compare_methods
+from analysis.layers import check_layers, columns_of
 from analysis.orders import OTHERS, methods_named, parse_order, relations_of
-from analysis.records import Record, find
+from analysis.probes import LEVELS
+from analysis.records import NotTestable, Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level
@@ -67,6 +69,8 @@ class ClaimTest:
             parse_order(arguments["order"])
         if not isinstance(arguments.get("columns", []), list):
             raise ValueError("columns must be a list")
+        if "share" in arguments:
+            check_layers(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
 
 
 def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:
@@ -183,11 +187,38 @@ def correlation(
     return Verdict(SUPPORTED, text, tuple(found)) if len(right) == len(found) else undecided(text, found)
 
 
+def layer_correlation(
+    table: pd.DataFrame,
+    outcome: str,
+    margin: float,
+    alpha: float,
+    share: str,
+    layers: str | None = None,
+    depth: list[float] | None = None,
+    level: str = "token",
+    sign: int = 1,
+) -> Verdict:
+    """Does F1 rise (sign 1) or fall (-1) with the share of a language in each of some layers, within languages?
+
+    Args:
+        share: en or tl, as language probes found it.
+        layers: which, in the form of the option `layers`; or
+        depth: between which depths, where 1 is the last layer: [0.7, 0.9].
+        level: token or sequence.
+    """
+    try:
+        columns = columns_of(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
+    except NotTestable as reason:
+        return undecided(str(reason))
+    return correlation(table, outcome, margin, alpha, columns=columns, sign=sign)
+
+
 TESTS = {
     "no_difference": ClaimTest(no_difference),
     "order": ClaimTest(order),
     "differ": ClaimTest(differ),
     "correlation": ClaimTest(correlation),
+    "layer_correlation": ClaimTest(layer_correlation),
 }
 
 

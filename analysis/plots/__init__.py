@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import pandas as pd
 
 from analysis.plots.comparisons import critical_difference, forest, power_curve
 from analysis.plots.fronts import pareto
+from analysis.plots.layers import layer_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
-from analysis.plots.style import Plot, styles
+from analysis.plots.style import SETTINGS, Plot, styles
+from analysis.probes import Probes
 from analysis.records import Record
 from analysis.tables import method_order
 
@@ -17,8 +20,18 @@ Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 """By the words for a cell of the design, and by method: the loss of each seed, indexed by step."""
 
 
-def make_plots(table: pd.DataFrame, records: Sequence[Record], losses: Losses, *, margin: float) -> list[Plot]:
+def make_plots(
+    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, *, margin: float
+) -> list[Plot]:
     """Draw what can be drawn; a design too small for a plot has none."""
+    with mpl.rc_context(SETTINGS):  # what is written into a figure takes its size from here
+        made = _draw(table, records, losses, probes, margin)
+    return [plot for plot in made if plot is not None]
+
+
+def _draw(
+    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, margin: float
+) -> list[Plot | None]:
     made: list[Plot | None] = []
     marks = styles(method_order(table))
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
@@ -34,7 +47,8 @@ def make_plots(table: pd.DataFrame, records: Sequence[Record], losses: Losses, *
     made.append(power_curve(records, name="power-curve", margin=margin))
     for number, (where, by_method) in enumerate(losses.items(), 1):
         made.append(training_curves(by_method, marks=marks, name=f"loss-{number}", where=where))
-    return [plot for plot in made if plot is not None]
+    made += layer_plots(probes.shares, records, [setting for setting, _ in settings], marks=marks)
+    return made
 
 
 __all__ = ["Losses", "Plot", "make_plots"]

@@ -67,7 +67,8 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
     frame = table[(table["outcome"] == outcome) & table[metric].notna()]
     if "variant" in frame:
         frame = frame[frame["variant"] != UNTRAINED]
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))  # else groups without rows come back
+    if len(categories := frame.select_dtypes("category").columns):  # else groups without rows come back
+        frame = frame.astype(dict.fromkeys(categories, object))
     scale = 100.0 if metric.endswith("f1") else 1.0
     frame = frame.assign(value=frame[metric].astype(float) * scale)
     if outcome == "en" and "adapter" in frame:

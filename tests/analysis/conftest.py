@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from synthetic import log_design, log_run, spec
+from synthetic_probes import log_probe
 
 EFFECTS = {"vera": -0.15}
 CLAIMS = """
@@ -20,7 +21,7 @@ claims:
 def full_design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> str:
     """The URI of a database whose experiment `full` has three methods, two languages, two ratios and three seeds.
 
-    VeRA is 15 points worse. The experiment `bare` has one run, of a design with nothing to compare.
+    VeRA is 15 points worse. The experiment `bare` has one run with a probe, of a design with nothing to compare.
     """
     folder = tmp_path_factory.mktemp("full")
     shutil.copy(empty_database, folder / "mlflow.db")
@@ -28,7 +29,7 @@ def full_design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) 
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     log_design("full", effects=EFFECTS)
-    log_run(spec(), "bare")
+    log_probe(spec(), "bare", source=log_run(spec(), "bare"))
     mlflow.set_tracking_uri(before)
     return uri
 

@@ -12,6 +12,7 @@ import pytest
 from analysis.claims import Claim, judge, judge_all, load, records
 from analysis.methods import SETTINGS
 from analysis.orders import methods_named, parse_order, relations_of
+from analysis.probes import column
 from analysis.records import dumps
 from whichlora.errors import OptionError
 
@@ -242,18 +243,62 @@ def test_the_order_of_costs():
     assert "the runs have no train/seconds" in judge(PAPER["efficiency-order"], designs.table(EQUAL)).reason
 
 
-@pytest.mark.parametrize(
-    ("slope", "noise", "expected"), [(3, 0.5, "supported"), (-3, 0.5, "contradicted"), (0, 2, "undecided")]
-)
-def test_layers_that_go_with_the_score(slope, noise, expected):
-    table = designs.table(EQUAL)
+def with_shares(table: pd.DataFrame, layers: int, slopes: dict[int, float], noise: float = 0.05) -> pd.DataFrame:
+    """Return the table with the share of the target language after each block; some follow F1 within languages."""
     rng = np.random.default_rng(1)
-    for layer in (30, 31):
-        by_language = table["language"].map({"ur": 5.0, "sw": 0.0, "hi": -5.0, "": 0.0})  # must play no part
-        table[f"probe/tl_share/{layer}"] = (
-            slope * (table["f1"] * 100 - 60) / 5 + rng.normal(0, noise, len(table)) + by_language
-        )
-    assert verdict("layers-target-share", table) == expected
+    by_language = table["language"].map({"ur": 0.5, "sw": 0.0, "hi": -0.5, "": 0.0})  # must play no part
+    columns = {
+        column("token", "tl", layer): slopes.get(layer, 0.0) * (table["f1"] * 100 - 60) / 50
+        + rng.normal(0, noise, len(table))
+        + by_language
+        for layer in range(layers)
+    }
+    return table.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "noise", "expected"),
+    [
+        ({30: 3.0, 31: 3.0}, 0.05, "supported"),
+        ({30: -3.0, 31: 3.0}, 0.05, "contradicted"),
+        ({31: 3.0}, 0.2, "undecided"),  # both layers must
+    ],
+)
+def test_layers_that_go_with_the_score(slopes, noise, expected):
+    assert verdict("layers-target-share", with_shares(designs.table(EQUAL), 32, slopes, noise)) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "says"),
+    [
+        ("layers: last:2", "supported", "probe/token/tl_share/28 r ="),
+        ("depth: [0.96, 1]", "supported", "probe/token/tl_share/29 r ="),
+        ("layers: 28-29, sign: -1", "contradicted", "r ="),
+        ("layers: 10-11", "undecided", "r ="),
+        ("layers: 30-31", "undecided", "layers 30-31: the model has layers 0-29"),
+        ("depth: [0.01, 0.02]", "undecided", "no layer of the 30 lies at this depth"),
+        ("layers: 28-29, level: sequence", "undecided", "the runs have no language probe by sequence"),
+    ],
+)
+def test_a_claim_of_ones_own_says_which_layers_of_another_model(tmp_path, arguments, expected, says):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "claims:\n  - {name: m, says: S., outcome: tl, test: layer_correlation, "
+        f"arguments: {{share: tl, {arguments}}}}}\n"
+    )
+    found = judge(load(path)[0], with_shares(designs.table(EQUAL), 30, {28: 3.0, 29: 3.0}))
+    assert (found.verdict, says in found.reason) == (expected, True), found.reason
+
+
+def test_a_claim_about_layers_needs_runs_enough_and_one_depth():
+    mine = Claim(name="m", says="S.", outcome="tl", test="layer_correlation", arguments={"share": "tl", "layers": "1"})
+    table = with_shares(designs.table(EQUAL), 4, {1: 3.0})
+    few = table[(table["language"] == "sw") & (table["tl_ratio"] == 0.1) & (table["seed"] == 1)]
+    assert judge(mine, few).reason == "there are 6 runs, and at least 8 are needed"
+    other = with_shares(designs.table(EQUAL, at=1), 6, {1: 3.0}).assign(model="other")
+    assert "models of 4 and 6 layers" in judge(mine, pd.concat([table, other])).reason
+    assert "no runs with model *Llama-3.1-8B" in judge(PAPER["layers-target-share"], other).reason
+    assert judge(mine, designs.table(EQUAL)).reason == "the runs have no language probe by token"
 
 
 def test_without_runs_everything_is_undecided_with_its_reason():
@@ -319,6 +364,19 @@ def test_a_users_file_adds_claims(tmp_path):
         ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "no mapping"),
         ("claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]", "twice there is a"),
         ("claims: [{name: a, says: b, outcome: tl, test: correlation, arguments: {columns: x}}]", "must be a list"),
+        *(
+            (f"claims: [{{name: a, says: b, outcome: tl, test: layer_correlation, arguments: {{{arguments}}}}}]", says)
+            for arguments, says in (
+                ("layers: 1", "needs the argument share"),
+                ("share: hi, layers: 1", "allowed are en, tl"),
+                ("share: en", "give either layers or depth"),
+                ("share: en, layers: 1, depth: [0, 1]", "give either layers or depth"),
+                ("share: en, layers: 3-1", "a range goes up"),
+                ("share: en, depth: 0.5", "must be two numbers from 0 to 1"),
+                ("share: en, layers: 1, level: word", "allowed are token, sequence"),
+                ("share: en, layers: 1, sign: 0", "allowed are 1, -1"),
+            )
+        ),
         ("{", "cannot be read"),
     ],
 )

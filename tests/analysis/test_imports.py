@@ -25,15 +25,30 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, written, tmp_path):
-    """And it is the same to the byte as this process's, whose sets and dictionaries have another order."""
-    out, claims = tmp_path / "out", written.parent / "mine.yaml"
-    command = [sys.executable, "-c", SCRIPT, "--experiment", "full", "--output", str(out), "--claims", str(claims)]
+def _report_without_them(out: Path, **options: object) -> None:
+    given = {"output": out, **options}
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        *(str(part) for name, value in given.items() for part in (f"--{name}", value)),
+    ]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONHASHSEED": "7"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, written, tmp_path):
+    """And it is the same to the byte as this process's, whose sets and dictionaries have another order."""
+    out = tmp_path / "out"
+    _report_without_them(out, experiment="full", claims=written.parent / "mine.yaml")
     files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert files == {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
+
+
+def test_probes_are_read_there_too(full, tmp_path):
+    _report_without_them(tmp_path / "out", experiment="bare")
+    assert (tmp_path / "out" / "figures" / "layers-sw-token.png").is_file()
 
 
 @pytest.mark.slow

@@ -1,0 +1,32 @@
+"""The files that runs have logged, as paths of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import mlflow
+import platformdirs
+
+THREADS = 8
+"""Files that are read at once: a tracking server answers slowly, but many at a time."""
+
+
+def local(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) -> Path:
+    """Return where an artifact of a finished run can be read.
+
+    Where the artifacts are files of this machine that is their own place; else it is downloaded once into `cache` (by
+    default the user's), which is safe because a finished run's artifacts do not change.
+
+    Raises:
+        MlflowException, OSError: there is no such artifact on the server.
+    """
+    parts = urlsplit(artifact_uri)
+    if parts.scheme in ("", "file"):
+        return Path(unquote(parts.path)) / name
+    place = (cache or platformdirs.user_cache_path("whichlora") / "artifacts") / run_id / name
+    if not place.is_file():
+        partial = place.with_name("partial")  # a download that is cut off must not look like a whole one
+        got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifact_uri}/{name}", dst_path=str(partial)))
+        got.replace(place)
+    return place

@@ -1,0 +1,172 @@
+"""What the layers speak: shares of languages by layer (the paper's Figures 1 to 3), and how they go with F1 (4)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from analysis.layers import ANALYSIS, APART, CRITICAL, PEARSON, named, parsed, stands_out
+from analysis.plots.style import Plot, Style, Styles, finish, legend, new
+from analysis.probes import BASE, CEILING, LEVELS, SHARES
+from analysis.records import Record, find
+from analysis.tables import method_order
+
+MOST_RATIOS = 3
+_BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}
+_CEILING: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": (0, (6, 3)), "zorder": 1.2}
+_SAID = {"en": "English", "tl": "target language"}
+_STYLES = {"en": Style("#0072B2", "o", "-"), "tl": Style("#D55E00", "s", "--")}
+
+
+def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Sequence[str], marks: Styles) -> list[Plot]:
+    """Draw the shares in each language, by token and by sequence, and each level's correlations with F1."""
+    made = []
+    for number, setting in enumerate(settings, 1):
+        end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        own = shares[shares["setting"] == setting]
+        for language, level in itertools.product(sorted(set(own["language"])), LEVELS):
+            part = own[(own["language"] == language) & (own["level"] == level)]
+            name = f"layers-{language}-{level}{end}"
+            made.append(share_curves(part, language, level, marks=marks, name=name, where=where))
+        for level in LEVELS:
+            found = [
+                r
+                for r in records
+                if r.analysis == named(ANALYSIS, setting, settings) and r.effect is not None and _level(r) == level
+            ]
+            if found:
+                made.append(correlation_curves(found, level, name=f"layer-correlation-{level}{end}", where=where))
+    return made
+
+
+def share_curves(shares: pd.DataFrame, language: str, level: str, *, marks: Styles, name: str, where: str) -> Plot:
+    """The share of English and of the target language after each block: a line a method, a column of panels a ratio."""
+    runs = shares[shares["method"] != BASE]
+    known = sorted(set(runs["tl_ratio"]))
+    # A page is narrow: of many ratios the least, the greatest and one between are shown.
+    ratios = known if len(known) <= MOST_RATIOS else [known[0], known[len(known) // 2], known[-1]]
+    methods = method_order(runs)
+    side = len(ratios) < 2  # then the two shares stand side by side
+    shape = (1, 2) if side else (2, len(ratios))
+    figure, grid = new(
+        0.75 + 2.05 * shape[0] + 0.17 * math.ceil((len(methods) + 2) / 3),
+        nrows=shape[0],
+        ncols=shape[1],
+        sharex=True,
+        sharey=False if side else "row",
+        squeeze=False,
+    )
+    for column, ratio in enumerate(ratios or [math.nan]):
+        for row, share in enumerate(SHARES):
+            axes = grid[0, row] if side else grid[row, column]
+            part = runs[(runs["tl_ratio"] == ratio) & (runs["share"] == share)]
+            for position, method in enumerate(methods):
+                curves = part[part["method"] == method]
+                _curve(axes, curves, method, marks[method], position, len(methods))
+            _references(axes, shares[shares["share"] == share])
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if side:
+                axes.set_title(_SAID[share])
+            elif row == 0:
+                axes.set_title(f"{100 * ratio:g} % target items")
+            if side or column == 0:
+                axes.set_ylabel("share" if side else f"share of {_SAID[share]}")
+            if row == len(SHARES) - 1 or side:
+                axes.set_xlabel("after block")
+    for axes in grid.flat:  # once all are drawn: a limit that is set stops the scale from growing
+        top = max(0.01, axes.get_ylim()[1])
+        axes.set_ylim(-0.03 * top, top)
+    legend(figure, grid.flat[0])
+    counts = runs.groupby(["method", "tl_ratio"])["seed"].nunique()
+    spread = "Bands are 95 % intervals over seeds. " if len(counts) and counts.max() > 1 else ""
+    caption = f"{where}{spread}Dashed: the ceiling, what the detector calls the true input."
+    if len(known) > len(ratios):
+        caption += f" Of {len(known)} ratios {len(ratios)} are shown."
+    return finish(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
+
+
+def correlation_curves(records: Sequence[Record], level: str, *, name: str, where: str) -> Plot:
+    """Pearson's r of each layer's share with F1, a panel for each language and for all; full marks stand out."""
+    limits = {r.groups[0]: r for r in find(records, test=CRITICAL)}
+    panels = list(limits)
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure, grid = new(0.8 + 2.1 * down, nrows=down, ncols=across, sharex=True, sharey=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        for share, style in _STYLES.items():
+            own = [r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share]
+            layers, values = [parsed(r.groups[1])[1] for r in own], [r.effect or 0.0 for r in own]
+            line = style._asdict() | {"marker": "none"}
+            axes.plot(layers, values, **line, linewidth=1)
+            for sure in (False, True):
+                chosen = [i for i, r in enumerate(own) if stands_out(r) == sure]
+                axes.plot(
+                    [layers[i] for i in chosen],
+                    [values[i] for i in chosen],
+                    linestyle="none",
+                    marker=style.marker,
+                    color=style.color,
+                    markersize=4,
+                    markerfacecolor=style.color if sure else "white",
+                )
+            axes.plot([], [], label=f"{_SAID[share]} share", **style._asdict())
+        limit = limits[panel].effect or 1.0
+        for value in (limit, -limit):
+            axes.axhline(
+                value, color="#000000", linewidth=0.8, linestyle=":", label="critical |r|" * (value > 0) or None
+            )
+        axes.axhline(0, color="#777777", linewidth=0.8)
+        axes.set_ylim(-1.02, 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_title(f"{panel}, n = {limits[panel].n}")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("Pearson's r with F1")
+    for axes in grid[-1]:
+        axes.set_xlabel("after block")
+    for axes in grid.flat:  # there may be none below
+        axes.tick_params(labelbottom=True)
+    legend(figure, grid.flat[0])
+    caption = f"{where}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
+    if APART in panels:
+        caption += " Ratios apart: the mean of each language and ratio is taken out."
+    title = f"F1 on the target language and what each layer speaks, by {level}."
+    return finish(figure, name=name, title=title, caption=caption)
+
+
+def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
+    """Draw the mean over seeds and its interval; the marks of methods stand at different layers."""
+    own = curves[curves["layer"] != CEILING]
+    by_layer = own.groupby("layer")["value"].agg(["mean", "std", "count"])
+    every = max(1, len(by_layer) // 4)
+    start = position * every // max(1, of)
+    axes.plot(
+        by_layer.index, by_layer["mean"], label=method, markevery=(start, every), **style._asdict(), markersize=4.5
+    )
+    many = by_layer[by_layer["count"] > 1]
+    half = stats.t.ppf(0.975, many["count"] - 1) * many["std"] / np.sqrt(many["count"])
+    low, high = np.clip(many["mean"] - half, 0, 1), np.clip(many["mean"] + half, 0, 1)
+    axes.fill_between(many.index, low, high, color=style.color, alpha=0.13, linewidth=0)
+
+
+def _references(axes: Any, shares: pd.DataFrame) -> None:
+    """Draw the base model, where it was probed, and the ceiling."""
+    base = shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)].groupby("layer")["value"].mean()
+    if len(base):
+        axes.plot(base.index, base, label=BASE, **_BASE)
+    ceiling = float(shares.loc[shares["layer"] == CEILING, "value"].mean())
+    if math.isfinite(ceiling):
+        axes.axhline(ceiling, label="ceiling", **_CEILING)
+
+
+def _level(record: Record) -> str:
+    """Return the level that a record of the correlations is about."""
+    return record.groups[1] if record.test == CRITICAL else record.groups[1].split("/")[1]

@@ -1,0 +1,113 @@
+"""Invented language probes in the contract of `whichlora.probing`, with shares of known truth."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Param, RunTag
+
+from whichlora import tracking
+from whichlora.probing.options import LanguageChoices, as_params
+from whichlora.spec import RunSpec, canonical_digest
+
+LAYERS = 12
+CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}
+"""Of English and the target language, by level."""
+Shares = Mapping[tuple[str, str, int], float]
+"""By level, "english" or "target", and layer."""
+
+
+def shape(layers: int = LAYERS) -> dict[tuple[str, str, int], float]:
+    """Return shares as a model has them: other at first, then English, and the target language at the end."""
+    depth = np.arange(1, layers + 1) / layers
+    english = 0.05 + 0.4 * np.exp(-(((depth - 0.75) / 0.18) ** 2))
+    target = 0.01 + 0.1 * np.clip((depth - 0.7) / 0.3, 0, 1) ** 1.5
+    found: dict[tuple[str, str, int], float] = {}
+    for level, stretch in (("token", 1.0), ("sequence", 2.0)):
+        for kind, values, top in zip(("english", "target"), (english, target), CEILING[level], strict=True):
+            found[level, kind, -1] = top
+            found |= {(level, kind, i): float(min(1.0, stretch * value)) for i, value in enumerate(values)}
+    return found
+
+
+def shares_of(
+    spec: RunSpec, f1: float, *, slopes: Mapping[tuple[str, int], float] | None = None, layers: int = LAYERS
+) -> dict[tuple[str, str, int], float]:
+    """Return a run's shares: `shape`, its own noise, and for some (kind, layer) a slope on F1 (0 to 1)."""
+    noise = np.random.default_rng(int(canonical_digest([spec.fingerprint])[:12], 16))
+    found = {}
+    for (level, kind, layer), value in shape(layers).items():
+        moved = 0.0 if layer < 0 else 0.004 * noise.standard_normal() + (slopes or {}).get((kind, layer), 0.0) * f1
+        found[level, kind, layer] = float(np.clip(value + moved, 0, 1))
+    return found
+
+
+def layer_table(shares: Shares, items: int = 60) -> pd.DataFrame:
+    """Return the content of `layers.parquet`."""
+    rows = []
+    for level in ("token", "sequence"):
+        for layer in sorted({layer for _, _, layer in shares}):
+            own = [shares[level, kind, layer] for kind in ("english", "target")]
+            for kind, value in zip(("english", "target", "other"), (*own, 1 - sum(own)), strict=True):
+                rows.append((layer, f"{level}/{kind}", value, value - 0.01, value + 0.01, items))
+    return pd.DataFrame(rows, columns=["layer", "measure", "value", "low", "high", "n"])
+
+
+def log_probe(
+    spec: RunSpec,
+    experiment: str,
+    *,
+    source: str | None,
+    shares: Shares | None = None,
+    status: str = "FINISHED",
+    file: bool = True,
+    kind: str = "language",
+    digest: str | None = None,
+    **choices: Any,
+) -> str:
+    """Log a probe of a run, or with no `source` of its base model, and return its id.
+
+    `digest` stands for other items than the run's; what else is named is a choice, or any other param.
+    """
+    client = tracking.connect()
+    identity = {
+        "probe_version": 1,
+        "kind": kind,
+        "model_digest": spec.model_digest,
+        "source_fingerprint": spec.fingerprint if source else "",
+        "precision": spec.precision,
+        "quantization": spec.quantization,
+        "seed": 42,
+        **as_params(LanguageChoices()),
+        "language": spec.language,
+        "items": spec.test_size,
+        "items_digest": digest or spec.test_digests["tl"],
+        "min_bytes": 0,
+        "max_bytes": 1000,
+        **choices,
+    }
+    tags = {"kind": "probe", "fingerprint": canonical_digest(identity)}
+    params = {**identity, "model": spec.model, "version/cld3-py": "3.1.0"}
+    if source:
+        tags["source"] = source
+        params |= {f"source/{name}": getattr(spec, name) for name in ("variant", "arm", "language", "seed")}
+    if status == "FAILED":
+        tags["error"] = "ProofError: the last layer does not decode to the prediction"
+    run = client.create_run(tracking.experiment_id(client, experiment), run_name=f"{kind} of {spec.variant}")
+    client.log_batch(
+        run.info.run_id,
+        params=[Param(key, tracking._text(value)) for key, value in params.items()],
+        tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
+    )
+    if status == "FINISHED" and file:
+        with tempfile.TemporaryDirectory() as scratch:
+            layer_table(shares or shape()).to_parquet(Path(scratch) / "layers.parquet", index=False)
+            client.log_artifacts(run.info.run_id, scratch)
+    if status != "RUNNING":
+        client.set_terminated(run.info.run_id, status)
+    return run.info.run_id
