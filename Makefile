@@ -50,7 +50,6 @@ test-all: $(INSTALLED)
 
 bench: $(INSTALLED) .venv-bench/.installed
 	python -m benchmarks $(BENCH)
-	python -m benchmarks.table
 
 check: $(INSTALLED)
 	ruff check .

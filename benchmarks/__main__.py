@@ -12,18 +12,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
+from benchmarks import table
 from benchmarks.harness import CLOCKS, Bench, Block, Result
 from benchmarks.workers import ROOT
 
-HERE = Path(__file__).parent
-AT_REST = 0.3
-"""Greatest load, before anything is measured, of a machine that is taken to be at rest."""
+AT_REST = 10.0
+"""Per cent of the processor that others may use, before anything is measured, on a machine called at rest."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write results.json. Returns 1 if two sides that should be equal are not."""
     given = _parser().parse_args(arguments)
-    load = os.getloadavg()[0]
+    busy = psutil.cpu_percent(interval=3)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # before torch is imported, which the rows do
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -71,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results += block.measure(bench, rows)
     record = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine.describe(peer) | {"threads": given.threads, "load": load},
+        "machine": machine.describe(peer) | {"threads": given.threads, "busy_before": busy},
         "clock": given.clock,
-        "provisional": given.clock != "wall" or load > AT_REST or given.pairs < 5,
+        "provisional": given.clock != "wall" or busy > AT_REST or given.pairs < 5,
         "model": given.model,
         "minutes": (time.monotonic() - began) / 60,
         "peak_gflops": peak,
@@ -91,12 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(record: dict[str, object], given: argparse.Namespace) -> None:
-    from benchmarks.table import markdown
-
-    print(markdown(record))
-    output = given.output or (None if given.only else HERE / "results.json")
-    if output:
-        Path(output).write_text(json.dumps(record, indent=1) + "\n")
+    if given.output or not given.only:
+        Path(given.output or table.HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not given.output and not given.only:
+        table.main()
+    print(table.markdown(record))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="rows to measure, joined by commas; all of them if not given")
     parser.add_argument("--pairs", type=int, default=5, help="turns of each side")
     parser.add_argument("--model", default="smollm2-135m", help="packaged, a folder or a hub id")
-    parser.add_argument("--output", help="default: benchmarks/results.json, and nothing is written with --only")
+    parser.add_argument("--output", help="default: benchmarks/results.json and README.md; nothing with --only")
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps of 16 items in a turn of training")
     parser.add_argument("--items", type=int, default=96, help="labelled items in a turn of scoring")
     parser.add_argument("--answers", type=int, default=24, help="questions in a turn")

@@ -29,7 +29,6 @@ def describe(peer_python: str | None) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "load": os.getloadavg()[0],
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "trl": trl,

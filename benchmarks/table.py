@@ -62,10 +62,8 @@ def _below(results: Mapping[str, Any]) -> list[str]:
         f"{results['minutes']:.0f} minutes.",
     ]
     if results["provisional"]:
-        lines += [
-            "",
-            f"**Provisional**: too few turns, or the machine was at other work (load {machine['load']:.1f} before).",
-        ]
+        busy = f"others used {machine['busy_before']:.0f} % of the processor before"
+        lines += ["", f"**Provisional**: too few turns, or the machine was at other work ({busy})."]
     peaks = results["peak_gflops"]
     shares = [
         f"{row['work']}: {_share(row, 'ours', peaks, clock, machine):.0%} here, "
@@ -103,7 +101,7 @@ def within(text: str, table: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the table."""
+    """Rewrite the table in the README."""
     readme = HERE / "README.md"
     table = markdown(json.loads((HERE / "results.json").read_text()))
     readme.write_text(within(readme.read_text(), table))
