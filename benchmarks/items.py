@@ -23,7 +23,7 @@ from whichlora.tasks.qa import QaItem
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Of XNLI's lengths in tokens."""
 PASSAGES = 3
-"""TyDi QA's passages have some 200 tokens, atlas-qa's some 60: so many of them make one."""
+"""Stories of atlas-qa, of some 60 tokens each, that make one passage: TyDi QA's are longer than one of them."""
 
 
 def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
