@@ -3,17 +3,19 @@ VENV ?= .venv
 VARIANT ?= lora
 PARAMS ?=
 PORT ?= 5000
+BENCH ?=
 
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help run ui test test-all check format
+.PHONY: help run ui test test-all bench check format
 
 help:
 	@echo "make run [VARIANT=vera] [PARAMS='task=atlas-qa seed=1']  train, score and track one run"
 	@echo "make ui [PORT=5000]      open the tracking UI on loopback"
 	@echo "make test                the tests that take minutes; make test-all adds the slow and the killing ones"
+	@echo "make bench [BENCH='--only scoring --pairs 2']  speed beside the usual tools; 30 minutes that want the machine alone"
 	@echo "make check               ruff and mypy; make format rewrites"
 
 # torch is named first and alone, so that pip takes a CPU build where one is offered beside the registry's.
@@ -38,6 +40,16 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	python -m pytest -m ""
+
+# TRL has an environment of its own: it is compared with, not depended on.
+.venv-bench/.installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+bench: $(INSTALLED) .venv-bench/.installed
+	python -m benchmarks $(BENCH)
 
 check: $(INSTALLED)
 	ruff check .

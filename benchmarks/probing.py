@@ -1,21 +1,18 @@
-"""What the language probe's decoding costs beside the usual way: `python -m benchmarks.probing [--items 16]`.
+"""The language probe's decoding beside the usual way: detection of the languages is in neither.
 
 The usual way asks transformers for all hidden states of one item after the other and takes the arg-max of a softmax of
-every layer's logits. Both are done in turn, in one process; detection is in neither. Seconds are of the CPU.
+every layer's logits.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.harness import Bench, Block, Equality, Result, Row, agreement, in_turns, timed
 from whichlora import models
 from whichlora.encoding import Encoder
 from whichlora.probing.decoding import Lens
@@ -23,6 +20,13 @@ from whichlora.probing.options import LanguageChoices
 from whichlora.tasks import get_task
 
 Tokens = list[np.ndarray[Any, Any]]
+LOOP = "all hidden states and logits, item after item"
+ROWS = (
+    Row(name="probe", work="language probe, fp32", against=LOOP, goal=3.5),
+    Row(name="probe-bf16", work="language probe, LM head in bf16", against=f"{LOOP}, fp32", goal=3.5),
+)
+SAME = {"fp32": 1.0, "bf16": 0.95}
+"""Least share of equal tokens; the probe itself refuses bf16 below the latter."""
 
 
 @torch.inference_mode()
@@ -37,38 +41,43 @@ def usual(model: Any, sequences: Sequence[Sequence[int]]) -> Tokens:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print seconds an item, their ratio, and the share of equal tokens."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--items", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--language", default="sw")
-    given = parser.parse_args(arguments)
-
-    source = models.locate("smollm2-135m")
+def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+    """Decode the same items, in Swahili, in each way."""
+    source = models.locate(bench.model)
     model: Any = models.load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
     encoder = Encoder(task, models.load_tokenizer(source))
-    sequences = [encoder.prompt(item) for item in task.load(given.language, "test")[: given.items]]
+    sequences = [encoder.prompt(item) for item in task.load("sw", "test")[: bench.probed]]
     positions = [range(len(sequence)) for sequence in sequences]
     blocks = models.shape(source).blocks
-    lenses = {a: Lens(model, blocks, LanguageChoices(arithmetic=a)) for a in ("fp32", "bf16")}
-    ways: dict[str, Callable[[], Tokens]] = {"usual": lambda: usual(model, sequences)}
-    ways |= {name: lambda lens=lens: lens.tokens(sequences, positions) for name, lens in lenses.items()}  # type: ignore[misc]
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    tokens: dict[str, np.ndarray[Any, Any]] = {}
-    for _ in range(given.repeats):
-        for name, way in ways.items():
-            began = time.process_time()
-            found = way()
-            seconds[name].append((time.process_time() - began) / len(sequences))
-            tokens[name] = np.concatenate([item.ravel() for item in found])
-    for name, taken in seconds.items():
-        ratio = median(seconds["usual"]) / median(taken)
-        same = float((tokens[name] == tokens["usual"]).mean())
-        print(f"{name}: {median(taken):.3f} s an item, ratio {ratio:.2f}, {same:.1%} the same tokens")
-    return 0
+    rows = {"bf16" if "bf16" in row.name else "fp32": row for row in ROWS if row.name in wanted}
+    found: dict[str, Tokens] = {}
+
+    def way(name: str, tokens: Callable[[], Tokens]) -> Callable[[], dict[str, float]]:
+        return timed(lambda: found.update({name: tokens()}))
+
+    ways = {"theirs": way("theirs", lambda: usual(model, sequences))}
+    for arithmetic in rows:
+        lens = Lens(model, blocks, LanguageChoices(arithmetic=arithmetic))
+        ways[arithmetic] = way(arithmetic, lambda lens=lens: lens.tokens(sequences, positions))  # type: ignore[misc]
+    in_turns("probe warm-up", ways, 1)
+    taken = in_turns("probe", ways, bench.pairs)
+    flat = {name: [int(t) for item in tokens for t in item.ravel()] for name, tokens in found.items()}
+
+    def equal(arithmetic: str) -> Equality:
+        return agreement(flat[arithmetic], flat["theirs"], "tokens", limit=SAME[arithmetic])
+
+    return [
+        Result(
+            row=row,
+            ours=taken[arithmetic],
+            theirs=taken["theirs"],
+            scale=len(sequences),
+            per="item",
+            equal=equal(arithmetic),
+        )
+        for arithmetic, row in rows.items()
+    ]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BLOCKS = [Block(rows=ROWS, minutes=2, measure=measure)]

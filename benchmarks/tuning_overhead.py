@@ -10,13 +10,13 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import optuna
+
+from benchmarks.harness import spread, timed
 
 if TYPE_CHECKING:
     from tuning.setting import Setting
@@ -32,7 +32,6 @@ def plain_trial(setting: Setting, point: dict[str, Any], folder: Path) -> float:
     from whichlora.evaluation import score
     from whichlora.training import train
 
-    began = time.monotonic()
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(point)
 
@@ -56,15 +55,12 @@ def plain_trial(setting: Setting, point: dict[str, Any], folder: Path) -> float:
         )
         return max(best)
 
-    study.optimize(objective, n_trials=1)
-    return time.monotonic() - began
+    return timed(lambda: study.optimize(objective, n_trials=1))()["wall"]
 
 
 def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
     """Make one trial through the tuner and return its seconds and its point."""
-    began = time.monotonic()
-    study.step(limit=limit, open_for_new=True)
-    seconds = time.monotonic() - began
+    seconds = timed(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
     return seconds, max(study.counted(), key=lambda t: t.number).params
 
 
@@ -100,8 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
             pairs.append((ours, theirs))
             print(f"tuner {ours:.2f} s, plain {theirs:.2f} s", flush=True)
-    ours, theirs = (median(column) for column in zip(*pairs, strict=True))
-    print(f"median of {len(pairs)}: tuner {ours:.2f} s, plain {theirs:.2f} s a trial, ratio {ours / theirs:.3f}")
+    ours, theirs = (spread(column) for column in zip(*pairs, strict=True))
+    for side, taken in (("tuner", ours), ("plain", theirs)):
+        print(f"{side}: {taken['median']:.2f} s a trial ({taken['low']:.2f} to {taken['high']:.2f}), n {len(pairs)}")
+    print(f"ratio of medians {ours['median'] / theirs['median']:.3f}")
     return 0
 
 

@@ -1,0 +1,122 @@
+"""How long the same work takes here and with the usual tools, in turns on this machine: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks import table
+from benchmarks.harness import CLOCKS, Bench, Block, Result
+from benchmarks.workers import ROOT
+
+AT_REST = 10.0
+"""Per cent of the processor that others may use, before anything is measured, on a machine called at rest."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write results.json. Returns 1 if two sides that should be equal are not."""
+    given = _parser().parse_args(arguments)
+    busy = psutil.cpu_percent(interval=3)
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # before torch is imported, which the rows do
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    import torch
+
+    from benchmarks import grid, machine, probing, scoring, start, training
+    from whichlora import models
+    from whichlora.noise import quiet
+
+    torch.set_num_threads(given.threads)
+    quiet()
+    blocks: list[Block] = [block for part in (training, scoring, probing, grid, start) for block in part.BLOCKS]
+    names = [row.name for block in blocks for row in block.rows]
+    wanted = given.only.split(",") if given.only else names
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        _parser().error(f"only={unknown[0]}: allowed are {', '.join(names)}")
+    peer = given.peer_python if Path(given.peer_python).is_file() else None
+    skipped = {} if peer else dict.fromkeys(training.SFT, "no environment with TRL: see `make bench`")
+    wanted = [name for name in wanted if name not in skipped]
+    chosen = [(block, [row.name for row in block.rows if row.name in wanted]) for block in blocks]
+    chosen = [(block, rows) for block, rows in chosen if rows]
+    minutes = sum(block.minutes for block, _ in chosen) * given.pairs / 5
+    print(f"About {minutes:.0f} minutes on two cores at rest.", file=sys.stderr)
+
+    began = time.monotonic()
+    results: list[Result] = []
+    peak = machine.peak(given.threads)
+    for block, rows in chosen:
+        print(f"{', '.join(rows)}: about {block.minutes * given.pairs / 5:.0f} minutes", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as scratch:
+            bench = Bench(
+                model=given.model,
+                place=models.locate(given.model).place,
+                pairs=given.pairs,
+                steps=given.steps,
+                items=given.items,
+                answers=given.answers,
+                probed=given.probed,
+                runs=given.runs,
+                threads=given.threads,
+                peer_python=peer,
+                scratch=Path(scratch),
+            )
+            results += block.measure(bench, rows)
+    record = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine.describe(peer) | {"threads": given.threads, "busy_before": busy},
+        "clock": given.clock,
+        "provisional": given.clock != "wall" or busy > AT_REST or given.pairs < 5,
+        "model": given.model,
+        "minutes": (time.monotonic() - began) / 60,
+        "peak_gflops": peak,
+        "rows": [result.record(given.clock) for result in results],
+        "skipped": skipped,
+    }
+    _write(record, given)
+    differing = [result for result in results if result.equal and not result.equal.holds]
+    for result in differing:
+        assert result.equal
+        print(
+            f"error: {result.row.name}: not the same work: {result.equal.what}, {result.equal.value:g}", file=sys.stderr
+        )
+    return 1 if differing else 0
+
+
+def _write(record: dict[str, object], given: argparse.Namespace) -> None:
+    if given.output or not given.only:
+        Path(given.output or table.HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not given.output and not given.only:
+        table.main()
+    print(table.markdown(record))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", help="rows to measure, joined by commas; all of them if not given")
+    parser.add_argument("--pairs", type=int, default=5, help="turns of each side")
+    parser.add_argument("--model", default="smollm2-135m", help="packaged, a folder or a hub id")
+    parser.add_argument("--output", help="default: benchmarks/results.json and README.md; nothing with --only")
+    parser.add_argument("--steps", type=int, default=4, help="optimiser steps of 16 items in a turn of training")
+    parser.add_argument("--items", type=int, default=96, help="labelled items in a turn of scoring")
+    parser.add_argument("--answers", type=int, default=24, help="questions in a turn")
+    parser.add_argument("--probed", type=int, default=8, help="items in a turn of the probe")
+    parser.add_argument("--runs", type=int, default=6, help="of the grid; the 12 of the row take 14 minutes")
+    parser.add_argument("--threads", type=int, default=2, help="of every side")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor seconds, on a busy machine")
+    default = str(ROOT / ".venv-bench" / "bin" / "python")
+    parser.add_argument("--peer_python", default=default, help="interpreter of the environment with TRL")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

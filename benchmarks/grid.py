@@ -1,0 +1,87 @@
+"""A grid of runs in one process of this project, beside a shell loop that starts a script for every run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
+from benchmarks.ours import plan_of
+from benchmarks.workers import ROOT, Watch, environment, started
+
+GRID = Row(
+    name="grid",
+    work="a grid of 12 runs of 100 items, fp32",
+    against="a shell loop of Trainer + PEFT scripts, scored by `generate()`",
+    goal=3,
+    total=True,
+)
+SIZES = {"train_size": 100, "validation_size": 6, "test_size": 24, "batch_size": 16, "precision": "fp32"}
+
+
+def cells(count: int) -> list[dict[str, Any]]:
+    """Return options of so many runs, each with an adapter of its own."""
+    return [{**SIZES, "seed": 1 + n // 2, "tl_ratio": (0.25, 0.5)[n % 2]} for n in range(count)]
+
+
+def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+    """Take turns run by run. What the one process takes to start is added to its first run."""
+    taken: dict[str, dict[str, list[float]]] = {side: {c: [] for c in CLOCKS} for side in ("ours", "theirs")}
+    chosen = cells(bench.runs)
+    variables = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{bench.scratch / 'grid.db'}",
+        "WHICHLORA_WORK": str(bench.scratch / "grid-work"),
+    }
+    began = time.perf_counter()
+    log = bench.scratch / "grid.log"
+    with started("benchmarks.runs", threads=bench.threads, log=log, variables=variables) as worker:
+        ready = worker.ask("load", model=bench.model, cells=chosen)
+        start = {"wall": time.perf_counter() - began, "cpu": ready["cpu_total"]}
+        for number, cell in enumerate(chosen):
+            data = _data(bench, cell, bench.scratch / f"run-{number}.json")
+            sides = [lambda n=number: worker.ask("run", number=n), lambda d=data, c=cell: _script(bench, d, c["seed"])]  # type: ignore[misc]
+            seconds: dict[str, dict[str, float]] = {}
+            for side in (0, 1) if number % 2 == 0 else (1, 0):
+                seconds[("ours", "theirs")[side]] = sides[side]()
+            for clock in CLOCKS:
+                seconds["ours"][clock] += start[clock] if number == 0 else 0.0
+                for side, values in taken.items():
+                    values[clock].append(seconds[side][clock])
+            shown = ", ".join(f"{side} {s['wall']:.1f}" for side, s in seconds.items())
+            print(f"  grid {number + 1}/{len(chosen)}: {shown} s", file=sys.stderr, flush=True)
+    notes = [
+        f"{len(chosen)} runs, in turns. The first of ours has the {start['wall']:.0f} s that its process takes to "
+        "start, and the base model's own scores, which 12 runs would share. Ours also validates, saves the adapter and "
+        "tracks; the scripts do not."
+    ]
+    return [Result(row=GRID, ours=taken["ours"], theirs=taken["theirs"], per="run", notes=notes)]
+
+
+def _script(bench: Bench, data: Path, seed: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.peers.script", "--model", bench.place, "--data", str(data)]
+    with Watch() as watch:
+        subprocess.run(
+            [*command, "--seed", str(seed)], cwd=ROOT, env=environment(bench.threads), check=True, capture_output=True
+        )
+    return watch.seconds()
+
+
+def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
+    """Write the texts of the same items that this project's run trains on and is scored on."""
+    plan = plan_of(bench.model, **cell)
+
+    def texts(chosen: Sequence[Any]) -> list[dict[str, str]]:
+        return [{"prompt": plan.task.prompt(item), "answer": plan.task.answer(item)} for item in chosen]
+
+    test = {role: texts(part) for role, part in plan.mixture.test.items()}
+    content = {"train": texts(plan.mixture.train), "test": test, "tokens": plan.task.answer_tokens}
+    path.write_text(json.dumps(content))
+    return path
+
+
+BLOCKS = [Block(rows=[GRID], minutes=7, measure=measure)]

@@ -1,0 +1,62 @@
+"""What the sides work on: items of the packaged tasks, brought to the lengths of the data sets they stand for.
+
+English XNLI (5,510 items of dev and test) has 63.3 tokens in this project's prompt with the packaged tokenizer, answer
+included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the longest
+of 16 items has 86 on average. atlas-nli has 48 and 6. So further sentences of the task follow the premise until the
+length is one drawn from XNLI's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from whichlora.encoding import Encoder
+from whichlora.tasks import get_task
+from whichlora.tasks.base import Split
+from whichlora.tasks.nli import NliItem
+from whichlora.tasks.qa import QaItem
+
+MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
+"""Of XNLI's lengths in tokens."""
+PASSAGES = 3
+"""Stories of atlas-qa, of some 60 tokens each, that make one passage: TyDi QA's are longer than one of them."""
+
+
+def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
+    """Return the first items of a split of atlas-nli in English, as long as XNLI's; the same ones on every call."""
+    stories = get_task("atlas-nli").load("en", split)
+    rng = random.Random(f"{split} 1")
+    items = []
+    for story in stories[:count]:
+        assert isinstance(story, NliItem)
+        target = min(LONGEST, max(SHORTEST, rng.gauss(MEAN, DEVIATION)))
+        words: list[str] = []
+        item = story
+        while len(encoder.example(item)) < target:
+            if not words:
+                words = getattr(rng.choice(stories), "premise").split()  # noqa: B009
+            item = replace(item, premise=f"{item.premise} {words.pop(0)}")
+        items.append(item)
+    return items
+
+
+def qa_items(split: Split, count: int) -> list[QaItem]:
+    """Return the first items of a split of atlas-qa in English, with passages as long as TyDi QA's."""
+    stories = get_task("atlas-qa").load("en", split)
+    items = []
+    for number, story in enumerate(stories[:count]):
+        assert isinstance(story, QaItem)
+        others = [getattr(stories[(number + k) % len(stories)], "context") for k in range(1, PASSAGES)]  # noqa: B009
+        items.append(replace(story, context=" ".join([story.context, *others])))
+    return items
+
+
+def save(encoder: Encoder, items: Sequence[NliItem | QaItem], path: Path) -> Path:
+    """Write token ids of prompts and answers, for sides that know nothing of this project's tasks."""
+    encoded = [encoder.example(item) for item in items]
+    path.write_text(json.dumps([{"prompt": e.prompt, "answer": e.answer} for e in encoded]))
+    return path

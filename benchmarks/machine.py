@@ -1,0 +1,55 @@
+"""What the figures were measured on, and how fast its processor multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.harness import CLOCKS, timed
+
+SIDE, REPEATS = 2048, 5
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+
+
+def describe(peer_python: str | None) -> dict[str, Any]:
+    """Return what the table says of the machine."""
+    trl = None
+    if peer_python:
+        command = [peer_python, "-c", "from importlib.metadata import version; print(version('trl'))"]
+        trl = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "trl": trl,
+    }
+
+
+def peak(threads: int) -> dict[str, dict[str, float]]:
+    """Return GFLOP/s of a product of two matrices of 2048 x 2048, by precision and clock."""
+    found: dict[str, dict[str, float]] = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+        turn = timed(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+        turns = [turn() for _ in range(REPEATS + 1)][1:]
+        busy = {"wall": 1, "cpu": threads}
+        seconds = {clock: median(t[clock] for t in turns) / busy[clock] for clock in CLOCKS}
+        found[name] = {clock: 2e-9 * SIDE**3 / seconds[clock] for clock in CLOCKS}
+    return found
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,81 @@
+"""This project's training as one side of a comparison."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+from benchmarks.peers.usual import Recorder
+from benchmarks.workers import Watch, serve
+from whichlora.encoding import Encoded
+from whichlora.memory import settle
+from whichlora.noise import quiet
+from whichlora.options import MAIN, parse_values
+from whichlora.training import train
+
+if TYPE_CHECKING:
+    from whichlora.resolve import Plan
+
+
+def plan_of(model: str, **options: Any) -> Plan:
+    """Resolve one run: LoRA of rank 8 on all linear layers, and what is given."""
+    from whichlora.resolve import resolve
+
+    texts = {name: default for name, (default, _) in MAIN.items()}
+    return resolve(parse_values(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
+
+
+def starting_from(plan: Plan, adapter: str) -> Plan:
+    """Return the plan with a saved adapter to start from in place of a fresh one."""
+
+    def load(model: Any) -> None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
+
+    return replace(plan, variant=replace(plan.variant, after_attach=load))
+
+
+class Ours:
+    """This project's training."""
+
+    def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
+        """Take in what the next requests are about; `adapter` is what training starts from."""
+        quiet()
+        self.examples = [Encoded(e["prompt"], e["answer"]) for e in json.loads(Path(items).read_text())]
+        plan = plan_of(model, precision=precision, epochs=1, learning_rate=2e-3, train_size=len(self.examples))
+        self.plan = starting_from(plan, adapter)
+        settle()
+
+    def train(self, *, count: int, batch_size: int) -> dict[str, float]:
+        """Train on the first `count` items and return the seconds of that alone."""
+        watch = Watch()
+        self._fit(self.plan, count, batch_size, watch)
+        return watch.seconds()
+
+    def gradients(self, *, count: int, to: str) -> None:
+        """Write the gradients of the first `count` items as one batch to a file."""
+        made = []
+
+        def recorder(model: Any, rate: float, decay: float, options: Any) -> Recorder:
+            made.append(Recorder([(n, p) for n, p in model.named_parameters() if p.requires_grad], lr=rate))
+            return made[0]
+
+        plan = replace(self.plan, variant=replace(self.plan.variant, optimizer=recorder))
+        self._fit(plan, count, count, Watch())
+        save_file(made[0].first, to)
+
+    def _fit(self, plan: Plan, count: int, batch_size: int, watch: Watch) -> None:
+        spec = replace(plan.spec, train_size=count, batch_size=batch_size)
+        with tempfile.TemporaryDirectory() as work:
+            train(replace(plan, spec=spec), list(itertools.islice(self.examples, count)), Path(work), window=watch)
+
+
+if __name__ == "__main__":
+    serve(Ours())

@@ -1,0 +1,1 @@
+"""What users would otherwise pick, as they would write it. Nothing in here imports this project."""

@@ -1,0 +1,60 @@
+"""One run as a script, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from benchmarks.peers.usual import padding, trainer, written
+
+
+def main() -> None:
+    """Train one adapter and print the share of right labels in each language."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, help="JSON: texts to train on, and texts to score by language")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--batch_size", type=int, default=16)
+    given = parser.parse_args()
+
+    set_seed(given.seed)
+    data = json.loads(Path(given.data).read_text())
+    tokenizer = padding(AutoTokenizer.from_pretrained(given.model))
+    examples = []
+    for item in data["train"]:
+        prompt = tokenizer(item["prompt"])["input_ids"]
+        answer = [*tokenizer(item["answer"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        examples.append(
+            {
+                "input_ids": prompt + answer,
+                "attention_mask": [1] * len(prompt + answer),
+                "labels": [-100] * len(prompt) + answer,
+            }
+        )
+    base = AutoModelForCausalLM.from_pretrained(given.model)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base, config)
+    trainer(
+        model,
+        tokenizer,
+        examples,
+        batch_size=given.batch_size,
+        num_train_epochs=1,
+        learning_rate=given.learning_rate,
+        seed=given.seed,
+    ).train()
+    right = {}
+    for language, scored in data["test"].items():
+        prompts = [tokenizer(item["prompt"])["input_ids"] for item in scored]
+        texts = written(model, tokenizer, prompts, batch_size=given.batch_size, tokens=data["tokens"])
+        right[language] = sum(t.strip() == i["answer"].strip() for t, i in zip(texts, scored, strict=True)) / len(texts)
+    print(json.dumps(right))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""transformers' Trainer with PEFT, and `generate()`, in their usual form."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+Example = dict[str, list[int]]
+
+
+def read(path: str | Path) -> list[Example]:
+    """Return the examples of a file: whole texts as `input_ids`, of which only the answer is learnt."""
+    return [
+        {
+            "input_ids": e["prompt"] + e["answer"],
+            "attention_mask": [1] * len(e["prompt"] + e["answer"]),
+            "labels": [-100] * len(e["prompt"]) + e["answer"],
+        }
+        for e in json.loads(Path(path).read_text())
+    ]
+
+
+def padding(tokenizer: Any) -> Any:
+    """Return the tokenizer with a padding token."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def trainer(
+    model: Any, tokenizer: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any = None, **options: Any
+) -> Trainer:
+    """Return a Trainer: batches padded to their longest item, the loss on the answers, logits at every position."""
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),
+        per_device_train_batch_size=batch_size,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **options,
+    )
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(examples),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        optimizers=(optimizer, None),
+    )
+
+
+@torch.inference_mode()
+def written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_size: int, tokens: int) -> list[str]:
+    """Return what `generate()` writes greedily after each prompt, up to `tokens` tokens, a batch after the other."""
+    model.eval()
+    tokenizer.padding_side = "left"
+    texts: list[str] = []
+    for start in range(0, len(prompts), batch_size):
+        batch = tokenizer.pad({"input_ids": list(prompts[start : start + batch_size])}, return_tensors="pt")
+        output = model.generate(**batch, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        texts += tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+class Recorder(torch.optim.AdamW):
+    """AdamW that keeps the first gradients it is given. It is for comparing gradients, and in no timing."""
+
+    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], **options: Any) -> None:
+        super().__init__([p for _, p in named], **options)
+        self._named = named
+        self.first: dict[str, torch.Tensor] = {}
+
+    def step(self, closure: Any = None) -> Any:
+        """Keep the gradients, if they are the first, and step."""
+        if not self.first:
+            self.first = {n.replace(".default", ""): p.grad.clone() for n, p in self._named if p.grad is not None}
+        return super().step(closure)
+
+
+class Usual:
+    """This way of training as one side of a comparison."""
+
+    def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
+        """Take in what the next requests are about; `adapter` is what training starts from."""
+        self.place, self.adapter, self.precision = model, adapter, precision
+        self.tokenizer = padding(AutoTokenizer.from_pretrained(model))
+        self.examples = read(items)
+
+    def trainer(self, model: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any) -> Trainer:
+        """Return what trains `model` for one epoch."""
+        bf16 = self.precision == "bf16"
+        options = {"num_train_epochs": 1, "learning_rate": 2e-3, "bf16": bf16, "max_grad_norm": 1.0}
+        return trainer(model, self.tokenizer, examples, batch_size=batch_size, optimizer=optimizer, **options)
+
+    def train(self, *, count: int, batch_size: int) -> dict[str, float]:
+        """Train on the first `count` items and return the seconds of that alone."""
+        return self._fit(count, batch_size)[0]
+
+    def gradients(self, *, count: int, to: str) -> None:
+        """Write the gradients of the first `count` items as one batch to a file."""
+        save_file(self._fit(count, count, record=True)[1], to)
+
+    def _fit(self, count: int, batch_size: int, *, record: bool = False) -> tuple[dict[str, float], Any]:
+        from benchmarks.workers import Watch
+
+        set_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(self.place)
+        model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+        optimizer = Recorder([(n, p) for n, p in model.named_parameters() if p.requires_grad]) if record else None
+        examples = list(itertools.islice(self.examples, count))
+        fitting = self.trainer(model, examples, batch_size=batch_size, optimizer=optimizer)
+        with Watch() as watch:
+            fitting.train()
+        return watch.seconds(), optimizer.first if optimizer else None
+
+
+if __name__ == "__main__":
+    from benchmarks.workers import serve
+
+    serve(Usual())

@@ -1,0 +1,33 @@
+"""The runs of a grid in one process of this project, one on demand: scored in two languages, and tracked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.ours import plan_of
+from benchmarks.workers import Watch, serve
+from whichlora import tracking
+from whichlora.memory import settle
+from whichlora.noise import quiet
+from whichlora.run import run
+
+
+class Runs:
+    """A grid that goes on when it is told."""
+
+    def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
+        """Resolve the runs and open the tracking database."""
+        quiet()
+        self.plans = [plan_of(model, **cell) for cell in cells]
+        settle()
+        self.tracker = tracking.Tracker(tracking.connect(), "grid")
+
+    def run(self, *, number: int) -> dict[str, float]:
+        """Do one run and return its seconds."""
+        with Watch() as watch:
+            run(self.plans[number], self.tracker)
+        return watch.seconds()
+
+
+if __name__ == "__main__":
+    serve(Runs())

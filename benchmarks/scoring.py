@@ -1,0 +1,112 @@
+"""Scoring beside `generate()`: three-way labels in batches, and answers to questions one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import items
+from benchmarks.harness import Bench, Block, Result, Row, agreement, in_turns, timed
+from benchmarks.ours import plan_of
+from benchmarks.peers.usual import padding, written
+from whichlora import adapters, bases, models
+from whichlora.encoding import Encoder
+from whichlora.evaluation import score
+from whichlora.memory import settle
+from whichlora.tasks.base import Item
+
+BATCH = 16
+FITTED = {"atlas-nli": 96, "atlas-qa": 64}
+"""Items that an adapter is trained on first, so that the model answers with a label or a short span, and then stops."""
+LABELS = Row(
+    name="scoring",
+    work="three-way scoring, fp32",
+    against="`generate()` in batches, its text matched with the labels",
+    goal=5,
+)
+ANSWERS = Row(name="answers", work="QA scoring, fp32", against="`generate()`, one question after the other", goal=3.5)
+
+
+def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+    """Score labelled items both ways; both begin with a base model in memory and an adapter on disk."""
+
+    def match(texts: list[str], labels: Sequence[str]) -> list[str | None]:
+        return [next((label for label in labels if text.strip().startswith(label)), None) for text in texts]
+
+    return [_measure(bench, LABELS, "atlas-nli", bench.items, items.nli_items, batch_size=BATCH, read=match)]
+
+
+def measure_answers(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+    """Answer questions both ways; both begin with a base model in memory and an adapter on disk."""
+
+    def questions(encoder: Encoder, split: Any, count: int) -> Sequence[Item]:
+        return items.qa_items(split, count)
+
+    def first_line(texts: list[str], labels: Sequence[str]) -> list[str]:
+        return [text.partition("\n")[0].strip() for text in texts]
+
+    return [_measure(bench, ANSWERS, "atlas-qa", bench.answers, questions, batch_size=1, read=first_line)]
+
+
+def _measure(
+    bench: Bench,
+    row: Row,
+    task: str,
+    count: int,
+    make: Callable[[Encoder, Any, int], Sequence[Item]],
+    *,
+    batch_size: int,
+    read: Callable[[list[str], Sequence[str]], Sequence[str | None]],
+) -> Result:
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    options = {"precision": "fp32", "epochs": 1, "batch_size": 4, "train_size": FITTED[task]}
+    plan = plan_of(bench.model, task=task, **options)
+    encoder = Encoder(plan.task, plan.tokenizer)
+    adapter = fitted(plan, encoder, make(encoder, "train", FITTED[task]), bench.scratch / row.name)
+    scored = make(encoder, "test", count)
+    prompts = [encoder.prompt(item) for item in scored]
+    plain = models.load_model(plan.source, precision="fp32", quantization="none")
+    bases.keep(models.load_model(plan.source, precision="fp32", quantization="none"), plan)
+    tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
+    found: dict[str, Sequence[str | None]] = {}
+
+    def ours() -> None:
+        with bases.reloaded(plan, adapter) as model:
+            found["ours"] = score(model, encoder, scored, scoring=plan.spec.scoring, name=row.name).predicted
+
+    def theirs() -> None:
+        model = PeftModel.from_pretrained(plain, str(adapter))
+        texts = written(model, tokenizer, prompts, batch_size=batch_size, tokens=plan.task.answer_tokens)
+        found["theirs"] = read(texts, plan.task.labels)
+        model.unload()
+
+    settle()
+    in_turns(f"{row.name} warm-up", {"ours": timed(ours), "theirs": timed(theirs)}, 1)
+    taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
+    bases.keep(plain, plan)  # lets go of the other
+    answers = found["theirs"]
+    notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
+    equal = agreement(found["ours"], answers, "predictions")
+    return Result(
+        row=row, ours=taken["ours"], theirs=taken["theirs"], scale=count, per="item", equal=equal, notes=notes
+    )
+
+
+def fitted(plan: Any, encoder: Encoder, chosen: Sequence[Item], work: Path) -> Path:
+    """Train an adapter and return its folder."""
+    from whichlora.training import train
+
+    result = train(plan, [encoder.example(item) for item in chosen], work, validate=lambda model, step: 0.0)
+    assert result is not None
+    adapters.save(result.model, plan, work / "adapter", initial=work)
+    bases.keep_trained(result.model, plan)
+    return work / "adapter"
+
+
+BLOCKS = [
+    Block(rows=[LABELS], minutes=2.5, measure=measure_labels),
+    Block(rows=[ANSWERS], minutes=2.5, measure=measure_answers),
+]

@@ -1,0 +1,166 @@
+"""Training beside Trainer + PEFT and beside TRL, at equal precision: seconds, gradients and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks import items
+from benchmarks.harness import Bench, Block, Equality, Result, Row, in_turns
+from benchmarks.workers import Worker, started
+from whichlora import models
+from whichlora.encoding import Encoder
+from whichlora.tasks import get_task
+
+BATCH = 16
+LIMIT = 1e-5
+"""Relative difference of gradients: of a tensor, by its norm; the worst tensor counts."""
+USUAL = "transformers Trainer + PEFT"
+ROWS = (
+    Row(name="training-fp32", work="training, fp32", against=USUAL, goal=2.5),
+    Row(name="training-bf16", work="training, bf16", against=f"{USUAL}, `bf16=True`", goal=2.5),
+    Row(
+        name="training-trl",
+        work="training, bf16",
+        against="TRL SFTTrainer with its defaults (bf16, checkpointing)",
+        goal=4,
+    ),
+    Row(
+        name="training-trl-kept",
+        work="training, bf16",
+        against="TRL SFTTrainer without gradient checkpointing",
+        goal=4,
+    ),
+)
+MEMORY = Row(name="memory", work="peak memory of training, fp32", against=USUAL, goal=0.7, less=True, unit="MiB")
+SFT: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
+"""Rows with TRL, and whether activations are computed twice."""
+
+
+def measure(bench: Bench, wanted: Sequence[str], precision: str) -> list[Result]:
+    """Have this project and its peers train on the same items from the same adapter, in turns."""
+    setting = prepared(bench, bench.steps * BATCH) | {"precision": precision}
+    rows = [row for row in ROWS if row.name in wanted and precision in row.work]
+    with contextlib.ExitStack() as stack:
+        start = partial(_start, bench, stack)
+        ours = start("benchmarks.ours", **setting)
+        theirs = {row.name: _peer(row.name, bench, start, setting) for row in rows}
+        equal = {name: gradients_of(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
+        turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
+        sides = {"ours": partial(ours.ask, "train", **turn)}
+        sides |= {name: partial(peer.ask, "train", **turn) for name, peer in theirs.items()}
+        taken = in_turns(f"training {precision}", sides, bench.pairs)
+    return [
+        Result(
+            row=row,
+            ours=taken["ours"],
+            theirs=taken[row.name],
+            scale=bench.steps * BATCH,
+            per="item",
+            equal=equal[row.name],
+            flops=useful_flops(bench, Path(setting["items"])),
+            precision=precision,
+        )
+        for row in rows
+    ]
+
+
+def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+    """Have each side train on one batch with the longest items, in a process of its own each time."""
+    setting = prepared(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
+    taken: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
+    for _ in range(bench.pairs):
+        for module, peaks in taken.items():
+            with started(module, threads=bench.threads, log=bench.scratch / "memory.log") as worker:
+                worker.ask("load", **setting)
+                peaks.append(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
+    ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in taken.values())
+    notes = ["The most that a whole process held: interpreter, libraries, weights and one step of the longest items."]
+    return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]
+
+
+def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
+    """Write the items and an adapter to start from, and return where they and the model are."""
+    source = models.locate(bench.model)
+    task = get_task("atlas-nli")
+    encoder = Encoder(task, models.load_tokenizer(source))
+    chosen = items.nli_items(encoder, "train", longest_of or count)
+    if longest_of:
+        chosen = sorted(chosen, key=lambda item: -len(encoder.example(item)))[:count]
+    path = items.save(encoder, chosen, bench.scratch / f"train-{count}.json")
+    return {"model": source.place, "items": str(path), "adapter": str(start_adapter(source, bench.scratch / "start"))}
+
+
+def start_adapter(source: models.ModelSource, folder: Path) -> Path:
+    """Save a LoRA of rank 8 on all linear layers whose two factors are both at random, so that both have gradients."""
+    if not folder.is_dir():
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(0)
+        base = models.load_model(source, precision="fp32", quantization="none")
+        names = list(models.shape(source).linears)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=names, task_type="CAUSAL_LM")
+        model = get_peft_model(base, config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.01)
+        model.save_pretrained(str(folder))
+    return folder
+
+
+def gradients_of(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
+    """Have both sides take the gradients of one batch, which also warms them up, and compare."""
+    files = {side: scratch / f"gradients-{side}.safetensors" for side in ("ours", "theirs")}
+    for side, worker in (("ours", ours), ("theirs", theirs)):
+        worker.ask("gradients", count=BATCH, to=str(files[side]))
+    return compared(*(load_file(path) for path in files.values()), limit=LIMIT if precision == "fp32" else None)
+
+
+def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, limit: float | None) -> Equality:
+    """Return the greatest difference of two sets of gradients, relative to the norm of each tensor."""
+    if ours.keys() != theirs.keys():
+        return Equality(what="gradients of the same tensors", value=float("inf"), limit=limit)
+    apart = max(float((ours[n] - theirs[n]).norm() / theirs[n].norm()) for n in ours)
+    return Equality(what="gradients, relative difference", value=apart, limit=limit)
+
+
+def useful_flops(bench: Bench, path: Path) -> float:
+    """Return the floating-point operations that one pass over the items' tokens takes, forward and backward.
+
+    Nothing is counted for padding, attention's products, or logits that are not learnt; what is shared between items
+    counts for each of them. The frozen weights need no gradient: two products a token and weight, not three.
+    """
+    shape = models.shape(models.locate(bench.model))
+    examples = json.loads(path.read_text())
+    tokens = sum(len(e["prompt"]) + len(e["answer"]) for e in examples)
+    frozen = sum(n_in * n_out for n_in, n_out in shape.linears.values())
+    trained = sum(8 * (n_in + n_out) for n_in, n_out in shape.linears.values())
+    return tokens * (4.0 * frozen + 6.0 * trained)
+
+
+def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **setting: Any) -> Worker:
+    more = {"python": python} if python else {}
+    log = bench.scratch / f"{module}.log"
+    worker = stack.enter_context(started(module, threads=bench.threads, log=log, **more))
+    worker.ask("load", **setting)
+    return worker
+
+
+def _peer(name: str, bench: Bench, start: Callable[..., Worker], setting: Mapping[str, str]) -> Worker:
+    if name in SFT:
+        return start("benchmarks.peers.sft", bench.peer_python, checkpointing=SFT[name], **setting)
+    return start("benchmarks.peers.usual", **setting)
+
+
+BLOCKS = [
+    Block(rows=[row for row in ROWS if "fp32" in row.work], minutes=4, measure=partial(measure, precision="fp32")),
+    Block(rows=[row for row in ROWS if "bf16" in row.work], minutes=6, measure=partial(measure, precision="bf16")),
+    Block(rows=[MEMORY], minutes=3, measure=measure_memory),
+]

@@ -1,0 +1,145 @@
+"""One side of a comparison as a process of its own: it loads once and then does on demand what it is asked.
+
+Requests and answers are JSON, one a line. So two sides take turns although each has an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Watch:
+    """A stopwatch for one block of code: seconds of the clock, and of all the processor's cores."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def __enter__(self) -> Watch:
+        self._began = time.perf_counter(), _cpu_seconds()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self._began[0], _cpu_seconds() - self._began[1]
+
+    def seconds(self) -> dict[str, float]:
+        """Return what was measured, as an answer to a request."""
+        return {"wall": self.wall, "cpu": self.cpu}
+
+
+def _cpu_seconds() -> float:
+    """Processor seconds of this process and of the children that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _peak_mib() -> float:
+    """The most memory that this process held at any time.
+
+    Linux passes `ru_maxrss` on from the parent through fork and exec, so its own figure is read where there is one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def serve(side: object) -> None:
+    """Answer requests with the public methods of `side` until the parent hangs up.
+
+    What the libraries print goes to standard error.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(side, request.pop("verb"))(**request) or {}
+            answer["cpu_total"] = _cpu_seconds()
+            answer["peak_mib"] = _peak_mib()
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+class WorkerError(RuntimeError):
+    """A side could not do what it was asked."""
+
+
+class Worker:
+    """The parent's end of a side."""
+
+    def __init__(
+        self,
+        module: str,
+        *,
+        threads: int,
+        log: Path,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `module`, which calls `serve`, with another environment's `python` or more `variables` if need be."""
+        self.module, self._log = module, log
+        with log.open("a") as errors:
+            self._process = subprocess.Popen(
+                [python, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env=environment(threads) | dict(variables or {}),
+            )
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Have the side do something and return its answer.
+
+        Raises:
+            WorkerError: with what the side said.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            print(json.dumps({"verb": verb, **arguments}), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._log.read_text()[-2000:]}
+        if "error" in answer:
+            raise WorkerError(f"{self.module}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Hang up and wait for the process to end."""
+        self._process.communicate()
+
+
+@contextmanager
+def started(module: str, **arguments: Any) -> Iterator[Worker]:
+    """Give a worker that ends with the block."""
+    worker = Worker(module, **arguments)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a side's process: so many threads, and no look at the hub."""
+    own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | own
