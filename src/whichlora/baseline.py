@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from whichlora import bases
+from whichlora import bases, retention
 from whichlora.encoding import encoder_of
 from whichlora.evaluation import score
-from whichlora.mixture import RETENTION, spoken
+from whichlora.mixture import spoken
 from whichlora.sharing import Known
 from whichlora.spec import SPEC_VERSION, canonical_digest
 from whichlora.tracking import Tracker, work_folder
@@ -53,7 +53,7 @@ def _one(tracker: Tracker, plan: Plan, role: str, known: Known | None) -> Base:
     fingerprint = canonical_digest({"kind": "base", **identity})
     lock = work_folder() / f"{fingerprint[:16]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    own = role.removeprefix(RETENTION)  # a run that trains the task would have it there
+    own = role.removeprefix(retention.ROLES)  # a run that trains the task would have it there
     prefix = f"test/{own}/"
     with FileLock(lock):
         run = tracker.find("base", status="FINISHED", fingerprint=fingerprint)

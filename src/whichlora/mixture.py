@@ -32,10 +32,6 @@ POOLED = "pooled"
 """The target language that stands for all of a task's `pooled` languages at once."""
 
 
-RETENTION = "retention/"
-"""What the roles begin with that are scored on a task that was not trained."""
-
-
 def chosen(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
     """Return the roles whose validation chooses the checkpoint."""
     return [role for role in validation if select_on in (role, "mean")]
@@ -124,7 +120,7 @@ def draw(
     source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
     train, wanted = [*target, *source], ("test_size", test_size)
-    test = {role: _scored(task, languages, wanted, data_dir, difficulty) for role, languages in roles.items()}
+    test = {role: test_items(task, languages, wanted, data_dir, difficulty) for role, languages in roles.items()}
     return Mixture(
         train=train,
         validation={role: held_out(role) for role in roles},
@@ -132,23 +128,7 @@ def draw(
     )
 
 
-def draw_retained(
-    task: Task, *, language: str, size: int | None, difficulty: str, data_dir: str | None
-) -> dict[str, Sequence[Item]]:
-    """Return by role the test items of a task that is not trained: in English, and in the target language if it has it.
-
-    They are the first `size` that a run of the task would be scored on.
-
-    Raises:
-        OptionError: there are fewer, or no data.
-    """
-    targets = target_languages(task, language)
-    roles = {"en": (SOURCE_LANGUAGE,)} | ({"tl": targets} if set(targets) <= set(task.languages) else {})
-    wanted = "retention_size", size
-    return {f"{RETENTION}{role}": _scored(task, roles[role], wanted, data_dir, difficulty) for role in roles}
-
-
-def _scored(
+def test_items(
     task: Task, languages: Sequence[str], wanted: tuple[str, int | None], data_dir: str | None, difficulty: str
 ) -> Sequence[Item]:
     """Return test items in some languages: as many as `wanted`, an option's name and value, or every item there is."""
@@ -167,7 +147,7 @@ def _dealt(
     turns: range,
     wanted: tuple[str, int],
 ) -> list[Item]:
-    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `_scored`."""
+    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `test_items`."""
     picked: list[Item] = []
     for turn in turns:
         pool = pools[turn % len(pools)]

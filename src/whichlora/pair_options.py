@@ -7,8 +7,10 @@ from typing import Any
 
 from whichlora import processes
 from whichlora.errors import OptionError
+from whichlora.mixture import target_languages
 from whichlora.pooling import Pooling
 from whichlora.tasks import Task
+from whichlora.tasks.align_words import own_file
 
 _OF_PROMPTS = {"tl_ratio": None, "composition": "substitution", "scoring": None, "select_on": None}
 _OF_PAIRS = {"pool_layer": None, "first_token": None}
@@ -25,6 +27,12 @@ def check(task: Task, values: Mapping[str, Any], *, batch_size: int | None) -> N
         if values[name] != default:
             reason = "every item is a pair of both languages" if paired else "which reads no word pairs"
             raise OptionError(name, values[name], f"is no option of task={task.name}: {reason}; leave it out")
+    if paired and values["data_dir"] is not None and values["retention"] == "none":
+        for code in target_languages(task, values["language"]):
+            if not (file := own_file(code, values["data_dir"])).is_file():
+                raise OptionError(
+                    "data_dir", values["data_dir"], f"has no {file.name}; leave it out for packaged pairs"
+                )
     if not paired or batch_size is None:
         return
     if batch_size < 2:

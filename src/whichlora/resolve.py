@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whichlora import mixture, models, pair_options, processes
+from whichlora import mixture, models, pair_options, processes, retention
 from whichlora.errors import OptionError, choose
 from whichlora.layers import parse_layers
 from whichlora.mixture import Mixture
 from whichlora.models import ModelShape, ModelSource
 from whichlora.spec import RunSpec
-from whichlora.tasks import PROMPTED, Item, Task, get_task
+from whichlora.tasks import Task, get_task
 from whichlora.tasks.base import SOURCE_LANGUAGE
 from whichlora.variants import Hyperparameters, Variant, get_variant
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run spec with what it takes to carry it out; `retention` is a task that is only scored."""
+    """A run spec with what it takes to carry it out; `retained` is a task that is only scored."""
 
     spec: RunSpec
     variant: Variant
@@ -31,13 +31,13 @@ class Plan:
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     mixture: Mixture
-    retention: Task | None = None
+    retained: Task | None = None
 
     def scorer(self, role: str) -> tuple[Task, str]:
         """Return the task that the test items of a role belong to, and how they are scored."""
-        if role.startswith(mixture.RETENTION):
-            assert self.retention is not None
-            return self.retention, scoring_of(self.retention, None)
+        if role.startswith(retention.ROLES):
+            assert self.retained is not None
+            return self.retained, scoring_of(self.retained, None)
         return self.task, self.spec.scoring
 
     @property
@@ -63,16 +63,17 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
     scoring = None if task.kind == "pair" else scoring_of(task, values["scoring"])
-    retention = _retention(task, values)
+    retained = retention.chosen(task, values)
     _check_combination(variant, values)
 
     arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"], task=task)
     if arm is not None:
         processes.check_batch(values["batch_size"] or arm.batch_size)
+    paired = task.kind == "pair"
     pair_options.check(task, values, batch_size=None if arm is None else values["batch_size"] or arm.batch_size)
     tl_ratio = values["tl_ratio"]
     if tl_ratio is None:
-        tl_ratio = 1.0 if task.kind == "pair" else 0.5
+        tl_ratio = 1.0 if paired else 0.5
     sizes = {
         f"{split}_size": values[f"{split}_size"] or getattr(task.sizes, split)
         for split in ("train", "validation", "test")
@@ -82,7 +83,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     composition = values["composition"] if n_target else mixture.COMPOSITIONS[0]
     only_target = composition == "substitution" and n_target == sizes["train_size"]
     select_on = values["select_on"] or ("en" if n_target == 0 else "tl" if only_target else "mean")
-    if task.kind == "pair":
+    if paired:
         select_on = "control"
     drawn = mixture.draw(
         task,
@@ -96,10 +97,10 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         **sizes,
     )
     digests = {role: mixture.texts_digest(task, items) for role, items in drawn.test.items()}
-    if retention is not None:
-        kept = _retained(retention, values)
+    if retained is not None:
+        kept = retention.items(retained, values)
         drawn = replace(drawn, test={**drawn.test, **kept})
-        digests |= {role: mixture.texts_digest(retention, items) for role, items in kept.items()}
+        digests |= {role: mixture.texts_digest(retained, items) for role, items in kept.items()}
 
     source = models.locate(values["model"])
     shape = models.shape(source)
@@ -158,7 +159,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         shape=shape,
         tokenizer=tokenizer,
         mixture=drawn,
-        retention=retention,
+        retained=retained,
     )
 
 
@@ -243,26 +244,6 @@ def _rank(
 
 def _check_language(task: Task, language: str) -> None:
     choose("language", language, [*(code for code in task.languages if code != SOURCE_LANGUAGE), mixture.POOLED])
-
-
-def _retention(task: Task, values: Mapping[str, Any]) -> Task | None:
-    name = values["retention"]
-    if name == task.name:
-        others = [other for other in PROMPTED if other != name]
-        raise OptionError("retention", name, f"is what is trained; allowed are none, {', '.join(others)}")
-    if name == "none" and values["retention_size"] is not None:
-        raise OptionError("retention_size", values["retention_size"], "needs a task in retention; leave it out")
-    return None if name == "none" else get_task(name, values["prompt_language"])
-
-
-def _retained(task: Task, values: Mapping[str, Any]) -> dict[str, Sequence[Item]]:
-    return mixture.draw_retained(
-        task,
-        language=values["language"],
-        size=values["retention_size"] or task.sizes.test,
-        difficulty=task.difficulties[0],
-        data_dir=values["data_dir"],
-    )
 
 
 def scoring_of(task: Task, given: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from whichlora.mixture import RETENTION
+from whichlora import retention
 
 if TYPE_CHECKING:
     from whichlora.resolve import Plan
@@ -31,7 +31,7 @@ def run_name(plan: Plan) -> str:
 def _answers(plan: Plan, m: Mapping[str, float], role: str) -> str:
     f1, size = m[f"test/{role}/f1"], len(plan.mixture.test[role])
     language = "en" if role.endswith("en") else plan.spec.language
-    name = f"{plan.scorer(role)[0].name}, not trained, {language}" if role.startswith(RETENTION) else language
+    name = f"{plan.scorer(role)[0].name}, not trained, {language}" if role.startswith(retention.ROLES) else language
     line = f"  {name}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
     return f"{line}; base model {m[f'base/{role}/f1']:.3f}" + (f"; floors: {floors}" if floors else "")

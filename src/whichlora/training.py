@@ -106,7 +106,8 @@ def train(
         seconds=resume[1]["seconds"] if resume else 0.0,
     )
     assert spec.batch_size is not None
-    micro = MicroBatches(base, min(MICRO_BATCH, spec.batch_size // processes.count()))
+    objective, share = objective_of(plan), spec.batch_size // processes.count()
+    micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
     trainer = _Trainer(
         model=model,
         args=_arguments(spec, work),
@@ -117,7 +118,7 @@ def train(
         keeper=keeper,
         micro=micro,
         batch_size=spec.batch_size,
-        objective=objective_of(plan),
+        objective=objective,
     )
     trainer.remove_callback(PrinterCallback)
     if processes.index() > 0:

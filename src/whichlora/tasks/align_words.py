@@ -108,9 +108,16 @@ class AlignWords(Task):
         return {"p1": 1 / n, "mrr": sum(1 / rank for rank in range(1, n + 1)) / n} if n else {}
 
 
+def own_file(language: str, data_dir: str) -> Path:
+    """Return where a folder would have pairs of English and a language."""
+    return Path(data_dir).expanduser() / f"en-{language}.tsv"
+
+
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:
-    own = Path(data_dir or "").expanduser() / f"en-{language}.tsv"
-    return pairs.from_file(str(own), option="data_dir") if data_dir and own.is_file() else pairs.packaged(language)
+    """Return the folder's pairs, or the packaged ones: a folder may hold the data of the retained task alone."""
+    if data_dir is not None and own_file(language, data_dir).is_file():
+        return pairs.from_file(str(own_file(language, data_dir)), option="data_dir")
+    return pairs.packaged(language)
 
 
 def parts(found: Sequence[pairs.Pair]) -> dict[Split, list[int]]:
