@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for language in ("en", "sw", "bn", "te"):
         rows = folders.tydiqa_rows(language, "train", 300)
         folders.write(folder / "tydiqa" / f"{language}.train.json", rows)
-    return {"xnli": xnli, "tydiqa": tydiqa}
+    return {"xnli": xnli, "tydiqa": tydiqa, "align-words": xnli}  # word pairs are packaged; XNLI is what is retained
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,37 @@ def test_table_14_sets_the_compositions_side_by_side(read: Any) -> None:
         (size, ratio) for size in (20, 60) for ratio in (0, 0.5, 1)
     }
     assert methods(grid) == METHODS
+
+
+def test_injection_is_compared_early_everywhere_and_in_full(read: Any) -> None:
+    grid = read("injection-xnli.yaml", retention_size=6)
+    assert {(p.spec.variant, len(p.spec.layers), p.spec.scoring) for p in grid.plans} == {
+        ("lora", 2, "layer-1"),
+        ("lora", 32, "layer-31"),
+        ("full", 0, "layer-1"),
+        ("full", 0, "layer-31"),
+    }
+    assert len(grid.plans) == 4 * 4 * 3
+    assert all({"retention/en", "retention/tl"} <= plan.mixture.test.keys() for plan in grid.plans)
+    assert values(grid, "epochs") == {5}
+    assert values(grid, "batch_size") == {8}
+
+
+def test_injection_of_turkic_languages_crosses_rank_and_language(read: Any) -> None:
+    grid = read("injection-turkic.yaml", retention_size=6)
+    cells = Counter((plan.spec.rank, plan.spec.language) for plan in grid.plans)
+    turkic = ("tr", "az", "uz", "kk", "ky", "tk")
+    assert cells == dict.fromkeys(((rank, code) for rank in (2, 4, 8, 16, 32, 64) for code in turkic), 3)
+    assert values(grid, "scoring") == {"layer-1"}
+    assert {p.spec.language for p in grid.plans if "retention/tl" in p.mixture.test} == {"tr"}
+    assert all("retention/en" in plan.mixture.test for plan in grid.plans)
+
+
+def test_the_small_injection_is_of_the_packaged_default() -> None:
+    grid = read_grid(str(EXPERIMENTS / "injection.yaml"))
+    assert {(plan.spec.rank, plan.spec.seed) for plan in grid.plans} == {(4, 1), (4, 2), (16, 1), (16, 2)}
+    assert values(grid, "layers") == {(0, 1)}
+    assert values(grid, "model") == {"smollm2-135m"}
 
 
 def test_the_pocket_study_has_ninety_adapters() -> None:

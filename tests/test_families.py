@@ -16,7 +16,9 @@ from whichlora import evaluation, models
 from whichlora.encoding import Encoder, collate
 from whichlora.errors import OptionError
 from whichlora.objectives import answer_tokens
+from whichlora.pooling import Pooling, at_places, pooled
 from whichlora.resolve import resolve_modules
+from whichlora.states import plain
 from whichlora.tasks import get_task
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
@@ -107,6 +109,15 @@ def test_the_loss_of_the_answers_is_the_model_s_own_over_the_same_positions(fami
     together, count = answer_tokens(model, collate(examples, encoder.tokenizer.pad_token_id))
     assert count == sum(len(example.answer) for example in examples)
     assert float(together) == pytest.approx(own, rel=1e-5)
+
+
+@torch.inference_mode()
+def test_a_forward_pass_that_ends_at_a_block_is_the_full_one(family: tuple[str, str]) -> None:
+    model, _ = adapted(family[1])
+    blocks, words = models.blocks_of(plain(model)), [[1, 5, 9, 12], [1, 7], [1, 30, 31]]
+    for layer in range(len(plain(model).get_submodule(blocks))):
+        pooling = Pooling(layer)
+        torch.testing.assert_close(pooled(model, blocks, words, pooling), at_places(model, blocks, words, pooling)[0])
 
 
 @torch.inference_mode()

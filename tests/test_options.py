@@ -45,7 +45,7 @@ ALONE = [
     ("variant", "LoRA", f"allowed are {VARIANTS}", ""),
     ("variant", "", f"allowed are {VARIANTS}", ""),
     ("arm", "match", "recommended, matched", "did you mean 'matched'"),
-    ("task", "atlas-nil", "atlas-nli, atlas-qa, xnli, tydiqa", "did you mean 'atlas-nli'"),
+    ("task", "atlas-nil", "atlas-nli, atlas-qa, xnli, tydiqa, align-words", "did you mean 'atlas-nli'"),
     ("difficulty", "hrad", "normal, hard", "did you mean 'hard'"),
     ("language", "xx", "ur, sw, hi, bn, te", ""),
     ("language", "en", "ur, sw, hi, bn, te", ""),
@@ -188,5 +188,6 @@ def test_the_documented_defaults():
         "seed": "42",
         "layers": "all",
         "prompt_language": "en",
+        "retention": "none",
         "quantization": "none",
     }

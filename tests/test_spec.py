@@ -142,6 +142,12 @@ def test_the_order_of_a_variants_options_plays_no_part():
     assert replace(SPEC, variant_options=one).fingerprint == replace(SPEC, variant_options=two).fingerprint
 
 
+def test_finished_runs_stay_valid():
+    """A field that is added must not change what identifies the runs there are; raise SPEC_VERSION if it must."""
+    assert SPEC.fingerprint == "d25dbd4767d9b4ed465d0fa33a43f1f8110ca5c6f3eace1df15bb9bb3f273ca8"
+    assert SPEC.training_fingerprint == "a0ab3996b88c09cc748f832a855a12de7e105219baae93e71c9afa2940a2e0b4"
+
+
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_fingerprints_are_the_same_in_every_process(hash_seed):
     code = (

@@ -21,6 +21,7 @@ from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose, refuse
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_arguments, parse_values
+from whichlora.tasks import PROMPTED
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from whichlora.engines import Engine
     from whichlora.tracking import Tracker
 
+_NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
+"""Options of `main` that say nothing of what a study trains and validates."""
 OPTIONS = {
-    **{name: entry for name, entry in MAIN.items() if name != "arm"},
+    **{name: entry for name, entry in MAIN.items() if name not in _NOT_TUNED},
     "variant": ("lora", "one variant, several joined by commas, or all: each gets the same budget, in turn"),
     "seed": ("42", "seeds of the final runs, joined by commas; never those of tuning"),
     "trials": (AUTO, "complete and pruned trials of each study, in all; auto is 20, and no limit with a budget"),
@@ -141,7 +144,8 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
 
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
-    values = parse_values(main)
+    values = parse_values({name: MAIN[name][0] for name in _NOT_TUNED} | main)
+    choose("task", values["task"], PROMPTED)  # a study compares validation F1
     objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], PRUNERS)
     if objective.cost is not None and pruner != "none":
         pruner = "none"  # one value cannot say that a trial with two is lost

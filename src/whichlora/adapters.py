@@ -6,8 +6,11 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from whichlora import models
-from whichlora.encoding import Encoder, collate, to_device
+from whichlora.encoding import collate, encoder_of, to_device
+from whichlora.pooling import Pooling
 from whichlora.proof import Evidence, base_digests, observe, prove_attached
 from whichlora.variants import AdapterSettings
 
@@ -37,8 +40,10 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         model: Any = base
         for parameter in model.parameters():
             parameter.requires_grad_(True)
+        unreached = _freeze_unreached(model, plan)
         evidence = Evidence(settings=None, base={})
-        return model, evidence, prove_attached(model, variant, evidence, expected=plan.shape.parameters)
+        expected = plan.shape.parameters - unreached
+        return model, evidence, prove_attached(model, variant, evidence, expected=expected)
 
     from peft import get_peft_model
 
@@ -77,9 +82,26 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     return model, evidence, count
 
 
+def _freeze_unreached(model: PreTrainedModel, plan: Plan) -> int:
+    """Freeze what a loss on a pooled layer does not depend on, and return its number of parameters.
+
+    That is the blocks above, and what comes after the last one: of the rest of the decoder only what is read before
+    them, the embeddings, is reached. A head that shares the embeddings' weights is trained with them.
+    """
+    if plan.task.kind != "pair":
+        return 0
+    layer, blocks = Pooling.read(plan.spec.scoring).layer, model.get_submodule(plan.shape.blocks)
+    embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
+    reached = {id(p) for module in (*embeddings, *list(blocks)[: layer + 1]) for p in module.parameters()}
+    frozen = [p for p in model.parameters() if id(p) not in reached]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(p.numel() for p in frozen)
+
+
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
     """Return training items for a start that is made from data: the same ones whenever the run is gone on with."""
-    encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
+    encoder = encoder_of(plan)
     items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
     batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]

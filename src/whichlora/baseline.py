@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from whichlora import bases
-from whichlora.encoding import Encoder
+from whichlora import bases, retention
+from whichlora.encoding import encoder_of
 from whichlora.evaluation import score
 from whichlora.mixture import spoken
 from whichlora.sharing import Known
@@ -22,51 +22,61 @@ if TYPE_CHECKING:
     from whichlora.resolve import Plan
 
 
-def base_metrics(
-    tracker: Tracker, plan: Plan, encoder: Encoder, known: Mapping[str, Known]
-) -> dict[str, dict[str, float]]:
-    """Return the base model's test metrics by role (`en`, `tl`), scoring it only where no run holds them yet.
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The run that holds the base model's scores on a test set, and its metrics without their prefix."""
+
+    run_id: str
+    metrics: dict[str, float]
+
+
+def base_scores(tracker: Tracker, plan: Plan, known: Mapping[str, Known]) -> dict[str, Base]:
+    """Return the base model's test scores by role, scoring it only where no run holds them yet.
 
     Each test set is a run of kind `base`. `known` are scores of the base model by role that the caller has already.
     """
-    return {role: _one(tracker, plan, encoder, role, known.get(role)) for role in ("en", "tl")}
+    return {role: _one(tracker, plan, role, known.get(role)) for role in plan.mixture.test}
 
 
-def _one(tracker: Tracker, plan: Plan, encoder: Encoder, role: str, known: Known | None) -> dict[str, float]:
+def _one(tracker: Tracker, plan: Plan, role: str, known: Known | None) -> Base:
     spec = plan.spec
+    task, scoring = plan.scorer(role)
     identity = {
         "spec_version": SPEC_VERSION,
         "model_digest": spec.model_digest,
         "precision": spec.precision,
         "quantization": spec.quantization,
-        "prompt_version": spec.prompt_version,
-        "scoring": spec.scoring,
+        "prompt_version": task.prompt_version,
+        "scoring": scoring,
         "test_digest": spec.test_digests[role],
     }
     fingerprint = canonical_digest({"kind": "base", **identity})
     lock = work_folder() / f"{fingerprint[:16]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f"test/{role}/"
+    own = role.removeprefix(retention.ROLES)  # a run that trains the task would have it there
+    prefix = f"test/{own}/"
     with FileLock(lock):
         run = tracker.find("base", status="FINISHED", fingerprint=fingerprint)
         if run is not None:
-            return {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
+            found = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
+            return Base(run_id=run.info.run_id, metrics=found)
         items = plan.mixture.test[role]
         language = spoken(items)
-        name = f"base {spec.model} {spec.task} {language}"
+        name = f"base {spec.model} {task.name} {language}"
         # A claim is for the run, not for this: on another machine another run may be scoring the same base.
         log = replace(tracker, claim=None).open("base", name, {"fingerprint": fingerprint})
         with log.guarded():
             log.params(
-                {"model": spec.model, "task": spec.task, "language": language, "test_size": len(items), **identity}
+                {"model": spec.model, "task": task.name, "language": language, "test_size": len(items), **identity}
             )
             if known is None:
                 model = bases.take(plan)
-                scores = score(model, encoder, items, scoring=spec.scoring, name=f"base {language}")
+                encoder = encoder_of(plan, task)
+                scores = score(model, encoder, items, scoring=scoring, name=f"base {language}")
                 bases.keep(model, plan)
                 known = Known(metrics=scores.metrics, predictions=scores.frame())
             log.metrics({f"{prefix}{key}": value for key, value in known.metrics.items()})
             with tempfile.TemporaryDirectory() as scratch:
-                known.predictions.to_parquet(Path(scratch) / f"{role}.parquet")
+                known.predictions.to_parquet(Path(scratch) / f"{own}.parquet")
                 log.artifacts(Path(scratch), "predictions")
-        return dict(known.metrics)
+        return Base(run_id=log.run_id, metrics=dict(known.metrics))

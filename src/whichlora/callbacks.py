@@ -90,15 +90,15 @@ class Keeper(TrainerCallback):
         self._loss, self._count = torch.zeros(()), 0
         self._reported = 0
 
-    def agree(self, answer_tokens: int) -> int:
-        """Return the number of answer tokens in a step over all processes, who agree here whether to save after it."""
+    def agree(self, losses: int) -> int:
+        """Return the number of losses in a step over all processes, who agree here whether to save after it."""
         late = self.validate is not None and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        count, due = processes.total(answer_tokens, late)
+        count, due = processes.total(losses, late)
         self._due = due > 0
         return int(count)
 
     def add_loss(self, loss: torch.Tensor, count: int) -> None:
-        """Add a step: this process's sum of losses, and the number of answer tokens over all processes."""
+        """Add a step: this process's sum of losses, and the number of losses over all processes."""
         self._loss = self._loss.to(loss.device) + loss
         self._count += count
 

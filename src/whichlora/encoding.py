@@ -10,11 +10,15 @@ import torch
 
 from whichlora import windows
 from whichlora.errors import OptionError
+from whichlora.pooling import tokens
+from whichlora.tasks.align_words import PairItem
 from whichlora.tasks.base import Item, Task
 from whichlora.tasks.qa import QaItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from whichlora.resolve import Plan
 
 IGNORED = -100
 """The label of a position that is not learnt."""
@@ -29,6 +33,14 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """Token ids of a word and of its translation, each after a first token that every text has."""
+
+    word: list[int]
+    translation: list[int]
 
 
 class Encoder:
@@ -79,6 +91,11 @@ class Encoder:
         answer = self.continuation(item, self.task.answer(item))
         return Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
 
+    def pair(self, item: Item) -> EncodedPair:
+        """Return a word and its translation, to be read each for itself."""
+        assert isinstance(item, PairItem)
+        return EncodedPair(tokens(self.tokenizer, item.word), tokens(self.tokenizer, item.translation))
+
     def _context_budget(self, item: Item) -> int | None:
         """Return how many tokens of its context fit into one prompt; None where the whole item does.
 
@@ -109,6 +126,11 @@ class Encoder:
             self.tokenizer.name_or_path,
             f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
         )
+
+
+def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:
+    """Return an encoder of a plan's task, or of another, for the plan's model."""
+    return Encoder(task or plan.task, plan.tokenizer, max_length=plan.shape.context)
 
 
 def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:

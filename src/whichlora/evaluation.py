@@ -1,11 +1,11 @@
-"""Scores a model on a task's items, by the likelihood of the labels or by what it writes."""
+"""Scores a model on a task's items: by the likelihood of the labels, by what it writes, or by the states of words."""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,11 @@ import torch
 from tqdm import tqdm
 
 from whichlora.encoding import Encoded, Encoder, collate, to_device
+from whichlora.injection import measured
 from whichlora.memory import in_batches
+from whichlora.models import blocks_of
+from whichlora.pooling import PLACES, Pooling, at_places
+from whichlora.states import plain
 from whichlora.tasks.base import Item, Task
 
 BATCH_TOKENS = 4096
@@ -26,9 +30,10 @@ class Scores:
     """Predictions for items in their order, and their metrics.
 
     Attributes:
-        predicted: a label or the text written; None for an answer that is none of the labels.
+        predicted: a label, the text written, or the translation found; None for an answer that is none of the labels.
         probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
-        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated.
+        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
+        measures: for word pairs, the value of each of `injection.MEASURES` for each item, by name.
     """
 
     items: Sequence[Item]
@@ -37,9 +42,10 @@ class Scores:
     probabilities: np.ndarray[Any, Any] | None
     labels: tuple[str, ...]
     metrics: dict[str, float]
+    measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return a row an item: id, gold (the first accepted answer), predicted, and `p_<label>` where there are."""
+        """Return a row an item: id, gold (the first accepted answer), predicted, `p_<label>` or measures if any."""
         columns: dict[str, Any] = {
             "id": [item.id for item in self.items],
             "gold": [answers[0] for answers in self.gold],
@@ -47,20 +53,24 @@ class Scores:
         }
         if self.probabilities is not None:
             columns |= {f"p_{label}": self.probabilities[:, i] for i, label in enumerate(self.labels)}
-        return pd.DataFrame(columns)
+        return pd.DataFrame({**columns, **self.measures})
 
 
 @torch.inference_mode()
 def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, name: str) -> Scores:
-    """Score `items` with `scoring` "likelihood" or "generate"; `name` is shown on the progress bar."""
+    """Score `items` with `scoring` "likelihood", "generate" or a `Pooling`; `name` is shown on the progress bar."""
     was_training = model.training
     model.eval()
     try:
         task = encoder.task
-        probabilities = None
-        if scoring == "likelihood":
+        predicted: list[str | None]
+        probabilities, measures = None, dict[str, np.ndarray[Any, Any]]()
+        if task.kind == "pair":
+            states = word_states(model, encoder, items, Pooling.read(scoring), name=name)
+            predicted, measures = measured(states, items)
+        elif scoring == "likelihood":
             probabilities = label_probabilities(model, encoder, items, name=name)
-            predicted: list[str | None] = [task.labels[i] for i in probabilities.argmax(axis=1)]
+            predicted = [task.labels[i] for i in probabilities.argmax(axis=1)]
         else:
             written = generate(model, encoder, items, name=name)
             if task.kind == "choice":
@@ -68,7 +78,7 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
             else:
                 predicted = list(written)
         gold = [task.gold(item) for item in items]
-        metrics = task.metrics(predicted, gold)
+        metrics = task.metrics(predicted, gold) | {key: float(values.mean()) for key, values in measures.items()}
         if scoring == "generate" and task.kind == "choice":
             metrics["invalid_rate"] = predicted.count(None) / len(predicted)
         return Scores(
@@ -78,6 +88,7 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
             probabilities=probabilities,
             labels=task.labels,
             metrics=metrics,
+            measures=measures,
         )
     finally:
         model.train(was_training)
@@ -222,6 +233,23 @@ def _over(lengths: list[int], work: Callable[[list[int]], None], *, name: str, u
             bar.update(len(batch))
 
         in_batches(lengths, counted, max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS)
+
+
+def word_states(
+    model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
+) -> np.ndarray[Any, Any]:
+    """Return (`PLACES`, items, 2, width): the states of each word and of its translation."""
+    pairs = [encoder.pair(item) for item in items]
+    sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
+    blocks = blocks_of(plain(model))
+    found: dict[int, np.ndarray[Any, Any]] = {}
+
+    def read(batch: list[int]) -> None:
+        states = at_places(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
+        found.update({i: states[:, row] for row, i in enumerate(batch)})
+
+    _over([len(s) for s in sequences], read, name=name, unit="word")
+    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(PLACES), len(items), 2, -1)
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:

@@ -13,7 +13,8 @@ from whichlora import adapters, bases, processes
 from whichlora.callbacks import Losses
 from whichlora.checkpoints import last_complete, read_json, write_json
 from whichlora.evaluation import Scores, score
-from whichlora.mixture import spoken
+from whichlora.mixture import chosen, spoken
+from whichlora.objectives import objective_of
 from whichlora.telemetry import Telemetry
 from whichlora.training import total_steps, train
 
@@ -74,7 +75,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
     else:
         print(f"Going on from {resuming[0].name}.")
     work.mkdir(parents=True, exist_ok=True)
-    chosen_on = [role for role in ("en", "tl") if plan.spec.select_on in (role, "mean")]
+    chosen_on = chosen(plan.mixture.validation, plan.spec.select_on)
     asked = list(reports.roles) if reports else []
     report_steps = reports.steps(plan.spec) if reports else []
     newest: dict[str, tuple[int, Scores]] = {}
@@ -87,12 +88,12 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
             newest[role] = step, score(model, encoder, items, scoring=plan.spec.scoring, name=name)
         return newest[role][1]
 
-    def mean_f1(roles: Sequence[str], model: Any, step: int) -> float:
-        return sum(scored(role, model, step).metrics["f1"] for role in roles) / len(roles)
+    def mean_score(roles: Sequence[str], model: Any, step: int) -> float:
+        return sum(scored(role, model, step).metrics[plan.task.headline] for role in roles) / len(roles)
 
     def peek(model: Any, step: int) -> None:
         assert reports is not None
-        value = mean_f1(asked, model, step)
+        value = mean_score(asked, model, step)
         log.series("validation/f1", [(step, value)])
         reports.report(report_steps.index(step) + 1, value)
 
@@ -101,18 +102,20 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
         log.series("train/loss", points)
 
     window = Telemetry()
-    examples = [encoder.example(item) for item in plan.mixture.train]
+    objective = objective_of(plan)
+    examples = [objective.example(encoder, item) for item in plan.mixture.train]
     result = processes.together(
         train,
         plan,
         examples,
         work,
-        validate=functools.partial(mean_f1, chosen_on),
+        validate=functools.partial(mean_score, chosen_on),
         on_losses=report,
         peek=peek if reports else None,
         peek_steps=report_steps,
         window=window,
     )
+    headline = plan.task.headline
     kept = {role: scored(role, result.model, result.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
     adapters.save(result.model, plan, work / "adapter", initial=work)
     bases.keep_trained(result.model, plan)
@@ -127,7 +130,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
             "train/best_step": result.best_step,
             "train/micro_batch": result.micro_batch,
             "train/gradient_checkpointing": float(result.checkpointing),
-            **{f"validation/{role}/f1": scores.metrics["f1"] for role, scores in kept.items()},
+            **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in kept.items()},
             **window.metrics(),
         },
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -15,9 +15,11 @@ from whichlora.tasks.sampling import stratified_order
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The items of one run. `validation` and `test` are by role: `en` and `tl`.
+    """The items of one run. `validation` and `test` are by role.
 
-    The validation of a target language that has none is empty.
+    Roles are `en` and `tl`; for word pairs `control`, and in the test `trained`, the very pairs that are trained; and
+    `retention/en` and `retention/tl` for the test items of a task that is not trained. The validation of a target
+    language that has none is empty.
     """
 
     train: Sequence[Item]
@@ -28,6 +30,11 @@ class Mixture:
 COMPOSITIONS = ("substitution", "addition")
 POOLED = "pooled"
 """The target language that stands for all of a task's `pooled` languages at once."""
+
+
+def chosen(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
+    """Return the roles whose validation chooses the checkpoint."""
+    return [role for role in validation if select_on in (role, "mean")]
 
 
 def target_languages(task: Task, language: str) -> tuple[str, ...]:
@@ -72,7 +79,7 @@ def draw(
 
     Args:
         test_size: None takes every item there is, in each language.
-        select_on: the validation that chooses the checkpoint: `en`, `tl` or `mean`.
+        select_on: the validation that chooses the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
 
     Raises:
         OptionError: a size is more than there is, the target language has nothing to train on or to choose by, or the
@@ -80,24 +87,17 @@ def draw(
     """
     targets = target_languages(task, language)
     roles: dict[str, Sequence[str]] = {"en": (SOURCE_LANGUAGE,), "tl": targets}
+    if task.kind == "pair":
+        roles = {"control": targets}
     n_target = target_count(tl_ratio, train_size)
 
     def orders(split: Split, languages: Sequence[str], order_seed: str) -> list[Sequence[Item]]:
         return [_order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages]
 
     def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
-        """Return `size` items of a split's order from `start` on, dealt out to `languages` in turn."""
-        picked: list[Item] = []
+        wanted = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
         pools = orders(split, languages, order_seed)
-        for turn in range(start, start + size):
-            pool = pools[turn % len(pools)]
-            place = turn if task.parallel else turn // len(pools)
-            if place >= len(pool):
-                wanted = train_size if split == "train" else size
-                allowed = f"{task.name} has {len(pool)} {split} items in {languages[turn % len(pools)]}"
-                raise OptionError(f"{split}_size", wanted, allowed)
-            picked.append(pool[place])
-        return picked
+        return _dealt(task, split, languages, pools, range(start, start + size), wanted)
 
     def held_out(role: str) -> list[Item]:
         """Return validation items; none where some language has none, if the checkpoint is not chosen by them."""
@@ -110,15 +110,6 @@ def draw(
             raise OptionError("select_on", select_on, allowed)
         return []
 
-    def scored(role: str) -> list[Item]:
-        order_seed = f"{task.name} test"
-        if test_size is not None:
-            return pick("test", roles[role], test_size, order_seed)
-        pools = orders("test", roles[role], order_seed)
-        if task.parallel:
-            return pick("test", roles[role], len(pools[0]), order_seed)
-        return [item for pool in pools for item in pool]
-
     source_order = f"{task.name} {seed}"
     if n_target and not all(orders("train", targets, source_order)):
         raise OptionError("tl_ratio", tl_ratio, f"{task.name} has no {language} items to train on; allowed is 0")
@@ -126,13 +117,46 @@ def draw(
     if task.parallel:
         source_start, target_start = (0, train_size) if composition == "addition" else (n_target, 0)
     n_source = train_size if composition == "addition" else train_size - n_target
-    source = pick("train", roles["en"], n_source, source_order, source_start)
+    source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
+    train, wanted = [*target, *source], ("test_size", test_size)
+    test = {role: test_items(task, languages, wanted, data_dir, difficulty) for role, languages in roles.items()}
     return Mixture(
-        train=[*target, *source],
+        train=train,
         validation={role: held_out(role) for role in roles},
-        test={role: scored(role) for role in roles},
+        test={"trained": train, **test} if task.kind == "pair" else test,
     )
+
+
+def test_items(
+    task: Task, languages: Sequence[str], wanted: tuple[str, int | None], data_dir: str | None, difficulty: str
+) -> Sequence[Item]:
+    """Return test items in some languages: as many as `wanted`, an option's name and value, or every item there is."""
+    pools = [_order(task, lang, "test", data_dir, difficulty, f"{task.name} test") for lang in languages]
+    size = len(pools[0]) if wanted[1] is None and task.parallel else wanted[1]
+    if size is None:
+        return [item for pool in pools for item in pool]
+    return _dealt(task, "test", languages, pools, range(size), (wanted[0], size))
+
+
+def _dealt(
+    task: Task,
+    split: Split,
+    languages: Sequence[str],
+    pools: Sequence[Sequence[Item]],
+    turns: range,
+    wanted: tuple[str, int],
+) -> list[Item]:
+    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `test_items`."""
+    picked: list[Item] = []
+    for turn in turns:
+        pool = pools[turn % len(pools)]
+        place = turn if task.parallel else turn // len(pools)
+        if place >= len(pool):
+            allowed = f"{task.name} has {len(pool)} {split} items in {languages[turn % len(pools)]}"
+            raise OptionError(*wanted, allowed)
+        picked.append(pool[place])
+    return picked
 
 
 @functools.lru_cache(maxsize=16)

@@ -128,16 +128,7 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
     import torch
 
     config = model.config.get_text_config()
-    n_layers = int(config.num_hidden_layers)
-    within = {id(module) for module in model.get_decoder().modules()}
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in within
-    ]
-    if not lists:
-        raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
-    blocks = min(lists, key=len)
+    blocks = blocks_of(model)
     linears = {
         name: (module.in_features, module.out_features)
         for name, module in model.named_modules()
@@ -145,12 +136,33 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
     }
     model.tie_weights()
     return ModelShape(
-        n_layers=n_layers,
+        n_layers=int(config.num_hidden_layers),
         blocks=blocks,
         linears=linears,
         parameters=sum(p.numel() for p in model.parameters()),
         context=getattr(config, "max_position_embeddings", None),
     )
+
+
+def blocks_of(model: PreTrainedModel) -> str:
+    """Return the name of a model's list of decoder blocks.
+
+    Raises:
+        OptionError: its decoder is not a list of blocks.
+    """
+    import torch
+
+    config = model.config.get_text_config()
+    n_layers = int(config.num_hidden_layers)
+    within = {id(module) for module in model.get_decoder().modules()}
+    lists: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in within
+    ]
+    if not lists:
+        raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
+    return min(lists, key=len)
 
 
 def device() -> torch.device:

@@ -11,7 +11,7 @@ from whichlora.errors import OptionError, choose
 from whichlora.layers import parse_layers
 from whichlora.mixture import COMPOSITIONS
 from whichlora.models import PRECISIONS, QUANTIZATIONS
-from whichlora.tasks import TASKS
+from whichlora.tasks import PROMPTED, TASKS
 from whichlora.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.variants import CATALOGUE
 
@@ -19,6 +19,7 @@ AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")
 SELECTORS = ("en", "tl", "mean")
+FIRST_TOKEN = ("drop", "keep")
 
 MAIN = {
     "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
@@ -41,6 +42,13 @@ MAIN = {
     "target_modules": (AUTO, "all-linear, or module names joined by commas"),
     "layers": ("all", "decoder blocks to adapt, from 0: all, first:N, last:N, A-B or A, joined by commas"),
     "prompt_language": ("en", "language of instruction and labels: en, or item (that of each item)"),
+    "pool_layer": (AUTO, "align-words: decoder block, from 0, whose output is trained; auto is the last adapted one"),
+    "first_token": (AUTO, "align-words: drop, or keep it in the mean over a word's tokens"),
+    "retention": (
+        "none",
+        f"a task that is scored and not trained, to see what is forgotten: none, {', '.join(PROMPTED)}",
+    ),
+    "retention_size": (AUTO, "its test items in each language"),
     "scoring": (AUTO, "likelihood (of the labels) or generate"),
     "select_on": (AUTO, "validation that chooses the checkpoint: en, tl or mean"),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU"),
@@ -144,6 +152,10 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "target_modules": _text,
     "layers": _layers,
     "prompt_language": _name_of(PROMPT_LANGUAGES),
+    "pool_layer": _integer(0),
+    "first_token": _name_of(FIRST_TOKEN),
+    "retention": _name_of(("none", *PROMPTED)),
+    "retention_size": _integer(1),
     "scoring": _name_of(SCORINGS),
     "select_on": _name_of(SELECTORS),
     "precision": _name_of(PRECISIONS),

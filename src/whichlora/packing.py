@@ -59,7 +59,8 @@ def can_pack(model: Any) -> bool:
 
 def can_share(model: Any) -> bool:
     """Say whether a prefix can be read once for several examples: not where dropout is drawn for each of them."""
-    return not any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    return not drops and not getattr(model.config.get_text_config(), "attention_dropout", 0)
 
 
 def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:

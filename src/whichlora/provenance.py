@@ -29,14 +29,15 @@ def record(plan: Plan, log: RunLog) -> None:
         path = Path(scratch) / "spec.json"
         path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
         log.artifacts(Path(scratch))
-    origin = "generated from CLDR names" if plan.task.synthetic else spec.task
-    splits = {"train": (plan.mixture.train, spec.train_digest)}
-    for role in ("en", "tl"):
-        splits[f"test/{role}"] = (plan.mixture.test[role], spec.test_digests[role])
-        if chosen_on := plan.mixture.validation[role]:
-            splits[f"validation/{role}"] = (chosen_on, texts_digest(plan.task, chosen_on))
-    for context, (items, digest) in splits.items():
+    splits = {"train": (plan.task, plan.mixture.train, spec.train_digest)}
+    for role, items in plan.mixture.test.items():
+        splits[f"test/{role}"] = (plan.scorer(role)[0], items, spec.test_digests[role])
+    for role, items in plan.mixture.validation.items():
+        if items:
+            splits[f"validation/{role}"] = (plan.task, items, texts_digest(plan.task, items))
+    for context, (task, items, digest) in splits.items():
         counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
-        log.dataset(context=context, name=spec.task, digest=digest, source=origin, profile=json.dumps(counts))
+        origin = "generated from CLDR names" if task.synthetic else task.name
+        log.dataset(context=context, name=task.name, digest=digest, source=origin, profile=json.dumps(counts))
     if spec.model == MODEL_NAME and plan.task.synthetic:
         log.tags({"synthetic": "true"})

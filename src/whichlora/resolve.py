@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from whichlora import mixture, models, processes
+from whichlora import mixture, models, pair_options, processes, retention
 from whichlora.errors import OptionError, choose
 from whichlora.layers import parse_layers
 from whichlora.mixture import Mixture
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run spec with what it takes to carry it out."""
+    """A run spec with what it takes to carry it out; `retained` is a task that is only scored."""
 
     spec: RunSpec
     variant: Variant
@@ -31,6 +31,14 @@ class Plan:
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
     mixture: Mixture
+    retained: Task | None = None
+
+    def scorer(self, role: str) -> tuple[Task, str]:
+        """Return the task that the test items of a role belong to, and how they are scored."""
+        if role.startswith(retention.ROLES):
+            assert self.retained is not None
+            return self.retained, scoring_of(self.retained, None)
+        return self.task, self.spec.scoring
 
     @property
     def adapted(self) -> dict[str, tuple[int, int]]:
@@ -54,13 +62,18 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     _check_language(task, values["language"])
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
-    scoring = _scoring(task, values["scoring"])
+    scoring = None if task.kind == "pair" else scoring_of(task, values["scoring"])
+    retained = retention.chosen(task, values)
     _check_combination(variant, values)
 
-    arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"])
+    arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"], task=task)
     if arm is not None:
         processes.check_batch(values["batch_size"] or arm.batch_size)
-    tl_ratio = 0.5 if values["tl_ratio"] is None else values["tl_ratio"]
+    paired = task.kind == "pair"
+    pair_options.check(task, values, batch_size=None if arm is None else values["batch_size"] or arm.batch_size)
+    tl_ratio = values["tl_ratio"]
+    if tl_ratio is None:
+        tl_ratio = 1.0 if paired else 0.5
     sizes = {
         f"{split}_size": values[f"{split}_size"] or getattr(task.sizes, split)
         for split in ("train", "validation", "test")
@@ -70,6 +83,8 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     composition = values["composition"] if n_target else mixture.COMPOSITIONS[0]
     only_target = composition == "substitution" and n_target == sizes["train_size"]
     select_on = values["select_on"] or ("en" if n_target == 0 else "tl" if only_target else "mean")
+    if paired:
+        select_on = "control"
     drawn = mixture.draw(
         task,
         language=values["language"],
@@ -81,6 +96,11 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         select_on=select_on,
         **sizes,
     )
+    digests = {role: mixture.texts_digest(task, items) for role, items in drawn.test.items()}
+    if retained is not None:
+        kept = retention.items(retained, values)
+        drawn = replace(drawn, test={**drawn.test, **kept})
+        digests |= {role: mixture.texts_digest(retained, items) for role, items in kept.items()}
 
     source = models.locate(values["model"])
     shape = models.shape(source)
@@ -93,7 +113,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         layers = parse_layers(values["layers"], shape.n_layers) or ()
         modules = resolve_modules(values["target_modules"] or arm.target_modules, shape, model=values["model"])
         rank = _rank(variant, arm, values["rank"], adapted_shapes(shape, modules, layers))
-    chosen_on = [drawn.validation[role] for role in ("en", "tl") if select_on in (role, "mean")]
+    chosen_on = [drawn.validation[role] for role in mixture.chosen(drawn.validation, select_on)]
 
     def trained(name: str) -> Any:
         return None if arm is None else values.get(name) or getattr(arm, name)
@@ -121,21 +141,34 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         target_modules=modules,
         layers=layers,
         variant_options=dict(variant.options),
-        scoring=scoring,
+        scoring=scoring or str(pair_options.pooling(values, layers, shape.n_layers)),
         select_on=select_on,
         precision=values["precision"] or ("fp32" if models.device().type == "cpu" else "bf16"),
         quantization=values["quantization"],
         prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
         train_digest=mixture.texts_digest(task, [*drawn.train, *(item for part in chosen_on for item in part)]),
-        test_digests={role: mixture.texts_digest(task, items) for role, items in drawn.test.items()},
+        test_digests=digests,
         model_digest=source.digest,
     )
-    return Plan(spec=spec, variant=variant, task=task, source=source, shape=shape, tokenizer=tokenizer, mixture=drawn)
+    return Plan(
+        spec=spec,
+        variant=variant,
+        task=task,
+        source=source,
+        shape=shape,
+        tokenizer=tokenizer,
+        mixture=drawn,
+        retained=retained,
+    )
 
 
-def arm_values(variant: Variant, arm: str, *, learning_rate: float | None = None) -> Hyperparameters | None:
+def arm_values(
+    variant: Variant, arm: str, *, learning_rate: float | None = None, task: Task | None = None
+) -> Hyperparameters | None:
     """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.
+
+    The values of a task's own source, where `task` has them for the variant, are the recommended ones.
 
     `learning_rate` is the one that is given, if any; it is needed where the equal sweep has none, and in the arm
     `tuned`, whose values are those of a study's trial: what the study did not choose is as in the arm `matched`.
@@ -143,8 +176,10 @@ def arm_values(variant: Variant, arm: str, *, learning_rate: float | None = None
     Raises:
         OptionError: the arm has no learning rate for the variant.
     """
-    if variant.recommended is None or arm == "recommended":
-        return variant.recommended
+    if variant.recommended is None:
+        return None
+    if arm == "recommended":
+        return task.recommended.get(variant.name, variant.recommended) if task else variant.recommended
     if arm == "tuned" and learning_rate is None:
         raise OptionError("learning_rate", "auto", "the arm tuned needs the values that a study found; run tune first")
     rate = learning_rate or variant.matched_learning_rate
@@ -211,7 +246,12 @@ def _check_language(task: Task, language: str) -> None:
     choose("language", language, [*(code for code in task.languages if code != SOURCE_LANGUAGE), mixture.POOLED])
 
 
-def _scoring(task: Task, given: str | None) -> str:
+def scoring_of(task: Task, given: str | None) -> str:
+    """Return how a task of prompts is scored: as `given`, or as the task usually is.
+
+    Raises:
+        OptionError: the task cannot be scored so.
+    """
     if task.kind == "choice":
         return given or "likelihood"
     if given == "likelihood":

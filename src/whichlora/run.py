@@ -16,7 +16,7 @@ from whichlora.options import parse_arguments, parse_values
 from whichlora.summary import Result, run_name, summary
 
 if TYPE_CHECKING:
-    from whichlora.encoding import Encoder
+    from whichlora.baseline import Base
     from whichlora.evaluation import Scores
     from whichlora.fitting import Reports
     from whichlora.resolve import Plan
@@ -47,10 +47,11 @@ def trial(
         ProofError: the trial did not train what its spec says.
         PrunedError: `reports` stopped it.
     """
+    from whichlora.encoding import encoder_of
     from whichlora.fitting import fitted
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        metrics: dict[str, float] = fitted(plan, _encoder(plan), log, work, reports=reports)["metrics"]
+        metrics: dict[str, float] = fitted(plan, encoder_of(plan), log, work, reports=reports)["metrics"]
         return metrics
 
     return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
@@ -96,68 +97,82 @@ def _tracked(
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
     from whichlora import bases, sharing
-    from whichlora.baseline import base_metrics
+    from whichlora.baseline import base_scores
+    from whichlora.encoding import encoder_of
     from whichlora.fitting import fitted
 
-    encoder = _encoder(plan)
     metrics: dict[str, float] = {}
     known: dict[str, sharing.Known] = {}
     if plan.variant.kind == "none":
         model = bases.take(plan)
-        validation, test = _scored(plan, model, encoder, known)
+        validation, test = _scored(plan, model, known)
         bases.keep(model, plan)
     else:
-        facts = fitted(plan, encoder, log, work, adopt=lambda: sharing.adopt(plan, tracker, work))
+        facts = fitted(plan, encoder_of(plan), log, work, adopt=lambda: sharing.adopt(plan, tracker, work))
         metrics |= facts["metrics"]
         log.artifacts(work / "adapter", "adapter")
         if "source" in facts:
             log.tags({"adapter_of": facts["source"]})
             known = sharing.known_test_scores(plan, tracker, facts["source"], work)
         with bases.reloaded(plan, work / "adapter") as model:
-            validation, test = _scored(plan, model, encoder, known)
+            validation, test = _scored(plan, model, known)
         _prove_reload(plan, validation, facts["predicted"])
     del model  # before another copy is loaded for the base's scores
-    base = base_metrics(tracker, plan, encoder, known=test if plan.variant.kind == "none" else {})
-    for role in ("en", "tl"):
-        if role in validation:
-            metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
+    base = base_scores(tracker, plan, known=test if plan.variant.kind == "none" else {})
+    for role in validation:
+        metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
+    for role, items in plan.mixture.test.items():
+        task, _ = plan.scorer(role)
         metrics |= {f"test/{role}/{k}": v for k, v in test[role].metrics.items()}
-        metrics |= {f"base/{role}/{k}": v for k, v in base[role].items()}
-        metrics[f"gain/{role}"] = test[role].metrics["f1"] - base[role]["f1"]
-        floors = plan.task.floors(plan.mixture.train, plan.mixture.test[role])
-        metrics |= {f"floor/{role}/{k}": v for k, v in floors.items()}
+        metrics |= {f"base/{role}/{k}": v for k, v in base[role].metrics.items()}
+        metrics[f"gain/{role}"] = test[role].metrics[task.headline] - base[role].metrics[task.headline]
+        if task is plan.task:
+            metrics |= {f"floor/{role}/{k}": v for k, v in task.floors(plan.mixture.train, items).items()}
     predictions = work / "predictions"
-    predictions.mkdir(parents=True, exist_ok=True)
     for role, scores in test.items():
-        scores.predictions.to_parquet(predictions / f"{role}.parquet")
+        path = predictions / f"{role}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scores.predictions.to_parquet(path)
     log.artifacts(predictions, "predictions")
+    if plan.task.kind == "pair" and plan.variant.kind != "none":
+        metrics |= _before_and_after(plan, tracker, log, work, test, base)
     return metrics
 
 
-def _scored(
-    plan: Plan, model: Any, encoder: Encoder, known: Mapping[str, Known]
-) -> tuple[dict[str, Scores], dict[str, Known]]:
+def _before_and_after(
+    plan: Plan, tracker: Tracker, log: RunLog, work: Path, test: Mapping[str, Known], base: Mapping[str, Base]
+) -> dict[str, float]:
+    """Log `pairs.parquet`, and return the tests between the base model and the trained one."""
+    from whichlora import injection, sharing
+
+    items = {role: items for role, items in plan.mixture.test.items() if plan.scorer(role)[0] is plan.task}
+    before = {role: sharing.predictions_of(tracker, base[role].run_id, role, work / "base") for role in items}
+    table = injection.pairs_table(items, before, {role: test[role].predictions for role in items})
+    folder = work / "pairs"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(folder / "pairs.parquet", index=False)
+    log.artifacts(folder)
+    return injection.paired_metrics(table)
+
+
+def _scored(plan: Plan, model: Any, known: Mapping[str, Known]) -> tuple[dict[str, Scores], dict[str, Known]]:
     """Return by role the scores on validation and, but for those known, on test."""
+    from whichlora.encoding import encoder_of
     from whichlora.evaluation import score
     from whichlora.mixture import spoken
     from whichlora.sharing import Known
 
-    def scored(split: str, items: Sequence[Item]) -> Scores:
-        return score(model, encoder, items, scoring=plan.spec.scoring, name=f"{split} {spoken(items)}")
+    def scored(split: str, role: str, items: Sequence[Item]) -> Scores:
+        task, scoring = plan.scorer(role)
+        return score(model, encoder_of(plan, task), items, scoring=scoring, name=f"{split} {spoken(items)}")
 
-    validation = {role: scored("validation", items) for role, items in plan.mixture.validation.items() if items}
+    validation = {role: scored("validation", role, items) for role, items in plan.mixture.validation.items() if items}
     test = dict(known)
     for role, items in plan.mixture.test.items():
         if role not in known:
-            scores = scored("test", items)
+            scores = scored("test", role, items)
             test[role] = Known(metrics=scores.metrics, predictions=scores.frame())
     return validation, test
-
-
-def _encoder(plan: Plan) -> Encoder:
-    from whichlora.encoding import Encoder
-
-    return Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
 
 
 def _prove_reload(plan: Plan, validation: dict[str, Scores], trained: Mapping[str, list[str | None]]) -> None:

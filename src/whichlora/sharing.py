@@ -59,12 +59,22 @@ def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) 
     digests = json.loads(run.data.params["test_digests"])
     known = {}
     for role, digest in plan.spec.test_digests.items():
-        if digests[role] == digest:
+        if digests.get(role) == digest:
             try:
-                place = tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch))
+                predictions = predictions_of(tracker, run_id, role, scratch)
             except (MlflowException, OSError):
                 continue
             prefix = f"test/{role}/"
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
-            known[role] = Known(metrics=metrics, predictions=pd.read_parquet(place))
+            known[role] = Known(metrics=metrics, predictions=predictions)
     return known
+
+
+def predictions_of(tracker: Tracker, run_id: str, role: str, scratch: Path) -> pd.DataFrame:
+    """Return the predictions that a run logged for a role, fetched into the folder `scratch`.
+
+    Raises:
+        MlflowException, OSError: it has none any more.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch)))

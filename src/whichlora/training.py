@@ -14,13 +14,12 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from whichlora import adapters, bases, checkpoints, packing, processes
+from whichlora import adapters, bases, checkpoints, processes
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
-from whichlora.encoding import Encoded, collate, to_device
 from whichlora.memory import MicroBatches
 from whichlora.mixture import trained_count
-from whichlora.objectives import answer_tokens
+from whichlora.objectives import Objective, objective_of
 from whichlora.proof import prove_trained
 from whichlora.spec import RunSpec
 from whichlora.variants import Variant
@@ -65,7 +64,7 @@ def total_steps(spec: RunSpec) -> int:
 
 def train(
     plan: Plan,
-    examples: Sequence[Encoded],
+    examples: Sequence[Any],
     work: Path,
     *,
     validate: Callable[[Any, int], float] | None = None,
@@ -76,8 +75,10 @@ def train(
 ) -> Fitted | None:
     """Attach the plan's adapter to its model and fit it to `examples`; a whole checkpoint under `work` is gone on from.
 
+    The examples are those of the plan's objective.
+
     The leading process gives `validate`, which scores a model after a step, `on_losses`, which receives (step, mean
-    cross-entropy) since it was last called, `peek`, which looks at the model after `peek_steps` and may raise, and
+    loss) since it was last called, `peek`, which looks at the model after `peek_steps` and may raise, and
     `window`, which is open during the fit. The others give none and return None.
 
     Raises:
@@ -105,7 +106,8 @@ def train(
         seconds=resume[1]["seconds"] if resume else 0.0,
     )
     assert spec.batch_size is not None
-    micro = MicroBatches(base, min(MICRO_BATCH, spec.batch_size // processes.count()))
+    objective, share = objective_of(plan), spec.batch_size // processes.count()
+    micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
     trainer = _Trainer(
         model=model,
         args=_arguments(spec, work),
@@ -116,7 +118,7 @@ def train(
         keeper=keeper,
         micro=micro,
         batch_size=spec.batch_size,
-        pad=plan.tokenizer.pad_token_id,
+        objective=objective.suited(model),
     )
     trainer.remove_callback(PrinterCallback)
     if processes.index() > 0:
@@ -181,36 +183,42 @@ class _Trainer(Trainer):
     """
 
     def __init__(
-        self, *, variant: Variant, keeper: Keeper, micro: MicroBatches, batch_size: int, pad: int, **arguments: Any
+        self,
+        *,
+        variant: Variant,
+        keeper: Keeper,
+        micro: MicroBatches,
+        batch_size: int,
+        objective: Objective,
+        **arguments: Any,
     ) -> None:
         self._variant, self._keeper, self._micro = variant, keeper, micro
-        self._effective_batch, self._pad = batch_size, pad
+        self._effective_batch, self._objective = batch_size, objective
         super().__init__(**arguments)
-        self._packs, self._shares = packing.can_pack(self.model), packing.can_share(self.model)
 
-    def training_step(self, model: Any, inputs: list[Encoded], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
         self.model.train()
-        count = self._keeper.agree(sum(len(e.answer) for e in inputs))
+        count = self._keeper.agree(self._objective.count(inputs))
 
-        def backward(part: Sequence[Encoded]) -> torch.Tensor:
-            batch = packing.pack(part, share=self._shares) if self._packs else collate(part, self._pad)
-            with packing.attention(self.model) if self._packs else nullcontext():
+        def backward(part: Sequence[Any]) -> torch.Tensor:
+            examples = part if self._objective.divisible else part[0]
+            with self._objective.reading(self.model):
                 with self.compute_loss_context_manager():
-                    loss, _ = answer_tokens(self.model, to_device(batch, self.args.device))
+                    loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
             return loss.detach()
 
-        loss = self._micro.sum(inputs, backward)
+        loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
         self._keeper.add_loss(loss, count)
         if self._variant.penalty is not None:
             self.accelerator.backward(self._variant.penalty(self.model) / processes.count())
         processes.add_gradients(self.model)
         return loss / count
 
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Encoded]:
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         batches = BucketBatches(
-            [len(example) for example in self.train_dataset],
+            [self._objective.length(example) for example in self.train_dataset],
             self._effective_batch,
             self.args.seed,
             epoch=lambda: self.state.global_step // len(batches),

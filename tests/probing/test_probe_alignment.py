@@ -11,9 +11,9 @@ import pytest
 from probes import probed, table
 from runs import plan_of, run_of
 
+from whichlora.cosines import MEASURES, compare
 from whichlora.errors import OptionError
-from whichlora.probing import pairs
-from whichlora.probing.alignment import MEASURES, compare
+from whichlora.tasks import pairs
 
 WIDTH = 64
 

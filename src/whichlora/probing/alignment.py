@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from whichlora.cosines import MEASURES, compare
 from whichlora.errors import OptionError
 from whichlora.memory import in_batches
-from whichlora.probing import pairs as texts
+from whichlora.pooling import average, tokens
 from whichlora.probing import similarity, subjects
 from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.intervals import Means
@@ -29,7 +30,8 @@ from whichlora.probing.options import AlignmentChoices, Request, as_params
 from whichlora.probing.parts import Arrays, Parts
 from whichlora.probing.reading import own_texts
 from whichlora.probing.results import COLUMNS, Job, Measured, by_layer, curve, points
-from whichlora.probing.states import EMBEDDING, pad, walk
+from whichlora.states import EMBEDDING, pad, walk
+from whichlora.tasks import pairs as texts
 
 if TYPE_CHECKING:
     from whichlora.probing.subjects import Subject
@@ -38,16 +40,6 @@ MOST_PAIRS = 2000
 """Unless the option `items` says otherwise: each text is compared with all."""
 DEFAULT_LANGUAGE = "sw"
 BATCH_TOKENS = 2048
-_ROWS = 512
-"""Texts that are compared with all others at a time."""
-
-MEASURES = tuple(
-    f"{measure}/{space}"
-    for space in ("raw", "centred")
-    for measure in ("cosine/translation", "cosine/random", "cosine/gap", "p1/to", "p1/from", "mrr/to", "mrr/from")
-)
-"""`to` looks for the translation of an English text, `from` for the English text of a translation."""
-
 
 SIMILARITIES = ("cka/english", "cka/translation")
 """Of the same texts' states in another model."""
@@ -137,68 +129,23 @@ class _Scan:
 
     def _part(self, part: range, model: Any) -> Arrays:
         """Return the averaged states of some pairs: for each layer (pairs, 2, width)."""
-        sequences = [_tokens(self.subject.plan.tokenizer, text) for i in part for text in self.pairs[i]]
+        sequences = [tokens(self.subject.plan.tokenizer, text) for i in part for text in self.pairs[i]]
         found: dict[str, np.ndarray[Any, Any]] = {}
         start = 1 if self.choices.first_token == "drop" else 0
 
         def take(batch: list[int]) -> None:
             lengths = torch.tensor([len(sequences[b]) for b in batch], device=model.device)
 
-            def average(layer: int, states: Tensor) -> None:
-                place = torch.arange(states.shape[1], device=states.device)
-                counted = ((place >= start) & (place < lengths[:, None])).to(torch.float32)
-                mean = torch.einsum("itw,it->iw", states.float(), counted) / counted.sum(1, keepdim=True)
+            def keep(layer: int, states: Tensor) -> None:
+                mean = average(states, lengths, start)
                 rows = found.setdefault(f"layer{layer}", np.empty((len(sequences), states.shape[2]), np.float32))
                 rows[batch] = mean.cpu().numpy()
 
             with torch.inference_mode():
-                walk(model, self.subject.plan.shape.blocks, pad([sequences[b] for b in batch], model.device), average)
+                walk(model, self.subject.plan.shape.blocks, pad([sequences[b] for b in batch], model.device), keep)
 
         in_batches([len(s) for s in sequences], take, max_tokens=BATCH_TOKENS, max_items=len(sequences))
         return {name: rows.reshape(len(part), 2, -1) for name, rows in found.items()}
-
-
-def compare(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], pairs: list[texts.Pair]) -> np.ndarray[Any, Any]:
-    """Return (pairs, `MEASURES`): a pair's share in each, which average to it.
-
-    `first` and `second` are the states of the texts and of their translations, (pairs, width). A random pair is a text
-    with the translation of another; the value is the mean over all others, less those that are the same text. The rank
-    of the translation is one more than the number of texts that are more similar. States have unit length before they
-    are centred: a few words have states hundreds of times as long, and would be the mean.
-    """
-    columns = []
-    for centred in (False, True):
-        a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
-        translation = np.einsum("iw,iw->i", a, b)
-        to = _against_all(a, b, translation, [pair[1] for pair in pairs])
-        back = _against_all(b, a, translation, [pair[0] for pair in pairs])
-        random = (to["random"] + back["random"]) / 2
-        columns += [translation, random, translation - random]
-        columns += [1.0 * (to["rank"] == 1), 1.0 * (back["rank"] == 1), 1 / to["rank"], 1 / back["rank"]]
-    return np.stack(columns, axis=1)
-
-
-def _against_all(
-    a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], own: np.ndarray[Any, Any], names: list[str]
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Return for each row of `a` the rank of its partner in `b`, and its mean cosine with all rows of other `names`."""
-    number = np.unique(names, return_inverse=True)[1]
-    random, rank = np.empty(len(a)), np.empty(len(a))
-    for start in range(0, len(a), _ROWS):
-        part = slice(start, start + _ROWS)
-        other = number[part, None] != number[None]
-        cosine = a[part] @ b.T
-        with np.errstate(invalid="ignore"):
-            random[part] = np.where(other, cosine, 0).sum(1) / other.sum(1)
-        rank[part] = 1 + ((cosine > own[part, None]) & other).sum(1)
-    return {"random": random, "rank": rank}
-
-
-def _unit(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    exact = rows.astype(np.float64)
-    length = np.linalg.norm(exact, axis=1, keepdims=True)
-    result: np.ndarray[Any, Any] = np.divide(exact, length, out=np.zeros_like(exact), where=length > 0)
-    return result
 
 
 def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
@@ -218,13 +165,6 @@ def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
     return subject.language, [
         (own_texts(en)[-1], own_texts(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
     ]
-
-
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
-    return [first, *ids]
 
 
 def _best(layers: pd.DataFrame, measure: str) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from whichlora.errors import ProofError
-from whichlora.probing.states import EMBEDDING, pad, plain, walk
+from whichlora.states import EMBEDDING, pad, plain, walk
 
 if TYPE_CHECKING:
     from whichlora.probing.options import LanguageChoices

@@ -28,7 +28,7 @@ from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_param
 from whichlora.probing.parts import Arrays, Parts
 from whichlora.probing.reading import Reader
 from whichlora.probing.results import Job, Measured, by_layer, curve, points
-from whichlora.probing.states import EMBEDDING
+from whichlora.states import EMBEDDING
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,19 +8,19 @@ from typing import Any
 
 from whichlora.errors import OptionError, choose
 from whichlora.models import PRECISIONS, QUANTIZATIONS
-from whichlora.options import AUTO
+from whichlora.options import AUTO, FIRST_TOKEN
 from whichlora.probing.decoding import ARITHMETICS
 from whichlora.probing.detectors import DETECTORS, canonical
-from whichlora.probing.pairs import LANGUAGES
 from whichlora.probing.reading import POSITIONS
-from whichlora.tasks import TASKS, Task
+from whichlora.tasks import PROMPTED, Task
+from whichlora.tasks.pairs import LANGUAGES
 
 LEVELS = ("token", "sequence")
 OPTIONS = {
     "run_id": (AUTO, "finished run whose model is probed"),
     "model": (AUTO, "base model to probe instead: packaged, a folder, or a hub id; smollm2-135m if no run is given"),
     "kind": ("language", "language (what each layer speaks), alignment (of translations) or weights (of an adapter)"),
-    "task": (AUTO, f"whose items are read: {', '.join(TASKS)}; the run's, else atlas-nli"),
+    "task": (AUTO, f"whose items are read: {', '.join(PROMPTED)}; the run's, else atlas-nli"),
     "language": (AUTO, "target language (ISO 639-1); the run's, else sw"),
     "items": (AUTO, "most test items, or pairs; as many as the run was scored on, else the task's, or 2000 pairs"),
     "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
@@ -141,7 +141,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
         raise OptionError("preset", texts["preset"], "is a choice of kind=language; leave it out")
     _check_source(values, kind)
-    for name, allowed in (("task", TASKS), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
+    for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
             choose(name, values[name], allowed)
     if kind == "language":
@@ -210,7 +210,7 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
 def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     choices = AlignmentChoices(
         pairs=values["pairs"] or "words",
-        first_token=choose("first_token", values["first_token"] or "drop", ("drop", "keep")),
+        first_token=choose("first_token", values["first_token"] or "drop", FIRST_TOKEN),
         against=values["against"],
     )
     if choices.pairs == "words" and values["language"] is not None:

@@ -15,12 +15,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora import bases
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, choose
 from whichlora.mixture import spoken
 from whichlora.options import AUTO, MAIN, parse_values
 from whichlora.resolve import Plan, resolve
 from whichlora.spec import RunSpec
 from whichlora.summary import run_name
+from whichlora.tasks import PROMPTED
 from whichlora.variants import get_variant
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _plan(request: Request, known: dict[str, str]) -> Plan:
     texts = {name: default for name, (default, _) in MAIN.items()} | known
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:
+        choose("task", request.task or texts["task"], PROMPTED)
         if request.task:
             texts |= {
                 "task": request.task,

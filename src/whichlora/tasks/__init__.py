@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 
 from whichlora.errors import choose
+from whichlora.tasks.align_words import AlignWords
 from whichlora.tasks.atlas import AtlasNli, AtlasQa
 from whichlora.tasks.base import Item, Sizes, Split, Task
 from whichlora.tasks.prompts import PromptLanguage
 from whichlora.tasks.tydiqa import TydiQa
 from whichlora.tasks.xnli import Xnli
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
+PROMPTED = tuple(name for name, task in TASKS.items() if task.kind != "pair")
+"""The tasks whose items are prompts with an answer."""
 
 
 @functools.cache
@@ -24,4 +27,4 @@ def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
     return TASKS[choose("task", name, TASKS)](prompt_language)
 
 
-__all__ = ["TASKS", "Item", "Sizes", "Split", "Task", "get_task"]
+__all__ = ["PROMPTED", "TASKS", "Item", "Sizes", "Split", "Task", "get_task"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from whichlora.errors import OptionError
 from whichlora.tasks.prompts import PromptLanguage
+
+if TYPE_CHECKING:
+    from whichlora.variants.base import Hyperparameters
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -49,7 +52,9 @@ class Task(ABC):
         pooled: the target languages that the language "pooled" stands for; those of "Which LoRA?" where it has them.
         parallel: whether item `index` is the same item in every language.
         synthetic: shown wherever results of the task show.
-        kind: "choice" is answered by one of `labels`, "span" by free text.
+        kind: "choice" is answered by one of `labels`, "span" by free text; a "pair" is not answered, but read.
+        headline: the metric that the checkpoint is chosen by, and whose rise over the base model is the gain.
+        recommended: values of the task's own source for some variants, in place of the variants' own.
         labels: the answers of a choice as they are scored and logged, whatever the prompt calls them.
         prompt_version: rises when the prompt's text changes.
         prompt_languages: the languages that prompts are written in.
@@ -62,7 +67,9 @@ class Task(ABC):
     pooled: ClassVar[tuple[str, ...]]
     parallel: ClassVar[bool]
     synthetic: ClassVar[bool] = False
-    kind: ClassVar[Literal["choice", "span"]]
+    kind: ClassVar[Literal["choice", "span", "pair"]]
+    headline: ClassVar[str] = "f1"
+    recommended: ClassVar[Mapping[str, Hyperparameters]] = {}
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
@@ -122,5 +129,5 @@ class Task(ABC):
         """
 
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the F1 of shallow methods that no model should be praised for reaching, by name."""
+        """Return the scores of shallow methods that no model should be praised for reaching, by name."""
         return {}

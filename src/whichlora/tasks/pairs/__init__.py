@@ -9,7 +9,7 @@ from whichlora.errors import OptionError, choose
 
 Pair = tuple[str, str]
 """A text in English, or another first language, and its translation."""
-_FOLDER = files("whichlora.probing.pairs")
+_FOLDER = files("whichlora.tasks.pairs")
 LANGUAGES = tuple(
     sorted(
         entry.name.removeprefix("en-").removesuffix(".tsv") for entry in _FOLDER.iterdir() if entry.name[-4:] == ".tsv"
@@ -31,8 +31,8 @@ def packaged(language: str) -> list[Pair]:
     return [(first, second) for first, _, second in (line.partition("\t") for line in text.splitlines())]
 
 
-def from_file(path: str) -> list[Pair]:
-    """Read pairs from a UTF-8 file with a text, a tab and its translation a line.
+def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
+    """Read pairs from a UTF-8 file with a text, a tab and its translation a line; `option` is the one that gave it.
 
     Raises:
         OptionError: there is no such file, or a line is otherwise.
@@ -41,15 +41,15 @@ def from_file(path: str) -> list[Pair]:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         allowed = f"must be words (packaged), task, or a UTF-8 file of pairs ({type(error).__name__})"
-        raise OptionError("pairs", path, allowed) from error
+        raise OptionError(option, path, allowed) from error
     pairs = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         texts = [text.strip() for text in line.split("\t")]
         if len(texts) != 2 or not all(texts):
-            raise OptionError("pairs", path, f"line {number} is not a text, a tab and its translation")
+            raise OptionError(option, path, f"line {number} is not a text, a tab and its translation")
         pairs.append((texts[0], texts[1]))
     if len(pairs) < LEAST:
-        raise OptionError("pairs", path, f"must have at least {LEAST} pairs")
+        raise OptionError(option, path, f"must have at least {LEAST} pairs")
     return pairs

@@ -20,11 +20,20 @@ def plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def walk(model: Any, blocks: str, ids: Tensor, visit: Visit) -> None:
+class _Reached(Exception):  # no error: it ends a forward pass
+    """The last block that is wanted was visited."""
+
+
+def walk(model: Any, blocks: str, ids: Tensor, visit: Visit, *, last: int | None = None) -> Tensor | None:
     """Read token ids, (items, positions), padded on the right, and visit `EMBEDDING` and then every block's output.
 
     `blocks` is the name of the list of decoder blocks (`ModelShape.blocks`). The LM head is not computed. Unlike the
     last of transformers' `hidden_states`, the last block's output has not gone through the final norm.
+
+    After the block `last` the forward pass ends: what leaves a block does not depend on those after it.
+
+    Returns:
+        what leaves the final norm, (items, positions, width); None if the forward pass ended before.
     """
     base = plain(model)
     layers = base.get_submodule(blocks)
@@ -33,12 +42,20 @@ def walk(model: Any, blocks: str, ids: Tensor, visit: Visit) -> None:
         visit(EMBEDDING, arguments[0] if arguments else named["hidden_states"])
 
     def after(layer: int) -> Callable[[Any, Any, Any], None]:
-        return lambda module, arguments, output: visit(layer, output[0] if isinstance(output, tuple) else output)
+        def seen(module: Any, arguments: Any, output: Any) -> None:
+            visit(layer, output[0] if isinstance(output, tuple) else output)
+            if layer == last:
+                raise _Reached
+
+        return seen
 
     handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
     handles += [block.register_forward_hook(after(number)) for number, block in enumerate(layers)]
     try:
-        base.get_decoder()(input_ids=ids, use_cache=False)
+        output: Tensor = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return output
+    except _Reached:
+        return None
     finally:
         for handle in handles:
             handle.remove()
