@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from whichlora.resolve import Plan
     from whichlora.tracking import Tracker
 
-RECOMMENDED = "recommended"
+RECOMMENDED, MATCHED = "recommended", "matched"
 KEPT = 3
-"""So many of the best points are scored again, and the recommended one with them."""
+"""So many of the best points are scored again, and the known ones with them: a known point may have had bad luck on the
+tuning seed, and what is called best shall not be worse than what one has without tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,10 @@ class Contender:
     """A point with its scores.
 
     Attributes:
-        origin: "trial N", or "recommended": the whole arm of that name, with the method's own batch and schedule.
+        origin: "trial N"; "matched", where that point is none of the best; or "recommended": the whole arm of that
+            name, with the method's own batch and schedule.
         point: the values in the study's dimensions.
-        tuned: its value in the study; None for the recommended arm.
+        tuned: its value in the study; None for the recommended arm, and for a point that was not completed.
         fresh: its values on the fresh seeds, those that are known.
     """
 
@@ -59,7 +61,7 @@ class Contender:
 
 
 def contenders(study: Study) -> list[Contender]:
-    """Return the best distinct points, or with two objectives the Pareto front, and the recommended arm."""
+    """Return the best distinct points, or with two objectives the Pareto front, and the known values beside them."""
     alone = study.setting.objective.cost is None
     complete = study.trials(TrialState.COMPLETE)
     front = complete if alone else study.optuna.best_trials
@@ -67,9 +69,16 @@ def contenders(study: Study) -> list[Contender]:
     for trial in sorted(front, key=lambda t: (-t.values[0], t.number)):
         contender = Contender(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
         found.setdefault(_run(study, contender, FRESH_SEEDS[0]), contender)
-    best = list(found.values())[: KEPT if alone else None]
+    best = list(found.items())[: KEPT if alone else None]
+    point = study.setting.known_points.get(MATCHED)
+    if point is not None and point in study.setting.space:
+        matched = Contender(origin=MATCHED, point=point)
+        own = _run(study, matched, FRESH_SEEDS[0])
+        if own not in dict(best):
+            value = found[own].tuned if own in found else None
+            best.append((own, replace(matched, tuned=value)))
     recommended = Contender(origin=RECOMMENDED, point=study.setting.known_points["recommended"])
-    return [replace(c, fresh=_fresh(study, c)) for c in (*best, recommended)]
+    return [replace(c, fresh=_fresh(study, c)) for c in (*(c for _, c in best), recommended)]
 
 
 def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
+from tuning import contenders
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
@@ -83,6 +84,19 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
+
+
+def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "KEPT", 0)  # so they are none of the best
+    assert call(options) == 0
+    found = study(options)
+    matched, recommended = contenders.contenders(found)
+    assert (matched.origin, recommended.origin) == ("matched", "recommended")
+    assert matched.point == found.setting.known_points["matched"]
+    assert matched.tuned == found.counted()[0].value
+    assert len(matched.fresh) == len(recommended.fresh) == len(FRESH_SEEDS)
 
 
 def test_a_finished_study_is_found_again_and_a_larger_number_goes_on(options: dict[str, str]) -> None:
