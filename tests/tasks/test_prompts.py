@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.tasks import TASKS, get_task
+from whichlora.tasks import PROMPTED, TASKS, get_task
 from whichlora.tasks.nli import LABELS, NliItem
 from whichlora.tasks.prompts import NLI, QA
 from whichlora.tasks.qa import QaItem
@@ -16,7 +16,7 @@ NLI_LANGUAGES = sorted(NLI)
 
 
 def test_every_language_of_every_task_has_prompts():
-    assert NLI.keys() == QA.keys() == {code for task in TASKS.values() for code in task.languages}
+    assert NLI.keys() == QA.keys() == {code for name in PROMPTED for code in TASKS[name].languages}
 
 
 def test_english_prompts_of_version_1():
