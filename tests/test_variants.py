@@ -34,8 +34,10 @@ ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adap
 def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     store: Path, tiny_model: str, variant: str, task: str
 ) -> None:
-    epochs = {} if variant == "none" else {"epochs": 2}
-    plan = plan_of(tiny_model, variant=variant, task=task, **epochs)
+    options: dict[str, object] = {} if variant == "none" else {"epochs": 2}
+    if variant == "fourierft":  # at the others' rate its states grow so large that rounding moves a probability
+        options["learning_rate"] = 0.002
+    plan = plan_of(tiny_model, variant=variant, task=task, **options)
     weights_before = models.locate(tiny_model).digest
     result = run_of(plan)
 
