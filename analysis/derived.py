@@ -20,7 +20,7 @@ CELL = ("method", "language", "tl_ratio")
 
 def derived(table: pd.DataFrame, *, outcome: str, margin: float = 1.0) -> list[Record]:
     """Return what the views say of an outcome: gain, retention (en), transfer gap and gain per percent (tl), each by
-    cell and by method; fronts of F1 against costs; tuned against recommended values.
+    cell and by method; fronts of F1 against costs; tuned against default values.
     """
     frames = {"gain": (views.gain(table, outcome=outcome), "test minus base, points")}
     if outcome == "en":
@@ -38,9 +38,10 @@ def derived(table: pd.DataFrame, *, outcome: str, margin: float = 1.0) -> list[R
             found += summarise(frame, analysis=analysis, outcome=outcome, by=("method",), note=note)
     for cost in COSTS:
         found += pareto_records(table, outcome=outcome, cost=cost)
-    if "arm" in table and {"tuned", "recommended"} <= set(table["arm"]):
-        made = contrast(table, outcome=outcome, factor="arm", upper="tuned", lower="recommended", margin=margin)
-        found += [Record(**{**vars(record), "analysis": "tuned"}) for record in made]
+    for untuned in ("matched", "recommended"):
+        if "arm" in table and {"tuned", untuned} <= set(table["arm"]):
+            made = contrast(table, outcome=outcome, factor="arm", upper="tuned", lower=untuned, margin=margin)
+            found += [Record(**{**vars(record), "analysis": "tuned"}) for record in made]
     return found
 
 

@@ -93,8 +93,8 @@ VIEWS = (
     Family("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
     Family(
         "tuned",
-        "Tuned against recommended",
-        "The tuned arm against each method's own recommended values, paired.",
+        "Tuned against default",
+        "The tuned arm against the default values (matched), and the method's own recommended ones, paired.",
         ("tuned",),
     ),
     Family(

@@ -119,14 +119,15 @@ def test_what_cannot_be_derived_is_said():
     assert record.note.startswith("no test")
 
 
-def test_tuned_against_recommended_is_paired():
+def test_tuned_against_both_kinds_of_default_values_is_paired():
     parts = [
         designs.table({"LoRA": lead}, block_sd=0, at=at).assign(variant="lora", arm=arm, method=f"LoRA ({arm})")
-        for at, (lead, arm) in enumerate(((2.0, "tuned"), (0.0, "recommended")))
+        for at, (lead, arm) in enumerate(((5.0, "tuned"), (3.0, "recommended"), (0.0, "matched")))
     ]
     found = find(derived(pd.concat(parts), outcome="tl"), analysis="tuned", test="paired t")
-    assert found[0].effect == pytest.approx(2.0, abs=1)
-    assert found[0].groups == ("arm tuned", "arm recommended")
+    effects = {record.groups: record.effect for record in found}
+    assert effects[("arm tuned", "arm recommended")] == pytest.approx(2.0, abs=1)
+    assert effects[("arm tuned", "arm matched")] == pytest.approx(5.0, abs=1)
 
 
 def test_shares_of_the_views_are_in_the_records():
