@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, refuse
 from whichlora.options import parse_arguments
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def _log(
     """Log a report as a run of kind `report`; one of the same content is there already when nothing has changed."""
     from analysis import report
     from whichlora.spec import canonical_digest
-    from whichlora.tracking import link_launch
 
     fingerprint = canonical_digest({"kind": "report", **made.texts})
     finished = tracker.find("report", status="FINISHED", fingerprint=fingerprint)
@@ -87,7 +86,7 @@ def _log(
             log.tags({"sources": _cut(sources), "summary": " ".join(made.summary)[:4000]})
             report.write(made, evidence, Path(scratch))
             log.artifacts(Path(scratch))
-    link_launch(tracker.client, tracker.launch, finished.info.run_id if finished else log.run_id)
+    tracker.link_launch(finished.info.run_id if finished else log.run_id)
 
 
 def _cut(names: Sequence[str], most: int = 100) -> str:
@@ -99,20 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, analyse, and print the report's first sentences. Returns the exit status: 2 for bad options."""
     given = parse_arguments(arguments, (__doc__ or "").partition("\n")[0], OPTIONS)
 
-    from whichlora import tracking
-
-    client = tracking.connect()
-    launch = tracking.mark_launch(client)
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
         from analysis.runs import find_experiments
+        from whichlora import tracking
 
+        client = tracking.connect()
         first = next(iter(find_experiments(client, given["experiment"])))
-        tracker = tracking.Tracker(client, first, launch)
+        tracker = tracking.Tracker(client, first, tracking.mark_launch(client))
         made = analyze(given["experiment"], output=output, margin=margin, claims=claims, tracker=tracker)
     except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     print("\n".join(made.summary))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0

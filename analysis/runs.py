@@ -16,12 +16,10 @@ from analysis.design import Design, Issue, missing_cells
 from analysis.methods import CONDITIONS, SETTINGS, name_methods, name_settings
 from whichlora.errors import OptionError, did_you_mean
 from whichlora.tasks import TASKS
+from whichlora.tracking import every
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-PAGE = 1000
-"""Runs that the tracking server hands out at once; it allows no more."""
 
 _TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic")
 _NUMBERS = (
@@ -60,7 +58,7 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     Raises:
         OptionError: there is no such experiment; the message lists those that there are.
     """
-    known = {e.name: e.experiment_id for e in _all(client.search_experiments)}
+    known = {e.name: e.experiment_id for e in every(client.search_experiments)}
     names = [text] if text in known else list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -72,7 +70,7 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
 def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
     """Read every run of the experiments (ids by name), page by page, and put them in order."""
     names = {number: name for name, number in experiments.items()}
-    runs = _all(client.search_runs, list(names), order_by=["attributes.start_time ASC"])
+    runs = list(every(client.search_runs, list(names), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
     rows = [_row(run, names) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
     found = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
@@ -109,18 +107,6 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         **states,
     )
     return Runs(table=table, design=design)
-
-
-def _all(search: Any, *arguments: Any, **options: Any) -> list[Any]:
-    """Return everything that a search of MLflow finds, page by page."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(*arguments, max_results=PAGE, page_token=token, **options)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
 
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:

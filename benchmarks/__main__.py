@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps of 16 items in a turn of training")
     parser.add_argument("--items", type=int, default=96, help="labelled items in a turn of scoring")
     parser.add_argument("--answers", type=int, default=24, help="questions in a turn")
-    parser.add_argument("--probed", type=int, default=8, help="items in a turn of the probe")
+    parser.add_argument("--probed", type=int, default=16, help="items in a turn of the probe")
     parser.add_argument("--runs", type=int, default=6, help="of the grid; the 12 of the row take 14 minutes")
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor seconds, on a busy machine")

@@ -2,8 +2,8 @@
 
 English XNLI (5,510 items of dev and test) has 63.3 tokens in this project's prompt with the packaged tokenizer, answer
 included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the longest
-of 16 items has 86 on average. atlas-nli has 48 and 6. So further sentences of the task follow the premise until the
-length is one drawn from XNLI's.
+of 16 items has 86 on average. atlas-nli has 48 and 6. So further words of the task follow the premise until the
+length is one drawn from XNLI's. XNLI's dev and test items come in threes with one premise, and so do those to score.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from whichlora.encoding import Encoder
 from whichlora.tasks import get_task
@@ -22,26 +23,42 @@ from whichlora.tasks.qa import QaItem
 
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Of XNLI's lengths in tokens."""
+HYPOTHESES = 3
+"""Of each premise in XNLI's dev and test items."""
+OWN = 5
+"""Tokens of the further words that stand before the hypothesis: so 22 of an XNLI item's tokens are its own, counting
+what the items of the test set begin with once."""
 PASSAGES = 3
 """Stories of atlas-qa, of some 60 tokens each, that make one passage: TyDi QA's are longer than one of them."""
 
 
 def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
-    """Return the first items of a split of atlas-nli in English, as long as XNLI's; the same ones on every call."""
+    """Return the first items of a split of atlas-nli in English, as long as XNLI's; the same ones on every call.
+
+    To learn from, items are drawn from many, so they have a premise each.
+    """
     stories = get_task("atlas-nli").load("en", split)
     rng = random.Random(f"{split} 1")
-    items = []
-    for story in stories[:count]:
+    each = 1 if split == "train" else HYPOTHESES
+    items: list[NliItem] = []
+    premise, target = "", 0.0
+    for number, story in enumerate(stories[:count]):
         assert isinstance(story, NliItem)
-        target = min(LONGEST, max(SHORTEST, rng.gauss(MEAN, DEVIATION)))
-        words: list[str] = []
         item = story
+        if number % each == 0:
+            target = min(LONGEST, max(SHORTEST, rng.gauss(MEAN, DEVIATION)))
+            while len(encoder.example(item)) < target - OWN:
+                item = replace(item, premise=f"{item.premise} {_word(stories, rng)}")
+            premise = item.premise
+        item = replace(item, premise=premise)
         while len(encoder.example(item)) < target:
-            if not words:
-                words = getattr(rng.choice(stories), "premise").split()  # noqa: B009
-            item = replace(item, premise=f"{item.premise} {words.pop(0)}")
+            item = replace(item, hypothesis=f"{_word(stories, rng)} {item.hypothesis}")
         items.append(item)
     return items
+
+
+def _word(stories: Sequence[Any], rng: random.Random) -> str:
+    return str(rng.choice(rng.choice(stories).premise.split()))
 
 
 def qa_items(split: Split, count: int) -> list[QaItem]:

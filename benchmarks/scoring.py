@@ -19,12 +19,9 @@ from whichlora.tasks.base import Item
 BATCH = 16
 FITTED = {"atlas-nli": 96, "atlas-qa": 64}
 """Items that an adapter is trained on first, so that the model answers with a label or a short span, and then stops."""
-LABELS = Row(
-    name="scoring",
-    work="three-way scoring, fp32",
-    against="`generate()` in batches, its text matched with the labels",
-    goal=5,
-)
+WRITTEN = "`generate()` in batches, its text matched with the labels"
+LABELS = Row(name="scoring", work="three-way scoring, fp32", against=WRITTEN, goal=5)
+LABELS_BF16 = Row(name="scoring-bf16", work="three-way scoring, bf16", against=f"{WRITTEN}, bf16", goal=5)
 ANSWERS = Row(name="answers", work="QA scoring, fp32", against="`generate()`, one question after the other", goal=3.5)
 
 
@@ -34,7 +31,10 @@ def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     def match(texts: list[str], labels: Sequence[str]) -> list[str | None]:
         return [next((label for label in labels if text.strip().startswith(label)), None) for text in texts]
 
-    return [_measure(bench, LABELS, "atlas-nli", bench.items, items.nli_items, batch_size=BATCH, read=match)]
+    rows = [row for row in (LABELS, LABELS_BF16) if row.name in wanted]
+    return [
+        _measure(bench, row, "atlas-nli", bench.items, items.nli_items, batch_size=BATCH, read=match) for row in rows
+    ]
 
 
 def measure_answers(bench: Bench, wanted: Sequence[str]) -> list[Result]:
@@ -62,14 +62,15 @@ def _measure(
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    options = {"precision": "fp32", "epochs": 1, "batch_size": 4, "train_size": FITTED[task]}
+    precision = "bf16" if "bf16" in row.work else "fp32"
+    options = {"precision": precision, "epochs": 1, "batch_size": 4, "train_size": FITTED[task]}
     plan = plan_of(bench.model, task=task, **options)
     encoder = Encoder(plan.task, plan.tokenizer)
     adapter = fitted(plan, encoder, make(encoder, "train", FITTED[task]), bench.scratch / row.name)
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    plain = models.load_model(plan.source, precision="fp32", quantization="none")
-    bases.keep(models.load_model(plan.source, precision="fp32", quantization="none"), plan)
+    plain = models.load_model(plan.source, precision=precision, quantization="none")
+    bases.keep(models.load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 
@@ -89,9 +90,16 @@ def _measure(
     bases.keep(plain, plan)  # lets go of the other
     answers = found["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
-    equal = agreement(found["ours"], answers, "predictions")
+    equal = agreement(found["ours"], answers, "predictions", limit=1.0 if precision == "fp32" else None)
     return Result(
-        row=row, ours=taken["ours"], theirs=taken["theirs"], scale=count, per="item", equal=equal, notes=notes
+        row=row,
+        ours=taken["ours"],
+        theirs=taken["theirs"],
+        scale=count,
+        per="item",
+        equal=equal,
+        precision=precision,
+        notes=notes,
     )
 
 
@@ -107,6 +115,6 @@ def fitted(plan: Any, encoder: Encoder, chosen: Sequence[Item], work: Path) -> P
 
 
 BLOCKS = [
-    Block(rows=[LABELS], minutes=2.5, measure=measure_labels),
+    Block(rows=[LABELS, LABELS_BF16], minutes=3.5, measure=measure_labels),
     Block(rows=[ANSWERS], minutes=2.5, measure=measure_answers),
 ]

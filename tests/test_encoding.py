@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from whichlora import models
-from whichlora.encoding import IGNORED, Encoded, Encoder, by_length, collate
+from whichlora.encoding import IGNORED, Encoded, Encoder, alphabetical, by_length, collate, in_order
 from whichlora.errors import OptionError
+from whichlora.packing import pack
 from whichlora.tasks import get_task
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
@@ -104,6 +105,21 @@ def test_batches_by_length_hold_each_position_once_within_the_limits(max_tokens,
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert longest == sorted(longest, reverse=True)
     assert all(min(lengths[i] for i in a) >= max(lengths[i] for i in b) for a, b in pairwise(batches))
+
+
+def test_batches_of_neighbours_add_lengths_up():
+    lengths = [5, 4, 1, 12, 1, 1, 1, 1]
+    assert list(in_order(lengths, max_tokens=10, max_items=3)) == [[0, 1, 2], [3], [4, 5, 6], [7]]
+    assert list(in_order([], max_tokens=10, max_items=3)) == []
+
+
+def test_neighbours_in_the_alphabet_share_what_they_begin_with():
+    examples = [Encoded([5, 7, 1], [2]), Encoded([5, 6, 7, 1], [3]), Encoded([5, 6, 7, 1], [2]), Encoded([5, 6], [2])]
+    order, own = alphabetical(examples)
+    assert order == [3, 2, 1, 0]
+    assert own == [3, 4, 2, 3]
+    assert sum(own) == pack([examples[i] for i in order])["input_ids"].shape[1]
+    assert alphabetical([]) == ([], [])
 
 
 def test_batches_by_length_are_full():

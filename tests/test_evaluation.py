@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from whichlora import evaluation, models
+from whichlora import evaluation, models, packing
 from whichlora.encoding import Encoder
 from whichlora.evaluation import generate, label_probabilities, score
 from whichlora.tasks import get_task
@@ -80,9 +80,13 @@ def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):
     assert (first[tiny_model], first[byte_model]) == (3, 1)
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
-def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, monkeypatch):
+def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, packed, monkeypatch):
     model, encoder = load(folder, adapter=adapter)
+    if not packed:
+        monkeypatch.setattr(packing, "_FAMILIES", ())
+    assert packing.can_pack(model) == packed
     expected = naive(model, encoder, ITEMS)
     with torch.inference_mode():
         probabilities = label_probabilities(model, encoder, ITEMS, name="test")
@@ -91,7 +95,7 @@ def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, mo
         np.testing.assert_allclose(np.log(probabilities), np.log(expected), atol=1e-3)  # most are near 0 or 1
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         for limit in (1, 3):
-            monkeypatch.setattr(evaluation, "BATCH_ITEMS", limit)
+            monkeypatch.setattr(evaluation, "PACKED_ITEMS" if packed else "BATCH_ITEMS", limit)
             np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
 
 

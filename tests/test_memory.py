@@ -32,7 +32,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]
 
     def limited(self: Any, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = forward(self, input_ids=input_ids, **arguments)
-        items = len(arguments["layout"].places if "layout" in arguments else input_ids)
+        items = len(arguments["layout"].paths if "layout" in arguments else input_ids)
         if not fits(self, items):
             raise torch.OutOfMemoryError("simulated")
         passed.append(items)

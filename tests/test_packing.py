@@ -76,7 +76,8 @@ def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, var
     padded = gradients(model, collate(examples[:6], pad))
     for share in (True, False) if packing.can_share(model) else (False,):
         packed = packing.pack(examples[:6], share=share)
-        assert (packed["layout"].prefix > 0) == share
+        tokens = sum(map(len, examples[:6]))
+        assert packed["input_ids"].shape[1] < tokens if share else packed["input_ids"].shape[1] == tokens
         assert_equal(gradients(model, packed), padded)
 
 
@@ -125,22 +126,35 @@ def test_activations_computed_twice_change_nothing(tiny_model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "prefix"),
+    ("examples", "ids"),
     [
-        ([Encoded([5, 6, 7], [8, 2])], 0),  # alone
-        ([Encoded([5, 6, 7], [8, 2])] * 3, 2),  # alike: the last token of the prompt predicts the answer
-        ([Encoded([5, 6, 7], [8, 2]), Encoded([5, 6], [9, 9, 2])], 1),
-        ([Encoded([5, 6, 7], [8, 2]), Encoded([4, 6, 7], [9, 2])], 0),
-        ([Encoded([5], [8, 2]), Encoded([5], [9, 2])], 0),
-        ([Encoded([5, *range(20, 90)], [8, 2]), Encoded([5, *range(30, 90)], [9, 2])], 0),  # saves too little
+        ([Encoded([5, 6, 7], [8, 2])], [5, 6, 7, 8, 2]),  # alone
+        ([Encoded([5, 6, 7], [8, 2])] * 2, [5, 6, 7, 8, 2, 7, 8, 2]),  # a prompt's last token predicts the answer
+        ([Encoded([5, 6, 7], [8, 2]), Encoded([5, 6], [9, 9, 2])], [5, 6, 7, 8, 2, 6, 9, 9, 2]),
+        ([Encoded([5, 6, 7], [8, 2]), Encoded([4, 6, 7], [9, 2])], [5, 6, 7, 8, 2, 4, 6, 7, 9, 2]),
+        ([Encoded([5], [8, 2]), Encoded([5], [9, 2])], [5, 8, 2, 5, 9, 2]),
+        (  # the first shares more with the last than with the one between
+            [Encoded([5, 6, 7, 3], [8, 2]), Encoded([5, 7, 7, 3], [8, 2]), Encoded([5, 6, 7, 4], [9, 2])],
+            [5, 6, 7, 3, 8, 2, 7, 7, 3, 8, 2, 4, 9, 2],
+        ),
     ],
 )
-def test_short_and_equal_prompts(tiny_model: str, examples: list[Encoded], prefix: int) -> None:
+def test_what_examples_begin_with_is_there_once(tiny_model: str, examples: list[Encoded], ids: list[int]) -> None:
     model, _, pad = attached(tiny_model)
     packed = packing.pack(examples)
-    assert packed["layout"].prefix == prefix
-    assert packed["input_ids"].shape[1] == sum(map(len, examples)) - prefix * (len(examples) - 1)
+    assert packed["input_ids"].tolist() == [ids]
     assert_equal(gradients(model, packed), gradients(model, collate(examples, pad)))
+
+
+def test_bf16_is_attended_in_fp32(tiny_model: str) -> None:
+    model, examples, pad = attached(tiny_model)
+    model.float()
+    exact = gradients(model, collate(examples[:6], pad))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        packed = gradients(model, packing.pack(examples[:6]))
+    assert packed[0] == pytest.approx(exact[0], rel=2e-2)
+    apart = [float((packed[1][n] - g).norm() / g.norm()) for n, g in exact[1].items()]
+    assert max(apart) < 0.1
 
 
 def test_the_model_s_own_attention_is_put_back(tiny_model: str) -> None:

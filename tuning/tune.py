@@ -18,7 +18,7 @@ from tuning.setting import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
 from tuning.space import KINDS, SEARCHED, read_space, space_of
 from whichlora import processes
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
-from whichlora.errors import OptionError, choose, refuse
+from whichlora.errors import OptionError, choose, refuse, whole
 from whichlora.noise import quiet
 from whichlora.options import AUTO, MAIN, parse_arguments, parse_values
 from whichlora.tasks import PROMPTED
@@ -186,15 +186,7 @@ def _seeds(text: str) -> list[int]:
 
 def _count(option: str, text: str) -> int | None:
     """Return a number; None for `auto`."""
-    if text == AUTO:
-        return None
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= _COUNTS[option]:
-        raise OptionError(option, text, f"must be a whole number from 1 to {_COUNTS[option]}")
-    return value
+    return None if text == AUTO else whole(option, text, 1, _COUNTS[option])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,8 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle()
         if engine is not None:
             engine.connect()
-        client = tracking.connect()
-        tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
+        tracker = tracking.Tracker.of_call()
     except OptionError as error:
         return refuse(error)
     deadline = None if timeout is None else time.time() + timeout
@@ -236,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return [Study(setting, tracker, database, command=command) for setting in settings]
 
     studies = insist(opened)
-    tracking.link_launch(client, tracker.launch, ",".join(study.run_id for study in studies))
+    tracker.link_launch(",".join(study.run_id for study in studies))
     if not is_worker():
         for study in studies:
             of = trials if budget is None else f"{budget} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -133,6 +134,14 @@ def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:
     return Encoder(task or plan.task, plan.tokenizer, max_length=plan.shape.context)
 
 
+def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with; the last of a prompt, which predicts the answer, is never among
+    them."""
+    before = [prompt[:-1] for prompt in prompts]
+    columns = enumerate(zip(*before, strict=False))
+    return next((i for i, column in columns if len(set(column)) > 1), min(map(len, before)))
+
+
 def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
     """Return `input_ids` and `labels`, both (items, longest), padded on the right.
 
@@ -161,6 +170,28 @@ def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Ite
         batch.append(position)
     if batch:
         yield batch
+
+
+def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
+    """Yield batches of neighbouring positions, whose lengths are added up."""
+    batch: list[int] = []
+    total = 0
+    for position, length in enumerate(lengths):
+        if batch and (total + length > max_tokens or len(batch) == max_items):
+            yield batch
+            batch, total = [], 0
+        batch.append(position)
+        total += length
+    if batch:
+        yield batch
+
+
+def alphabetical(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
+    """Return positions by the alphabet, and how many tokens of each example its neighbour before does not share."""
+    order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
+    prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
+    shared = [common_beginning(neighbours) for neighbours in pairwise(prompts)]
+    return order, [len(examples[i]) - common for i, common in zip(order, shared, strict=True)]
 
 
 def to_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from whichlora import processes
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, choose, whole
 
 ENGINES = ("local", "ray")
 MOST_WORKERS = 1024
@@ -67,8 +67,7 @@ def engine_of(name: str, workers: str) -> Engine | None:
         OptionError: `name` or `workers` is not what the options allow, or a package is missing.
     """
     choose("engine", name, ENGINES)
-    if not (workers.isdecimal() and 1 <= int(workers) <= MOST_WORKERS):
-        raise OptionError("workers", workers, f"must be a whole number from 1 to {MOST_WORKERS}")
+    count = whole("workers", workers, 1, MOST_WORKERS)
     if name == "ray":
         if processes.count() > 1:
             raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")
@@ -76,12 +75,12 @@ def engine_of(name: str, workers: str) -> Engine | None:
             raise OptionError("engine", name, "needs the extra `ray`: pip install 'whichlora[ray]'")
         from whichlora.clusters import RayTasks
 
-        return RayTasks(int(workers))
-    if int(workers) == 1:
+        return RayTasks(count)
+    if count == 1:
         return None
     if processes.count() > 1:
         raise OptionError("workers", workers, "must be 1 under accelerate launch, whose processes train together")
-    return Processes(int(workers))
+    return Processes(count)
 
 
 class Processes:

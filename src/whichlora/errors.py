@@ -24,6 +24,13 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
     raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
 
 
+def whole(option: str, text: str, low: int, high: int = 10**9) -> int:
+    """Return the number that an option's text stands for, whole and from `low` to `high`, or raise `OptionError`."""
+    if not (text.isdecimal() and low <= int(text) <= high):
+        raise OptionError(option, text, f"must be a whole number from {low} to {high}")
+    return int(text)
+
+
 def did_you_mean(value: str, names: Iterable[str]) -> str:
     """Return a hint at the name nearest to `value`, to put behind a sentence; empty where none is near."""
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)

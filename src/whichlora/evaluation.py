@@ -13,16 +13,28 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from whichlora.encoding import Encoded, Encoder, collate, to_device
+from whichlora import packing
+from whichlora.encoding import (
+    Encoded,
+    Encoder,
+    alphabetical,
+    by_length,
+    collate,
+    common_beginning,
+    in_order,
+    to_device,
+)
 from whichlora.injection import measured
-from whichlora.memory import in_batches
+from whichlora.memory import Divide, in_batches
 from whichlora.models import blocks_of
+from whichlora.objectives import answer_logits
 from whichlora.pooling import PLACES, Pooling, at_places
 from whichlora.states import plain
 from whichlora.tasks.base import Item, Task
 
 BATCH_TOKENS = 4096
 BATCH_ITEMS = 32
+PACKED_ITEMS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,17 +192,28 @@ def _next_token_logits(
 ) -> np.ndarray[Any, Any]:
     """Return (prompts, tokens): the logits of these tokens after each prompt.
 
-    What all prompts begin with, the instruction, is read once.
+    What several prompts begin with, the instruction and often the premise, is read once a batch. Where the model cannot
+    read packed prompts, what all of them begin with is read once.
     """
     result = np.empty((len(prompts), len(tokens)))
-    shared = next((i for i, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1), len(prompts[0]))
-    prefix = prompts[0][: min(shared, min(map(len, prompts)) - 1)]
+    if packing.can_pack(model):
+
+        def read(batch: list[int], tensors: dict[str, Any]) -> None:
+            last = torch.tensor([path[-1] for path in tensors["layout"].paths], device=model.device)
+            inputs = {key: value for key, value in tensors.items() if key != "labels"}
+            logits = model(**inputs, logits_to_keep=last, use_cache=False).logits[0]
+            result[batch] = logits[:, tokens].float().cpu().numpy()
+
+        _read(model, encoder, [Encoded(prompt, []) for prompt in prompts], read, name=name, unit="item")
+        return result
+
+    prefix = prompts[0][: common_beginning(prompts)]
     cache = None
     if prefix:
         cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
     rest = [p[len(prefix) :] for p in prompts]
 
-    def read(batch: list[int]) -> None:
+    def go_on(batch: list[int]) -> None:
         chosen = [Encoded(rest[i], []) for i in batch]
         ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
         last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
@@ -200,7 +223,7 @@ def _next_token_logits(
         logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
         result[batch] = logits[:, tokens].float().cpu().numpy()
 
-    _over([len(r) for r in rest], read, name=name, unit="item")
+    _over([len(r) for r in rest], go_on, name=name, unit="item")
     return result
 
 
@@ -208,31 +231,63 @@ def _answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded]
     """Return (examples,): the log-likelihood of each answer after its prompt."""
     result = np.empty(len(examples))
 
-    def read(batch: list[int]) -> None:
-        tensors = to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device)
-        labels = tensors["labels"][:, 1:]
-        learnt = labels >= 0
-        keep = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
-        keep[:, :-1] = learnt
-        logits = model(input_ids=tensors["input_ids"], logits_to_keep=keep, use_cache=False).logits.float()
-        tokens = torch.log_softmax(logits, -1).gather(1, labels[learnt][:, None])[:, 0]
-        rows = learnt.nonzero()[:, 0]
-        sums = torch.zeros(len(batch), device=tokens.device).index_add_(0, rows, tokens)
-        result[batch] = sums.cpu().numpy()
+    def read(batch: list[int], tensors: dict[str, Any]) -> None:
+        logits, targets = answer_logits(model, tensors)
+        tokens = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
+        each = torch.split(tokens, [len(examples[i].answer) for i in batch])
+        result[batch] = torch.stack([part.sum() for part in each]).cpu().numpy()
 
-    _over([len(e) for e in examples], read, name=name, unit="answer")
+    _read(model, encoder, examples, read, name=name, unit="answer")
     return result
 
 
-def _over(lengths: list[int], work: Callable[[list[int]], None], *, name: str, unit: str) -> None:
-    """Do `work` on batches of positions of similar length, under a progress bar."""
+def _read(
+    model: Any,
+    encoder: Encoder,
+    examples: list[Encoded],
+    work: Callable[[list[int], dict[str, Any]], None],
+    *,
+    name: str,
+    unit: str,
+) -> None:
+    """Do `work` on the positions and the tensors of batches of examples, which are packed where the model allows it.
+
+    Packed examples stand in alphabetical order, so that those share a batch that begin alike.
+    """
+    if not packing.can_pack(model):
+
+        def padded(batch: list[int]) -> None:
+            work(batch, to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device))
+
+        _over([len(e) for e in examples], padded, name=name, unit=unit)
+        return
+    order, own = alphabetical(examples)
+
+    def packed(places: list[int]) -> None:
+        batch = [order[k] for k in places]
+        work(batch, to_device(packing.pack([examples[i] for i in batch]), model.device))
+
+    with packing.attention(model):
+        _over(own, packed, name=name, unit=unit, divide=in_order, max_items=PACKED_ITEMS)
+
+
+def _over(
+    lengths: list[int],
+    work: Callable[[list[int]], None],
+    *,
+    name: str,
+    unit: str,
+    divide: Divide = by_length,
+    max_items: int = BATCH_ITEMS,
+) -> None:
+    """Do `work` on batches of positions, under a progress bar."""
     with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
 
         def counted(batch: list[int]) -> None:
             work(batch)
             bar.update(len(batch))
 
-        in_batches(lengths, counted, max_tokens=BATCH_TOKENS, max_items=BATCH_ITEMS)
+        in_batches(lengths, counted, divide=divide, max_tokens=BATCH_TOKENS, max_items=max_items)
 
 
 def word_states(

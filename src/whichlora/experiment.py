@@ -109,8 +109,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
         grid = read_grid(given["file"])
         settle()
         quiet()
-        client = tracking.connect()
-        tracker = tracking.Tracker(client, grid.name, tracking.mark_launch(client))
+        tracker = tracking.Tracker.of_call(grid.name)
         found = survey(grid, tracker)
         precision = {plan.spec.precision for plan in grid.plans}
         if found.precisions - precision:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,12 @@ from whichlora.encoding import by_length
 from whichlora.errors import MemoryExhausted
 
 Item = TypeVar("Item")
+
+
+class Divide(Protocol):
+    """What puts positions into batches, by the lengths of what they stand for."""
+
+    def __call__(self, lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]: ...
 
 
 def fits(work: Callable[[], None]) -> bool:
@@ -98,8 +104,15 @@ class MicroBatches:
             raise MemoryExhausted("one training item does not fit, even with gradient checkpointing")
 
 
-def in_batches(lengths: Sequence[int], work: Callable[[list[int]], None], *, max_tokens: int, max_items: int) -> None:
-    """Call `work` with positions of similar length until each was in a batch; batches are halved on want of memory.
+def in_batches(
+    lengths: Sequence[int],
+    work: Callable[[list[int]], None],
+    *,
+    max_tokens: int,
+    max_items: int,
+    divide: Divide = by_length,
+) -> None:
+    """Call `work` with positions until each was in a batch; batches are halved on want of memory.
 
     Raises:
         MemoryExhausted: not even one item fits.
@@ -107,12 +120,12 @@ def in_batches(lengths: Sequence[int], work: Callable[[list[int]], None], *, max
     left = list(range(len(lengths)))
     while left:
         done: set[int] = set()
-        for part in by_length([lengths[i] for i in left], max_tokens=max_tokens, max_items=max_items):
+        for part in divide([lengths[i] for i in left], max_tokens=max_tokens, max_items=max_items):
             batch = [left[k] for k in part]
             if not fits(lambda batch=batch: work(batch)):  # type: ignore[misc]
                 if len(batch) == 1:
                     raise MemoryExhausted(f"one item of {lengths[batch[0]]} tokens does not fit")
-                max_tokens = max(lengths[i] for i in batch) * (len(batch) // 2)
+                max_tokens = sum(lengths[i] for i in batch) // 2
                 break
             done.update(batch)
         left = [i for i in left if i not in done]

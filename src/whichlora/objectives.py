@@ -150,8 +150,16 @@ def triplets(anchors: Tensor, positives: Tensor, other: Tensor, margin: float = 
 def answer_tokens(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]:
     """Cross-entropy of the answer tokens, summed, and their number, of a batch that is padded or packed.
 
-    The LM head is applied at the positions before answer tokens only: the others' logits would be thrown away. The
-    loss is made from the logits, because a model's own `loss` may hold more (AdaLoRA adds its penalty to it).
+    It is made from the logits, because a model's own `loss` may hold more (AdaLoRA adds its penalty to it).
+    """
+    logits, targets = answer_logits(model, batch)
+    return nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
+
+
+def answer_logits(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return (answer tokens, vocabulary) logits in fp32, and (answer tokens,) of the tokens themselves, in order.
+
+    The LM head is applied at the positions before answer tokens only: the others' logits would be thrown away.
     """
     labels = batch["labels"][:, 1:]
     learnt = labels != IGNORED
@@ -159,5 +167,4 @@ def answer_tokens(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]
     keep[:, :-1] = learnt
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-    targets = labels[learnt]
-    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+    return logits.float(), labels[learnt]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, choose, whole
 from whichlora.layers import parse_layers
 from whichlora.mixture import COMPOSITIONS
 from whichlora.models import PRECISIONS, QUANTIZATIONS
@@ -94,16 +95,7 @@ def _text(option: str, text: str) -> str:
 
 
 def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
-    def parse(option: str, text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise OptionError(option, text, f"must be a whole number from {low} to {high}")
-        return value
-
-    return parse
+    return partial(whole, low=low, high=high)
 
 
 def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:

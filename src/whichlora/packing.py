@@ -1,26 +1,27 @@
-"""Examples as one row of tokens without padding, in which what all prompts begin with is read once.
+"""Texts as one row of tokens without padding, in which what several begin with is read once.
 
 Linear layers, norms and adapters take each token by itself, so only attention has to know which tokens belong together.
-It is the library's own, over one row an example, and gives each example the keys and values of the shared beginning.
-Sums over examples, and their gradients, are those of padded examples.
+It is the library's own, over one row a text, to which the keys and values of shared tokens are handed as often as they
+are shared. Sums over texts, and their gradients, are those of padded texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.encoding import IGNORED, Encoded
 
-LEAST_SAVED = 0.1
-"""The beginning is shared where that saves such a part of the tokens: below, attention without a mask is faster."""
+ALIKE = 0.75
+"""Least length of a text beside the longest that attention is computed with at a time."""
 _NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Architectures for which a test shows that nothing but attention looks from one token to another."""
@@ -31,21 +32,18 @@ class Layout:
     """Which tokens of a row belong together.
 
     Attributes:
-        prefix: tokens at the row's beginning that come before each example.
-        places: (examples, longest): where in the row each example's tokens stand; 0 for padding.
-        tokens: (tokens after the prefix,): where among the flattened `places` each token stands.
-        mask: (1, 1, longest, prefix + longest), which of them an example's token sees; None if all before it.
+        paths: where in the row the tokens of each text stand.
+        groups: the same of texts of similar length, each (texts, longest), with 0 for padding.
+        tokens: (tokens,): where in the groups, flattened one after the other, each token of the row stands.
     """
 
-    prefix: int
-    places: Tensor
+    paths: list[list[int]]
+    groups: list[Tensor]
     tokens: Tensor
-    mask: Tensor | None
 
     def to(self, device: Any) -> Layout:
         """Move it."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Layout(self.prefix, self.places.to(device), self.tokens.to(device), mask)
+        return Layout(self.paths, [group.to(device) for group in self.groups], self.tokens.to(device))
 
 
 def can_pack(model: Any) -> bool:
@@ -66,41 +64,47 @@ def can_share(model: Any) -> bool:
 def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
     """Return `input_ids`, `position_ids` and `labels`, all (1, tokens), and their `layout`.
 
-    With `share` the tokens that all prompts begin with come first and once, where that is worth it. The last token of a
-    prompt, which predicts the answer's first, is never among them.
+    With `share` a token of a prompt stands there once for all examples that are alike up to it. The last token of a
+    prompt, which predicts the answer's first, is each example's own.
     """
-    prefix = _shared(examples) if share else 0
-    rests = [(example.prompt + example.answer)[prefix:] for example in examples]
-    longest = max(map(len, rests))
-    ids, positions, labels = examples[0].prompt[:prefix], list(range(prefix)), [IGNORED] * prefix
-    places = torch.zeros((len(rests), longest), dtype=torch.long)
-    tokens: list[int] = []
-    for row, (example, rest) in enumerate(zip(examples, rests, strict=True)):
-        places[row, : len(rest)] = torch.arange(len(ids), len(ids) + len(rest))
-        tokens += range(row * longest, row * longest + len(rest))
-        ids = ids + rest
-        positions += range(prefix, prefix + len(rest))
-        labels += [IGNORED] * (len(rest) - len(example.answer)) + example.answer
-    mask = None
-    if prefix:
-        mask = torch.ones((1, 1, longest, prefix + longest), dtype=torch.bool).tril(diagonal=prefix)
+    ids: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    paths: list[list[int]] = []
+    after: dict[tuple[int, int], int] = {}
+    for example in examples:
+        path: list[int] = []
+        for position, token in enumerate(example.prompt + example.answer):
+            step = (path[-1] if path else -1, token)
+            shared = share and position < len(example.prompt) - 1
+            place = after.setdefault(step, len(ids)) if shared else len(ids)
+            path.append(place)
+            if place == len(ids):
+                ids.append(token)
+                positions.append(position)
+                labels.append(IGNORED if position < len(example.prompt) else token)
+        paths.append(path)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
         "labels": torch.tensor([labels]),
-        "layout": Layout(prefix, places, torch.tensor(tokens), mask),
+        "layout": _layout(paths, len(ids)),
     }
 
 
-def _shared(examples: Sequence[Encoded]) -> int:
-    """Return how many tokens the prompts begin with alike; 0 where reading them once saves little."""
-    prompts = [example.prompt[:-1] for example in examples]
-    alike = 0
-    for column in zip(*prompts, strict=False):
-        if len(set(column)) > 1:
-            break
-        alike += 1
-    return alike if alike * (len(prompts) - 1) >= LEAST_SAVED * sum(map(len, examples)) else 0
+def _layout(paths: list[list[int]], count: int) -> Layout:
+    """Group texts of similar length, so that attention, which grows with the square of the length, is padded little."""
+    groups: list[list[list[int]]] = []
+    for path in sorted(paths, key=len, reverse=True):
+        if not groups or len(path) < ALIKE * len(groups[-1][0]):
+            groups.append([])
+        groups[-1].append(path)
+    places = [torch.tensor([path + [0] * (len(group[0]) - len(path)) for path in group]) for group in groups]
+    real = torch.cat([torch.arange(len(group[0])) < len(path) for group in groups for path in group])
+    where = real.nonzero()[:, 0]
+    tokens = torch.empty(count, dtype=torch.long)
+    tokens[torch.cat([group.flatten() for group in places])[where]] = where  # of equal places any one
+    return Layout(paths, places, tokens)
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def attention(model: Any) -> Iterator[None]:
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, layout: Layout, **how: Any
 ) -> tuple[Tensor, None]:
-    """Attend as the library's function does, within each example.
+    """Attend as the library's function does, within each text.
 
     Args:
         query, key, value: (1, heads, tokens, width).
@@ -127,21 +131,21 @@ def _attend(
         (1, tokens, heads, width), and no weights.
     """
 
-    def rows(states: Tensor) -> Tensor:
-        return states[0][:, layout.places].transpose(0, 1)
+    # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.
+    exact = query.device.type == "cpu" and value.dtype == torch.bfloat16
 
-    keys, values = rows(key), rows(value)
+    def rows(states: Tensor, places: Tensor) -> Tensor:
+        # An embedding, because the sum over equal places in its gradient is the quickest of torch's on a CPU.
+        found = embedding(places, states[0].transpose(0, 1).flatten(1))
+        found = found.view(*places.shape, states.shape[1], -1).transpose(1, 2)
+        return found.float() if exact else found
+
     parts = []
-    if layout.prefix:
-        first = [states[:, :, : layout.prefix] for states in (query, key, value)]
-        parts.append(sdpa_attention_forward(module, *first, None, is_causal=True, **how)[0])
-        keys = torch.cat([first[1].expand(len(keys), -1, -1, -1), keys], dim=2)
-        values = torch.cat([first[2].expand(len(values), -1, -1, -1), values], dim=2)
-    own = sdpa_attention_forward(module, rows(query), keys, values, layout.mask, is_causal=layout.mask is None, **how)[
-        0
-    ]
-    parts.append(own.flatten(0, 1)[layout.tokens][None])
-    return torch.cat(parts, dim=1), None
+    with torch.autocast("cpu", enabled=False) if exact else nullcontext():
+        for group in layout.groups:
+            own = [rows(states, group) for states in (query, key, value)]
+            parts.append(sdpa_attention_forward(module, *own, None, is_causal=True, **how)[0].flatten(0, 1))
+    return torch.cat(parts)[layout.tokens][None].to(value.dtype), None
 
 
 AttentionInterface.register(_NAME, _attend)

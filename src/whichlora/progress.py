@@ -194,12 +194,4 @@ def _counts(counts: Counter[str]) -> str:
 def _runs(tracker: Tracker) -> Iterator[Run]:
     """Yield every run of kind `run` in the experiment, page by page."""
     where = [tracking.experiment_id(tracker.client, tracker.experiment)]
-    token = None
-    while True:
-        page: Any = tracker.client.search_runs(
-            where, "tags.`whichlora.kind` = 'run'", max_results=1000, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    yield from tracking.every(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")

@@ -210,15 +210,14 @@ def _lead(arguments: Sequence[str] | None) -> int:
         settle()
         from whichlora import tracking
 
-        client = tracking.connect()
-        tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
+        tracker = tracking.Tracker.of_call()
         result = run(plan, tracker)
     except OptionError as error:
         return refuse(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tracking.link_launch(client, tracker.launch, result.run_id)
+    tracker.link_launch(result.run_id)
     print(summary(plan, result))
     return 0
 

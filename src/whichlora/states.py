@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ class _Reached(Exception):  # no error: it ends a forward pass
     """The last block that is wanted was visited."""
 
 
-def walk(model: Any, blocks: str, ids: Tensor, visit: Visit, *, last: int | None = None) -> Tensor | None:
-    """Read token ids, (items, positions), padded on the right, and visit `EMBEDDING` and then every block's output.
+def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None) -> Tensor | None:
+    """Read what `pad` or `packing.pack` made and visit `EMBEDDING` and then every block's output.
 
     `blocks` is the name of the list of decoder blocks (`ModelShape.blocks`). The LM head is not computed. Unlike the
     last of transformers' `hidden_states`, the last block's output has not gone through the final norm.
@@ -52,7 +52,7 @@ def walk(model: Any, blocks: str, ids: Tensor, visit: Visit, *, last: int | None
     handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
     handles += [block.register_forward_hook(after(number)) for number, block in enumerate(layers)]
     try:
-        output: Tensor = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        output: Tensor = base.get_decoder()(**inputs, use_cache=False).last_hidden_state
         return output
     except _Reached:
         return None
@@ -61,12 +61,12 @@ def walk(model: Any, blocks: str, ids: Tensor, visit: Visit, *, last: int | None
             handle.remove()
 
 
-def pad(sequences: Sequence[Sequence[int]], device: Any) -> Tensor:
-    """Return token ids, (items, longest), padded on the right.
+def pad(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+    """Return `input_ids`, (items, longest), padded on the right.
 
     Under causal attention no mask is needed, and it does not matter with what.
     """
     ids = torch.zeros((len(sequences), max(map(len, sequences))), dtype=torch.long)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
-    return ids.to(device)
+    return {"input_ids": ids.to(device)}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 DEFAULT_EXPERIMENT = "whichlora"
 PARAM_LIMIT = 6000
+_PAGE = 1000
+"""Results that the tracking server hands out at once; it allows no more."""
 
 
 def sqlite_file() -> Path | None:
@@ -119,10 +121,15 @@ def mark_launch(client: MlflowClient) -> str | None:
     return run_id
 
 
-def link_launch(client: MlflowClient, launch: str | None, run_id: str) -> None:
-    """Note on a launch which run holds its results."""
-    if launch:
-        client.set_tag(launch, "whichlora.result", run_id)
+def every(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """Yield all that a search of a client finds, page by page."""
+    token = None
+    while True:
+        page = search(*arguments, max_results=_PAGE, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,17 @@ class Tracker:
     """Raises where the work was given to another process. With it, an unfinished run of any place is this one's."""
     parent: str | None = None
     """The run under which those that it makes are shown."""
+
+    @classmethod
+    def of_call(cls, experiment: str | None = None) -> Tracker:
+        """Return the tracker of this call, whose launch is marked, in an experiment or the one chosen for the call."""
+        client = connect()
+        return cls(client, experiment or chosen_experiment(client), mark_launch(client))
+
+    def link_launch(self, run_id: str) -> None:
+        """Note on the launch, if there was one, which run holds its results."""
+        if self.launch:
+            self.client.set_tag(self.launch, "whichlora.result", run_id)
 
     def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
         """Return the newest run of this kind with this status and these `whichlora.*` tags, in the experiment."""

@@ -41,7 +41,7 @@ def test_the_table_has_every_result_once(full):
 
 def test_more_runs_than_a_page_are_all_pulled(full, monkeypatch):
     whole = pulled("full").table
-    monkeypatch.setattr(runs, "PAGE", 7)
+    monkeypatch.setattr(tracking, "_PAGE", 7)
     assert pulled("full").table.equals(whole)
 
 

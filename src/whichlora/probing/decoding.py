@@ -8,6 +8,7 @@ tokens up to it alone, and prompts begin with the same instruction.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from whichlora.encoding import Encoded, to_device
 from whichlora.errors import ProofError
+from whichlora.packing import attention, can_pack, pack
 from whichlora.states import EMBEDDING, pad, plain, walk
 
 if TYPE_CHECKING:
@@ -82,15 +85,25 @@ class Lens:
     ) -> list[np.ndarray[Any, Any]]:
         """Return for each sequence of token ids (layers, positions, k): the most likely tokens at these positions."""
         rows, places = _distinct(sequences, positions)
-        items = torch.tensor([item for item, _ in rows], device=self._model.device)
-        where = torch.tensor([position for _, position in rows], device=self._model.device)
+        device = self._model.device
+        inputs: dict[str, Any]
+        packs = can_pack(self._model)
+        if packs:
+            inputs = to_device(pack([Encoded(list(sequence), []) for sequence in sequences]), device)
+            del inputs["labels"]
+            at = [inputs["layout"].paths[item][position] for item, position in rows]
+        else:
+            inputs = pad(sequences, device)
+            at = [item * inputs["input_ids"].shape[1] + position for item, position in rows]
+        wanted = torch.tensor(at, dtype=torch.long, device=device)
         found: list[np.ndarray[Any, Any]] = []
 
         def decode(layer: int, states: Tensor) -> None:
             if layer != EMBEDDING:
-                found.append(self._decode(layer, states[items, where]).cpu().numpy())
+                found.append(self._decode(layer, states.flatten(0, 1)[wanted]).cpu().numpy())
 
-        walk(self._model, self._blocks, pad(sequences, self._model.device), decode)
+        with attention(self._model) if packs else nullcontext():
+            walk(self._model, self._blocks, inputs, decode)
         every = np.stack(found)
         return [every[:, place] for place in places]
 

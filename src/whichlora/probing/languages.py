@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from whichlora.encoding import Encoder
+from whichlora.encoding import Encoded, Encoder, alphabetical, in_order
 from whichlora.memory import in_batches
 from whichlora.mixture import texts_digest
 from whichlora.probing import agreement
@@ -64,7 +64,9 @@ class _Scan:
     def __init__(self, subject: Subject, choices: LanguageChoices, seed: int) -> None:
         plan = subject.plan
         self.subject, self.choices, self.seed = subject, choices, seed
-        self.items, self.n_layers = plan.mixture.test["tl"], plan.shape.n_layers
+        # Texts that begin alike stand together, because they are read together.
+        self.items = sorted(plan.mixture.test["tl"], key=plan.task.prompt)
+        self.n_layers = plan.shape.n_layers
         self.judge = Judge(choices, plan.tokenizer)
         self.other = agreement.other_judge(choices, plan.tokenizer)
         self.reader = Reader(
@@ -113,7 +115,10 @@ class _Scan:
         found = np.full((len(part), len(LEVELS), len(CLASSES), self.n_layers + 1), np.nan)
         sample = agreement.Sample(self.choices.agreement, len(self.items), self.seed)
 
-        def take(batch: list[int]) -> None:
+        order, own = alphabetical([Encoded(sequence, []) for sequence in sequences])
+
+        def take(places: list[int]) -> None:
+            batch = [order[k] for k in places]
             decoded = lens.tokens([sequences[b] for b in batch], [wanted[b] for b in batch])
             for b, by_block in zip(batch, decoded, strict=True):
                 own = np.array([[sequences[b][p]] for p in wanted[b]], dtype=int).reshape(-1, 1)
@@ -124,7 +129,7 @@ class _Scan:
                     found[b, 1, :, row] = shares(np.array(whole, dtype=int))
                 sample.take(part[b], items[b].language, by_block, texts[1:])
 
-        in_batches([len(s) for s in sequences], take, max_tokens=BATCH_TOKENS, max_items=len(part))
+        in_batches(own, take, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(part))
         return {
             "shares": found.reshape(len(part), len(MEASURES), -1),
             "positions": np.array([len(w) for w in wanted]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, choose, whole
 from whichlora.models import PRECISIONS, QUANTIZATIONS
 from whichlora.options import AUTO, FIRST_TOKEN
 from whichlora.probing.decoding import ARITHMETICS
@@ -156,11 +156,11 @@ def parse(texts: Mapping[str, str]) -> Request:
         kind=kind,
         task=values["task"],
         language=values["language"],
-        items=None if values["items"] is None else _whole("items", values["items"], 2, 10**9),
+        items=None if values["items"] is None else whole("items", values["items"], 2, 10**9),
         data_dir=values["data_dir"],
         precision=values["precision"],
         quantization=values["quantization"],
-        seed=_whole("seed", texts["seed"], 0, 2**32 - 1),
+        seed=whole("seed", texts["seed"], 0, 2**32 - 1),
         choices=choices,
     )
 
@@ -198,9 +198,9 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
     if "final_norm" in given:
         given["final_norm"] = given["final_norm"] == "true"
     if values["top_k"] is not None:
-        given["top_k"] = _whole("top_k", values["top_k"], 1, 50)
+        given["top_k"] = whole("top_k", values["top_k"], 1, 50)
     if values["agreement"] is not None:
-        given["agreement"] = _whole("agreement", values["agreement"], 0, 10**6)
+        given["agreement"] = whole("agreement", values["agreement"], 0, 10**6)
     if values["candidates"] is not None:
         codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
         given["candidates"] = None if codes == ("all",) else codes
@@ -216,9 +216,3 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     if choices.pairs == "words" and values["language"] is not None:
         choose("language", values["language"], LANGUAGES)
     return choices
-
-
-def _whole(option: str, text: str, low: int, high: int) -> int:
-    if not (text.isdecimal() and low <= int(text) <= high):
-        raise OptionError(option, text, f"must be a whole number from {low} to {high}")
-    return int(text)

@@ -119,14 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from whichlora import tracking
 
         quiet()
-        client = tracking.connect()
-        tracker = tracking.Tracker(client, tracking.chosen_experiment(client), tracking.mark_launch(client))
+        tracker = tracking.Tracker.of_call()
         run_id = probe(request, tracker)
     except OptionError as error:
         return refuse(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tracking.link_launch(client, tracker.launch, run_id)
+    tracker.link_launch(run_id)
     print(f"MLflow run {run_id}; look at its figures with `make ui`")
     return 0
