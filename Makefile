@@ -36,10 +36,10 @@ ui: $(INSTALLED)
 	mlflow ui --host 127.0.0.1 --port $(PORT)
 
 test: $(INSTALLED)
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 test-all: $(INSTALLED)
-	python -m pytest -m ""
+	python -m pytest -n 2 --dist loadfile -m ""
 
 # TRL has an environment of its own: it is compared with, not depended on.
 .venv-bench/.installed: benchmarks/requirements.txt

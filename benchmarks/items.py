@@ -35,7 +35,8 @@ PASSAGES = 3
 def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
     """Return the first items of a split of atlas-nli in English, as long as XNLI's; the same ones on every call.
 
-    To learn from, items are drawn from many, so they have a premise each.
+    To learn from, items are drawn from many, so they have a premise each. Labels of those to score are not true of a
+    premise that is another item's: only answers are compared.
     """
     stories = get_task("atlas-nli").load("en", split)
     rng = random.Random(f"{split} 1")

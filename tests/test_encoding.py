@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from whichlora import models
-from whichlora.encoding import IGNORED, Encoded, Encoder, alphabetical, by_length, collate, in_order
+from whichlora.encoding import IGNORED, Encoded, Encoder, by_length, collate, in_order, sorted_by_ids
 from whichlora.errors import OptionError
 from whichlora.packing import pack
 from whichlora.tasks import get_task
@@ -113,13 +113,13 @@ def test_batches_of_neighbours_add_lengths_up():
     assert list(in_order([], max_tokens=10, max_items=3)) == []
 
 
-def test_neighbours_in_the_alphabet_share_what_they_begin_with():
+def test_sorted_neighbours_share_what_they_begin_with():
     examples = [Encoded([5, 7, 1], [2]), Encoded([5, 6, 7, 1], [3]), Encoded([5, 6, 7, 1], [2]), Encoded([5, 6], [2])]
-    order, own = alphabetical(examples)
+    order, own = sorted_by_ids(examples)
     assert order == [3, 2, 1, 0]
     assert own == [3, 4, 2, 3]
     assert sum(own) == pack([examples[i] for i in order])["input_ids"].shape[1]
-    assert alphabetical([]) == ([], [])
+    assert sorted_by_ids([]) == ([], [])
 
 
 def test_batches_by_length_are_full():

@@ -14,9 +14,9 @@ from runs import plan_of
 from transformers import LlamaForCausalLM
 
 from whichlora import evaluation, models
-from whichlora.encoding import Encoder
+from whichlora.encoding import Encoder, by_length, in_order
 from whichlora.errors import MemoryExhausted
-from whichlora.memory import in_batches
+from whichlora.memory import Divide, in_batches
 from whichlora.tasks import get_task
 from whichlora.training import Fitted, train
 
@@ -137,7 +137,8 @@ def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkey
             np.testing.assert_allclose(halved.probabilities, expected.probabilities, atol=1e-5)
 
 
-def test_batches_are_halved_until_they_fit_and_each_position_comes_once() -> None:
+@pytest.mark.parametrize("divide", [by_length, in_order])
+def test_batches_become_smaller_until_they_fit_and_each_position_comes_once(divide: Divide) -> None:
     seen: list[int] = []
 
     def work(batch: list[int]) -> None:
@@ -145,7 +146,7 @@ def test_batches_are_halved_until_they_fit_and_each_position_comes_once() -> Non
             raise torch.OutOfMemoryError("simulated")
         seen.extend(batch)
 
-    in_batches([5 + i % 7 for i in range(50)], work, max_tokens=1000, max_items=20)
+    in_batches([5 + i % 7 for i in range(50)], work, max_tokens=1000, max_items=20, divide=divide)
     assert sorted(seen) == list(range(50))
-    with pytest.raises(MemoryExhausted, match="one item of 9 tokens"):
+    with pytest.raises(MemoryExhausted, match="one item does not fit"):
         in_batches([9], lambda batch: work([0] * 4), max_tokens=1000, max_items=20)

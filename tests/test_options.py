@@ -60,6 +60,8 @@ ALONE = [
     ("tl_ratio", "half", "at least 0 and at most 1", ""),
     ("rank", "0", f"{WHOLE} 1", ""),
     ("rank", "8.5", f"{WHOLE} 1", ""),
+    ("rank", "8_0", f"{WHOLE} 1", ""),
+    ("rank", "9" * 5000, f"{WHOLE} 1", ""),
     ("alpha", "0", "above 0", ""),
     ("alpha", "inf", "above 0", ""),
     ("learning_rate", "0", "above 0 and at most 1", ""),

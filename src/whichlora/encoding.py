@@ -135,8 +135,7 @@ def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with; the last of a prompt, which predicts the answer, is never among
-    them."""
+    """Return how many tokens all prompts begin with, not counting the last of any, which predicts the answer."""
     before = [prompt[:-1] for prompt in prompts]
     columns = enumerate(zip(*before, strict=False))
     return next((i for i, column in columns if len(set(column)) > 1), min(map(len, before)))
@@ -186,8 +185,8 @@ def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iter
         yield batch
 
 
-def alphabetical(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
-    """Return positions by the alphabet, and how many tokens of each example its neighbour before does not share."""
+def sorted_by_ids(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
+    """Return positions sorted by token ids, and how many tokens of each example its neighbour before does not share."""
     order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
     prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
     shared = [common_beginning(neighbours) for neighbours in pairwise(prompts)]

@@ -17,11 +17,11 @@ from whichlora import packing
 from whichlora.encoding import (
     Encoded,
     Encoder,
-    alphabetical,
     by_length,
     collate,
     common_beginning,
     in_order,
+    sorted_by_ids,
     to_device,
 )
 from whichlora.injection import measured
@@ -33,8 +33,8 @@ from whichlora.states import plain
 from whichlora.tasks.base import Item, Task
 
 BATCH_TOKENS = 4096
-BATCH_ITEMS = 32
-PACKED_ITEMS = 128
+"""Of a batch, with its padding; of a packed one, those that are not shared, and an eighth of all."""
+BATCH_ITEMS, PACKED_ITEMS = 32, 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,8 @@ def _next_token_logits(
             logits = model(**inputs, logits_to_keep=last, use_cache=False).logits[0]
             result[batch] = logits[:, tokens].float().cpu().numpy()
 
-        _read(model, encoder, [Encoded(prompt, []) for prompt in prompts], read, name=name, unit="item")
+        examples = [Encoded(prompt, []) for prompt in prompts]
+        _read(model, encoder, examples, read, name=name, unit="item", packed_items=PACKED_ITEMS)
         return result
 
     prefix = prompts[0][: common_beginning(prompts)]
@@ -237,7 +238,7 @@ def _answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded]
         each = torch.split(tokens, [len(examples[i].answer) for i in batch])
         result[batch] = torch.stack([part.sum() for part in each]).cpu().numpy()
 
-    _read(model, encoder, examples, read, name=name, unit="answer")
+    _read(model, encoder, examples, read, name=name, unit="answer", packed_items=BATCH_ITEMS)
     return result
 
 
@@ -249,10 +250,11 @@ def _read(
     *,
     name: str,
     unit: str,
+    packed_items: int,
 ) -> None:
     """Do `work` on the positions and the tensors of batches of examples, which are packed where the model allows it.
 
-    Packed examples stand in alphabetical order, so that those share a batch that begin alike.
+    Packed examples are sorted, so that those share a batch that begin alike.
     """
     if not packing.can_pack(model):
 
@@ -261,14 +263,15 @@ def _read(
 
         _over([len(e) for e in examples], padded, name=name, unit=unit)
         return
-    order, own = alphabetical(examples)
+    order, lengths = sorted_by_ids(examples)
+    packed_items = min(packed_items, max(1, 8 * BATCH_TOKENS // max(map(len, examples), default=1)))
 
     def packed(places: list[int]) -> None:
         batch = [order[k] for k in places]
         work(batch, to_device(packing.pack([examples[i] for i in batch]), model.device))
 
     with packing.attention(model):
-        _over(own, packed, name=name, unit=unit, divide=in_order, max_items=PACKED_ITEMS)
+        _over(lengths, packed, name=name, unit=unit, divide=in_order, max_items=packed_items)
 
 
 def _over(

@@ -112,7 +112,7 @@ def in_batches(
     max_items: int,
     divide: Divide = by_length,
 ) -> None:
-    """Call `work` with positions until each was in a batch; batches are halved on want of memory.
+    """Call `work` with positions until each was in a batch; batches become smaller on want of memory.
 
     Raises:
         MemoryExhausted: not even one item fits.
@@ -124,7 +124,7 @@ def in_batches(
             batch = [left[k] for k in part]
             if not fits(lambda batch=batch: work(batch)):  # type: ignore[misc]
                 if len(batch) == 1:
-                    raise MemoryExhausted(f"one item of {lengths[batch[0]]} tokens does not fit")
+                    raise MemoryExhausted("one item does not fit")
                 max_tokens = sum(lengths[i] for i in batch) // 2
                 break
             done.update(batch)

@@ -67,7 +67,7 @@ class AnswerTokens(Objective):
     Attributes:
         pad: the padding token.
         packs: whether batches are packed instead of padded, and within `reading`.
-        shares: whether a packed batch has the beginning of all prompts once.
+        shares: whether a packed batch has what prompts begin with once.
     """
 
     divisible = True

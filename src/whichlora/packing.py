@@ -1,8 +1,8 @@
 """Texts as one row of tokens without padding, in which what several begin with is read once.
 
 Linear layers, norms and adapters take each token by itself, so only attention has to know which tokens belong together.
-It is the library's own, over one row a text, to which the keys and values of shared tokens are handed as often as they
-are shared. Sums over texts, and their gradients, are those of padded texts.
+It is the library's own, over one row a text, to which shared tokens are handed as often as they are shared. Sums over
+texts, and their gradients, are those of padded texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from whichlora.encoding import IGNORED, Encoded
 
 ALIKE = 0.75
-"""Least length of a text beside the longest that attention is computed with at a time."""
+"""Texts of a group are at least this long, beside its longest."""
 _NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Architectures for which a test shows that nothing but attention looks from one token to another."""
@@ -56,7 +56,7 @@ def can_pack(model: Any) -> bool:
 
 
 def can_share(model: Any) -> bool:
-    """Say whether a prefix can be read once for several examples: not where dropout is drawn for each of them."""
+    """Say whether what texts begin with can be read once: not where dropout is drawn for each of them."""
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return not drops and not getattr(model.config.get_text_config(), "attention_dropout", 0)
 
@@ -102,8 +102,8 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
     places = [torch.tensor([path + [0] * (len(group[0]) - len(path)) for path in group]) for group in groups]
     real = torch.cat([torch.arange(len(group[0])) < len(path) for group in groups for path in group])
     where = real.nonzero()[:, 0]
-    tokens = torch.empty(count, dtype=torch.long)
-    tokens[torch.cat([group.flatten() for group in places])[where]] = where  # of equal places any one
+    filled = torch.cat([group.flatten() for group in places])[where]
+    tokens = torch.full((count,), len(real)).scatter_reduce(0, filled, where, "amin")  # of equal places the first
     return Layout(paths, places, tokens)
 
 
@@ -132,18 +132,20 @@ def _attend(
     """
 
     # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.
-    exact = query.device.type == "cpu" and value.dtype == torch.bfloat16
+    widened = query.device.type == "cpu" and value.dtype == torch.bfloat16
+    heads = [states.shape[1] for states in (query, key, value)]
+    flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
+    if widened:
+        flat = [states.float() for states in flat]
 
-    def rows(states: Tensor, places: Tensor) -> Tensor:
+    def rows(states: Tensor, heads: int, places: Tensor) -> Tensor:
         # An embedding, because the sum over equal places in its gradient is the quickest of torch's on a CPU.
-        found = embedding(places, states[0].transpose(0, 1).flatten(1))
-        found = found.view(*places.shape, states.shape[1], -1).transpose(1, 2)
-        return found.float() if exact else found
+        return embedding(places, states).view(*places.shape, heads, -1).transpose(1, 2)
 
     parts = []
-    with torch.autocast("cpu", enabled=False) if exact else nullcontext():
+    with torch.autocast("cpu", enabled=False) if widened else nullcontext():
         for group in layout.groups:
-            own = [rows(states, group) for states in (query, key, value)]
+            own = [rows(states, n, group) for states, n in zip(flat, heads, strict=True)]
             parts.append(sdpa_attention_forward(module, *own, None, is_causal=True, **how)[0].flatten(0, 1))
     return torch.cat(parts)[layout.tokens][None].to(value.dtype), None
 

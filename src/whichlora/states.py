@@ -12,7 +12,7 @@ EMBEDDING = -1
 """The layer that stands for what enters the first block."""
 
 Visit = Callable[[int, Tensor], None]
-"""Receives a layer and its states, (items, positions, width), before the final norm."""
+"""Receives a layer and its states, (items or 1, positions, width), before the final norm."""
 
 
 def plain(model: Any) -> Any:
@@ -33,7 +33,7 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
     After the block `last` the forward pass ends: what leaves a block does not depend on those after it.
 
     Returns:
-        what leaves the final norm, (items, positions, width); None if the forward pass ended before.
+        what leaves the final norm, (items or 1, positions, width); None if the forward pass ended before.
     """
     base = plain(model)
     layers = base.get_submodule(blocks)

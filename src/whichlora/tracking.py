@@ -148,7 +148,8 @@ class Tracker:
     def of_call(cls, experiment: str | None = None) -> Tracker:
         """Return the tracker of this call, whose launch is marked, in an experiment or the one chosen for the call."""
         client = connect()
-        return cls(client, experiment or chosen_experiment(client), mark_launch(client))
+        name = chosen_experiment(client) if experiment is None else experiment
+        return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:
         """Note on the launch, if there was one, which run holds its results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,8 @@ def test_the_probe_of_a_run_names_it(store: Path, tiny_model: str) -> None:
     assert run.data.params["source/variant"] == "vera"
     assert run.data.params["source/seed"] == "3"
     assert run.data.params["items"] == "9"
+    digests = json.loads(MlflowClient().get_run(result.run_id).data.params["test_digests"])
+    assert run.data.params["items_digest"] == digests["tl"]  # by which the report tells what was read
 
 
 def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

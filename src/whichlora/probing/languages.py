@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from whichlora.encoding import Encoded, Encoder, alphabetical, in_order
+from whichlora.encoding import Encoded, Encoder, in_order, sorted_by_ids
 from whichlora.memory import in_batches
 from whichlora.mixture import texts_digest
 from whichlora.probing import agreement
@@ -51,7 +51,7 @@ def prepare(request: Request, subject: Subject) -> Job:
         **as_params(scan.choices),
         "language": subject.language,
         "items": len(scan.items),
-        "items_digest": texts_digest(subject.plan.task, scan.items),
+        "items_digest": texts_digest(subject.plan.task, subject.plan.mixture.test["tl"]),
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
     }
@@ -115,7 +115,7 @@ class _Scan:
         found = np.full((len(part), len(LEVELS), len(CLASSES), self.n_layers + 1), np.nan)
         sample = agreement.Sample(self.choices.agreement, len(self.items), self.seed)
 
-        order, own = alphabetical([Encoded(sequence, []) for sequence in sequences])
+        order, lengths = sorted_by_ids([Encoded(sequence, []) for sequence in sequences])
 
         def take(places: list[int]) -> None:
             batch = [order[k] for k in places]
@@ -129,7 +129,7 @@ class _Scan:
                     found[b, 1, :, row] = shares(np.array(whole, dtype=int))
                 sample.take(part[b], items[b].language, by_block, texts[1:])
 
-        in_batches(own, take, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(part))
+        in_batches(lengths, take, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(part))
         return {
             "shares": found.reshape(len(part), len(MEASURES), -1),
             "positions": np.array([len(w) for w in wanted]),
