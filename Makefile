@@ -28,11 +28,11 @@ $(INSTALLED): pyproject.toml
 
 # The schema is made under a lock first: `mlflow run` takes none, and two at once would leave SQLite half migrated.
 run: $(INSTALLED)
-	@python -m whichlora.tracking
+	@python -m whichlora.database
 	mlflow run . -P variant=$(VARIANT) $(addprefix -P ,$(PARAMS)) --env-manager local
 
 ui: $(INSTALLED)
-	@python -m whichlora.tracking
+	@python -m whichlora.database
 	mlflow ui --host 127.0.0.1 --port $(PORT)
 
 test: $(INSTALLED)

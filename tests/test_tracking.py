@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -350,12 +351,20 @@ def test_two_processes_with_the_same_spec_make_one_run(store: Path, tiny_model: 
 
 
 def test_four_processes_make_one_working_database_in_an_empty_folder(tmp_path: Path) -> None:
-    ended([start("whichlora.tracking", cwd=tmp_path) for _ in range(4)])
+    ended([start("whichlora.database", cwd=tmp_path) for _ in range(4)])
     client = client_of(tmp_path)
     experiment = client.create_experiment("first")
     run = client.create_run(experiment)
     client.log_metric(run.info.run_id, "test/en/f1", 0.5)
     assert client.get_run(run.info.run_id).data.metrics == {"test/en/f1": 0.5}
+
+
+def test_a_database_that_is_there_is_not_asked_through_mlflow(store: Path) -> None:
+    code = "import sys; from whichlora import database; database.main(); sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=store, check=True)
+    with sqlite3.connect(store / "mlflow.db") as half_made:
+        half_made.execute("DELETE FROM alembic_version")
+    assert subprocess.run([sys.executable, "-c", code], cwd=store, check=False).returncode == 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import mlflow
 from filelock import FileLock, Timeout
@@ -21,6 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from whichlora import database
 from whichlora.errors import LostClaimError, PrunedError
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ _PAGE = 1000
 
 def sqlite_file() -> Path | None:
     """Return the tracking database's file when it is SQLite, else None."""
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    return database.file_of(mlflow.get_tracking_uri())
 
 
 def work_folder() -> Path:
@@ -46,8 +43,8 @@ def work_folder() -> Path:
     given = os.environ.get("WHICHLORA_WORK")
     if given:
         return Path(given).absolute()
-    database = sqlite_file()
-    return (database.parent if database else Path.cwd()) / "whichlora-work"
+    file = sqlite_file()
+    return (file.parent if file else Path.cwd()) / "whichlora-work"
 
 
 def exclusive(work: Path) -> FileLock:
@@ -63,19 +60,15 @@ def exclusive(work: Path) -> FileLock:
 
 
 def connect() -> MlflowClient:
-    """Return a client of the tracking server or database, whose schema exists from now on.
-
-    Creating a SQLite schema from two processes at once leaves it half made for good, so it is done under a lock.
-    """
-    database = sqlite_file()
-    if database is None:
+    """Return a client of the tracking server or database, whose schema exists from now on."""
+    file = sqlite_file()
+    if file is None:
         return MlflowClient()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        return _touch(MlflowClient())
+    with database.lock_of(file):
+        return touch(MlflowClient())
 
 
-def _touch(client: MlflowClient) -> MlflowClient:
+def touch(client: MlflowClient) -> MlflowClient:
     """Have a database's schema made, which MLflow does at the first request."""
     client.search_experiments(max_results=1)
     return client
@@ -85,8 +78,8 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     """Return the id of the experiment called `name`, creating it with its artifacts beside a SQLite database."""
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is None:
-        database = sqlite_file()
-        place = (database.parent / "mlartifacts" / name).as_uri() if database else None
+        file = sqlite_file()
+        place = (file.parent / "mlartifacts" / name).as_uri() if file else None
         try:
             # Without the tag the UI opens the experiment as one of language-model traces.
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -281,7 +274,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return json.dumps(value, sort_keys=True)
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-if __name__ == "__main__":
-    _touch(connect())

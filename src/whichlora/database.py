@@ -1,0 +1,51 @@
+"""Sees to it that the tracking database has its schema: `python -m whichlora.database`.
+
+Where it has, that takes a tenth of a second, because MLflow, which takes seconds to import, is not asked.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote
+
+from filelock import FileLock
+
+
+def file_of(uri: str) -> Path | None:
+    """Return the file of a tracking database that is SQLite, else None."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def lock_of(file: Path) -> FileLock:
+    """Return the lock under which a schema is made: two processes at once would leave it half made for good."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{file}.lock")
+
+
+def _has_schema(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with lock_of(file), closing(sqlite3.connect(file)) as database:
+        try:
+            # Written last, when the schema is made; whether it is too old for this MLflow is MLflow's to say.
+            return database.execute("SELECT version_num FROM alembic_version").fetchone() is not None
+        except sqlite3.OperationalError:
+            return False
+
+
+def main() -> None:
+    """Have the schema made unless it is there."""
+    file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    if file is None or not _has_schema(file):
+        from whichlora import tracking
+
+        tracking.touch(tracking.connect())
+
+
+if __name__ == "__main__":
+    main()
