@@ -63,13 +63,20 @@ def _word(stories: Sequence[Any], rng: random.Random) -> str:
 
 
 def qa_items(split: Split, count: int) -> list[QaItem]:
-    """Return the first items of a split of atlas-qa in English, with passages as long as TyDi QA's."""
+    """Return the first items of a split of atlas-qa in English, with passages and answers as long as TyDi QA's.
+
+    The answer is the sentence that holds it.
+    """
     stories = get_task("atlas-qa").load("en", split)
     items = []
     for number, story in enumerate(stories[:count]):
         assert isinstance(story, QaItem)
         others = [getattr(stories[(number + k) % len(stories)], "context") for k in range(1, PASSAGES)]  # noqa: B009
-        items.append(replace(story, context=" ".join([story.context, *others])))
+        before = story.context[: story.answer_start]
+        start = before.rfind(". ") + 2 if ". " in before else 0
+        sentence = story.context[start : story.context.index(".", story.answer_start) + 1]
+        context = " ".join([story.context, *others])
+        items.append(replace(story, context=context, answers=(sentence,), answer_start=start))
     return items
 
 

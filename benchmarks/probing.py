@@ -82,4 +82,4 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     ]
 
 
-BLOCKS = [Block(rows=ROWS, minutes=2, measure=measure)]
+BLOCKS = [Block(rows=ROWS, minutes=3, measure=measure)]

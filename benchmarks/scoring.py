@@ -24,7 +24,9 @@ FITTED = {"atlas-nli": 96, "atlas-qa": 64}
 WRITTEN = "`generate()` in batches, its text matched with the labels"
 LABELS = Row(name="scoring", work="three-way scoring, fp32", against=WRITTEN, goal=5)
 LABELS_BF16 = Row(name="scoring-bf16", work="three-way scoring, bf16", against=f"{WRITTEN}, bf16", goal=5)
-ANSWERS = Row(name="answers", work="QA scoring, fp32", against="`generate()`, one question after the other", goal=3.5)
+ONE_BY_ONE = "`generate()`, one question after the other"
+ANSWERS = Row(name="answers", work="QA scoring, fp32", against=ONE_BY_ONE, goal=3.5)
+ANSWERS_BF16 = Row(name="answers-bf16", work="QA scoring, bf16", against=f"{ONE_BY_ONE}, bf16", goal=3.5)
 
 
 def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
@@ -48,7 +50,8 @@ def measure_answers(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     def first_line(texts: list[str], labels: Sequence[str]) -> list[str]:
         return [text.partition("\n")[0].strip() for text in texts]
 
-    return [_measure(bench, ANSWERS, "atlas-qa", bench.answers, questions, batch_size=1, read=first_line)]
+    rows = [row for row in (ANSWERS, ANSWERS_BF16) if row.name in wanted]
+    return [_measure(bench, row, "atlas-qa", bench.answers, questions, batch_size=1, read=first_line) for row in rows]
 
 
 def _measure(
@@ -117,6 +120,6 @@ def fitted(plan: Any, encoder: Encoder, chosen: Sequence[Item], work: Path) -> P
 
 
 BLOCKS = [
-    Block(rows=[LABELS, LABELS_BF16], minutes=3.5, measure=measure_labels),
-    Block(rows=[ANSWERS], minutes=2.5, measure=measure_answers),
+    Block(rows=[LABELS, LABELS_BF16], minutes=5, measure=measure_labels),
+    Block(rows=[ANSWERS, ANSWERS_BF16], minutes=4, measure=measure_answers),
 ]

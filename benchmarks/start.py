@@ -69,4 +69,4 @@ def _first_step(bench: Bench, variables: dict[str, str], *, seed: int) -> dict[s
         process.communicate()
 
 
-BLOCKS = [Block(rows=[START], minutes=1.5, measure=measure)]
+BLOCKS = [Block(rows=[START], minutes=2, measure=measure)]

@@ -205,7 +205,7 @@ def test_an_invalid_answer_counts_as_wrong(tiny):
     assert scores.frame()["predicted"].isna().all()
 
 
-def test_the_invalid_rate_is_the_share_of_invalid_answers(tiny):
+def test_the_invalid_rate_is_the_share_of_invalid_answers(tiny, monkeypatch):
     model, encoder = tiny
     items = ITEMS[:8]
     gold = [item.label for item in items]
@@ -213,21 +213,18 @@ def test_the_invalid_rate_is_the_share_of_invalid_answers(tiny):
     tokenizer = encoder.tokenizer
     prompts = {tuple(tokenizer(NLI.prompt(item)).input_ids): text for item, text in zip(items, texts, strict=True)}
 
-    class Scripted(torch.nn.Module):
-        """Writes a given text after each prompt, padded as `generate` pads."""
+    def scripted(input_ids, attention_mask, **_):
+        """Write a given text after each prompt, padded as `generate` pads."""
+        answers = [
+            tokenizer(" " + prompts[tuple(row[mask.bool()].tolist())]).input_ids
+            for row, mask in zip(input_ids, attention_mask, strict=True)
+        ]
+        longest = max(map(len, answers))
+        padded = [answer + [tokenizer.pad_token_id] * (longest - len(answer)) for answer in answers]
+        return torch.cat([input_ids, torch.tensor(padded)], dim=1)
 
-        device = model.device
-
-        def generate(self, input_ids, attention_mask, **_):
-            answers = [
-                tokenizer(" " + prompts[tuple(row[mask.bool()].tolist())]).input_ids
-                for row, mask in zip(input_ids, attention_mask, strict=True)
-            ]
-            longest = max(map(len, answers))
-            padded = [answer + [tokenizer.pad_token_id] * (longest - len(answer)) for answer in answers]
-            return torch.cat([input_ids, torch.tensor(padded)], dim=1)
-
-    scores = score(Scripted(), encoder, items, scoring="generate", name="test")
+    monkeypatch.setattr(model, "generate", scripted)
+    scores = score(model, encoder, items, scoring="generate", name="test")
     assert scores.predicted == [gold[0], gold[1], None, None, *gold[4:7], None]
     assert scores.metrics["invalid_rate"] == 3 / 8
     assert scores.metrics["f1"] == 5 / 8
@@ -271,3 +268,17 @@ def test_scores_by_likelihood_make_a_table_with_a_column_a_label(tiny):
     assert list(best) == list(frame["predicted"])
     assert scores.metrics["f1"] == (frame["gold"] == frame["predicted"]).mean()
     assert "invalid_rate" not in scores.metrics
+
+
+def test_writing_goes_on_from_what_was_read_packed(tiny_model):
+    model, encoder = load(tiny_model)
+    encoder = Encoder(QA, encoder.tokenizer)
+    items = [*QA.load("en", "test")[:4], *QA.load("sw", "test")[:2]]
+    shapes = []
+    model.register_forward_pre_hook(
+        lambda module, args, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    texts = generate(model, encoder, items, name="test")
+    assert len(texts) == len(items)
+    assert shapes[0][0] == 1  # the packed row
+    assert set(shapes[1:]) == {(6, 1)}

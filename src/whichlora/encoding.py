@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -49,6 +50,12 @@ class Encoder:
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+
+    @functools.cached_property
+    def line_ends(self) -> list[int]:
+        """The tokens that end a line of text, or the text."""
+        pieces = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return [token for token, piece in enumerate(pieces) if "\n" in piece or token == self.tokenizer.eos_token_id]
 
     def prompt(self, item: Item) -> list[int]:
         """Return the prompt's ids, with the special tokens the tokenizer puts first.

@@ -163,6 +163,8 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
+    ends = sorted({*encoder.line_ends, *_as_list(model.generation_config.eos_token_id)})
+    packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
     def write(batch: list[int]) -> None:
         longest = max(len(prompts[i]) for i in batch)
@@ -174,17 +176,21 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
+            past_key_values=packing.read_ahead(model, [prompts[i] for i in batch]) if packs else None,
             max_new_tokens=encoder.task.answer_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
-            stop_strings=["\n"],
-            tokenizer=tokenizer,
+            eos_token_id=ends,
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
     _over([len(p) for p in prompts], write, name=name, unit="item")
     return texts
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _next_token_logits(

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
-from transformers import AttentionInterface
+from transformers import AttentionInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from whichlora.encoding import IGNORED, Encoded
+from whichlora.encoding import IGNORED, Encoded, to_device
 
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
@@ -105,6 +105,22 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
     filled = torch.cat([group.flatten() for group in places])[where]
     tokens = torch.full((count,), len(real)).scatter_reduce(0, filled, where, "amin")  # of equal places the first
     return Layout(paths, places, tokens)
+
+
+def read_ahead(model: Any, texts: Sequence[Sequence[int]]) -> DynamicCache:
+    """Return keys and values of texts but for their last tokens, padded on the left: what `generate` goes on from."""
+    inputs = to_device(pack([Encoded(list(text[:-1]), []) for text in texts]), model.device)
+    del inputs["labels"]
+    row, cache = DynamicCache(), DynamicCache()
+    with attention(model):
+        model(**inputs, past_key_values=row, use_cache=True, logits_to_keep=torch.zeros(1, dtype=torch.long))
+    longest = max(len(text) for text in texts) - 1
+    paths = inputs["layout"].paths
+    places = torch.tensor([[0] * (longest - len(path)) + path for path in paths], device=model.device)
+    for number, layer in enumerate(row.layers):
+        keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
+        cache.update(keys, values, number)
+    return cache
 
 
 @contextmanager
