@@ -23,7 +23,7 @@ from whichlora.models import load_model, load_tokenizer, locate
 from whichlora.objectives import answer_tokens
 from whichlora.tasks import get_task
 
-SMALL = ["--pairs", "1", "--threads", "1", "--items", "8", "--answers", "2", "--probed", "2"]
+SMALL = ["--pairs", "1", "--threads", "1", "--items", "8", "--answers", "2", "--probed", "2", "--runs", "2"]
 PEER = """
 import os
 from benchmarks.workers import serve
@@ -127,7 +127,7 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
     status, rows = measured(tiny_model, tmp_path / "results.json", "training-fp32,training-bf16,memory,grid,start")
     assert status == 0
     assert rows["training-fp32"]["equal"]["value"] < training.LIMIT
-    assert len(rows["grid"]["ours"]["wall"]) == 6
+    assert len(rows["grid"]["ours"]["wall"]) == 2
     assert rows["memory"]["ours_summary"]["median"] > 100
     assert rows["start"]["value"] > 1
 

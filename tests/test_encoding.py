@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from whichlora import models
-from whichlora.encoding import IGNORED, Encoded, Encoder, by_length, collate, in_order, sorted_by_ids
+from whichlora.encoding import IGNORED, Encoded, Encoder, by_length, collate, in_order, line_ends, sorted_by_ids
 from whichlora.errors import OptionError
 from whichlora.packing import pack
 from whichlora.tasks import get_task
@@ -105,6 +105,15 @@ def test_batches_by_length_hold_each_position_once_within_the_limits(max_tokens,
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert longest == sorted(longest, reverse=True)
     assert all(min(lengths[i] for i in a) >= max(lengths[i] for i in b) for a, b in pairwise(batches))
+
+
+def test_a_line_ends_at_every_token_that_holds_a_line_break(tiny_model, byte_model):
+    for name in (tiny_model, byte_model):
+        tokenizer = models.load_tokenizer(models.locate(name))
+        pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        breaks = {token for token, piece in enumerate(pieces) if "\n" in piece}
+        assert breaks
+        assert line_ends(tokenizer) == breaks | {tokenizer.eos_token_id}
 
 
 def test_batches_of_neighbours_add_lengths_up():

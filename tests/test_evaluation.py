@@ -282,3 +282,18 @@ def test_writing_goes_on_from_what_was_read_packed(tiny_model):
     assert len(texts) == len(items)
     assert shapes[0][0] == 1  # the packed row
     assert set(shapes[1:]) == {(6, 1)}
+
+
+def test_writing_ends_with_the_line(tiny_model):
+    model, english = load(tiny_model)
+    encoder = Encoder(QA, english.tokenizer)
+    (newline,) = encoder.tokenizer("\n", add_special_tokens=False).input_ids
+    passes = []
+
+    def force(module, args, output):
+        passes.append(1)
+        output.logits[..., newline] = 1e4
+
+    model.register_forward_hook(force)
+    assert generate(model, encoder, QA.load("en", "test")[:2], name="test") == ["", ""]
+    assert len(passes) == 2  # what was read ahead, and one token

@@ -12,6 +12,7 @@ from tiny import save_tiny_model
 
 from whichlora import adapters, bases, memory, packing
 from whichlora.encoding import Encoded, Encoder, collate
+from whichlora.evaluation import generate
 from whichlora.objectives import answer_tokens
 from whichlora.training import total_steps
 from whichlora.variants import CATALOGUE
@@ -86,6 +87,19 @@ def test_every_packed_family_has_the_gradients_of_padded_examples(tmp_path: Path
     model, examples, pad = attached(str(save_tiny_model(tmp_path / family, **FAMILIES[family])))
     assert packing.can_pack(model)
     assert_equal(gradients(model, packing.pack(examples[:5])), gradients(model, collate(examples[:5], pad)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
+    plan = plan_of(folder, task="atlas-qa")
+    model, encoder, items = bases.take(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
+    packed = generate(model, encoder, items, name="test")
+    monkeypatch.setattr(packing, "_FAMILIES", ())
+    assert generate(model, encoder, items, name="test") == packed
+    assert any(packed)
 
 
 def test_families_here_are_those_that_are_packed() -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -20,7 +21,7 @@ import torch
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.tracking import MlflowClient
 
-from whichlora import tracking
+from whichlora import database, tracking
 from whichlora.run import main
 from whichlora.spec import RunSpec
 
@@ -362,9 +363,18 @@ def test_four_processes_make_one_working_database_in_an_empty_folder(tmp_path: P
 def test_a_database_that_is_there_is_not_asked_through_mlflow(store: Path) -> None:
     code = "import sys; from whichlora import database; database.main(); sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=store, check=True)
-    with sqlite3.connect(store / "mlflow.db") as half_made:
-        half_made.execute("DELETE FROM alembic_version")
-    assert subprocess.run([sys.executable, "-c", code], cwd=store, check=False).returncode == 1
+    for other in ("", "not a database"):
+        (store / "mlflow.db").write_text(other)
+        assert not database._has_schema(store / "mlflow.db")
+
+
+def test_a_schema_that_is_not_mlflow_s_newest_is_left_to_mlflow(store: Path) -> None:
+    file = store / "mlflow.db"
+    assert database._has_schema(file)
+    with closing(sqlite3.connect(file)) as older:
+        older.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")  # its first
+        older.commit()
+    assert not database._has_schema(file)
 
 
 @pytest.mark.slow

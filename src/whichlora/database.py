@@ -6,8 +6,10 @@ Where it has, that takes a tenth of a second, because MLflow, which takes second
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -32,10 +34,22 @@ def _has_schema(file: Path) -> bool:
         return False
     with lock_of(file), closing(sqlite3.connect(file)) as database:
         try:
-            # Written last, when the schema is made; whether it is too old for this MLflow is MLflow's to say.
-            return database.execute("SELECT version_num FROM alembic_version").fetchone() is not None
-        except sqlite3.OperationalError:
+            return bool(database.execute("SELECT version_num FROM alembic_version").fetchone() == (_newest(),))
+        except sqlite3.DatabaseError:
             return False
+
+
+def _newest() -> str | None:
+    """Return the last of MLflow's migrations: before it a schema is half made, or an older MLflow's."""
+    package = find_spec("mlflow")
+    assert package is not None
+    assert package.origin is not None
+    texts = [path.read_text() for path in Path(package.origin).parent.glob("store/db_migrations/versions/*.py")]
+    own, before = (
+        {found[1] for text in texts if (found := re.search(rf'^{name}\b.*?= *["\'](\w+)["\']', text, re.MULTILINE))}
+        for name in ("revision", "down_revision")
+    )
+    return min(own - before, default=None)
 
 
 def main() -> None:

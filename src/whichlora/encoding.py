@@ -51,12 +51,6 @@ class Encoder:
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
 
-    @functools.cached_property
-    def line_ends(self) -> list[int]:
-        """The tokens that end a line of text, or the text."""
-        pieces = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
-        return [token for token, piece in enumerate(pieces) if "\n" in piece or token == self.tokenizer.eos_token_id]
-
     def prompt(self, item: Item) -> list[int]:
         """Return the prompt's ids, with the special tokens the tokenizer puts first.
 
@@ -134,6 +128,14 @@ class Encoder:
             self.tokenizer.name_or_path,
             f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
         )
+
+
+@functools.lru_cache(maxsize=4)
+def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end a line, and the one that ends the text."""
+    marks = ("\n", "Ċ", "<0x0A>")  # as itself, in byte-level BPE, and as a byte that SentencePiece falls back on
+    perhaps = [token for piece, token in tokenizer.get_vocab().items() if any(mark in piece for mark in marks)]
+    return frozenset({tokenizer.eos_token_id, *(token for token in perhaps if "\n" in tokenizer.decode([token]))})
 
 
 def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:

@@ -21,6 +21,7 @@ from whichlora.encoding import (
     collate,
     common_beginning,
     in_order,
+    line_ends,
     sorted_by_ids,
     to_device,
 )
@@ -163,7 +164,7 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    ends = sorted({*encoder.line_ends, *_as_list(model.generation_config.eos_token_id)})
+    ends = sorted({*line_ends(tokenizer), *_as_list(model.generation_config.eos_token_id)})
     packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
     def write(batch: list[int]) -> None:
@@ -181,6 +182,11 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=ends,
+            # whatever the model's own generation config says:
+            use_cache=True,
+            cache_implementation=None,
+            num_beams=1,
+            stop_strings=None,
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.encoding import IGNORED, Encoded, to_device
+from whichlora.states import plain
 
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
@@ -107,19 +108,22 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
     return Layout(paths, places, tokens)
 
 
+@torch.no_grad()
 def read_ahead(model: Any, texts: Sequence[Sequence[int]]) -> DynamicCache:
     """Return keys and values of texts but for their last tokens, padded on the left: what `generate` goes on from."""
     inputs = to_device(pack([Encoded(list(text[:-1]), []) for text in texts]), model.device)
     del inputs["labels"]
     row, cache = DynamicCache(), DynamicCache()
     with attention(model):
-        model(**inputs, past_key_values=row, use_cache=True, logits_to_keep=torch.zeros(1, dtype=torch.long))
+        # Not through PEFT's forward, which accelerate may have put under autocast: `generate` does not go that way.
+        plain(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1)
     longest = max(len(text) for text in texts) - 1
     paths = inputs["layout"].paths
     places = torch.tensor([[0] * (longest - len(path)) + path for path in paths], device=model.device)
     for number, layer in enumerate(row.layers):
         keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
         cache.update(keys, values, number)
+        layer.keys = layer.values = None  # or they would be there twice
     return cache
 
 

@@ -134,6 +134,8 @@ def test_the_probe_of_a_run_names_it(store: Path, tiny_model: str) -> None:
     assert run.data.tags["whichlora.source"] == result.run_id
     assert run.data.params["source/variant"] == "vera"
     assert run.data.params["source/seed"] == "3"
+    read = {name: run.data.params[name] for name in ("task", "difficulty", "prompt_language")}
+    assert read == {"task": "atlas-nli", "difficulty": "normal", "prompt_language": "en"}
     assert run.data.params["items"] == "9"
     digests = json.loads(MlflowClient().get_run(result.run_id).data.params["test_digests"])
     assert run.data.params["items_digest"] == digests["tl"]  # by which the report tells what was read

@@ -28,6 +28,8 @@ def test_a_known_spectrum_comes_out(shape: tuple[int, int]) -> None:
     found = spectrum(update)
     assert found.rank == 4
     assert found.values[:4].tolist() == pytest.approx(values.tolist())
+    kept = found.left.untyped_storage().nbytes() + found.right.untyped_storage().nbytes()
+    assert kept == 8 * 4 * sum(shape)  # and not all eigenvectors, which a large model has no room for
     assert overlap(found.left, left) == pytest.approx(1)
     assert overlap(found.right, right) == pytest.approx(1)
     weight = torch.ones(shape, dtype=torch.float64)

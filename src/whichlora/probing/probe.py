@@ -53,7 +53,7 @@ def probe(request: Request, tracker: Tracker) -> str:
             return str(finished.info.run_id)
         log = tracker.open("probe", f"{request.kind} of {subject.name}", {"fingerprint": fingerprint})
         with log.guarded():
-            _record(subject, identity, log)
+            _record(request, subject, identity, log)
             work.mkdir(parents=True, exist_ok=True)
             _write(job.measure(work), log, work)
         shutil.rmtree(work, ignore_errors=True)
@@ -82,10 +82,13 @@ def _identity(request: Request, subject: Subject, job: Job) -> dict[str, Any]:
     }
 
 
-def _record(subject: Subject, identity: dict[str, Any], log: RunLog) -> None:
+def _record(request: Request, subject: Subject, identity: dict[str, Any], log: RunLog) -> None:
     """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
     spec = subject.plan.spec
     source: dict[str, Any] = {"model": spec.model}
+    if request.reads_items:  # of a task that need not be the source's
+        source |= {"task": subject.plan.task.name}
+        source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if subject.run_id is not None:
         source |= {f"source/{name}": getattr(spec, name) for name in _OF_RUN}
         log.tags({"source": subject.run_id})

@@ -79,7 +79,7 @@ def spectrum(update: Tensor) -> Spectrum:
     tolerance = float(values[0]) * max(update.shape) * torch.finfo(torch.float32).eps
     rank = int((values > tolerance).sum())
     k = min(rank, DIRECTIONS)
-    one = vectors.flip(1)[:, :k]
+    one = vectors[:, len(vectors) - k :].flip(1)  # a copy, so that the other columns are let go of
     other = rows.T @ one / values[:k]
     return Spectrum(values=values, rank=rank, left=one if flat else other, right=other if flat else one)
 
