@@ -36,6 +36,8 @@ from whichlora.tasks.base import Item, Task
 BATCH_TOKENS = 4096
 """Of a batch, with its padding; of a packed one, those that are not shared, and an eighth of all."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
+_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}
+"""How all models write, whatever their own generation configs say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,8 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    ends = sorted({*line_ends(tokenizer), *_as_list(model.generation_config.eos_token_id)})
+    own = model.generation_config.eos_token_id
+    ends = sorted({*line_ends(tokenizer), *([own] if isinstance(own, int) else own or [])})
     packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
     def write(batch: list[int]) -> None:
@@ -182,21 +185,13 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=ends,
-            # whatever the model's own generation config says:
-            use_cache=True,
-            cache_implementation=None,
-            num_beams=1,
-            stop_strings=None,
+            **_PLAIN,
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
     _over([len(p) for p in prompts], write, name=name, unit="item")
     return texts
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _next_token_logits(
