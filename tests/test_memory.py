@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]
     passed: list[int] = []
     forward = LlamaForCausalLM.forward
 
+    @wraps(forward)  # `generate` makes the positions that it sees among the arguments
     def limited(self: Any, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = forward(self, input_ids=input_ids, **arguments)
         items = len(arguments["layout"].paths if "layout" in arguments else input_ids)

@@ -220,7 +220,8 @@ def _plots(study: Study, folder: Path) -> None:
     if len(complete) >= 4 and varied:
         drawings["importance.png"] = plot_param_importances
     for name, draw in drawings.items():
-        draw(study.optuna, target=target, target_name="validation F1")
-        plt.tight_layout()
-        plt.savefig(folder / name, dpi=120)
-        plt.close("all")
+        with mpl.rc_context():  # Optuna sets a style of its own and leaves it set
+            draw(study.optuna, target=target, target_name="validation F1")
+            plt.tight_layout()
+            plt.savefig(folder / name, dpi=120)
+            plt.close("all")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import pandas as pd
 
 from analysis.plots.comparisons import critical_difference, forest, power_curve
 from analysis.plots.fronts import pareto
 from analysis.plots.layers import layer_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
-from analysis.plots.style import SETTINGS, Plot, styles
+from analysis.plots.style import Plot, look, styles
 from analysis.probes import Probes
 from analysis.records import Record
 from analysis.tables import method_order
@@ -24,7 +23,7 @@ def make_plots(
     table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, *, margin: float
 ) -> list[Plot]:
     """Draw what can be drawn; a design too small for a plot has none."""
-    with mpl.rc_context(SETTINGS):  # what is written into a figure takes its size from here
+    with look():  # what is written into a figure takes its size from here
         made = _draw(table, records, losses, probes, margin)
     return [plot for plot in made if plot is not None]
 

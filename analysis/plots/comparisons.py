@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 import scikit_posthocs
-from matplotlib import rc_context
 from matplotlib.transforms import Transform, offset_copy
 
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import SETTINGS, Plot, finish, new, ticks
+from analysis.plots.style import Plot, finish, look, new, ticks
 from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
 from analysis.stats.cells import points
@@ -77,7 +76,7 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
         a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
     figure, axes = new(1.4 + 0.17 * len(mean))
-    with rc_context(SETTINGS):
+    with look():
         drawn = scikit_posthocs.critical_difference_diagram(
             by_number,
             p,

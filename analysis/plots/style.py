@@ -6,10 +6,12 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from analysis.plots.lettering import readable
@@ -17,7 +19,7 @@ from analysis.plots.lettering import readable
 WIDTH = 5.2
 """Inches. At 400 pixels a label of 8.5 points is still some 9 pixels high."""
 
-SETTINGS: dict[Any, Any] = {
+_SETTINGS: dict[Any, Any] = {
     **{"font.size": 8.5, "axes.titlesize": 9, "legend.fontsize": 8.5, "figure.dpi": 100, "savefig.dpi": 150},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd"},
     **{"grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4, "lines.markersize": 5.5},
@@ -28,6 +30,11 @@ SETTINGS: dict[Any, Any] = {
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
+
+
+def look() -> AbstractContextManager[None]:
+    """Draw as all plots are drawn, whatever style the user's files or other code of the process have set."""
+    return style.context(_SETTINGS, after_reset=True)
 
 
 class Style(NamedTuple):
@@ -61,7 +68,7 @@ def styles(methods: Sequence[str]) -> Styles:
 
 def new(height: float, **options: Any) -> tuple[Figure, Any]:
     """Return a figure and its axes (an array if `nrows` or `ncols` is given)."""
-    with mpl.rc_context(SETTINGS):
+    with look():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.subplots(**options)
 
@@ -79,7 +86,7 @@ def ticks(axis: Any, labels: Sequence[str]) -> None:
 
 def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
     """Render a figure, the same bytes for the same figure, and transliterate what its font cannot show."""
-    with mpl.rc_context(SETTINGS):
+    with look():
         for text in figure.findobj(mpl.text.Text):
             text.set_text(readable(text.get_text()))
             text.set_parse_math(False)  # a name with dollar signs is no formula

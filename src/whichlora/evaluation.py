@@ -36,7 +36,7 @@ from whichlora.tasks.base import Item, Task
 BATCH_TOKENS = 4096
 """Of a batch, with its padding; of a packed one, those that are not shared, and an eighth of all."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
-_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}  # for all models
+_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}  # over a model's own
 
 
 @dataclass(frozen=True, kw_only=True)

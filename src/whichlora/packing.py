@@ -108,11 +108,17 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
     return Layout(paths, places, tokens)
 
 
+def pack_texts(texts: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
+    """Return what a model reads texts from of which nothing is learnt: as `pack`, without labels."""
+    inputs = to_device(pack([Encoded(list(text), []) for text in texts]), device)
+    del inputs["labels"]
+    return inputs
+
+
 @torch.no_grad()
 def read_ahead(model: Any, texts: Sequence[Sequence[int]]) -> DynamicCache:
     """Return keys and values of texts but for their last tokens, padded on the left: what `generate` goes on from."""
-    inputs = to_device(pack([Encoded(list(text[:-1]), []) for text in texts]), model.device)
-    del inputs["labels"]
+    inputs = pack_texts([text[:-1] for text in texts], model.device)
     row, cache = DynamicCache(), DynamicCache()
     with attention(model):
         # Not through PEFT's forward, which accelerate may have put under autocast: `generate` does not go that way.

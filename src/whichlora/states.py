@@ -25,7 +25,7 @@ class _Reached(Exception):  # no error: it ends a forward pass
 
 
 def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None) -> Tensor | None:
-    """Read what `pad` or `packing.pack` made and visit `EMBEDDING` and then every block's output.
+    """Read what `pad` or `packing.pack_texts` made and visit `EMBEDDING` and then every block's output.
 
     `blocks` is the name of the list of decoder blocks (`ModelShape.blocks`). The LM head is not computed. Unlike the
     last of transformers' `hidden_states`, the last block's output has not gone through the final norm.

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import matplotlib.image
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +55,19 @@ def whole(png: bytes) -> bool:
 def test_nothing_is_cut_off(written):
     for path in (written / "figures").glob("*.png"):
         assert whole(path.read_bytes()), path.name
+
+
+def test_a_style_that_other_code_has_set_changes_nothing():
+    def draw() -> str:
+        figure, axes = style.new(2.0)
+        with style.look():
+            axes.plot([1, 2], label="a line")
+            style.legend(figure, axes)
+        return style.finish(figure, name="line", title="A line", caption="").svg
+
+    own = draw()
+    with matplotlib.style.context("ggplot"):
+        assert draw() == own
 
 
 @pytest.mark.filterwarnings("error")

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from whichlora.encoding import Encoded, to_device
 from whichlora.errors import ProofError
-from whichlora.packing import attention, can_pack, pack
+from whichlora.packing import attention, can_pack, pack_texts
 from whichlora.states import EMBEDDING, pad, plain, walk
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ class Lens:
         inputs: dict[str, Any]
         packs = can_pack(self._model)
         if packs:
-            inputs = to_device(pack([Encoded(list(sequence), []) for sequence in sequences]), device)
-            del inputs["labels"]
+            inputs = pack_texts(sequences, device)
             at = [inputs["layout"].paths[item][position] for item, position in rows]
         else:
             inputs = pad(sequences, device)
