@@ -158,12 +158,11 @@ def test_the_cell_of_a_killed_worker_is_done_by_another_at_once(url: str, tmp_pa
 def test_a_cell_that_kills_its_workers_is_given_up(url: str, tmp_path: Path) -> None:
     queue = Queue("test", connect(url))
     queue.offer(["a"])
-    for _ in range(DEATHS + 1):
-        worker = os.fork()
-        if worker == 0:
-            Queue("test", connect(url)).work(lambda cell, check: os.kill(os.getpid(), signal.SIGKILL))
-            os._exit(0)
-        os.waitpid(worker, 0)
+    for death in range(DEATHS + 1):
+        victim = start(url, tmp_path / f"log{death}", seconds=60, cells=["a"])
+        wait_for(tmp_path / f"log{death}", "begin a")
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
     queue.work(lambda cell, check: pytest.fail("tried once too often"))
     assert queue.states()["a"] is TrialState.FAIL
 
