@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from whichlora import evaluation, models, packing
+from whichlora import evaluation, inference, models, packing
 from whichlora.encoding import Encoder
-from whichlora.evaluation import generate, label_probabilities, score
+from whichlora.evaluation import score
+from whichlora.likelihood import label_probabilities
 from whichlora.tasks import get_task
 from whichlora.tasks.nli import LABELS
+from whichlora.writing import generate
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 ITEMS = [*NLI.load("en", "test")[:7], *NLI.load("sw", "test")[:4]]
@@ -95,7 +97,7 @@ def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, pa
         np.testing.assert_allclose(np.log(probabilities), np.log(expected), atol=1e-3)  # most are near 0 or 1
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         for limit in (1, 3):
-            monkeypatch.setattr(evaluation, "PACKED_ITEMS" if packed else "BATCH_ITEMS", limit)
+            monkeypatch.setattr(inference, "PACKED_ITEMS" if packed else "BATCH_ITEMS", limit)
             np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
 
 

@@ -12,14 +12,16 @@ from runs import plan_of, run_of
 from test_evaluation import ITEMS, naive
 from tiny import save_tiny_model
 
-from whichlora import evaluation, models
+from whichlora import models
 from whichlora.encoding import Encoder, collate
 from whichlora.errors import OptionError
+from whichlora.likelihood import label_probabilities
 from whichlora.objectives import answer_tokens
 from whichlora.pooling import Pooling, at_places, pooled
 from whichlora.resolve import resolve_modules
 from whichlora.states import plain
 from whichlora.tasks import get_task
+from whichlora.writing import generate
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -92,9 +94,9 @@ def test_scoring_with_the_prefix_read_once_is_plain_and_merged_scoring(family: t
     model, encoder = adapted(family[1])
     assert len(encoder.tokenizer(NLI.prompt(ITEMS[0]).split(":")[0]).input_ids) > WINDOW  # the prefix outgrows it
     expected = np.log(naive(model, encoder, ITEMS))
-    read_once = evaluation.label_probabilities(model, encoder, ITEMS, name="cached")
+    read_once = label_probabilities(model, encoder, ITEMS, name="cached")
     np.testing.assert_allclose(np.log(read_once), expected, atol=1e-3)
-    merged = evaluation.label_probabilities(model.merge_and_unload(), encoder, ITEMS, name="merged")
+    merged = label_probabilities(model.merge_and_unload(), encoder, ITEMS, name="merged")
     np.testing.assert_allclose(np.log(merged), expected, atol=1e-3)
 
 
@@ -125,7 +127,7 @@ def test_what_is_generated_in_batches_is_the_likeliest_token_each_time(family: t
     model, nli = adapted(family[1])
     encoder = Encoder(QA, nli.tokenizer)
     items = [*QA.load("en", "test")[:3], QA.load("hi", "test")[0]]
-    for item, text in zip(items, evaluation.generate(model, encoder, items, name="test"), strict=True):
+    for item, text in zip(items, generate(model, encoder, items, name="test"), strict=True):
         prompt = encoder.prompt(item)
         ids = list(prompt)
         while len(ids) < len(prompt) + QA.answer_tokens:

@@ -12,10 +12,10 @@ from tiny import save_tiny_model
 
 from whichlora import adapters, bases, memory, packing
 from whichlora.encoding import Encoded, Encoder, collate
-from whichlora.evaluation import generate
 from whichlora.objectives import answer_tokens
 from whichlora.training import total_steps
 from whichlora.variants import CATALOGUE
+from whichlora.writing import generate
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
 FAMILIES: dict[str, dict[str, Any]] = {

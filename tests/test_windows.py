@@ -12,9 +12,10 @@ import torch
 from whichlora import models, windows
 from whichlora.encoding import Encoder
 from whichlora.errors import OptionError
-from whichlora.evaluation import generate, score
+from whichlora.evaluation import score
 from whichlora.tasks import get_task
 from whichlora.tasks.qa import QaItem
+from whichlora.writing import generate
 
 QA = get_task("tydiqa")
 SHORT = get_task("atlas-qa").load("en", "test")[:3]
@@ -207,11 +208,11 @@ def test_short_items_are_answered_alike_with_long_ones_beside_them(tiny):
 
 
 def test_an_empty_answer_is_taken_only_where_every_window_has_one(tiny, monkeypatch):
-    from whichlora import evaluation
+    from whichlora import writing
 
     model, encoder = tiny
     n = len(encoder.windows(LONG[0]))
     for texts, best in ((["", "x", *[""] * (n - 2)], "x"), ([""] * n, "")):
-        monkeypatch.setattr(evaluation, "_written", lambda *_, texts=texts, **__: texts)
+        monkeypatch.setattr(writing, "_written", lambda *_, texts=texts, **__: texts)
         with torch.inference_mode():
             assert generate(model, encoder, LONG[:1], name="test") == [best]
