@@ -125,8 +125,7 @@ class _Scan:
                 texts = [self.judge.text_of(tokens[:, 0]) for tokens in (own, *by_block)]
                 for row, tokens in enumerate((own, *by_block)):
                     found[b, 0, :, row] = shares(self.judge.of_tokens(tokens, items[b].language))
-                    whole = [self.judge.of_text(texts[row], items[b].language)] if tokens.size else []
-                    found[b, 1, :, row] = shares(np.array(whole, dtype=int))
+                    found[b, 1, :, row] = shares(np.array(self.judge.of_text(texts[row], items[b].language)))
                 sample.take(part[b], items[b].language, by_block, texts[1:])
 
         in_batches(lengths, take, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(part))

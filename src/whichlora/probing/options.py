@@ -34,7 +34,7 @@ OPTIONS = {
     "positions": (AUTO, "all, item (without the instruction), last, or generated (all, and what the model writes)"),
     "top_k": (AUTO, "most likely tokens a position, 1 to 50"),
     "unreliable": (AUTO, "keep or drop what the detector itself calls unreliable"),
-    "special_tokens": (AUTO, "keep or drop them, as positions and as what is decoded"),
+    "special_tokens": (AUTO, "keep or drop them, as positions and among what is decoded"),
     "candidates": (AUTO, "languages a result may be, joined by commas; all, or task: English and the task's"),
     "arithmetic": (AUTO, "of the LM head: fp32 (exact) or bf16, whose disagreement is measured"),
     "agreement": (AUTO, "on how many tokens and texts both detectors are compared; 0 for none"),
