@@ -168,14 +168,15 @@ def test_shares_are_those_of_the_obvious_loop(
     assert run.data.metrics["ceiling/english"] == pytest.approx(layers[f"{level}/english", -1])
 
 
+@pytest.mark.parametrize("variant", ["lora", "dora", "pissa", "vera", "adalora"])
 def test_a_merged_adapter_speaks_as_one_beside_the_weights(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
 
     from whichlora import adapters, bases
 
-    result = run_of(plan_of(tiny_model, learning_rate=0.05))
+    result = run_of(plan_of(tiny_model, variant=variant, rank=4, learning_rate=0.05))
     merged = probed("--run_id", result.run_id, "--agreement", "0")
 
     @contextmanager
@@ -186,6 +187,7 @@ def test_a_merged_adapter_speaks_as_one_beside_the_weights(
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))
+    pd.testing.assert_frame_equal(table(merged, "items.parquet"), table(unmerged, "items.parquet"))
     base = probed("--model", tiny_model, "--items", "9", "--agreement", "0")
     assert not table(base).equals(table(merged))
     pd.testing.assert_frame_equal(table(base).query("layer == -1"), table(merged).query("layer == -1"))
