@@ -56,6 +56,8 @@ def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tin
         "special_tokens": "drop",
         "arithmetic": "bf16",
         "candidates": "en,sw,hi",
+        "new_tokens": "0",
+        "reliable_from": "0.7",
         "source_fingerprint": "",
     }.items():
         assert params[name] == value
@@ -106,6 +108,7 @@ def test_the_choices_of_zhao_2024(store: Path, tiny_model: str) -> None:
     run = probed("--model", tiny_model, "--items", "3", "--agreement", "0", "--preset", "zhao2024")
     params = run.data.params
     assert (params["final_norm"], params["top_k"], params["unreliable"]) == ("False", "10", "drop")
+    assert params["new_tokens"] == "64"
     assert set(params["candidates"].split(",")) == {"en", "ur", "sw", "hi", "bn", "te"}
     assert (table(run, "items.parquet")["positions"] > 64).all()
 

@@ -15,7 +15,7 @@ from runs import plan_of, run_of
 from safetensors.torch import load_file
 
 from whichlora.probing import main
-from whichlora.probing.weights import overlap, sizes, spectrum
+from whichlora.probing.weights import chance, overlap, sizes, spectrum
 
 
 def orthonormal(width: int, columns: int, seed: int) -> torch.Tensor:
@@ -55,8 +55,11 @@ def test_a_layer_that_did_not_change_has_no_rank() -> None:
 
 
 def test_random_subspaces_overlap_as_chance_says() -> None:
-    found = [overlap(orthonormal(64, 8, seed), orthonormal(64, 8, 100 + seed)) for seed in range(50)]
-    assert sum(found) / 50 == pytest.approx(8 / 64, abs=0.02)
+    for columns in (8, 3):
+        pairs = [(orthonormal(64, 8, seed), orthonormal(64, columns, 100 + seed)) for seed in range(50)]
+        assert {chance(*pair) for pair in pairs} == {8 / 64}
+        assert sum(overlap(*pair) for pair in pairs) / 50 == pytest.approx(8 / 64, abs=0.02)
+    assert math.isnan(chance(orthonormal(64, 8, 0), torch.empty(64, 0)))
 
 
 def adapter_of(run_id: str) -> dict[str, dict[str, torch.Tensor]]:
@@ -123,6 +126,16 @@ def test_a_run_points_where_it_points_and_another_elsewhere(store: Path, tiny_mo
     assert itself.data.metrics["update/mean_overlap_in"] == pytest.approx(1)
     other = probed("--run_id", one, "--kind", "weights", "--against", two)
     assert 4 / 64 < other.data.metrics["update/mean_overlap_in"] < 0.9
+    assert other.data.params["directions"] == "8"
+    layers = table(other).set_index(["measure", "layer"])["value"]
+    # Four directions each: of 32 into most modules and of 64 into one, of 64 out of two and of 16 out of two.
+    assert layers["chance_in/q_proj", 0] == layers["chance_out/down_proj", 2] == 4 / 32
+    assert layers["chance_in/down_proj", 1] == layers["chance_out/up_proj", 1] == 4 / 64
+    assert layers["chance_out/k_proj", 1] == 4 / 16
+    assert other.data.metrics["update/mean_chance_in"] == pytest.approx((6 * 4 / 32 + 4 / 64) / 7)
+    figure = mlflow.artifacts.load_text(f"runs:/{other.info.run_id}/figures/weights.svg")
+    assert "by chance 0.0625 to 0.25" in figure
+    assert "by chance 0.0625 to 0.125" in figure
 
 
 def test_runs_of_different_base_models_are_not_compared(

@@ -20,13 +20,13 @@ from whichlora.memory import in_batches
 from whichlora.mixture import texts_digest
 from whichlora.probing import agreement
 from whichlora.probing.decoding import Lens
-from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES
+from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.intervals import Means
 from whichlora.probing.judging import CLASSES, Judge, shares
 from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
 from whichlora.probing.parts import Arrays, Parts
-from whichlora.probing.reading import Reader
+from whichlora.probing.reading import NEW_TOKENS, Reader
 from whichlora.probing.results import Job, Measured, by_layer, curve, points
 from whichlora.states import EMBEDDING
 
@@ -54,6 +54,8 @@ def prepare(request: Request, subject: Subject) -> Job:
         "items_digest": texts_digest(subject.plan.task, subject.plan.mixture.test["tl"]),
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
+        "reliable_from": RELIABLE,
+        "new_tokens": NEW_TOKENS if scan.choices.positions == "generated" else 0,
     }
     return Job(identity=identity, measure=scan.measure)
 
