@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
@@ -159,3 +160,51 @@ def test_a_launch_into_a_database_elsewhere_leaves_nothing_in_the_folder_of_the_
     assert result.info.run_id in str(spec)
     assert not (call / "mlflow.db").exists()
     assert not list(call.rglob("spec.json"))
+
+
+@pytest.mark.slow
+def test_a_launched_probe_of_a_run_leaves_all_that_was_promised(tmp_path: Path, tiny_model: str) -> None:
+    status, text = launch(tmp_path, variant="lora", model=tiny_model, batch_size="8", **OPTIONS)
+    assert status == 0, text
+    (source,) = runs_of(tmp_path, "run")
+    status, text = launch(tmp_path, "-e", "probe", run_id=source.info.run_id, agreement="0", top_k="2")
+    assert status == 0, text
+    (probe,) = runs_of(tmp_path, "probe")
+    assert probe.info.run_id in text
+    started = max(runs_of(tmp_path, "launch"), key=lambda run: run.info.start_time)
+    assert probe.info.status == started.info.status == "FINISHED"
+    assert probe.data.tags["whichlora.source"] == source.info.run_id
+    assert probe.data.tags["whichlora.launch"] == started.info.run_id
+    assert started.data.tags["whichlora.result"] == probe.info.run_id
+    assert started.data.params["top_k"] == "2"
+    assert started.data.params["detector"] == "auto"  # as typed
+    assert started.data.metrics == {}
+
+    params = probe.data.params
+    expected = {
+        "kind": "language",
+        "language": "sw",
+        "items": "9",
+        "detector": "cld3",
+        "top_k": "2",
+        "final_norm": "True",
+    }
+    assert {name: params[name] for name in expected} == expected
+    assert (params["source/variant"], params["source/seed"]) == ("lora", "42")
+    assert params["source_fingerprint"] == source.data.tags["whichlora.fingerprint"]
+
+    client = client_of(tmp_path)
+    folder = Path(client.download_artifacts(probe.info.run_id, "", str(tmp_path)))
+    layers = pd.read_parquet(folder / "layers.parquet")
+    assert list(layers.columns) == ["layer", "measure", "value", "low", "high", "n"]
+    measures = {f"{level}/{kind}" for level in ("token", "sequence") for kind in ("english", "target", "other")}
+    assert set(zip(layers["layer"], layers["measure"], strict=True)) == {
+        (i, m) for i in (-1, 0, 1, 2) for m in measures
+    }
+    assert layers["value"].between(layers["low"] - 1e-9, layers["high"] + 1e-9).all()
+    assert set(layers["n"]) == {9}
+    for name in ("languages.png", "languages.svg"):
+        assert (folder / "figures" / name).stat().st_size > 1000
+    assert len(pd.read_parquet(folder / "items.parquet")) == 9 * 4
+    history = client.get_metric_history(probe.info.run_id, "language/other")
+    assert [point.step for point in history] == [0, 1, 2]

@@ -33,7 +33,7 @@ def measured(
     `states` is (`PLACES`, items, 2, width): of words and of their translations.
     """
     pairs = [_words(item) for item in items]
-    values = [cosines.compare(place[:, 0], place[:, 1], pairs) for place in states]
+    values = [cosines.compare(place, pairs) for place in states]
     found = cosines.nearest(states[0][:, 0], states[0][:, 1])
     columns = dict(zip(MEASURES, np.concatenate(values, axis=1).T, strict=True))
     return [pairs[position][1] for position in found], columns

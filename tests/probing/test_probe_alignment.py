@@ -11,6 +11,7 @@ import pytest
 from probes import probed, table
 from runs import plan_of, run_of
 
+from whichlora import cosines
 from whichlora.cosines import MEASURES, compare
 from whichlora.errors import OptionError
 from whichlora.tasks import pairs
@@ -28,9 +29,13 @@ def states(cosine: float, count: int = 300) -> tuple[np.ndarray[Any, Any], np.nd
     return first, cosine * first + np.sqrt(1 - cosine**2) * noise
 
 
+def both(first: Any, second: Any) -> np.ndarray[Any, Any]:
+    return np.stack([first, second], axis=1)
+
+
 def measured(first: Any, second: Any, names: list[pairs.Pair] | None = None) -> dict[str, float]:
     names = names or [(f"a{i}", f"b{i}") for i in range(len(first))]
-    return dict(zip(MEASURES, compare(first, second, names).mean(0), strict=True))
+    return dict(zip(MEASURES, compare(both(first, second), names).mean(0), strict=True))
 
 
 @pytest.mark.parametrize("cosine", [0.3211, 0.4113, 0.9])
@@ -85,9 +90,33 @@ def test_the_same_text_twice_is_no_other_text() -> None:
     first, second = states(0.9, count=20)
     second[1] = second[0]
     names = [(f"a{i}", f"b{max(i, 1)}") for i in range(20)]
-    found = compare(first, second, names)[:, MEASURES.index("p1/to/raw")]
+    found = compare(both(first, second), names)[:, MEASURES.index("p1/to/raw")]
     assert found[0] == 1
-    assert compare(first, second, names)[0, MEASURES.index("cosine/random/raw")] < 0.5
+    assert compare(both(first, second), names)[0, MEASURES.index("cosine/random/raw")] < 0.5
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_the_size_of_a_block_does_not_matter(block: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second = states(0.5, count=40)
+    names = [(f"a{i // 2}", f"b{i % 30}") for i in range(40)]
+    whole = compare(both(first, second), names)
+    np.save(tmp_path / "states.npy", both(first, second))
+    monkeypatch.setattr(cosines, "BLOCK", block)
+    mapped = np.load(tmp_path / "states.npy", mmap_mode="r")
+    np.testing.assert_allclose(compare(mapped, names), whole, rtol=0, atol=1e-12)
+
+
+def test_random_pairs_are_all_that_are_of_other_texts() -> None:
+    first, second = states(0.5, count=12)
+    names = [(f"a{i // 2}", f"b{i % 5}") for i in range(12)]
+    cosine = first @ second.T
+    expected = []
+    for i, (english, other) in enumerate(names):
+        to = [cosine[i, j] for j, (_, text) in enumerate(names) if text != other]
+        back = [cosine[j, i] for j, (text, _) in enumerate(names) if text != english]
+        expected.append((np.mean(to) + np.mean(back)) / 2)
+    found = compare(both(first, second), names)[:, MEASURES.index("cosine/random/raw")]
+    assert found == pytest.approx(np.array(expected))
 
 
 @pytest.mark.parametrize("language", pairs.LANGUAGES)
@@ -156,6 +185,18 @@ def test_parts_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.M
     MlflowClient().delete_run(whole.info.run_id)
     monkeypatch.setattr(parts, "PART_ITEMS", 3)
     pd.testing.assert_frame_equal(table(whole), table(probed(*few)), rtol=1e-4, atol=1e-5)
+
+
+def test_parts_are_gathered_in_their_order_and_a_file_that_is_still_mapped_is_let_go_of(tmp_path: Path) -> None:
+    from whichlora.probing.parts import Parts
+
+    parts = Parts(tmp_path / "parts", 70)  # of three parts
+    rows = np.arange(70 * 2 * 3, dtype=np.float32).reshape(70, 2, 3)
+    parts.measure(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, name="rows")
+    low = parts.gather("low", tmp_path / "rows.npy")
+    high = parts.gather("high", tmp_path / "rows.npy")
+    assert isinstance(high, np.memmap)
+    assert (low.dtype, low.tolist(), high.tolist()) == (np.float32, rows.tolist(), (rows + 1000).tolist())
 
 
 def test_parallel_texts_of_a_run_in_the_language_of_the_run(store: Path, tiny_model: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, VeraConfig, get_peft_model
 from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -115,13 +115,28 @@ def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: py
     assert rows == [sum(map(len, SEQUENCES)) - 3] * 3
 
 
-def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=4, target_modules="all-linear"),
+        LoraConfig(r=4, target_modules="all-linear", use_dora=True),
+        LoraConfig(r=4, target_modules="all-linear", init_lora_weights="pissa"),
+        VeraConfig(r=4, target_modules="all-linear"),
+    ],
+    ids=["lora", "dora", "pissa", "vera"],
+)
+def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any, config: Any) -> None:
     torch.manual_seed(1)
-    adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear")).eval()
+    plain = lens_of(model).tokens(SEQUENCES, EVERYWHERE)
+    adapted = get_peft_model(model, config).eval()
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.2 * torch.randn_like(parameter)
     beside = lens_of(adapted).tokens(SEQUENCES, EVERYWHERE)
     merged = lens_of(adapted.merge_and_unload()).tokens(SEQUENCES, EVERYWHERE)
     for one, other in zip(beside, merged, strict=True):
         assert (one == other).all()
+    assert any((one != other).any() for one, other in zip(beside, plain, strict=True))
 
 
 def test_bf16_counts_how_often_it_answers_otherwise(model: Any) -> None:

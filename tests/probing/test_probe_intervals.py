@@ -32,10 +32,10 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_items_may_come_in_any_portions() -> None:
-    values = np.random.default_rng(0).random((50, 3))
+    values = np.random.default_rng(0).random((600, 3))
     whole, portions = Means(3, seed=4), Means(3, seed=4)
     whole.add(values)
-    for part in np.split(values, [7, 8, 31]):
+    for part in np.split(values, [7, 8, 31, 400]):
         portions.add(part)
     one, two = whole.result(), portions.result()
     for name in ("mean", "low", "high"):

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from probes import probed, probes, table
 from runs import plan_of, run_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whichlora.probing import main, parts
+from whichlora.probing.detectors import detect, get_detector
 from whichlora.probing.judging import CLASSES
+from whichlora.probing.options import LEVELS, OPTIONS, LanguageChoices, parse
 
 FEW = ("--items", "10", "--agreement", "0")
 
@@ -52,12 +56,15 @@ def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tin
         "special_tokens": "drop",
         "arithmetic": "bf16",
         "candidates": "en,sw,hi",
+        "new_tokens": "0",
+        "reliable_from": "0.7",
         "source_fingerprint": "",
     }.items():
         assert params[name] == value
     assert {"version/cld3-py", "version/lingua-language-detector", "model_digest", "items_digest"} <= set(params)
     assert 0 <= metrics["arithmetic/differing"] < 0.5
     assert {"kappa/token", "kappa/sequence"} & set(metrics)
+    assert metrics["kappa/n"] == 30
     assert metrics["ceiling/target"] == layers.query("layer == -1 and measure == 'token/target'")["value"].item()
     history = MlflowClient().get_metric_history(run.info.run_id, "language/english")
     expected = layers.query("layer >= 0 and measure == 'token/english'").sort_values("layer")["value"].dropna()
@@ -101,18 +108,78 @@ def test_the_choices_of_zhao_2024(store: Path, tiny_model: str) -> None:
     run = probed("--model", tiny_model, "--items", "3", "--agreement", "0", "--preset", "zhao2024")
     params = run.data.params
     assert (params["final_norm"], params["top_k"], params["unreliable"]) == ("False", "10", "drop")
+    assert params["new_tokens"] == "64"
     assert set(params["candidates"].split(",")) == {"en", "ur", "sw", "hi", "bn", "te"}
     assert (table(run, "items.parquet")["positions"] > 64).all()
 
 
+def by_the_obvious_loop(folder: str, choices: LanguageChoices, candidates: Any) -> dict[str, Any]:
+    """The shares of Swahili items by layer and id, as a few lines with transformers and a detector give them."""
+    plan = plan_of(folder, variant="none", test_size=10)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    detector = get_detector(choices.detector, candidates)
+
+    def shares(texts: list[str]) -> list[float]:
+        verdicts = [detect(detector, text) for text in texts]
+        languages = [v.language for v in verdicts if v.reliable or choices.unreliable == "keep"]
+        kept = [found for found in languages if candidates is None or found in candidates]
+        counts = [kept.count("en"), kept.count("sw"), len(kept) - kept.count("en") - kept.count("sw")]
+        return [count / len(kept) if kept else np.nan for count in counts]
+
+    found: dict[str, Any] = {f"{level}/{layer}": {} for level in LEVELS for layer in range(3)}
+    for item in plan.mixture.test["tl"]:
+        ids = tokenizer(plan.task.prompt(item), return_tensors="pt").input_ids
+        with torch.inference_mode():
+            states = model(ids, output_hidden_states=True).hidden_states
+            for layer in range(3):
+                state = states[layer + 1][0]
+                logits = model.lm_head(state if layer == 2 else model.model.norm(state))
+                best = logits.topk(choices.top_k).indices
+                tokens = [t for t in best.flatten().tolist() if t not in tokenizer.all_special_ids]
+                found[f"token/{layer}"][item.id] = shares([tokenizer.decode([t]) for t in tokens])
+                found[f"sequence/{layer}"][item.id] = shares([tokenizer.decode(best[:, 0], skip_special_tokens=True)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "candidates"),
+    [
+        ({"detector": "lingua", "level": "sequence", "candidates": "en,sw,hi"}, ("en", "sw", "hi")),
+        ({"detector": "cld3", "top_k": "3", "unreliable": "drop"}, None),
+        ({"detector": "lingua", "top_k": "4", "unreliable": "drop", "candidates": "en,sw"}, ("en", "sw")),
+    ],
+)
+def test_shares_are_those_of_the_obvious_loop(
+    store: Path, tiny_model: str, options: dict[str, str], candidates: Any
+) -> None:
+    run = probed("--model", tiny_model, *FEW, *(part for name, text in options.items() for part in (f"--{name}", text)))
+    assert {name: run.data.params[name] for name in options} == options
+    choices = parse({**{name: default for name, (default, _) in OPTIONS.items()}, **options}).choices
+    assert isinstance(choices, LanguageChoices)
+    expected = by_the_obvious_loop(tiny_model, choices, candidates)
+    items = table(run, "items.parquet").set_index(["layer", "id"])
+    assert len(items) == 10 * 4
+    for place, by_item in expected.items():
+        level, _, layer = place.partition("/")
+        found = items.loc[int(layer)].loc[list(by_item), [f"{level}/{kind}" for kind in CLASSES]]
+        np.testing.assert_allclose(found, list(by_item.values()), err_msg=place)
+
+    layers, level = table(run).set_index(["measure", "layer"])["value"], choices.level
+    history = MlflowClient().get_metric_history(run.info.run_id, f"language/{CLASSES[2]}")
+    means = layers[f"{level}/{CLASSES[2]}"].drop(-1).dropna()
+    assert {point.step: point.value for point in history} == pytest.approx(means.to_dict())
+    assert run.data.metrics["ceiling/english"] == pytest.approx(layers[f"{level}/english", -1])
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora", "pissa", "vera", "adalora"])
 def test_a_merged_adapter_speaks_as_one_beside_the_weights(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
 
     from whichlora import adapters, bases
 
-    result = run_of(plan_of(tiny_model, learning_rate=0.05))
+    result = run_of(plan_of(tiny_model, variant=variant, rank=4, learning_rate=0.05))
     merged = probed("--run_id", result.run_id, "--agreement", "0")
 
     @contextmanager
@@ -123,6 +190,7 @@ def test_a_merged_adapter_speaks_as_one_beside_the_weights(
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))
+    pd.testing.assert_frame_equal(table(merged, "items.parquet"), table(unmerged, "items.parquet"))
     base = probed("--model", tiny_model, "--items", "9", "--agreement", "0")
     assert not table(base).equals(table(merged))
     pd.testing.assert_frame_equal(table(base).query("layer == -1"), table(merged).query("layer == -1"))

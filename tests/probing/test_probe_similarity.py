@@ -10,6 +10,7 @@ import pytest
 from probes import probed, table
 from runs import plan_of, run_of
 
+from whichlora import cosines
 from whichlora.probing.similarity import cka
 
 
@@ -35,6 +36,44 @@ def test_it_falls_with_noise() -> None:
     assert found == sorted(found, reverse=True)
     assert found[0] == pytest.approx(1)
     assert found[-1] < 0.7
+
+
+def by_inner_products(one: Any, other: Any) -> float:
+    """The same from the inner products of all texts with all, as Song et al. write it."""
+    kernels = []
+    for states in (one, other):
+        unit = states / np.linalg.norm(states, axis=1, keepdims=True)
+        kernels.append(unit @ unit.T * (1 - np.eye(len(unit))))
+
+    def hsic(k: Any, l: Any) -> Any:  # noqa: E741
+        n, ones = len(k), np.ones(len(k))
+        products = np.trace(k @ l) + (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+        return (products - 2 / (n - 2) * (ones @ k @ l @ ones)) / (n * (n - 3))
+
+    k, l = kernels  # noqa: E741
+    return float(hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l)))
+
+
+@pytest.mark.parametrize("block", [4, 7, 1024])
+@pytest.mark.parametrize(("count", "widths", "shift"), [(60, (20, 200), 0), (60, (20, 20), 3), (5, (6, 4), 1)])
+def test_a_few_texts_at_a_time_come_to_what_all_inner_products_do(
+    count: int, widths: tuple[int, int], shift: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosines, "BLOCK", block)
+    one = draw(0, count, widths[0]) + shift
+    other = one @ draw(1, widths[0], widths[1]) + draw(2, count, widths[1])
+    assert cka(one, other) == pytest.approx(by_inner_products(one, other), abs=1e-9)
+
+
+def test_states_that_are_nearly_the_same_are_told_apart() -> None:
+    """At cosines of 1 - 1e-8, where sums of all inner products lose the digits that count."""
+    one, other = draw(0), draw(1)
+    expected = cka(one, one + other)
+    assert cka(one + 1e4, one + other + 1e4) == pytest.approx(expected, abs=0.05)
+
+
+def test_there_is_no_similarity_to_states_that_are_all_the_same() -> None:
+    assert np.isnan(cka(draw(0), np.ones((60, 3))))
 
 
 def test_a_run_is_compared_with_its_base_and_with_itself(store: Path, tiny_model: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from probes import probed, table
 from runs import plan_of, run_of
+from safetensors.torch import load_file
 
 from whichlora.probing import main
-from whichlora.probing.weights import overlap, sizes, spectrum
+from whichlora.probing.weights import chance, overlap, sizes, spectrum
 
 
 def orthonormal(width: int, columns: int, seed: int) -> torch.Tensor:
@@ -52,17 +55,38 @@ def test_a_layer_that_did_not_change_has_no_rank() -> None:
 
 
 def test_random_subspaces_overlap_as_chance_says() -> None:
-    found = [overlap(orthonormal(64, 8, seed), orthonormal(64, 8, 100 + seed)) for seed in range(50)]
-    assert sum(found) / 50 == pytest.approx(8 / 64, abs=0.02)
+    for columns in (8, 3):
+        pairs = [(orthonormal(64, 8, seed), orthonormal(64, columns, 100 + seed)) for seed in range(50)]
+        assert {chance(*pair) for pair in pairs} == {8 / 64}
+        assert sum(overlap(*pair) for pair in pairs) / 50 == pytest.approx(8 / 64, abs=0.02)
+    assert math.isnan(chance(orthonormal(64, 8, 0), torch.empty(64, 0)))
+
+
+def adapter_of(run_id: str) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of a run's adapter by layer and module (`0 q_proj`) and by their own name (`lora_A.weight`)."""
+    path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter/adapter_model.safetensors")
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in load_file(path).items():
+        place = re.search(r"layers\.(\d+)\.\w+\.(\w+)\.(.+)$", name)
+        if place:
+            found.setdefault(f"{place[1]} {place[2]}", {})[place[3]] = tensor
+    return found
+
+
+def rank_of_vera(own: dict[str, torch.Tensor]) -> int:
+    """That of the shared matrices: neither vector takes a direction away."""
+    assert all(bool((own[f"vera_lambda_{side}"] != 0).all()) for side in "bd")
+    return len(own["vera_lambda_d"])
 
 
 RANKS = {
-    "lora": lambda rank: rank == 4,
-    "dora": lambda rank: rank > 8,  # the magnitudes rescale every row
-    "adalora": lambda rank: 0 <= rank <= 6,  # its budget is an average over the layers
-    "pissa": lambda rank: rank == 8,  # the start is part of the converted adapter
-    "vera": lambda rank: 0 < rank <= 4,
+    "lora": lambda own: len(own["lora_A.weight"]),
+    "dora": lambda own: min(len(own["lora_B.weight"]), own["lora_A.weight"].shape[1]),  # every row is rescaled
+    "adalora": lambda own: int((own["lora_E"] != 0).sum()),  # what its budget left of each layer
+    "pissa": lambda own: len(own["lora_A.weight"]),  # of the converted adapter, which holds the start too
+    "vera": rank_of_vera,
 }
+STORED = {"lora": 4, "dora": 4, "pissa": 8}
 
 
 @pytest.mark.parametrize("variant", RANKS)
@@ -71,9 +95,15 @@ def test_every_method_has_its_rank(store: Path, tiny_model: str, variant: str) -
     run = probed("--run_id", result.run_id, "--kind", "weights")
     layers = table(run)
     ranks = layers[layers["measure"].str.startswith("rank/")]
-    assert len(ranks) == 3 * 7
-    assert set(ranks["layer"]) == {0, 1, 2}
-    assert all(map(RANKS[variant], ranks["value"]))
+    adapter = adapter_of(result.run_id)
+    if variant in STORED:
+        assert {len(own["lora_A.weight"]) for own in adapter.values()} == {STORED[variant]}
+    expected = {place: RANKS[variant](own) for place, own in adapter.items()}
+    assert len(expected) == 3 * 7
+    found = zip(ranks["layer"], ranks["measure"], ranks["value"], strict=True)
+    assert {f"{layer} {measure.removeprefix('rank/')}": value for layer, measure, value in found} == expected
+    if variant in ("adalora", "vera"):
+        assert sum(expected.values()) == 4 * 3 * 7  # which AdaLoRA deals out anew
     assert 0 < run.data.metrics["update/mean_relative_norm"] < 10
     mean = layers[layers["measure"] == "rank"]
     assert set(mean["n"]) == {7}
@@ -96,6 +126,16 @@ def test_a_run_points_where_it_points_and_another_elsewhere(store: Path, tiny_mo
     assert itself.data.metrics["update/mean_overlap_in"] == pytest.approx(1)
     other = probed("--run_id", one, "--kind", "weights", "--against", two)
     assert 4 / 64 < other.data.metrics["update/mean_overlap_in"] < 0.9
+    assert other.data.params["directions"] == "8"
+    layers = table(other).set_index(["measure", "layer"])["value"]
+    # Four directions each: of 32 into most modules and of 64 into one, of 64 out of two and of 16 out of two.
+    assert layers["chance_in/q_proj", 0] == layers["chance_out/down_proj", 2] == 4 / 32
+    assert layers["chance_in/down_proj", 1] == layers["chance_out/up_proj", 1] == 4 / 64
+    assert layers["chance_out/k_proj", 1] == 4 / 16
+    assert other.data.metrics["update/mean_chance_in"] == pytest.approx((6 * 4 / 32 + 4 / 64) / 7)
+    figure = mlflow.artifacts.load_text(f"runs:/{other.info.run_id}/figures/weights.svg")
+    assert "by chance 0.0625 to 0.25" in figure
+    assert "by chance 0.0625 to 0.125" in figure
 
 
 def test_runs_of_different_base_models_are_not_compared(

@@ -59,7 +59,7 @@ def other_judge(choices: LanguageChoices, tokenizer: Any) -> Judge | None:
 def kappas(parts: Parts, one: Judge, other: Judge) -> dict[str, float]:
     """Return `kappa/token` and `kappa/sequence` of two judges, from -1 to 1; NaN where both only ever say the same.
 
-    "Dropped" is a class like the others.
+    "Dropped" is a class like the others. `kappa/n` is the number of tokens, and of texts, that were drawn.
     """
     tokens, targets, texts = (
         [value for part in parts.read(f"sampled_{name}") for value in part.tolist()]
@@ -70,7 +70,8 @@ def kappas(parts: Parts, one: Judge, other: Judge) -> dict[str, float]:
         by_token = [int(judge.of_tokens(np.array([t]), target)[0]) for t, target in zip(tokens, targets, strict=True)]
         classes["token"].append(by_token)
         classes["sequence"].append([judge.of_text(text, target) for text, target in zip(texts, targets, strict=True)])
-    return {
+    found = {
         f"kappa/{level}": float(cohen_kappa_score(*both)) if len({*both[0], *both[1]}) > 1 else math.nan
         for level, both in classes.items()
     }
+    return {**found, "kappa/n": float(len(tokens))}

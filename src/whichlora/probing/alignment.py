@@ -5,6 +5,10 @@ state is so large at most layers, and so much the same in every text, that it ru
 pairs come out equally similar, at .99 and more. So here the first token is left out, random pairs stand beside, the
 mean over each language is taken off as well (what a language has in common is no alignment), and it is counted how
 often a text finds its translation among all others. `first_token=keep` averages as the original did.
+
+Of each text and layer one averaged state is kept, on disk: pairs x 2 x (layers + 1) x width x 4 bytes, twice that with
+another model, and once more for the layer at hand. In memory are blocks of them (`cosines.BLOCK`) and, of each pair,
+its texts and a few numbers.
 """
 
 from __future__ import annotations
@@ -81,19 +85,20 @@ class _Scan:
 
     def measure(self, work: Path) -> Measured:
         """Measure `MEASURES` by layer, the embedding included, and `SIMILARITIES` where there is another model."""
-        parts = self._states(self.subject, work / "own")
-        of_layer = range(EMBEDDING, self.n_layers)
-        means = Means(len(MEASURES) * len(of_layer), seed=self.seed)
-        values = []
-        for layer in of_layer:
-            both = np.concatenate(list(parts.read(f"layer{layer}")))
-            values.append(compare(both[:, 0], both[:, 1], self.pairs))
-        means.add(np.stack(values, axis=2).reshape(len(self.pairs), -1))
-        layers = by_layer(MEASURES, of_layer, means.result())
+        own = self._states(self.subject, work / "own")
+        others = self._states(self.other, work / "other") if self.other else None
+        rows = []
+        for layer in range(EMBEDDING, self.n_layers):
+            states = own.gather(f"layer{layer}", work / "own.npy")
+            means = Means(len(MEASURES), seed=self.seed)
+            means.add(compare(states, self.pairs))
+            rows.append(by_layer(MEASURES, [layer], means.result()))
+            if others:
+                rows.append(_similarities(layer, states, others.gather(f"layer{layer}", work / "other.npy")))
+        layers = pd.concat(rows, ignore_index=True)
         n = len(self.pairs)
         figures = {}
         if self.other:
-            layers = pd.concat([layers, self._similarities(parts, work)], ignore_index=True)
             figures["similarity"] = similarity_figure(layers, self.subject.name, self.other.name, self.language)
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
@@ -115,17 +120,6 @@ class _Scan:
             with subject.model(work) as model:
                 parts.measure(lambda part: self._part(part, model), name=f"alignment in {subject.name}")
         return parts
-
-    def _similarities(self, own: Parts, work: Path) -> pd.DataFrame:
-        assert self.other
-        other = self._states(self.other, work / "other")
-        rows = []
-        for layer in range(EMBEDDING, self.n_layers):
-            one, two = (np.concatenate(list(parts.read(f"layer{layer}"))) for parts in (own, other))
-            for side, measure in enumerate(SIMILARITIES):
-                value = similarity.cka(one[:, side], two[:, side])
-                rows.append((layer, measure, value, np.nan, np.nan, len(one)))
-        return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def _part(self, part: range, model: Any) -> Arrays:
         """Return the averaged states of some pairs: for each layer (pairs, 2, width)."""
@@ -165,6 +159,13 @@ def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
     return subject.language, [
         (own_texts(en)[-1], own_texts(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
     ]
+
+
+def _similarities(layer: int, own: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> pd.DataFrame:
+    """Return rows of `Measured.layers` from two models' states of the same texts, (pairs, 2, width)."""
+    values = [similarity.cka(own[:, side], other[:, side]) for side in range(len(SIMILARITIES))]
+    found = [(layer, name, value, np.nan, np.nan, len(own)) for name, value in zip(SIMILARITIES, values, strict=True)]
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def _best(layers: pd.DataFrame, measure: str) -> float:

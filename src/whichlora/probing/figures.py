@@ -109,18 +109,25 @@ def similarity_figure(layers: pd.DataFrame, name: str, other: str, language: str
 def weight_figure(cells: Mapping[str, pd.DataFrame], name: str) -> Figure:
     """Draw heat maps by layer and module, one for each measure, dark where it is large; each has a scale of its own.
 
-    `cells` is by measure (layers, modules).
+    `cells` is by measure (layers, modules). Over `overlap_out` and `overlap_in` stand `chance_out` and `chance_in`.
     """
-    figure = Figure(figsize=(3.4 * len(cells), 1.2 + 0.17 * max(len(c) for c in cells.values())), layout="constrained")
-    for axis, (measure, table) in zip(figure.subplots(1, len(cells), squeeze=False)[0], cells.items(), strict=True):
+    drawn = {measure: table for measure, table in cells.items() if not measure.startswith("chance_")}
+    figure = Figure(figsize=(3.4 * len(drawn), 1.2 + 0.17 * max(len(t) for t in drawn.values())), layout="constrained")
+    for axis, (measure, table) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
         image = axis.imshow(table.to_numpy(), cmap="Greys", aspect="auto", vmin=0)
         axis.set_xticks(
             range(table.shape[1]), [c.removesuffix("_proj") for c in table.columns], rotation=45, fontsize=8
         )
         axis.set_yticks(range(0, len(table), 1 + len(table) // 16), table.index[:: 1 + len(table) // 16], fontsize=8)
-        low, high = float(np.nanmin(table)), float(np.nanmax(table))
-        axis.set_title(f"{measure.replace('_', ' ')}\n{low:.3g} to {high:.3g}", fontsize=10)
+        title = f"{measure.replace('_', ' ')}\n{_range(table)}"
+        if measure.startswith("overlap_"):
+            title += f"\nby chance {_range(cells[measure.replace('overlap_', 'chance_')])}"
+        axis.set_title(title, fontsize=10)
         axis.set_ylabel("block")
         figure.colorbar(image, ax=axis, shrink=0.8)
     figure.suptitle(name, fontsize=11)
     return figure
+
+
+def _range(table: pd.DataFrame) -> str:
+    return f"{float(np.nanmin(table)):.3g} to {float(np.nanmax(table)):.3g}"

@@ -15,6 +15,8 @@ import numpy as np
 RESAMPLES = 1000
 LEVEL = 0.95
 """Of the percentile intervals."""
+_PORTION = 256
+"""Items whose weights in all resamples are held at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,10 @@ class Means:
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
         """Add (items, columns); an item without a value for a column has NaN there."""
+        for start in range(0, len(values), _PORTION):
+            self._add(values[start : start + _PORTION])
+
+    def _add(self, values: np.ndarray[Any, Any]) -> None:
         there = np.isfinite(values)
         numbers = np.where(there, values, 0.0).astype(float)
         weights = self._random.poisson(1.0, size=(len(values), RESAMPLES)).astype(float).T

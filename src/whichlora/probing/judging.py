@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whichlora.probing.detectors import Detector, Verdict, detect, get_detector
+from whichlora.probing.reading import special_ids
 from whichlora.tasks.base import SOURCE_LANGUAGE
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Judge:
             OptionError: the detector does not know one of the candidates.
         """
         self._choices, self._tokenizer = choices, tokenizer
+        self._special = special_ids(tokenizer) if choices.special_tokens == "drop" else frozenset()
         self._detector: Detector = get_detector(detector or choices.detector, choices.candidates)
         self._verdicts: dict[int, Verdict] = {}
         self._tables: dict[str, np.ndarray[Any, Any]] = {}
@@ -38,16 +40,22 @@ class Judge:
         return text
 
     def of_text(self, text: str, target: str) -> int:
-        """Return the class of a text for a target language."""
-        return self._class(detect(self._detector, text), target)
+        """Return the class of a text for a target language; `DROPPED` if all its tokens were special."""
+        return self._class(detect(self._detector, text), target) if text else DROPPED
 
     def of_tokens(self, ids: np.ndarray[Any, Any], target: str) -> np.ndarray[Any, Any]:
-        """Return the classes of token ids, each taken on its own, in the shape of `ids`; each is detected once."""
+        """Return the classes of token ids, each taken on its own, in the shape of `ids`; each is detected once.
+
+        Special ones are `DROPPED`, unless they are kept: they are in no language, and a text is read without them too.
+        """
         table = self._tables.get(target, np.empty(0, np.int8))
         if ids.size and ids.max() >= len(table):
             table = np.concatenate([table, np.full(int(ids.max()) + 1 - len(table), -1, np.int8)])
             self._tables[target] = table
         for token in map(int, np.unique(ids[table[ids] < 0])):
+            if token in self._special:
+                table[token] = DROPPED
+                continue
             if token not in self._verdicts:
                 self._verdicts[token] = detect(self._detector, self.text_of([token]))
             table[token] = self._class(self._verdicts[token], target)

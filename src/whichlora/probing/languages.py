@@ -20,13 +20,13 @@ from whichlora.memory import in_batches
 from whichlora.mixture import texts_digest
 from whichlora.probing import agreement
 from whichlora.probing.decoding import Lens
-from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES
+from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.intervals import Means
 from whichlora.probing.judging import CLASSES, Judge, shares
 from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
 from whichlora.probing.parts import Arrays, Parts
-from whichlora.probing.reading import Reader
+from whichlora.probing.reading import NEW_TOKENS, Reader
 from whichlora.probing.results import Job, Measured, by_layer, curve, points
 from whichlora.states import EMBEDDING
 
@@ -54,6 +54,8 @@ def prepare(request: Request, subject: Subject) -> Job:
         "items_digest": texts_digest(subject.plan.task, subject.plan.mixture.test["tl"]),
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
+        "reliable_from": RELIABLE,
+        "new_tokens": NEW_TOKENS if scan.choices.positions == "generated" else 0,
     }
     return Job(identity=identity, measure=scan.measure)
 
@@ -125,8 +127,7 @@ class _Scan:
                 texts = [self.judge.text_of(tokens[:, 0]) for tokens in (own, *by_block)]
                 for row, tokens in enumerate((own, *by_block)):
                     found[b, 0, :, row] = shares(self.judge.of_tokens(tokens, items[b].language))
-                    whole = [self.judge.of_text(texts[row], items[b].language)] if tokens.size else []
-                    found[b, 1, :, row] = shares(np.array(whole, dtype=int))
+                    found[b, 1, :, row] = shares(np.array(self.judge.of_text(texts[row], items[b].language)))
                 sample.take(part[b], items[b].language, by_block, texts[1:])
 
         in_batches(lengths, take, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(part))

@@ -27,18 +27,18 @@ OPTIONS = {
     "precision": (AUTO, "of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU; a run has its own"),
     "quantization": (AUTO, "of a base model: none or nf4; a run has its own"),
     "seed": ("42", "seed of the intervals and samples"),
-    "preset": ("default", "what auto stands for in the choices of kind=language: default, paper or zhao2024"),
+    "preset": ("default", "what auto stands for with kind=language: default, paper (the same values) or zhao2024"),
     "detector": (AUTO, f"of languages: {', '.join(DETECTORS)}"),
     "level": (AUTO, "what the metrics tell, token or sequence; both are measured and drawn"),
-    "final_norm": (AUTO, "true or false: whether the model's last norm comes before the LM head in every layer"),
+    "final_norm": (AUTO, "true or false: the model's last norm before the LM head in every layer, or in the last one"),
     "positions": (AUTO, "all, item (without the instruction), last, or generated (all, and what the model writes)"),
     "top_k": (AUTO, "most likely tokens a position, 1 to 50"),
     "unreliable": (AUTO, "keep or drop what the detector itself calls unreliable"),
-    "special_tokens": (AUTO, "keep or drop them, as positions and as what is decoded"),
+    "special_tokens": (AUTO, "keep or drop them, as positions and among what is decoded"),
     "candidates": (AUTO, "languages a result may be, joined by commas; all, or task: English and the task's"),
     "arithmetic": (AUTO, "of the LM head: fp32 (exact) or bf16, whose disagreement is measured"),
     "agreement": (AUTO, "on how many tokens and texts both detectors are compared; 0 for none"),
-    "pairs": (AUTO, f"words (packaged: {', '.join(LANGUAGES)}), task (its parallel texts), or a TSV file"),
+    "pairs": (AUTO, f"words (packaged: {', '.join(LANGUAGES)}), task (its hypotheses or questions), or a TSV file"),
     "first_token": (AUTO, "drop, or keep it in the averages, where it makes all texts alike"),
     "against": (AUTO, "another run to compare with: its states (kind=alignment; also base) or its update (weights)"),
 }
@@ -90,7 +90,7 @@ _OF_KIND = {
 
 PRESETS = {
     "default": LanguageChoices(),
-    # The paper names CLD3, tokens and the whole test set; where it says nothing, the default stands.
+    # The paper names CLD3, tokens and the whole test set; the rest it leaves open, so this is the default.
     "paper": LanguageChoices(detector="cld3", level="token"),
     # The authors' layers/test_layer.py. What it keeps are reliable results in its list of English and their languages.
     "zhao2024": LanguageChoices(

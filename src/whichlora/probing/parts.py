@@ -44,6 +44,20 @@ class Parts:
             with np.load(self._path(index), allow_pickle=False) as arrays:
                 yield arrays[name]
 
+    def gather(self, name: str, path: Path) -> np.ndarray[Any, Any]:
+        """Return one array of all parts, (count, ...), mapped from the file `path`, to which it is written.
+
+        A file that was there, and may still be mapped, is let go of and not written over.
+        """
+        path.unlink(missing_ok=True)
+        gathered, start = np.empty(0), 0
+        for part in self.read(name):
+            if not start:
+                gathered = np.lib.format.open_memmap(path, "w+", part.dtype, (self.count, *part.shape[1:]))
+            gathered[start : start + len(part)] = part
+            start += len(part)
+        return gathered
+
     def _ranges(self) -> list[range]:
         return [range(i, min(i + PART_ITEMS, self.count)) for i in range(0, self.count, PART_ITEMS)]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from whichlora.probing.subjects import Subject
     from whichlora.tracking import RunLog, Tracker
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 """Rises whenever the same request could give another number, so that older probes are never reused silently."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")

@@ -30,7 +30,7 @@ class Reader:
         if positions == "item" and not encoder.tokenizer.is_fast:
             raise OptionError("positions", positions, "needs a fast tokenizer; allowed are all, last, generated")
         self._encoder, self._positions = encoder, positions
-        self._dropped = set(encoder.tokenizer.all_special_ids) if special_tokens == "drop" else set()
+        self._dropped = special_ids(encoder.tokenizer) if special_tokens == "drop" else frozenset()
 
     def read(self, items: Sequence[Item], model: Any) -> tuple[list[list[int]], list[list[int]]]:
         """Return for each item its token ids, and the positions in them that are looked at.
@@ -82,6 +82,15 @@ class Reader:
             for position, (start, end) in enumerate(offsets)
             if any(max(start, first) < min(end, past) for first, past in spans)
         ]
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that decoding with `skip_special_tokens` leaves out: more than those with a role, such as BOS.
+
+    A tokenizer may flag others in its file (SmolLM2's `<repo_name>`), which its `all_special_ids` does not name.
+    """
+    flagged = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return frozenset(flagged.union(tokenizer.all_special_ids))
 
 
 def own_texts(item: Item) -> tuple[str, str]:

@@ -37,6 +37,8 @@ SIZES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
 norm (Rudelson and Vershynin 2007); singular values above `spectrum`'s tolerance."""
 OVERLAPS = ("overlap_out", "overlap_in")
 """Grassmann similarity of the leading left or right singular directions (Hu et al. 2021, section 7.2): 0 to 1."""
+CHANCES = ("chance_out", "chance_in")
+"""What the overlap of random subspaces of these numbers of directions is on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def prepare(request: Request, subject: Subject) -> Job:
     if request.choices.against is not None:
         other = subjects.find_other(request, subject, request.choices.against)
         _check(other, "against")
-    identity = {"against": other.plan.spec.fingerprint if other else ""}
+    identity = {"against": other.plan.spec.fingerprint if other else "", "directions": DIRECTIONS}
     return Job(identity=identity, measure=lambda work: _measure(subject, other, work))
 
 
@@ -98,10 +100,15 @@ def sizes(weight: Tensor, update: Tensor, found: Spectrum) -> dict[str, float]:
 def overlap(one: Tensor, other: Tensor) -> float:
     """Return how far two subspaces coincide: 1 if the smaller is inside the larger, 0 if they are orthogonal.
 
-    The columns of each are orthonormal. Random subspaces have the larger number of columns over the width.
+    The columns of each, (width, directions), are orthonormal. NaN where there are none.
     """
     k = min(one.shape[1], other.shape[1])
     return float((one.T @ other).square().sum()) / k if k else math.nan
+
+
+def chance(one: Tensor, other: Tensor) -> float:
+    """Return the mean `overlap` of random subspaces of these sizes: the larger number of directions over the width."""
+    return max(one.shape[1], other.shape[1]) / one.shape[0] if min(one.shape[1], other.shape[1]) else math.nan
 
 
 def _check(subject: Subject, option: str) -> None:
@@ -118,8 +125,9 @@ def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
         own = spectrum(update)
         found[place] = sizes(weight, update, own)
         if place in known:
-            for name, side in zip(OVERLAPS, ("left", "right"), strict=True):
-                found[place][name] = overlap(getattr(own, side), getattr(known[place], side))
+            for name, expected, side in zip(OVERLAPS, CHANCES, ("left", "right"), strict=True):
+                both = getattr(own, side), getattr(known[place], side)
+                found[place] |= {name: overlap(*both), expected: chance(*both)}
     cells = pd.DataFrame.from_dict(found, orient="index")
     cells.index = pd.MultiIndex.from_tuples(found, names=["layer", "module"])
     layers = _rows(cells)
