@@ -80,6 +80,7 @@ def gather(
     found += claims.records(judged)
     settings = sorted(set(table["setting"]))
     of_layers = [*layers.share_records(probes.shares, settings), *layers.correlation_records(table)]
+    of_layers += layers.agreement_records(probes.agreement, settings)
     found += [*layers.count_records(probes), *of_layers]
     tables += layer_views.make_tables(of_layers, probes.shares, settings)
     return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)

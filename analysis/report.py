@@ -91,7 +91,7 @@ def write(report: Report, evidence: Evidence, folder: Path) -> None:
         (figures / f"{plot.name}.png").write_bytes(plot.png)
 
 
-_KINDS = ("f1", "parameters", "efficiency", "hyperparameters", "layer")
+_KINDS = ("f1", "parameters", "efficiency", "hyperparameters", "detectors", "layer")
 
 
 def _environment() -> jinja2.Environment:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
 from whichlora import tracking
 from whichlora.probing.options import LanguageChoices, as_params
@@ -18,6 +18,7 @@ from whichlora.spec import RunSpec, canonical_digest
 LAYERS = 12
 CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}
 """Of English and the target language, by level."""
+KAPPA = {"kappa/token": 0.52, "kappa/sequence": 0.31}
 Shares = Mapping[tuple[str, str, int], float]
 """By level, "english" or "target", and layer."""
 
@@ -67,12 +68,15 @@ def log_probe(
     status: str = "FINISHED",
     file: bool = True,
     kind: str = "language",
+    metrics: Mapping[str, float] = KAPPA,
+    table: pd.DataFrame | None = None,
     digest: str | None = None,
     **choices: Any,
 ) -> str:
     """Log a probe of a run, or with no `source` of its base model, and return its id.
 
-    `digest` stands for other items than the run's; what else is named is a choice, or any other param.
+    `table` is its `layers.parquet`, by default that of a language probe with these `shares`. `digest` stands for other
+    items than the run's; what else is named is a choice, or any other param.
     """
     client = tracking.connect()
     identity = {
@@ -101,12 +105,14 @@ def log_probe(
     run = client.create_run(tracking.experiment_id(client, experiment), run_name=f"{kind} of {spec.variant}")
     client.log_batch(
         run.info.run_id,
+        metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
         params=[Param(key, tracking._text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status == "FINISHED" and file:
         with tempfile.TemporaryDirectory() as scratch:
-            layer_table(shares or shape()).to_parquet(Path(scratch) / "layers.parquet", index=False)
+            content = layer_table(shares or shape()) if table is None else table
+            content.to_parquet(Path(scratch) / "layers.parquet", index=False)
             client.log_artifacts(run.info.run_id, scratch)
     if status != "RUNNING":
         client.set_terminated(run.info.run_id, status)

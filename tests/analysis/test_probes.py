@@ -17,7 +17,8 @@ from synthetic_probes import CEILING, LAYERS, log_probe, shape, shares_of
 from test_report import report_of, text_of
 
 from analysis import analyze, layers, probes, runs
-from analysis.probes import BASE, column
+from analysis.probe_runs import BASE
+from analysis.probes import column
 from whichlora import tracking
 
 MINE = """
