@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, injection_views, injections, layer_views, layers, views
+from analysis import claims, injection_views, injections, inside_views, layer_views, layers, views
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
 from analysis.forms import Table
+from analysis.insides import Insides
 from analysis.probes import Probes
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, blocked
@@ -48,6 +49,7 @@ def gather(
     items: pd.DataFrame,
     design: Design,
     probes: Probes,
+    insides: Insides,
     *,
     injected: pd.DataFrame,
     margin: float,
@@ -74,6 +76,8 @@ def gather(
     found += [*of_injection, *layers.count_records(probes), *of_layers]
     tables += injection_views.make_tables(injected, of_injection)
     tables += layer_views.make_tables(of_layers, probes.shares, settings)
+    shown, of_insides = inside_views.make(insides)
+    tables, found = [*tables, *shown], [*found, *of_insides]
     return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
 
 

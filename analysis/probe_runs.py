@@ -26,6 +26,8 @@ LAYERS = ("layer", "measure", "value", "low", "high", "n")
 EMBEDDING = -1
 """The layer that stands for what enters the first block."""
 BASE = "base model"
+INSIDE = ("alignment", "weights")
+"""The kinds of probes that are not set beside F1."""
 
 
 class States(NamedTuple):

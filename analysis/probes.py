@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from analysis.design import Issue
 from analysis.methods import UNTRAINED
-from analysis.probe_runs import BASE, EMBEDDING, LAYERS, issue, read_layers, states
+from analysis.probe_runs import BASE, EMBEDDING, INSIDE, LAYERS, issue, read_layers, states
 from analysis.runs import Runs, mixed_versions
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Probes:
         failed, unfinished: probes without a result.
         duplicates: finished probes of which another one is used.
         left_out: finished probes that do not go with the rest, or with no run.
-        others: probes of other kinds, by kind.
+        others: probes of kinds that no part of the report reads, by kind.
         notes: sentences about uneven versions.
     """
 
@@ -122,7 +122,7 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
         unfinished=unfinished,
         duplicates=duplicates,
         left_out=tuple(dict.fromkeys(left for left in left_out if left.run_id not in used)),
-        others={kind: kinds[kind] for kind in sorted(kinds) if kind != "language"},
+        others={kind: kinds[kind] for kind in sorted(kinds) if kind not in ("language", *INSIDE)},
         notes=tuple(f"Probes were made with several versions of {p}: {', '.join(v)}." for p, v in versions),
     )
 
@@ -242,7 +242,7 @@ def _agreement(reads: Sequence[_Read]) -> pd.DataFrame:
             **{name: _of(read)[name] for name in ("probe_id", "setting", "language")},
             "level": level,
             "kappa": read.probe.data.metrics.get(f"kappa/{level}", math.nan),
-            "n": _compared(read.probe.data.params),
+            "n": int(read.probe.data.metrics.get("kappa/n") or _compared(read.probe.data.params)),
         }
         for read in reads
         for level in LEVELS
@@ -253,7 +253,7 @@ def _agreement(reads: Sequence[_Read]) -> pd.DataFrame:
 def _compared(params: Mapping[str, str]) -> int:
     """Return on how many tokens, and texts, a probe compared its detectors: as `whichlora.probing.agreement` draws.
 
-    The option says about how many, and the number itself is not logged.
+    The option says about how many; probes before version 3 do not log the number itself.
     """
     wanted, items = (int(params.get(name) or 0) for name in ("agreement", "items"))
     if not wanted or not items:

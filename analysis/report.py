@@ -13,6 +13,7 @@ from analysis import forms, injection_views, layer_views, sentences
 from analysis.design import Design
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.families import INJECTED, TESTS, VIEWS, sections
+from analysis.insides import Insides
 from analysis.methods import UNTRAINED
 from analysis.plots import Plot
 from analysis.probes import Probes
@@ -44,6 +45,7 @@ def compose(
     injected: pd.DataFrame,
     design: Design,
     probes: Probes,
+    insides: Insides,
     evidence: Evidence,
     plots: list[Plot],
 ) -> Report:
@@ -75,13 +77,19 @@ def compose(
             injection=of_injection,
             injected=sections(INJECTED, records, plots),
             probes=probes,
+            insides=insides,
+            aligned=[plot for plot in plots if plot.name.startswith("alignment")],
             layers=layer_views.section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),
         )
     )
-    sources = {"experiments": list(design.experiments), "runs": list(design.sources), "probes": list(probes.used)}
+    sources = {
+        "experiments": list(design.experiments),
+        "runs": list(design.sources),
+        "probes": [*probes.used, *insides.used],
+    }
     return Report(
         summary=(sentences.scope(records), *answers["en"], *answers["tl"], *of_injection, *advice, *cautions),
         texts={PAGE: page, STATISTICS: dumps(records), SOURCES: json.dumps(sources, indent=1) + "\n"},
@@ -103,7 +111,18 @@ def write(report: Report, evidence: Evidence, folder: Path) -> None:
         (figures / f"{plot.name}.png").write_bytes(plot.png)
 
 
-_KINDS = ("f1", "injection", "parameters", "efficiency", "hyperparameters", "detectors", "layer")
+_KINDS = (
+    "f1",
+    "injection",
+    "parameters",
+    "efficiency",
+    "hyperparameters",
+    "detectors",
+    "layer",
+    "translations",
+    "cka",
+    "weights",
+)
 
 
 def _environment() -> jinja2.Environment:

@@ -68,13 +68,18 @@ def test_the_caption_says_which_interval_is_drawn(store):
 
 @pytest.mark.parametrize(("items", "wanted"), [(60, 200), (300, 200), (200, 200), (7, 200), (1000, 3)])
 def test_the_number_of_compared_tokens_is_that_of_the_probe(store, items, wanted):
-    """The probe does not log it; this is its own drawing."""
+    """Probes before version 3 do not log it; this is their own drawing."""
     sample = Sample(wanted, items, seed=0)
     for index in range(items):
         sample.take(index, "sw", np.zeros((2, 1, 1), dtype=int), ["a", "b"])
     log_probe(spec(), "e", source=log_run(spec(), "e", items=0), items=items, agreement=wanted)
     found, _ = read("e")
     assert set(found.agreement["n"]) == {len(sample.arrays()["sampled_tokens"])}
+
+
+def test_a_number_that_the_probe_logged_is_the_one_that_is_told(store):
+    log_probe(spec(), "e", source=log_run(spec(), "e", items=0), metrics={**KAPPA, "kappa/n": 137.0})
+    assert set(read("e")[0].agreement["n"]) == {137}
 
 
 def test_agreement_and_ceiling_stand_beside_the_figures(store):
