@@ -43,22 +43,25 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
         OptionError: there is no such experiment, no finished run in it, or the claims cannot be read.
     """
     from analysis import evidence as evidences
-    from analysis import losses, plots, predictions, probes, report, runs
+    from analysis import insides, losses, plots, predictions, probes, report, runs
     from analysis.methods import UNTRAINED
 
     found = runs.pull(tracker.client, runs.find_experiments(tracker.client, experiment))
-    if found.table.empty:
+    if found.table.empty and found.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(found)})")
     # The untrained base model is no method: nothing is compared with its answers.
     items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
     design = found.design.with_lacking(lacking)
-    probed = probes.fetch(found)
+    probed, looked = probes.fetch(found), insides.fetch(found)
     table = probes.join(found.table, probed.shares)
-    evidence = evidences.gather(table, items, design, probed, margin=margin, own_claims=claims)
-    drawn = plots.make_plots(table, evidence.records, losses.fetch(tracker.client, table), probed, margin=margin)
-    made = report.compose(table, design, probed, evidence, drawn)
+    evidence = evidences.gather(
+        table, items, design, probed, looked, injected=found.injected, margin=margin, own_claims=claims
+    )
+    curves = losses.fetch(tracker.client, table)
+    drawn = plots.make_plots(table, evidence.records, curves, probed, looked, margin=margin)
+    made = report.compose(table, found.injected, design, probed, looked, evidence, drawn)
     report.write(made, evidence, output)
-    _log(made, evidence, tracker, experiment, design.used, margin)
+    _log(made, evidence, tracker, experiment, design.sources, margin)
     return made
 
 

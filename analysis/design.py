@@ -38,7 +38,8 @@ class Design:
     Attributes:
         others: MLflow runs that are no results, by kind: launches, base models, trials.
         runs: MLflow runs of kind `run`, whatever became of them.
-        used: ids of the runs that the analysis stands on.
+        used: ids of the runs that the analysis of F1 stands on.
+        injected: ids of the runs of lexical injection, which have similarities in place of F1.
         adapters: distinct adapters among those.
         shared_english: runs whose English result is another run's: one adapter, several target languages.
         failed, unfinished, incomplete: runs without a usable result.
@@ -57,6 +58,7 @@ class Design:
     unfinished: tuple[Issue, ...]
     incomplete: tuple[Issue, ...]
     used: tuple[str, ...] = ()
+    injected: tuple[str, ...] = ()
     adapters: int = 0
     shared_english: int = 0
     duplicates: tuple[Issue, ...] = ()
@@ -65,6 +67,11 @@ class Design:
     notes: tuple[str, ...] = ()
     synthetic: tuple[str, ...] = ()
     unpredicted: tuple[Issue, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The ids of all runs that the report stands on, but for probes."""
+        return (*self.used, *self.injected)
 
     def with_lacking(self, unpredicted: tuple[Issue, ...]) -> Design:
         """Return the same with the results that have no predictions."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, layer_views, layers, views
+from analysis import claims, injection_views, injections, inside_views, layer_views, layers, views
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
 from analysis.forms import Table
+from analysis.insides import Insides
 from analysis.probes import Probes
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, blocked
@@ -48,20 +49,41 @@ def gather(
     items: pd.DataFrame,
     design: Design,
     probes: Probes,
+    insides: Insides,
     *,
+    injected: pd.DataFrame,
     margin: float,
     own_claims: Path | None = None,
 ) -> Evidence:
     """Compute it all. `margin` is in F1 points; `own_claims` is a file of claims beside the paper's.
 
-    The table has the columns of `probes.join`.
+    The table has the columns of `probes.join`; either it or `injected`, the runs of lexical injection, may be empty.
 
     Raises:
         OptionError: the file of claims is not of its form.
     """
-    judged = [*claims.judge_all(_claims(own_claims), table, margin=margin)]
+    # The paper's claims are about F1; where there is none, those of one's own are still answered.
+    judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin)]
     tables, described = make_tables(table)
-    found = [*design_records(table, design, items), *described]
+    found = [*design_records(table, injected, design, items), *described]
+    if len(table):
+        found += _comparisons(table, items, margin)
+    found += claims.records(judged)
+    of_injection = injections.injection_records(injected)
+    settings = sorted(set(table["setting"]))
+    of_layers = [*layers.share_records(probes.shares, settings), *layers.correlation_records(table)]
+    of_layers += layers.agreement_records(probes.agreement, settings)
+    found += [*of_injection, *layers.count_records(probes), *of_layers]
+    tables += injection_views.make_tables(injected, of_injection)
+    tables += layer_views.make_tables(of_layers, probes.shares, settings)
+    shown, of_insides = inside_views.make(insides)
+    tables, found = [*tables, *shown], [*found, *of_insides]
+    return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
+
+
+def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float) -> list[Record]:
+    """Return what is tested of methods, and what is derived of their scores."""
+    found: list[Record] = []
     for outcome in OUTCOMES:
         primary = blocked(table, outcome=outcome)
         found += primary
@@ -77,15 +99,10 @@ def gather(
         found += derived(table, outcome=outcome, margin=margin)
         found += item_records(items, outcome=outcome)
         found += _more_views(table, outcome)
-    found += claims.records(judged)
-    settings = sorted(set(table["setting"]))
-    of_layers = [*layers.share_records(probes.shares, settings), *layers.correlation_records(table)]
-    found += [*layers.count_records(probes), *of_layers]
-    tables += layer_views.make_tables(of_layers, probes.shares, settings)
-    return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
+    return found
 
 
-def design_records(table: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:
+def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:
     """Return the counts that tell how much there is to go by."""
     tested = table[table["variant"] != "none"]
     languages = set(table["language"]) - {""}
@@ -106,6 +123,10 @@ def design_records(table: pd.DataFrame, design: Design, items: pd.DataFrame) -> 
         "seeds": table["seed"].nunique(),
         **{f"runs of kind {kind}": n for kind, n in design.others.items()},
     }
+    if design.injected:
+        pairs = injections.trained(injected)
+        counts |= {"injection runs": len(design.injected), "injection adapters": pairs["adapter"].nunique()}
+        counts |= {f"injection {key}s": pairs[key].nunique() for key in ("method", "language", "seed")}
     found = [_count(test, n) for test, n in counts.items()]
     if len(items):
         sizes = items.groupby(["run_id", "outcome"], observed=True).size()
@@ -143,8 +164,8 @@ def _count(test: str, n: int) -> Record:
     return Record(outcome="", analysis="design", test=test, groups=(), n=n)
 
 
-def _claims(own: Path | None) -> list[Claim]:
-    return [*claims.load(), *(claims.load(own) if own else ())]
+def _claims(own: Path | None, *, papers: bool) -> list[Claim]:
+    return [*(claims.load() if papers else ()), *(claims.load(own) if own else ())]
 
 
 def _by_setting(table: pd.DataFrame, outcome: str) -> list[Record]:

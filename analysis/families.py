@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from analysis.injections import FORGOTTEN, GAINS, OUTPUT, POOLED, RETAINED
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.stats.groupings import LETTERS
@@ -107,6 +108,33 @@ VIEWS = (
     Family("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
     Family("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
 )
+INJECTED = (
+    Family(
+        "injected-output",
+        "Do the methods differ in what they bring nearer?",
+        "Rise of the centred gap of control pairs in the model's output, hundredths of a cosine, means over seeds in "
+        "blocks of language; tested as F1 is in the primary analysis.",
+        (GAINS[OUTPUT],),
+    ),
+    Family(
+        "injected-pooled",
+        "And where the loss is?",
+        "The same rise at the block whose output is trained, where that is one block for all methods.",
+        (GAINS[POOLED],),
+    ),
+    Family(
+        "injected-lost",
+        "What is forgotten",
+        "What is lost of F1 on a task that was not trained, points below the base model.",
+        (FORGOTTEN,),
+    ),
+    Family(
+        "injected-retained",
+        "Do the methods differ in what they retain?",
+        "F1 on that task after the training, in blocks of language; tested as F1 is in the primary analysis.",
+        (RETAINED,),
+    ),
+)
 
 
 class Line(NamedTuple):
@@ -198,10 +226,11 @@ def _reasons(records: Sequence[Record]) -> list[str]:
         why = record.note.removeprefix("no test: ")
         tests.setdefault(why, []).append(record.test)
         languages.setdefault(why, []).append({"en": "English", "tl": "target language"}.get(record.outcome, ""))
-    return [
-        f"{', '.join(dict.fromkeys(names))} ({' and '.join(dict.fromkeys(languages[why]))}): {why}"
-        for why, names in tests.items()
-    ]
+    found = []
+    for why, names in tests.items():
+        outcomes = " and ".join(filter(None, dict.fromkeys(languages[why])))
+        found.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
+    return found
 
 
 def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:

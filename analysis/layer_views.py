@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.forms import BEST, Part, Table, cell
-from analysis.layers import ANALYSIS, CRITICAL, PEARSON, SHARED, named, parsed, stands_out
+from analysis.layers import ANALYSIS, CRITICAL, KAPPA, PEARSON, SHARED, named, parsed, stands_out
 from analysis.methods import ranges
 from analysis.plots import Plot
 from analysis.probes import LEVELS, SHARES, Probes
@@ -48,6 +49,7 @@ def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Seque
             continue
         end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
         shared = find(records, analysis=named(SHARED, setting, settings))
+        made.append(_detector_table(shared, own, f"detectors{end}", where))
         made.append(_share_table(shared, own, f"layer-shares{end}", where))
         for level in LEVELS:
             tested = find(records, analysis=named(ANALYSIS, setting, settings), test=PEARSON)
@@ -55,6 +57,43 @@ def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Seque
             if tested:
                 made.append(_correlation_table(tested, level, f"layer-correlation-{level}{end}", where))
     return made
+
+
+def _detector_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:
+    """What the detector can tell at all, and whether another one would tell the same."""
+    by_place = {(r.test, *r.groups): r for r in records if r.test in ("ceiling", KAPPA)}
+    body = []
+    for language, level in itertools.product(sorted(set(shares["language"])), LEVELS):
+        tops = [by_place[("ceiling", language, level, share)] for share in SHARES]
+        kappa = by_place.get((KAPPA, language, level))
+        agreed = "not measured" if kappa is None else f"{_r(kappa.effect)}{_range(kappa)}"
+        sizes = "–" if kappa is None else kappa.note.removeprefix("on ").partition(" of a probe")[0]
+        ceilings = (cell(f"{_percent(r.effect)}{_range(r, 100)}") for r in tops)
+        body.append((cell(language), cell(level), *ceilings, cell(agreed), cell(sizes)))
+    rows = [(*r.groups, r.test, r.effect, *(r.interval or (None, None)), r.n) for r in by_place.values()]
+    numbers = [(*row[:2], "" if len(row) < 8 else row[2], *row[-5:]) for row in rows]
+    return Table(
+        name=name,
+        title="What the detector can tell.",
+        caption=(
+            f"{where}The ceiling is what it calls English, and the target language, in the true input: percent, with "
+            "the 95 % interval over items. Agreement of two detectors, CLD3 and Lingua, on a sample of what the layers "
+            "decode to: Cohen's kappa, mean over probes (lowest to highest); 0 is chance, 1 the same verdicts."
+        ),
+        header=("language", "by", "ceiling, English", "ceiling, target", "kappa", "on, in each probe"),
+        rows=tuple(body),
+        labels=2,
+        numbers=pd.DataFrame(numbers, columns=["language", "by", "share", "what", "value", "low", "high", "probes"]),
+    )
+
+
+def _range(record: Record, scale: float = 1.0) -> str:
+    """Return the interval of a record in brackets; nothing where it has none, or no width."""
+    ends = record.interval
+    if ends is None or ends[0] == ends[1]:
+        return ""
+    low, high = (f"{scale * end:.1f}" if scale > 1 else _r(end) for end in ends)
+    return f" ({low} to {high})"
 
 
 def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.probes import BASE, CEILING, LEVELS, SHARES, Probes, column
+from analysis.probe_runs import BASE
+from analysis.probes import CEILING, LEVELS, SHARES, Probes, column
 from analysis.records import NotTestable, Record
 from analysis.stats.cells import rows
 from analysis.stats.correlations import DRAWS, Map, correlation_map, ranked, strata
@@ -16,6 +18,7 @@ from whichlora.errors import OptionError
 from whichlora.layers import parse_layers
 
 ANALYSIS, SHARED, COUNTS = "layer correlation", "layer shares", "probes"
+KAPPA = "kappa of CLD3 and Lingua"
 CRITICAL, PEARSON, SPEARMAN = "critical |r|", "Pearson", "Spearman"
 ALL, APART = "all languages", "ratios apart"
 """Panels over everything: each language's mean is taken out of shares and F1, or that of each language and ratio."""
@@ -179,9 +182,11 @@ def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]
     for setting in settings:
         analysis, own = named(SHARED, setting, settings), shares[shares["setting"] == setting]
         for key, part in own.groupby(["language", "level", "share"], sort=True):
-            ceiling = part.loc[part["layer"] == CEILING, "value"]
+            ceiling = part[part["layer"] == CEILING]
             where = tuple(map(str, key))
-            found.append(_share(analysis, "ceiling", where, float(ceiling.mean()), len(ceiling), "of the true input"))
+            made = _share(analysis, "ceiling", where, float(ceiling["value"].mean()), len(ceiling), "of the true input")
+            interval = (float(ceiling["low"].mean()), float(ceiling["high"].mean()))
+            found.append(replace(made, interval=interval, note=f"{made.note}, interval over items; n probes"))
             for of, curves in part[part["layer"] != CEILING].groupby("of", sort=False):
                 mean = curves.groupby("layer")["value"].mean().dropna()
                 if mean.empty:
@@ -190,6 +195,32 @@ def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]
                 for test, layer in (("highest", int(str(mean.idxmax()))), ("last", int(mean.index.max()))):
                     note = f"after block {layer}; mean over n probes"
                     found.append(_share(analysis, test, (*where, str(of)), float(mean[layer]), n, note))
+    return found
+
+
+def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
+    """Return for each language and level how far the two detectors agree, the mean over the probes that compared them.
+
+    The interval is from the lowest to the highest of them.
+    """
+    found = []
+    for (setting, *key), part in agreement.dropna(subset="kappa").groupby(["setting", "language", "level"], sort=True):
+        kappa, sizes = part["kappa"], sorted(set(part["n"]))
+        what = "tokens" if key[1] == "token" else "texts"
+        each = " to ".join(dict.fromkeys((f"{sizes[0]:,}", f"{sizes[-1]:,}")))
+        note = f"on {each} {what} of a probe, mean over n probes, from the lowest to the highest; chance is 0"
+        found.append(
+            Record(
+                outcome="",
+                analysis=named(SHARED, str(setting), settings),
+                test=KAPPA,
+                groups=tuple(map(str, key)),
+                effect=float(kappa.mean()),
+                interval=(float(kappa.min()), float(kappa.max())),
+                n=len(kappa),
+                note=note,
+            )
+        )
     return found
 
 

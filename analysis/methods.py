@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,13 +47,15 @@ def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(setting=label)
 
 
-def name_methods(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
-    """Add `method`, and keep identical methods once.
+def name_methods(
+    frame: pd.DataFrame, fields: Sequence[str] = SETTINGS
+) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
+    """Add `method`, and keep identical methods once. `fields` are what may tell apart runs of a variant and arm.
 
     Returns:
         the frame; a sentence for each merge; a sentence for each thing to know about what the names stand for.
     """
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in SETTINGS})
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in fields})
     frame = frame.assign(_detail=_details(frame, texts))
     identity = pd.Series(list(zip(frame["variant"], frame["arm"], frame["_detail"], strict=True)), index=frame.index)
     merged, same = _identical(frame, identity)
@@ -90,7 +92,7 @@ def _details(frame: pd.DataFrame, texts: pd.DataFrame) -> pd.Series[str]:
     for _, rows in frame.groupby(["variant", "arm"], sort=True):
         own = texts.loc[rows.index]
         counts = own.groupby([rows[key] for key in _PLACE]).nunique()
-        for field in [field for field in SETTINGS if (counts[field] > 1).any()]:
+        for field in [field for field in map(str, texts) if (counts[field] > 1).any()]:
             part = field.replace("_", " ") + " " + own[field].replace("", "none")
             details.loc[rows.index] = details.loc[rows.index].where(details == "", details + ", ") + part
     return details
@@ -148,7 +150,7 @@ def _uneven(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
     """Tell of methods whose values are not the same in every cell of a setting, a tuned arm's above all."""
     sentences = []
     for (setting, method), rows in frame.groupby(["setting", "method"], sort=True):
-        for field in SETTINGS:
+        for field in map(str, texts):
             values = sorted(set(texts.loc[rows.index, field]))
             if len(values) > 1 and field != "select_on":  # which follows the mixture
                 sentences.append(

@@ -6,9 +6,9 @@ that most runs share are used, and the others are listed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from mlflow.exceptions import MlflowException
 
-from analysis.artifacts import THREADS, local
 from analysis.design import Issue
 from analysis.methods import UNTRAINED
+from analysis.probe_runs import BASE, EMBEDDING, INSIDE, LAYERS, issue, read_layers, states
 from analysis.runs import Runs, mixed_versions
 
 if TYPE_CHECKING:
@@ -31,16 +29,16 @@ LEVELS = ("token", "sequence")
 SHARES = {"en": "english", "tl": "target"}
 """The shares by the names of outcomes, and what the probe calls them."""
 _SAID = {f"{level}/{said}": (level, share) for level in LEVELS for share, said in SHARES.items()}
-CEILING = -1
+CEILING = EMBEDDING
 """The layer that stands for the true input."""
-BASE = "base model"
 CHOICES = (
     *("detector", "final_norm", "positions", "top_k", "unreliable", "special_tokens", "candidates", "arithmetic"),
     *("min_bytes", "max_bytes", "probe_version"),
 )
 """The params that decide a share beside the model and the items. `level` is none: both levels are always measured."""
 _OF_PROBE = ("probe_id", "run_id", "setting", "language", "method", "variant", "tl_ratio", "seed")
-_COLUMNS = (*_OF_PROBE, "level", "share", "layer", "value")
+_COLUMNS = (*_OF_PROBE, "level", "share", "layer", "value", "low", "high", "n")
+_AGREED = ("probe_id", "setting", "language", "level", "kappa", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +47,21 @@ class Probes:
 
     Attributes:
         shares: a row per probe, level ("token", "sequence"), share ("en", "tl") and layer (from 0; -1 is the true
-            input): its value (0 to 1, or NaN), with probe_id, and of the run it looked into run_id, setting, language,
-            method, variant, tl_ratio and seed. Of a base model the run_id is "", and the method always "base model".
+            input): its value (0 to 1, or NaN), the probe's interval over items (low, high) and their number n, with
+            probe_id, and of the run it looked into run_id, setting, language, method, variant, tl_ratio and seed. Of a
+            base model the run_id is "", and the method always "base model".
+        agreement: a row per probe and level: Cohen's kappa of its detector and the other one, NaN where it was not
+            measured, and on how many tokens or texts, with probe_id, setting and language.
         choices: how the probes that are used were made.
         failed, unfinished: probes without a result.
         duplicates: finished probes of which another one is used.
         left_out: finished probes that do not go with the rest, or with no run.
-        others: probes of other kinds, by kind.
+        others: probes of kinds that no part of the report reads, by kind.
         notes: sentences about uneven versions.
     """
 
     shares: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(_COLUMNS)))
+    agreement: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(_AGREED)))
     choices: Mapping[str, str] = field(default_factory=dict)
     failed: tuple[Issue, ...] = ()
     unfinished: tuple[Issue, ...] = ()
@@ -101,7 +103,7 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
     kinds = Counter(run.data.params.get("kind", "language") for run in found.probes)
     probes = [run for run in found.probes if run.data.params.get("kind", "language") == "language"]
     probes.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
-    failed, unfinished, finished = _states(probes)
+    failed, unfinished, finished = states(probes)
     left_out: list[Issue] = []
     reads = _placed(finished, found.table, left_out)
     choices = _commonest(((_choices(read.probe), read.run_id != "") for read in reads), ())
@@ -114,12 +116,13 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
     versions = mixed_versions(pd.DataFrame(params)).items()
     return Probes(
         shares=shares,
+        agreement=_agreement([read for read in kept if read.probe.info.run_id in used]),
         choices=dict(zip(CHOICES, choices, strict=False)),
         failed=failed,
         unfinished=unfinished,
         duplicates=duplicates,
-        left_out=tuple(dict.fromkeys(issue for issue in left_out if issue.run_id not in used)),
-        others={kind: kinds[kind] for kind in sorted(kinds) if kind != "language"},
+        left_out=tuple(dict.fromkeys(left for left in left_out if left.run_id not in used)),
+        others={kind: kinds[kind] for kind in sorted(kinds) if kind not in ("language", *INSIDE)},
         notes=tuple(f"Probes were made with several versions of {p}: {', '.join(v)}." for p, v in versions),
     )
 
@@ -136,21 +139,6 @@ def join(table: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
     wide = own.assign(name=names).pivot(index="run_id", columns="name", values="value")[list(dict.fromkeys(names))]
     wanted = wide.reindex(table["run_id"].where(table["language"] != ""))
     return pd.concat([table, wanted.set_axis(table.index)], axis=1)
-
-
-def _states(probes: Sequence[Run]) -> tuple[tuple[Issue, ...], tuple[Issue, ...], list[Run]]:
-    """Part probes into failed, unfinished and finished."""
-    failed, unfinished, finished = [], [], []
-    done = {run.data.tags.get("whichlora.fingerprint", "") for run in probes if run.info.status == "FINISHED"} - {""}
-    for run in probes:
-        since = "; done since by another" if run.data.tags.get("whichlora.fingerprint") in done else ""
-        if run.info.status in ("FAILED", "KILLED"):
-            failed.append(_issue(run, run.data.tags.get("whichlora.error", "without a reason") + since))
-        elif run.info.status != "FINISHED":
-            unfinished.append(_issue(run, run.info.status.lower() + since))
-        else:
-            finished.append(run)
-    return tuple(failed), tuple(unfinished), finished
 
 
 def _placed(finished: Sequence[Run], table: pd.DataFrame, left_out: list[Issue]) -> list[_Read]:
@@ -172,13 +160,13 @@ def _placed(finished: Sequence[Run], table: pd.DataFrame, left_out: list[Issue])
             own = bases.get((*start, language)) or ("+" in language and bases.get((*start, "pooled"))) or {}
             reads += [_Read(run, "", place) for place in own.values()]
             if not own:
-                left_out.append(_issue(run, "no run here has its base model, precision, quantization and language"))
+                left_out.append(issue(run, "no run here has its base model, precision, quantization and language"))
             continue
         found = by_id.get(source) or by_fingerprint.get(params.get("source_fingerprint", ""))
         if found is None:
-            left_out.append(_issue(run, f"its source run {source} is not among those used here"))
+            left_out.append(issue(run, f"its source run {source} is not among those used here"))
         elif language not in ("", found["language"]) and not (found["language"] == "pooled" and "+" in language):
-            left_out.append(_issue(run, f"reads {language}, and the target language of its run is {found['language']}"))
+            left_out.append(issue(run, f"reads {language}, and the target language of its run is {found['language']}"))
         else:
             reads.append(_Read(run, found["run_id"], found))
     return reads
@@ -195,7 +183,7 @@ def _alike(reads: Sequence[_Read], choices: tuple[str, ...], left_out: list[Issu
             if mine != theirs
         ]
         if differs:
-            left_out.append(_issue(read.probe, f"was made with {', '.join(differs)} as those used"))
+            left_out.append(issue(read.probe, f"was made with {', '.join(differs)} as those used"))
         else:
             kept.append(read)
     digests: dict[tuple[str, str], list[tuple[str, bool]]] = defaultdict(list)
@@ -205,7 +193,7 @@ def _alike(reads: Sequence[_Read], choices: tuple[str, ...], left_out: list[Issu
     for read in kept:
         if read.probe.data.params.get("items_digest", "") != usual[read.reads]:
             n = read.probe.data.params.get("items", "?")
-            left_out.append(_issue(read.probe, f"reads other items ({n}) than most probes of {', '.join(read.reads)}"))
+            left_out.append(issue(read.probe, f"reads other items ({n}) than most probes of {', '.join(read.reads)}"))
     return [read for read in kept if read.probe.data.params.get("items_digest", "") == usual[read.reads]]
 
 
@@ -215,7 +203,7 @@ def _newest(reads: Sequence[_Read]) -> tuple[list[_Read], tuple[Issue, ...]]:
     kept = {read.probe.info.run_id for read in last.values()}
     text = "is of the same model and made in the same way as {}, which ended later and is used"
     again = [
-        _issue(read.probe, text.format(last[(read.run_id, *read.reads)].probe.info.run_id))
+        issue(read.probe, text.format(last[(read.run_id, *read.reads)].probe.info.run_id))
         for read in reads
         if read.probe.info.run_id not in kept
     ]
@@ -223,21 +211,12 @@ def _newest(reads: Sequence[_Read]) -> tuple[list[_Read], tuple[Issue, ...]]:
 
 
 def _files(reads: Sequence[_Read], cache: Path | None, left_out: list[Issue]) -> dict[_Read, pa.Table]:
-    """Read `layers.parquet` of each probe that has one."""
-
-    def read_file(read: _Read) -> pa.Table | Exception:
-        try:
-            place = local(read.probe.info.artifact_uri, read.probe.info.run_id, "layers.parquet", cache)
-            table = pq.read_table(place, columns=["layer", "measure", "value"])
-            return table if _SAID.keys() & set(table["measure"].to_pylist()) else KeyError("no share of a language")
-        except (MlflowException, OSError, pa.ArrowException) as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        contents = dict(zip(reads, pool.map(read_file, reads), strict=True))
+    """Read `layers.parquet` of each probe that has one with shares of languages."""
+    by_id = read_layers(list({read.probe.info.run_id: read.probe for read in reads}.values()), cache)
+    good = {name: table for name, table in by_id.items() if _SAID.keys() & set(table["measure"].to_pylist())}
     text = "has no layers.parquet that can be read"
-    left_out += [_issue(read.probe, text) for read, found in contents.items() if isinstance(found, Exception)]
-    return {read: found for read, found in contents.items() if not isinstance(found, Exception)}
+    left_out += [issue(read.probe, text) for read in reads if read.probe.info.run_id not in good]
+    return {read: good[read.probe.info.run_id] for read in reads if read.probe.info.run_id in good}
 
 
 def _shares(contents: Mapping[_Read, pa.Table]) -> pd.DataFrame:
@@ -246,7 +225,7 @@ def _shares(contents: Mapping[_Read, pa.Table]) -> pd.DataFrame:
         return Probes().shares
     counts = [table.num_rows for table in contents.values()]
     columns = {name: np.repeat(np.array([_of(read)[name] for read in contents]), counts) for name in _OF_PROBE}
-    for key in ("layer", "measure", "value"):
+    for key in LAYERS:
         columns[key] = np.concatenate([table[key].to_numpy() for table in contents.values()])
     shares = pd.DataFrame(columns)
     shares = shares[shares["measure"].isin(_SAID)]
@@ -254,6 +233,32 @@ def _shares(contents: Mapping[_Read, pa.Table]) -> pd.DataFrame:
         shares[key] = shares["measure"].map({name: said[position] for name, said in _SAID.items()})
     order = ["setting", "language", "method", "tl_ratio", "seed", "probe_id", "level", "share", "layer"]
     return shares.sort_values(order, kind="stable", ignore_index=True)[list(_COLUMNS)]
+
+
+def _agreement(reads: Sequence[_Read]) -> pd.DataFrame:
+    """Return what each probe has logged of its two detectors."""
+    rows = [
+        {
+            **{name: _of(read)[name] for name in ("probe_id", "setting", "language")},
+            "level": level,
+            "kappa": read.probe.data.metrics.get(f"kappa/{level}", math.nan),
+            "n": int(read.probe.data.metrics.get("kappa/n") or _compared(read.probe.data.params)),
+        }
+        for read in reads
+        for level in LEVELS
+    ]
+    return pd.DataFrame(rows, columns=list(_AGREED))
+
+
+def _compared(params: Mapping[str, str]) -> int:
+    """Return on how many tokens, and texts, a probe compared its detectors: as `whichlora.probing.agreement` draws.
+
+    The option says about how many; probes before version 3 do not log the number itself.
+    """
+    wanted, items = (int(params.get(name) or 0) for name in ("agreement", "items"))
+    if not wanted or not items:
+        return 0
+    return math.ceil(wanted / items) * math.ceil(items / math.ceil(items / wanted))
 
 
 def _of(read: _Read) -> dict[str, Any]:
@@ -275,7 +280,3 @@ def _commonest(found: Iterable[tuple[Any, bool]], default: Any) -> Any:
         counts[value][0] += of_run
         counts[value][1] += 1
     return max(counts, key=lambda value: (counts[value], str(value)), default=default)
-
-
-def _issue(run: Run, text: str) -> Issue:
-    return Issue(run.info.run_id, run.info.run_name or run.info.run_id, text)

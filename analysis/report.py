@@ -9,10 +9,11 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from analysis import forms, layer_views, sentences
+from analysis import forms, injection_views, layer_views, sentences
 from analysis.design import Design
 from analysis.evidence import OUTCOMES, Evidence
-from analysis.families import TESTS, VIEWS, sections
+from analysis.families import INJECTED, TESTS, VIEWS, sections
+from analysis.insides import Insides
 from analysis.methods import UNTRAINED
 from analysis.plots import Plot
 from analysis.probes import Probes
@@ -39,10 +40,20 @@ class Report:
     plots: tuple[Plot, ...]
 
 
-def compose(table: pd.DataFrame, design: Design, probes: Probes, evidence: Evidence, plots: list[Plot]) -> Report:
+def compose(
+    table: pd.DataFrame,
+    injected: pd.DataFrame,
+    design: Design,
+    probes: Probes,
+    insides: Insides,
+    evidence: Evidence,
+    plots: list[Plot],
+) -> Report:
     """Make the report's files. The same input gives the same bytes: there is no clock in it."""
     records, margin = evidence.records, evidence.margin
-    answers = {outcome: sentences.answer(records, outcome, margin) for outcome in OUTCOMES}
+    compared = bool(len(table))
+    answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
+    of_injection = injection_views.sentences(injected, records)
     advice = sentences.advice(records)
     cautions = sentences.cautions(records, design.synthetic)
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
@@ -51,6 +62,7 @@ def compose(table: pd.DataFrame, design: Design, probes: Probes, evidence: Evide
         .get_template("report.html.j2")
         .render(
             design=design,
+            compared=compared,
             scope=sentences.scope(records),
             answers=answers,
             advice=advice,
@@ -62,16 +74,24 @@ def compose(table: pd.DataFrame, design: Design, probes: Probes, evidence: Evide
             tests=sections(TESTS, records, plots),
             views=sections(VIEWS, records, plots),
             judged=evidence.judged,
+            injection=of_injection,
+            injected=sections(INJECTED, records, plots),
             probes=probes,
+            insides=insides,
+            aligned=[plot for plot in plots if plot.name.startswith("alignment")],
             layers=layer_views.section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),
         )
     )
-    sources = {"experiments": list(design.experiments), "runs": list(design.used), "probes": list(probes.used)}
+    sources = {
+        "experiments": list(design.experiments),
+        "runs": list(design.sources),
+        "probes": [*probes.used, *insides.used],
+    }
     return Report(
-        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *advice, *cautions),
+        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *of_injection, *advice, *cautions),
         texts={PAGE: page, STATISTICS: dumps(records), SOURCES: json.dumps(sources, indent=1) + "\n"},
         plots=tuple(plots),
     )
@@ -91,7 +111,18 @@ def write(report: Report, evidence: Evidence, folder: Path) -> None:
         (figures / f"{plot.name}.png").write_bytes(plot.png)
 
 
-_KINDS = ("f1", "parameters", "efficiency", "hyperparameters", "layer")
+_KINDS = (
+    "f1",
+    "injection",
+    "parameters",
+    "efficiency",
+    "hyperparameters",
+    "detectors",
+    "layer",
+    "translations",
+    "cka",
+    "weights",
+)
 
 
 def _environment() -> jinja2.Environment:

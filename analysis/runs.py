@@ -6,8 +6,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from mlflow.tracking import MlflowClient
@@ -26,7 +26,10 @@ _NUMBERS = (
     *("tl_ratio", "seed", "train_size", "validation_size", "test_size", "rank", "alpha", "dropout", "learning_rate"),
     *("epochs", "batch_size", "warmup", "weight_decay"),
 )
-_REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed", "test/en/f1", "test/tl/f1")
+_REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed")
+_SCORES = {"en": "test/en/f1", "tl": "test/tl/f1"}
+_RISES = {"trained": "gain/trained", "control": "gain/control"}
+"""What a run of word pairs has in place of F1: the rise of the centred gap, by set."""
 _COLUMNS = (
     *("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "f1", "adapter", "run_id"),
     *("variant", "arm", "base_f1", *SETTINGS, *(key for key in CONDITIONS if key not in ("task", "model"))),
@@ -44,11 +47,15 @@ class Runs:
             spec's other fields as far as they were logged, every metric under its own name, `base_f1`, and
             `artifact_uri`. English results that one adapter has for several languages are one row of the language "".
         design: what was found, and what is missing, twice there, or failed.
+        injected: one row per run of lexical injection, that is of word pairs, with the same columns but for f1 and
+            base_f1: its similarities are in its metrics. The outcome is always "tl", `pool_layer` is the block that its
+            loss is on, and `retained` the task that it was scored on without having been trained for it.
         probes: the MLflow runs of kind `probe`, as they were found; `probes.fetch` makes sense of them.
     """
 
     table: pd.DataFrame
     design: Design
+    injected: pd.DataFrame = field(default_factory=lambda: _EMPTY)
     probes: tuple[Run, ...] = ()
 
 
@@ -83,30 +90,65 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
     # An earlier report is not a thing that was found: with it, no report would be like the one before. Probes have a
     # section of their own.
     others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
-    frame = states.pop("finished")
-    if frame.empty:
+    finished = states.pop("finished")
+    if finished.empty:
         return Runs(table=_EMPTY, design=Design(experiments=experiments, others=others, runs=len(raw), **states))
-    frame, again = _newest(frame, ["fingerprint"], "is the same run, done twice")
-    frame, merged, notes = name_methods(name_settings(frame))
-    cell = ["setting", "method", "language", "tl_ratio", "seed"]
-    frame, more = _newest(frame, cell, "has the same options, but other data, prompts or versions")
-    frame = frame.sort_values([*cell, "run_id"], kind="stable").reset_index(drop=True)
-    table = _results(frame)
+    paired = finished["task"].map(trains_pairs).astype(bool)
+    compared = _named(finished[~paired], _SCORES, "F1")
+    pairs = finished[paired]
+    pairs = pairs.assign(pool_layer=pairs["scoring"].map(_pool_layer), scoring="", outcome="tl")
+    injected = _named(pairs, _RISES, "the rise", (*SETTINGS, "pool_layer"))
+    table = _results(compared.frame) if len(compared.frame) else _EMPTY
+    both = [kept for kept in (compared, injected) if len(kept.frame)]
+    everything = pd.concat([kept.frame for kept in both], ignore_index=True)
+    tasks = {*everything["task"], *everything["retained"]}
     design = Design(
         experiments=experiments,
         others=others,
         runs=len(raw),
-        used=tuple(frame["run_id"]),
-        adapters=frame["adapter"].nunique(),
-        shared_english=len(frame) - int((table["outcome"] == "en").sum()),
-        duplicates=(*again, *more),
-        merged=merged,
-        missing=missing_cells(frame),
-        notes=(*notes, *_notes(frame)),
-        synthetic=tuple(sorted(task for task in set(frame["task"]) if task in TASKS and TASKS[task].synthetic)),
+        used=tuple(compared.frame["run_id"]),
+        injected=tuple(injected.frame["run_id"]),
+        adapters=compared.frame["adapter"].nunique(),
+        shared_english=len(compared.frame) - int((table["outcome"] == "en").sum()),
+        duplicates=tuple(issue for kept in both for issue in kept.duplicates),
+        merged=tuple(sentence for kept in both for sentence in kept.merged),
+        missing=tuple(cell for kept in both for cell in missing_cells(kept.frame)),
+        notes=(*dict.fromkeys(note for kept in both for note in kept.notes), *_notes(everything)),
+        synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
     )
-    return Runs(table=table, design=design)
+    return Runs(table=table, design=design, injected=injected.frame)
+
+
+def trains_pairs(task: str) -> bool:
+    """Is this a task of word pairs, whose runs have similarities in place of F1?"""
+    return task in TASKS and TASKS[task].kind == "pair"
+
+
+class _Named(NamedTuple):
+    """Runs with their settings and methods, each cell once, and what there is to say of that."""
+
+    frame: pd.DataFrame
+    duplicates: tuple[Issue, ...] = ()
+    merged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _named(frame: pd.DataFrame, scores: Mapping[str, str], what: str, fields: Sequence[str] = SETTINGS) -> _Named:
+    if frame.empty:
+        return _Named(_EMPTY)
+    frame, again = _newest(frame, ["fingerprint"], "is the same run, done twice", scores, what)
+    frame, merged, notes = name_methods(name_settings(frame), fields)
+    cell = ["setting", "method", "language", "tl_ratio", "seed"]
+    frame, more = _newest(frame, cell, "has the same options, but other data, prompts or versions", scores, what)
+    frame = frame.sort_values([*cell, "run_id"], kind="stable").reset_index(drop=True)
+    return _Named(frame, (*again, *more), merged, notes)
+
+
+def _pool_layer(scoring: str) -> str:
+    """Return the block of a pooling, which word pairs have for their scoring: "layer-1" and "layer-1-first-token"."""
+    layer, _, first = str(scoring).removeprefix("layer-").partition("-")
+    return f"{layer} with the first token" if first else layer
 
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
@@ -118,12 +160,20 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
         "experiment": experiments[run.info.experiment_id],
         "ended": run.info.end_time or 0,
         "artifact_uri": run.info.artifact_uri,
+        "retained": _dataset(run, "test/retention/en"),
     }
     params: dict[str, Any] = dict(run.data.params)
     for key in _NUMBERS:
         params[key] = _number(params.get(key))
     digests = json.loads(params.pop("test_digests", "{}"))
     return {**params, **run.data.metrics, **tags, **own, "test_en_digest": digests.get("en", "")}
+
+
+def _dataset(run: Run, context: str) -> str:
+    """Return the name of the data that a run has read in a context; empty where it has not."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    tag = ("mlflow.data.context", context)
+    return next((str(i.dataset.name) for i in inputs if tag in {(t.key, t.value) for t in i.tags}), "")
 
 
 def _number(text: str | None) -> float:
@@ -144,7 +194,7 @@ def _states(raw: pd.DataFrame) -> dict[str, Any]:
             parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + since))
         elif row["status"] != "FINISHED":
             parts["unfinished"].append(Issue(row["run_id"], row["name"], row["status"].lower() + since))
-        elif lacks := [key for key in _REQUIRED if _absent(row.get(key))]:
+        elif lacks := [key for key in _needed(row.get("task")) if _absent(row.get(key))]:
             parts["incomplete"].append(Issue(row["run_id"], row["name"], f"lacks {', '.join(lacks)}"))
         else:
             good.append(position)
@@ -160,24 +210,30 @@ def _states(raw: pd.DataFrame) -> dict[str, Any]:
     return {"finished": finished, **{key: tuple(issues) for key, issues in parts.items()}}
 
 
+def _needed(task: Any) -> tuple[str, ...]:
+    return (*_REQUIRED, *(_RISES if trains_pairs(str(task)) else _SCORES).values())
+
+
 def _absent(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _newest(frame: pd.DataFrame, key: Sequence[str], reason: str) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
-    """Keep of runs with the same key the one that ended last, and tell of the others."""
+def _newest(
+    frame: pd.DataFrame, key: Sequence[str], reason: str, scores: Mapping[str, str], what: str
+) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
+    """Keep of runs with the same key the one that ended last, and tell of the others and of their other scores."""
     ordered = frame.sort_values(["ended", "run_id"], kind="stable")
     kept = ordered.drop_duplicates(key, keep="last").set_index(list(key), drop=False)
     issues = []
     for row in ordered[ordered.duplicated(key, keep="last")].to_dict("records"):
         winner = kept.loc[tuple(row[k] for k in key) if len(key) > 1 else row[key[0]]]
-        scores = ", ".join(
-            f"{outcome} {row[f'test/{outcome}/f1']:.4f} there and {winner[f'test/{outcome}/f1']:.4f} in the one used"
-            for outcome in ("en", "tl")
-            if row[f"test/{outcome}/f1"] != winner[f"test/{outcome}/f1"]
+        told = ", ".join(
+            f"{name} {row[metric]:.4f} there and {winner[metric]:.4f} in the one used"
+            for name, metric in scores.items()
+            if row[metric] != winner[metric]
         )
         text = f"{reason} as {winner['run_id']}, which ended later and is used"
-        issues.append(Issue(row["run_id"], row["name"], text + (f"; F1 differs: {scores}" if scores else "")))
+        issues.append(Issue(row["run_id"], row["name"], text + (f"; {what} differs: {told}" if told else "")))
     return kept.reset_index(drop=True), tuple(issues)
 
 

@@ -117,10 +117,17 @@ def advice(records: Records) -> list[str]:
 def scope(records: Records) -> str:
     """Say how much there is."""
     n = {r.test: r.n or 0 for r in find(records, analysis="design")}
-    parts = [_n(n["methods"], "method"), _n(n["languages"], "target language"), _n(n["ratios"], "ratio")]
-    parts.append(_n(n["seeds"], "seed"))
-    more = f" in {_n(n['settings'], 'setting')}" if n["settings"] > 1 else ""
-    return f"{_n(n['runs used'], 'run')} with {_n(n['adapters'], 'adapter')}{more}: {', '.join(parts)}."
+    told = []
+    if n["runs used"]:
+        parts = [_n(n["methods"], "method"), _n(n["languages"], "target language"), _n(n["ratios"], "ratio")]
+        parts.append(_n(n["seeds"], "seed"))
+        more = f" in {_n(n['settings'], 'setting')}" if n["settings"] > 1 else ""
+        told.append(f"{_n(n['runs used'], 'run')} with {_n(n['adapters'], 'adapter')}{more}: {', '.join(parts)}.")
+    if "injection runs" in n:
+        parts = [_n(n[f"injection {what}s"], what) for what in ("method", "language", "seed")]
+        runs = f"{_n(n['injection runs'], 'run')} of lexical injection"
+        told.append(f"{runs} with {_n(n['injection adapters'], 'adapter')}: {', '.join(parts)}.")
+    return " ".join(told)
 
 
 def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
@@ -131,9 +138,10 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
         found.append(
             f"Synthetic data ({_and(list(synthetic))}): a test of the platform, not of language understanding."
         )
-    if n["seeds"] == 1:
+    seeds = min((n[key] for key in ("seeds", "injection seeds") if n.get(key)), default=0)
+    if seeds == 1:
         found.append("One seed: what differs between seeds is not known, and every difference may be chance.")
-    elif n["seeds"] < 3:
+    elif seeds == 2:
         found.append("Two seeds are too few to know what differs between seeds.")
     items = n.get("test items a run, least")
     if items is not None and items < 1000:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.insides import Insides
 from analysis.plots.comparisons import critical_difference, forest, power_curve
 from analysis.plots.fronts import pareto
+from analysis.plots.insides import inside_plots
 from analysis.plots.layers import layer_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, look, styles
@@ -20,11 +22,12 @@ Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 
 
 def make_plots(
-    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, *, margin: float
+    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, insides: Insides, *, margin: float
 ) -> list[Plot]:
     """Draw what can be drawn; a design too small for a plot has none."""
     with look():  # what is written into a figure takes its size from here
         made = _draw(table, records, losses, probes, margin)
+        made += inside_plots(insides.alignment, styles(method_order(table)))
     return [plot for plot in made if plot is not None]
 
 

@@ -7,14 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
-from analysis.layers import ANALYSIS, APART, CRITICAL, PEARSON, named, parsed, stands_out
+from analysis.layers import ANALYSIS, APART, CRITICAL, KAPPA, PEARSON, SHARED, named, parsed, stands_out
 from analysis.plots.style import Plot, Style, Styles, finish, legend, new
-from analysis.probes import BASE, CEILING, LEVELS, SHARES
+from analysis.probe_runs import BASE, by_layer, said_of_bands
+from analysis.probes import CEILING, LEVELS, SHARES
 from analysis.records import Record, find
 from analysis.tables import method_order
 
@@ -34,7 +33,8 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
         for language, level in itertools.product(sorted(set(own["language"])), LEVELS):
             part = own[(own["language"] == language) & (own["level"] == level)]
             name = f"layers-{language}-{level}{end}"
-            made.append(share_curves(part, language, level, marks=marks, name=name, where=where))
+            told = find(records, analysis=named(SHARED, setting, settings))
+            made.append(share_curves(part, told, language, level, marks=marks, name=name, where=where))
         for level in LEVELS:
             found = [
                 r
@@ -46,8 +46,13 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
     return made
 
 
-def share_curves(shares: pd.DataFrame, language: str, level: str, *, marks: Styles, name: str, where: str) -> Plot:
-    """The share of English and of the target language after each block: a line a method, a column of panels a ratio."""
+def share_curves(
+    shares: pd.DataFrame, records: Sequence[Record], language: str, level: str, *, marks: Styles, name: str, where: str
+) -> Plot:
+    """The share of English and of the target language after each block: a line a method, a column of panels a ratio.
+
+    `records` tell of the detector's ceiling and agreement.
+    """
     runs = shares[shares["method"] != BASE]
     known = sorted(set(runs["tl_ratio"]))
     # A page is narrow: of many ratios the least, the greatest and one between are shown.
@@ -84,9 +89,9 @@ def share_curves(shares: pd.DataFrame, language: str, level: str, *, marks: Styl
         top = max(0.01, axes.get_ylim()[1])
         axes.set_ylim(-0.03 * top, top)
     legend(figure, grid.flat[0])
-    counts = runs.groupby(["method", "tl_ratio"])["seed"].nunique()
-    spread = "Bands are 95 % intervals over seeds. " if len(counts) and counts.max() > 1 else ""
-    caption = f"{where}{spread}Dashed: the ceiling, what the detector calls the true input."
+    counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
+    spread = said_of_bands(counts, base=len(runs) < len(shares))
+    caption = f"{where}{spread}{_detector(records, language, level)}"
     if len(known) > len(ratios):
         caption += f" Of {len(known)} ratios {len(ratios)} are shown."
     return finish(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
@@ -142,26 +147,34 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
     return finish(figure, name=name, title=title, caption=caption)
 
 
-def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
-    """Draw the mean over seeds and its interval; the marks of methods stand at different layers."""
-    own = curves[curves["layer"] != CEILING]
-    by_layer = own.groupby("layer")["value"].agg(["mean", "std", "count"])
-    every = max(1, len(by_layer) // 4)
-    start = position * every // max(1, of)
-    axes.plot(
-        by_layer.index, by_layer["mean"], label=method, markevery=(start, every), **style._asdict(), markersize=4.5
+def _detector(records: Sequence[Record], language: str, level: str) -> str:
+    """Say what the ceiling is, and how far two detectors agree on what the layers decode to."""
+    tops = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
+    told = ", ".join(
+        f"{said} {100 * top:.1f} %" for share, said in _SAID.items() if (top := tops.get(share)) is not None
     )
-    many = by_layer[by_layer["count"] > 1]
-    half = stats.t.ppf(0.975, many["count"] - 1) * many["std"] / np.sqrt(many["count"])
-    low, high = np.clip(many["mean"] - half, 0, 1), np.clip(many["mean"] + half, 0, 1)
-    axes.fill_between(many.index, low, high, color=style.color, alpha=0.13, linewidth=0)
+    text = f"Dashed: the ceiling, what the detector calls the true input ({told})."
+    for kappa in find(records, test=KAPPA, groups=(language, level)):
+        sizes = kappa.note.partition(", mean")[0]
+        text += f" CLD3 and Lingua agree with kappa {kappa.effect:.2f} {sizes}."
+    return text
+
+
+def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
+    """Draw the mean and its interval; the marks of methods stand at different layers."""
+    lines = by_layer(curves[curves["layer"] != CEILING], bounds=(0.0, 1.0))
+    every = max(1, len(lines) // 4)
+    start = position * every // max(1, of)
+    axes.plot(lines.index, lines["mean"], label=method, markevery=(start, every), **style._asdict(), markersize=4.5)
+    axes.fill_between(lines.index, lines["low"], lines["high"], color=style.color, alpha=0.13, linewidth=0)
 
 
 def _references(axes: Any, shares: pd.DataFrame) -> None:
     """Draw the base model, where it was probed, and the ceiling."""
-    base = shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)].groupby("layer")["value"].mean()
+    base = by_layer(shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)], bounds=(0.0, 1.0))
     if len(base):
-        axes.plot(base.index, base, label=BASE, **_BASE)
+        axes.plot(base.index, base["mean"], label=BASE, **_BASE)
+        axes.fill_between(base.index, base["low"], base["high"], color=_BASE["color"], alpha=0.13, linewidth=0)
     ceiling = float(shares.loc[shares["layer"] == CEILING, "value"].mean())
     if math.isfinite(ceiling):
         axes.axhline(ceiling, label="ceiling", **_CEILING)

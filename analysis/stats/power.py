@@ -134,7 +134,10 @@ def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wan
     seeds = round(table_cells.seeds())
 
     def least() -> Result:
-        return Result(effect=least_difference(sd=sd(), n=seeds, wanted=wanted, alpha=alpha), n=seeds)
+        deviation = sd()
+        if seeds < 2:  # some cells have several, but most have one: no t test of two methods has that few
+            raise NotTestable("most cells have one seed")
+        return Result(effect=least_difference(sd=deviation, n=seeds, wanted=wanted, alpha=alpha), n=seeds)
 
     def needed() -> Result:
         return Result(effect=margin, n=seeds_needed(difference=margin, sd=sd(), wanted=wanted, alpha=alpha))

@@ -8,7 +8,8 @@ from pathlib import Path
 import mlflow
 import pytest
 from synthetic import log_design, log_run, spec
-from synthetic_probes import log_probe
+from synthetic_pairs import log_injection, pair_spec
+from synthetic_probes import aligned_table, log_aligned, log_probe, weight_table
 
 EFFECTS = {"vera": -0.15}
 CLAIMS = """
@@ -21,7 +22,8 @@ claims:
 def full_design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> str:
     """The URI of a database whose experiment `full` has three methods, two languages, two ratios and three seeds.
 
-    VeRA is 15 points worse. The experiment `bare` has one run with a probe, of a design with nothing to compare.
+    VeRA is 15 points worse. The experiment `bare` has one run with a probe of each kind, and one of injection: a
+    design with nothing to compare.
     """
     folder = tmp_path_factory.mktemp("full")
     shutil.copy(empty_database, folder / "mlflow.db")
@@ -29,7 +31,11 @@ def full_design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) 
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     log_design("full", effects=EFFECTS)
-    log_probe(spec(), "bare", source=log_run(spec(), "bare"))
+    source = log_run(spec(), "bare")
+    log_probe(spec(), "bare", source=source)
+    log_aligned(spec(), "bare", source=source, table=aligned_table(cka=True), against="base")
+    log_probe(spec(), "bare", source=source, kind="weights", table=weight_table())
+    log_injection(pair_spec(), "bare", lost=0.1)
     mlflow.set_tracking_uri(before)
     return uri
 

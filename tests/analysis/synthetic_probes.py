@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
 from whichlora import tracking
 from whichlora.probing.options import LanguageChoices, as_params
@@ -18,6 +18,7 @@ from whichlora.spec import RunSpec, canonical_digest
 LAYERS = 12
 CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}
 """Of English and the target language, by level."""
+KAPPA = {"kappa/token": 0.52, "kappa/sequence": 0.31}
 Shares = Mapping[tuple[str, str, int], float]
 """By level, "english" or "target", and layer."""
 
@@ -67,12 +68,15 @@ def log_probe(
     status: str = "FINISHED",
     file: bool = True,
     kind: str = "language",
+    metrics: Mapping[str, float] = KAPPA,
+    table: pd.DataFrame | None = None,
     digest: str | None = None,
     **choices: Any,
 ) -> str:
     """Log a probe of a run, or with no `source` of its base model, and return its id.
 
-    `digest` stands for other items than the run's; what else is named is a choice, or any other param.
+    `table` is its `layers.parquet`, by default that of a language probe with these `shares`. `digest` stands for other
+    items than the run's; what else is named is a choice, or any other param.
     """
     client = tracking.connect()
     identity = {
@@ -101,13 +105,50 @@ def log_probe(
     run = client.create_run(tracking.experiment_id(client, experiment), run_name=f"{kind} of {spec.variant}")
     client.log_batch(
         run.info.run_id,
+        metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
         params=[Param(key, tracking._text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status == "FINISHED" and file:
         with tempfile.TemporaryDirectory() as scratch:
-            layer_table(shares or shape()).to_parquet(Path(scratch) / "layers.parquet", index=False)
+            content = layer_table(shares or shape()) if table is None else table
+            content.to_parquet(Path(scratch) / "layers.parquet", index=False)
             client.log_artifacts(run.info.run_id, scratch)
     if status != "RUNNING":
         client.set_terminated(run.info.run_id, status)
     return run.info.run_id
+
+
+def aligned_table(best: int = 7, top: float = 0.3, *, cka: bool = False, pairs: int = 100) -> pd.DataFrame:
+    """Return `layers.parquet` of an alignment probe whose centred gap is highest, `top`, after block `best`."""
+    rows = []
+    for layer in range(-1, LAYERS):
+        gap = top - 0.02 * abs(layer - best)
+        for space, scale in (("raw", 0.1), ("centred", 1.0)):
+            values = {"cosine/translation": 0.9 * scale, "cosine/random": 0.9 * scale - scale * gap}
+            values |= {"cosine/gap": scale * gap, "p1/to": gap, "p1/from": gap / 2, "mrr/to": 0.5, "mrr/from": 0.4}
+            rows += [(layer, f"{name}/{space}", v, v - 0.01, v + 0.01, pairs) for name, v in values.items()]
+        similar = (("cka/english", 0.99 - 0.01 * layer), ("cka/translation", 0.9 - 0.01 * layer)) if cka else ()
+        rows += [(layer, name, v, np.nan, np.nan, pairs) for name, v in similar]
+    return pd.DataFrame(rows, columns=["layer", "measure", "value", "low", "high", "n"])
+
+
+def weight_table(norm: float = 0.02, rank: float = 8.0, *, overlap: float | None = None) -> pd.DataFrame:
+    """Return `layers.parquet` of a weight probe: two modules a layer, of which the last layer has one."""
+    rows: list[tuple[int, str, float, float, float, int]] = []
+    for layer in range(LAYERS):
+        modules = ("q_proj", "v_proj") if layer < LAYERS - 1 else ("q_proj",)
+        values = {"relative_norm": norm * (1 + layer), "spectral_norm": 3 * norm, "stable_rank": 1.5, "rank": rank}
+        values |= {} if overlap is None else {"overlap_out": overlap, "overlap_in": overlap / 2}
+        for name, value in values.items():
+            rows += [(layer, f"{name}/{module}", value, np.nan, np.nan, 1) for module in modules]
+            rows.append((layer, name, value, np.nan, np.nan, len(modules)))
+    return pd.DataFrame(rows, columns=["layer", "measure", "value", "low", "high", "n"])
+
+
+def log_aligned(spec: RunSpec, experiment: str, *, source: str | None, table: pd.DataFrame, **more: Any) -> str:
+    """Log an alignment probe of a run, or with no `source` of its base model."""
+    pairs = int(table["n"].max())
+    chance = {"chance/p1": 1 / pairs, "chance/mrr": 0.05}
+    choices = {"pairs": "words", "first_token": "drop", "items": pairs, "digest": "words", "against": "", **more}
+    return log_probe(spec, experiment, source=source, kind="alignment", table=table, metrics=chance, **choices)

@@ -46,9 +46,18 @@ def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, writt
     assert files == {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
 
 
-def test_probes_are_read_there_too(full, tmp_path):
-    _report_without_them(tmp_path / "out", experiment="bare")
-    assert (tmp_path / "out" / "figures" / "layers-sw-token.png").is_file()
+def test_probes_and_injections_are_read_there_too(full, tmp_path):
+    from analysis import analyze
+
+    there, here = tmp_path / "there", tmp_path / "here"
+    _report_without_them(there, experiment="bare")
+    assert analyze.main(["--experiment", "bare", "--output", str(here)]) == 0
+    files = {path.relative_to(there): path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(here): path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    for name in ("figures/layers-sw-token.png", "figures/alignment-sw.png", "figures/alignment-cka-sw.png"):
+        assert (there / name).is_file()
+    for name in ("detectors", "translations-sw", "cka-sw", "weights", "injection-runs", "injection-pairs"):
+        assert (there / "tables" / f"{name}.csv").is_file()
 
 
 @pytest.mark.slow

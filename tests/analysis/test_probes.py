@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import log_run, spec
-from synthetic_probes import CEILING, LAYERS, log_probe, shape, shares_of
+from synthetic_probes import CEILING, LAYERS, log_probe, shape, shares_of, weight_table
 from test_report import report_of, text_of
 
 from analysis import analyze, layers, probes, runs
-from analysis.probes import BASE, column
+from analysis.probe_runs import BASE
+from analysis.probes import column
 from whichlora import tracking
 
 MINE = """
@@ -74,7 +75,8 @@ def design(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> tu
         "unread": log_probe(own, "probed", source=run_id, file=False, seed=3),
         "failed": log_probe(own, "probed", source=run_id, status="FAILED", seed=4),
         "running": log_probe(own, "probed", source=run_id, status="RUNNING", seed=5),
-        "weights": log_probe(own, "probed", source=run_id, kind="weights"),
+        "weights": log_probe(own, "probed", source=run_id, kind="weights", table=weight_table()),
+        "other": log_probe(own, "probed", source=run_id, kind="attention"),
     }
     own = spec("lora", language="sw", tl_ratio=0.5, seed=1, layers=tuple(range(LAYERS)))
     ids["again"] = log_probe(
@@ -103,7 +105,7 @@ def test_every_probe_is_used_or_listed(ids):
         (ids["failed"], "ProofError: the last layer does not decode to the prediction")
     ]
     assert [(i.run_id, i.text) for i in found.unfinished] == [(ids["running"], "running")]
-    assert found.others == {"weights": 1}
+    assert found.others == {"attention": 1}
     left = {i.run_id: i.text for i in found.left_out}
     assert left == {
         ids["unlike"]: "was made with final_norm False, not True, top_k 10, not 1 as those used",
@@ -189,13 +191,13 @@ def test_the_report_shows_the_layers_after_the_claims(reported):
     assert html.index('<h2 id="claims"') < html.index('<h2 id="layers"') < html.index('<h2 id="views"')
     assert "from 18 language probes" in page
     assert "detector cld3, final norm True, positions all, top k 1" in page
-    for text in ("1 probes failed", "1 probes are not finished", "6 probes are left out", "1 probe of kind weights"):
+    for text in ("1 probes failed", "1 probes are not finished", "6 probes are left out", "1 probe of kind attention"):
         assert text in page
     for language in ("sw", "ur"):
         assert f"{language}, by token: F1 rises with the target share after block {LAYERS - 1} (r = ." in page
     assert "runs of kind probe" not in page
     found = json.loads((reported / "sources.json").read_text())
-    assert len(found["probes"]) == 18
+    assert len(found["probes"]) == 19
     names = {path.stem for path in (reported / "figures").glob("layer*.png")}
     levels = ("token", "sequence")
     assert names == {f"layers-{x}-{level}" for x in ("sw", "ur") for level in levels} | {
@@ -223,7 +225,7 @@ def test_what_the_section_says_is_in_the_statistics(reported):
         for number in re.findall(r"(?:r = -?|to -?|n = |\|r\| )(\.?\d+)", sentence):
             assert number in known, sentence
     counts = {r["test"]: r["n"] for r in records if r["analysis"] == "probes"}
-    assert counts == {"used": 18, "failed": 1, "unfinished": 1, "done twice": 1, "left out": 6, "of kind weights": 1}
+    assert counts == {"used": 18, "failed": 1, "unfinished": 1, "done twice": 1, "left out": 6, "of kind attention": 1}
     ceilings = {tuple(r["groups"]): r["effect"] for r in records if r["test"] == "ceiling"}
     assert ceilings["sw", "token", "tl"] == pytest.approx(CEILING["token"][1])
     curves = pd.read_csv(reported / "tables" / "layer-shares.csv")
@@ -293,7 +295,7 @@ def test_a_real_probe_of_a_real_run_is_read(store, tiny_model, monkeypatch):
     found, table = read("real")
     assert set(found.used) == {run.info.run_id for run in made.values()} | {base.info.run_id}
     assert [issue.text for issue in found.left_out] == ["was made with final_norm False, not True as those used"]
-    assert found.others == {"weights": 1}
+    assert found.others == {}
     assert not found.notes
     for run_id, probe in made.items():
         values = logged(probe).set_index(["measure", "layer"])["value"]

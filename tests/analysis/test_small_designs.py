@@ -44,6 +44,11 @@ SMALL = {
     "one cell, two seeds": part(language=["sw"], tl_ratio=[0.1], seed=[1, 2]),
     "one language": part(language=["sw"]),
     "one cell": part(language=["sw"], tl_ratio=[0.1]),
+    "one method has two seeds in one cell, the other one": part(
+        language=["sw"], tl_ratio=[0.1], method=["LoRA", "VeRA"]
+    )
+    .query("method == 'LoRA' or seed == 1")
+    .query("seed < 3"),
     "two methods": part(method=["LoRA", "VeRA"]),
     "no cell in common": FULL[(FULL["method"] == "LoRA") == (FULL["language"] == "sw")].query("method != 'DoRA'"),
     "every score the same": TIED,
@@ -84,6 +89,7 @@ def test_a_record_comes_out_of_any_design(name, test):
         ("one seed", power, "no cell has two seeds"),
         ("one cell, two seeds", replication, "the distances from each method's median do not vary"),
         ("no cell in common", equivalence, "no blocks in common"),
+        ("one method has two seeds in one cell, the other one", power, "most cells have one seed"),
         ("one cell, one seed", equivalence, "two are needed"),
         ("every score the same", equivalence, "the same in every block"),
         ("one method", groupings, "one method only"),

@@ -1,0 +1,99 @@
+"""How alike translations are by layer, beside random pairs, and how alike two models' states are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from analysis.insides import MRR, P1, SIMILAR, Group, groups, similarities
+from analysis.plots.style import Plot, Style, Styles, finish, legend, new, styles
+from analysis.probe_runs import BASE, by_layer, said_of_bands
+
+MOST_LINES = 8
+_BASE = Style("#8a8a8a", "", "-")
+_PANELS = (
+    ("cosine/gap/centred", "gap, centred"),
+    ("cosine/gap/raw", "gap, raw"),
+    (f"{P1}/to/centred", "P@1, from English"),
+    (f"{P1}/from/centred", "P@1, to English"),
+    (f"{MRR}/to/centred", "MRR, from English"),
+    (f"{MRR}/from/centred", "MRR, to English"),
+)
+
+
+def inside_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
+    """Draw each group of alignment probes, and where there is another model the similarity of both."""
+    made = []
+    for group in groups(alignment):
+        made.append(alignment_curves(group, marks))
+        if similarities(group):
+            made.append(similarity_curves(group))
+    return made
+
+
+def alignment_curves(group: Group, marks: Styles) -> Plot:
+    """The gap between translations and random pairs, and how often the one finds the other, by layer."""
+    drawn, left = _lines(group.lines())
+    figure, grid = new(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
+    for axes, (measure, said) in zip(grid.flat, _PANELS, strict=True):
+        _curves(axes, drawn, measure, marks)
+        chance = group.rows.get(f"chance_{measure.partition('/')[0]}")
+        level = 0.0 if chance is None else float(chance.mean())
+        axes.axhline(level, color="#000000", linewidth=0.8, linestyle=":", label="chance")
+        axes.set_title(said)
+    for axes in grid[-1]:
+        axes.set_xlabel("after block (-1: what enters the first)")
+    legend(figure, grid.flat[0], columns=2)
+    caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
+    caption += f"chance is 0; P@1 and MRR are centred.{left}"
+    title = f"Translations in {group.language}, layer by layer."
+    return finish(figure, name=f"alignment{group.end}", title=title, caption=caption)
+
+
+def similarity_curves(group: Group) -> Plot:
+    """Linear CKA of the same texts' states in two models, by layer."""
+    drawn, left = _lines(similarities(group))
+    figure, grid = new(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
+    for axes, measure, said in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
+        _curves(axes, drawn, measure, {})
+        axes.set_title(said)
+        axes.set_xlabel("after block (-1: what enters the first)")
+    grid[0].set_ylabel("linear CKA")
+    legend(figure, grid[0], columns=1)
+    caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{left}"
+    if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
+        caption += " Bands are 95 % intervals over seeds."
+    title = f"States of two models, English and {group.language}."
+    return finish(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
+
+
+def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
+    """Return what a page has room for, the base model always, and a word on what is left out."""
+    runs = [line for line in lines if line[0] != BASE]
+    base = [line for line in lines if line[0] == BASE]
+    left = f" Of {len(runs)} lines {MOST_LINES} are drawn; the table has all." if len(runs) > MOST_LINES else ""
+    return [*runs[:MOST_LINES], *base], left
+
+
+def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, marks: Styles) -> None:
+    """Draw a measure of each line; `marks` are those of the methods, which hold where a line is a method."""
+    names = [line for line, _ in lines if line != BASE]
+    if not marks.keys() >= set(names):
+        marks = styles(names)
+    for position, (line, rows) in enumerate(lines):
+        found = by_layer(rows[rows["measure"] == measure])
+        every = max(1, len(found) // 4)
+        style = _BASE if line == BASE else marks[line]
+        start = position * every // max(1, len(lines))
+        axes.plot(found.index, found["mean"], label=line, markevery=(start, every), **style._asdict(), markersize=4.5)
+        axes.fill_between(found.index, found["low"], found["high"], color=style.color, alpha=0.13, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _bands(lines: Sequence[tuple[str, pd.DataFrame]]) -> str:
+    counts = pd.Series([rows["probe_id"].nunique() for line, rows in lines if line != BASE], dtype="int64")
+    return said_of_bands(counts, base=any(line == BASE for line, _ in lines))
