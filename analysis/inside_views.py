@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -135,8 +136,12 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
                 note="mean over n probes of the mean over modules, the statistic is the standard deviation",
             )
             found.append(record)
-            sd = "" if record.statistic is None else f" ± {number(record.statistic)}"
-            line.append(cell(f"{number(record.effect)}{sd}"))
+            told = number(record.effect) + ("" if record.statistic is None else f" ± {number(record.statistic)}")
+            if measure in OVERLAPS:
+                chance = float(_over_modules(rows, OVERLAPS[measure]).mean())
+                found.append(replace(record, test=OVERLAPS[measure], effect=chance, statistic=None))
+                told += f" ({number(chance)})"
+            line.append(cell(told))
         body.append((*line, cell(str(rows["probe_id"].nunique()))))
     caption = (
         f"{setting}. Of the update of each adapted layer: Frobenius norm over that of the weight, largest singular "
@@ -144,8 +149,8 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
         "layers and modules, then over probes (± standard deviation over probes). The CSV file has every block."
     )
     if overlaps:
-        caption += " Overlap is that of the leading directions, out and in, with another run's, 0 to 1. Chance is not "
-        caption += "logged: random directions have their number, the larger of both and at most 8, over the width."
+        caption += " Overlap is that of the leading directions, out and in, with another run's, 0 to 1; in brackets "
+        caption += "what it is for random directions."
     return Table(
         name=name,
         title="What training did to the weights.",

@@ -31,7 +31,8 @@ ALIGNED = (
 """What is told of an alignment probe; the CSV file has all that it measured."""
 SIMILAR = ("cka/english", "cka/translation")
 SIZES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
-OVERLAPS = ("overlap_out", "overlap_in")
+OVERLAPS = {"overlap_out": "chance_out", "overlap_in": "chance_in"}
+"""And what random directions come to."""
 _HEADS = {ALIGNMENT: ALIGNED[0], WEIGHTS: SIZES[0]}
 """A measure that every probe of the kind has."""
 _START = ("model_digest", "precision", "quantization")

@@ -139,7 +139,8 @@ def weight_table(norm: float = 0.02, rank: float = 8.0, *, overlap: float | None
     for layer in range(LAYERS):
         modules = ("q_proj", "v_proj") if layer < LAYERS - 1 else ("q_proj",)
         values = {"relative_norm": norm * (1 + layer), "spectral_norm": 3 * norm, "stable_rank": 1.5, "rank": rank}
-        values |= {} if overlap is None else {"overlap_out": overlap, "overlap_in": overlap / 2}
+        if overlap is not None:
+            values |= {"overlap_out": overlap, "overlap_in": overlap / 2, "chance_out": 0.01, "chance_in": 0.02}
         for name, value in values.items():
             rows += [(layer, f"{name}/{module}", value, np.nan, np.nan, 1) for module in modules]
             rows.append((layer, name, value, np.nan, np.nan, len(modules)))

@@ -129,7 +129,7 @@ def test_weights_are_a_mean_over_modules_and_then_over_probes(store):
     assert rank.effect == 256
     page = text_of(report_of("e"))
     assert "LoRA VeRA, seed 1" in page
-    assert "8.00 ± 0.00 0.50 ± 0.00 0.25 ± 0.00 2" in page
+    assert "8.00 ± 0.00 0.50 ± 0.00 (0.01) 0.25 ± 0.00 (0.02) 2" in page
     assert "256.00" in page
     table = pd.read_csv("out/tables/weights.csv").set_index(["of", "measure", "layer"])["mean"]
     assert table["LoRA and VeRA, seed 1", "relative_norm/q_proj", 3] == pytest.approx(0.12)
