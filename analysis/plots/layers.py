@@ -109,7 +109,9 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
             own = [r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share]
             layers, values = [parsed(r.groups[1])[1] for r in own], [r.effect or 0.0 for r in own]
             line = style._asdict() | {"marker": "none"}
-            axes.plot(layers, values, **line, linewidth=1)
+            found = dict(zip(layers, values, strict=True))
+            whole = range(min(layers, default=0), max(layers, default=0) + 1)  # a layer without a value breaks the line
+            axes.plot(whole, [found.get(layer, math.nan) for layer in whole], **line, linewidth=1)
             for sure in (False, True):
                 chosen = [i for i, r in enumerate(own) if stands_out(r) == sure]
                 axes.plot(
