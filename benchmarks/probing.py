@@ -25,6 +25,8 @@ ROWS = (
     Row(name="probe", work="language probe, fp32", against=LOOP, goal=3.5),
     Row(name="probe-bf16", work="language probe, LM head in bf16", against=f"{LOOP}, fp32", goal=3.5),
 )
+WARM = 2
+"""Items before the first turn."""
 SAME = {"fp32": 1.0, "bf16": 0.95}
 """Least share of equal tokens; the probe itself refuses bf16 below the latter."""
 
@@ -55,14 +57,14 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     rows = {"bf16" if "bf16" in row.name else "fp32": row for row in ROWS if row.name in wanted}
     found: dict[str, Tokens] = {}
 
-    def way(name: str, tokens: Callable[[], Tokens]) -> Callable[[], dict[str, float]]:
-        return timed(lambda: found.update({name: tokens()}))
+    def way(name: str, tokens: Callable[[int], Tokens]) -> Callable[[], dict[str, float]]:
+        tokens(WARM)
+        return timed(lambda: found.update({name: tokens(len(sequences))}))
 
-    ways = {"theirs": way("theirs", lambda: usual(model, sequences))}
+    ways = {"theirs": way("theirs", lambda count: usual(model, sequences[:count]))}
     for arithmetic in rows:
         lens = Lens(model, blocks, LanguageChoices(arithmetic=arithmetic))
-        ways[arithmetic] = way(arithmetic, lambda lens=lens: lens.tokens(sequences, positions))  # type: ignore[misc]
-    in_turns("probe warm-up", ways, 1)
+        ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.tokens(sequences[:count], positions[:count]))  # type: ignore[misc]
     taken = in_turns("probe", ways, bench.pairs)
     flat = {name: [int(t) for item in tokens for t in item.ravel()] for name, tokens in found.items()}
 
@@ -82,4 +84,4 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     ]
 
 
-BLOCKS = [Block(rows=ROWS, minutes=3, measure=measure)]
+BLOCKS = [Block(rows=ROWS, minutes=5, measure=measure)]

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.ours import plan_of
 from benchmarks.workers import Watch, serve
 from whichlora import tracking
+from whichlora.baseline import base_scores
 from whichlora.memory import settle
 from whichlora.noise import quiet
 from whichlora.run import run
@@ -16,11 +17,12 @@ class Runs:
     """A grid that goes on when it is told."""
 
     def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
-        """Resolve the runs and open the tracking database."""
+        """Resolve the runs, open the tracking database and score the base model, which the runs share."""
         quiet()
         self.plans = [plan_of(model, **cell) for cell in cells]
         settle()
         self.tracker = tracking.Tracker(tracking.connect(), "grid")
+        base_scores(self.tracker, self.plans[0], known={})
 
     def run(self, *, number: int) -> dict[str, float]:
         """Do one run and return its seconds."""

@@ -16,7 +16,8 @@ from whichlora.evaluation import score
 from whichlora.memory import settle
 from whichlora.tasks.base import Item
 
-BATCH = 16
+BATCH, WARM = 16, 8
+"""Prompts that are answered at a time where batches are usual, and items before the first turn."""
 SAME = {"fp32": 1.0, "bf16": 0.7}
 """Least share of equal predictions. In bf16 a model that has hardly learnt the task has many near ties."""
 FITTED = {"atlas-nli": 96, "atlas-qa": 64}
@@ -79,18 +80,18 @@ def _measure(
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 
-    def ours() -> None:
+    def ours(count: int = count) -> None:
         with bases.reloaded(plan, adapter) as model:
-            found["ours"] = score(model, encoder, scored, scoring=plan.spec.scoring, name=row.name).predicted
+            found["ours"] = score(model, encoder, scored[:count], scoring=plan.spec.scoring, name=row.name).predicted
 
-    def theirs() -> None:
+    def theirs(count: int = count) -> None:
         model = PeftModel.from_pretrained(plain, str(adapter))
-        texts = written(model, tokenizer, prompts, batch_size=batch_size, tokens=plan.task.answer_tokens)
+        texts = written(model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens)
         found["theirs"] = read(texts, plan.task.labels)
         model.unload()
 
     settle()
-    in_turns(f"{row.name} warm-up", {"ours": timed(ours), "theirs": timed(theirs)}, 1)
+    ours(WARM), theirs(WARM)
     taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
     bases.keep(plain, plan)  # lets go of the other
     answers = found["theirs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,19 @@ def measure(bench: Bench, wanted: Sequence[str], precision: str) -> list[Result]
 
 
 def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Have each side train on one batch with the longest items, in a process of its own each time."""
+    """Have each side train on one batch with the longest items, in a process of its own each time, both at once."""
     setting = prepared(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
     taken: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
-    for _ in range(bench.pairs):
-        for module, peaks in taken.items():
-            with started(module, threads=bench.threads, log=bench.scratch / "memory.log") as worker:
-                worker.ask("load", **setting)
-                peaks.append(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
+
+    def peak(module: str) -> float:
+        with started(module, threads=bench.threads, log=bench.scratch / "memory.log") as worker:
+            worker.ask("load", **setting)
+            return float(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
+
+    with ThreadPoolExecutor() as pool:
+        for _ in range(bench.pairs):
+            for peaks, value in zip(taken.values(), pool.map(peak, taken), strict=True):
+                peaks.append(value)
     ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in taken.values())
     notes = ["The most that a whole process held: interpreter, libraries, weights and one step of the longest items."]
     return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]
@@ -162,5 +168,5 @@ def _peer(name: str, bench: Bench, start: Callable[..., Worker], setting: Mappin
 BLOCKS = [
     Block(rows=[row for row in ROWS if "fp32" in row.work], minutes=2.5, measure=partial(measure, precision="fp32")),
     Block(rows=[row for row in ROWS if "bf16" in row.work], minutes=5, measure=partial(measure, precision="bf16")),
-    Block(rows=[MEMORY], minutes=3.5, measure=measure_memory),
+    Block(rows=[MEMORY], minutes=2.5, measure=measure_memory),
 ]

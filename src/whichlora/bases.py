@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from whichlora import adapters, models
 from whichlora.memory import set_checkpointing
 from whichlora.proof import adapter_modules
+from whichlora.rounding import narrow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,6 +63,7 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
         for name, tensors in before.items():
             base.get_submodule(name).load_state_dict(tensors)
     else:
+        narrow(model)
         yield model
         base = model.unload()
     if not plan.variant.fully_trained:

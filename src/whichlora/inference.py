@@ -11,7 +11,7 @@ from whichlora import packing
 from whichlora.encoding import Encoded, Encoder, by_length, collate, in_order, sorted_by_ids, to_device
 from whichlora.memory import Divide, in_batches
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 8192
 """Of a batch, with its padding; of a packed one, those that are not shared, and an eighth of all."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
 

@@ -21,6 +21,7 @@ from whichlora.memory import MicroBatches
 from whichlora.mixture import trained_count
 from whichlora.objectives import Objective, objective_of
 from whichlora.proof import prove_trained
+from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
 from whichlora.variants import Variant
 
@@ -195,6 +196,7 @@ class _Trainer(Trainer):
         self._variant, self._keeper, self._micro = variant, keeper, micro
         self._effective_batch, self._objective = batch_size, objective
         super().__init__(**arguments)
+        self._uncast = castable(self.model) if self.args.bf16 else []
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
@@ -203,7 +205,7 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model):
+            with self._objective.reading(self.model), uncast(self._uncast):
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
