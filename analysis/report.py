@@ -21,7 +21,7 @@ from analysis.records import dumps
 from analysis.tables import method_order
 from whichlora import __version__
 
-PAGE, STATISTICS, SOURCES = "report.html", "statistics.json", "sources.json"
+PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
 _FOLDER = Path(__file__).parent
 
 
@@ -92,9 +92,22 @@ def compose(
     }
     return Report(
         summary=(sentences.scope(records), *answers["en"], *answers["tl"], *of_injection, *advice, *cautions),
-        texts={PAGE: page, STATISTICS: dumps(records), SOURCES: json.dumps(sources, indent=1) + "\n"},
+        texts={
+            PAGE: page,
+            STATISTICS: dumps(records),
+            RESULTS: results(table, injected),
+            SOURCES: json.dumps(sources, indent=1) + "\n",
+        },
         plots=tuple(plots),
     )
+
+
+def results(*tables: pd.DataFrame) -> str:
+    """Return all results as CSV, one line a run and outcome, with every field of the run but where its files are."""
+    frames = [table.drop(columns="artifact_uri", errors="ignore") for table in tables if len(table)]
+    if not frames:
+        return ""
+    return str(pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
 
 
 def write(report: Report, evidence: Evidence, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,19 +73,14 @@ def measure(bench: Bench, wanted: Sequence[str], precision: str) -> list[Result]
 
 
 def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Have each side train on one batch with the longest items, in a process of its own each time, both at once."""
+    """Have each side train on one batch with the longest items, in a process of its own each time."""
     setting = prepared(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
     taken: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
-
-    def peak(module: str) -> float:
-        with started(module, threads=bench.threads, log=bench.scratch / "memory.log") as worker:
-            worker.ask("load", **setting)
-            return float(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
-
-    with ThreadPoolExecutor() as pool:
-        for _ in range(bench.pairs):
-            for peaks, value in zip(taken.values(), pool.map(peak, taken), strict=True):
-                peaks.append(value)
+    for _ in range(bench.pairs):
+        for module, peaks in taken.items():
+            with started(module, threads=bench.threads, log=bench.scratch / "memory.log") as worker:
+                worker.ask("load", **setting)
+                peaks.append(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
     ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in taken.values())
     notes = ["The most that a whole process held: interpreter, libraries, weights and one step of the longest items."]
     return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]

@@ -10,6 +10,7 @@ import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
@@ -127,6 +128,7 @@ def test_files_stand_beside_it(written):
     assert {p.name for p in written.iterdir()} == {
         "report.html",
         "statistics.json",
+        "results.csv",
         "sources.json",
         "tables",
         "figures",
@@ -137,8 +139,21 @@ def test_files_stand_beside_it(written):
 
 def test_the_same_runs_give_the_same_bytes(written, full):
     again = report_of("full", "--claims", str(written.parent / "mine.yaml"))
-    for name in ("report.html", "statistics.json", "sources.json", "tables/f1.md", "figures/cost-en.png"):
+    texts = ("report.html", "statistics.json", "results.csv", "sources.json", "tables/f1.md")
+    for name in (*texts, "figures/cost-en.png"):
         assert (again / name).read_bytes() == (written / name).read_bytes(), name
+
+
+def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
+    specs = [spec(variant, language=language) for variant in ("lora", "vera") for language in ("sw", "ur")]
+    runs = {log_run(one, "e", items=12) for one in specs}
+    told = pd.read_csv(report_of("e") / "results.csv", float_precision="round_trip")
+    client = tracking.connect()
+    assert set(told["run_id"]) == runs
+    assert len(told) == 2 * len(runs)
+    for row in told.to_dict("records"):
+        assert row["f1"] == client.get_run(row["run_id"]).data.metrics[f"test/{row['outcome']}/f1"]
+    assert "artifact_uri" not in told
 
 
 def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
