@@ -202,11 +202,14 @@ def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
     assert len(runs()) == 2
 
 
-def test_another_precision_than_that_of_the_runs_there_are_is_refused(
+def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {**SMALL, "model": tiny_model, "tl_ratio": 0.5, "language": "sw"}
     assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
+    assert "more finished" not in capsys.readouterr().out
+    assert main(["--file", write(store, tiny_model, defaults={**few, "test_size": 3}), "--dry_run", "true"]) == 0
+    assert "1 more finished run of the experiment grid with other values" in capsys.readouterr().out
     assert main(["--file", write(store, tiny_model, defaults={**few, "precision": "bf16"})]) == 2
     assert "precision=bf16: the experiment has runs in fp32" in capsys.readouterr().err
 

@@ -33,12 +33,14 @@ class Survey:
     """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment.
 
     Attributes:
+        others: how many finished runs of the experiment are none of the grid's.
         time: when the tracking server was asked, in seconds since the epoch.
     """
 
     done: Mapping[str, Run]
     failed: Mapping[str, Run]
     precisions: frozenset[str]
+    others: int
     time: float
 
     def failures(self, grid: Grid) -> dict[str, str]:
@@ -62,6 +64,11 @@ class Survey:
         lines = [f"{grid.name}: {' '.join(grid.about.split())}".rstrip(": ")]
         lines.append(f"{len(grid.plans)} runs with {len(grid.cells())} adapters: {_counts(total)}")
         lines += [f"  {method}: {_counts(counts)}" for method, counts in rows.items()]
+        if self.others:
+            lines.append(
+                f"{self.others} more finished {'run' if self.others == 1 else 'runs'} of the experiment {grid.name} "
+                "with other values or of another version: a report of it has them too, in settings of their own."
+            )
         lines.append(self._time_left(grid, workers))
         return "\n".join(lines)
 
@@ -113,6 +120,7 @@ def survey(grid: Grid, tracker: Tracker) -> Survey:
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
     precisions = set()
+    others = 0
     for run in _runs(tracker):
         precisions.add(run.data.params.get("precision", ""))
         fingerprint = run.data.tags.get("whichlora.fingerprint", "")
@@ -121,10 +129,13 @@ def survey(grid: Grid, tracker: Tracker) -> Survey:
                 done[fingerprint] = run
             elif run.info.status == "FAILED":
                 failed[fingerprint] = run
+        elif run.info.status == "FINISHED":
+            others += 1
     return Survey(
         done=done,
         failed={fingerprint: run for fingerprint, run in failed.items() if fingerprint not in done},
         precisions=frozenset(precisions - {""}),
+        others=others,
         time=asked,
     )
 
