@@ -166,7 +166,7 @@ def test_every_number_of_the_section_is_in_the_statistics(store):
         values = [record["effect"], record["statistic"], record["p"], record["p_adjusted"], record["n"]]
         for value in [*values, *(record["df"] or ()), *(record["interval"] or ())]:
             if value is not None:
-                for form in ("{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:,.0f}", "{:g}", "{:.1g}"):
+                for form in ("{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:,.0f}", "{:g}", "{:.1g}", "{:.2g}"):
                     known |= set(numbers(form.format(abs(value))))
     told = [number for number in numbers(text) if number not in known and number not in ("4", "16")]
     assert told == []

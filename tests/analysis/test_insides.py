@@ -148,7 +148,9 @@ def test_every_number_of_both_tables_is_in_the_statistics(store):
         for value in [record["effect"], record["statistic"], record["n"]]:
             if value is not None:
                 known |= {
-                    n for form in ("{:.2f}", "{:.3f}", "{:g}", "{:.1g}") for n in numbers(form.format(abs(value)))
+                    n
+                    for form in ("{:.2f}", "{:.3f}", "{:g}", "{:.1g}", "{:.2g}")
+                    for n in numbers(form.format(abs(value)))
                 }
     assert [number for number in numbers(text) if number not in known] == []
 

@@ -69,7 +69,7 @@ def test_every_number_of_the_page_is_in_the_statistics(written):
         values = [record["effect"], record["statistic"], record["p"], record["p_adjusted"], record["n"]]
         for value in [*values, *(record["df"] or ()), *(record["interval"] or ())]:
             if value is not None:
-                forms = ("{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:,.0f}", "{:,.2f}", "{:g}", "{:.1g}")
+                forms = ("{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:,.0f}", "{:,.2f}", "{:g}", "{:.1g}", "{:.2g}")
                 known |= {number for form in forms for number in numbers(form.format(abs(value)))}
     assert [number for number in numbers(text) if number not in known] == []
 
