@@ -13,7 +13,14 @@ from runs import plan_of, run_of
 
 from whichlora import adapters, models
 from whichlora.errors import ProofError
-from whichlora.proof import GRADIENT_STEPS, adapter_modules, prove_gradients, prove_trained, record_rates
+from whichlora.proof import (
+    GRADIENT_STEPS,
+    adapter_modules,
+    prove_gradients,
+    prove_trained,
+    record_rates,
+    weight_digest,
+)
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -164,6 +171,19 @@ def test_a_changed_base_weight_is_noticed(tiny_model: str) -> None:
     next(iter(adapter_modules(model)))[1].base_layer.weight.data[0, 0] += 1
     with pytest.raises(ProofError, match="frozen base weight changed"):
         prove_trained(model, plan.variant, evidence)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5), (64, 2), (129, 7)], ids=str)
+def test_every_changed_number_changes_a_weight_s_digest(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    weight = (torch.randn(shape) * 50).abs().to(dtype)
+    own = weight_digest(weight)
+    assert weight_digest(weight.clone()) == own
+    for place in range(weight.numel()):
+        changed = weight.clone()
+        changed.view(-1)[place] += 1
+        assert weight_digest(changed) != own
 
 
 def test_a_run_that_cannot_prove_itself_is_marked_failed_with_the_reason(store: Path, tiny_model: str) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 GRADIENT_STEPS = 5
 """Within so many optimiser steps every adapted module must have had a non-zero gradient."""
 
+STRETCH = 64
+"""Neighbouring numbers of a weight whose bits are summed for its digest."""
+
 
 def digest(tensor: Tensor) -> str:
     """Return a digest of a tensor's bits."""
@@ -26,6 +29,21 @@ def digest(tensor: Tensor) -> str:
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return hashlib.blake2b(flat.view(torch.uint8).numpy().data, digest_size=16).hexdigest()
+
+
+def weight_digest(weight: Tensor) -> str:
+    """Return a digest of sums of a large tensor's bits, which are made where it lies.
+
+    Of a model of 16 GB not all has to be copied to the host and hashed there, before training and after. No change of a
+    single number escapes, and of several numbers within a stretch only one whose differences cancel.
+    """
+    import torch
+
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    bits = weight.detach().contiguous().reshape(-1).view(whole)
+    even = len(bits) // STRETCH * STRETCH
+    sums = bits[:even].view(-1, STRETCH).sum(1, dtype=torch.int64)
+    return digest(torch.cat([sums, bits[even:].sum(dtype=torch.int64)[None]]))
 
 
 def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -59,7 +77,7 @@ class Evidence:
 
 def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
     """Return digests of the weights of the modules that are about to be adapted."""
-    return {name: digest(model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
+    return {name: weight_digest(model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
 
 
 def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, expected: int) -> int:
@@ -175,7 +193,7 @@ def base_kept(model: nn.Module, evidence: Evidence) -> None:
     Raises:
         ProofError: one changed.
     """
-    changed = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) != evidence.base[n]]
+    changed = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) != evidence.base[n]]
     if changed:
         raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
 

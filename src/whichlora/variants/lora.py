@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, digest, moved
+from whichlora.proof import Evidence, adapter_modules, base_kept, moved, weight_digest
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     QUERY_VALUE,
@@ -42,7 +42,7 @@ def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
 
 def residual_differs(model: Any, evidence: Evidence) -> None:
     """Check that what the adapter starts with was taken out of the base weights."""
-    same = [n for n, module in adapter_modules(model) if digest(module.base_layer.weight) == evidence.base[n]]
+    same = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) == evidence.base[n]]
     if same:
         raise ProofError(f"the adapter's start was not taken out of the base in {len(same)} modules, {same[0]} first")
 
