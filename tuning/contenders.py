@@ -84,13 +84,15 @@ def contenders(study: Study) -> list[Contender]:
 def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> None:
     """Score the contenders with every fresh seed, with all workers that do the same, until `stop()`."""
     by_origin = {contender.origin: contender for contender in contenders(study)}
+    name = study.setting.variant.name
 
     def do(cell: str, claimed: Tracker) -> None:
         origin, seed = json.loads(cell)
         # A report that stops nothing: it has the objective's languages scored.
         reports = Reports(roles=ROLES[study.setting.objective.f1], times=1, report=lambda number, value: None)
         plan = by_origin[origin].plan(study.setting, seed)
-        run_trial(plan, claimed, tags=_tags(study, seed), reports=reports)
+        metrics = run_trial(plan, claimed, tags=_tags(study, seed), reports=reports).metrics
+        print(f"{name} {origin}, fresh seed {seed}: {study.setting.objective.values(metrics)[0]:.4f}", flush=True)
 
     missing = [
         json.dumps([origin, seed])
@@ -98,6 +100,8 @@ def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> 
         for seed in FRESH_SEEDS
         if _metrics(study, contender, seed) is None
     ]
+    if missing:
+        print(f"{name}: {len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders", flush=True)
     _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop)
 
 

@@ -84,6 +84,8 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
+    assert f"lora: {len(fresh)} more trainings with fresh seeds, of" in printed
+    assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: ") == len(fresh) / len(FRESH_SEEDS)
 
 
 def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
