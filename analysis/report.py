@@ -104,7 +104,7 @@ def compose(
 
 def results(*tables: pd.DataFrame) -> str:
     """Return all results as CSV, one line a run and outcome, with every field of the run but where its files are."""
-    frames = [table.drop(columns="artifact_uri", errors="ignore") for table in tables if len(table)]
+    frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]
     if not frames:
         return ""
     return str(pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))

@@ -86,4 +86,4 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-BLOCKS = [Block(rows=[GRID], minutes=7, measure=measure)]
+BLOCKS = [Block(rows=[GRID], minutes=8, measure=measure)]

@@ -122,5 +122,5 @@ def fitted(plan: Any, encoder: Encoder, chosen: Sequence[Item], work: Path) -> P
 
 BLOCKS = [
     Block(rows=[LABELS, LABELS_BF16], minutes=5, measure=measure_labels),
-    Block(rows=[ANSWERS, ANSWERS_BF16], minutes=4, measure=measure_answers),
+    Block(rows=[ANSWERS, ANSWERS_BF16], minutes=8, measure=measure_answers),
 ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora import tracking
+import torch
+
+from whichlora import adapters, bases, tracking
 from whichlora.memory import settle
 from whichlora.options import MAIN, parse_values
 from whichlora.resolve import Plan, resolve
 from whichlora.run import Result, run
+from whichlora.training import total_steps
 
 SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
 
@@ -22,6 +25,17 @@ def plan_of(model: str, **options: Any) -> Plan:
     plan = resolve(parse_values({**defaults, **given, "model": model}))
     settle()
     return plan
+
+
+def moved(plan: Plan, *, precision: str | None = None) -> Any:
+    """Return a plan's model with an adapter that is not at its start, where many have no gradient or no effect."""
+    torch.manual_seed(plan.spec.seed)
+    model, _, _ = adapters.attach(bases.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model
 
 
 def run_of(plan: Plan, experiment: str = "tests") -> Result:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from runs import plan_of
+from runs import moved, plan_of
 from tiny import save_tiny_model
 
-from whichlora import adapters, bases, memory, packing
+from whichlora import bases, memory, packing
 from whichlora.encoding import Encoded, Encoder, collate
 from whichlora.objectives import answer_tokens
-from whichlora.training import total_steps
 from whichlora.variants import CATALOGUE
 from whichlora.writing import generate
 
@@ -35,12 +34,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def attached(folder: str, **options: Any) -> tuple[Any, list[Encoded], int]:
     """Return a model whose adapter is not at its start, examples of several languages, and the padding."""
     plan = plan_of(folder, learning_rate="0.001", **options)
-    torch.manual_seed(plan.spec.seed)
-    model, _, _ = adapters.attach(bases.take(plan), plan, total_steps=total_steps(plan.spec))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.02)
+    model = moved(plan)
     encoder = Encoder(plan.task, plan.tokenizer)
     return model.double().train(), [encoder.example(item) for item in plan.mixture.train], plan.tokenizer.pad_token_id
 

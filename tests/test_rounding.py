@@ -9,28 +9,17 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.lora import Linear
-from runs import plan_of
+from runs import moved, plan_of
 
-from whichlora import adapters, bases, packing
+from whichlora import packing
 from whichlora.encoding import Encoder
 from whichlora.likelihood import label_probabilities
 from whichlora.objectives import answer_tokens
 from whichlora.rounding import castable, narrow, uncast
-from whichlora.training import total_steps, train
+from whichlora.training import train
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
-
-
-def moved(plan: Any, *, precision: str) -> Any:
-    """Return a model whose adapter is not at its start."""
-    torch.manual_seed(plan.spec.seed)
-    model, _, _ = adapters.attach(bases.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.02)
-    return model
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
@@ -82,7 +71,7 @@ def test_training_does_without_the_conversion(
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa", "dora", "vera"])
-def test_narrow_factors_answer_as_wide_ones(tiny_model: str, tmp_path: Path, variant: str) -> None:
+def test_narrow_factors_answer_as_wide_ones(tiny_model: str, variant: str) -> None:
     """The model's own rounding to bf16 moves probabilities as much or more."""
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
