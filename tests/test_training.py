@@ -123,6 +123,13 @@ def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store
     assert not _predictions(first.run_id, "tl").equals(_predictions(other.run_id, "tl"))
 
 
+def test_the_bar_of_training_has_the_name_of_its_run(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(plan_of(tiny_model))
+    assert "lora-matched atlas-nli en+sw 0.5 seed 42: 100%" in capsys.readouterr().err
+
+
 def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,8 @@ def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> 
         if _metrics(study, contender, seed) is None
     ]
     if missing:
-        print(f"{name}: {len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders", flush=True)
+        what = f"{len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders"
+        print(f"{name}: {what}{study.work(len(missing))}", flush=True)
     _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop)
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
@@ -28,6 +29,7 @@ from whichlora import storage
 from whichlora.claims import Claims
 from whichlora.errors import LostClaimError, OptionError, PrunedError
 from whichlora.fitting import Reports
+from whichlora.progress import duration
 from whichlora.run import trial as run_trial
 
 if TYPE_CHECKING:
@@ -108,6 +110,18 @@ class Study:
         trials = self.trials()
         followed = {n for t in trials for n in history(t)}  # whose seconds are in those of the trial that went on
         return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in followed))
+
+    def far(self, trials: int, budget: float | None) -> str:
+        """Return how far the study is, of so many trials or device-seconds, and how long the rest should take."""
+        if budget is not None:
+            return f"{self.name}: {self.seconds():.0f} s of {budget:g} s"
+        count = len(self.counted())
+        return f"{self.name}: {count} trials of {trials}{self.work(trials - count)}"
+
+    def work(self, trainings: int) -> str:
+        """Return how long so many trainings should take, by the median complete trial; "" if there is none."""
+        known = [t.user_attrs["seconds"] for t in self.trials(TrialState.COMPLETE)]
+        return f", about {duration(median(known) * trainings)} of work left" if known and trainings > 0 else ""
 
     def stopped(self) -> bool:
         """Whether `stop` was called since this process opened the study."""

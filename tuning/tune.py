@@ -88,6 +88,7 @@ def tune(
             fresh = not late() and (budget is None or study.seconds() < budget)
             outcomes.add(study.step(limit=trials, open_for_new=fresh))
             if "worked" in outcomes:
+                print(study.far(trials, budget), flush=True)
                 return True
         if "waiting" not in outcomes or late(by=GRACE_SECONDS):
             return False
@@ -230,8 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tracker.link_launch(",".join(study.run_id for study in studies))
     if not is_worker():
         for study in studies:
-            of = trials if budget is None else f"{budget} s"
-            print(f"{study.name}: {len(study.counted())} trials of {of}", flush=True)
+            print(study.far(trials, budget), flush=True)
     if engine is not None:
         table, missing = _have_made(studies, engine, given)
     else:

@@ -38,7 +38,16 @@ class Prover(TrainerCallback):
 
 
 class Bar(ProgressCallback):
-    """A progress bar with the loss beside it, in place of printed dictionaries."""
+    """A progress bar under the run's name with the loss beside it, in place of printed dictionaries."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self._name)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.training_bar is not None and logs and "cross_entropy" in logs:

@@ -23,6 +23,7 @@ from whichlora.objectives import Objective, objective_of
 from whichlora.proof import prove_trained
 from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
+from whichlora.summary import run_name
 from whichlora.variants import Variant
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def train(
         model=model,
         args=_arguments(spec, work),
         train_dataset=list(examples),
-        callbacks=[Prover(evidence), keeper, Bar],
+        callbacks=[Prover(evidence), keeper, Bar(run_name(plan))],
         optimizers=(_optimizer(model, variant, spec), None),
         variant=variant,
         keeper=keeper,

@@ -84,6 +84,9 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
+    assert f"{found.name}: 0 trials of 3\n" in printed
+    assert re.search(rf"{found.name}: 2 trials of 3, about \d+ s of work left\n", printed)
+    assert f"{found.name}: 3 trials of 3\n" in printed
     assert f"lora: {len(fresh)} more trainings with fresh seeds, of" in printed
     assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: ") == len(fresh) / len(FRESH_SEEDS)
 
