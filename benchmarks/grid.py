@@ -21,7 +21,7 @@ GRID = Row(
     goal=3,
     total=True,
 )
-SIZES = {"train_size": 100, "validation_size": 6, "test_size": 48, "batch_size": 16, "precision": "fp32"}
+SIZES = {"train_size": 100, "validation_size": 6, "test_size": 36, "batch_size": 16, "precision": "fp32"}
 WHOLE = 12
 """Runs of the grid, over which what the one process does but once is divided; fewer of them are measured."""
 
@@ -86,4 +86,4 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-BLOCKS = [Block(rows=[GRID], minutes=8, measure=measure)]
+BLOCKS = [Block(rows=[GRID], minutes=7.5, measure=measure)]
