@@ -19,10 +19,13 @@ CELL = ("method", "language", "tl_ratio")
 
 
 def derived(table: pd.DataFrame, *, outcome: str, margin: float = 1.0) -> list[Record]:
-    """Return what the views say of an outcome: gain, retention (en), transfer gap and gain per percent (tl), each by
-    cell and by method; fronts of F1 against costs; tuned against default values.
+    """Return what the views say of an outcome: gain, what is above the floor where runs have floors, retention (en),
+    transfer gap and gain per percent (tl), each by cell and by method; fronts of F1 against costs; tuned against
+    default values.
     """
     frames = {"gain": (views.gain(table, outcome=outcome), "test minus base, points")}
+    if len(above := views.above_floor(table, outcome=outcome)):
+        frames["above the floor"] = (above, "test minus the best floor, points")
     if outcome == "en":
         frames["retention"] = (views.retention(table), "English F1 minus that at ratio 0, points")
     else:

@@ -11,6 +11,7 @@ from analysis import claims, injection_views, injections, inside_views, layer_vi
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
+from analysis.floors import floor_records
 from analysis.forms import Table
 from analysis.insides import Insides
 from analysis.probes import Probes
@@ -142,6 +143,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
                     outcome=outcome, analysis="description", test="base F1", groups=(), effect=effect, n=n, note=note
                 )
             )
+        found += floor_records(table, outcome)
         own = rows(table, outcome)
         for method, values in own.groupby("method", sort=True)["value"]:
             note = "points, over all runs; effect is the mean, statistic the standard deviation"

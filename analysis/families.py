@@ -80,6 +80,13 @@ TESTS = (
 )
 VIEWS = (
     Family("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
+    Family(
+        "floors",
+        "Above the floor",
+        "Test F1 minus that of the best shallow method on the same items (the majority's label, a classifier of the "
+        "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are not above it.",
+        ("above the floor", "floors"),
+    ),
     Family("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
     Family(
         "retention", "Retention of English", "English F1 minus that of ratio 0, same method and seed.", ("retention",)

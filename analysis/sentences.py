@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from analysis.floors import BEST_FLOOR, REACHED
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
@@ -150,14 +151,28 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
         )
     if n["incomplete cells"]:
         found.append(f"The design is incomplete: {_n(n['incomplete cells'], 'cell')} without all seeds.")
-    lost = n["failed runs"] + n["unfinished runs"] + n["runs that lack a needed value"]
-    if lost:
+    for outcome, language in NAMES.items():
+        reached = find(records, outcome=outcome, analysis="floors", test=REACHED)
+        methods = [f"{r.groups[0]} ({r.n})" for r in reached if r.groups and r.n]
+        of = next((r.n for r in find(records, outcome=outcome, analysis="description", test="best floor F1")), 0)
+        if methods:
+            total = sum(r.n or 0 for r in reached if r.groups)
+            found.append(
+                f"{total} of {of} results in {language} {'is' if total == 1 else 'are'} not above the floor, the best "
+                f"shallow method on the same items: {_and(methods)}."
+            )
+    if unfinished := n["unfinished runs"]:
+        found.append(f"{_n(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
+    if lost := n["failed runs"] + n["runs that lack a needed value"]:
         found.append(f"{_n(lost, 'run')} without a usable result.")
     return found
 
 
 def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
-    """Return what the first screen shows of each method: mean F1, letters, costs; the best in the target first."""
+    """Return what the first screen shows of each method: mean F1, letters, costs; the best in the target first.
+
+    What methods are measured by comes last: the best floor and the base model, as far as they are known.
+    """
     found = []
     for method in methods:
         f1, letters, marks = {}, {}, {}
@@ -180,10 +195,12 @@ def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
         ]
         row = Row(method, *texts, *("" if cost is None else f"{cost:,.0f}" for cost in costs))
         found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
-    base = {o: find(records, outcome=o, analysis="description", test="base F1") for o in NAMES}
-    last = [f"{found[0].effect:.1f}" if found and found[0].effect is not None else "" for found in base.values()]
     ordered = [row for *_, row in sorted(found)]
-    return [*ordered, Row("base model", last[0], "", last[1], "", "", "")] if any(last) else ordered
+    for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
+        of = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
+        if of:
+            ordered.append(Row(name, of.get("en", ""), "", of.get("tl", ""), "", "", ""))
+    return ordered
 
 
 def fisher(record: Record) -> str:

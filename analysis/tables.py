@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import pandas as pd
 
+from analysis.floors import BEST_FLOOR, best_floor
 from analysis.forms import BEST, SECOND, Cell, Part, Table, cell
 from analysis.methods import SETTINGS, UNTRAINED, text
 from analysis.records import Record
@@ -53,9 +54,10 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     """F1 in points as English / target language, by language, method and ratio; the paper's 2, 4 to 9, 13, 14."""
     ratios = sorted(set(rows["tl_ratio"]))
     languages = sorted(set(rows["language"]) - {""})
-    order = method_order(rows)
-    cells = _means(rows)
-    ranked = _rank(cells, set(rows.loc[rows["variant"] == UNTRAINED, "method"]))
+    floors = _floors(rows)
+    order = [*method_order(rows), *([BEST_FLOOR] if floors else ())]
+    cells = _means(rows) | floors
+    ranked = _rank(cells, {*rows.loc[rows["variant"] == UNTRAINED, "method"], BEST_FLOOR})
     numbers, records, body = [], [], []
     for language in languages:
         for method in order:
@@ -77,10 +79,11 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
         where = (method, setting, language or "every language", f"{ratio:g}")
         records.append(_record(outcome, "F1", where, mean, sd, n, "points, over seeds"))
     many = any(n > 1 for _, _, n in cells.values())
+    below = " The best floor is the best shallow method on the same items." if floors else ""
     seeds = "Mean ± standard deviation over seeds" if many else "One seed a cell, so without a spread"
     caption = (
         f"{setting}. F1 in points, English / target language, by share of target-language items. {seeds}; "
-        "best of a column and language bold, second underlined."
+        f"best of a column and language bold, second underlined.{below}"
     )
     columns = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
     made = Table(
@@ -230,6 +233,17 @@ def _means(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
     grouped = (rows.assign(points=100 * rows["f1"])).groupby(["outcome", "language", "tl_ratio", "method"], sort=True)
     found = grouped["points"].agg(["mean", "std", "size"])
     return {tuple(key): (float(m), float(s), int(n)) for key, m, s, n in found.itertuples(name=None)}  # type: ignore[misc]
+
+
+def _floors(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
+    """Return the same of the best floor in each run, which runs of one mixture share."""
+    found: dict[_Key, tuple[float, float, int]] = {}
+    for outcome in ("en", "tl"):
+        by_seed = best_floor(rows, outcome).groupby(["language", "tl_ratio", "seed"])["floor"].mean()
+        grouped = by_seed.groupby(["language", "tl_ratio"]).agg(["mean", "std", "size"])
+        for (language, ratio), mean, sd, n in grouped.itertuples(name=None):
+            found[outcome, language, ratio, BEST_FLOOR] = (float(mean), float(sd), int(n))
+    return found
 
 
 def _rank(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) -> dict[_Key, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.floors import best_floor
 from analysis.stats.cells import pairs, rows
 from analysis.stats.paired import collect
 
@@ -22,6 +23,12 @@ def gain(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
     if "base_f1" not in frame:
         return _empty()
     return _view(frame.assign(value=frame["value"] - 100 * frame["base_f1"]))
+
+
+def above_floor(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
+    """Return test minus the best floor of the run, a row per run; it needs columns such as `floor/en/overlap`."""
+    frame = best_floor(table, outcome)
+    return _view(frame.assign(value=frame["value"] - frame["floor"])) if len(frame) else _empty()
 
 
 def retention(table: pd.DataFrame) -> pd.DataFrame:

@@ -221,6 +221,19 @@ def test_what_lacks_is_listed(store):
     assert "The design is incomplete: 11 cells without all seeds." in text
 
 
+def test_what_a_shallow_method_reaches_is_told_on_the_first_screen(store):
+    floors = {"floor/en/overlap": 0.9, "floor/tl/overlap": 0.6}
+    for seed, f1 in ((1, 0.8), (2, 0.9), (3, 0.95)):
+        log_run(spec("lora", seed=seed), "e", items=0, f1={"en": f1, "tl": 0.7}, more=floors)
+        log_run(spec("vera", seed=seed), "e", items=0, f1={"en": 0.95, "tl": 0.8}, more=floors)
+    log_run(spec("vera", seed=4), "e", status="RUNNING")
+    text = text_of(report_of("e"))
+    told = "2 of 6 results in English are not above the floor, the best shallow method on the same items: LoRA (2)."
+    assert text.index(told) < text.index("best floor 90.0 60.0") < text.index("base model 34.0 33.0")
+    assert "results in the target language" not in text
+    assert "1 run is not finished." in text
+
+
 def test_claims_of_ones_own_are_judged_after_the_papers(written):
     text = text_of(written)
     assert "✓ supported VeRA is last." in text

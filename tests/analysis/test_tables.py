@@ -42,6 +42,21 @@ def test_f1_shows_means_spreads_best_and_second(store):
     assert record.n == 2
 
 
+def test_the_best_floor_stands_below_the_methods_and_does_not_compete(store):
+    for seed in (1, 2):
+        for variant in ("lora", "dora"):
+            more = {"floor/en/overlap": 0.6 + seed / 10, "floor/en/majority": 0.95, "floor/tl/majority": 0.3}
+            log_run(spec(variant, seed=seed), "e", items=0, f1={"en": 0.9, "tl": 0.8}, more=more)
+    made, records = tables_of("e")
+    rows = shown(made["f1"])
+    assert list(rows)[-1] == ("sw", "best floor")
+    assert rows["sw", "best floor"][0] == (forms.Part("95.0 ± 0.0"), forms.Part("70.0 ± 0.0"))
+    assert rows["sw", "LoRA"][0][0].place == forms.BEST
+    assert "The best floor is the best shallow method" in made["f1"].caption
+    (floor,) = [r for r in records if r.outcome == "tl" and r.groups[0] == "best floor"]
+    assert (floor.effect, floor.n) == (pytest.approx(70), 2)  # the runs of one mixture share it
+
+
 def test_what_is_printed_alike_is_marked_alike(store):
     for variant, f1 in (("lora", 0.90001), ("dora", 0.90002), ("vera", 0.8)):
         log_run(spec(variant), "e", items=0, f1={"en": f1, "tl": f1})

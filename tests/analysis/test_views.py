@@ -9,6 +9,7 @@ import pytest
 
 from analysis import views
 from analysis.derived import derived, item_records, summarise
+from analysis.floors import REACHED, floor_records
 from analysis.records import find
 
 ROWS = [
@@ -46,6 +47,26 @@ def test_gain_is_against_the_base():
     found = views.gain(TABLE.assign(base_f1=0.4), outcome="tl")
     assert values(found)["LoRA", "sw", 0.5] == pytest.approx(30)
     assert views.gain(TABLE, outcome="tl").empty
+
+
+def test_above_the_floor_is_against_the_best_of_the_run_and_what_does_not_exceed_it_is_counted():
+    floors = TABLE.assign(**{"floor/tl/majority": 0.3, "floor/tl/overlap": [0.1] * 4 + [0.6, 0.5, 0.75, 0.1]})
+    found = values(views.above_floor(floors, outcome="tl"))
+    assert found == pytest.approx(
+        {("LoRA", "sw", 0.0): 20, ("LoRA", "hi", 0.0): 0, ("LoRA", "sw", 0.5): 20, ("LoRA", "hi", 0.5): -15}
+        | {("VeRA", "sw", 0.5): 35}
+    )
+    assert views.above_floor(floors, outcome="en").empty
+    records = floor_records(floors, "tl")
+    assert {r.groups: (r.n, r.effect) for r in find(records, test=REACHED)} == {
+        (): (2, 40.0),
+        ("LoRA",): (2, 50.0),
+        ("VeRA",): (0, 0.0),
+    }
+    means = {r.groups: r.effect for r in find(records, test="floor F1")}
+    assert means == pytest.approx({("majority",): 30, ("overlap",): 41})
+    assert find(records, test="best floor F1")[0].effect == pytest.approx(49)
+    assert floor_records(TABLE, "tl") == []
 
 
 def test_forgetting_is_what_the_base_loses_elsewhere():

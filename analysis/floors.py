@@ -1,0 +1,65 @@
+"""What shallow methods score on the same items: no adapter should be praised for reaching it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.records import Record
+from analysis.stats.cells import rows
+
+BEST_FLOOR = "best floor"
+"""How the best of them in each run is called among the methods."""
+REACHED = "at or below the best floor"
+
+
+def best_floor(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return the rows of an outcome that have floors, with the best of them as `floor`, in points like `value`."""
+    frame = rows(table, outcome)
+    columns = floor_columns(frame, outcome)
+    best = 100 * frame[columns].astype(float).max(axis=1) if columns else pd.Series(dtype=float)
+    frame = frame.assign(floor=best)
+    return frame[frame["floor"].notna()]
+
+
+def floor_columns(table: pd.DataFrame, outcome: str) -> list[str]:
+    """Return the columns of floors: `floor/en/majority`, `floor/en/overlap` and so on."""
+    return [column for column in map(str, table) if column.startswith(f"floor/{outcome}/")]
+
+
+def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
+    """Return the mean of each floor and of the best in each run, and how many results do not exceed the latter.
+
+    The latter are counted (n) of each method and, without a group, of all; the effect is their share in percent.
+    """
+    frame = best_floor(table, outcome)
+    if frame.empty:
+        return []
+    where = "points, mean over all results, of a shallow method on the same items"
+    found = [
+        _described("floor F1", (name.rpartition("/")[2],), outcome, 100 * frame[name].astype(float), where)
+        for name in floor_columns(frame, outcome)
+        if frame[name].notna().any()
+    ]
+    found.append(_described("best floor F1", (), outcome, frame["floor"], f"{where}, the best in each run"))
+    reached = frame["value"] <= frame["floor"]
+    note = f"{REACHED}: n results, effect is their share in percent"
+    groups = [((), reached), *(((str(method),), own) for method, own in reached.groupby(frame["method"], sort=True))]
+    found += [
+        Record(
+            outcome=outcome,
+            analysis="floors",
+            test=REACHED,
+            groups=group,
+            effect=100 * float(own.mean()),
+            n=int(own.sum()),
+            note=note,
+        )
+        for group, own in groups
+    ]
+    return found
+
+
+def _described(test: str, groups: tuple[str, ...], outcome: str, values: pd.Series[float], note: str) -> Record:
+    known = values.dropna()
+    effect, n = float(known.mean()), len(known)
+    return Record(outcome=outcome, analysis="description", test=test, groups=groups, effect=effect, n=n, note=note)
