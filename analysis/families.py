@@ -84,7 +84,7 @@ VIEWS = (
         "floors",
         "Above the floor",
         "Test F1 minus that of the best shallow method on the same items (the majority's label, a classifier of the "
-        "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are not above it.",
+        "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are no better.",
         ("above the floor", "floors"),
     ),
     Family("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
