@@ -61,7 +61,9 @@ def read(data: dict[str, str], tiny_model: str, tmp_path_factory: pytest.TempPat
     def read_with(name: str, **changes: Any) -> Grid:
         defaults = packaged(name)["defaults"]
         path = folder / "read.yaml"
-        local = {"model": model(defaults["model"]), "data_dir": data[defaults["task"]]}
+        local = {"data_dir": data[defaults["task"]]}
+        if "model" in defaults:
+            local["model"] = model(defaults["model"])
         few = {"extends": str(EXPERIMENTS / name), "defaults": FEW | local | changes}
         path.write_text(yaml.safe_dump(few))
         return read_grid(str(path))
@@ -200,6 +202,13 @@ def test_the_small_injection_is_of_the_packaged_default() -> None:
     assert {(plan.spec.rank, plan.spec.seed) for plan in grid.plans} == {(4, 1), (4, 2), (16, 1), (16, 2)}
     assert values(grid, "layers") == {(0, 1)}
     assert values(grid, "model") == {"smollm2-135m"}
+
+
+def test_the_note_on_xnli_has_three_methods_and_as_many_seeds(read: Any) -> None:
+    grid = read("xnli-note.yaml")
+    assert len(grid.plans) == len(grid.cells()) == 3 * 2 * 3
+    assert methods(grid) == {(v, "matched") for v in ("lora", "vera", "full")}
+    assert (values(grid, "tl_ratio"), values(grid, "language")) == ({0.0, 0.1}, {"sw"})
 
 
 def test_the_pocket_study_has_ninety_adapters() -> None:
