@@ -171,7 +171,7 @@ def test_every_inside_probe_is_shown_or_listed(store):
     }
     assert [i.run_id for i in found.failed] == [failed]
     page = text_of(report_of("e"))
-    for text in ("1 probes failed", "2 probes are left out", "1 probes of which another one is used"):
+    for text in ("1 probe failed", "2 probes are left out", "1 probe of which another one is used"):
         assert text in page
 
 

@@ -191,7 +191,7 @@ def test_the_report_shows_the_layers_after_the_claims(reported):
     assert html.index('<h2 id="claims"') < html.index('<h2 id="layers"') < html.index('<h2 id="views"')
     assert "from 18 language probes" in page
     assert "detector cld3, final norm True, positions all, top k 1" in page
-    for text in ("1 probes failed", "1 probes are not finished", "6 probes are left out", "1 probe of kind attention"):
+    for text in ("1 probe failed", "1 probe is not finished", "6 probes are left out", "1 probe of kind attention"):
         assert text in page
     for language in ("sw", "ur"):
         assert f"{language}, by token: F1 rises with the target share after block {LAYERS - 1} (r = ." in page

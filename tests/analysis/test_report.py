@@ -214,7 +214,7 @@ def test_what_lacks_is_listed(store):
     log_run(spec("vera", seed=3), "e", status="FAILED")
     log_run(spec("pissa", seed=3), "e", items=0)  # a method with one run only
     text = text_of(report_of("e"))
-    assert "1 runs failed" in text
+    assert "1 run failed" in text
     assert "module q_proj gets no gradient" in text
     assert "11 cells without all seeds" in text
     assert "results have no item-by-item predictions" in text
