@@ -103,7 +103,10 @@ def compose(
 
 
 def results(*tables: pd.DataFrame) -> str:
-    """Return all results as CSV, one line a run and outcome, with every field of the run but where its files are."""
+    """Return all results as CSV, with every field of their runs but where the files are.
+
+    A line is a run and an outcome; English of an adapter that serves several languages is one line without a language.
+    """
     frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]
     if not frames:
         return ""

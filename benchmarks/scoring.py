@@ -90,7 +90,8 @@ def _measure(
         model.unload()
 
     settle()
-    ours(WARM), theirs(WARM)
+    ours(WARM)
+    theirs(WARM)
     taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
     bases.keep(plain, plan)  # lets go of the other
     answers = found["theirs"]

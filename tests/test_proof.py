@@ -186,6 +186,17 @@ def test_every_changed_number_changes_a_weight_s_digest(dtype: torch.dtype, shap
         assert weight_digest(changed) != own
 
 
+def test_a_change_anywhere_in_a_large_weight_changes_its_digest() -> None:
+    """It is summed in parts."""
+    weight = torch.zeros(3, 1 << 20, dtype=torch.bfloat16)
+    own = weight_digest(weight)
+    for place in ((0, 0), (1, 1 << 19), (2, (1 << 20) - 1)):
+        weight[place] = 1.0
+        assert weight_digest(weight) != own
+        weight[place] = 0.0
+    assert weight_digest(weight) == own
+
+
 def test_a_run_that_cannot_prove_itself_is_marked_failed_with_the_reason(store: Path, tiny_model: str) -> None:
     plan = plan_of(tiny_model, variant="lora")
     lying = replace(plan.variant, expected_parameters=lambda shapes, rank, options: 7)

@@ -100,7 +100,7 @@ def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> 
         for seed in FRESH_SEEDS
         if _metrics(study, contender, seed) is None
     ]
-    if missing:
+    if missing and not stop():
         what = f"{len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders"
         print(f"{name}: {what}{study.work(len(missing))}", flush=True)
     _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop)

@@ -63,7 +63,8 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
         for name, tensors in before.items():
             base.get_submodule(name).load_state_dict(tensors)
     else:
-        narrow(model)
+        if not plan.variant.converts_base_change:
+            narrow(model)
         yield model
         base = model.unload()
     if not plan.variant.fully_trained:

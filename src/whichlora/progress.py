@@ -67,7 +67,8 @@ class Survey:
         if self.others:
             lines.append(
                 f"{self.others} more finished {'run' if self.others == 1 else 'runs'} of the experiment {grid.name} "
-                "with other values or of another version: a report of it has them too, in settings of their own."
+                "with other values or of another version, which a report of it compares too: give the file another "
+                "name to keep them out."
             )
         lines.append(self._time_left(grid, workers))
         return "\n".join(lines)

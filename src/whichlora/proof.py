@@ -21,6 +21,8 @@ GRADIENT_STEPS = 5
 
 STRETCH = 64
 """Neighbouring numbers of a weight whose bits are summed for its digest."""
+_STRETCHES = 1 << 15
+"""Summed at a time: torch makes a copy in 64 bits of what it sums, here one of 16 MiB."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -32,18 +34,19 @@ def digest(tensor: Tensor) -> str:
 
 
 def weight_digest(weight: Tensor) -> str:
-    """Return a digest of sums of a large tensor's bits, which are made where it lies.
+    """Return a digest of sums of a large tensor's bits, which are made on its device.
 
     Of a model of 16 GB not all has to be copied to the host and hashed there, before training and after. No change of a
-    single number escapes, and of several numbers within a stretch only one whose differences cancel.
+    single number escapes, and of several numbers within a stretch only those whose differences cancel.
     """
     import torch
 
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
     bits = weight.detach().contiguous().reshape(-1).view(whole)
     even = len(bits) // STRETCH * STRETCH
-    sums = bits[:even].view(-1, STRETCH).sum(1, dtype=torch.int64)
-    return digest(torch.cat([sums, bits[even:].sum(dtype=torch.int64)[None]]))
+    parts = torch.split(bits[:even], STRETCH * _STRETCHES)
+    sums = [part.view(-1, STRETCH).sum(1, dtype=torch.int64) for part in parts]
+    return digest(torch.cat([*sums, bits[even:].sum(dtype=torch.int64)[None]]))
 
 
 def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Adapters beside bf16 weights: where PEFT computes in 32 bits what changes no number, or none that bf16 can tell."""
+"""LoRA and its kin in bf16: conversions to 32 bits and back that PEFT makes and that can be left out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from whichlora.proof import adapter_modules
 def castable(model: Any) -> list[Any]:
     """Return the adapter layers that compute the same under autocast whether PEFT widens their inputs or not.
 
-    All that have the switch do, as a test shows for every variant, but DoRA's, which takes norms in that precision.
+    All that have the switch do, as a test shows for every variant, but DoRA's, which takes norms in that precision, and
+    those with dropout, whose factor of 1 / (1 - p) bf16 rounds.
     """
     layers = [module for _, module in adapter_modules(model) if hasattr(module, "cast_input_dtype_enabled")]
-    return [layer for layer in layers if not getattr(layer, "lora_variant", None)]
+    return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not _drops(layer)]
 
 
 @contextmanager
@@ -41,6 +42,8 @@ def narrow(model: Any) -> None:
 
     PEFT keeps them in 32 bits and widens every input to that. The rounding is one of the update, by some thousandths of
     it; folded into bf16 weights the update would be rounded by some thousandths of the weights, which are far larger.
+    Not for factors that are a difference of two adapters, as those of PiSSA are saved: each is many times as large as
+    what they come to, which would be rounded by a tenth.
     """
     from peft.tuners.lora import Linear
 
@@ -49,3 +52,7 @@ def narrow(model: Any) -> None:
         if type(module) is Linear and not module.lora_variant and weight.dtype == torch.bfloat16:
             module.lora_A.to(weight.dtype)
             module.lora_B.to(weight.dtype)
+
+
+def _drops(layer: Any) -> bool:
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in layer.modules())

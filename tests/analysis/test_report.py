@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import shutil
 import sqlite3
@@ -151,6 +152,10 @@ def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
     client = tracking.connect()
     assert set(told["run_id"]) == runs
     assert len(told) == 2 * len(runs)
+    for language in ("sw", "ur"):
+        log_run(spec("lora", language=language, tl_ratio=0.0), "zero", items=12)
+    zero = pd.read_csv(report_of("zero") / "results.csv")
+    assert sorted(zero["language"].fillna("")) == ["", "sw", "ur"]  # one adapter's English stands there once
     for row in told.to_dict("records"):
         assert row["f1"] == client.get_run(row["run_id"]).data.metrics[f"test/{row['outcome']}/f1"]
     assert "artifact_uri" not in told
@@ -232,6 +237,12 @@ def test_what_a_shallow_method_reaches_is_told_on_the_first_screen(store):
     assert text.index(told) < text.index("best floor 90.0 60.0") < text.index("base model 34.0 33.0")
     assert "results in the target language" not in text
     assert "1 run is not finished." in text
+    for seed in (1, 2, 3):  # another task, which has no floors
+        nothing = dict.fromkeys(floors, math.nan)
+        log_run(spec("lora", task="tydiqa", seed=seed), "e", items=0, f1={"en": 0.6, "tl": 0.6}, more=nothing)
+    text = text_of(report_of("e"))
+    assert told.replace("6 results", "the 6 results with a floor (of 9)") in text
+    assert "best floor 90.0" not in text.partition("Scores Tests")[0]
 
 
 def test_claims_of_ones_own_are_judged_after_the_papers(written):
