@@ -30,6 +30,9 @@ _REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed")
 _SCORES = {"en": "test/en/f1", "tl": "test/tl/f1"}
 _RISES = {"trained": "gain/trained", "control": "gain/control"}
 """What a run of word pairs has in place of F1: the rise of the centred gap, by set."""
+PACKED = "train/packed"
+"""How many runs took their steps together with this one."""
+_SECONDS = ("train/seconds", "train/examples_per_second")
 _COLUMNS = (
     *("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "f1", "adapter", "run_id"),
     *("variant", "arm", "base_f1", *SETTINGS, *(key for key in CONDITIONS if key not in ("task", "model"))),
@@ -207,7 +210,17 @@ def _states(raw: pd.DataFrame) -> dict[str, Any]:
         own = "run:" + finished["run_id"]
         finished["fingerprint"] = finished["fingerprint"].fillna(own)
         finished["adapter"] = finished.pop("training_fingerprint").fillna(own)
+        finished = _without_common_costs(finished)
     return {"finished": finished, **{key: tuple(issues) for key, issues in parts.items()}}
+
+
+def _without_common_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Take out the time and memory of runs that trained in one pass with others: they are not a method's own."""
+    if PACKED not in frame:
+        return frame
+    common = frame[PACKED].fillna(1) > 1
+    costs = [c for c in map(str, frame) if c in _SECONDS or c.startswith(("gpu/", "host/"))]
+    return frame.assign(**{cost: frame[cost].mask(common) for cost in costs})
 
 
 def _needed(task: Any) -> tuple[str, ...]:
@@ -262,6 +275,9 @@ def _english_once(english: pd.DataFrame) -> pd.DataFrame:
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
+    if PACKED in frame and (packed := int((frame[PACKED].fillna(1) > 1).sum())):
+        whose = "1 run" if packed == 1 else f"{packed} runs"
+        notes.append(f"{whose} trained in one pass with others (pack): time and memory are not told of them.")
     for package, values in mixed_versions(frame).items():
         notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
     if "spec_version" in frame and frame["spec_version"].nunique() > 1:

@@ -320,6 +320,31 @@ def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass
 
 
 @pytest.mark.slow
+def test_packed_runs_killed_in_the_middle_go_on(store: Path, tiny_model: str) -> None:
+    file = write(store, tiny_model, defaults={"model": tiny_model, **SMALL, "train_size": 96, "batch_size": 4})
+    process = start(file, "--pack", "3")
+    while len(set((store / "whichlora-work").glob("run-*/checkpoint-*/trainable.safetensors"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert start(file, "--pack", "3").wait(600) == 0
+    packed = results()
+    assert len(packed) == 8
+    assert len([run for run in runs() if "whichlora.resumed" in run.data.tags]) >= 3
+
+    other = store / "alone"
+    other.mkdir()
+    mlflow.set_tracking_uri(f"sqlite:///{other / 'mlflow.db'}")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{other / 'mlflow.db'}"  # put back by the fixture
+    assert start(file).wait(600) == 0
+    alone = results()
+    assert packed.keys() == alone.keys()
+    pairs = [pair for fingerprint in alone for pair in zip(packed[fingerprint], alone[fingerprint], strict=True)]
+    assert sum(a == b for a, b in pairs) >= 0.9 * len(pairs)
+
+
+@pytest.mark.slow
 def test_workers_and_another_process_share_the_work_and_repeat_nothing(store: Path, tiny_model: str) -> None:
     file = write(store, tiny_model)
     together, alone = start(file, "--workers", "2"), start(file)

@@ -123,6 +123,13 @@ def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store
     assert not _predictions(first.run_id, "tl").equals(_predictions(other.run_id, "tl"))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_adalora_trains_for_a_few_steps(store: Path, tiny_model: str, steps: int) -> None:
+    """Its final ranks are then chosen after the first."""
+    found = run_of(plan_of(tiny_model, variant="adalora", train_size=str(8 * steps), batch_size="8"))
+    assert found.metrics["train/best_step"] == steps
+
+
 def test_the_bar_of_training_has_the_name_of_its_run(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

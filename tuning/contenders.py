@@ -81,7 +81,7 @@ def contenders(study: Study) -> list[Contender]:
     return [replace(c, fresh=_fresh(study, c)) for c in (*(c for _, c in best), recommended)]
 
 
-def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> None:
+def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
     """Score the contenders with every fresh seed, with all workers that do the same, until `stop()`."""
     by_origin = {contender.origin: contender for contender in contenders(study)}
     name = study.setting.variant.name
@@ -103,11 +103,11 @@ def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool]) -> 
     if missing and not stop():
         what = f"{len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders"
         print(f"{name}: {what}{study.work(len(missing))}", flush=True)
-    _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop)
+    _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop, pack)
 
 
 def train_final(
-    study: Study, best: Contender, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool]
+    study: Study, best: Contender, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1
 ) -> list[str]:
     """Train and score the best point with the final seeds as ordinary runs that name their study.
 
@@ -124,7 +124,7 @@ def train_final(
         return [seed for seed, own in every.items() if not tracker.find("run", status="FINISHED", fingerprint=own)]
 
     name = f"{study.name}/final/{_run(study, best, FRESH_SEEDS[0])[:12]}"
-    _share(name, [str(seed) for seed in missing()], do, tracker, stop)
+    _share(name, [str(seed) for seed in missing()], do, tracker, stop, pack)
     return [f"{study.name}: no final run with seed {seed}" for seed in missing()]
 
 
@@ -134,12 +134,13 @@ def _share(
     do: Callable[[str, Tracker], None],
     tracker: Tracker,
     stop: Callable[[], bool],
+    pack: int,
 ) -> None:
     """Do the missing cells of a queue with any other workers."""
     asked = time.time()
     queue = Queue(name, connect())
     queue.offer(missing, missing_at=asked)
-    queue.work(lambda cell, check: do(cell, replace(tracker, claim=check)), stop=stop)
+    queue.work(lambda cell, check: do(cell, replace(tracker, claim=check)), stop=stop, pack=pack)
 
 
 def _tags(study: Study, seed: int) -> dict[str, str]:

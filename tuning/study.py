@@ -25,7 +25,7 @@ from tuning.retries import ATTEMPTS, COUNTED, enqueue_again, history, needed, ro
 from tuning.sampling import TrialSampler, pruner_of
 from tuning.setting import ROLES, TUNING_SEED, Setting
 from tuning.space import told
-from whichlora import storage
+from whichlora import convoy, storage
 from whichlora.claims import Claims
 from whichlora.errors import LostClaimError, OptionError, PrunedError
 from whichlora.fitting import Reports
@@ -158,10 +158,10 @@ class Study:
         check = self._claims.take(trial)
         frozen = self._frozen(trial)
         number = root(frozen)
-        began, before = time.monotonic(), float(trial.user_attrs.get("seconds", 0.0))
+        began, before = convoy.clock(), float(trial.user_attrs.get("seconds", 0.0))
 
         def spent() -> None:
-            trial.set_user_attr("seconds", before + time.monotonic() - began)
+            trial.set_user_attr("seconds", before + convoy.clock() - began)
 
         tags = {"study": self.name, "trial": str(number)}
         try:

@@ -20,7 +20,7 @@ from whichlora import processes
 from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import OptionError, choose, refuse, whole
 from whichlora.noise import quiet
-from whichlora.options import AUTO, MAIN, parse_arguments, parse_values
+from whichlora.options import AUTO, MAIN, PACK, parse_arguments, parse_values
 from whichlora.tasks import PROMPTED
 from whichlora.variants import CATALOGUE, Variant
 
@@ -46,6 +46,7 @@ OPTIONS = {
     "final": ("false", "train and score the best point with the seeds: true or false"),
     "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
     "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
+    "pack": PACK,
 }
 _TRIALS = 20
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
@@ -59,6 +60,7 @@ def tune(
     budget: float | None = None,
     deadline: float | None = None,
     seeds: Sequence[int] = (),
+    pack: int = 1,
 ) -> tuple[str, list[str]]:
     """Bring every study to its budget with any other workers, score the best points again, and say what came of it.
 
@@ -68,12 +70,14 @@ def tune(
     Args:
         trials, budget: complete and pruned trials, and device-seconds, of each study.
         seeds: of the final runs; none are made without.
+        pack: how many trials train at once.
 
     Returns:
         a table over the variants, and what is missing.
     """
 
     from tuning import report
+    from whichlora import convoy
     from whichlora.claims import POLL_SECONDS, insist, persist
     from whichlora.storage import GRACE_SECONDS
 
@@ -90,22 +94,22 @@ def tune(
             if "worked" in outcomes:
                 print(study.far(trials, budget), flush=True)
                 return True
-        if "waiting" not in outcomes or late(by=GRACE_SECONDS):
-            return False
+        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or convoy.accompanied():
+            return False  # or others of this process are still at work, and look for more
         time.sleep(POLL_SECONDS)
         return True
 
-    persist(step)
+    convoy.run(pack, lambda: persist(step))
     found, missing = [], []
     for study in studies:
-        scored, problems = insist(lambda study=study: _close(study, tracker, late, seeds))  # type: ignore[misc]
+        scored, problems = insist(lambda study=study: _close(study, tracker, late, seeds, pack))  # type: ignore[misc]
         found.append((study, scored))
         missing += problems
     return report.summary(found), missing
 
 
 def _close(
-    study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int]
+    study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int], pack: int
 ) -> tuple[list[Contender], list[str]]:
     """Score a study's best points again, write down what it has found, and train the best for good.
 
@@ -123,12 +127,12 @@ def _close(
 
     missing = [] if study.problem is None else [f"{study.name}: every trial failed here, the last with {study.problem}"]
     if study.counted():
-        score_again(study, tracker, stop=over)
+        score_again(study, tracker, stop=over, pack=pack)
     scored = contenders(study) if study.counted() else []
     report.write_down(study, scored, tracker)
     best = report.winner(scored)
     if best is not None and seeds:
-        missing += train_final(study, best, seeds, tracker, stop=over)
+        missing += train_final(study, best, seeds, tracker, stop=over, pack=pack)
     if best is None and not over():
         lacking = ", ".join(c.origin for c in scored if len(c.fresh) < len(FRESH_SEEDS))
         missing.append(f"{study.name}: no best point, for want of scores with fresh seeds of {lacking or 'any trial'}")
@@ -206,10 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quiet()
         settings = settings_of(texts)
         from whichlora import tracking
+        from whichlora.joint import read_pack
         from whichlora.memory import settle
 
         for setting in settings:
             setting.check()
+        pack = read_pack(texts["pack"], [s.plan(s.known_points["recommended"], TUNING_SEED) for s in settings])
         settle()
         if engine is not None:
             engine.connect()
@@ -236,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table, missing = _have_made(studies, engine, given)
     else:
         table, missing = tune(
-            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds if final else ()
+            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds if final else (), pack=pack
         )
     if not is_worker():
         print(table)

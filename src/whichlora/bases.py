@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora import adapters, models
+from whichlora import adapters, convoy, models
 from whichlora.memory import set_checkpointing
 from whichlora.proof import adapter_modules
 from whichlora.rounding import narrow
@@ -21,12 +21,19 @@ _kept: dict[tuple[str, str, str], PreTrainedModel] = {}
 
 
 def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
-    """Return the plain base model of a plan, the caller's alone until it is given back with `keep`."""
+    """Return the plain base model of a plan, the caller's alone until it is given back with `keep`.
+
+    In a convoy the runs have their own modules around the same weights, which none of them changes for longer than it
+    has the turn.
+    """
     key = _key(plan, precision)
     model = _kept.pop(key, None)
     _kept.clear()  # before another is loaded: two may not fit
     if model is None:
         model = models.load_model(plan.source, precision=key[1], quantization=key[2])
+    if convoy.inside():
+        _kept[key] = model
+        return models.twin(model)
     return model
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from whichlora import checkpoints, processes
+from whichlora import checkpoints, convoy, processes
 from whichlora.proof import Evidence, prove_gradients, record_rates
 from whichlora.spec import RunSpec
 from whichlora.variants import Variant
@@ -169,4 +169,4 @@ class Keeper(TrainerCallback):
 def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.monotonic()
+    return convoy.clock()

@@ -16,7 +16,7 @@ from whichlora.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.errors import LostClaimError, OptionError, choose, refuse
 from whichlora.grid import Grid, read_grid
 from whichlora.noise import quiet
-from whichlora.options import parse_arguments
+from whichlora.options import PACK, parse_arguments
 
 if TYPE_CHECKING:
     from whichlora.engines import Engine
@@ -30,13 +30,16 @@ OPTIONS = {
     "dry_run": ("false", "print the plan and stop: true or false"),
     "engine": ("local", f"where the runs are done: {', '.join(ENGINES)}"),
     "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
+    "pack": PACK,
 }
 
 
-def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress) -> None:
+def work(
+    cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
+) -> None:
     """Do what waits in the queue, with any other process that does the same, until nothing is left.
 
-    A cell is an adapter: one run trains it, and every run that it serves is scored.
+    A cell is an adapter: one run trains it, and every run that it serves is scored. `pack` adapters train at once.
     """
     from dataclasses import replace
 
@@ -59,10 +62,10 @@ def work(cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, pr
         if errors:
             raise errors[0]
 
-    queue.work(do, stop=processes.lost)
+    queue.work(do, stop=processes.lost, pack=pack)
 
 
-def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str) -> None:
+def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
     """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
     from whichlora.progress import Progress
     from whichlora.queue import Queue, connect
@@ -77,9 +80,9 @@ def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | N
         queue.offer(missing, missing_at=found.time)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
         if engine is None:
-            work(cells, queue, tracker, progress)
+            work(cells, queue, tracker, progress, pack=pack)
         else:
-            died = engine.run(Job("whichlora.experiment", ["--file", file]), progress.refresh)
+            died = engine.run(Job("whichlora.experiment", ["--file", file, "--pack", str(pack)]), progress.refresh)
             if died:
                 print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
 
@@ -107,6 +110,9 @@ def _lead(arguments: Sequence[str] | None) -> int:
         engine = engine_of(given["engine"], given["workers"])
         dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
         grid = read_grid(given["file"])
+        from whichlora.joint import read_pack
+
+        pack = read_pack(given["pack"], grid.plans)
         settle()
         quiet()
         tracker = tracking.Tracker.of_call(grid.name)
@@ -123,7 +129,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
         print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run:
         return 0
-    carry_out(grid, tracker, found, engine=engine, file=given["file"])
+    carry_out(grid, tracker, found, engine=engine, file=given["file"], pack=pack)
     if is_worker():
         return 0
     failures = survey(grid, tracker).failures(grid)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,3 +260,9 @@ def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
         with path.open("rb") as file:
             total.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
     return total.hexdigest()
+
+
+def twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the same model in modules of its own, around the same weights."""
+    weights = chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})

@@ -16,6 +16,8 @@ from whichlora.tasks import PROMPTED, TASKS
 from whichlora.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.variants import CATALOGUE
 
+PACK = ("1", "runs that each process trains in one pass over a base model that they share")
+"""The option of a grid and of tuning."""
 AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")

@@ -93,6 +93,17 @@ def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
     }
 
 
+def join(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one packed batch of several, one after the other, that share nothing."""
+    paths: list[list[int]] = []
+    before = 0
+    for batch in batches:
+        paths += [[before + place for place in path] for path in batch["layout"].paths]
+        before += batch["input_ids"].shape[1]
+    rows = {name: torch.cat([batch[name] for batch in batches], dim=1) for name in batches[0] if name != "layout"}
+    return {**rows, "layout": _layout(paths, before)}
+
+
 def _layout(paths: list[list[int]], count: int) -> Layout:
     """Group texts of similar length, so that attention, which grows with the square of the length, is padded little."""
     groups: list[list[list[int]]] = []

@@ -16,7 +16,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from whichlora import storage
+from whichlora import convoy, storage
 from whichlora.claims import POLL_SECONDS, Claims, persist
 from whichlora.errors import LostClaimError
 
@@ -75,8 +75,11 @@ class Queue:
         *,
         poll: float = POLL_SECONDS,
         stop: Callable[[], bool] = lambda: False,
+        pack: int = 1,
     ) -> None:
         """Do waiting cells until none is waiting or running anywhere, or `stop()` says that this process cannot.
+
+        With `pack` so many cells are done at once, whose training steps are taken together (`convoy`).
 
         `do(cell, check)` does one. It calls `check` before it writes a result, which raises `LostClaimError` where this
         worker was suspended for so long that another has the cell. What `do` raises fails the cell, which is enqueued
@@ -88,11 +91,13 @@ class Queue:
             left = {trial.state for trial in self._claims.trials(TrialState.WAITING, TrialState.RUNNING)}
             if TrialState.WAITING in left:
                 self._study.optimize(lambda trial: self._do(trial, do), n_trials=1, catch=(Exception,))
+            elif left and convoy.accompanied():
+                return False  # one that is still at work looks for more
             elif left:
                 time.sleep(poll)
             return bool(left)
 
-        persist(step, poll=poll, stop=stop)
+        convoy.run(pack, lambda: persist(step, poll=poll, stop=stop))
 
     def _do(self, trial: Trial, do: Callable[[str, Callable[[], None]], Any]) -> float:
         if "cell" not in trial.user_attrs:

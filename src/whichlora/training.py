@@ -14,12 +14,13 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from whichlora import adapters, bases, checkpoints, processes
+from whichlora import adapters, bases, checkpoints, convoy, processes
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
+from whichlora.joint import Batch, refusal
 from whichlora.memory import MicroBatches
 from whichlora.mixture import trained_count
-from whichlora.objectives import Objective, objective_of
+from whichlora.objectives import AnswerTokens, Objective, objective_of
 from whichlora.proof import prove_trained
 from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
@@ -121,6 +122,7 @@ def train(
         micro=micro,
         batch_size=spec.batch_size,
         objective=objective.suited(model),
+        joins=convoy.inside() and refusal(plan) is None,
     )
     trainer.remove_callback(PrinterCallback)
     if processes.index() > 0:
@@ -192,10 +194,11 @@ class _Trainer(Trainer):
         micro: MicroBatches,
         batch_size: int,
         objective: Objective,
+        joins: bool,
         **arguments: Any,
     ) -> None:
         self._variant, self._keeper, self._micro = variant, keeper, micro
-        self._effective_batch, self._objective = batch_size, objective
+        self._effective_batch, self._objective, self._joins = batch_size, objective, joins
         super().__init__(**arguments)
         self._uncast = castable(self.model) if self.args.bf16 else []
 
@@ -212,12 +215,30 @@ class _Trainer(Trainer):
                 self.accelerator.backward(loss / count)
             return loss.detach()
 
-        loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
+        loss = self._together(inputs, count)
+        if loss is None:
+            loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
         self._keeper.add_loss(loss, count)
         if self._variant.penalty is not None:
             self.accelerator.backward(self._variant.penalty(self.model) / processes.count())
         processes.add_gradients(self.model)
         return loss / count
+
+    def _together(self, inputs: list[Any], count: float) -> torch.Tensor | None:
+        """Take the step in one pass with the other runs of this process, where there are any and it can be."""
+        if not (self._joins and isinstance(self._objective, AnswerTokens) and self._objective.packs):
+            return None
+        if len(inputs) > self._micro.size or self._micro.checkpointing:
+            return None
+        batch = Batch(
+            model=self.model,
+            examples=inputs,
+            count=count,
+            shares=self._objective.shares,
+            uncast=self._uncast,
+            arithmetic=self.compute_loss_context_manager,
+        )
+        return convoy.step(batch)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         batches = BucketBatches(

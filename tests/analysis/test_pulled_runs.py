@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,19 @@ from whichlora.errors import OptionError
 def pulled(*experiments: str) -> runs.Runs:
     client = tracking.connect()
     return runs.pull(client, runs.find_experiments(client, ",".join(experiments)))
+
+
+def test_what_trained_together_has_no_time_or_memory_of_its_own(store):
+    log_run(spec("lora"), "e", items=0, more={"train/packed": 4.0, "gpu/energy_j": 5.0})
+    log_run(spec("dora"), "e", items=0)
+    client = tracking.connect()
+    found = runs.pull(client, runs.find_experiments(client, "e"))
+    table = found.table.drop_duplicates("run_id").set_index("variant")
+    for cost in ("train/seconds", "train/examples_per_second", "host/memory_max_mb", "gpu/energy_j"):
+        assert math.isnan(table.loc["lora", cost])
+    assert table.loc["dora", "train/seconds"] > 0
+    assert table.loc["lora", "adapter/trainable_parameters"] > 0
+    assert "1 run trained in one pass with others (pack): time and memory are not told of them." in found.design.notes
 
 
 def test_the_table_has_every_result_once(full):

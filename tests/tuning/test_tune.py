@@ -19,7 +19,7 @@ from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
 from tuning.tune import OPTIONS, main, settings_of, tune
-from whichlora import training
+from whichlora import convoy, training
 from whichlora.grid import read_grid
 from whichlora.tracking import Tracker
 from whichlora.tracking import connect as connect_tracking
@@ -89,6 +89,36 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert f"{found.name}: 3 trials of 3\n" in printed
     assert f"lora: {len(fresh)} more trainings with fresh seeds, of" in printed
     assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: ") == len(fresh) / len(FRESH_SEEDS)
+
+
+def test_packed_trials_train_together_and_are_the_budget(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    taken = convoy.leave_gradients
+    monkeypatch.setattr(convoy, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1])
+    assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
+    assert 3 in sizes
+    assert set(sizes) <= {2, 3}
+    printed = capsys.readouterr().out
+    for variant in ("lora", "adalora"):
+        found = study(options, variant=variant)
+        assert len(found.counted()) == 2
+        assert all(t.user_attrs["seconds"] > 0 for t in found.counted())
+        assert f"| {variant} | 2 |" in printed
+    assert {run.info.status for run in (*runs("trial"), *runs("run"))} == {"FINISHED"}
+    assert len(runs("run")) == 6
+    assert all(run.data.metrics["train/packed"] == 3 for run in runs("run"))
+
+
+def test_what_cannot_be_packed_is_refused_before_anything_is_made(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(options, variant="lora,pissa", pack=2) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: pack=2: must be 1 with pissa-tuned")
+    assert "changes the base weights" in error
+    assert runs("study") == []
 
 
 def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(

@@ -70,6 +70,9 @@ def _orthogonality(model: Any) -> Tensor:
 
 
 def _allocate(model: Any, step: int) -> None:
+    config, allocator = model.peft_config["default"], model.base_model.rankallocator
+    if step == config.total_step - config.tfinal and not allocator.ipt:
+        allocator.update_ipt(model.base_model.model)  # of one or two steps the first has the final ranks already
     model.base_model.update_and_allocate(step)
 
 

@@ -1,0 +1,148 @@
+"""One pass for the batches of several runs: the frozen base's products are made once, each run adds its own adapter.
+
+A linear layer that is adapted in one of the runs multiplies the tokens of all of them in one product; then the adapter
+of each run takes its own tokens. On a GPU small batches leave the base model waiting for launches, which are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from whichlora import packing, processes
+from whichlora.encoding import IGNORED, Encoded, to_device
+from whichlora.errors import OptionError, whole
+from whichlora.objectives import answer_logits
+from whichlora.proof import adapter_modules
+from whichlora.rounding import uncast
+from whichlora.states import plain
+from whichlora.summary import run_name
+
+if TYPE_CHECKING:
+    from whichlora.resolve import Plan
+
+MOST = 64
+"""Runs at once."""
+_ON_INPUT = ("ia3", "oft")
+"""Variants whose layers change what the base layer is given, so that its product is not that of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one run learns from in a pass.
+
+    Attributes:
+        model: its own adapter on a base whose weights all runs of the pass share.
+        examples: answers to learn.
+        count: what the sum of losses is divided by.
+        shares: whether what prompts begin with is read once.
+        uncast: its layers whose inputs stay as they come, see `rounding`.
+        arithmetic: opens the context of the forward pass, such as autocast.
+    """
+
+    model: Any
+    examples: Sequence[Encoded]
+    count: float
+    shares: bool
+    uncast: Sequence[Any]
+    arithmetic: Callable[[], AbstractContextManager[Any]]
+
+
+def refusal(plan: Plan) -> str | None:
+    """Return why a run cannot take part in a pass with others; None if it can."""
+    spec, variant = plan.spec, plan.variant
+    if plan.task.kind == "pair":
+        return f"the task {spec.task} is learnt by another loss than answers"
+    if variant.kind != "adapter" or variant.changes_base or variant.fully_trained:
+        return f"{variant.name} changes the base weights, which all runs of a pass share"
+    if variant.name in _ON_INPUT:
+        return f"{variant.name} changes what the base layers are given, which all runs of a pass share"
+    if spec.quantization != "none":
+        return f"quantization {spec.quantization} has products of its own"
+    if spec.dropout:
+        return f"dropout {spec.dropout:g} is drawn for each run"
+    return None
+
+
+def read_pack(text: str, plans: Iterable[Plan]) -> int:
+    """Return how many runs are to train at once.
+
+    Raises:
+        OptionError: it is no number, or one of the plans cannot take part.
+    """
+    pack = whole("pack", text, 1, MOST)
+    if pack > 1 and processes.count() > 1:
+        raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
+    for plan in plans:
+        if pack > 1 and (why := refusal(plan)):
+            raise OptionError("pack", pack, f"must be 1 with {run_name(plan)}: {why}")
+    return pack
+
+
+def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
+    """Leave in every model the gradients of its loss divided by its count, as it would have them alone.
+
+    Returns:
+        the sum of the losses of each.
+    """
+    packs = [packing.pack(batch.examples, share=batch.shares) for batch in batches]
+    lengths = [pack["input_ids"].shape[1] for pack in packs]
+    answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
+    lead = batches[0].model
+    with ExitStack() as stack:
+        stack.enter_context(packing.attention(lead))
+        for batch in batches:
+            stack.enter_context(uncast(batch.uncast))
+        stack.enter_context(_behind_one_base([batch.model for batch in batches], lengths))
+        with batches[0].arithmetic():
+            logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))
+            losses = [
+                nn.functional.cross_entropy(own, right, reduction="sum")
+                for own, right in zip(torch.split(logits, answers), torch.split(targets, answers), strict=True)
+            ]
+        torch.autograd.backward([loss / batch.count for loss, batch in zip(losses, batches, strict=True)])
+    return [loss.detach() for loss in losses]
+
+
+@contextmanager
+def _behind_one_base(models: Sequence[Any], lengths: Sequence[int]) -> Iterator[None]:
+    """Have the first model read a row of (1, tokens) in which each model has so many tokens, one after the other."""
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    layers = [dict(adapter_modules(model)) for model in models]
+    lead = plain(models[0])
+    names = {name for own in layers for name in own}
+    hosts = [(lead.get_submodule(name), [own.get(name) for own in layers]) for name in names]
+    for host, own in hosts:
+        host.forward = partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)
+    try:
+        yield
+    finally:
+        for host, _ in hosts:
+            del host.forward
+
+
+def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) -> Tensor:
+    """Return what the base layer makes of all tokens, (1, tokens, features), with what each adapter adds to its own."""
+    from peft.tuners.lora import Linear
+
+    whole = type(base).forward(base, x)
+    parts = []
+    for layer, span in zip(own, spans, strict=True):
+        part = whole[:, span]
+        if layer is not None:
+            if type(layer) is not Linear:  # some add in place, to what another may need for its gradient
+                part = part.clone()
+            layer.base_layer.forward = lambda _, part=part: part
+            try:
+                part = type(layer).forward(layer, x[:, span])
+            finally:
+                del layer.base_layer.forward
+        parts.append(part)
+    return torch.cat(parts, dim=1)

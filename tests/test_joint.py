@@ -1,0 +1,88 @@
+"""A pass for several runs at once leaves each what it would have alone."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from runs import moved, plan_of
+
+from whichlora import packing
+from whichlora.encoding import Encoder
+from whichlora.errors import OptionError
+from whichlora.joint import Batch, leave_gradients, read_pack
+from whichlora.objectives import answer_tokens
+from whichlora.variants import CATALOGUE
+
+REFUSED = {
+    "pissa": "changes the base weights",
+    "olora": "changes the base weights",
+    "full": "changes the base weights",
+    "ia3": "changes what the base layers are given",
+    "oft": "changes what the base layers are given",
+}
+JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
+
+
+def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
+    batch.model.zero_grad()
+    with packing.attention(batch.model):
+        loss, _ = answer_tokens(batch.model, packing.pack(batch.examples, share=batch.shares))
+        (loss / batch.count).backward()
+    return gradients(batch.model), loss.item()
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
+    plan = plan_of(folder, learning_rate="0.001", **options)
+    encoder = Encoder(plan.task, plan.tokenizer)
+    examples = [encoder.example(item) for item in plan.mixture.train[start : start + items]]
+    count = sum(len(e.answer) for e in examples)
+    model = moved(plan).train()
+    return Batch(model=model, examples=examples, count=count, shares=True, uncast=(), arithmetic=nullcontext)
+
+
+@pytest.mark.parametrize("variant", JOINING)
+def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> None:
+    batches = [
+        batch_of(tiny_model, 0, 5, variant="dora", target_modules="q_proj,v_proj"),
+        batch_of(tiny_model, 5, 3, variant=variant),
+        batch_of(tiny_model, 9, 1, variant="lora", seed=7),
+        batch_of(tiny_model, 12, 2, variant=variant, seed=8),
+    ]
+    expected = [alone(batch) for batch in batches]
+    for batch in batches:
+        batch.model.zero_grad()
+    losses = leave_gradients(batches)
+    for batch, loss, (own, own_loss) in zip(batches, losses, expected, strict=True):
+        assert loss.item() == pytest.approx(own_loss, rel=1e-5)
+        found = gradients(batch.model)
+        assert found.keys() == own.keys()
+        for name, gradient in own.items():
+            assert (found[name] - gradient).norm() <= 6e-5 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("variant", CATALOGUE)
+def test_what_cannot_join_is_refused_with_the_reason(tiny_model: str, variant: str) -> None:
+    plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
+    if variant in JOINING:
+        assert read_pack("3", [plan]) == 3
+        return
+    why = REFUSED.get(variant, "changes the base weights")
+    with pytest.raises(OptionError, match=f"pack=3: must be 1 with {variant}-matched .*: {variant} {why}"):
+        read_pack("3", [plan])
+    assert read_pack("1", [plan]) == 1
+
+
+def test_dropout_and_other_losses_are_refused(tiny_model: str) -> None:
+    with pytest.raises(OptionError, match=r"dropout 0\.1 is drawn for each run"):
+        read_pack("2", [plan_of(tiny_model, variant="lora", arm="recommended")])
+    with pytest.raises(OptionError, match="the task align-words is learnt by another loss"):
+        read_pack("2", [plan_of(tiny_model, variant="lora", task="align-words", train_size="auto", test_size="auto")])
+    with pytest.raises(OptionError, match="pack=0: must be a whole number from 1 to 64"):
+        read_pack("0", [])
