@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import scoring, training
+from benchmarks import packed, scoring, training
 from benchmarks.harness import Bench, Equality, Result, Row, agreement, in_turns
 from benchmarks.ours import Ours
 from benchmarks.peers.usual import Usual
@@ -130,6 +130,14 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
     assert len(rows["grid"]["ours"]["wall"]) == 2
     assert rows["memory"]["ours_summary"]["median"] > 100
     assert rows["start"]["value"] > 1
+
+
+def test_packed_steps_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--adapters", "1,2", "--items", "1", "--turns", "1", "--blocks", "1", "--width", "64"]
+    assert packed.main(small) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[2:]] == ["1, 1", "2, 1"]
+    assert all(float(line.rpartition(", ")[2]) > 0 for line in lines[2:])
 
 
 def test_a_side_answers_says_what_failed_and_its_end_is_noticed(tmp_path: Path) -> None:
