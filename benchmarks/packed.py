@@ -45,6 +45,7 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
     from whichlora import models
     from whichlora.encoding import Encoded
     from whichlora.joint import Batch
+    from whichlora.proof import adapter_modules
 
     found = []
     for seed in range(count):
@@ -54,16 +55,34 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
         tokens = torch.randint(100, 8000, (items, TOKENS)).tolist()
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
-        found.append(Batch(model=adapter, examples=examples, count=1.0, shares=True, uncast=(), arithmetic=arithmetic))
+        layers = dict(adapter_modules(adapter))
+        more: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "arithmetic": arithmetic}
+        found.append(Batch(model=adapter, layers=layers, examples=examples, **more))
     return found
 
 
-def step(groups: Sequence[Sequence[Any]]) -> None:
-    """Take a step of every group, one after the other."""
+def together(runs: Sequence[Any]) -> None:
+    """Take a step of every run in one pass."""
     from whichlora.joint import leave_gradients
 
-    for group in groups:
-        leave_gradients(group)
+    leave_gradients(runs)
+    _wait()
+
+
+def alone(runs: Sequence[Any]) -> None:
+    """Take a step of every run, one after the other, as training does without `pack`."""
+    from whichlora import packing
+    from whichlora.encoding import to_device
+    from whichlora.objectives import answer_tokens
+
+    for run in runs:
+        with packing.attention(run.model), run.arithmetic():
+            loss, _ = answer_tokens(run.model, to_device(packing.pack(run.examples), run.model.device))
+        loss.backward()
+    _wait()
+
+
+def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -88,16 +107,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for count in map(int, given.adapters.split(",")):
         for items in map(int, given.items.split(",")):
             runs = batches(model, count, items)
-            ways = {"together": [runs], "alone": [[run] for run in runs]}
+            ways = {"together": partial(together, runs), "alone": partial(alone, runs)}
             taken: dict[str, list[float]] = {way: [] for way in ways}
             for turn in range(given.turns + 1):
                 for way in ways if turn % 2 else reversed(ways):
-                    seconds = timed(partial(step, ways[way]))()["wall"]
+                    seconds = timed(ways[way])()["wall"]
                     if turn:  # the first warms up
                         taken[way].append(1000 * seconds)
-            together, alone = spread(taken["together"]), spread(taken["alone"])
-            shown = [f"{s['median']:.1f} ({s['low']:.1f} to {s['high']:.1f})" for s in (together, alone)]
-            print(f"{count}, {items}: {shown[0]}, {shown[1]}, {alone['median'] / together['median']:.2f}", flush=True)
+            found = {way: spread(values) for way, values in taken.items()}
+            shown = [f"{s['median']:.1f} ({s['low']:.1f} to {s['high']:.1f})" for s in found.values()]
+            ratio = found["alone"]["median"] / found["together"]["median"]
+            print(f"{count}, {items}: {shown[0]}, {shown[1]}, {ratio:.2f}", flush=True)
             del runs, ways
     return 0
 

@@ -27,10 +27,12 @@ def plan_of(model: str, **options: Any) -> Plan:
     return plan
 
 
-def moved(plan: Plan, *, precision: str | None = None) -> Any:
+def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
     """Return a plan's model with an adapter that is not at its start, where many have no gradient or no effect."""
     torch.manual_seed(plan.spec.seed)
-    model, _, _ = adapters.attach(bases.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec))
+    model, _, _ = adapters.attach(
+        base or bases.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

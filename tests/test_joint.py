@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from runs import moved, plan_of
+from tiny import save_tiny_model
 
-from whichlora import packing
+from whichlora import models, packing
 from whichlora.encoding import Encoder
 from whichlora.errors import OptionError
 from whichlora.joint import Batch, leave_gradients, read_pack
 from whichlora.objectives import answer_tokens
+from whichlora.proof import adapter_modules
 from whichlora.variants import CATALOGUE
 
 REFUSED = {
@@ -24,6 +28,7 @@ REFUSED = {
     "oft": "changes what the base layers are given",
 }
 JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
+"""The untrained model is scored alone, and refused nowhere."""
 
 
 def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
@@ -38,13 +43,21 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@lru_cache
+def base_of(folder: str) -> Any:
+    return models.load_model(models.locate(folder), precision="fp32", quantization="none")
+
+
 def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     plan = plan_of(folder, learning_rate="0.001", **options)
     encoder = Encoder(plan.task, plan.tokenizer)
     examples = [encoder.example(item) for item in plan.mixture.train[start : start + items]]
     count = sum(len(e.answer) for e in examples)
-    model = moved(plan).train()
-    return Batch(model=model, examples=examples, count=count, shares=True, uncast=(), arithmetic=nullcontext)
+    model = moved(plan, base=models.twin(base_of(folder))).train()
+    layers = dict(adapter_modules(model))
+    return Batch(
+        model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), arithmetic=nullcontext
+    )
 
 
 @pytest.mark.parametrize("variant", JOINING)
@@ -70,11 +83,10 @@ def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> Non
 @pytest.mark.parametrize("variant", CATALOGUE)
 def test_what_cannot_join_is_refused_with_the_reason(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
-    if variant in JOINING:
+    if variant in (*JOINING, "none"):
         assert read_pack("3", [plan]) == 3
         return
-    why = REFUSED.get(variant, "changes the base weights")
-    with pytest.raises(OptionError, match=f"pack=3: must be 1 with {variant}-matched .*: {variant} {why}"):
+    with pytest.raises(OptionError, match=f"pack=3: must be 1 with {variant}-matched .*: {variant} {REFUSED[variant]}"):
         read_pack("3", [plan])
     assert read_pack("1", [plan]) == 1
 
@@ -86,3 +98,14 @@ def test_dropout_and_other_losses_are_refused(tiny_model: str) -> None:
         read_pack("2", [plan_of(tiny_model, variant="lora", task="align-words", train_size="auto", test_size="auto")])
     with pytest.raises(OptionError, match="pack=0: must be a whole number from 1 to 64"):
         read_pack("0", [])
+    with pytest.raises(OptionError, match="batches of 32 are read in parts; at most 16"):
+        read_pack("2", [plan_of(tiny_model, variant="lora", batch_size="32")])
+
+
+def test_runs_of_several_models_are_refused(tiny_model: str, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", num_hidden_layers=2)
+    plans = [plan_of(folder, variant="lora") for folder in (tiny_model, str(other))]
+    with pytest.raises(OptionError, match="must be 1 with several models: all runs of a pass share one"):
+        read_pack("2", plans)
+    with pytest.raises(AssertionError, match="several bases"):
+        leave_gradients([batch_of(folder, 0, 1, variant="lora") for folder in (tiny_model, str(other))])

@@ -215,6 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         for setting in settings:
             setting.check()
+        costs = {setting.objective.cost for setting in settings}
+        if texts["pack"] != "1" and "seconds" in costs:
+            raise OptionError(
+                "pack", texts["pack"], "must be 1 with seconds as a cost: those of a pass are not a trial's"
+            )
         pack = read_pack(texts["pack"], [s.plan(s.known_points["recommended"], TUNING_SEED) for s in settings])
         settle()
         if engine is not None:

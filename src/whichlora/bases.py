@@ -61,14 +61,14 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
         return
     model = adapters.reload(plan, folder, base=take(plan))
     if plan.spec.precision == "fp32" and plan.spec.quantization == "none":
-        before = {
-            name: {key: tensor.clone() for key, tensor in module.get_base_layer().state_dict().items()}
-            for name, module in adapter_modules(model)
-        }
-        base = model.merge_and_unload()
-        yield base
-        for name, tensors in before.items():
-            base.get_submodule(name).load_state_dict(tensors)
+        layers = [module.get_base_layer() for _, module in adapter_modules(model)]
+        before = [{key: tensor.clone() for key, tensor in layer.state_dict().items()} for layer in layers]
+        try:
+            base = model.merge_and_unload()
+            yield base
+        finally:  # others of a convoy have the same weights
+            for layer, tensors in zip(layers, before, strict=True):
+                layer.load_state_dict(tensors)
     else:
         if not plan.variant.converts_base_change:
             narrow(model)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora import adapters, bases, convoy, processes
+from whichlora import adapters, bases, processes
 from whichlora.callbacks import Losses
 from whichlora.checkpoints import last_complete, read_json, write_json
 from whichlora.evaluation import Scores, score
@@ -130,7 +130,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
             "train/best_step": result.best_step,
             "train/micro_batch": result.micro_batch,
             "train/gradient_checkpointing": float(result.checkpointing),
-            **({"train/packed": convoy.size()} if convoy.inside() else {}),
+            **({"train/packed": result.packed} if result.packed > 1 else {}),
             **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in kept.items()},
             **window.metrics(),
         },

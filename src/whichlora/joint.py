@@ -6,7 +6,7 @@ of each run takes its own tokens. On a GPU small batches leave the base model wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from whichlora import packing, processes
 from whichlora.encoding import IGNORED, Encoded, to_device
 from whichlora.errors import OptionError, whole
+from whichlora.memory import MICRO_BATCH
 from whichlora.objectives import answer_logits
-from whichlora.proof import adapter_modules
 from whichlora.rounding import uncast
 from whichlora.states import plain
 from whichlora.summary import run_name
@@ -39,6 +39,7 @@ class Batch:
 
     Attributes:
         model: its own adapter on a base whose weights all runs of the pass share.
+        layers: the model's adapted layers, by name.
         examples: answers to learn.
         count: what the sum of losses is divided by.
         shares: whether what prompts begin with is read once.
@@ -47,6 +48,7 @@ class Batch:
     """
 
     model: Any
+    layers: Mapping[str, Any]
     examples: Sequence[Encoded]
     count: float
     shares: bool
@@ -57,6 +59,8 @@ class Batch:
 def refusal(plan: Plan) -> str | None:
     """Return why a run cannot take part in a pass with others; None if it can."""
     spec, variant = plan.spec, plan.variant
+    if variant.kind == "none":
+        return None  # it is scored alone
     if plan.task.kind == "pair":
         return f"the task {spec.task} is learnt by another loss than answers"
     if variant.kind != "adapter" or variant.changes_base or variant.fully_trained:
@@ -67,6 +71,8 @@ def refusal(plan: Plan) -> str | None:
         return f"quantization {spec.quantization} has products of its own"
     if spec.dropout:
         return f"dropout {spec.dropout:g} is drawn for each run"
+    if (spec.batch_size or 0) > MICRO_BATCH:
+        return f"batches of {spec.batch_size} are read in parts; at most {MICRO_BATCH} items go through at once"
     return None
 
 
@@ -79,9 +85,13 @@ def read_pack(text: str, plans: Iterable[Plan]) -> int:
     pack = whole("pack", text, 1, MOST)
     if pack > 1 and processes.count() > 1:
         raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
+    bases = set()
     for plan in plans:
         if pack > 1 and (why := refusal(plan)):
             raise OptionError("pack", pack, f"must be 1 with {run_name(plan)}: {why}")
+        bases.add((plan.source.digest, plan.spec.precision))
+    if pack > 1 and len(bases) > 1:
+        raise OptionError("pack", pack, "must be 1 with several models: all runs of a pass share one")
     return pack
 
 
@@ -95,11 +105,13 @@ def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model
+    weights = {id(plain(batch.model).get_input_embeddings().weight) for batch in batches}
+    assert len(weights) == 1, "the models of a pass have several bases"
     with ExitStack() as stack:
         stack.enter_context(packing.attention(lead))
         for batch in batches:
             stack.enter_context(uncast(batch.uncast))
-        stack.enter_context(_behind_one_base([batch.model for batch in batches], lengths))
+        stack.enter_context(_behind_one_base(lead, [batch.layers for batch in batches], lengths))
         with batches[0].arithmetic():
             logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))
             losses = [
@@ -111,14 +123,14 @@ def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
 
 
 @contextmanager
-def _behind_one_base(models: Sequence[Any], lengths: Sequence[int]) -> Iterator[None]:
-    """Have the first model read a row of (1, tokens) in which each model has so many tokens, one after the other."""
+def _behind_one_base(lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> Iterator[None]:
+    """Have a model read a row of (1, tokens) in which each set of layers has so many tokens, one after the other."""
     ends = torch.tensor(lengths).cumsum(0).tolist()
     spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    layers = [dict(adapter_modules(model)) for model in models]
-    lead = plain(models[0])
     names = {name for own in layers for name in own}
-    hosts = [(lead.get_submodule(name), [own.get(name) for own in layers]) for name in names]
+    hosts = [
+        (layers[0].get(name) or plain(lead).get_submodule(name), [own.get(name) for own in layers]) for name in names
+    ]
     for host, own in hosts:
         host.forward = partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)
     try:

@@ -15,6 +15,10 @@ from whichlora.errors import MemoryExhausted
 
 Item = TypeVar("Item")
 
+MICRO_BATCH = 16
+"""Most items in one forward pass of training; fewer once memory has run out. The effective batch is reached by
+accumulation."""
+
 
 class Divide(Protocol):
     """What puts positions into batches, by the lengths of what they stand for."""

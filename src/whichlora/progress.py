@@ -85,7 +85,8 @@ class Survey:
             adopted = "whichlora.adapter_of" in run.data.tags
             if trained and not adopted:
                 rates[plan.spec.variant].append(trained / _examples(plan))
-            if "whichlora.resumed" not in run.data.tags:  # whose duration holds a pause
+            packed = run.data.metrics.get("train/packed", 1) > 1
+            if not packed and "whichlora.resumed" not in run.data.tags:  # their duration holds other runs, or a pause
                 scoring.append((run.info.end_time - run.info.start_time) / 1000 - (0.0 if adopted else trained))
         if not rates and not scoring:
             return None

@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from whichlora import database
+from whichlora import convoy, database
 from whichlora.errors import LostClaimError, PrunedError
 
 if TYPE_CHECKING:
@@ -47,16 +47,26 @@ def work_folder() -> Path:
     return (file.parent if file else Path.cwd()) / "whichlora-work"
 
 
-def exclusive(work: Path) -> FileLock:
-    """Return a lock on a run's work folder to enter with `with`, saying so if another process holds it."""
+@contextmanager
+def exclusive(work: Path) -> Iterator[None]:
+    """Hold a run's work folder, saying so if it has to be waited for; others of a convoy go on meanwhile."""
     work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work.with_suffix(".lock"))
+    told = False
+    while True:
+        try:
+            lock.acquire(blocking=told and not convoy.inside())
+            break
+        except Timeout:
+            if not told:
+                print("Waiting: another process is working on the same spec.", file=sys.stderr)
+            told = True
+            if convoy.inside():
+                convoy.give_way()
     try:
-        with lock.acquire(blocking=False):
-            pass
-    except Timeout:
-        print("Waiting: another process is working on the same spec.", file=sys.stderr)
-    return lock
+        yield
+    finally:
+        lock.release()
 
 
 def connect() -> MlflowClient:

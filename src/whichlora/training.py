@@ -18,10 +18,10 @@ from whichlora import adapters, bases, checkpoints, convoy, processes
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
 from whichlora.joint import Batch, refusal
-from whichlora.memory import MicroBatches
+from whichlora.memory import MICRO_BATCH, MicroBatches
 from whichlora.mixture import trained_count
 from whichlora.objectives import AnswerTokens, Objective, objective_of
-from whichlora.proof import prove_trained
+from whichlora.proof import adapter_modules, prove_trained
 from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
 from whichlora.summary import run_name
@@ -29,9 +29,6 @@ from whichlora.variants import Variant
 
 if TYPE_CHECKING:
     from whichlora.resolve import Plan
-
-MICRO_BATCH = 16
-"""Most items in one forward pass; fewer once memory has run out. The effective batch is reached by accumulation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +43,7 @@ class Fitted:
         best_step: the optimiser step after which the checkpoint was taken.
         micro_batch: most items that went through the model at once in the end.
         checkpointing: whether memory ran out so far that activations were computed twice.
+        packed: the most runs of a pass that a step was taken in.
     """
 
     model: Any
@@ -55,6 +53,7 @@ class Fitted:
     best_step: int
     micro_batch: int
     checkpointing: bool
+    packed: int
 
 
 def total_steps(spec: RunSpec) -> int:
@@ -145,6 +144,7 @@ def train(
         best_step=best["step"],
         micro_batch=micro.size,
         checkpointing=micro.checkpointing,
+        packed=trainer.packed,
     )
 
 
@@ -198,9 +198,11 @@ class _Trainer(Trainer):
         **arguments: Any,
     ) -> None:
         self._variant, self._keeper, self._micro = variant, keeper, micro
-        self._effective_batch, self._objective, self._joins = batch_size, objective, joins
+        self._effective_batch, self._objective = batch_size, objective
+        self.packed = 1
         super().__init__(**arguments)
         self._uncast = castable(self.model) if self.args.bf16 else []
+        self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
@@ -226,19 +228,26 @@ class _Trainer(Trainer):
 
     def _together(self, inputs: list[Any], count: float) -> torch.Tensor | None:
         """Take the step in one pass with the other runs of this process, where there are any and it can be."""
-        if not (self._joins and isinstance(self._objective, AnswerTokens) and self._objective.packs):
+        if not (self._layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
             return None
-        if len(inputs) > self._micro.size or self._micro.checkpointing:
+        # Dropout of the model's own, for which nothing is shared, would be drawn for all runs at once.
+        if not self._objective.shares or len(inputs) > self._micro.size or self._micro.checkpointing:
             return None
         batch = Batch(
             model=self.model,
+            layers=self._layers,
             examples=inputs,
             count=count,
-            shares=self._objective.shares,
+            shares=True,
             uncast=self._uncast,
             arithmetic=self.compute_loss_context_manager,
         )
-        return convoy.step(batch)
+        taken = convoy.step(batch)
+        if taken is None:
+            return None
+        loss, runs = taken
+        self.packed = max(self.packed, runs)
+        return loss
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         batches = BucketBatches(

@@ -19,7 +19,7 @@ from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
 from tuning.tune import OPTIONS, main, settings_of, tune
-from whichlora import convoy, training
+from whichlora import joint, training
 from whichlora.grid import read_grid
 from whichlora.tracking import Tracker
 from whichlora.tracking import connect as connect_tracking
@@ -95,8 +95,8 @@ def test_packed_trials_train_together_and_are_the_budget(
     options: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    taken = convoy.leave_gradients
-    monkeypatch.setattr(convoy, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1])
+    taken = joint.leave_gradients
+    monkeypatch.setattr(joint, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1])
     assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
     assert 3 in sizes
     assert set(sizes) <= {2, 3}
@@ -118,6 +118,8 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_made(
     error = capsys.readouterr().err
     assert error.startswith("error: pack=2: must be 1 with pissa-tuned")
     assert "changes the base weights" in error
+    assert call(options, objective="mean,seconds", pack=2) == 2
+    assert "must be 1 with seconds as a cost" in capsys.readouterr().err
     assert runs("study") == []
 
 
