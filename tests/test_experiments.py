@@ -215,6 +215,7 @@ def test_the_pocket_study_has_ninety_adapters() -> None:
     grid = read_grid(str(EXPERIMENTS / "pocket.yaml"))
     assert len(grid.plans) == 6 * 3 * 2 * 3
     assert len(grid.cells()) == 90
+    assert values(grid, "batch_size") == {4}  # as many steps for every method
     assert all(len(items) >= 300 for plan in grid.plans for items in plan.mixture.test.values())
     assert methods(grid) == {(v, "matched") for v in ("lora", "dora", "vera", "adalora", "pissa")} | {
         ("dora", "recommended")
