@@ -165,8 +165,8 @@ def run(count: int, work: Callable[[], None]) -> None:
             thread.join()
     except KeyboardInterrupt:
         convoy.stopped = True
-        for thread in threads:
-            thread.join()
+        while any(not seat.ended for seat in convoy.seats):  # an interrupted join takes its thread for ended
+            time.sleep(0.05)
         raise
     if errors:
         raise errors[0]
