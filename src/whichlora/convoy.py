@@ -158,14 +158,15 @@ def run(count: int, work: Callable[[], None]) -> None:
             convoy.pass_on(seat)
 
     threads = [threading.Thread(target=ride, args=(seat,), daemon=True) for seat in convoy.seats]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     except KeyboardInterrupt:
         convoy.stopped = True
-        while any(not seat.ended for seat in convoy.seats):  # an interrupted join takes its thread for ended
+        begun = [seat for seat, thread in zip(convoy.seats, threads, strict=True) if thread.ident is not None]
+        while any(not seat.ended for seat in begun):  # an interrupted join takes its thread for ended
             time.sleep(0.05)
         raise
     if errors:
