@@ -208,10 +208,11 @@ def test_a_run_that_cannot_prove_itself_is_marked_failed_with_the_reason(store: 
     assert "7 were expected" in run.data.tags["whichlora.error"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_saved_adapter_that_answers_otherwise_is_noticed(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    plan = plan_of(tiny_model, variant="lora", validation_size=60, epochs=2)
+    plan = plan_of(tiny_model, variant="lora", validation_size=60, epochs=2, precision=precision)
     save = adapters.save
 
     def saved_badly(model: Any, *arguments: Any, **options: Any) -> None:
@@ -223,3 +224,19 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
     monkeypatch.setattr(adapters, "save", saved_badly)
     with pytest.raises(ProofError, match="otherwise than the trained model"):
         run_of(plan)
+
+
+@pytest.mark.slow
+def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None:
+    """The packaged model after 25 steps: the labels are nearly as probable, and the rounding of its base decides."""
+    plan = plan_of(
+        "smollm2-135m",
+        variant="pissa",
+        precision="bf16",
+        train_size=100,
+        batch_size=4,
+        learning_rate=5e-4,
+        validation_size=60,
+        tl_ratio=0.5,
+    )
+    assert run_of(plan).metrics["test/en/f1"] >= 0
