@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from whichlora import adapters, convoy, models
 from whichlora.memory import set_checkpointing
+from whichlora.norms import light
 from whichlora.proof import adapter_modules
 from whichlora.rounding import narrow
 
@@ -72,6 +73,7 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
     else:
         if not plan.variant.converts_base_change:
             narrow(model)
+        light(model)
         yield model
         base = model.unload()
     if not plan.variant.fully_trained:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 
 NEAR = {"fp32": 0.0, "bf16": 0.1}
-"""A reloaded adapter may answer otherwise where it holds both answers for as probable but for this. In bf16 the weights that
-PiSSA trains beside are rounded, and those it is loaded on are others: that moves a probability by some hundredths, which
-decides where a model has hardly learnt to tell the labels apart."""
+"""A reloaded adapter may answer otherwise where it holds both answers for as probable but for this.
+
+In bf16 the weights that PiSSA trains beside are rounded, and those it is loaded on are others: that moves a probability
+by some hundredths, which decides where a model has hardly learnt to tell the labels apart."""
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:

@@ -20,6 +20,7 @@ from whichlora.callbacks import Bar, Keeper, Losses, Prover
 from whichlora.joint import Batch, refusal
 from whichlora.memory import MICRO_BATCH, MicroBatches
 from whichlora.mixture import trained_count
+from whichlora.norms import light
 from whichlora.objectives import AnswerTokens, Objective, objective_of
 from whichlora.proof import adapter_modules, prove_trained
 from whichlora.rounding import castable, uncast
@@ -93,6 +94,7 @@ def train(
     base = bases.take(plan, precision=precision)
     transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     model, evidence, trainable = adapters.attach(base, plan, total_steps=total_steps(spec))
+    light(model)
     resume = checkpoints.last_complete(work)
     processes.wait()  # until all have seen the same checkpoint
     if resume is None and validate is not None:
