@@ -14,7 +14,6 @@ ATTEMPTS = 2
 DEATHS = 5
 """How many workers may die over a trial before it is given up: it may be what kills them."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_RETRY = RetryHeartbeatStaleTrialCallback(max_retry=ATTEMPTS + DEATHS, inherit_intermediate_values=True)
 
 
 def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -23,7 +22,8 @@ def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     copied.user_attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "error", "run_id")}
     copied.system_attrs = {k: v for k, v in copied.system_attrs.items() if not k.startswith("completed_rung")}
     if _deaths(trial) <= DEATHS:
-        _RETRY(study, copied)
+        retry = RetryHeartbeatStaleTrialCallback(max_retry=ATTEMPTS + DEATHS, inherit_intermediate_values=True)
+        retry(study, copied)
 
 
 def history(trial: FrozenTrial) -> list[int]:

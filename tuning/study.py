@@ -28,7 +28,6 @@ from tuning.space import told
 from whichlora import convoy, storage
 from whichlora.claims import Claims
 from whichlora.errors import LostClaimError, OptionError, PrunedError
-from whichlora.fitting import Reports
 from whichlora.progress import duration
 from whichlora.run import trial as run_trial
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.trial import FrozenTrial
 
+    from whichlora.fitting import Reports
     from whichlora.tracking import Tracker
 
 
@@ -208,6 +208,8 @@ class Study:
 
     def _reports(self, trial: Trial, spent: Callable[[], None]) -> Reports | None:
         """Return what tells the pruner; with two objectives there is none, but the languages are scored."""
+        from whichlora.fitting import Reports  # training, which listing studies need not wait for
+
         roles = ROLES[self.setting.objective.f1]
         if self.setting.objective.cost is not None:
             return Reports(roles=roles, times=1, report=lambda number, value: None)

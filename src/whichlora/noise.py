@@ -18,7 +18,6 @@ def quiet() -> None:
         "OLoRA changes the base weights",  # it is saved as LoRA
         "lora with eva initialization used with low_cpu_mem_usage=False",
         r"Adapter 'default': \d+ LoRA tensor",  # AdaLoRA may leave a layer without any rank
-        "RetryHeartbeatStaleTrialCallback is experimental",
         "Sparse invariant checks are implicitly disabled",  # of SHiRA's entries
     ):
         warnings.filterwarnings("ignore", message=said)

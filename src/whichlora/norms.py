@@ -48,7 +48,8 @@ def weight_norm(squares: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: fl
 @torch.no_grad()
 def _squares(weight: Tensor) -> Tensor:
     wide = weight if weight.dtype == torch.float64 else weight.float()
-    return torch.linalg.vector_norm(wide, dim=1).square_()
+    norms: Tensor = torch.linalg.vector_norm(wide, dim=1)
+    return norms.square_()
 
 
 def _forward(
