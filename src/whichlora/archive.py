@@ -1,0 +1,177 @@
+"""Puts the results of a folder into one file, and takes them out elsewhere, where they can be opened and gone on with.
+
+python -m whichlora.archive pack study.tar.xz
+python -m whichlora.archive unpack study.tar.xz --folder study
+
+A SQLite tracking database names the artifacts of its runs by absolute paths. In an archive they are relative, and made
+absolute again where it is unpacked, so that `mlflow ui`, `analyze` and an unfinished experiment or study work there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from whichlora.database import file_of, lock_of
+from whichlora.errors import OptionError, refuse
+
+TRACKING, STUDIES = "mlflow.db", "optuna.db"
+_LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))
+_LEFT_OUT = "adapter"
+"""Folder of a run's artifacts that an archive does without unless asked: adapters are most of its size."""
+
+
+def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
+    """Write the runs of a tracking database, their artifacts, and the studies beside it into an archive.
+
+    The databases are copied as they are at one moment, while others may write to them.
+
+    Args:
+        adapters: whether the trained adapters come along.
+
+    Returns:
+        a sentence for a person.
+
+    Raises:
+        OptionError: there is no such database.
+    """
+    if not database.is_file():
+        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
+        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
+    folder = database.parent
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = {TRACKING: _copied(database, Path(scratch) / TRACKING)}
+        if (folder / STUDIES).is_file():
+            copies[STUDIES] = _copied(folder / STUDIES, Path(scratch) / STUDIES)
+        runs = elsewhere = 0
+        places = []
+        with _open(copies[TRACKING]) as tracking:
+            for table, place, uri in _locations(tracking):
+                path = _path_of(uri)
+                inside = path is not None and path.is_relative_to(folder)
+                if inside:
+                    assert path is not None
+                    _set(tracking, table, place, path.relative_to(folder).as_posix())
+                if table == "runs":
+                    runs, elsewhere = runs + 1, elsewhere + (not inside)
+                    places += [path] if inside and path is not None else []
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with _written(archive) as tar:
+            for name, copy in copies.items():
+                tar.add(copy, arcname=name)
+            for file in sorted(f for place in places for f in place.rglob("*") if f.is_file()):
+                if adapters or _LEFT_OUT not in file.relative_to(folder).parts:
+                    tar.add(file, arcname=file.relative_to(folder).as_posix())
+    left = f" Artifacts of {elsewhere} runs lie elsewhere and are not in it." if elsewhere else ""
+    return f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.{left}"
+
+
+def unpack(archive: Path, folder: Path) -> str:
+    """Take an archive's results out into a folder, and have its database look for artifacts there.
+
+    Returns:
+        a sentence for a person.
+
+    Raises:
+        OptionError: it is no such archive, or the folder has results already.
+    """
+    folder = folder.absolute()
+    if (folder / TRACKING).exists():
+        raise OptionError("folder", folder, f"has a {TRACKING} already; take an empty or a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            if TRACKING not in tar.getnames():
+                raise OptionError("archive", archive, f"has no {TRACKING}; allowed is what `pack` wrote")
+            tar.extractall(folder, filter="data")
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise OptionError("archive", archive, f"cannot be read: {error}") from error
+    with _open(folder / TRACKING) as tracking:
+        found = list(_locations(tracking))
+        for table, place, uri in found:
+            if not (urlsplit(uri).scheme or PurePosixPath(uri).is_absolute()):
+                _set(tracking, table, place, (folder / uri).as_uri())
+    runs = sum(table == "runs" for table, _, _ in found)
+    return f"{runs} runs in {folder}: there `mlflow ui`, `analyze` and the commands that made them find what is done."
+
+
+def _written(archive: Path) -> tarfile.TarFile:
+    if archive.suffix == ".xz":
+        return tarfile.open(archive, "w:xz")
+    return tarfile.open(archive, "w:gz") if archive.suffix == ".gz" else tarfile.open(archive, "w")
+
+
+def _copied(database: Path, to: Path) -> Path:
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+        target.execute("VACUUM")
+    return to
+
+
+@contextmanager
+def _open(database: Path) -> Iterator[sqlite3.Connection]:
+    """Give a connection whose changes are kept, and leave no trace of what was changed in the file."""
+    with closing(sqlite3.connect(database)) as connection:
+        yield connection
+        connection.commit()
+        connection.execute("VACUUM")
+
+
+def _locations(tracking: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
+    """Yield (table, key, URI) of every place of artifacts."""
+    for table, column, key in _LOCATIONS:
+        for place, uri in tracking.execute(f"SELECT {key}, {column} FROM {table}").fetchall():
+            yield table, place, uri
+
+
+def _set(tracking: sqlite3.Connection, table: str, place: str, uri: str) -> None:
+    (column, key) = next((column, key) for name, column, key in _LOCATIONS if name == table)
+    tracking.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (uri, place))
+
+
+def _path_of(uri: str) -> Path | None:
+    """Return the folder that a URI or path stands for; None if it is none of this machine's."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file") or not parts.path:
+        return None
+    return Path(unquote(parts.path) if parts.scheme else uri).absolute()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Pack or unpack. Returns the exit status: 2 for bad options."""
+    parser = argparse.ArgumentParser(prog="python -m whichlora.archive", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="the results of this folder's or MLFLOW_TRACKING_URI's SQLite database")
+    packing.add_argument("archive", type=Path, help="file to write: .tar.xz, .tar.gz or .tar")
+    packing.add_argument("--adapters", choices=("true", "false"), default="false", help="whether adapters come along")
+    unpacking = commands.add_parser("unpack", help="take results out")
+    unpacking.add_argument("archive", type=Path)
+    unpacking.add_argument("--folder", type=Path, required=True, help="an empty or a new one")
+    given = parser.parse_args(arguments)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING}"
+    try:
+        if given.command == "unpack":
+            print(unpack(given.archive, given.folder))
+            return 0
+        file = file_of(uri)
+        if file is None:
+            raise OptionError(
+                "MLFLOW_TRACKING_URI", uri, "must be sqlite:///...: a server's results are its own to keep"
+            )
+        with lock_of(file):
+            print(pack(given.archive, database=file, adapters=given.adapters == "true"))
+    except OptionError as error:
+        return refuse(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
