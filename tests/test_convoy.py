@@ -207,6 +207,21 @@ def test_an_interrupt_reaches_every_run() -> None:
     assert ended.stdout == "[1, 1, 1]\n"
 
 
+def test_an_interrupt_before_all_have_set_out_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun, worked = threading.Thread.start, [], []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convoy.run(3, lambda: worked.append(1))
+    assert not worked
+
+
 def test_one_that_fails_leaves_the_others_at_work(store: Path, tiny_model: str) -> None:
     chosen = plans(tiny_model)[:2]
     tracker = tracking.Tracker(tracking.connect(), "packed")

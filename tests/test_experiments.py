@@ -216,7 +216,18 @@ def test_the_pocket_study_has_ninety_adapters() -> None:
     assert len(grid.plans) == 6 * 3 * 2 * 3
     assert len(grid.cells()) == 90
     assert values(grid, "batch_size") == {4}  # as many steps for every method
-    assert all(len(items) >= 300 for plan in grid.plans for items in plan.mixture.test.values())
+    assert values(grid, "precision") == {"bf16"}
+    assert all(len(items) >= 200 for plan in grid.plans for items in plan.mixture.test.values())
     assert methods(grid) == {(v, "matched") for v in ("lora", "dora", "vera", "adalora", "pissa")} | {
         ("dora", "recommended")
     }
+
+
+def test_the_pocket_study_in_fp32_is_a_part_of_it_in_nothing_but_precision() -> None:
+    def told(grid: Grid) -> list[dict[str, Any]]:
+        return [plan.spec.to_dict() | {"precision": None} for plan in grid.plans]
+
+    part, whole = (read_grid(str(EXPERIMENTS / name)) for name in ("pocket-fp32.yaml", "pocket.yaml"))
+    assert values(part, "precision") == {"fp32"}
+    assert len(part.plans) == len(part.cells()) == 6 * 3
+    assert all(spec in told(whole) for spec in told(part))

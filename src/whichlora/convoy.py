@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _REST_SECONDS = 0.5
 """Between two tries where all that is left to do is to wait for another process."""
+_NOBODY = -1
 _place = threading.local()
 
 
@@ -49,8 +50,21 @@ class _Convoy:
         self.seats = [_Seat(number) for number in range(size)]
         self.stopped = False
         self._most = size
-        self._turn = 0
+        self._turn = _NOBODY
         self._changed = threading.Condition()
+
+    def set_out(self) -> None:
+        """Give the first the turn, once there is a thread for each: a seat without one would keep it."""
+        with self._changed:
+            self._turn = 0
+            self._changed.notify_all()
+
+    def stop(self) -> bool:
+        """Have each that gets the turn end, and say whether there is anything to wait for."""
+        self.stopped = True
+        with self._changed:
+            self._changed.notify_all()  # an interrupt may have come before this was done
+        return self._turn != _NOBODY
 
     def await_turn(self, seat: _Seat) -> None:
         began = time.monotonic()
@@ -161,16 +175,24 @@ def run(count: int, work: Callable[[], None]) -> None:
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        convoy.set_out()
+        _await_ends(convoy)
     except KeyboardInterrupt:
-        convoy.stopped = True
-        begun = [seat for seat, thread in zip(convoy.seats, threads, strict=True) if thread.ident is not None]
-        while any(not seat.ended for seat in begun):  # an interrupted join takes its thread for ended
-            time.sleep(0.05)
+        if convoy.stop():
+            _await_ends(convoy)
         raise
     if errors:
         raise errors[0]
+
+
+def _await_ends(convoy: _Convoy) -> None:
+    """Wait until all have ended.
+
+    Not by joining threads: an interrupt that comes just before a join blocks is not noticed until the thread ends,
+    which may wait for the interrupt; and an interrupted join takes its thread for ended.
+    """
+    while not all(seat.ended for seat in convoy.seats):
+        time.sleep(0.05)
 
 
 def inside() -> bool:
