@@ -22,11 +22,9 @@ def light(model: Any) -> None:
 
     for _, module in adapter_modules(model):
         if type(module) is Linear and type(module.get_base_layer()) is nn.Linear:
-            squares = None
             for dora in module.lora_magnitude_vector.values():
                 if type(dora) is DoraLinearLayer:
-                    squares = _squares(module.get_base_layer().weight) if squares is None else squares
-                    dora.forward = partial(_forward, dora, squares)
+                    dora.forward = partial(_forward, dora, _squares(module.get_base_layer().weight))
 
 
 @torch.no_grad()
