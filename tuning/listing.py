@@ -10,7 +10,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
+from tuning.retries import enqueue_again
 from tuning.space import told
+from whichlora.claims import Claims
 from whichlora.errors import choose
 
 PREFIX = "tune/"
@@ -42,6 +44,10 @@ def status(database: RDBStorage) -> str:
         age = _heartbeat_age(database, study._study_id)
         if age is not None:
             lines.append(f"  last heartbeat of a running trial: {age:.0f} s ago")
+        orphans = Claims(study, enqueue_again).orphans()
+        if orphans:
+            numbers = ", ".join(str(t.number) for t in orphans)
+            lines.append(f"  not running any more, as their workers have died: {numbers} (gone on with when resumed)")
         lines.append(f"  resume: {study.user_attrs.get('command', '')}")
     return "\n".join(lines) or "There are no studies."
 

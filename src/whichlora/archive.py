@@ -86,11 +86,11 @@ def unpack(archive: Path, folder: Path) -> str:
     folder = folder.absolute()
     if (folder / TRACKING).exists():
         raise OptionError("folder", folder, f"has a {TRACKING} already; take an empty or a new one")
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
             if TRACKING not in tar.getnames():
                 raise OptionError("archive", archive, f"has no {TRACKING}; allowed is what `pack` wrote")
+            folder.mkdir(parents=True, exist_ok=True)
             tar.extractall(folder, filter="data")
     except (OSError, tarfile.TarError, EOFError) as error:
         raise OptionError("archive", archive, f"cannot be read: {error}") from error

@@ -70,13 +70,16 @@ class Claims:
         died between its claim and its first heartbeat is known to Optuna never.
         """
         optuna.storages.fail_stale_trials(self._study)
-        for trial in self.trials(TrialState.RUNNING):
-            if self._is_dead(trial):
-                try:
-                    self._study.tell(trial.number, state=TrialState.FAIL)
-                except (ValueError, UpdateFinishedTrialError):  # another worker was first
-                    continue
-                self._after_death(self._study, trial)
+        for trial in self.orphans():
+            try:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):  # another worker was first
+                continue
+            self._after_death(self._study, trial)
+
+    def orphans(self) -> list[FrozenTrial]:
+        """Return the trials that a process of this machine had begun and died over."""
+        return [trial for trial in self.trials(TrialState.RUNNING) if self._is_dead(trial)]
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get("worker")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,33 @@ def test_a_timeout_and_a_stop_begin_no_more_trials(options: dict[str, str], caps
     assert study(options).step(limit=3, open_for_new=True) == "worked"  # another call resumes it
     assert listing(["stop", "lora/nothing"]) == 2
     assert "study=lora/nothing: allowed are lora/folder-" in capsys.readouterr().err
+
+
+def test_the_listing_tells_which_trials_have_lost_their_worker(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = study(options)
+    begin = f"""
+import os, optuna, sys
+from tuning.listing import PREFIX
+from tuning.study import connect
+from whichlora.claims import Claims
+study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
+Claims(study, print).take(study.ask())
+print("begun", flush=True)
+sys.stdin.read()
+"""
+    ends, env = subprocess.PIPE, os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", begin], stdin=ends, stdout=ends, text=True, env=env) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "begun\n"
+        assert listing(["status"]) == 0
+        alive = capsys.readouterr().out
+        worker.kill()
+    assert ": 1 running" in alive
+    assert "workers have died" not in alive
+    assert listing(["status"]) == 0
+    assert "as their workers have died: 0 (gone on" in capsys.readouterr().out
 
 
 @pytest.mark.slow
