@@ -9,6 +9,7 @@ import pytest
 import torch
 from runs import moved, plan_of
 from tiny import save_tiny_model
+from torch.nn.functional import scaled_dot_product_attention
 
 from whichlora import bases, memory, packing
 from whichlora.encoding import Encoded, Encoder, collate
@@ -159,7 +160,10 @@ def test_what_examples_begin_with_is_there_once(tiny_model: str, examples: list[
 
 
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bf16 weights"])
-def test_bf16_is_attended_in_fp32_on_a_cpu(tiny_model: str, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["scored", "trained", "trained on long texts"])
+def test_bf16_is_attended_in_fp32_on_a_cpu_but_for_short_texts_to_train_on(
+    tiny_model: str, autocast: bool, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, examples, pad = attached(tiny_model)
     model.float()
     exact = answer_tokens(model, collate(examples[:6], pad))[0].item()
@@ -172,11 +176,29 @@ def test_bf16_is_attended_in_fp32_on_a_cpu(tiny_model: str, autocast: bool, monk
         return output
 
     monkeypatch.setattr(packing, "sdpa_attention_forward", watched)
+    monkeypatch.setattr(packing, "_SHORT", 4 if "long" in how else 256)
+    model.train(how != "scored")
     if not autocast:
         model.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         assert gradients(model, packing.pack(examples[:6]))[0] == pytest.approx(exact, rel=0.05)
-    assert seen == {torch.float32}
+    assert seen == (set() if how == "trained" else {torch.float32})
+
+
+@pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4), (3, 1)])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_attention_in_products_is_that_of_torch_within_rounding(heads: int, shared: int, scaling: float | None) -> None:
+    torch.manual_seed(1)
+    states = [torch.randn(5, n, 11, 16, requires_grad=True) for n in (heads, shared, shared)]
+    upstream = torch.randn(5, 11, heads, 16)
+
+    def outcome(attended: torch.Tensor) -> list[torch.Tensor]:
+        grads = torch.autograd.grad(attended, states, upstream.to(attended.dtype))
+        return [attended.detach().float(), *grads]
+
+    same = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True, scale=scaling).transpose(1, 2)
+    for ours, theirs in zip(outcome(packing._products(*states, scaling=scaling)), outcome(same), strict=True):
+        assert float((ours - theirs).norm()) < 0.01 * float(theirs.norm())
 
 
 def test_the_model_s_own_attention_is_put_back(tiny_model: str) -> None:

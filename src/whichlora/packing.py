@@ -23,6 +23,8 @@ from whichlora.states import plain
 
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
+_SHORT = 256
+"""Up to so many tokens a text the weights of attention take no more memory than the states they are made from."""
 _NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Architectures for which a test shows that nothing but attention looks from one token to another."""
@@ -157,7 +159,15 @@ def attention(model: Any) -> Iterator[None]:
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, layout: Layout, **how: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    **how: Any,
 ) -> tuple[Tensor, None]:
     """Attend as the library's function does, within each text.
 
@@ -167,11 +177,10 @@ def _attend(
     Returns:
         (1, tokens, heads, width), and no weights.
     """
-
-    # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.
-    widened = query.device.type == "cpu" and value.dtype == torch.bfloat16
     heads = [states.shape[1] for states in (query, key, value)]
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
+    # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.
+    widened = query.device.type == "cpu" and value.dtype == torch.bfloat16
     if widened:
         flat = [states.float() for states in flat]
 
@@ -183,8 +192,28 @@ def _attend(
     with torch.autocast("cpu", enabled=False) if widened else nullcontext():
         for group in layout.groups:
             own = [rows(states, n, group) for states, n in zip(flat, heads, strict=True)]
-            parts.append(sdpa_attention_forward(module, *own, None, is_causal=True, **how)[0].flatten(0, 1))
+            if widened and module.training and group.shape[1] <= _SHORT and not how.get("dropout"):
+                found = _products(*own, scaling=scaling)
+            else:
+                found = sdpa_attention_forward(module, *own, None, is_causal=True, scaling=scaling, **how)[0]
+            parts.append(found.flatten(0, 1))
     return torch.cat(parts)[layout.tokens][None].to(value.dtype), None
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
+    """Return causal attention, (texts, tokens, heads, width), as two products of bf16 and a softmax between them.
+
+    Of its gradient, these are the quickest on a CPU. Several heads of `query` may have one of `key` and `value`.
+    """
+    texts, heads, tokens, width = query.shape
+    shared = key.shape[1]
+    query = query * (width**-0.5 if scaling is None else scaling)
+    query, key, value = (states.to(torch.bfloat16) for states in (query, key, value))
+    scores = query.reshape(texts, shared, -1, width) @ key.transpose(2, 3)
+    later = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    weights = scores.view(texts, heads, tokens, tokens).masked_fill_(later, -torch.inf).softmax(-1)
+    found = weights.view(texts, shared, -1, tokens) @ value
+    return found.view(texts, heads, tokens, width).transpose(1, 2)
 
 
 AttentionInterface.register(_NAME, _attend)

@@ -18,7 +18,7 @@ def castable(model: Any) -> list[Any]:
     those with dropout, whose factor of 1 / (1 - p) bf16 rounds.
     """
     layers = [module for _, module in adapter_modules(model) if hasattr(module, "cast_input_dtype_enabled")]
-    return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not _drops(layer)]
+    return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not drops(layer)]
 
 
 @contextmanager
@@ -54,5 +54,6 @@ def narrow(model: Any) -> None:
             module.lora_B.to(weight.dtype)
 
 
-def _drops(layer: Any) -> bool:
+def drops(layer: Any) -> bool:
+    """Say whether a layer has dropout."""
     return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in layer.modules())

@@ -18,6 +18,7 @@ from whichlora import adapters, bases, checkpoints, convoy, processes
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
 from whichlora.joint import Batch, refusal
+from whichlora.lowrank import in_one, plain_layers
 from whichlora.memory import MICRO_BATCH, MicroBatches
 from whichlora.mixture import trained_count
 from whichlora.norms import light
@@ -204,6 +205,7 @@ class _Trainer(Trainer):
         self.packed = 1
         super().__init__(**arguments)
         self._uncast = castable(self.model) if self.args.bf16 else []
+        self._plain = plain_layers(self.model)
         self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -213,7 +215,7 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model), uncast(self._uncast):
+            with self._objective.reading(self.model), uncast(self._uncast), in_one(self._plain):
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)

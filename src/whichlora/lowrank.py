@@ -1,0 +1,86 @@
+"""LoRA's layer as one operation of autograd: the same sums with fewer matrices made on the way.
+
+PEFT adds the adapter's product to the base layer's, and in the gradient that of the adapter's input to that of the
+base's, each a matrix of its own. Here one is added into the other as it is computed (arXiv 2106.09685, equation 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from whichlora.proof import adapter_modules
+from whichlora.rounding import drops
+
+
+def plain_layers(model: Any) -> list[Any]:
+    """Return the adapter layers that add `scale * B A x` to what a frozen linear layer gives, and nothing else."""
+    from peft.tuners.lora import Linear
+
+    return [
+        layer
+        for _, layer in adapter_modules(model)
+        if type(layer) is Linear
+        and type(layer.get_base_layer()) is nn.Linear
+        and not any(p.requires_grad for p in layer.get_base_layer().parameters())
+        and not layer.lora_variant
+        and not any(getattr(b, "bias", None) is not None for b in layer.lora_B.values())
+        and not drops(layer)
+    ]
+
+
+@contextmanager
+def in_one(layers: Sequence[Any]) -> Iterator[None]:
+    """Have plain layers with one active adapter, which is not merged, compute in one operation until this is left."""
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    (name,) = layer.active_adapters
+    base, device = layer.get_base_layer(), x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.weight.dtype
+    factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+    with torch.autocast(device, enabled=False):
+        result: Tensor = _LowRank.apply(x, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LowRank(torch.autograd.Function):
+    """`W x + bias + scale * B A x`, in one precision, with gradients for x, A and B."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype
+    ) -> Tensor:
+        rows, weight, down, up = (matrix.to(dtype) for matrix in (x.flatten(0, -2), weight, a, b))
+        low = rows @ down.t()
+        wide = linear(rows, weight, None if bias is None else bias.to(dtype)).addmm_(low, up.t(), alpha=scale)
+        ctx.save_for_backward(rows, weight, down, up, low)
+        ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
+        return wide.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows, weight, down, up, low = ctx.saved_tensors
+        of_x, of_a, of_b = ctx.dtypes
+        outer = gradient.flatten(0, -2)
+        inner = (outer @ up).mul_(ctx.scale)
+        x = None
+        if ctx.needs_input_grad[0]:
+            x = (outer @ weight).addmm_(inner, down).to(of_x).view(*gradient.shape[:-1], -1)
+        a, b = inner.t() @ rows, (outer.t() @ low).mul_(ctx.scale)
+        return x, None, None, a.to(of_a), b.to(of_b), None, None

@@ -1,0 +1,89 @@
+"""LoRA's layer as one operation gives PEFT's results and gradients, and training uses it where it may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora import Linear
+from runs import moved, plan_of
+
+from whichlora import packing
+from whichlora.encoding import Encoder
+from whichlora.lowrank import in_one, plain_layers
+from whichlora.objectives import answer_tokens
+from whichlora.proof import adapter_modules
+from whichlora.training import train
+from whichlora.variants import CATALOGUE
+
+PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva"}
+"""Variants whose layers are plain: they differ in their start, scale or optimiser."""
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+
+
+def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic: Any) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    with packing.attention(model), in_one(layers):
+        with torch.autocast("cpu", dtype=torch.bfloat16, **arithmetic):
+            loss, count = answer_tokens(model, batch)
+        (loss / count).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
+
+
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_every_variant_of_plain_layers_has_the_same_gradients(tiny_model: str, variant: str) -> None:
+    plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
+    model = moved(plan).double().train()
+    layers = plain_layers(model)
+    assert len(layers) == (len(list(adapter_modules(model))) if variant in PLAIN else 0)
+    if not layers:
+        return
+    encoder = Encoder(plan.task, plan.tokenizer)
+    batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
+    usual, ours = (gradients(model, batch, found, enabled=False) for found in ([], layers))
+    assert usual.keys() == ours.keys() != {"loss"}
+    for name, gradient in usual.items():
+        assert float((gradient - ours[name]).norm()) <= 1e-10 * float(gradient.norm()), name
+    assert all("forward" not in vars(layer) for layer in layers)
+
+
+def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str) -> None:
+    plan = plan_of(tiny_model, learning_rate="0.001", precision="bf16")
+    encoder = Encoder(plan.task, plan.tokenizer)
+    batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
+    model = moved(plan, precision="bf16").train()
+    exact = gradients(moved(plan, precision="fp32").train(), batch, [], enabled=False)
+    usual, ours = (gradients(model, batch, found, enabled=True) for found in ([], plain_layers(model)))
+    apart, rounding = (sum(float((found[n] - exact[n]).norm()) for n in exact) for found in (ours, usual))
+    assert 0 < apart < 1.2 * rounding
+
+
+def test_layers_with_more_than_the_product_are_left_as_they_are(tiny_model: str) -> None:
+    model = moved(plan_of(tiny_model, arm="recommended")).train()  # with dropout
+    assert [module for _, module in adapter_modules(model) if type(module) is Linear] != []
+    assert plain_layers(model) == []
+    trained_base = moved(plan_of(tiny_model)).train()
+    for _, module in adapter_modules(trained_base):
+        module.get_base_layer().weight.requires_grad_(True)
+    assert plain_layers(trained_base) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_makes_no_matrix_of_the_adapter_alone(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    plan = plan_of(tiny_model, learning_rate="0.001", precision=precision)
+    encoder = Encoder(plan.task, plan.tokenizer)
+    usual = Linear.forward
+
+    def watched(layer: Any, *arguments: Any, **more: Any) -> Any:
+        assert not layer.training, "PEFT's forward was called in training"
+        return usual(layer, *arguments, **more)
+
+    monkeypatch.setattr(Linear, "forward", watched)
+    fitted = train(plan, [encoder.example(i) for i in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
+    assert fitted is not None
+    with torch.no_grad():
+        assert fitted.model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
