@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
+from tqdm import tqdm
 
 from analysis.artifacts import THREADS, local
 from analysis.design import Issue
@@ -42,7 +43,8 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
             return error
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(read, rows))
+        read_all = pool.map(read, rows)
+        found = list(tqdm(read_all, total=len(rows), desc="predictions", unit="file", leave=False, disable=None))
     issues = tuple(
         Issue(row["run_id"], row["name"], f"has no {row['outcome']} predictions that can be read")
         for row, content in zip(rows, found, strict=True)

@@ -214,6 +214,18 @@ def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
     assert "precision=bf16: the experiment has runs in fp32" in capsys.readouterr().err
 
 
+def test_an_experiment_of_word_pairs_says_what_each_run_came_to(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": [12, 18]}
+    few |= {"model": tiny_model, "learning_rate": 0.01, "retention": "atlas-nli", "retention_size": 9}
+    assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
+    assert len(told) == 2
+    assert all(": P@1 0." in line and "trained pairs, P@1 0." in line for line in told)
+    assert all("F1 0." in line and "atlas-nli, not trained, sw" in line for line in told)
+
+
 def test_one_failing_run_does_not_keep_back_the_others_of_its_adapter(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,12 @@ def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
         plan(variant="none", **{name: value})
 
 
+def test_a_share_of_less_than_an_item_is_refused(plan):
+    """It would be trained on English alone and called one percent."""
+    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: is no item of train_size=20"):
+        plan(tl_ratio=0.01)
+
+
 def test_english_is_not_a_target_language(plan):
     with pytest.raises(OptionError, match="language=en: allowed are ur, sw, hi, bn, te"):
         plan(language="en")

@@ -38,12 +38,14 @@ class Contender:
         point: the values in the study's dimensions.
         tuned: its value in the study; None for the recommended arm, and for a point that was not completed.
         fresh: its values on the fresh seeds, those that are known.
+        seconds: what the training for these took.
     """
 
     origin: str
     point: Mapping[str, Any]
     tuned: float | None = None
     fresh: Sequence[float] = ()
+    seconds: float = 0.0
 
     @property
     def recommended(self) -> bool:
@@ -77,8 +79,9 @@ def contenders(study: Study) -> list[Contender]:
         if own not in dict(best):
             value = found[own].tuned if own in found else None
             best.append((own, replace(matched, tuned=value)))
-    recommended = Contender(origin=RECOMMENDED, point=study.setting.known_points["recommended"])
-    return [replace(c, fresh=_fresh(study, c)) for c in (*(c for _, c in best), recommended)]
+    points = study.setting.known_points
+    known = [Contender(origin=RECOMMENDED, point=points[RECOMMENDED])] if RECOMMENDED in points else []
+    return [_scored(study, c) for c in (*(c for _, c in best), *known)]
 
 
 def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
@@ -152,9 +155,14 @@ def _run(study: Study, contender: Contender, seed: int) -> str:
     return contender.plan(study.setting, seed).spec.fingerprint
 
 
-def _fresh(study: Study, contender: Contender) -> list[float]:
-    found = [_metrics(study, contender, seed) for seed in FRESH_SEEDS]
-    return [study.setting.objective.values(metrics)[0] for metrics in found if metrics]
+def _scored(study: Study, contender: Contender) -> Contender:
+    """Return a contender with what is known of its scores."""
+    found = [metrics for seed in FRESH_SEEDS if (metrics := _metrics(study, contender, seed))]
+    return replace(
+        contender,
+        fresh=[study.setting.objective.values(metrics)[0] for metrics in found],
+        seconds=sum(metrics["train/seconds"] for metrics in found),
+    )
 
 
 def _metrics(study: Study, contender: Contender, seed: int) -> dict[str, float] | None:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from tuning.contenders import RECOMMENDED, Contender
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.space import SEARCHED, told
+from whichlora.options import MAIN
 from whichlora.tracking import RunLog
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from whichlora.tracking import Tracker
 
 
+_OF_METHOD = (*SEARCHED, "batch_size", "layers", "quantization")
+"""Options that an arm states; the others belong to the whole experiment."""
 _RATES = 6
 """More rates than this are put together in thirds of a decade."""
 
@@ -112,6 +115,7 @@ def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> No
     )
     metrics = {f"trials/{state}": float(n) for state, n in states.items()}
     metrics["tuning/seconds"] = study.seconds()
+    metrics["fresh/seconds"] = sum(c.seconds for c in found)
     if (falls := sensitivity(rates)) is not None:
         metrics["tuning/sensitivity"] = falls
     best = winner(found)
@@ -140,19 +144,15 @@ def winner(found: Sequence[Contender]) -> Contender | None:
 
 def arm(study: Study, best: Contender) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    name = study.setting.variant.name
+    given = {n: v for n in _OF_METHOD if (v := study.setting.values[n]) is not None and str(v) != MAIN[n][0]}
+    options: dict[str, Any] = {"variant": study.setting.variant.name}
     if best.recommended:
-        return yaml.safe_dump([{"variant": name, "arm": "recommended", "source": f"study {study.name}"}], width=1000)
-    values = {option: study.setting.values[option] for option in (*SEARCHED, "batch_size")}
-    options = {
-        "variant": name,
-        "arm": "tuned",
-        **{option: value for option, value in values.items() if value is not None},
-        **{option: value for option, value in best.point.items() if option in SEARCHED},
-    }
-    own = {option: value for option, value in best.point.items() if option not in SEARCHED}
-    source = {"source": f"study {study.name}"}
-    return yaml.safe_dump([options | ({"options": own} if own else {}) | source], sort_keys=False, width=1000)
+        options |= {"arm": "recommended", **given}
+    else:
+        searched = {option: value for option, value in best.point.items() if option in SEARCHED}
+        own = {option: value for option, value in best.point.items() if option not in SEARCHED}
+        options |= {"arm": "tuned", **given, **searched, **({"options": own} if own else {})}
+    return yaml.safe_dump([options | {"source": f"study {study.name}"}], sort_keys=False, width=1000)
 
 
 def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
@@ -161,7 +161,8 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
         "variant",
         "trials",
         "pruned",
-        "seconds",
+        "seconds of trials",
+        "of training with fresh seeds",
         "best of the study",
         "best, fresh seeds",
         "recommended arm, fresh seeds",
@@ -179,6 +180,7 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
             str(len(table)),
             str(pruned),
             f"{study.seconds():.0f}",
+            f"{sum(c.seconds for c in found):.0f}",
             _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
             _number(best.score if best else None),
             _number(recommended.score if recommended and recommended.fresh else None),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuning.space import SEARCHED, Space, known_points
+from tuning.space import SEARCHED, Space, fits, known_points
 from whichlora.errors import OptionError, choose
 from whichlora.mixture import texts_digest
 from whichlora.resolve import resolve
@@ -81,9 +81,16 @@ class Setting:
 
     @property
     def known_points(self) -> dict[str, dict[str, Any]]:
-        """Return the recommended and the matched point in the study's dimensions, by arm."""
+        """Return the recommended and the matched point in the study's dimensions, by arm, if there are such modules."""
         points = known_points(self.variant, self.shape)
-        return {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
+        within = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
+        modules = {arm: point.get("target_modules", "all-linear") for arm, point in within.items()}
+        return {arm: p for arm, p in within.items() if fits("target_modules", modules[arm], self.variant, self.shape)}
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """Return some point of the study: a known one where there is one."""
+        return next(iter(self.known_points.values()), None) or self.space.lowest()
 
     def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
         """Return the run that a point stands for, in the arm `tuned`."""
@@ -103,7 +110,7 @@ class Setting:
         Raises:
             OptionError: an option is not allowed, or there is nothing to score the objective by.
         """
-        mixture = self.plan(self.known_points["recommended"], TUNING_SEED).mixture
+        mixture = self.plan(self.example, TUNING_SEED).mixture
         for role in ROLES[self.objective.f1]:
             if not mixture.validation[role]:
                 language = "en" if role == "en" else self.values["language"]
@@ -112,7 +119,7 @@ class Setting:
 
     def name(self) -> str:
         """Return the study's name: variant, model, task and language, and a digest of all else that is fixed."""
-        plan = self.plan(self.known_points["recommended"], TUNING_SEED)
+        plan = self.plan(self.example, TUNING_SEED)
         spec = plan.spec
         free = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
         fixed = {

@@ -43,6 +43,11 @@ class Choice:
             return None
         return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
 
+    @property
+    def lowest(self) -> Any:
+        """Return the first value."""
+        return self.values[0]
+
     def __contains__(self, value: Any) -> bool:
         return value in self.values
 
@@ -69,6 +74,11 @@ class Range:
         place = math.log(value / self.low) / math.log(self.high / self.low)
         return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else None
 
+    @property
+    def lowest(self) -> Any:
+        """Return the lower end."""
+        return self.low
+
     def __contains__(self, value: Any) -> bool:
         return bool(self.low <= value <= self.high)
 
@@ -89,6 +99,10 @@ class Space:
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Ask a trial for a value in every dimension."""
         return {name: dimension.suggest(name, trial) for name, dimension in self.dimensions.items()}
+
+    def lowest(self) -> dict[str, Any]:
+        """Return the point of the first values and lower ends."""
+        return {name: dimension.lowest for name, dimension in self.dimensions.items()}
 
     def __contains__(self, point: Mapping[str, Any]) -> bool:
         return all(point[name] in dimension for name, dimension in self.dimensions.items())
@@ -137,7 +151,7 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
             dimensions[name] = own[name]
             continue
         added = [point[name] for point in known.values() if point.get(name) is not None]
-        usable = [value for value in dict.fromkeys([*listed, *added]) if _fits(name, value, variant, shape)]
+        usable = [value for value in dict.fromkeys([*listed, *added]) if fits(name, value, variant, shape)]
         numbers = all(not isinstance(value, str) for value in usable)
         ordered = tuple(sorted(usable)) if numbers else tuple(usable)
         free = name in ("learning_rate", "alpha") or (name == "rank" and variant.check_rank is None)
@@ -186,7 +200,8 @@ def _spelt(modules: str | tuple[str, ...]) -> str:
     return modules if isinstance(modules, str) else ",".join(modules)
 
 
-def _fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
+def fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
+    """Say whether a model has the modules, or layers wide enough for the rank, that a value asks for."""
     if name == "target_modules":
         try:
             resolve_modules(value, shape, model="")
@@ -204,6 +219,9 @@ def _check_own(name: str, dimension: Dimension, variant: Variant, shape: ModelSh
     Raises:
         OptionError: one does not; the message says what is allowed.
     """
+    if name == "rank" and isinstance(dimension, Range) and variant.check_rank is not None:
+        allowed = f"rank of {variant.name} must be a list, as not every number fits"
+        raise OptionError("space", f"{dimension.low}..{dimension.high}", allowed)
     ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
     for value in ends:
         if name == "target_modules":

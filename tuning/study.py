@@ -114,7 +114,7 @@ class Study:
     def far(self, trials: int, budget: float | None) -> str:
         """Return how far the study is, of so many trials or device-seconds, and how long the rest should take."""
         if budget is not None:
-            return f"{self.name}: {self.seconds():.0f} s of {budget:g} s"
+            return f"{self.name}: {self.seconds():.0f} s of {budget:.0f} s"
         count = len(self.counted())
         return f"{self.name}: {count} trials of {trials}{self.work(trials - count)}"
 

@@ -41,7 +41,7 @@ OPTIONS = {
     "budget": (AUTO, "device-seconds of each study, after which it begins no more trials"),
     "objective": ("mean", "validation F1 of en, tl or mean; with ,parameters or ,seconds the Pareto front against it"),
     "space": ("paper", f"{' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges of your own"),
-    "pruner": ("median", f"what stops trials early: {', '.join(PRUNERS)}"),
+    "pruner": (AUTO, f"what stops trials early: {', '.join(PRUNERS)}; auto is median, with a cost none"),
     "reports": ("4", "how often a trial reports its score to the pruner"),
     "final": ("false", "train and score the best point with the seeds: true or false"),
     "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
@@ -133,9 +133,13 @@ def _close(
     best = report.winner(scored)
     if best is not None and seeds:
         missing += train_final(study, best, seeds, tracker, stop=over, pack=pack)
-    if best is None and not over():
+    if best is None:
         lacking = ", ".join(c.origin for c in scored if len(c.fresh) < len(FRESH_SEEDS))
-        missing.append(f"{study.name}: no best point, for want of scores with fresh seeds of {lacking or 'any trial'}")
+        what = f"{study.name}: no best point, for want of scores with fresh seeds of {lacking or 'any trial'}"
+        if not over():
+            missing.append(what)
+        elif study.problem is None:  # it was to end here
+            print(f"{what}; the same command goes on.", flush=True)
     return scored, missing
 
 
@@ -151,9 +155,12 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
     values = parse_values({name: MAIN[name][0] for name in _NOT_TUNED} | main)
     choose("task", values["task"], PROMPTED)  # a study compares validation F1
-    objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], PRUNERS)
-    if objective.cost is not None and pruner != "none":
-        pruner = "none"  # one value cannot say that a trial with two is lost
+    objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
+    if objective.cost is not None and pruner not in (AUTO, "none"):
+        allowed = f"must be none or auto with objective={objective.text}: one value cannot tell that a trial is lost"
+        raise OptionError("pruner", pruner, allowed)
+    if pruner == AUTO:
+        pruner = "median" if objective.cost is None else "none"
     reports = _count("reports", texts["reports"])
     if reports is None:
         raise OptionError("reports", AUTO, "must be a number")
@@ -220,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OptionError(
                 "pack", texts["pack"], "must be 1 with seconds as a cost: those of a pass are not a trial's"
             )
-        pack = read_pack(texts["pack"], [s.plan(s.known_points["recommended"], TUNING_SEED) for s in settings])
+        pack = read_pack(texts["pack"], [s.plan(s.example, TUNING_SEED) for s in settings])
         settle()
         if engine is not None:
             engine.connect()

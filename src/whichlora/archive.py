@@ -67,11 +67,14 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
         with _written(archive) as tar:
             for name, copy in copies.items():
                 tar.add(copy, arcname=name)
-            for file in sorted(f for place in places for f in place.rglob("*") if f.is_file()):
-                if adapters or _LEFT_OUT not in file.relative_to(folder).parts:
-                    tar.add(file, arcname=file.relative_to(folder).as_posix())
-    left = f" Artifacts of {elsewhere} runs lie elsewhere and are not in it." if elsewhere else ""
-    return f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.{left}"
+            for artifacts in sorted(places):
+                for file in sorted(f for f in artifacts.rglob("*") if f.is_file()):
+                    if adapters or file.relative_to(artifacts).parts[0] != _LEFT_OUT:
+                        tar.add(file, arcname=file.relative_to(folder).as_posix())
+    left = [] if adapters else ["Adapters are not in it."]
+    left += [f"Artifacts of {elsewhere} runs lie elsewhere and are not in it."] if elsewhere else []
+    left += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} beside the runs."]
+    return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *left])
 
 
 def unpack(archive: Path, folder: Path) -> str:

@@ -109,6 +109,8 @@ def _lead(arguments: Sequence[str] | None) -> int:
     try:
         engine = engine_of(given["engine"], given["workers"])
         dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
+        if not is_worker():
+            print(f"Reading {given['file']} and the items of its runs.", flush=True)
         grid = read_grid(given["file"])
         from whichlora.joint import read_pack
 

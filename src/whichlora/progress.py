@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from whichlora import tracking
 from whichlora.mixture import trained_count
-from whichlora.summary import run_name
+from whichlora.summary import in_short, run_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -112,7 +112,8 @@ class Survey:
         if seconds is None:
             return "Time left: not known until a run has finished."
         together = f", {workers} at a time" if workers > 1 else ""
-        return f"Time left: about {duration(seconds / workers)}{together}, by the {len(self.done)} finished runs."
+        by = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
+        return f"Time left: about {duration(seconds / workers)}{together}, by {by}."
 
 
 def survey(grid: Grid, tracker: Tracker) -> Survey:
@@ -174,8 +175,7 @@ class Progress:
 
     def finished(self, plan: Plan, result: Result) -> None:
         """Say what a run came to."""
-        m = result.metrics
-        self._say(f"done: {run_name(plan)}: F1 {m['test/en/f1']:.3f} en, {m['test/tl/f1']:.3f} {plan.spec.language}")
+        self._say(f"done: {run_name(plan)}: {in_short(plan, result.metrics)}")
 
     def failed(self, plan: Plan, error: Exception) -> None:
         """Say why a run failed."""

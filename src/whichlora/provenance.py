@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def record(plan: Plan, log: RunLog) -> None:
     """Log what decides the run: params, versions, the whole spec, and the datasets."""
     spec = plan.spec
     fields = spec.to_dict()
-    versions = {f"version/{package}": version(package) for package in VERSIONED} | {"version/whichlora": __version__}
+    versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
     log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
@@ -41,3 +41,10 @@ def record(plan: Plan, log: RunLog) -> None:
         log.dataset(context=context, name=task.name, digest=digest, source=origin, profile=json.dumps(counts))
     if spec.model == MODEL_NAME and plan.task.synthetic:
         log.tags({"synthetic": "true"})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # bitsandbytes has no build for every system, and is needed for 4-bit weights alone
+        return "none"

@@ -79,6 +79,9 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         for split in ("train", "validation", "test")
     }
     n_target = mixture.target_count(tl_ratio, sizes["train_size"])
+    if tl_ratio and not n_target:
+        allowed = f"is no item of train_size={sizes['train_size']}: must be 0, or more of that"
+        raise OptionError("tl_ratio", f"{tl_ratio:g}", allowed)
     # Without target items both compositions are the same run.
     composition = values["composition"] if n_target else mixture.COMPOSITIONS[0]
     only_target = composition == "substitution" and n_target == sizes["train_size"]

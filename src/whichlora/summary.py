@@ -28,11 +28,14 @@ def run_name(plan: Plan) -> str:
     return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {what} seed {spec.seed}"
 
 
+def _named(plan: Plan, role: str) -> str:
+    language = "en" if role.endswith("en") else plan.spec.language
+    return f"{plan.scorer(role)[0].name}, not trained, {language}" if role.startswith(retention.ROLES) else language
+
+
 def _answers(plan: Plan, m: Mapping[str, float], role: str) -> str:
     f1, size = m[f"test/{role}/f1"], len(plan.mixture.test[role])
-    language = "en" if role.endswith("en") else plan.spec.language
-    name = f"{plan.scorer(role)[0].name}, not trained, {language}" if role.startswith(retention.ROLES) else language
-    line = f"  {name}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
+    line = f"  {_named(plan, role)}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
     return f"{line}; base model {m[f'base/{role}/f1']:.3f}" + (f"; floors: {floors}" if floors else "")
 
@@ -53,6 +56,17 @@ def _pairs(m: Mapping[str, float], role: str) -> list[str]:
         told.append(f"p of the gap's rise {p:.1e}" if p is not None else f"chance {m[f'floor/{role}/p1']:.3f}")
         lines.append(f"  {role} pairs, {place}: {', '.join(told)}")
     return lines
+
+
+def in_short(plan: Plan, m: Mapping[str, float]) -> str:
+    """Return what a run came to on each of its test sets, in one line."""
+    told = []
+    for role in plan.mixture.test:
+        if plan.scorer(role)[0].kind == "pair":
+            told.append(f"P@1 {m[f'test/{role}/pooled/p1/to/centred']:.3f} {role} pairs")
+        else:
+            told.append(f"F1 {m[f'test/{role}/f1']:.3f} {_named(plan, role)}")
+    return ", ".join(told)
 
 
 def summary(plan: Plan, result: Result) -> str:

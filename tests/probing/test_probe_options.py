@@ -33,6 +33,8 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
             {"kind": "alignment", "pairs": "nowhere.tsv"},
             "pairs=nowhere.tsv: must be words (packaged), task, or a UTF-8",
         ),
+        ({"kind": "weights", "language": "sw"}, "language=sw: says nothing with kind=weights, which reads no items"),
+        ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: says nothing with kind=alignment"),
         ({"kind": "weights"}, "run_id=auto: kind=weights needs the id of a finished run"),
         ({"run_id": "abc", "model": "tiny"}, "model=tiny: give a run_id or a model, not both"),
         ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; leave it out"),

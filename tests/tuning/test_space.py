@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from tiny import save_tiny_model
 
 from tuning.sampling import TrialSampler
 from tuning.setting import TUNING_SEED
@@ -166,6 +167,26 @@ def test_ranks_and_modules_of_one_s_own_must_fit(tmp_path: Path, tiny_model: str
     path.write_text("target_modules: [q_porj]\n")
     with pytest.raises(OptionError, match=r"^target_modules=q_porj"):
         settings(tiny_model, space=path)
+
+
+@pytest.mark.parametrize("variant", ["hra", "oft"])
+def test_a_range_of_ranks_is_refused_where_only_some_between_fit(tmp_path: Path, tiny_model: str, variant: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("rank: {low: 4, high: 16}\n")
+    with pytest.raises(OptionError, match=rf"^space=4..16: rank of {variant} must be a list"):
+        settings(tiny_model, space=path, variant=variant)
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])  # the latter's own modules are llama's
+def test_a_model_without_the_recommended_modules_is_tuned_on_those_it_has(tmp_path: Path, variant: str) -> None:
+    model = str(save_tiny_model(tmp_path / "neox", config="GPTNeoXConfig"))
+    (setting,) = settings(model, variant=variant)
+    setting.check()
+    assert setting.known_points.keys() == {"matched"}
+    assert setting.plan(setting.example, 1).spec.target_modules
+    assert setting.name().startswith(f"{variant}/folder-")
+    (given,) = settings(model, variant=variant, target_modules="query_key_value")
+    assert given.known_points.keys() == {"matched", "recommended"}
 
 
 def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:

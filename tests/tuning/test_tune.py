@@ -16,7 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tuning import contenders
+from tuning import contenders, report
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
@@ -350,6 +350,40 @@ def test_a_worker_that_breaks_down_ends_and_leaves_the_study_to_others(
     assert whole.step(limit=20, open_for_new=True) == "worked"
 
 
+@pytest.mark.parametrize("matched", [True, False], ids=["matched", "recommended"])
+def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
+    options: dict[str, str], matched: bool
+) -> None:
+    given = study(options, layers="first:1", quantization="nf4", epochs="2")
+    points = given.setting.known_points
+    best = contenders.Contender(origin="trial 0", point=points["matched"])
+    if not matched:
+        best = contenders.Contender(origin="recommended", point=points["recommended"])
+    (arm,) = yaml.safe_load(report.arm(given, best))
+    plan = best.plan(given.setting, 1)
+    assert (arm["arm"], arm["layers"], arm["quantization"]) == (plan.spec.arm, "first:1", "nf4")
+    assert (arm["epochs"], arm["batch_size"]) == (2, 8)
+    assert ("rank" in arm) == matched
+
+
+def test_what_ends_before_the_fresh_seeds_says_that_it_goes_on(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = study(options)
+    assert opened.step(limit=1, open_for_new=True) == "worked"
+    told, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
+    assert missing == []
+    assert "no best point, for want of scores with fresh seeds of trial 0" in capsys.readouterr().out
+    assert told.splitlines()[2].endswith("| - |")
+
+
+def test_a_pruner_that_could_stop_nothing_is_refused(
+    options: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(options, objective="mean,parameters", pruner="median") == 2
+    assert "pruner=median: must be none or auto with objective=mean,parameters" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_objectives_give_a_pareto_front(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(options, objective="tl,parameters") == 0
@@ -402,7 +436,7 @@ BAD = [
     ("objective", "en,seconds,parameters", "must be a language and at most one cost"),
     ("trials", "0", "must be a whole number from 1"),
     ("timeout", "soon", "must be a whole number from 1"),
-    ("pruner", "medium", "allowed are median, hyperband, none (did you mean 'median'?)"),
+    ("pruner", "medium", "allowed are auto, median, hyperband, none (did you mean 'median'?)"),
     ("space", "papr", "allowed are paper, continuous"),
     ("seed", "9000", "are for tuning; take another"),
     ("seed", "1,x", "must be a whole number"),

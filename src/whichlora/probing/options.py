@@ -138,6 +138,9 @@ def parse(texts: Mapping[str, str]) -> Request:
         for name in names:
             if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
                 raise OptionError(name, texts[name], f"is a choice of kind={owner}; leave it out")
+    for name in _unread(kind, texts["pairs"]):
+        if values[name] is not None:
+            raise OptionError(name, texts[name], f"says nothing with kind={kind}, which reads no items; leave it out")
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
         raise OptionError("preset", texts["preset"], "is a choice of kind=language; leave it out")
     _check_source(values, kind)
@@ -168,6 +171,13 @@ def parse(texts: Mapping[str, str]) -> Request:
 def as_params(choices: LanguageChoices | AlignmentChoices | WeightChoices) -> dict[str, Any]:
     """Return the choices by name, for params and fingerprints."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(choices).items()}
+
+
+def _unread(kind: str, pairs: str) -> tuple[str, ...]:
+    """Return the options that have no part in a probe of this kind and of these pairs."""
+    if kind == "weights":
+        return ("task", "language", "items", "data_dir")
+    return ("task", "data_dir") if kind == "alignment" and pairs != "task" else ()
 
 
 def _check_source(values: Mapping[str, Any], kind: str) -> None:

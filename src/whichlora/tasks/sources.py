@@ -43,14 +43,16 @@ class Row:
         return value
 
 
-def find(data_dir: str, language: str, split: Split) -> Path | None:
+def find(data_dir: str | None, language: str, split: Split) -> Path | None:
     """Return the file of a split in one language, None where there is none.
 
     It is called `SPLIT-LANGUAGE.FORMAT` or `LANGUAGE.SPLIT.FORMAT`, validation also `dev`.
 
     Raises:
-        OptionError: there is no such folder, or several files have such a name.
+        OptionError: no folder is given, there is no such one, or several files have such a name.
     """
+    if data_dir is None:
+        raise OptionError("data_dir", "auto", "this task is not packaged: give the folder with its data")
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise OptionError("data_dir", data_dir, "is not a folder")
@@ -60,7 +62,7 @@ def find(data_dir: str, language: str, split: Split) -> Path | None:
     return found[0] if found else None
 
 
-def read(data_dir: str, language: str, split: Split, columns: Sequence[str]) -> list[Row]:
+def read(data_dir: str | None, language: str, split: Split, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a split that must be there.
 
     Args:
@@ -71,6 +73,7 @@ def read(data_dir: str, language: str, split: Split, columns: Sequence[str]) -> 
         OptionError: the file is missing or cannot be read; the message says which, and in which line.
     """
     path = find(data_dir, language, split)
+    assert data_dir is not None
     if path is None:
         names = _names(language, split)
         first, last = names[0], names[-1]

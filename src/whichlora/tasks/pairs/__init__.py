@@ -40,7 +40,8 @@ def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        allowed = f"must be words (packaged), task, or a UTF-8 file of pairs ({type(error).__name__})"
+        named = "words (packaged), task, or " if option == "pairs" else ""
+        allowed = f"must be {named}a UTF-8 file of pairs ({type(error).__name__})"
         raise OptionError(option, path, allowed) from error
     pairs = []
     for number, line in enumerate(lines, start=1):
