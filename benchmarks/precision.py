@@ -1,0 +1,89 @@
+"""Whether F1 depends on the precision by more than it does on the seed, from runs that were made in both.
+
+python -m benchmarks.precision --experiments pocket,pocket-fp32
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy import stats
+
+_CELL = ["variant", "arm", "task", "model", "language", "tl_ratio", "outcome"]
+
+
+def paired(table: pd.DataFrame) -> pd.DataFrame:
+    """Return bf16 and fp32, F1 in points, of every run that there is in both, a row a run and outcome.
+
+    Args:
+        table: `analysis.runs.Runs.table`.
+    """
+    wide = table.assign(f1=100 * table["f1"]).pivot_table("f1", [*_CELL, "seed"], "precision")
+    return wide.reindex(columns=["bf16", "fp32"]).dropna().reset_index()
+
+
+def compared(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each method and outcome, in points of F1.
+
+    Its columns: n (pairs), bf16 and fp32 (means), difference (bf16 minus fp32), seeds (standard deviation over seeds
+    within a precision and cell, pooled), expected (what two sets of n runs that differ in their seeds alone differ by
+    in 95 of 100 cases: Student's t with that deviation), within (whether the difference is no larger).
+    """
+    rows = []
+    for (variant, arm, outcome), own in pairs.groupby(["variant", "arm", "outcome"]):
+        cells = own.groupby(_CELL)
+        freedom = 2 * int((cells.size() - 1).sum())
+        squares = sum(((own[p] - cells[p].transform("mean")) ** 2).sum() for p in ("bf16", "fp32"))
+        seeds = math.sqrt(squares / freedom) if freedom else math.nan
+        expected = float(stats.t.ppf(0.975, freedom)) * seeds * math.sqrt(2 / len(own)) if freedom else math.nan
+        difference = float((own["bf16"] - own["fp32"]).mean())
+        rows.append(
+            {
+                "variant": variant,
+                "arm": arm,
+                "outcome": outcome,
+                "n": len(own),
+                "bf16": own["bf16"].mean(),
+                "fp32": own["fp32"].mean(),
+                "difference": difference,
+                "seeds": seeds,
+                "expected": expected,
+                "within": abs(difference) <= expected,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def summary(pairs: pd.DataFrame) -> str:
+    """Return the comparison as a Markdown table, and below it the mean difference of all runs with its interval."""
+    numbers = ("bf16", "fp32", "difference", "seeds", "expected")
+    lines = ["| variant | arm | F1 on | n | bf16 | fp32 | bf16 - fp32 | SD over seeds | expected by seeds | within |"]
+    lines.append("|---" * 10 + "|")
+    for row in compared(pairs).to_dict("records"):
+        told = [row["variant"], row["arm"], row["outcome"], row["n"], *(f"{row[name]:.1f}" for name in numbers)]
+        lines.append("| " + " | ".join(map(str, [*told, "yes" if row["within"] else "NO"])) + " |")
+    lines.append("")
+    for outcome, own in pairs.groupby("outcome"):
+        apart = own["bf16"] - own["fp32"]
+        half = float(stats.t.ppf(0.975, len(apart) - 1)) * float(apart.std()) / math.sqrt(len(apart))
+        lines.append(f"{outcome}: {apart.mean():+.2f} +- {half:.2f} points over all {len(apart)} pairs.")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare the runs of some experiments and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--experiments", default="pocket,pocket-fp32", help="names, joined by commas")
+    given = parser.parse_args(arguments)
+    from analysis.runs import find_experiments, pull
+    from whichlora import tracking
+
+    client = tracking.connect()
+    print(summary(paired(pull(client, find_experiments(client, given.experiments)).table)))
+
+
+if __name__ == "__main__":
+    main()
