@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import stats
 
-_CELL = ["variant", "arm", "task", "model", "language", "tl_ratio", "outcome"]
+_CELL = ["method", "task", "model", "language", "tl_ratio", "outcome"]
 
 
 def paired(table: pd.DataFrame) -> pd.DataFrame:
@@ -20,8 +20,11 @@ def paired(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: `analysis.runs.Runs.table`.
+
+    Raises:
+        ValueError: a method has two runs of one place.
     """
-    wide = table.assign(f1=100 * table["f1"]).pivot_table("f1", [*_CELL, "seed"], "precision")
+    wide = table.assign(f1=100 * table["f1"]).pivot(index=[*_CELL, "seed"], columns="precision", values="f1")
     return wide.reindex(columns=["bf16", "fp32"]).dropna().reset_index()
 
 
@@ -33,7 +36,7 @@ def compared(pairs: pd.DataFrame) -> pd.DataFrame:
     in 95 of 100 cases: Student's t with that deviation), within (whether the difference is no larger).
     """
     rows = []
-    for (variant, arm, outcome), own in pairs.groupby(["variant", "arm", "outcome"]):
+    for (method, outcome), own in pairs.groupby(["method", "outcome"]):
         cells = own.groupby(_CELL)
         freedom = 2 * int((cells.size() - 1).sum())
         squares = sum(((own[p] - cells[p].transform("mean")) ** 2).sum() for p in ("bf16", "fp32"))
@@ -42,8 +45,7 @@ def compared(pairs: pd.DataFrame) -> pd.DataFrame:
         difference = float((own["bf16"] - own["fp32"]).mean())
         rows.append(
             {
-                "variant": variant,
-                "arm": arm,
+                "method": method,
                 "outcome": outcome,
                 "n": len(own),
                 "bf16": own["bf16"].mean(),
@@ -60,11 +62,12 @@ def compared(pairs: pd.DataFrame) -> pd.DataFrame:
 def summary(pairs: pd.DataFrame) -> str:
     """Return the comparison as a Markdown table, and below it the mean difference of all runs with its interval."""
     numbers = ("bf16", "fp32", "difference", "seeds", "expected")
-    lines = ["| variant | arm | F1 on | n | bf16 | fp32 | bf16 - fp32 | SD over seeds | expected by seeds | within |"]
-    lines.append("|---" * 10 + "|")
+    lines = ["| method | F1 on | n | bf16 | fp32 | bf16 - fp32 | SD over seeds | expected by seeds | within |"]
+    lines.append("|---" * 9 + "|")
     for row in compared(pairs).to_dict("records"):
-        told = [row["variant"], row["arm"], row["outcome"], row["n"], *(f"{row[name]:.1f}" for name in numbers)]
-        lines.append("| " + " | ".join(map(str, [*told, "yes" if row["within"] else "NO"])) + " |")
+        verdict = "-" if math.isnan(row["expected"]) else "yes" if row["within"] else "no"
+        told = [row["method"], row["outcome"], row["n"], *(f"{row[name]:.1f}" for name in numbers), verdict]
+        lines.append("| " + " | ".join(map(str, told)) + " |")
     lines.append("")
     for outcome, own in pairs.groupby("outcome"):
         apart = own["bf16"] - own["fp32"]

@@ -99,6 +99,7 @@ def test_what_cannot_be_done_is_refused(
     (tmp_path / "text.tar").write_text("no archive")
     assert "cannot be read" in refused("unpack", "text.tar", "--folder", "new")
     assert not Path("new").exists()
+    assert "folder=" in refused("unpack", str(packed[0]), "--folder", "text.tar")
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
         tar.add(tmp_path / "text.tar", arcname="text")
     assert "has no mlflow.db" in refused("unpack", "other.tar", "--folder", "new")

@@ -136,17 +136,17 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
 
 
 def test_precisions_are_apart_where_student_s_test_says_so() -> None:
-    place = {"task": "atlas-nli", "model": "tiny", "language": "sw", "tl_ratio": 0.5, "outcome": "tl", "arm": "matched"}
+    place = {"task": "atlas-nli", "model": "tiny", "language": "sw", "tl_ratio": 0.5, "outcome": "tl"}
     scores = {"lora": ([0.91, 0.95, 0.93], [0.90, 0.97, 0.92]), "vera": ([0.70, 0.72, 0.71], [0.80, 0.82, 0.81])}
     rows = [
-        {**place, "variant": variant, "precision": name, "seed": seed, "f1": f1}
-        for variant, both in scores.items()
+        {**place, "method": method, "precision": name, "seed": seed, "f1": f1}
+        for method, both in scores.items()
         for name, own in zip(("bf16", "fp32"), both, strict=True)
         for seed, f1 in enumerate(own)
     ]
-    alone = {**place, "variant": "pissa", "precision": "bf16", "seed": 1, "f1": 0.5}  # has no partner
+    alone = {**place, "method": "pissa", "precision": "bf16", "seed": 1, "f1": 0.5}  # has no partner
     found = precision.compared(precision.paired(pd.DataFrame([*rows, alone])))
-    assert list(found["variant"]) == ["lora", "vera"]
+    assert list(found["method"]) == ["lora", "vera"]
     for row, both in zip(found.to_dict("records"), scores.values(), strict=True):
         apart = 100 * (np.mean(both[0]) - np.mean(both[1]))
         assert row["difference"] == pytest.approx(apart)

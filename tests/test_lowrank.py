@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
+from tiny import save_tiny_model
 
 from whichlora import packing
 from whichlora.encoding import Encoder
@@ -47,6 +48,15 @@ def test_every_variant_of_plain_layers_has_the_same_gradients(tiny_model: str, v
     for name, gradient in usual.items():
         assert float((gradient - ours[name]).norm()) <= 1e-10 * float(gradient.norm()), name
     assert all("forward" not in vars(layer) for layer in layers)
+
+
+def test_what_a_layer_gives_may_be_written_into(tmp_path: Path) -> None:
+    """OLMo clips the outputs of its projections in place."""
+    model = str(save_tiny_model(tmp_path / "olmo", config="OlmoConfig", clip_qkv=1.0))
+    plan = plan_of(model, learning_rate="0.001")
+    examples = [Encoder(plan.task, plan.tokenizer).example(item) for item in plan.mixture.train]
+    assert plain_layers(moved(plan)) != []
+    assert train(plan, examples, tmp_path, validate=lambda model, step: 0.0) is not None
 
 
 def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str) -> None:

@@ -259,6 +259,8 @@ def test_a_share_of_less_than_an_item_is_refused(plan):
     """It would be trained on English alone and called one percent."""
     with pytest.raises(OptionError, match=r"tl_ratio=0\.01: is no item of train_size=20"):
         plan(tl_ratio=0.01)
+    with pytest.raises(OptionError, match=r"train_size=1: leaves no target item at tl_ratio=0\.5"):
+        plan(train_size=1)
 
 
 def test_english_is_not_a_target_language(plan):

@@ -84,8 +84,8 @@ class Setting:
         """Return the recommended and the matched point in the study's dimensions, by arm, if there are such modules."""
         points = known_points(self.variant, self.shape)
         within = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
-        modules = {arm: point.get("target_modules", "all-linear") for arm, point in within.items()}
-        return {arm: p for arm, p in within.items() if fits("target_modules", modules[arm], self.variant, self.shape)}
+        name = "target_modules"
+        return {a: p for a, p in within.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
 
     @property
     def example(self) -> dict[str, Any]:

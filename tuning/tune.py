@@ -157,7 +157,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     choose("task", values["task"], PROMPTED)  # a study compares validation F1
     objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
-        allowed = f"must be none or auto with objective={objective.text}: one value cannot tell that a trial is lost"
+        allowed = f"one value cannot tell that a trial is lost with objective={objective.text}; leave it out"
         raise OptionError("pruner", pruner, allowed)
     if pruner == AUTO:
         pruner = "median" if objective.cost is None else "none"

@@ -89,12 +89,16 @@ def unpack(archive: Path, folder: Path) -> str:
     folder = folder.absolute()
     if (folder / TRACKING).exists():
         raise OptionError("folder", folder, f"has a {TRACKING} already; take an empty or a new one")
+    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+        raise OptionError("folder", folder, "must be a folder, which may be new; a file is in the way")
     try:
         with tarfile.open(archive) as tar:
             if TRACKING not in tar.getnames():
                 raise OptionError("archive", archive, f"has no {TRACKING}; allowed is what `pack` wrote")
             folder.mkdir(parents=True, exist_ok=True)
-            tar.extractall(folder, filter="data")
+            # The database comes last: a folder that was not filled may be filled again.
+            tar.extractall(folder, filter="data", members=[m for m in tar.getmembers() if m.name != TRACKING])
+            tar.extract(TRACKING, folder, filter="data")
     except (OSError, tarfile.TarError, EOFError) as error:
         raise OptionError("archive", archive, f"cannot be read: {error}") from error
     with _open(folder / TRACKING) as tracking:
@@ -108,8 +112,8 @@ def unpack(archive: Path, folder: Path) -> str:
 
 def _written(archive: Path) -> tarfile.TarFile:
     if archive.suffix == ".xz":
-        return tarfile.open(archive, "w:xz")
-    return tarfile.open(archive, "w:gz") if archive.suffix == ".gz" else tarfile.open(archive, "w")
+        return tarfile.open(archive, "w:xz", dereference=True)
+    return tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w", dereference=True)
 
 
 def _copied(database: Path, to: Path) -> Path:

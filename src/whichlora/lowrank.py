@@ -53,34 +53,32 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     base, device = layer.get_base_layer(), x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.weight.dtype
     factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+    rows = x.flatten(0, -2)
     with torch.autocast(device, enabled=False):
-        result: Tensor = _LowRank.apply(x, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
-    return result
+        wide: Tensor = _LowRank.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
+    return wide.view(*x.shape[:-1], base.out_features)  # out here, or none may write into it, as OLMo does
 
 
 class _LowRank(torch.autograd.Function):
-    """`W x + bias + scale * B A x`, in one precision, with gradients for x, A and B."""
+    """`W x + bias + scale * B A x` of (tokens, in) in one precision, with gradients for x, A and B."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype
     ) -> Tensor:
-        rows, weight, down, up = (matrix.to(dtype) for matrix in (x.flatten(0, -2), weight, a, b))
+        rows, weight, down, up = (matrix.to(dtype) for matrix in (x, weight, a, b))
         low = rows @ down.t()
         wide = linear(rows, weight, None if bias is None else bias.to(dtype)).addmm_(low, up.t(), alpha=scale)
         ctx.save_for_backward(rows, weight, down, up, low)
         ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
-        return wide.view(*x.shape[:-1], -1)
+        return wide
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, weight, down, up, low = ctx.saved_tensors
         of_x, of_a, of_b = ctx.dtypes
-        outer = gradient.flatten(0, -2)
-        inner = (outer @ up).mul_(ctx.scale)
-        x = None
-        if ctx.needs_input_grad[0]:
-            x = (outer @ weight).addmm_(inner, down).to(of_x).view(*gradient.shape[:-1], -1)
-        a, b = inner.t() @ rows, (outer.t() @ low).mul_(ctx.scale)
+        inner = (gradient @ up).mul_(ctx.scale)
+        x = (gradient @ weight).addmm_(inner, down).to(of_x) if ctx.needs_input_grad[0] else None
+        a, b = inner.t() @ rows, (gradient.t() @ low).mul_(ctx.scale)
         return x, None, None, a.to(of_a), b.to(of_b), None, None

@@ -24,7 +24,7 @@ from whichlora.states import plain
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
 _SHORT = 256
-"""Up to so many tokens a text the weights of attention take no more memory than the states they are made from."""
+"""Up to so many tokens a text the weights of attention in bf16 take about the memory of the states in fp32, or less."""
 _NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Architectures for which a test shows that nothing but attention looks from one token to another."""

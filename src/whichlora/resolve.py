@@ -80,6 +80,8 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     }
     n_target = mixture.target_count(tl_ratio, sizes["train_size"])
     if tl_ratio and not n_target:
+        if values["tl_ratio"] is None:
+            raise OptionError("train_size", sizes["train_size"], f"leaves no target item at tl_ratio={tl_ratio:g}")
         allowed = f"is no item of train_size={sizes['train_size']}: must be 0, or more of that"
         raise OptionError("tl_ratio", f"{tl_ratio:g}", allowed)
     # Without target items both compositions are the same run.

@@ -189,6 +189,11 @@ def test_a_model_without_the_recommended_modules_is_tuned_on_those_it_has(tmp_pa
     assert given.known_points.keys() == {"matched", "recommended"}
 
 
+def test_full_fine_tuning_of_a_model_without_linear_layers_begins_with_the_known_values(tmp_path: Path) -> None:
+    (setting,) = settings(str(save_tiny_model(tmp_path / "gpt2", config="GPT2Config")), variant="full")
+    assert setting.known_points.keys() == {"matched", "recommended"}
+
+
 def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:
     with pytest.raises(OptionError, match=r"^space=papr: allowed are .*did you mean 'paper'"):
         read_space("papr", [CATALOGUE["lora"]])

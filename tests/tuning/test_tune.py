@@ -381,7 +381,7 @@ def test_a_pruner_that_could_stop_nothing_is_refused(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(options, objective="mean,parameters", pruner="median") == 2
-    assert "pruner=median: must be none or auto with objective=mean,parameters" in capsys.readouterr().err
+    assert "lost with objective=mean,parameters; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
