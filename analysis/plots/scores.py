@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.floors import BEST_FLOOR, best_floor
 from analysis.methods import UNTRAINED
 from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
 from analysis.tables import method_order
 
+_GREY = "#777777"
+_REFERENCES = {"base model": (0, (1, 2)), BEST_FLOOR: (0, (6, 2, 1, 2))}
 LANGUAGE = {"en": "English", "tl": "the target language"}
 
 
@@ -46,6 +49,10 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
                 elinewidth=0.9,
                 **marks[method]._asdict(),
             )
+        for label, own in _references(panel, outcome).items():
+            reached = own.dropna()
+            x = [places[ratio] for ratio in reached.index]
+            axes.plot(x, reached, label=label, color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label])
         axes.set_title(language)
         ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
     for axes in grid.flat[len(languages) :]:
@@ -59,6 +66,8 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     many = rows.groupby(["method", "language", "tl_ratio"]).size().max() > 1
     spread = "Bars are 95 % intervals over seeds" if many else "One seed, so without intervals"
     caption = f"{where}{spread}; points are moved apart sideways so that they can be seen."
+    if _references(rows, outcome):
+        caption += " Grey lines are to be beaten: the base model, and the best shallow method on the same items."
     return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
 
 
@@ -73,9 +82,8 @@ def _f1_by_method(
         y = [len(methods) - 1 - methods.index(method) for method in panel["method"]]
         line = {**marks[language]._asdict(), "linestyle": "none"}
         axes.plot(100 * panel["f1"], y, label=language, markerfacecolor="none", **line)
-    base = rows["base_f1"].mean()
-    if math.isfinite(base):
-        axes.axvline(100 * base, color="#777777", linewidth=0.9, linestyle=(0, (1, 2)), label="base model")
+    for label, own in _references(rows, outcome).items():
+        axes.axvline(own.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
     ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
@@ -126,6 +134,16 @@ def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles,
     legend(figure, axes)
     caption = f"{where} Mean over seeds of running means over a twentieth of the steps."
     return finish(figure, name=name, title="Training loss.", caption=caption)
+
+
+def _references(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
+    """Return by ratio, in points, what the base model and the best shallow method score, as far as they are known."""
+    floors = best_floor(rows, outcome)
+    found = {
+        "base model": 100 * rows.groupby("tl_ratio")["base_f1"].mean(),
+        BEST_FLOOR: floors.groupby("tl_ratio")["floor"].mean(),
+    }
+    return {label: values for label, values in found.items() if values.notna().any()}
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:

@@ -11,11 +11,17 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
+from analysis import plots
 from analysis.plots import style
 from analysis.plots.comparisons import critical_difference
 from analysis.plots.lettering import readable
+from analysis.plots.scores import f1_by_ratio
+from analysis.runs import find_experiments, pull
 from analysis.stats.ranks import ranks
+
+REFERENCES = ("best floor", "base model")
 
 
 def test_every_kind_is_drawn(written):
@@ -23,6 +29,29 @@ def test_every_kind_is_drawn(written):
     wanted = {f"{kind}-{outcome}" for kind in kinds for outcome in ("en", "tl")} | {"power-curve", "loss-1"}
     for end in ("svg", "png"):
         assert {path.stem for path in (written / "figures").glob(f"*.{end}")} == wanted
+
+
+@pytest.mark.parametrize("ratios", [1, 2])
+def test_what_is_to_be_beaten_is_drawn_where_it_is_known(full, monkeypatch, ratios):
+    table = pull(MlflowClient(), find_experiments(MlflowClient(), "full")).table
+    table = table[table["tl_ratio"].isin(sorted(set(table["tl_ratio"]))[:ratios])]
+
+    def drawn(table):
+        lines = {}
+        with monkeypatch.context() as watched:
+            keep = lambda figure, axes: lines.update({line.get_label(): line for line in axes.get_lines()})  # noqa: E731
+            watched.setattr(plots.scores, "legend", keep)
+            plot = f1_by_ratio(table, "tl", marks=style.styles(sorted(set(table["method"]))), name="f1", where="")
+        return lines, plot.caption
+
+    lines, caption = drawn(table)
+    assert ("to be beaten" in caption) == (ratios > 1)
+    floor, base = (lines[name].get_ydata() if ratios > 1 else lines[name].get_xdata() for name in REFERENCES)
+    assert list(floor) == [pytest.approx(70)] * 2
+    assert list(base) == [pytest.approx(100 * table[table["outcome"] == "tl"]["base_f1"].mean())] * 2
+    unknown = table.drop(columns=[c for c in table if c.startswith("floor/")]).assign(base_f1=np.nan)
+    lines, _ = drawn(unknown)
+    assert not lines.keys() & set(REFERENCES)
 
 
 def test_the_loss_is_that_of_the_cell_with_most_target_items(written):
