@@ -49,10 +49,16 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
                 elinewidth=0.9,
                 **marks[method]._asdict(),
             )
-        for label, own in _references(panel, outcome).items():
-            reached = own.dropna()
-            x = [places[ratio] for ratio in reached.index]
-            axes.plot(x, reached, label=label, color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label])
+        for label, values in _references(panel, outcome).items():
+            known = values.dropna()
+            axes.plot(
+                [places[ratio] for ratio in known.index],
+                known,
+                label=label,
+                color=_GREY,
+                linewidth=0.9,
+                linestyle=_REFERENCES[label],
+            )
         axes.set_title(language)
         ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
     for axes in grid.flat[len(languages) :]:
