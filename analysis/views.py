@@ -63,13 +63,16 @@ def gain_per_percent(table: pd.DataFrame) -> pd.DataFrame:
 def pareto(table: pd.DataFrame, *, outcome: str, cost: str) -> pd.DataFrame:
     """Return each method's mean F1 and mean cost, and whether it is on the front: none is cheaper and at least as good.
 
-    Means are over the runs that have the cost, a column such as `adapter/trainable_parameters` or `train/seconds`.
+    Means are over the runs that have the cost, a column such as `adapter/trainable_parameters` or `train/seconds`; that
+    of the cost is over adapters, of which some serve several runs.
     """
     frame = rows(table, outcome)
     if cost not in frame:
         return pd.DataFrame(columns=["method", "value", "cost", "n", "front"])
-    known = frame[frame[cost].notna()].groupby("method", sort=True)
-    means = known.agg(value=("value", "mean"), cost=(cost, "mean"), n=("value", "size")).reset_index()
+    known = frame[frame[cost].notna()]
+    means = known.groupby("method", sort=True).agg(value=("value", "mean"), n=("value", "size")).reset_index()
+    costs = known.drop_duplicates(["method", "adapter"]).groupby("method")[cost].mean()
+    means = means.assign(cost=means["method"].map(costs))
     score, price = means["value"].to_numpy(), means["cost"].to_numpy()
     beaten = [
         bool(np.any((score >= s) & (price <= p) & ((score > s) | (price < p))))

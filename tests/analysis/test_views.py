@@ -78,11 +78,15 @@ def test_forgetting_is_what_the_base_loses_elsewhere():
 def test_the_front_holds_what_nothing_cheaper_equals():
     rows = [("a", 0.5, 10), ("b", 0.7, 20), ("c", 0.6, 30), ("d", 0.9, 40), ("e", 0.7, 20), ("f", 0.7, 21)]
     table = pd.DataFrame(rows, columns=["method", "f1", "cost"]).assign(
-        outcome="tl", language="sw", tl_ratio=0.1, seed=1
+        outcome="tl", language="sw", tl_ratio=0.1, seed=1, adapter=list("abcdef")
     )
     found = views.pareto(table, outcome="tl", cost="cost")
     assert set(found.loc[found["front"], "method"]) == {"a", "b", "e", "d"}
     assert views.pareto(table, outcome="tl", cost="watts").empty
+    shared = table.head(1).assign(language="ur", f1=0.3)  # the same adapter
+    other = table.head(1).assign(seed=2, adapter="other", cost=40, f1=0.4)
+    (row,) = views.pareto(pd.concat([table.head(1), shared, other]), outcome="tl", cost="cost").to_dict("records")
+    assert (row["cost"], row["value"], row["n"]) == (25, pytest.approx(40), 3)
 
 
 def test_agreement_and_kappa():
