@@ -224,6 +224,10 @@ def test_what_lacks_is_listed(store):
     assert "11 cells without all seeds" in text
     assert "results have no item-by-item predictions" in text
     assert "The design is incomplete: 11 cells without all seeds." in text
+    listed = text.partition("seeds missing")[2]
+    assert re.search(r"VeRA \S+ \S+ sw \d+ % 3 ", listed)  # that seed, of three
+    assert re.search(r"PiSSA \S+ \S+ sw \d+ % 1, 2 ", listed)
+    assert re.search(r"PiSSA \S+ \S+ ur \d+ % all 3 ", listed)
 
 
 def test_what_a_shallow_method_reaches_is_told_on_the_first_screen(store):
