@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -176,22 +176,22 @@ def run(count: int, work: Callable[[], None]) -> None:
         for thread in threads:
             thread.start()
         convoy.set_out()
-        _await_ends(convoy)
+        _await_ends(threads)
     except KeyboardInterrupt:
         if convoy.stop():
-            _await_ends(convoy)
+            _await_ends(threads)
         raise
     if errors:
         raise errors[0]
 
 
-def _await_ends(convoy: _Convoy) -> None:
-    """Wait until all have ended.
+def _await_ends(threads: Sequence[threading.Thread]) -> None:
+    """Wait until all have ended, the last one's passing on included: Python must not exit in the middle of it.
 
     Not by joining threads: an interrupt that comes just before a join blocks is not noticed until the thread ends,
     which may wait for the interrupt; and an interrupted join takes its thread for ended.
     """
-    while not all(seat.ended for seat in convoy.seats):
+    while any(thread.is_alive() for thread in threads):
         time.sleep(0.05)
 
 
