@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whichlora.errors import OptionError, refuse
+from whichlora.errors import OptionError, check_folder, refuse
 from whichlora.options import parse_arguments
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def _folder(text: str) -> Path:
     # `mlflow run` works in the project's folder; what it makes lies beside the database, where it was called.
     database = sqlite_file() if os.environ.get("MLFLOW_RUN_ID") else None
     path = (database.parent if database else Path.cwd()) / text
-    if any(place.exists() and not place.is_dir() for place in (path, *path.parents)):
-        raise OptionError("output", text, "must be a folder, which may be new; a file is in the way")
+    check_folder("output", text, path)
     return path
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import mlflow
 import platformdirs
+
+from whichlora.database import path_of
 
 THREADS = 8
 """Files that are read at once: a tracking server answers slowly, but many at a time."""
@@ -21,9 +22,9 @@ def local(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) 
     Raises:
         MlflowException, OSError: there is no such artifact on the server.
     """
-    parts = urlsplit(artifact_uri)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path)) / name
+    folder = path_of(artifact_uri)
+    if folder is not None:
+        return folder / name
     place = (cache or platformdirs.user_cache_path("whichlora") / "artifacts") / run_id / name
     if not place.is_file():
         partial = place.with_name("partial")  # a download that is cut off must not look like a whole one

@@ -71,8 +71,8 @@ def summary(pairs: pd.DataFrame) -> str:
     lines.append("")
     for outcome, own in pairs.groupby("outcome"):
         apart = own["bf16"] - own["fp32"]
-        half = float(stats.t.ppf(0.975, len(apart) - 1)) * float(apart.std()) / math.sqrt(len(apart))
-        lines.append(f"{outcome}: {apart.mean():+.2f} +- {half:.2f} points over all {len(apart)} pairs.")
+        low, high = stats.ttest_1samp(apart, 0).confidence_interval()
+        lines.append(f"{outcome}: {apart.mean():+.2f} +- {(high - low) / 2:.2f} points over all {len(apart)} pairs.")
     return "\n".join(lines)
 
 

@@ -18,10 +18,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from whichlora.database import file_of, lock_of
-from whichlora.errors import OptionError, refuse
+from whichlora.database import file_of, lock_of, path_of
+from whichlora.errors import OptionError, check_folder, refuse
 
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
 _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))
@@ -55,7 +55,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
         places = []
         with _open(copies[TRACKING]) as tracking:
             for table, place, uri in _locations(tracking):
-                path = _path_of(uri)
+                path = path_of(uri)
                 inside = path is not None and path.is_relative_to(folder)
                 if inside:
                     assert path is not None
@@ -89,8 +89,7 @@ def unpack(archive: Path, folder: Path) -> str:
     folder = folder.absolute()
     if (folder / TRACKING).exists():
         raise OptionError("folder", folder, f"has a {TRACKING} already; take an empty or a new one")
-    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
-        raise OptionError("folder", folder, "must be a folder, which may be new; a file is in the way")
+    check_folder("folder", folder, folder)
     try:
         with tarfile.open(archive) as tar:
             if TRACKING not in tar.getnames():
@@ -142,14 +141,6 @@ def _locations(tracking: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
 def _set(tracking: sqlite3.Connection, table: str, place: str, uri: str) -> None:
     (column, key) = next((column, key) for name, column, key in _LOCATIONS if name == table)
     tracking.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (uri, place))
-
-
-def _path_of(uri: str) -> Path | None:
-    """Return the folder that a URI or path stands for; None if it is none of this machine's."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file") or not parts.path:
-        return None
-    return Path(unquote(parts.path) if parts.scheme else uri).absolute()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

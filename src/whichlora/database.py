@@ -11,7 +11,7 @@ import sqlite3
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -21,6 +21,14 @@ def file_of(uri: str) -> Path | None:
     if not uri.startswith("sqlite:///"):
         return None
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def path_of(uri: str) -> Path | None:
+    """Return the folder that a URI or path of artifacts stands for; None if it is none of this machine's."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file") or not parts.path:
+        return None
+    return Path(unquote(parts.path) if parts.scheme else uri).absolute()
 
 
 def lock_of(file: Path) -> FileLock:

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class OptionError(ValueError):
@@ -29,6 +30,12 @@ def whole(option: str, text: str, low: int, high: int = 10**9) -> int:
     if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
         raise OptionError(option, text, f"must be a whole number from {low} to {high}")
     return int(text)
+
+
+def check_folder(option: str, value: object, path: Path) -> None:
+    """Raise `OptionError` if an absolute path can be no folder, new or not, because a file is in the way."""
+    if any(place.exists() and not place.is_dir() for place in (path, *path.parents)):
+        raise OptionError(option, value, "must be a folder, which may be new; a file is in the way")
 
 
 def did_you_mean(value: str, names: Iterable[str]) -> str:
