@@ -182,6 +182,7 @@ INTERRUPTED = """
 import os, signal, time, torch
 from whichlora import convoy, joint
 joint.leave_gradients = lambda batches: [torch.zeros(())] * len(batches)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
 sent, cleaned = [], []
 def work():
     try:
