@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis import views
 from analysis.records import Record
 from analysis.stats.cells import shown
 from analysis.stats.contrasts import contrast
+from analysis.stats.distributions import half_width
 
 COSTS = ("adapter/trainable_parameters", "train/seconds", "gpu/memory_max_mb", "host/memory_max_mb", "gpu/energy_j")
 CELL = ("method", "language", "tl_ratio")
@@ -119,7 +119,7 @@ def summarise(
 
 def _mean(values: NDArray[np.float64], analysis: str, outcome: str, groups: tuple[str, ...], note: str) -> Record:
     n, mean = len(values), float(values.mean())
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+    half = float(half_width(values.std(ddof=1), n)) if n > 1 else np.nan
     return Record(
         outcome=outcome,
         analysis=analysis,

@@ -20,7 +20,7 @@ from analysis.stats.blocked import F_TEST, blocked
 from analysis.stats.cells import rows
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
-from analysis.stats.groupings import TEXT, group_records
+from analysis.stats.groupings import TEXT, groupings
 from analysis.stats.paired import paired
 from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
@@ -88,7 +88,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float) -> lis
     for outcome in OUTCOMES:
         primary = blocked(table, outcome=outcome)
         found += primary
-        found += group_records(primary, outcome=outcome)
+        found += groupings(primary, outcome=outcome)
         found += _by_setting(table, outcome)
         found += ranks(table, outcome=outcome)
         found += equivalence(table, outcome=outcome, margin=margin)
@@ -176,7 +176,7 @@ def _by_setting(table: pd.DataFrame, outcome: str) -> list[Record]:
     if table["setting"].nunique() > 1:
         for setting, own in table.groupby("setting", sort=True):
             primary = blocked(own, outcome=outcome)
-            kept = [*find(primary, test=F_TEST), *find(group_records(primary, outcome=outcome), test=TEXT)]
+            kept = [*find(primary, test=F_TEST), *find(groupings(primary, outcome=outcome), test=TEXT)]
             found += [replace(record, analysis=f"{record.analysis} in {setting}") for record in kept]
     return found
 

@@ -17,7 +17,7 @@ from analysis.layers import named
 from analysis.methods import UNTRAINED
 from analysis.records import Record
 from analysis.stats.blocked import F_TEST, blocked
-from analysis.stats.groupings import group_records
+from analysis.stats.groupings import groupings
 from analysis.stats.multiplicity import holm_records
 
 ANALYSIS, FORGOTTEN, RETAINED = "injection", "injection, forgotten", "injection, retained F1"
@@ -152,7 +152,7 @@ def _methods(runs: pd.DataFrame, metric: str, analysis: str, outcome: str, *, un
         note = "no test: the loss is on several blocks, whose similarities are not comparable; the output's are"
         return [Record(outcome=outcome, analysis=analysis, test=F_TEST, groups=(), note=note)]
     primary = blocked(runs, outcome="tl", metric=metric)
-    made = [*primary, *group_records(primary, outcome="tl")]
+    made = [*primary, *groupings(primary, outcome="tl")]
     return [replace(record, analysis=analysis, outcome=outcome) for record in made]
 
 

@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
-from scipy import stats
 
 from analysis.artifacts import THREADS, local
 from analysis.design import Issue
+from analysis.stats.distributions import half_width
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -75,7 +74,7 @@ def by_layer(curves: pd.DataFrame, bounds: tuple[float, float] = (-math.inf, mat
     """
     grouped = curves.groupby("layer")
     found = pd.DataFrame(grouped["value"].agg(mean="mean", sd="std", n="count"))
-    half = stats.t.ppf(0.975, (found["n"] - 1).clip(lower=1)) * found["sd"] / np.sqrt(found["n"])
+    half = half_width(found["sd"], found["n"])
     own = grouped[["low", "high"]].first()
     several = found["n"] > 1
     return found.drop(columns="sd").assign(

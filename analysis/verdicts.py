@@ -28,7 +28,7 @@ from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.equivalence import equivalence
-from analysis.stats.groupings import TEXT, group_records
+from analysis.stats.groupings import TEXT, groupings
 from analysis.stats.multiplicity import holm_records
 from analysis.stats.power import SEEN, power
 
@@ -160,7 +160,7 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metri
     overall = find(found, test=F_TEST)[0]
     if overall.p is None:
         return undecided(overall.note, [overall])
-    shown = find(group_records(found, outcome=outcome, alpha=alpha), test=TEXT)[0]
+    shown = find(groupings(found, outcome=outcome, alpha=alpha), test=TEXT)[0]
     if overall.p < alpha:
         return Verdict(SUPPORTED, f"{_f(overall)}; from high to low: {shown.note}", (overall, shown))
     same = find(equivalence(table, outcome=outcome, margin=margin, alpha=alpha), test=TOST) if metric == "f1" else []

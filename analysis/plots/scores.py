@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.floors import BEST_FLOOR, best_floor
 from analysis.methods import UNTRAINED
 from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
+from analysis.stats.distributions import half_width
 from analysis.tables import method_order
 
 _GREY = "#777777"
@@ -156,5 +156,5 @@ def _interval(values: pd.Series) -> tuple[float, float]:
     """Return how far a 95 % t interval reaches on each side, in points; nowhere with one seed."""
     if len(values) < 2:
         return 0.0, 0.0
-    half = 100 * float(stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)))
+    half = 100 * float(half_width(values.std(), len(values)))
     return half, half

@@ -117,9 +117,16 @@ def paired_t(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result
         raise NotTestable(f"there is {len(d) or 'no'} pair, two are needed")
     if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         raise NotTestable("the difference is the same in every pair")
-    df, mean, error = len(d) - 1, float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
-    t, half = mean / error, float(stats.t.ppf(1 - alpha / 2, df)) * error
-    return Result(t, (df,), float(2 * stats.t.sf(abs(t), df)), mean, (mean - half, mean + half), len(d))
+    found = stats.ttest_1samp(d, 0)
+    low, high = found.confidence_interval(1 - alpha)
+    return Result(
+        float(found.statistic),
+        (float(found.df),),
+        float(found.pvalue),
+        float(d.mean()),
+        (float(low), float(high)),
+        len(d),
+    )
 
 
 def _least(found: Result, alpha: float) -> Result:

@@ -1,10 +1,13 @@
-"""Distributions that need care: one slow to invert, one whose far tails lose their digits."""
+"""Quantiles and tails: of the studentized range, slow to invert; of the noncentral t, whose far tails lose their
+digits; and the reach of a t interval.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 
@@ -24,3 +27,12 @@ def noncentral_t(t: float, df: float, nc: float) -> float:
     """Return the distribution function of the noncentral t; scipy gives NaN far from its middle, where it is 0 or 1."""
     found = float(stats.nct.cdf(t, df, nc))
     return found if np.isfinite(found) else float(t > nc)
+
+
+def half_width(sd: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> NDArray[np.float64]:
+    """Return how far the t interval of a mean of n values with this standard deviation reaches on each side.
+
+    It is NaN for one value, and 0 where they do not vary (scipy's own interval is NaN there).
+    """
+    n = np.asarray(n, dtype=float)
+    return np.asarray(stats.t.ppf(1 - alpha / 2, np.where(n > 1, n - 1, np.nan)) * np.asarray(sd) / np.sqrt(n))

@@ -56,47 +56,39 @@ def omega_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05
     return Result(effect=estimate, interval=eta_squared(f, df, n, alpha).interval, n=n)
 
 
-def hedges_g(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:
-    """Return the standardised difference of two independent samples, corrected for small samples, with the interval
-    from inverting the noncentral t (Hedges 1981; Cumming 2012).
-    """
-    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    df = len(x) + len(y) - 2
-    if min(len(x), len(y)) < 2:
-        raise NotTestable("a sample has fewer than two values")
-    pooled = ((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / df
-    return _standardised(float(x.mean() - y.mean()), float(pooled), df, 1 / len(x) + 1 / len(y), alpha, len(x) + len(y))
-
-
 def hedges_g_paired(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:
-    """Return the mean of paired differences over their standard deviation, corrected for small samples."""
-    d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if len(d) < 2:
+    """Return the mean of paired differences over their standard deviation, corrected for small samples.
+
+    The interval is from inverting the noncentral t (Hedges 1981; Cumming 2012).
+
+    Raises:
+        NotTestable: fewer than three pairs, or no variation.
+    """
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    n, df = len(differences), len(differences) - 1
+    if n < 2:
         raise NotTestable("the two methods have fewer than two blocks in common")
-    return _standardised(float(d.mean()), float(d.var(ddof=1)), len(d) - 1, 1 / len(d), alpha, len(d))
-
-
-def _of(test: Callable[[], Result], estimate: Callable[..., Result], alpha: float) -> Result:
-    f = test()
-    return estimate(f.statistic, f.df, f.n, alpha)
-
-
-def _standardised(difference: float, variance: float, df: int, weight: float, alpha: float, n: int) -> Result:
-    if variance <= 1e-20:
+    sd = float(differences.std(ddof=1))
+    if sd <= 1e-10:
         raise NotTestable("the values do not vary")
-    d = difference / np.sqrt(variance)
-    t = d / np.sqrt(weight)
+    if df < 2:
+        raise NotTestable("one degree of freedom is too few")
+    d = float(differences.mean()) / sd
+    t = d * np.sqrt(n)
 
     def centre(quantile: float) -> float:
         """Return the noncentrality whose t has this much probability below the one observed."""
         span = 6 + abs(t)
         return float(optimize.brentq(lambda nc: noncentral_t(t, df, nc) - quantile, t - span, t + span))
 
-    exact = float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) * np.sqrt(2 / df)) if df > 1 else 0.0
-    if exact == 0:
-        raise NotTestable("one degree of freedom is too few")
-    low, high = centre(1 - alpha / 2) * np.sqrt(weight), centre(alpha / 2) * np.sqrt(weight)
+    exact = float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) * np.sqrt(2 / df))
+    low, high = centre(1 - alpha / 2) / np.sqrt(n), centre(alpha / 2) / np.sqrt(n)
     return Result(t, (df,), effect=d * exact, interval=(low * exact, high * exact), n=n)
+
+
+def _of(test: Callable[[], Result], estimate: Callable[..., Result], alpha: float) -> Result:
+    f = test()
+    return estimate(f.statistic, f.df, f.n, alpha)
 
 
 def _noncentrality(f: float, df: tuple[float, float], alpha: float) -> tuple[float, float]:

@@ -63,10 +63,9 @@ def tost(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05
     if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         raise NotTestable("the difference is the same in every block")
     p, (t_low, p_low, df), (t_high, p_high, _) = ttost_paired(x, y, -margin, margin)
-    half = float(stats.t.ppf(1 - alpha, df) * d.std(ddof=1) / np.sqrt(len(d)))
+    low, high = stats.ttest_1samp(d, 0).confidence_interval(1 - 2 * alpha)
     t = t_low if p_low > p_high else t_high
-    mean = float(d.mean())
-    return Result(float(t), (float(df),), float(p), mean, (mean - half, mean + half), len(d))
+    return Result(float(t), (float(df),), float(p), float(d.mean()), (float(low), float(high)), len(d))
 
 
 def wellek(f: float, df: tuple[float, float], per_group: float, epsilon: float) -> Result:

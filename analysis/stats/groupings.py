@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import scikit_posthocs
 
 from analysis.records import Record, find
-from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST, blocked
+from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.cells import pairs
 
 TEXT, LETTERS = "grouping", "letters"
@@ -30,13 +29,8 @@ class Grouping:
     text: str | None
 
 
-def groupings(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float = 0.05) -> list[Record]:
-    """Group the methods by Tukey's comparisons of the primary analysis."""
-    return group_records(blocked(table, outcome=outcome, metric=metric, alpha=alpha), outcome=outcome, alpha=alpha)
-
-
-def group_records(found: Sequence[Record], *, outcome: str, alpha: float = 0.05) -> list[Record]:
-    """Group the methods by what `blocked` found: a record for the text and one for each method's letters."""
+def groupings(found: Sequence[Record], *, outcome: str, alpha: float = 0.05) -> list[Record]:
+    """Group the methods by Tukey's comparisons of `blocked`: a record for the text and one for each's letters."""
     compared = find(found, analysis="blocked", test=PAIR_TEST, outcome=outcome)
     if not compared:
         why = next((r.note for r in find(found, analysis="blocked", test=F_TEST)), "no test: there are no runs")

@@ -63,12 +63,15 @@ def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted
     return [attempt(least, outcome, "power", "least difference, items", names, note)]
 
 
-def anova_power(*, groups: int, n: int, between: float, within: float, alpha: float = 0.05) -> float:
-    """Return the power of a one-way analysis of variance, n values a group, from the variance of the group means and
-    the variance within groups (R's `power.anova.test`).
+def f_power(nc: float, df: tuple[float, float], alpha: float = 0.05) -> float:
+    """Return the power of an F test.
+
+    Args:
+        nc: the noncentrality: the sum of squared deviations of the group means, times the number of values in a group,
+            over the error variance.
+        df: of the groups, and of the error.
     """
-    df = (groups - 1, groups * (n - 1))
-    return float(stats.ncf.sf(stats.f.ppf(1 - alpha, *df), *df, (groups - 1) * n * between / within))
+    return float(stats.ncf.sf(stats.f.ppf(1 - alpha, *df), *df, nc))
 
 
 def two_sample_power(*, difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
@@ -160,7 +163,7 @@ def _blocked(
     note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
     yield Record(outcome=outcome, analysis="power", test=SEEN, groups=names, effect=nc * error, n=n, note=note)
     spread = margin**2 * (k - 1) / k
-    f = stats.ncf.sf(stats.f.ppf(1 - alpha, k - 1, fit.df), k - 1, fit.df, blocks * spread / fit.variance)
+    f = f_power(blocks * spread / fit.variance, (k - 1, fit.df), alpha)
     note = f"that F, method against method x block, sees one method {points(margin)} below all others"
     yield Record(
         outcome=outcome,

@@ -8,6 +8,7 @@ import designs
 import numpy as np
 
 from analysis.records import find
+from analysis.stats.blocked import blocked
 from analysis.stats.groupings import grouping, groupings
 
 
@@ -43,9 +44,10 @@ def test_no_order_is_printed_where_a_group_is_split_by_another():
 
 def test_the_papers_order_comes_out_of_a_design_that_has_it():
     table = designs.table({"LoRA": 0, "DoRA": 0, "PiSSA": -3, "VeRA": -6}, seed_sd=0.5)
-    (text,) = find(groupings(table, outcome="en"), test="grouping")
+    found = groupings(blocked(table, outcome="en"), outcome="en")
+    (text,) = find(found, test="grouping")
     assert text.note.split(" (")[0] in ("LoRA = DoRA > PiSSA > VeRA", "DoRA = LoRA > PiSSA > VeRA")
-    assert {r.groups[0]: r.note for r in find(groupings(table, outcome="en"), test="letters")} == {
+    assert {r.groups[0]: r.note for r in find(found, test="letters")} == {
         "LoRA": "a",
         "DoRA": "a",
         "PiSSA": "b",
