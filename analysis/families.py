@@ -209,7 +209,7 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if size >= 0.1 or size == 0 else f"{value:.2g}"
+    return f"{value:.2f}" if round(size, 3) >= 0.1 or size == 0 else f"{value:.2g}"
 
 
 def p_value(p: float | None) -> str:

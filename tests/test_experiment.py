@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -214,13 +215,16 @@ def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
     assert "precision=bf16: the experiment has runs in fp32" in capsys.readouterr().err
 
 
-def test_an_experiment_of_word_pairs_says_what_each_run_came_to(
-    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+def test_an_experiment_of_word_pairs_says_what_each_run_came_to_and_how_far_it_is(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("whichlora.progress._LOG_SECONDS", 0.0)
     few = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": [12, 18]}
     few |= {"model": tiny_model, "learning_rate": 0.01, "retention": "atlas-nli", "retention_size": 9}
     assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done: ")]
+    printed = capsys.readouterr().out.splitlines()
+    assert any(re.match("1 of 2 runs done, about .* of work left$", line) for line in printed)
+    told = [line for line in printed if line.startswith("done: ")]
     assert len(told) == 2
     assert all(": P@1 0." in line and "trained pairs, P@1 0." in line for line in told)
     assert all("F1 0." in line and "atlas-nli, not trained, sw" in line for line in told)

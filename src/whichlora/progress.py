@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from whichlora.tracking import Tracker
 
 _REFRESH_SECONDS = 10.0
+_LOG_SECONDS = 60.0
+"""Between two lines of a log, which stands in for the bar where there is no terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,24 +146,30 @@ def survey(grid: Grid, tracker: Tracker) -> Survey:
 
 
 class Progress:
-    """A bar over the whole grid, whichever process does a run, and a line for each run of this process."""
+    """A bar over the whole grid, whichever process does a run, and a line for each run of this process.
+
+    Without a terminal a line says now and then what the bar would: so the log of a long experiment tells how far it is.
+    """
 
     def __init__(self, grid: Grid, tracker: Tracker, *, shown: bool) -> None:
         self._grid, self._tracker = grid, tracker
         self._bar: Any = tqdm(total=len(grid.plans), desc=grid.name, unit="run", disable=None if shown else True)
-        self._asked = 0.0
-        self.refresh()
+        self._shown, self._told = shown, 0
+        self._asked = time.monotonic()
+        self.refresh(at_once=not self._bar.disable)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.refresh(at_once=True)
+        if not self._bar.disable:
+            self.refresh(at_once=True)
         self._bar.close()
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Move the bar to what the tracking server says, unless it was asked a moment ago."""
-        if self._bar.disable or not (at_once or time.monotonic() - self._asked > _REFRESH_SECONDS):
+        rest = _LOG_SECONDS if self._bar.disable else _REFRESH_SECONDS
+        if not self._shown or not (at_once or time.monotonic() - self._asked > rest):
             return
         self._asked = time.monotonic()
         try:
@@ -169,9 +177,14 @@ class Progress:
         except MlflowException:  # the server is away for a moment; the work goes on
             return
         seconds = now.seconds_left(self._grid)
-        self._bar.n = len(now.done)
         left = f"about {duration(seconds)} of work left" if seconds else ""
-        self._bar.set_postfix_str(", ".join(filter(None, [f"{len(now.failed)} failed" if now.failed else "", left])))
+        state = ", ".join(filter(None, [f"{len(now.failed)} failed" if now.failed else "", left]))
+        if not self._bar.disable:
+            self._bar.n = len(now.done)
+            self._bar.set_postfix_str(state)
+        elif len(now.done) != self._told:
+            print(f"{len(now.done)} of {len(self._grid.plans)} runs done" + f", {state}" * bool(state), flush=True)
+        self._told = len(now.done)
 
     def finished(self, plan: Plan, result: Result) -> None:
         """Say what a run came to."""
