@@ -86,7 +86,12 @@ SLOW = [(variant, step) for variant, steps in STEPS.items() for step in steps if
 
 @pytest.mark.parametrize(("variant", "step"), [*FAST, *[pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]])
 def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
-    store: Path, tiny_model: str, variant: str, step: int, monkeypatch: pytest.MonkeyPatch
+    store: Path,
+    tiny_model: str,
+    variant: str,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = {"variant": variant, "epochs": 2}
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
@@ -94,10 +99,12 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
     (work,) = [p for p in (store / "killed").iterdir() if p.is_dir()]
     found = checkpoints.last_complete(work)
     assert found is not None
-    assert int(found[0].name.split("-")[1]) in (step - 1, step)
+    finished = int(found[0].name.split("-")[1])
+    assert finished in (step - 1, step)
 
     plan = plan_of(tiny_model, **options)
     resumed = run_of(plan)
+    assert f"| {finished}/10 " in capsys.readouterr().err  # the bar begins where the run does
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "whole"))
     whole = run_of(plan, experiment="uninterrupted")
 

@@ -46,7 +46,8 @@ class Bar(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
+        if self.training_bar is not None:  # a resumed run begins where it is, and its speed is of its own steps
+            self.current_step = self.training_bar.initial = self.training_bar.n = state.global_step
             self.training_bar.set_description(self._name)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
