@@ -14,7 +14,10 @@ from analysis.stats.cells import shown
 from analysis.stats.contrasts import contrast
 from analysis.stats.distributions import half_width
 
-COSTS = ("adapter/trainable_parameters", "train/seconds", "gpu/memory_max_mb", "host/memory_max_mb", "gpu/energy_j")
+COSTS = ("adapter/trainable_parameters", "train/seconds", "gpu/memory_max_mb", "gpu/energy_j")
+"""Not the host's memory: a process that trains one adapter after the other keeps some of it."""
+_FEWEST = 3
+"""Values for an interval: of two it spans more than F1 can be."""
 CELL = ("method", "language", "tl_ratio")
 
 
@@ -119,7 +122,7 @@ def summarise(
 
 def _mean(values: NDArray[np.float64], analysis: str, outcome: str, groups: tuple[str, ...], note: str) -> Record:
     n, mean = len(values), float(values.mean())
-    half = float(half_width(values.std(ddof=1), n)) if n > 1 else np.nan
+    half = float(half_width(values.std(ddof=1), n)) if n >= _FEWEST else np.nan
     return Record(
         outcome=outcome,
         analysis=analysis,

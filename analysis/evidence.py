@@ -11,7 +11,7 @@ from analysis import claims, injection_views, injections, inside_views, layer_vi
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
-from analysis.floors import floor_records
+from analysis.floors import block_mean, floor_records
 from analysis.forms import Table
 from analysis.insides import Insides
 from analysis.probes import Probes
@@ -21,6 +21,7 @@ from analysis.stats.cells import rows
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import TEXT, groupings
+from analysis.stats.own_errors import own_errors
 from analysis.stats.paired import paired
 from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
@@ -90,6 +91,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float) -> lis
         found += primary
         found += groupings(primary, outcome=outcome)
         found += _by_setting(table, outcome)
+        found += own_errors(table, outcome=outcome)
         found += ranks(table, outcome=outcome)
         found += equivalence(table, outcome=outcome, margin=margin)
         found += replication(table, outcome=outcome)
@@ -134,10 +136,10 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         found.append(_count("test items a run, least", int(sizes.min())))
         found.append(_count("test items a run, most", int(sizes.max())))
     for outcome in OUTCOMES:
-        base = 100 * table.loc[table["outcome"] == outcome, "base_f1"].astype(float)
+        base = 100 * table["base_f1"].astype(float).where(table["outcome"] == outcome)
         if base.notna().any():
-            note = "points, mean over all runs of what their base model scores"
-            effect, n = float(base.mean()), int(base.notna().sum())
+            note = "points, mean over blocks of language and ratio of what their base model scores"
+            effect, n = block_mean(table.assign(value=base).dropna(subset="value")), int(base.notna().sum())
             found.append(
                 Record(
                     outcome=outcome, analysis="description", test="base F1", groups=(), effect=effect, n=n, note=note

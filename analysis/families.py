@@ -37,6 +37,14 @@ TESTS = (
         ("differences", "blocks"),
     ),
     Family(
+        "own-errors",
+        "If pairs differ in their errors",
+        "The primary analysis takes one error for all pairs. Where some pairs of methods go together from block to "
+        "block and others do not, that is too much for the former and too little for the latter: here F has the "
+        "degrees of freedom that this leaves (Greenhouse and Geisser), and each pair its own error, from few blocks.",
+        ("own errors",),
+    ),
+    Family(
         "equivalence",
         "Are they the same?",
         "A difference that was not found is no equality. Two one-sided tests (TOST, Holm-corrected) ask whether a pair "
@@ -108,7 +116,7 @@ VIEWS = (
     Family(
         "cost",
         "What F1 costs",
-        "Mean F1 against cost; the front is what no method improves on.",
+        "Mean F1 (statistic) over all runs against mean cost (estimate); the front is what no method improves on.",
         ("pareto",),
         ("cost",),
     ),

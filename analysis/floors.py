@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.records import Record
-from analysis.stats.cells import rows
+from analysis.stats.cells import PLACE, rows
 
 BEST_FLOOR = "best floor"
 """How the best of them in each run is called among the methods."""
@@ -34,13 +34,13 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
     frame = best_floor(table, outcome)
     if frame.empty:
         return []
-    where = "points, mean over all results, of a shallow method on the same items"
+    where = "points, mean over blocks of language and ratio, of a shallow method on the same items"
     found = [
-        _described("floor F1", (name.rpartition("/")[2],), outcome, 100 * frame[name].astype(float), where)
+        _described("floor F1", (name.rpartition("/")[2],), outcome, frame, 100 * frame[name].astype(float), where)
         for name in floor_columns(frame, outcome)
         if frame[name].notna().any()
     ]
-    found.append(_described("best floor F1", (), outcome, frame["floor"], f"{where}, the best in each run"))
+    found.append(_described("best floor F1", (), outcome, frame, frame["floor"], f"{where}, the best in each run"))
     reached = frame["value"] <= frame["floor"]
     note = f"{REACHED}: n results, effect is their share in percent"
     groups = [((), reached), *(((str(method),), own) for method, own in reached.groupby(frame["method"], sort=True))]
@@ -59,7 +59,14 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
     return found
 
 
-def _described(test: str, groups: tuple[str, ...], outcome: str, values: pd.Series[float], note: str) -> Record:
-    known = values.dropna()
-    effect, n = float(known.mean()), len(known)
+def block_mean(frame: pd.DataFrame) -> float:
+    """Return the mean of the column `value` over blocks, which weighs them as the means of methods are weighed."""
+    return float(frame.groupby([column for column in PLACE if column in frame])["value"].mean().mean())
+
+
+def _described(
+    test: str, groups: tuple[str, ...], outcome: str, frame: pd.DataFrame, values: pd.Series[float], note: str
+) -> Record:
+    known = frame.assign(value=values).dropna(subset="value")
+    effect, n = block_mean(known), len(known)
     return Record(outcome=outcome, analysis="description", test=test, groups=groups, effect=effect, n=n, note=note)

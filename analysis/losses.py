@@ -26,16 +26,17 @@ def fetch(client: MlflowClient, table: pd.DataFrame) -> dict[str, dict[str, list
         sizes = rows.groupby(["language", "tl_ratio"])["method"].nunique().reset_index()
         best = sizes.sort_values(["method", "tl_ratio", "language"], ascending=[False, False, True]).iloc[0]
         cell = rows[(rows["language"] == best["language"]) & (rows["tl_ratio"] == best["tl_ratio"])]
-        seeds = sorted(set(cell["seed"]))[:MOST_SEEDS]
+        by_method = cell.groupby("method")["seed"].agg(set)
+        seeds = sorted(set.intersection(*by_method) or set(cell["seed"]))[:MOST_SEEDS]  # those all have, if any
         cell = cell[cell["seed"].isin(seeds)].sort_values("seed")
         with ThreadPoolExecutor(4) as pool:
             series = list(pool.map(lambda run_id: _loss(client, run_id), cell["run_id"]))
-        by_method: dict[str, list[pd.Series]] = {method: [] for method in method_order(cell)}
+        losses: dict[str, list[pd.Series]] = {method: [] for method in method_order(cell)}
         for method, loss in zip(cell["method"], series, strict=True):
-            by_method[method] += [loss] if len(loss) > 1 else []
+            losses[method] += [loss] if len(loss) > 1 else []
         chosen = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         where = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, {chosen}."
-        found[where] = {method: runs for method, runs in by_method.items() if runs}
+        found[where] = {method: runs for method, runs in losses.items() if runs}
     return found
 
 

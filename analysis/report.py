@@ -18,7 +18,7 @@ from analysis.methods import UNTRAINED
 from analysis.plots import Plot
 from analysis.probes import Probes
 from analysis.records import dumps
-from analysis.tables import method_order
+from analysis.tables import arms_of, method_order
 from whichlora import __version__
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
@@ -67,7 +67,8 @@ def compose(
             answers=answers,
             advice=advice,
             cautions=cautions,
-            rows=sentences.first_table(records, method_order(table[table["variant"] != UNTRAINED])),
+            rows=sentences.first_table(records, method_order(table[table["variant"] != UNTRAINED]), arms_of(table)),
+            settings=sorted(set(table["setting"])),
             tables={kind: [forms.to_html(t) for t in own] for kind, own in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
             losses=[plot for plot in plots if plot.name.startswith("loss")],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.floors import BEST_FLOOR, REACHED
@@ -10,6 +10,8 @@ from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.groupings import LETTERS, TEXT
+from analysis.stats.own_errors import F_TEST as CORRECTED
+from analysis.stats.own_errors import SPHERICITY
 from analysis.stats.paired import MCNEMAR
 from analysis.stats.power import SEEN
 
@@ -25,6 +27,7 @@ class Row(NamedTuple):
     """A method in the table of the first screen; texts are empty where there is nothing to show."""
 
     method: str
+    arm: str
     en: str
     en_letters: str
     tl: str
@@ -69,6 +72,13 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
         sentences.append(
             f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {points(margin)}{shown}."
         )
+    uneven = next(iter(find(own, analysis="own errors", test=SPHERICITY)), None)
+    if uneven is not None and uneven.p is not None and uneven.p < ALPHA:
+        allowed = find(own, analysis="own errors", test=CORRECTED)[0]
+        sentences.append(
+            f"But pairs differ in their errors ({probability(uneven.p)}); with that allowed for, the methods' "
+            f"{probability(allowed.p)} (Greenhouse-Geisser), and each pair is tested on its own error below."
+        )
     least = next((r for r in find(own, analysis="power", test=SEEN) if r.effect is not None), None)
     if least is not None and least.effect is not None:
         sentences.append(f"This design shows a pair's difference from {least.effect:.1f} points on (power 80 %).")
@@ -76,8 +86,9 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
 
 
 def advice(records: Records) -> list[str]:
-    """Name the cheapest of the methods that no test puts below the best, in both outcomes."""
+    """Name the cheapest of the methods that the primary test does not put below the best, in both outcomes."""
     leading: set[str] | None = None
+    by_item = []
     for outcome in ("en", "tl"):
         own = find(records, outcome=outcome)
         test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
@@ -91,14 +102,21 @@ def advice(records: Records) -> list[str]:
         }
         group = {name for name, _ in _ordered_means(own)} - below
         leading = group if leading is None else leading & group
+        by_item.append((best, _fewer_right(own, best)))
     if not leading:
         return ["No method is among the best in both English and the target language."]
     if len(leading) == 1:
         return [f"{next(iter(leading))} alone is among the best in both English and the target language."]
     sentences = [
-        f"Among the best in both English and the target language (no test tells them from the best): "
+        f"Among the best in both English and the target language (the primary test does not tell them from the best): "
         f"{_and(sorted(leading))}."
     ]
+    for language, (best, fewer) in zip(NAMES.values(), by_item, strict=True):
+        if fewer & leading:
+            sentences.append(
+                f"Item by item these adapters of {_and(sorted(fewer & leading))} answer fewer right than those of "
+                f"{best} in {language} (McNemar, Holm)."
+            )
     cheapest: dict[str, list[str]] = {}
     for cost_of, what in (
         ("adapter/trainable_parameters", "the fewest trainable parameters"),
@@ -169,8 +187,8 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
     return found
 
 
-def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
-    """Return what the first screen shows of each method: mean F1, letters, costs; the best in the target first.
+def first_table(records: Records, methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
+    """Return what the first screen shows of each method: arm, mean F1, letters, costs; the best in the target first.
 
     What methods are measured by comes last: the best floor and the base model, as far as they are known.
     """
@@ -189,12 +207,16 @@ def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
             next((r.effect for r in find(records, analysis="pareto", test=cost, groups=(method,))), None)
             for cost in ("adapter/trainable_parameters", "train/seconds")
         ]
+        times = [r for r in find(records, analysis="description", test="train/seconds") if r.groups[0] == method]
+        apart = times[0].statistic if len(times) == 1 else None
         texts = [
             text
             for outcome in NAMES
             for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}{marks[outcome]}", letters[outcome])
         ]
-        row = Row(method, *texts, *("" if cost is None else f"{cost:,.0f}" for cost in costs))
+        told = ["" if cost is None else f"{cost:,.0f}" for cost in costs]
+        told[1] += f" ± {apart:,.0f}" if told[1] and apart is not None else ""
+        row = Row(method, arms.get(method, ""), *texts, *told)
         found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
     ordered = [row for *_, row in sorted(found)]
     for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
@@ -202,7 +224,7 @@ def first_table(records: Records, methods: Sequence[str]) -> list[Row]:
         if name == BEST_FLOOR and any(len(set(_floored(records, outcome))) > 1 for outcome in of):
             continue  # it is a mean over other results than the methods'
         if of:
-            ordered.append(Row(name, of.get("en", ""), "", of.get("tl", ""), "", "", ""))
+            ordered.append(Row(name, "", of.get("en", ""), "", of.get("tl", ""), "", "", ""))
     return ordered
 
 
@@ -256,6 +278,16 @@ def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     text = f"Item by item {len(apart)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
     told = f"not told from {best}: {_and(beside)}" if beside else f"{best} differs from every other"
     return [f"{text}; {told}. Other seeds may give another order."]
+
+
+def _fewer_right(own: Records, best: str) -> set[str]:
+    """Return the methods whose adapters have significantly fewer items right than those of the best."""
+    found = set()
+    for r in find(own, analysis="paired", test=MCNEMAR):
+        if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA and r.effect is not None:
+            ahead = r.groups[0] if r.effect > 0 else r.groups[1]
+            found |= {*r.groups} - {best} if ahead == best else set()
+    return found
 
 
 def _lead(own: Records, means: Sequence[tuple[str, float]]) -> str:

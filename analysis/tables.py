@@ -16,6 +16,7 @@ from analysis.records import Record
 _Key = tuple[str, str, float, str]
 """Outcome, language, ratio and method."""
 _LESS, _MORE = -1, 1
+_GROWN = "AdaLoRA's parameters are those it starts with, 1.5 times its budget by default; the rank is the budget."
 EFFICIENCY = {
     # metric: heading, decimals, whether less or more is better
     "train/seconds": ("seconds", 0, _LESS),
@@ -25,7 +26,7 @@ EFFICIENCY = {
     "gpu/memory_max_mb": ("GPU MiB, peak", 0, _LESS),
     "gpu/temperature_mean_c": ("GPU °C", 1, 0),
     "gpu/energy_j": ("GPU J", 0, _LESS),
-    "host/memory_max_mb": ("host MiB, peak", 0, _LESS),
+    "host/memory_max_mb": ("host MiB, peak", 0, 0),
     "host/cpu_mean": ("CPU %", 0, 0),
 }
 
@@ -78,9 +79,14 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     for (outcome, language, ratio, method), (mean, sd, n) in cells.items():
         where = (method, setting, language or "every language", f"{ratio:g}")
         records.append(_record(outcome, "F1", where, mean, sd, n, "points, over seeds"))
-    many = any(n > 1 for _, _, n in cells.values())
+    trained = [key for key in cells if key[3] != BEST_FLOOR]
+    many = any(cells[key][2] > 1 for key in trained)
+    alone = any(cells[key][2] == 1 for key in trained)
     below = " The best floor is the best shallow method on the same items." if floors else ""
+    if any(key[:2] == ("en", "") for key in trained):
+        below += " English at 0 % is that of one adapter for all languages."
     seeds = "Mean ± standard deviation over seeds" if many else "One seed a cell, so without a spread"
+    seeds += " (without ±: one seed)" * (many and alone)
     caption = (
         f"{setting}. F1 in points, English / target language, by share of target-language items. {seeds}; "
         f"best of a column and language bold, second underlined.{below}"
@@ -129,7 +135,7 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
     made = Table(
         name=name,
         title="Trainable parameters.",
-        caption=f"{setting}.",
+        caption=f"{setting}. {_GROWN if 'adalora' in set(rows['variant']) else ''}".strip(),
         header=("method", "modules", "blocks", "rank", "parameters", "% of the model"),
         rows=tuple(body),
         labels=3,
@@ -171,7 +177,8 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
         name=name,
         title="Efficiency of training.",
         caption=f"{setting}. Mean ± standard deviation over adapters, best bold, second underlined.{gpu} Times compare "
-        "methods only if all runs had the same device to themselves.",
+        "methods only if all runs had the same device to themselves; host memory is that of a process which may have "
+        "trained others before.",
         header=("method", *(EFFICIENCY[metric][0] for metric in found)),
         rows=tuple(body),
         labels=1,
@@ -208,6 +215,11 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
         ),
     )
     return made, records
+
+
+def arms_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the arm of each method; of one whose arms have come to the same values, all of them."""
+    return {str(method): _values(own, "arm") for method, own in rows.groupby("method", sort=True)}
 
 
 def method_order(rows: pd.DataFrame) -> list[str]:

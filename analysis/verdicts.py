@@ -141,8 +141,9 @@ def order(
     evidence = [record for pair in dict.fromkeys(asked) for record in compared[pair].records()]
     texts = {state: [text for s, text in states if s == state] for state in (SUPPORTED, CONTRADICTED, UNDECIDED)}
     verdict = next((v for v in (CONTRADICTED, UNDECIDED) if texts[v]), SUPPORTED)
-    what = {CONTRADICTED: "do not hold", UNDECIDED: "are open", SUPPORTED: "hold"}[verdict]
-    head = f"{len(texts[verdict])} of {len(states)} parts {what}: " if len(states) > 1 else ""
+    what = {CONTRADICTED: "do not hold", UNDECIDED: "are open", SUPPORTED: "hold"}
+    others = "".join(f", {len(texts[v])} {text}" for v, text in what.items() if v != verdict and texts[v])
+    head = f"{len(texts[verdict])} of {len(states)} parts {what[verdict]}{others}: " if len(states) > 1 else ""
     if factor != "method":
         head = "in these languages " + head
     reason = head + enumerate_few(texts[verdict], 4, by="; ")

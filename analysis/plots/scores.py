@@ -69,8 +69,9 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
     grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
     legend(figure, grid.flat[0])
-    many = rows.groupby(["method", "language", "tl_ratio"]).size().max() > 1
-    spread = "Bars are 95 % intervals over seeds" if many else "One seed, so without intervals"
+    sizes = set(rows.groupby(["method", "language", "tl_ratio"]).size())
+    spread = "Bars are 95 % intervals over seeds" if max(sizes) > 1 else "One seed, so without intervals"
+    spread += " (without a bar: one seed)" * (1 in sizes and len(sizes) > 1)
     caption = f"{where}{spread}; points are moved apart sideways so that they can be seen."
     if _references(rows, outcome):
         caption += " Grey lines are to be beaten: the base model, and the best shallow method on the same items."

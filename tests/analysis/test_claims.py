@@ -238,7 +238,7 @@ def test_the_order_of_costs():
     found = judge(PAPER["efficiency-order"], table)
     assert found.verdict == "supported"
     assert "VeRA > PiSSA > AdaLoRA > DoRA* > DoRA > LoRA" in found.reason
-    table["train/seconds"] = 100 + rng.normal(0, 10, len(table))
+    table["train/seconds"] = 100 + np.random.default_rng(1).normal(0, 10, len(table))
     assert judge(PAPER["efficiency-order"], table).verdict == "undecided"
     assert "the runs have no train/seconds" in judge(PAPER["efficiency-order"], designs.table(EQUAL)).reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import published
 import pytest
 
@@ -11,6 +12,7 @@ from analysis.stats.effects import eta_squared, hedges_g_paired, omega_squared
 from analysis.stats.equivalence import tost, wellek
 from analysis.stats.groupings import grouping
 from analysis.stats.linear import additive, interaction, tukey
+from analysis.stats.own_errors import corrected, epsilon
 from analysis.stats.paired import clustered_mcnemar, mcnemar
 from analysis.stats.power import f_power, least_difference, least_item_difference, seeds_needed
 from analysis.stats.ranks import critical_difference, friedman, mean_ranks, tie_correction
@@ -123,6 +125,15 @@ def test_tukey_on_the_error_of_an_additive_model():
     assert fit.df == 50
     for pair, text in ((("M", "H"), ".4474210"), (("L", "H"), ".0011218"), (("L", "M"), ".0336262")):
         assert printed(tukey(fit, *pair)[1], text)
+
+
+def test_epsilon_of_unequal_errors():
+    """pingouin 0.5: epsilon(data, correction="gg") of the example in its documentation gives 0.5587754577585018."""
+    data = {"A": [2.2, 3.1, 4.3, 4.1, 7.2], "B": [1.1, 2.5, 4.1, 5.2, 6.4], "C": [8.2, 4.5, 3.4, 6.2, 7.2]}
+    assert epsilon(pd.DataFrame(data)) == pytest.approx(0.5587754577585018, rel=1e-9)
+    found = corrected(pd.DataFrame(data))
+    assert found.effect == pytest.approx(0.5587754577585018, rel=1e-9)
+    assert found.df == pytest.approx((2 * found.effect, 8 * found.effect))
 
 
 def test_demsars_example():

@@ -8,15 +8,19 @@ import math
 import re
 import shutil
 import sqlite3
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import designs
 import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis import analyze, sentences
 from analysis.records import Record
+from analysis.stats.blocked import blocked
+from analysis.stats.own_errors import own_errors
 from whichlora import tracking
 
 
@@ -204,7 +208,7 @@ def test_a_method_that_ran_alone_is_not_compared(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
     log_run(spec("pissa", language="hi", seed=1), "e", items=0, f1={"en": 0.97, "tl": 0.97})
     text = text_of(report_of("e"))
-    assert "PiSSA 97.0 † 97.0 †" in text
+    assert "PiSSA matched 97.0 † 97.0 †" in text
     assert "† In cells where no other method ran: not comparable." in text
     log_run(spec("dora", language="ur", tl_ratio=0.1, seed=1), "f", items=0, f1={"en": 0.97, "tl": 0.97})
     log_run(spec("lora", language="ur", tl_ratio=0.5, seed=1), "f", items=0, f1={"en": 0.9, "tl": 0.9})
@@ -251,7 +255,7 @@ def test_what_a_shallow_method_reaches_is_told_on_the_first_screen(store):
 
 def test_claims_of_ones_own_are_judged_after_the_papers(written):
     text = text_of(written)
-    assert "✓ supported VeRA is last." in text
+    assert "✓ supported here VeRA is last." in text
     assert "? undecided One percent of target-language items helps" in text
 
 
@@ -315,3 +319,32 @@ def test_no_difference_is_never_called_equality():
     assert "the methods are equivalent: A and B within 1 point" in " ".join(
         sentences.answer([test, *means, proven], "tl", 1.0)
     )
+
+
+def test_unequal_errors_are_told_of():
+    """Two methods that go together from block to block, and one that goes its own way."""
+    table = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": -9}, outcomes=("tl",), seed_sd=0.3)
+    wild = dict(zip(sorted(set(table["language"] + table["tl_ratio"].astype(str))), (-0.08, 0.08) * 6, strict=True))
+    swing = (table["language"] + table["tl_ratio"].astype(str)).map(wild).where(table["method"] == "VeRA", 0)
+
+    def told(table: pd.DataFrame) -> str:
+        found = [*blocked(table, outcome="tl"), *own_errors(table, outcome="tl")]
+        return " ".join(sentences.answer(found, "tl", 1.0))
+
+    assert "But pairs differ in their errors (p < .001)" in told(table.assign(f1=table["f1"] + swing))
+    assert "errors" not in told(table)
+
+
+def test_the_advice_says_what_single_items_show_of_the_best():
+    """The primary test does not tell LoRA and PiSSA apart; their answers do."""
+    names = ("LoRA", "PiSSA")
+    found = []
+    for outcome in ("en", "tl"):
+        test = record("F, method against method x block", names, statistic=9.0, df=(1, 5), p=0.01, n=12)
+        means = [record("adjusted mean", (name,), effect=mean) for name, mean in zip(names, (90.0, 85.0), strict=True)]
+        items = Record(outcome=outcome, analysis="paired", test="McNemar", groups=names, effect=5.0, p_adjusted=0.001)
+        found += [replace(r, outcome=outcome) for r in (test, *means)] + [items] * (outcome == "en")
+    told = " ".join(sentences.advice(found))
+    assert "(the primary test does not tell them from the best): LoRA and PiSSA." in told
+    assert "Item by item these adapters of PiSSA answer fewer right than those of LoRA in English (McNemar" in told
+    assert "in the target language (McNemar" not in told

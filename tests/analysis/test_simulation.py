@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import designs
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.stats.contrasts import paired_t
+from analysis.stats.distributions import range_quantile
 from analysis.stats.equivalence import tost, wellek
 from analysis.stats.linear import additive, interaction
+from analysis.stats.multiplicity import holm
+from analysis.stats.own_errors import corrected, sphericity
 from analysis.stats.power import power
 from analysis.stats.ranks import friedman, mean_ranks
 from analysis.stats.replication import anova
@@ -105,3 +110,44 @@ def test_equivalence_is_rarely_found_between_methods_a_margin_apart(interaction_
         hits["TOST"] += tost(means[0], means[1], 1.0).p < 0.05
         hits["Wellek"] += wellek(f.statistic, f.df, 12, 1 / np.sqrt(2 * fit.variance)).p < 0.05
     assert all(near(count / DRAWS, 0.05) for count in hits.values()), hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loud", "expected"),
+    [
+        (0.0, {"John": 0.05, "primary": 0.052, "corrected": 0.028, "Tukey": 0.034, "own": 0.038}),
+        (3.0, {"John": 1.0, "primary": 0.104, "corrected": 0.045, "Tukey": 0.118, "own": 0.028}),
+    ],
+)
+def test_unequal_errors_cost_the_primary_test_its_level_and_not_the_tests_beside_it(loud, expected):
+    """Two of six methods go their own ways from block to block, by an SD of `loud`, and the others by .3, or none does.
+
+    The shares are those of designs without a difference, of John's test and F, and with one quiet method two points
+    worse, of false alarms among pairs; the quiet pair is then found by its own error, and by Tukey's less often.
+    """
+    rng = np.random.default_rng(11)
+    method, block = np.repeat(METHODS, len(BLOCKS)), np.tile(BLOCKS, len(METHODS))
+    spread = np.sqrt(np.array([0.3 if loud else 0.0] * 4 + [loud] * 2) ** 2 + 1 / SEEDS)[:, None]
+    pairs = [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    hits = dict.fromkeys((*expected, "quiet, own", "quiet, Tukey"), 0)
+    for _ in range(DRAWS):
+        means = rng.normal(0, 1, (6, 12)) * spread
+        frame = pd.DataFrame(means.T, columns=METHODS)
+        hits["John"] += sphericity(frame).p < 0.05
+        hits["primary"] += additive(means.ravel(), method, block).test.p < 0.05
+        hits["corrected"] += corrected(frame).p < 0.05
+        means[0] -= 2
+        fit = additive(means.ravel(), method, block)
+        each = [fit.difference(METHODS[i], METHODS[j]) for i, j in pairs]
+        by_tukey = np.array([abs(apart) / error * np.sqrt(2) > range_quantile(0.95, 6, 55) for apart, error in each])
+        own = holm([paired_t(means[i], means[j]).p for i, j in pairs]) < 0.05
+        true = np.array([i == 0 for i, _ in pairs])
+        hits["Tukey"] += by_tukey[~true].any()
+        hits["own"] += own[~true].any()
+        hits["quiet, Tukey"] += by_tukey[0]
+        hits["quiet, own"] += own[0]
+    for name, share in expected.items():
+        assert near(hits[name] / DRAWS, share), (name, hits[name] / DRAWS, share)
+    assert hits["quiet, own"] > 0.98 * DRAWS
+    assert (hits["quiet, Tukey"] < 0.4 * DRAWS) == bool(loud)

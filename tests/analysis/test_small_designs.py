@@ -18,6 +18,7 @@ from analysis.stats.contrasts import contrast
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import groupings
+from analysis.stats.own_errors import own_errors
 from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
 from analysis.stats.replication import replication
@@ -28,7 +29,7 @@ def grouped(table: pd.DataFrame, *, outcome: str) -> list[Record]:
     return groupings(blocked(table, outcome=outcome), outcome=outcome)
 
 
-TESTS = (blocked, effects, equivalence, grouped, power, ranks, replication, derived.derived)
+TESTS = (blocked, effects, equivalence, grouped, own_errors, power, ranks, replication, derived.derived)
 FULL = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": -3})
 TIED = FULL.assign(f1=0.5)
 BY_SEED = FULL.assign(f1=0.5 + FULL["seed"] / 100)
@@ -88,6 +89,8 @@ def test_a_record_comes_out_of_any_design(name, test):
         ("seeds differ, methods do not", blocked, "nothing varies beyond"),
         ("nothing", blocked, "no runs"),
         ("two methods", ranks, "three methods"),
+        ("two methods", own_errors, "three methods"),
+        ("one cell, one seed", own_errors, "two are needed"),
         ("one method", ranks, "three methods"),
         ("every score the same", ranks, "tie in every block"),
         ("one cell, one seed", ranks, "two blocks"),
