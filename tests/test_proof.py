@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 from runs import plan_of, run_of
 
 from whichlora import adapters, models
 from whichlora.errors import ProofError
+from whichlora.evaluation import Scores
 from whichlora.proof import (
     GRADIENT_STEPS,
     adapter_modules,
@@ -21,6 +24,7 @@ from whichlora.proof import (
     record_rates,
     weight_digest,
 )
+from whichlora.run import _prove_reload
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -240,3 +244,25 @@ def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None
         tl_ratio=0.5,
     )
     assert run_of(plan).metrics["test/en/f1"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "apart", "fails"), [("fp32", 0.15, True), ("bf16", 0.15, False), ("bf16", 0.3, True)]
+)
+def test_answers_that_rounding_decides_are_no_fault_of_a_reloaded_adapter(
+    tiny_model: str, precision: str, apart: float, fails: bool
+) -> None:
+    """Seen: VeRA at chance in bf16, of 60 items eight with two labels exactly as probable, and two .10 and .15 apart."""
+    plan = plan_of(tiny_model, precision=precision)
+    items = plan.mixture.validation["en"]
+    low = (1 - apart) / 2 - 0.05
+    after = Scores(
+        items=items,
+        gold=[("entailment",)] * len(items),
+        predicted=["neutral"] * len(items),
+        probabilities=np.tile([low, low + apart, 0.1], (len(items), 1)),
+        labels=("entailment", "neutral", "contradiction"),
+        metrics={},
+    )
+    with pytest.raises(ProofError, match="answers") if fails else nullcontext():
+        _prove_reload(plan, {"en": after}, {"en": ["entailment"] * len(items)})
