@@ -29,7 +29,7 @@ NEAR = {"fp32": 0.0, "bf16": 0.2}
 """A reloaded adapter may answer otherwise where it holds both answers for as probable but for this.
 
 In bf16 the weights that PiSSA trains beside are rounded, and those it is loaded on are others. And logits between 16
-and 32 lie in steps of 1/8, to which the trained model and the reloaded one round on their own: a step moves the distance
+and 32 lie in steps of 1/8, to which the trained and the reloaded model round on their own: a step moves the distance
 of two labels' probabilities by up to .06, which decides where a model has hardly learnt to tell them apart."""
 
 
