@@ -11,6 +11,7 @@ from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.groupings import LETTERS, TEXT
 from analysis.stats.own_errors import F_TEST as CORRECTED
+from analysis.stats.own_errors import PAIR_TEST as OWN_PAIR
 from analysis.stats.own_errors import SPHERICITY
 from analysis.stats.paired import MCNEMAR
 from analysis.stats.power import SEEN
@@ -77,7 +78,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
         allowed = find(own, analysis="own errors", test=CORRECTED)[0]
         sentences.append(
             f"But pairs differ in their errors ({probability(uneven.p)}); with that allowed for, the methods' "
-            f"{probability(allowed.p)} (Greenhouse-Geisser), and each pair is tested on its own error below."
+            f"{probability(allowed.p)} (Greenhouse-Geisser), and {_apart(own)}."
         )
     least = next((r for r in find(own, analysis="power", test=SEEN) if r.effect is not None), None)
     if least is not None and least.effect is not None:
@@ -278,6 +279,14 @@ def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     text = f"Item by item {len(apart)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
     told = f"not told from {best}: {_and(beside)}" if beside else f"{best} differs from every other"
     return [f"{text}; {told}. Other seeds may give another order."]
+
+
+def _apart(own: Records) -> str:
+    """Say how many pairs differ on their own errors."""
+    tested = [r for r in find(own, analysis="own errors", test=OWN_PAIR) if r.p_adjusted is not None]
+    apart = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    shown = f" ({_pairs(apart)})" if apart else ""
+    return f"{len(apart)} of {len(tested)} pairs differ on their own errors{shown}"
 
 
 def _fewer_right(own: Records, best: str) -> set[str]:

@@ -331,7 +331,9 @@ def test_unequal_errors_are_told_of():
         found = [*blocked(table, outcome="tl"), *own_errors(table, outcome="tl")]
         return " ".join(sentences.answer(found, "tl", 1.0))
 
-    assert "But pairs differ in their errors (p < .001)" in told(table.assign(f1=table["f1"] + swing))
+    uneven = told(table.assign(f1=table["f1"] + swing))
+    assert "But pairs differ in their errors (p < .001)" in uneven
+    assert "2 of 3 pairs differ on their own errors (DoRA and VeRA; LoRA and VeRA)." in uneven
     assert "errors" not in told(table)
 
 
