@@ -1,0 +1,108 @@
+"""The published study: its archive gives its report again, and its numbers are those of the tracking database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import statsmodels.formula.api as formulas
+from statsmodels.stats.anova import anova_lm
+
+from analysis import analyze
+from whichlora import archive
+
+STUDY = Path(__file__).parents[2] / "docs" / "pocket-study"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the study's tracking database and artifacts."""
+    folder = tmp_path_factory.mktemp("study") / "unpacked"
+    assert archive.main(["unpack", str(STUDY / "tracking.tar.xz"), "--folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def home(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, as the one to work in."""
+    uri = f"sqlite:///{unpacked / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(unpacked)
+    mlflow.set_tracking_uri(uri)
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """The published table of all runs."""
+    return pd.read_csv(STUDY / "results.csv")
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    """The published statistics."""
+    found: list[dict[str, Any]] = json.loads((STUDY / "statistics.json").read_text())
+    return found
+
+
+def test_the_table_of_runs_is_the_tracking_database(home: Path, table: pd.DataFrame) -> None:
+    client = mlflow.MlflowClient()
+    (experiment,) = (e for e in client.search_experiments() if e.name == "pocket")
+    runs = client.search_runs([experiment.experiment_id], "tags.`whichlora.kind` = 'run'", max_results=1000)
+    finished = {run.info.run_id: run for run in runs if run.info.status == "FINISHED"}
+    assert set(table["run_id"]) == set(finished)
+    for row in table.to_dict("records"):
+        run = finished[row["run_id"]]
+        assert run.data.metrics[f"test/{row['outcome']}/f1"] == row["f1"]
+        assert (run.data.params["variant"], int(run.data.params["seed"])) == (row["variant"], row["seed"])
+        assert float(run.data.params["tl_ratio"]) == row["tl_ratio"]
+
+
+def test_the_design_is_whole(table: pd.DataFrame) -> None:
+    assert table["method"].nunique() == 6
+    cells = table[table["outcome"] == "tl"].groupby(["method", "language", "tl_ratio"])["seed"].agg(["size", "nunique"])
+    assert len(cells) == 6 * 2 * 3
+    assert (cells == 3).all(axis=None)
+
+
+@pytest.mark.parametrize("outcome", ["en", "tl"])
+def test_the_statistics_are_those_of_the_table(
+    table: pd.DataFrame, records: Sequence[Mapping[str, Any]], outcome: str
+) -> None:
+    """The primary test once more, by statsmodels, from the published table alone."""
+    own = table[table["outcome"] == outcome].fillna({"language": "all"})
+    cells = own.groupby(["method", "language", "tl_ratio"])["f1"].mean().mul(100).reset_index()
+    cells["block"] = cells["language"] + cells["tl_ratio"].astype(str)
+
+    def found(test: str) -> list[Mapping[str, Any]]:
+        return [r for r in records if (r["outcome"], r["analysis"]) == (outcome, "blocked") and r["test"] == test]
+
+    means = {record["groups"][0]: record["effect"] for record in found("adjusted mean")}
+    assert means == pytest.approx(cells.groupby("method")["f1"].mean().to_dict())
+    (told,) = found("F, method against method x block")
+    again = anova_lm(formulas.ols("f1 ~ C(method) + C(block)", cells).fit())
+    assert told["statistic"] == pytest.approx(again.loc["C(method)", "F"])
+    assert told["p"] == pytest.approx(again.loc["C(method)", "PR(>F)"])
+    assert told["df"] == [again.loc["C(method)", "df"], again.loc["Residual", "df"]]
+
+
+@pytest.mark.slow
+def test_the_archive_gives_the_report_again(home: Path, table: pd.DataFrame, records: list[dict[str, Any]]) -> None:
+    assert analyze.main(["--experiment", "pocket", "--output", "again"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(home / "again" / "results.csv"), table)
+    made = json.loads((home / "again" / "statistics.json").read_text())
+    assert len(made) == len(records)
+    for ours, published in zip(made, records, strict=True):
+        assert {key: close(value) for key, value in published.items()} == ours
+
+
+def close(value: Any) -> Any:
+    """The same up to the last digits, which depend on the processor."""
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return pytest.approx(value, rel=1e-6, abs=1e-9)
+    return pytest.approx(value, rel=1e-6, abs=1e-9) if isinstance(value, float) else value
