@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from analysis.records import Record
+from analysis.records import Record, find
 from analysis.stats.cells import PLACE, rows
 
 BEST_FLOOR = "best floor"
@@ -57,6 +59,12 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
         for group, own in groups
     ]
     return found
+
+
+def floored(records: Sequence[Record], outcome: str) -> tuple[int, int]:
+    """Return how many results have a floor, and how many there are."""
+    own = find(records, outcome=outcome, analysis="description")
+    return sum(r.n or 0 for r in find(own, test="best floor F1")), sum(r.n or 0 for r in find(own, test="mean F1"))
 
 
 def block_mean(frame: pd.DataFrame) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from analysis import forms, injection_views, layer_views, sentences
+from analysis import first_screen, forms, injection_views, layer_views, sentences
 from analysis.design import Design
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.families import INJECTED, TESTS, VIEWS, sections
@@ -67,7 +67,7 @@ def compose(
             answers=answers,
             advice=advice,
             cautions=cautions,
-            rows=sentences.first_table(records, method_order(table[table["variant"] != UNTRAINED]), arms_of(table)),
+            rows=first_screen.first_table(records, method_order(table[table["variant"] != UNTRAINED]), arms_of(table)),
             settings=sorted(set(table["setting"])),
             tables={kind: [forms.to_html(t) for t in own] for kind, own in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from analysis.floors import BEST_FLOOR, REACHED
+from analysis.floors import REACHED, floored
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
@@ -19,22 +18,7 @@ from analysis.stats.power import SEEN
 ALPHA = 0.05
 NAMES = {"en": "English", "tl": "the target language"}
 ONE_BLOCK = "there is one block only"
-ALONE = " †"
-"""Marks a mean in the first table that is over cells in which no other method ran."""
 Records = Sequence[Record]
-
-
-class Row(NamedTuple):
-    """A method in the table of the first screen; texts are empty where there is nothing to show."""
-
-    method: str
-    arm: str
-    en: str
-    en_letters: str
-    tl: str
-    tl_letters: str
-    parameters: str
-    seconds: str
 
 
 def answer(records: Records, outcome: str, margin: float) -> list[str]:
@@ -175,7 +159,7 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
         methods = [f"{r.groups[0]} ({r.n})" for r in reached if r.groups and r.n]
         if methods:
             total = sum(r.n or 0 for r in reached if r.groups)
-            with_floor, every = _floored(records, outcome)
+            with_floor, every = floored(records, outcome)
             of = f"{every} results" if with_floor == every else f"the {with_floor} results with a floor (of {every})"
             found.append(
                 f"{total} of {of} in {language} {'is' if total == 1 else 'are'} not above the floor, the best "
@@ -186,53 +170,6 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
     if lost := n["failed runs"] + n["runs that lack a needed value"]:
         found.append(f"{_n(lost, 'run')} without a usable result.")
     return found
-
-
-def first_table(records: Records, methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
-    """Return what the first screen shows of each method: arm, mean F1, letters, costs; the best in the target first.
-
-    What methods are measured by comes last: the best floor and the base model, as far as they are known.
-    """
-    found = []
-    for method in methods:
-        f1, letters, marks = {}, {}, {}
-        for outcome in NAMES:
-            own = find(records, outcome=outcome, groups=(method,))
-            adjusted = find(own, analysis="blocked", test=MEAN)
-            mean = adjusted or find(own, analysis="description", test="mean F1")
-            f1[outcome] = mean[0].effect if mean else None
-            others = find(records, outcome=outcome, analysis="blocked", test=MEAN)
-            marks[outcome] = ALONE if others and not adjusted else ""
-            letters[outcome] = next((r.note for r in find(own, analysis="groupings", test=LETTERS)), "")
-        costs = [
-            next((r.effect for r in find(records, analysis="pareto", test=cost, groups=(method,))), None)
-            for cost in ("adapter/trainable_parameters", "train/seconds")
-        ]
-        times = [r for r in find(records, analysis="description", test="train/seconds") if r.groups[0] == method]
-        apart = times[0].statistic if len(times) == 1 else None
-        texts = [
-            text
-            for outcome in NAMES
-            for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}{marks[outcome]}", letters[outcome])
-        ]
-        told = ["" if cost is None else f"{cost:,.0f}" for cost in costs]
-        told[1] += f" ± {apart:,.0f}" if told[1] and apart is not None else ""
-        row = Row(method, arms.get(method, ""), *texts, *told)
-        found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
-    ordered = [row for *_, row in sorted(found)]
-    for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
-        of = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
-        if name == BEST_FLOOR and any(len(set(_floored(records, outcome))) > 1 for outcome in of):
-            continue  # it is a mean over other results than the methods'
-        if of:
-            ordered.append(Row(name, "", of.get("en", ""), "", of.get("tl", ""), "", "", ""))
-    return ordered
-
-
-def _floored(records: Records, outcome: str) -> tuple[int, int]:
-    """Return how many results have a floor, and how many there are."""
-    own = find(records, outcome=outcome, analysis="description")
-    return sum(r.n or 0 for r in find(own, test="best floor F1")), sum(r.n or 0 for r in find(own, test="mean F1"))
 
 
 def fisher(record: Record) -> str:
