@@ -11,7 +11,7 @@ from analysis import claims, injection_views, injections, inside_views, layer_vi
 from analysis.claims import Claim
 from analysis.derived import derived, item_records, summarise
 from analysis.design import Design
-from analysis.floors import block_mean, floor_records
+from analysis.floors import described, floor_records
 from analysis.forms import Table
 from analysis.insides import Insides
 from analysis.probes import Probes
@@ -136,15 +136,11 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         found.append(_count("test items a run, least", int(sizes.min())))
         found.append(_count("test items a run, most", int(sizes.max())))
     for outcome in OUTCOMES:
-        base = 100 * table["base_f1"].astype(float).where(table["outcome"] == outcome)
+        scored = table[table["outcome"] == outcome]
+        base = 100 * scored["base_f1"].astype(float)
         if base.notna().any():
             note = "points, mean over blocks of language and ratio of what their base model scores"
-            effect, n = block_mean(table.assign(value=base).dropna(subset="value")), int(base.notna().sum())
-            found.append(
-                Record(
-                    outcome=outcome, analysis="description", test="base F1", groups=(), effect=effect, n=n, note=note
-                )
-            )
+            found.append(described("base F1", (), outcome, scored, base, note))
         found += floor_records(table, outcome)
         own = rows(table, outcome)
         for method, values in own.groupby("method", sort=True)["value"]:

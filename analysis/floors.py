@@ -38,11 +38,11 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
         return []
     where = "points, mean over blocks of language and ratio, of a shallow method on the same items"
     found = [
-        _described("floor F1", (name.rpartition("/")[2],), outcome, frame, 100 * frame[name].astype(float), where)
+        described("floor F1", (name.rpartition("/")[2],), outcome, frame, 100 * frame[name].astype(float), where)
         for name in floor_columns(frame, outcome)
         if frame[name].notna().any()
     ]
-    found.append(_described("best floor F1", (), outcome, frame, frame["floor"], f"{where}, the best in each run"))
+    found.append(described("best floor F1", (), outcome, frame, frame["floor"], f"{where}, the best in each run"))
     reached = frame["value"] <= frame["floor"]
     note = f"{REACHED}: n results, effect is their share in percent"
     groups = [((), reached), *(((str(method),), own) for method, own in reached.groupby(frame["method"], sort=True))]
@@ -67,14 +67,11 @@ def floored(records: Sequence[Record], outcome: str) -> tuple[int, int]:
     return sum(r.n or 0 for r in find(own, test="best floor F1")), sum(r.n or 0 for r in find(own, test="mean F1"))
 
 
-def block_mean(frame: pd.DataFrame) -> float:
-    """Return the mean of the column `value` over blocks, which weighs them as the means of methods are weighed."""
-    return float(frame.groupby([column for column in PLACE if column in frame])["value"].mean().mean())
-
-
-def _described(
+def described(
     test: str, groups: tuple[str, ...], outcome: str, frame: pd.DataFrame, values: pd.Series[float], note: str
 ) -> Record:
+    """Return the mean of values over blocks, which weighs them as the means of methods are weighed; n values."""
     known = frame.assign(value=values).dropna(subset="value")
-    effect, n = block_mean(known), len(known)
+    by_block = known.groupby([column for column in PLACE if column in known])["value"].mean()
+    effect, n = float(by_block.mean()), len(known)
     return Record(outcome=outcome, analysis="description", test=test, groups=groups, effect=effect, n=n, note=note)

@@ -46,15 +46,24 @@ def blocked(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: flo
     return [*head, *means, *(_pair(fit, table_cells, outcome, pair, alpha) for pair in pairs(fit.levels))]
 
 
-def fit_cells(table_cells: Cells) -> Additive:
-    """Fit method and block to cell means.
+def fit_means(means: pd.DataFrame) -> Additive:
+    """Fit method (columns) and block (rows) to cell means; NaN where there is no run.
 
     Raises:
         NotTestable: as `linear.additive`.
     """
-    long = table_cells.means.rename_axis(index="block", columns="method").reset_index().melt(id_vars="block").dropna()
+    long = means.rename_axis(index="block", columns="method").reset_index().melt(id_vars="block").dropna()
+    return additive(long["value"], list(long["method"]), list(long["block"]))
+
+
+def fit_cells(table_cells: Cells) -> Additive:
+    """Fit method and block to cell means.
+
+    Raises:
+        NotTestable: as `linear.additive`, with what a block is.
+    """
     try:
-        return additive(long["value"], list(long["method"]), list(long["block"]))
+        return fit_means(table_cells.means)
     except NotTestable as reason:
         what = f"; a block is a {table_cells.unit}" if len(table_cells.methods) > 1 else ""
         raise NotTestable(f"{reason}{what}") from None

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.records import NotTestable, Record, Result, attempt
+from analysis.stats.blocked import fit_means
 from analysis.stats.cells import cells, pairs
 from analysis.stats.contrasts import paired_t
-from analysis.stats.linear import additive
 from analysis.stats.multiplicity import holm_records
 
 SPHERICITY, F_TEST, PAIR_TEST = "equal errors, John", "F, Greenhouse-Geisser", "paired t, the pair's own error"
-_DRAWS = 10_000
+_DRAWS, _AT_ONCE = 10_000, 500
 
 
 def own_errors(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float = 0.05) -> list[Record]:
@@ -64,8 +64,7 @@ def corrected(means: pd.DataFrame) -> Result:
         raise NotTestable("fewer than three methods: one pair has one error" if methods else "there are no runs")
     if blocks < 2:
         raise NotTestable(f"the methods have {blocks or 'no'} block{'s' * (blocks == 0)} in common, two are needed")
-    long = means.rename_axis(index="block", columns="method").reset_index().melt(id_vars="block")
-    test = additive(long["value"], list(long["method"]), list(long["block"])).test
+    test = fit_means(means).test
     share = float(epsilon(means))
     df = tuple(share * value for value in test.df or ())
     return Result(statistic=test.statistic, df=df, p=float(stats.f.sf(test.statistic, *df)), effect=share, n=test.n)
@@ -83,5 +82,7 @@ def epsilon(values: ArrayLike) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _epsilons(blocks: int, methods: int) -> NDArray[np.float64]:
-    """Return epsilons of so many draws in which all pairs have the same error."""
-    return epsilon(np.random.default_rng(1971).normal(size=(_DRAWS, blocks, methods)))
+    """Return epsilons of so many draws in which all pairs have the same error; a large design's not all at once."""
+    rng = np.random.default_rng(1971)
+    parts = [epsilon(rng.normal(size=(_AT_ONCE, blocks, methods))) for _ in range(_DRAWS // _AT_ONCE)]
+    return np.concatenate(parts)
