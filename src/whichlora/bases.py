@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora import adapters, convoy, models
+from whichlora.lowrank import in_one, plain_layers
 from whichlora.memory import set_checkpointing
 from whichlora.norms import light
 from whichlora.proof import adapter_modules
@@ -71,10 +72,13 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
     else:
-        if not plan.variant.converts_base_change:
-            narrow(model)
         light(model)
-        yield model
+        if plan.variant.converts_base_change:
+            yield model
+        else:
+            narrow(model)
+            with in_one(plain_layers(model)):
+                yield model
         base = model.unload()
     if not plan.variant.fully_trained:
         keep(base, plan)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
 from whichlora import inference, packing
 from whichlora.encoding import Encoded, Encoder, collate, common_beginning
 from whichlora.objectives import answer_logits
+from whichlora.states import plain
 from whichlora.tasks.base import Item
 
 
@@ -51,14 +55,39 @@ def _next_token_logits(
     What several prompts begin with, the instruction and often the premise, is read once a batch. Where the model cannot
     read packed prompts, what all of them begin with is read once.
     """
-    result = np.empty((len(prompts), len(tokens)))
+    with _head_of(model, tokens):
+        return _read_logits(model, encoder, prompts, len(tokens), name=name)
+
+
+@contextmanager
+def _head_of(model: Any, tokens: list[int]) -> Iterator[None]:
+    """Have the LM head give the logits of some tokens only, in 32 bits at least: in bf16 they are often equal."""
+    head = plain(model).get_output_embeddings()
+    wide = torch.promote_types(head.weight.dtype, torch.float32)
+    weight, bias = head.weight[tokens].to(wide), None if head.bias is None else head.bias[tokens].to(wide)
+
+    def forward(states: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            return linear(states.to(wide), weight, bias)
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def _read_logits(
+    model: Any, encoder: Encoder, prompts: list[list[int]], count: int, *, name: str
+) -> np.ndarray[Any, Any]:
+    result = np.empty((len(prompts), count))
     if packing.can_pack(model):
 
         def read(batch: list[int], tensors: dict[str, Any]) -> None:
             last = torch.tensor([path[-1] for path in tensors["layout"].paths], device=model.device)
             inputs = {key: value for key, value in tensors.items() if key != "labels"}
             logits = model(**inputs, logits_to_keep=last, use_cache=False).logits[0]
-            result[batch] = logits[:, tokens].float().cpu().numpy()
+            result[batch] = logits.cpu().numpy()
 
         examples = [Encoded(prompt, []) for prompt in prompts]
         inference.read_examples(
@@ -80,7 +109,7 @@ def _next_token_logits(
         if own is not None:
             own.batch_repeat_interleave(len(batch))
         logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
-        result[batch] = logits[:, tokens].float().cpu().numpy()
+        result[batch] = logits.cpu().numpy()
 
     inference.over([len(r) for r in rest], go_on, name=name, unit="item")
     return result

@@ -8,7 +8,7 @@ texts, and their gradients, are those of padded texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.encoding import IGNORED, Encoded, to_device
@@ -128,20 +129,48 @@ def pack_texts(texts: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
     return inputs
 
 
+class _Filled(Exception):  # no error: it ends a forward pass
+    """The last block has handed over its keys and values."""
+
+
+class _Roomy(DynamicLayer):  # type: ignore[misc]
+    """Keys and values with room for those of tokens to come, for which the library's layer copies all of them."""
+
+    def __init__(self, keys: Tensor, values: Tensor, *, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        texts, heads, tokens, width = keys.shape
+        self._whole = [states.new_empty(texts, heads, tokens + room, width) for states in (keys, values)]
+        self.update(keys, values)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Take in those of further tokens, and return all, both (texts, heads, tokens, width)."""
+        before = self.get_seq_length()
+        after = before + key_states.shape[2]
+        for whole, states in zip(self._whole, (key_states, value_states), strict=True):
+            whole[:, :, before:after] = states
+        self.keys, self.values = (whole[:, :, :after] for whole in self._whole)
+        return self.keys, self.values
+
+
 @torch.no_grad()
-def read_ahead(model: Any, texts: Sequence[Sequence[int]]) -> DynamicCache:
-    """Return keys and values of texts but for their last tokens, padded on the left: what `generate` goes on from."""
+def read_ahead(model: Any, texts: Sequence[Sequence[int]], *, room: int) -> DynamicCache:
+    """Return keys and values of texts but for their last tokens, padded on the left: what `generate` goes on from.
+
+    There is room for `room` more tokens, of which the last token of each text is one.
+    """
     inputs = pack_texts([text[:-1] for text in texts], model.device)
     row, cache = DynamicCache(), DynamicCache()
-    with attention(model):
+    last = model.config.get_text_config().num_hidden_layers - 1
+    with attention(model), suppress(_Filled):
         # Not through PEFT's forward, which accelerate may have put under autocast: `generate` does not go that way.
-        plain(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1)
+        plain(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1, until=last)
     longest = max(len(text) for text in texts) - 1
     paths = inputs["layout"].paths
     places = torch.tensor([[0] * (longest - len(path)) + path for path in paths], device=model.device)
-    for number, layer in enumerate(row.layers):
+    for layer in row.layers:
         keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
-        cache.update(keys, values, number)
+        cache.layers.append(_Roomy(keys, values, room=room))
         layer.keys = layer.values = None  # or they would be there twice
     return cache
 
@@ -167,16 +196,20 @@ def _attend(
     *,
     layout: Layout,
     scaling: float | None = None,
+    until: int | None = None,
     **how: Any,
 ) -> tuple[Tensor, None]:
     """Attend as the library's function does, within each text.
 
     Args:
         query, key, value: (1, heads, tokens, width).
+        until: the block of which nothing but its keys and values is asked for; they are in the cache by now.
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
+    if module.layer_idx == until:
+        raise _Filled
     heads = [states.shape[1] for states in (query, key, value)]
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
     # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.

@@ -51,6 +51,11 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     ends = sorted({*line_ends(tokenizer), *([own] if isinstance(own, int) else own or [])})
     packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
+    def read(batch: list[int]) -> Any:
+        if not packs:
+            return None
+        return packing.read_ahead(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
+
     def write(batch: list[int]) -> None:
         longest = max(len(prompts[i]) for i in batch)
         ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
@@ -61,7 +66,7 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            past_key_values=packing.read_ahead(model, [prompts[i] for i in batch]) if packs else None,
+            past_key_values=read(batch),
             max_new_tokens=encoder.task.answer_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
