@@ -16,12 +16,13 @@ from benchmarks.workers import ROOT, Watch, environment, started
 
 GRID = Row(
     name="grid",
-    work="a grid of 12 runs of 100 items, fp32",
-    against="a shell loop of Trainer + PEFT scripts, scored by `generate()`",
+    work="a grid of 12 runs of 100 items, bf16",
+    against="a shell loop of Trainer + PEFT scripts, `bf16=True`, scored by `generate()`",
     goal=3,
     total=True,
 )
-SIZES = {"train_size": 100, "validation_size": 6, "test_size": 36, "batch_size": 16, "precision": "fp32"}
+SIZES = {"train_size": 100, "validation_size": 10, "test_size": 50, "batch_size": 16, "precision": "bf16"}
+"""A sixth of the packaged tasks' default sizes."""
 WHOLE = 12
 """Runs of the grid, over which what the one process does but once is divided; fewer of them are measured."""
 
@@ -86,4 +87,4 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-BLOCKS = [Block(rows=[GRID], minutes=7.5, measure=measure)]
+BLOCKS = [Block(rows=[GRID], minutes=6, measure=measure)]

@@ -45,6 +45,7 @@ def main() -> None:
         examples,
         batch_size=given.batch_size,
         num_train_epochs=1,
+        bf16=True,
         learning_rate=given.learning_rate,
         seed=given.seed,
     ).train()
