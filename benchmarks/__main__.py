@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=5, help="turns of each side")
     parser.add_argument("--model", default="smollm2-135m", help="packaged, a folder or a hub id")
     parser.add_argument("--output", help="default: benchmarks/results.json and README.md; nothing with --only")
-    parser.add_argument("--steps", type=int, default=1, help="optimiser steps of 16 items in a turn of training")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps of 16 items in a turn of training")
     parser.add_argument("--items", type=int, default=120, help="labelled items in a turn of scoring")
     parser.add_argument("--answers", type=int, default=24, help="questions in a turn")
     parser.add_argument("--probed", type=int, default=20, help="items in a turn of the probe")
