@@ -227,13 +227,14 @@ class Study:
         own, known = root(trial), trial.user_attrs.get("known")
         past = history(trial)  # the last of them may not have ended yet
         alive = [t for t in self.trials() if t.state is not TrialState.FAIL and t.number not in (trial.number, *past)]
-        older = [t for t in alive if t.number < trial.number]
-        if any(root(t) == own for t in older):
+        if any(root(t) == own for t in alive if t.number < trial.number):
             raise TwiceError("another worker has gone on with this trial")
-        if known and any(t.user_attrs.get("known") == known for t in older):
+        begun = needed(self.trials())
+        # Also where the older one's worker has died since: what that one had done is gone on with.
+        if known and any(t.user_attrs.get("known") == known and root(t) < own for t in (*alive, *begun)):
             raise TwiceError(f"two workers began with the {known} point")
         if own == trial.number:
-            before = [t for t in needed(self.trials()) if t.number < trial.number or root(t) != t.number]
+            before = [t for t in begun if t.number < trial.number or root(t) != t.number]
             if retries_only or len(before) >= limit:
                 raise SurplusError(f"other workers have begun the last of {limit} trials")
 

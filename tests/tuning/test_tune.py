@@ -16,7 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tuning import contenders, report
+from tuning import contenders, report, retries
 from tuning.setting import FRESH_SEEDS, TUNING_SEED
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
@@ -227,6 +227,22 @@ def test_seconds_of_a_trial_that_went_on_count_once(options: dict[str, str]) -> 
     assert opened.step(limit=1, open_for_new=False) == "worked"
     assert [t.state for t in opened.counted()] == [TrialState.COMPLETE]
     assert 100 < opened.seconds() < 150
+
+
+def test_a_known_point_whose_worker_died_is_gone_on_with_though_another_was_enqueued_too(
+    options: dict[str, str],
+) -> None:
+    """Workers that open a study at once both enqueue the known points."""
+    opened = study(options)
+    opened.optuna.enqueue_trial(opened.setting.known_points["matched"], {"known": "matched"})
+    first = opened.optuna.ask()
+    opened.optuna.tell(first, state=TrialState.FAIL)  # as for a worker that died
+    steps = [opened.step(limit=2, open_for_new=True) for _ in range(4)]
+    assert steps == ["worked"] * 3 + ["finished"]
+    twin, retried, other = opened.trials()[1:]
+    assert (twin.state, twin.user_attrs["error"]) == (TrialState.FAIL, "two workers began with the matched point")
+    assert (retried.state, retries.root(retried), retried.user_attrs["known"]) == (TrialState.COMPLETE, 0, "matched")
+    assert (other.state, retries.root(other)) == (TrialState.COMPLETE, other.number)
 
 
 @pytest.mark.slow
