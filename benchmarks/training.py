@@ -160,7 +160,7 @@ def _peer(name: str, bench: Bench, start: Callable[..., Worker], setting: Mappin
 
 
 BLOCKS = [
-    Block(rows=[row for row in ROWS if "fp32" in row.work], minutes=1.5, measure=partial(measure, precision="fp32")),
-    Block(rows=[row for row in ROWS if "bf16" in row.work], minutes=3, measure=partial(measure, precision="bf16")),
+    Block(rows=[row for row in ROWS if "fp32" in row.work], minutes=2, measure=partial(measure, precision="fp32")),
+    Block(rows=[row for row in ROWS if "bf16" in row.work], minutes=5, measure=partial(measure, precision="bf16")),
     Block(rows=[MEMORY], minutes=3.5, measure=measure_memory),
 ]
