@@ -225,11 +225,12 @@ class Study:
 
     def _check_needed(self, trial: FrozenTrial, limit: int, *, retries_only: bool) -> None:
         own, known = root(trial), trial.user_attrs.get("known")
+        trials = self.trials()
         past = history(trial)  # the last of them may not have ended yet
-        alive = [t for t in self.trials() if t.state is not TrialState.FAIL and t.number not in (trial.number, *past)]
+        alive = [t for t in trials if t.state is not TrialState.FAIL and t.number not in (trial.number, *past)]
         if any(root(t) == own for t in alive if t.number < trial.number):
             raise TwiceError("another worker has gone on with this trial")
-        begun = needed(self.trials())
+        begun = needed(trials)
         # Also where the older one's worker has died since: what that one had done is gone on with.
         if known and any(t.user_attrs.get("known") == known and root(t) < own for t in (*alive, *begun)):
             raise TwiceError(f"two workers began with the {known} point")

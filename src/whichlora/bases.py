@@ -73,12 +73,12 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
                 layer.load_state_dict(tensors)
     else:
         light(model)
-        if plan.variant.converts_base_change:
-            yield model
-        else:
+        fused = []
+        if not plan.variant.converts_base_change:
             narrow(model)
-            with in_one(plain_layers(model)):
-                yield model
+            fused = plain_layers(model)
+        with in_one(fused):
+            yield model
         base = model.unload()
     if not plan.variant.fully_trained:
         keep(base, plan)

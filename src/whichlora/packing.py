@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.encoding import IGNORED, Encoded, to_device
-from whichlora.states import plain
+from whichlora.states import Reached, plain
 
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
@@ -129,10 +129,6 @@ def pack_texts(texts: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
     return inputs
 
 
-class _Filled(Exception):  # no error: it ends a forward pass
-    """The last block has handed over its keys and values."""
-
-
 class _Roomy(DynamicLayer):  # type: ignore[misc]
     """Keys and values with room for those of tokens to come, for which the library's layer copies all of them."""
 
@@ -162,7 +158,7 @@ def read_ahead(model: Any, texts: Sequence[Sequence[int]], *, room: int) -> Dyna
     inputs = pack_texts([text[:-1] for text in texts], model.device)
     row, cache = DynamicCache(), DynamicCache()
     last = model.config.get_text_config().num_hidden_layers - 1
-    with attention(model), suppress(_Filled):
+    with attention(model), suppress(Reached):
         # Not through PEFT's forward, which accelerate may have put under autocast: `generate` does not go that way.
         plain(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1, until=last)
     longest = max(len(text) for text in texts) - 1
@@ -209,7 +205,7 @@ def _attend(
         (1, tokens, heads, width), and no weights.
     """
     if module.layer_idx == until:
-        raise _Filled
+        raise Reached
     heads = [states.shape[1] for states in (query, key, value)]
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
     # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 NEAR = {"fp32": 0.0, "bf16": 0.2}
 """A reloaded adapter may answer otherwise where it holds both answers for as probable but for this.
 
-In bf16 the weights that PiSSA trains beside are rounded, and those it is loaded on are others. And logits between 16
-and 32 lie in steps of 1/8, to which the trained and the reloaded model round on their own: a step moves the distance
-of two labels' probabilities by up to .06, which decides where a model has hardly learnt to tell them apart."""
+In bf16 the weights that PiSSA trains beside are rounded, and those it is loaded on are others. The bound is from when
+logits were bf16 too (until spec version 5): between 16 and 32 they lay in steps of 1/8, to which the trained and the
+reloaded model round on their own, and a step moves the distance of two labels' probabilities by up to .06. It has not
+been measured again since."""
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:

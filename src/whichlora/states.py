@@ -20,8 +20,8 @@ def plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class _Reached(Exception):  # no error: it ends a forward pass
-    """The last block that is wanted was visited."""
+class Reached(Exception):  # no error: it ends a forward pass
+    """All that is wanted of a forward pass has been handed out."""
 
 
 def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None) -> Tensor | None:
@@ -45,7 +45,7 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
         def seen(module: Any, arguments: Any, output: Any) -> None:
             visit(layer, output[0] if isinstance(output, tuple) else output)
             if layer == last:
-                raise _Reached
+                raise Reached
 
         return seen
 
@@ -54,7 +54,7 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
     try:
         output: Tensor = base.get_decoder()(**inputs, use_cache=False).last_hidden_state
         return output
-    except _Reached:
+    except Reached:
         return None
     finally:
         for handle in handles:
