@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from whichlora.database import file_of, lock_of, path_of
@@ -25,6 +26,7 @@ from whichlora.errors import OptionError, check_folder, refuse
 
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
 _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
 _LEFT_OUT = "adapter"
 """Folder of a run's artifacts that an archive does without unless asked: adapters are most of its size."""
 
@@ -77,6 +79,20 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *left])
 
 
+def _within(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return what is in an archive, files and folders that stay in the folder it is unpacked into.
+
+    Raises:
+        ExtractError: something else is in it.
+    """
+    members = tar.getmembers()
+    for member in members:
+        place = PurePosixPath(member.name)
+        if not (member.isfile() or member.isdir()) or place.is_absolute() or ".." in place.parts:
+            raise tarfile.ExtractError(f"{member.name} is no file or folder of its own")
+    return members
+
+
 def unpack(archive: Path, folder: Path) -> str:
     """Take an archive's results out into a folder, and have its database look for artifacts there.
 
@@ -94,10 +110,11 @@ def unpack(archive: Path, folder: Path) -> str:
         with tarfile.open(archive) as tar:
             if TRACKING not in tar.getnames():
                 raise OptionError("archive", archive, f"has no {TRACKING}; allowed is what `pack` wrote")
+            members = _within(tar)
             folder.mkdir(parents=True, exist_ok=True)
             # The database comes last: a folder that was not filled may be filled again.
-            tar.extractall(folder, filter="data", members=[m for m in tar.getmembers() if m.name != TRACKING])
-            tar.extract(TRACKING, folder, filter="data")
+            tar.extractall(folder, members=[m for m in members if m.name != TRACKING], **_FILTER)
+            tar.extract(TRACKING, folder, **_FILTER)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise OptionError("archive", archive, f"cannot be read: {error}") from error
     with _open(folder / TRACKING) as tracking:
