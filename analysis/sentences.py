@@ -71,8 +71,13 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
 
 
 def advice(records: Records) -> list[str]:
-    """Name the cheapest of the methods that the primary test does not put below the best, in both outcomes."""
+    """Name the cheapest of the methods that the primary test does not put below the best, in both outcomes.
+
+    A method with half or more of its results at or below the floor has not been shown to learn the task, so it is not
+    named, however it compares with others.
+    """
     leading: set[str] | None = None
+    low: set[str] = set()
     by_item = []
     for outcome in ("en", "tl"):
         own = find(records, outcome=outcome)
@@ -87,14 +92,22 @@ def advice(records: Records) -> list[str]:
         }
         group = {name for name, _ in _ordered_means(own)} - below
         leading = group if leading is None else leading & group
+        low |= {r.groups[0] for r in find(own, analysis="floors", test=REACHED) if r.groups and (r.effect or 0) >= 50}
         by_item.append((best, _fewer_right(own, best)))
+    both = "in both English and the target language"
     if not leading:
-        return ["No method is among the best in both English and the target language."]
+        return [f"No method is among the best {both}."]
+    if leading <= low:
+        which = f"{_and(sorted(leading))}, which the primary test does not tell from the best"
+        return [f"No method is recommended. Of {which}, none has most of its results above the floor {both}."]
+    without = sorted(leading & low)
+    leading -= low
+    short = [f"Not {_and(without)}: half or more of its results are not above the floor."] if without else []
     if len(leading) == 1:
-        return [f"{next(iter(leading))} alone is among the best in both English and the target language."]
+        return [f"{next(iter(leading))} alone is among the best {both}.", *short]
     sentences = [
-        f"Among the best in both English and the target language (the primary test does not tell them from the best): "
-        f"{_and(sorted(leading))}."
+        f"Among the best {both} (the primary test does not tell them from the best): {_and(sorted(leading))}.",
+        *short,
     ]
     for language, (best, fewer) in zip(NAMES.values(), by_item, strict=True):
         if fewer & leading:

@@ -18,6 +18,7 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis import analyze, sentences
+from analysis.floors import REACHED
 from analysis.records import Record
 from analysis.stats.blocked import blocked
 from analysis.stats.own_errors import own_errors
@@ -337,16 +338,42 @@ def test_unequal_errors_are_told_of():
     assert "errors" not in told(table)
 
 
+def of_both(means: dict[str, float]) -> list[Record]:
+    """Records of methods that the primary test does not tell apart, the same in both outcomes."""
+    names = tuple(means)
+    test = record("F, method against method x block", names, statistic=9.0, df=(1, 5), p=0.01, n=12)
+    found = [test, *(record("adjusted mean", (name,), effect=mean) for name, mean in means.items())]
+    return [replace(r, outcome=outcome) for outcome in ("en", "tl") for r in found]
+
+
 def test_the_advice_says_what_single_items_show_of_the_best():
     """The primary test does not tell LoRA and PiSSA apart; their answers do."""
     names = ("LoRA", "PiSSA")
-    found = []
-    for outcome in ("en", "tl"):
-        test = record("F, method against method x block", names, statistic=9.0, df=(1, 5), p=0.01, n=12)
-        means = [record("adjusted mean", (name,), effect=mean) for name, mean in zip(names, (90.0, 85.0), strict=True)]
-        items = Record(outcome=outcome, analysis="paired", test="McNemar", groups=names, effect=5.0, p_adjusted=0.001)
-        found += [replace(r, outcome=outcome) for r in (test, *means)] + [items] * (outcome == "en")
+    items = Record(outcome="en", analysis="paired", test="McNemar", groups=names, effect=5.0, p_adjusted=0.001)
+    found = [*of_both({"LoRA": 90.0, "PiSSA": 85.0}), items]
     told = " ".join(sentences.advice(found))
     assert "(the primary test does not tell them from the best): LoRA and PiSSA." in told
     assert "Item by item these adapters of PiSSA answer fewer right than those of LoRA in English (McNemar" in told
     assert "in the target language (McNemar" not in told
+
+
+def test_no_method_is_recommended_that_a_shallow_one_keeps_up_with():
+    """Half of VeRA's results and then LoRA's too are not above the floor, in one of the outcomes."""
+    found = of_both({"LoRA": 60.0, "PiSSA": 58.0, "VeRA": 57.0})
+
+    def told(**shares: float) -> str:
+        low = [
+            Record(outcome="tl", analysis="floors", test=REACHED, groups=(name,), effect=share)
+            for name, share in shares.items()
+        ]
+        return " ".join(sentences.advice([*found, *low]))
+
+    assert told(LoRA=0.0, PiSSA=0.0, VeRA=49.0).endswith("from the best): LoRA, PiSSA and VeRA.")
+    assert told(LoRA=0.0, PiSSA=49.0, VeRA=50.0).endswith(
+        "from the best): LoRA and PiSSA. Not VeRA: half or more of its results are not above the floor."
+    )
+    assert told(LoRA=0.0, PiSSA=50.0, VeRA=100.0).startswith("LoRA alone is among the best")
+    assert told(LoRA=100.0, PiSSA=50.0, VeRA=100.0) == (
+        "No method is recommended. Of LoRA, PiSSA and VeRA, which the primary test does not tell from the best, none "
+        "has most of its results above the floor in both English and the target language."
+    )
