@@ -225,8 +225,9 @@ def _attend(
                 found = _products(*own, scaling=scaling)
             else:
                 found = sdpa_attention_forward(module, *own, None, is_causal=True, scaling=scaling, **how)[0]
-            parts.append(found.flatten(0, 1))
-    return torch.cat(parts)[layout.tokens][None].to(value.dtype), None
+            parts.append(found.flatten(0, 1).flatten(1))
+    found = embedding(layout.tokens, torch.cat(parts))
+    return found.view(1, len(layout.tokens), heads[0], -1).to(value.dtype), None
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
