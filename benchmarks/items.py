@@ -3,16 +3,18 @@
 English XNLI (5,510 items of dev and test) has 63.3 tokens in this project's prompt with the packaged tokenizer, answer
 included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the longest
 of 16 items has 86 on average. atlas-nli has 48 and 6. So further words of the task follow the premise until the
-length is one drawn from XNLI's. XNLI's dev and test items come in threes with one premise, and so do those to score.
+length is one of XNLI's: a quantile of them, so that 32 items already have the lengths of many. XNLI's dev and test
+items come in threes with one premise, and so do those to score.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from whichlora.encoding import Encoder
@@ -23,6 +25,8 @@ from whichlora.tasks.qa import QaItem
 
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Of XNLI's lengths in tokens."""
+QUANTILES = 32
+"""Of these lengths, each of which one item in so many has."""
 HYPOTHESES = 3
 """Of each premise in XNLI's dev and test items."""
 OWN = 5
@@ -40,6 +44,7 @@ def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
     """
     stories = get_task("atlas-nli").load("en", split)
     rng = random.Random(f"{split} 1")
+    lengths = _lengths(rng)
     each = 1 if split == "train" else HYPOTHESES
     items: list[NliItem] = []
     premise, target = "", 0.0
@@ -47,7 +52,7 @@ def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
         assert isinstance(story, NliItem)
         item = story
         if number % each == 0:
-            target = min(LONGEST, max(SHORTEST, rng.gauss(MEAN, DEVIATION)))
+            target = next(lengths)
             while len(encoder.example(item)) < target - OWN:
                 item = replace(item, premise=f"{item.premise} {_word(stories, rng)}")
             premise = item.premise
@@ -56,6 +61,15 @@ def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
             item = replace(item, hypothesis=f"{_word(stories, rng)} {item.hypothesis}")
         items.append(item)
     return items
+
+
+def _lengths(rng: random.Random) -> Iterator[float]:
+    """Give tokens of one premise's items after the other."""
+    normal = NormalDist(MEAN, DEVIATION)
+    while True:
+        block = [normal.inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)]
+        rng.shuffle(block)
+        yield from (min(LONGEST, max(SHORTEST, length)) for length in block)
 
 
 def _word(stories: Sequence[Any], rng: random.Random) -> str:

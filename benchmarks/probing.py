@@ -84,4 +84,4 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     ]
 
 
-BLOCKS = [Block(rows=ROWS, minutes=4, measure=measure)]
+BLOCKS = [Block(rows=ROWS, minutes=2.5, measure=measure)]

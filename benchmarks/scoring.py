@@ -126,6 +126,6 @@ def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
 
 
 BLOCKS = [
-    Block(rows=[LABELS, LABELS_BF16], minutes=4, measure=measure_labels),
-    Block(rows=[ANSWERS, ANSWERS_BF16], minutes=5.5, measure=measure_answers),
+    Block(rows=[LABELS, LABELS_BF16], minutes=3.5, measure=measure_labels),
+    Block(rows=[ANSWERS, ANSWERS_BF16], minutes=7, measure=measure_answers),
 ]
