@@ -303,6 +303,14 @@ def test_bad_options_end_with_status_2_and_one_line(full, capsys, arguments, say
     assert error.count("\n") == 1
 
 
+def test_where_there_is_no_database_none_is_made(store, capsys):
+    file = store / "mlflow.db"
+    file.unlink()
+    assert analyze.main(["--experiment", "pocket"]) == 2
+    assert f"error: experiment=pocket: there is no tracking database {file}" in capsys.readouterr().err
+    assert list(store.iterdir()) == []
+
+
 def record(test: str, groups: tuple[str, ...], **fields: object) -> Record:
     return Record(outcome="tl", analysis="blocked", test=test, groups=groups, **fields)  # type: ignore[arg-type]
 
