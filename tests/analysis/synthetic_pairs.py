@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from synthetic import _draw, spec
+from synthetic import _draw, lasting, spec
 
 from whichlora import injection, tracking
 from whichlora.spec import RunSpec
@@ -50,7 +50,7 @@ def log_injection(
     metrics |= {"train/loss": 0.4, "adapter/trainable_parameters": 1000.0 * (own.rank or 100)}
     if lost is not None:
         for role, base in RETAINED.items():
-            after = base - lost + 0.002 * float(_draw("lost", own.fingerprint, role).standard_normal())
+            after = base - lost + 0.002 * float(_draw("lost", lasting(own, "fingerprint"), role).standard_normal())
             metrics |= {f"base/retention/{role}/f1": base, f"test/retention/{role}/f1": after}
             metrics[f"gain/retention/{role}"] = after - base
         data = Dataset("xnli", "0", "local", "{}")
@@ -73,7 +73,7 @@ def similarities(own: RunSpec, rise: float, spread: float) -> Mapping[str, float
     metrics: dict[str, float] = {}
     for name, count in PAIRS.items():
         for place in ("pooled", "output"):
-            random = _draw("pairs", own.fingerprint, name, place)
+            random = _draw("pairs", lasting(own, "fingerprint"), name, place)
             for measure, start in START.items():
                 before = start + 0.05 * random.standard_normal(count)
                 more = rise if "gap" in measure else rise + 0.15 if "translation" in measure else 0.15

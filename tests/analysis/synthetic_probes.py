@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
+from synthetic import lasting
 
 from whichlora import tracking
 from whichlora.probing.options import LanguageChoices, as_params
@@ -40,7 +41,7 @@ def shares_of(
     spec: RunSpec, f1: float, *, slopes: Mapping[tuple[str, int], float] | None = None, layers: int = LAYERS
 ) -> dict[tuple[str, str, int], float]:
     """Return a run's shares: `shape`, its own noise, and for some (kind, layer) a slope on F1 (0 to 1)."""
-    noise = np.random.default_rng(int(canonical_digest([spec.fingerprint])[:12], 16))
+    noise = np.random.default_rng(int(canonical_digest([lasting(spec, "fingerprint")])[:12], 16))
     found = {}
     for (level, kind, layer), value in shape(layers).items():
         moved = 0.0 if layer < 0 else 0.004 * noise.standard_normal() + (slopes or {}).get((kind, layer), 0.0) * f1
