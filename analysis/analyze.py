@@ -106,10 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from analysis.runs import find_experiments
         from whichlora import tracking
 
-        database = tracking.sqlite_file()
-        if database is not None and not database.is_file():  # which connecting would make
-            wanted = "work in its folder, or set MLFLOW_TRACKING_URI"
-            raise OptionError("experiment", given["experiment"], f"there is no tracking database {database}; {wanted}")
+        tracking.check_there("experiment", given["experiment"])
         client = tracking.connect()
         first = next(iter(find_experiments(client, given["experiment"])))
         tracker = tracking.Tracker(client, first, tracking.mark_launch(client))

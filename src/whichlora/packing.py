@@ -226,7 +226,7 @@ def _attend(
             else:
                 found = sdpa_attention_forward(module, *own, None, is_causal=True, scaling=scaling, **how)[0]
             parts.append(found.flatten(0, 1).flatten(1))
-    found = embedding(layout.tokens, torch.cat(parts))
+    found = embedding(layout.tokens, torch.cat(parts))  # whose gradient is quicker than that of an index
     return found.view(1, len(layout.tokens), heads[0], -1).to(value.dtype), None
 
 

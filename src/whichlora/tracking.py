@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora import convoy, database
-from whichlora.errors import LostClaimError, PrunedError
+from whichlora.errors import LostClaimError, OptionError, PrunedError
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -76,6 +76,14 @@ def connect() -> MlflowClient:
         return MlflowClient()
     with database.lock_of(file):
         return touch(MlflowClient())
+
+
+def check_there(option: str, value: object) -> None:
+    """Raise `OptionError` if an option names what is in a tracking database that is not there: `connect` makes one."""
+    file = sqlite_file()
+    if file is not None and not file.is_file():
+        wanted = "work in its folder, or set MLFLOW_TRACKING_URI"
+        raise OptionError(option, value, f"there is no tracking database {file}; {wanted}")
 
 
 def touch(client: MlflowClient) -> MlflowClient:

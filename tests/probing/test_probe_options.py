@@ -57,6 +57,14 @@ def test_a_bad_option_names_itself_and_what_is_allowed(
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
+def test_where_there_is_no_database_none_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = store / "mlflow.db"
+    file.unlink()
+    assert main(["--run_id", "abc"]) == 2
+    assert f"error: run_id=abc: there is no tracking database {file}" in capsys.readouterr().err
+    assert list(store.iterdir()) == []
+
+
 def test_only_a_finished_run_can_be_probed(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     from mlflow.tracking import MlflowClient
 

@@ -122,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from whichlora import tracking
 
         quiet()
+        if request.run_id is not None:
+            tracking.check_there("run_id", request.run_id)
         tracker = tracking.Tracker.of_call()
         run_id = probe(request, tracker)
     except OptionError as error:
