@@ -45,7 +45,10 @@ def usual(model: Any, sequences: Sequence[Sequence[int]]) -> Tokens:
 
 def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     """Decode the same items, in Swahili, in each way."""
+    from transformers import AutoModelForCausalLM
+
     source = models.locate(bench.model)
+    plain = AutoModelForCausalLM.from_pretrained(source.place).cpu().eval()
     model: Any = models.load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
     encoder = Encoder(task, models.load_tokenizer(source))
@@ -61,7 +64,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
         tokens(WARM)
         return timed(lambda: found.update({name: tokens(len(sequences))}))
 
-    ways = {"theirs": way("theirs", lambda count: usual(model, sequences[:count]))}
+    ways = {"theirs": way("theirs", lambda count: usual(plain, sequences[:count]))}
     for arithmetic in rows:
         lens = Lens(model, blocks, LanguageChoices(arithmetic=arithmetic))
         ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.tokens(sequences[:count], positions[:count]))  # type: ignore[misc]

@@ -14,6 +14,7 @@ from whichlora import adapters, bases, models
 from whichlora.encoding import Encoder
 from whichlora.evaluation import score
 from whichlora.memory import settle
+from whichlora.probing.decoding import ARITHMETICS
 from whichlora.tasks.base import Item
 
 BATCH, WARM = 16, 8
@@ -66,7 +67,7 @@ def _measure(
     read: Callable[[list[str], Sequence[str]], Sequence[str | None]],
 ) -> Result:
     from peft import PeftModel
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     precision = "bf16" if row.name.endswith("bf16") else "fp32"
     plan = plan_of(bench.model, task=task, precision=precision)
@@ -74,7 +75,7 @@ def _measure(
     adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    plain = models.load_model(plan.source, precision=precision, quantization="none")
+    plain = AutoModelForCausalLM.from_pretrained(plan.source.place, dtype=ARITHMETICS[precision])
     bases.keep(models.load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
@@ -93,7 +94,7 @@ def _measure(
     ours(WARM)
     theirs(WARM)
     taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
-    bases.keep(plain, plan)  # lets go of the other
+    bases.take(plan)  # lets go of it
     answers = found["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
     equal = agreement(found["ours"], answers, "predictions", limit=SAME[precision])

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
+from whichlora.products import is_linear, product
 from whichlora.proof import adapter_modules
 from whichlora.rounding import drops
 
@@ -28,7 +28,7 @@ def plain_layers(model: Any) -> list[Any]:
         layer
         for _, layer in adapter_modules(model)
         if type(layer) is Linear
-        and type(layer.get_base_layer()) is nn.Linear
+        and is_linear(layer.get_base_layer())
         and not any(p.requires_grad for p in layer.get_base_layer().parameters())
         and not layer.lora_variant
         and not any(getattr(b, "bias", None) is not None for b in layer.lora_B.values())
@@ -67,8 +67,8 @@ class _LowRank(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype
     ) -> Tensor:
         rows, weight, down, up = (matrix.to(dtype) for matrix in (x, weight, a, b))
-        low = rows @ down.t()
-        wide = linear(rows, weight, None if bias is None else bias.to(dtype)).addmm_(low, up.t(), alpha=scale)
+        low = product(rows, down)
+        wide = product(rows, weight, None if bias is None else bias.to(dtype)).addmm_(low, up.t(), alpha=scale)
         ctx.save_for_backward(rows, weight, down, up, low)
         ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
         return wide
@@ -78,9 +78,8 @@ class _LowRank(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, weight, down, up, low = ctx.saved_tensors
         of_x, of_a, of_b = ctx.dtypes
-        # As (rank, tokens) and (rank, out): with the rank last, in 32 bits and below 16, they take up to four times as
-        # long on a CPU.
-        inner = (up.t() @ gradient.t()).mul_(ctx.scale)
-        x = (gradient @ weight).addmm_(inner.t(), down).to(of_x) if ctx.needs_input_grad[0] else None
-        a, b = inner @ rows, (low.t() @ gradient).mul_(ctx.scale).t()
+        inner = product(gradient, up.t()).mul_(ctx.scale)
+        x = product(gradient, weight.t()).addmm_(inner, down).to(of_x) if ctx.needs_input_grad[0] else None
+        # With the rank last MKL takes up to four times as long for these, in 32 bits and below 16.
+        a, b = product(inner.t(), rows.t()), product(low.t(), gradient.t()).mul_(ctx.scale).t()
         return x, None, None, a.to(of_a), b.to(of_b), None, None

@@ -211,6 +211,8 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from whichlora import products
+
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     extra: dict[str, Any] = {}
     if quantization == "nf4":
@@ -227,6 +229,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     if quantization == "nf4":
         _keep_unpacked(model)
+    products.take(model)
     return model
 
 

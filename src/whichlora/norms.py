@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whichlora.products import is_linear
 from whichlora.proof import adapter_modules
 
 
@@ -21,7 +22,7 @@ def light(model: Any) -> None:
     from peft.tuners.lora.dora import DoraLinearLayer
 
     for _, module in adapter_modules(model):
-        if type(module) is Linear and type(module.get_base_layer()) is nn.Linear:
+        if type(module) is Linear and is_linear(module.get_base_layer()):
             for dora in module.lora_magnitude_vector.values():
                 if type(dora) is DoraLinearLayer:
                     dora.forward = partial(_forward, dora, _squares(module.get_base_layer().weight))

@@ -208,9 +208,9 @@ def _attend(
         raise Reached
     heads = [states.shape[1] for states in (query, key, value)]
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
-    # On a CPU torch's attention takes longer in bf16 than in fp32, because of its gradient.
-    widened = query.device.type == "cpu" and value.dtype == torch.bfloat16
-    if widened:
+    # On a CPU torch's attention takes longer in bf16 than in fp32.
+    narrow = query.device.type == "cpu" and value.dtype == torch.bfloat16
+    if narrow and torch.is_grad_enabled():  # for the sums of gradients of what several texts share
         flat = [states.float() for states in flat]
 
     def rows(states: Tensor, heads: int, places: Tensor) -> Tensor:
@@ -218,12 +218,13 @@ def _attend(
         return embedding(places, states).view(*places.shape, heads, -1).transpose(1, 2)
 
     parts = []
-    with torch.autocast("cpu", enabled=False) if widened else nullcontext():
+    with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
         for group in layout.groups:
             own = [rows(states, n, group) for states, n in zip(flat, heads, strict=True)]
-            if widened and module.training and group.shape[1] <= _SHORT and not how.get("dropout"):
+            if narrow and group.shape[1] <= _SHORT and not how.get("dropout"):
                 found = _products(*own, scaling=scaling)
             else:
+                own = [states.float() for states in own] if narrow else own
                 found = sdpa_attention_forward(module, *own, None, is_causal=True, scaling=scaling, **how)[0]
             parts.append(found.flatten(0, 1).flatten(1))
     found = embedding(layout.tokens, torch.cat(parts))  # whose gradient is quicker than that of an index
@@ -233,7 +234,8 @@ def _attend(
 def _products(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
     """Return causal attention, (texts, tokens, heads, width), as two products of bf16 and a softmax between them.
 
-    Of its gradient, these are the quickest on a CPU. Several heads of `query` may have one of `key` and `value`.
+    With its gradient and without, these are the quickest on a CPU. Several heads of `query` may have one of `key` and
+    `value`.
     """
     texts, heads, tokens, width = query.shape
     shared = key.shape[1]

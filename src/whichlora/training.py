@@ -14,7 +14,7 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from whichlora import adapters, bases, checkpoints, convoy, processes
+from whichlora import adapters, bases, checkpoints, convoy, processes, products
 from whichlora.batches import BucketBatches
 from whichlora.callbacks import Bar, Keeper, Losses, Prover
 from whichlora.joint import Batch, refusal
@@ -23,6 +23,7 @@ from whichlora.memory import MICRO_BATCH, MicroBatches
 from whichlora.mixture import trained_count
 from whichlora.norms import light
 from whichlora.objectives import AnswerTokens, Objective, objective_of
+from whichlora.products import within
 from whichlora.proof import adapter_modules, prove_trained
 from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
@@ -206,6 +207,8 @@ class _Trainer(Trainer):
         super().__init__(**arguments)
         self._uncast = castable(self.model) if self.args.bf16 else []
         self._plain = plain_layers(self.model)
+        others = [layer for _, layer in adapter_modules(self.model) if layer not in self._plain]
+        self._others = others if products.CHOSEN and not self.args.bf16 else []
         self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -215,7 +218,7 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model), uncast(self._uncast), in_one(self._plain):
+            with self._objective.reading(self.model), uncast(self._uncast), in_one(self._plain), within(self._others):
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)

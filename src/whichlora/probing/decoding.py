@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from whichlora.errors import ProofError
 from whichlora.packing import attention, can_pack, pack_texts
+from whichlora.products import product
 from whichlora.states import EMBEDDING, pad, plain, walk
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chun
     tokens = torch.empty((len(states), 0), dtype=torch.long, device=states.device)
     for start in range(0, len(weight), chunk):
         part = slice(start, start + chunk)
-        logits = linear(states, weight[part].to(states.dtype), None if bias is None else bias[part].to(states.dtype))
+        logits = product(states, weight[part].to(states.dtype), None if bias is None else bias[part].to(states.dtype))
         if k == 1:  # several times as fast as `topk`
             best, index = (t[:, None] for t in logits.max(-1))
         else:

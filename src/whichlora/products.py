@@ -1,0 +1,157 @@
+"""Matrix products in 32 bits on a CPU, by oneDNN where torch's own choice, MKL, leaves AVX-512 unused.
+
+That is on processors that are not Intel's. Products in bf16 torch hands to oneDNN itself. The operator taken here is
+the one that torch's compiler puts in a linear layer's place.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_TERMS = 512
+"""oneDNN adds the terms of a sum one after the other, MKL in groups: in sums of more terms than these the error of
+gradients was up to three times that of MKL's, in sums of these about the same."""
+_FEW = 64
+"""Fewer rows than these are multiplied in one go: it would take as long to copy parts of the weights."""
+
+
+_MATMUL = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
+
+
+def _chosen() -> bool:
+    """Say whether oneDNN is to be preferred here. Where a processor has no AVX-512 nothing has been measured."""
+    info = Path("/proc/cpuinfo")
+    vendor = info.read_text() if info.is_file() else platform.processor()
+    return (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and "GenuineIntel" not in vendor
+    )
+
+
+CHOSEN = _chosen()
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return (rows, out), `x @ weight.t() + bias` of (rows, in), (out, in) and (out,), without a gradient."""
+    if not _suits(x, weight):
+        return functional.linear(x, weight, bias)
+    terms = x.shape[1]
+    parts = 1 if len(x) < _FEW and weight.is_contiguous() else -(-terms // _TERMS)
+    ends = [terms * part // parts for part in range(parts + 1)]
+    made = _whole(x[:, : ends[1]], weight[:, : ends[1]], bias)
+    for start, end in pairwise(ends[1:]):
+        made.add_(_whole(x[:, start:end], weight[:, start:end], None))
+    return made
+
+
+def take(model: nn.Module) -> None:
+    """Have the linear layers of a model compute by `product`, forward and backward, from now on."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Linear
+
+
+@contextmanager
+def within(layers: Sequence[Any]) -> Iterator[None]:
+    """Have what layers multiply by other matrices than those of linear layers computed so too until this is left."""
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Say whether a module is torch's linear layer, taken or not, and no other library's."""
+    return type(module) in (nn.Linear, _Linear)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    dense = x.layout == weight.layout == torch.strided and x.device.type == "cpu" and x.numel() > 0
+    return CHOSEN and dense and x.dtype == weight.dtype == torch.float32
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return what torch's function with these parameters does, with gradients."""
+    if torch.is_autocast_enabled("cpu") or input.dim() < 2 or not _suits(input, weight):
+        return functional.linear(input, weight, bias)
+    rows = input.flatten(0, -2)
+    if torch.is_grad_enabled():
+        made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    else:
+        made = product(rows, weight, bias)
+    return made.view(*input.shape[:-1], len(weight))
+
+
+def _whole(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # With gaps between the rows of `weight` the operator falls back to a loop, a thousand times as slow.
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return made
+
+
+class _Linear(nn.Linear):
+    """torch's linear layer, computed by `product` in 32 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _linear(x, self.weight, self.bias)
+
+
+def _forward(layer: Any, *given: Any, **named: Any) -> Any:
+    with _Within():
+        return type(layer).forward(layer, *given, **named)
+
+
+class _Within(TorchFunctionMode):
+    """Hands on all calls of torch but those that multiply by a matrix."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        given: Sequence[Any] = (),
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function is functional.linear:
+            return _linear(*given, **(named or {}))
+        if function in _MATMUL and not named and given[0].dim() >= 2 and given[1].dim() == 2:
+            return _linear(given[0], given[1].t())
+        return function(*given, **(named or {}))
+
+
+class _Product(torch.autograd.Function):
+    """`product` with gradients for all that it takes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        made = None
+        if of_weight:  # the narrower one first, which is up to seven times as fast
+            first, second = sorted((gradient, x), key=lambda matrix: matrix.shape[1])
+            made = product(first.t(), second.t())
+            made = made if first is gradient else made.t()
+        return product(gradient, weight.t()) if of_x else None, made, gradient.sum(0) if of_bias else None

@@ -1,0 +1,141 @@
+"""Products in 32 bits are those of exact arithmetic up to rounding, whichever library computes them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from runs import moved, plan_of
+from torch import nn
+
+from whichlora import models, packing, products
+from whichlora.encoding import Encoder
+from whichlora.lowrank import in_one, plain_layers
+from whichlora.objectives import answer_tokens
+from whichlora.proof import adapter_modules
+from whichlora.variants import CATALOGUE
+
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+chosen = pytest.mark.skipif(not products.CHOSEN, reason="needs a processor with AVX-512 that is not Intel's")
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def apart(found: torch.Tensor, right: torch.Tensor) -> float:
+    return float((found.double() - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize(
+    ("rows", "terms", "out"), [(1, 576, 30), (70, 512, 64), (70, 513, 64), (200, 1536, 8), (8, 2000, 70)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("cut", [0, 3])
+def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turned: bool, cut: int) -> None:
+    """However the matrices lie in memory: transposed, or with gaps between their rows."""
+    x, weight, bias = random(rows, terms + cut), random(out, terms + cut, seed=1), random(out, seed=2)
+    if turned:
+        x, weight = x.t().contiguous().t(), weight.t().contiguous().t()
+    x, weight = x[:, cut:], weight[:, cut:]
+    assert apart(products.product(x, weight), x.double() @ weight.double().t()) < 1e-6
+    right = x.double() @ weight.double().t() + bias.double()
+    assert apart(products.product(x, weight, bias), right) < 1e-6
+
+
+@chosen
+def test_long_sums_are_no_less_exact_than_the_librarys() -> None:
+    x, weight = random(80, 8192), random(80, 8192, seed=1)
+    right = x.double() @ weight.double().t()
+    assert apart(products.product(x, weight), right) < 1.5 * apart(x @ weight.t(), right)
+
+
+def test_of_no_rows_there_is_nothing() -> None:
+    assert products.product(random(0, 5), random(3, 5)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("width", "out"), [(40, 700), (700, 40)])
+def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
+    frozen: bool, bias: bool, width: int, out: int
+) -> None:
+    layer = nn.Linear(width, out, bias=bias).requires_grad_(not frozen)
+    taken = nn.Sequential(copy.deepcopy(layer))
+    products.take(taken)
+    found: list[dict[str, torch.Tensor]] = []
+    for own, x in ((layer.double(), random(2, 90, width).double()), (taken, random(2, 90, width))):
+        made = own(x.requires_grad_())
+        (made * random(2, 90, out, seed=1)).sum().backward()
+        gradients = {name.rpartition(".")[2]: p.grad for name, p in own.named_parameters()}
+        found.append({"made": made.detach(), "x": x.grad, **gradients})  # type: ignore[dict-item]
+    right, mine = found
+    for name in ("made", "x") if frozen else right:
+        assert apart(mine[name], right[name]) < 1e-6, name
+    assert frozen == (mine["weight"] is None)
+
+
+def test_a_loaded_model_is_taken_and_answers_as_it_did(tiny_model: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model: Any = models.load_model(models.locate(tiny_model), precision="fp32", quantization="none")
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert {type(layer) for layer in layers} == {products._Linear}
+    assert all(products.is_linear(layer) for layer in layers)
+    assert type(copy.deepcopy(layers[0])) is products._Linear
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        usual = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)(ids).logits
+        torch.testing.assert_close(model(ids).logits, usual)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layers[0](random(2, layers[0].in_features)).dtype == torch.bfloat16
+
+
+@chosen
+@pytest.mark.parametrize("variant", ADAPTERS)
+def test_within_its_layers_every_variant_has_the_same_gradients(
+    tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
+    encoder = Encoder(plan.task, plan.tokenizer)
+    batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
+
+    def gradients(model: Any, *, taken: bool) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(products, "CHOSEN", taken)
+        plain = plain_layers(model)
+        others = [layer for _, layer in adapter_modules(model) if layer not in plain]
+        with packing.attention(model), in_one(plain), products.within(others):
+            loss, count = answer_tokens(model.train(), batch)
+            (loss / count).backward()
+        assert all("forward" not in vars(layer) for layer in others)
+        return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+
+    exact = gradients(moved(plan).double(), taken=False)
+    usual, mine = (gradients(moved(plan), taken=taken) for taken in (False, True))
+    assert exact.keys() == usual.keys() == mine.keys() != set()
+    for name, right in exact.items():
+        assert (mine[name] - right).norm() <= 3 * (usual[name] - right).norm() + 1e-5 * right.norm(), name
+
+
+@chosen
+def test_within_a_layer_its_own_products_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Layer(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(input=x, weight=a) @ b + torch.matmul(x, c)
+
+    a, b, c, x = random(4, 6), random(4, 5), random(6, 5), random(2, 3, 6)
+    layer, shapes = Layer(), []
+    right = layer(x)
+
+    def counted(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        shapes.append(tuple(weight.shape))
+        return nn.functional.linear(x, weight, bias)
+
+    monkeypatch.setattr(products, "product", counted)
+    with products.within([layer]):
+        torch.testing.assert_close(layer(x), right)
+    assert shapes == [(4, 6), (5, 4), (5, 6)]
+    layer(x)
+    assert len(shapes) == 3
