@@ -115,8 +115,10 @@ def test_within_its_layers_every_variant_has_the_same_gradients(
     exact = gradients(moved(plan).double(), taken=False)
     usual, mine = (gradients(moved(plan), taken=taken) for taken in (False, True))
     assert exact.keys() == usual.keys() == mine.keys() != set()
+    whole = torch.stack([right.norm() for right in exact.values()]).norm()
     for name, right in exact.items():
-        assert (mine[name] - right).norm() <= 3 * (usual[name] - right).norm() + 1e-5 * right.norm(), name
+        allowed = 3 * (usual[name] - right).norm() + 1e-5 * right.norm() + 1e-6 * whole
+        assert (mine[name] - right).norm() <= allowed, name
 
 
 @chosen

@@ -12,8 +12,10 @@ from whichlora.encoding import Encoded, Encoder, by_length, collate, in_order, s
 from whichlora.memory import Divide, in_batches
 
 BATCH_TOKENS = 8192
-"""Of a batch, with its padding; of a packed one, those that are not shared, and an eighth of all."""
+"""Of a batch, with its padding; of a packed one, those that are not shared (fewer on a CPU), and an eighth of all."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
+CACHED_TOKENS = 1024
+"""Of a packed batch on a CPU, those that are not shared: what lies between two products then stays in its caches."""
 
 
 def read_examples(
@@ -45,8 +47,9 @@ def read_examples(
         batch = [order[k] for k in places]
         work(batch, to_device(packing.pack([examples[i] for i in batch]), model.device))
 
+    tokens = CACHED_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
     with packing.attention(model):
-        over(lengths, packed, name=name, unit=unit, divide=in_order, max_items=most)
+        over(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=most)
 
 
 def over(
@@ -56,6 +59,7 @@ def over(
     name: str,
     unit: str,
     divide: Divide = by_length,
+    max_tokens: int = BATCH_TOKENS,
     max_items: int | None = None,
 ) -> None:
     """Do `work` on batches of positions, of at most `max_items` (`BATCH_ITEMS` if None), under a progress bar."""
@@ -65,4 +69,4 @@ def over(
             work(batch)
             bar.update(len(batch))
 
-        in_batches(lengths, counted, divide=divide, max_tokens=BATCH_TOKENS, max_items=max_items or BATCH_ITEMS)
+        in_batches(lengths, counted, divide=divide, max_tokens=max_tokens, max_items=max_items or BATCH_ITEMS)
