@@ -94,8 +94,8 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     rows = input.flatten(0, -2)
     if torch.is_grad_enabled():
         made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-    else:
-        made = product(rows, weight, bias)
+    else:  # nothing is learnt, and a rounding of some 4e-7 is as good as one of 3e-7
+        made = _whole(rows, weight, bias)
     return made.view(*input.shape[:-1], len(weight))
 
 
