@@ -25,8 +25,6 @@ _TERMS = 512
 gradients was up to three times that of MKL's, in sums of these about the same."""
 _FEW = 64
 """Fewer rows than these are multiplied in one go: it would take as long to copy parts of the weights."""
-
-
 _MATMUL = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 
 
@@ -67,7 +65,7 @@ def take(model: nn.Module) -> None:
 
 @contextmanager
 def within(layers: Sequence[Any]) -> Iterator[None]:
-    """Have what layers multiply by other matrices than those of linear layers computed so too until this is left."""
+    """Have the products that layers make outside their linear layers computed so too until this is left."""
     for layer in layers:
         layer.forward = partial(_forward, layer)
     try:
