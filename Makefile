@@ -15,7 +15,7 @@ help:
 	@echo "make run [VARIANT=vera] [PARAMS='task=atlas-qa seed=1']  train, score and track one run"
 	@echo "make ui [PORT=5000]      open the tracking UI on loopback"
 	@echo "make test                the tests that take minutes; make test-all adds the slow and the killing ones"
-	@echo "make bench [BENCH='--only scoring --pairs 2']  speed beside the usual tools; 28 minutes that want the machine alone"
+	@echo "make bench [BENCH='--only scoring --pairs 2']  speed beside the usual tools; 20 to 30 minutes that want the machine alone"
 	@echo "make check               ruff and mypy; make format rewrites"
 
 # torch is named first and alone, so that pip takes a CPU build where one is offered beside the registry's.

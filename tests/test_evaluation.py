@@ -101,6 +101,20 @@ def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, pa
             np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
 
 
+def test_a_cpu_reads_so_many_tokens_at_a_time(tiny_model, monkeypatch):
+    model, encoder = load(tiny_model)
+    expected = naive(model, encoder, ITEMS)
+    for most, passes in ((1, len(ITEMS)), (8192, 1)):
+        monkeypatch.setattr(inference, "CACHED_TOKENS", most)
+        seen = []
+        hook = model.get_decoder().register_forward_pre_hook(lambda *_, seen=seen: seen.append(None))
+        with torch.inference_mode():
+            probabilities = label_probabilities(model, encoder, ITEMS, name="test")
+        hook.remove()
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        assert len(seen) == passes
+
+
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 def test_in_bf16_labels_are_told_apart_in_32_bits(tiny_model, packed, monkeypatch):
     """Logits of bf16 lie so far apart that the best two of many items are equal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,17 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def apart(found: torch.Tensor, right: torch.Tensor) -> float:
     return float((found.double() - right).norm() / right.norm())
+
+
+def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was measured there, nor where there is no AVX-512."""
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for vendor, chosen in (("GenuineIntel", False), ("AuthenticAMD", True)):
+        monkeypatch.setattr(Path, "read_text", lambda _, vendor=vendor: f"processor\t: 0\nvendor_id\t: {vendor}\n")
+        assert products._chosen() == chosen
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not products._chosen()
 
 
 @pytest.mark.parametrize(
