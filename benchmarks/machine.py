@@ -39,7 +39,7 @@ def describe(peer_python: str | None) -> dict[str, Any]:
 def peak(threads: int) -> dict[str, dict[str, float]]:
     """Return GFLOP/s of a product of two matrices of 2048 x 2048, by precision and clock.
 
-    In fp32 it is what the quicker of torch's two libraries does, whichever torch itself takes.
+    In fp32 it is the quicker of what torch does by itself and what this project does.
     """
     found: dict[str, dict[str, float]] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):

@@ -48,7 +48,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     from transformers import AutoModelForCausalLM
 
     source = models.locate(bench.model)
-    plain = AutoModelForCausalLM.from_pretrained(source.place).cpu().eval()
+    plain = AutoModelForCausalLM.from_pretrained(source.place, revision=source.revision).cpu().eval()
     model: Any = models.load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
     encoder = Encoder(task, models.load_tokenizer(source))

@@ -75,7 +75,8 @@ def _measure(
     adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    plain = AutoModelForCausalLM.from_pretrained(plan.source.place, dtype=ARITHMETICS[precision])
+    own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
+    plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
     bases.keep(models.load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}

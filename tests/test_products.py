@@ -42,7 +42,7 @@ def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("rows", "terms", "out"), [(1, 576, 30), (70, 512, 64), (70, 513, 64), (200, 1536, 8), (8, 2000, 70)]
+    ("rows", "terms", "out"), [(1, 576, 30), (130, 512, 64), (130, 513, 64), (200, 1536, 8), (8, 2000, 70)]
 )
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("cut", [0, 3])
@@ -59,9 +59,28 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
 
 @chosen
 def test_long_sums_are_no_less_exact_than_the_librarys() -> None:
-    x, weight = random(80, 8192), random(80, 8192, seed=1)
+    x, weight = random(200, 8192), random(80, 8192, seed=1)
     right = x.double() @ weight.double().t()
-    assert apart(products.product(x, weight), right) < 1.5 * apart(x @ weight.t(), right)
+    assert (
+        apart(products.product(x, weight), right)
+        < 2 * apart(x @ weight.t(), right)
+        < 2 * apart(products._whole(x, weight, None), right)
+    )
+
+
+@pytest.mark.parametrize("stride", [0, 2])
+def test_a_bias_is_taken_as_it_lies_in_memory(stride: int) -> None:
+    x, weight, bias = random(5, 7), random(4, 7, seed=1), random(8, seed=2).as_strided((4,), (stride,))
+    assert apart(products.product(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
+
+
+def test_what_does_not_fit_is_refused_as_torch_does() -> None:
+    layer = nn.Sequential(nn.Linear(7, 4))
+    products.take(layer)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        layer(random(5, 6))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        products.product(random(200, 600), random(30, 700))
 
 
 def test_of_no_rows_there_is_nothing() -> None:

@@ -23,8 +23,9 @@ from torch.overrides import TorchFunctionMode
 _TERMS = 512
 """oneDNN adds the terms of a sum one after the other, MKL in groups: in sums of more terms than these the error of
 gradients was up to three times that of MKL's, in sums of these about the same."""
-_FEW = 64
-"""Fewer rows than these are multiplied in one go: it would take as long to copy parts of the weights."""
+_FEW = 128
+"""Fewer rows than these are multiplied in one go by weights that would have to be copied part by part, which would take
+as long as the product."""
 _MATMUL = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 
 
@@ -44,8 +45,11 @@ CHOSEN = _chosen()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return (rows, out), `x @ weight.t() + bias` of (rows, in), (out, in) and (out,), without a gradient."""
-    if not _suits(x, weight):
+    """Return (rows, out), `x @ weight.t() + bias` of (rows, in), (out, in) and (out,), without a gradient.
+
+    In 32 bits it is exact enough for gradients to be MKL's to 1e-5.
+    """
+    if not _suits(x, weight, bias):
         return functional.linear(x, weight, bias)
     terms = x.shape[1]
     parts = 1 if len(x) < _FEW and weight.is_contiguous() else -(-terms // _TERMS)
@@ -57,7 +61,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def take(model: nn.Module) -> None:
-    """Have the linear layers of a model compute by `product`, forward and backward, from now on."""
+    """Have the linear layers of a model multiply so from now on, forward and backward."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = _Linear
@@ -80,14 +84,23 @@ def is_linear(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, _Linear)
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
-    dense = x.layout == weight.layout == torch.strided and x.device.type == "cpu" and x.numel() > 0
-    return CHOSEN and dense and x.dtype == weight.dtype == torch.float32
+def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Say whether the operator takes these, which checks little by itself."""
+    given = [x, weight] if bias is None else [x, weight, bias]
+    return (
+        CHOSEN
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided for t in given)
+        and x.dim() >= 2
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
+        and x.numel() > 0
+    )
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return what torch's function with these parameters does, with gradients."""
-    if torch.is_autocast_enabled("cpu") or input.dim() < 2 or not _suits(input, weight):
+    if torch.is_autocast_enabled("cpu") or not _suits(input, weight, bias):
         return functional.linear(input, weight, bias)
     rows = input.flatten(0, -2)
     if torch.is_grad_enabled():
@@ -101,15 +114,16 @@ def _whole(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # With gaps between the rows of `weight` the operator falls back to a loop, a thousand times as slow.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
+    bias = None if bias is None else bias.contiguous()  # of which it does not heed the stride
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
 
 
 class _Linear(nn.Linear):
-    """torch's linear layer, computed by `product` in 32 bits."""
+    """torch's linear layer."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return _linear(input, self.weight, self.bias)
 
 
 def _forward(layer: Any, *given: Any, **named: Any) -> Any:

@@ -208,7 +208,7 @@ class _Trainer(Trainer):
         self._uncast = castable(self.model) if self.args.bf16 else []
         self._plain = plain_layers(self.model)
         others = [layer for _, layer in adapter_modules(self.model) if layer not in self._plain]
-        self._others = others if products.CHOSEN and not self.args.bf16 else []
+        self._others = others if products.CHOSEN and self.args.use_cpu and not self.args.bf16 else []
         self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
