@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from whichlora.products import CHOSEN, is_linear, product
+from whichlora import products
+from whichlora.products import is_linear, product
 from whichlora.proof import adapter_modules
 from whichlora.rounding import drops
 
@@ -80,7 +81,7 @@ class _LowRank(torch.autograd.Function):
         of_x, of_a, of_b = ctx.dtypes
         # As (rank, tokens) and (rank, out): with the rank last, in 32 bits and below 16, MKL takes up to four times as
         # long. oneDNN does not for the first, whose long sums it then need not copy parts of the gradient for.
-        quick = CHOSEN and gradient.dtype == torch.float32
+        quick = products.CHOSEN and gradient.dtype == torch.float32
         inner = (product(gradient, up.t()).t() if quick else up.t() @ gradient.t()).mul_(ctx.scale)
         x = product(gradient, weight.t()).addmm_(inner.t(), down).to(of_x) if ctx.needs_input_grad[0] else None
         a, b = product(inner, rows.t()), product(low.t(), gradient.t()).mul_(ctx.scale).t()
