@@ -57,6 +57,13 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
     assert apart(products.product(x, weight, bias), right) < 1e-6
 
 
+def test_there_are_few_numbers_of_rows() -> None:
+    """For each of them oneDNN keeps a megabyte of code a layer."""
+    made = {rows + products.filler(rows) for rows in range(1, 4097)}
+    assert len(made) < 160
+    assert all(0 <= products.filler(rows) <= rows / 16 for rows in range(1, 4097))
+
+
 @chosen
 def test_long_sums_are_divided() -> None:
     x, weight = random(200, 8192), random(80, 8192, seed=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from whichlora import products
-from whichlora.products import is_linear, product
+from whichlora.products import is_linear, padded, product
 from whichlora.proof import adapter_modules
 from whichlora.rounding import drops
 
@@ -84,5 +84,6 @@ class _LowRank(torch.autograd.Function):
         quick = products.CHOSEN and gradient.dtype == torch.float32
         inner = (product(gradient, up.t()).t() if quick else up.t() @ gradient.t()).mul_(ctx.scale)
         x = product(gradient, weight.t()).addmm_(inner.t(), down).to(of_x) if ctx.needs_input_grad[0] else None
+        inner, rows, low, gradient = padded(inner.t()).t(), padded(rows), padded(low), padded(gradient)
         a, b = product(inner, rows.t()), product(low.t(), gradient.t()).mul_(ctx.scale).t()
         return x, None, None, a.to(of_a), b.to(of_b), None, None

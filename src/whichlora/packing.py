@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.encoding import IGNORED, Encoded, to_device
+from whichlora.products import filler
 from whichlora.states import Reached, plain
 
 ALIKE = 0.75
@@ -88,6 +89,8 @@ def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
                 positions.append(position)
                 labels.append(IGNORED if position < len(example.prompt) else token)
         paths.append(path)
+    more = filler(len(ids))  # to which no text belongs
+    ids, positions, labels = ids + ids[-1:] * more, positions + [0] * more, labels + [IGNORED] * more
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
@@ -119,7 +122,7 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
     where = real.nonzero()[:, 0]
     filled = torch.cat([group.flatten() for group in places])[where]
     tokens = torch.full((count,), len(real)).scatter_reduce(0, filled, where, "amin")  # of equal places the first
-    return Layout(paths, places, tokens)
+    return Layout(paths, places, tokens.clamp(max=len(real) - 1))
 
 
 def pack_texts(texts: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:

@@ -51,13 +51,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits(x, weight, bias):
         return functional.linear(x, weight, bias)
-    terms = x.shape[1]
+    terms, rows = x.shape[1], len(x)
+    x = padded(x)
     parts = 1 if len(x) < _FEW and weight.is_contiguous() else -(-terms // _TERMS)
     ends = [terms * part // parts for part in range(parts + 1)]
     made = _whole(x[:, : ends[1]], weight[:, : ends[1]], bias)
     for start, end in pairwise(ends[1:]):
         made.add_(_whole(x[:, start:end], weight[:, start:end], None))
-    return made
+    return made if len(made) == rows else made[:rows].clone()  # into a view of its result no function may write
 
 
 def take(model: nn.Module) -> None:
@@ -77,6 +78,20 @@ def within(layers: Sequence[Any]) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.forward
+
+
+def filler(rows: int) -> int:
+    """Return how many rows to add to so many, a sixteenth at most, that there be few numbers of rows.
+
+    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it.
+    """
+    return -rows % max(1, (1 << rows.bit_length()) >> 5)
+
+
+def padded(x: Tensor) -> Tensor:
+    """Return (rows, terms) with rows of zeros after them, so that there are few numbers of rows."""
+    missing = filler(len(x)) if _suits(x, x, None) else 0
+    return functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -106,7 +121,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if torch.is_grad_enabled():
         made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     else:  # nothing is learnt, and a rounding of some 4e-7 is as good as one of 3e-7
-        made = _whole(rows, weight, bias)
+        made = _whole(padded(rows), weight, bias)[: len(rows)]
     return made.view(*input.shape[:-1], len(weight))
 
 
@@ -164,6 +179,6 @@ class _Product(torch.autograd.Function):
         made = None
         if of_weight:  # the narrower one first, which is up to seven times as fast
             first, second = sorted((gradient, x), key=lambda matrix: matrix.shape[1])
-            made = product(first.t(), second.t())
+            made = product(padded(first).t(), padded(second).t())
             made = made if first is gradient else made.t()
         return product(gradient, weight.t()) if of_x else None, made, gradient.sum(0) if of_bias else None
