@@ -6,8 +6,8 @@ of each run takes its own tokens. On a GPU small batches leave the base model wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from whichlora import packing, processes
 from whichlora.encoding import IGNORED, Encoded, to_device
 from whichlora.errors import OptionError, whole
+from whichlora.forwards import replaced
 from whichlora.memory import MICRO_BATCH
 from whichlora.objectives import answer_logits
 from whichlora.rounding import uncast
@@ -122,8 +123,9 @@ def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
     return [loss.detach() for loss in losses]
 
 
-@contextmanager
-def _behind_one_base(lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> Iterator[None]:
+def _behind_one_base(
+    lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Sequence[int]
+) -> AbstractContextManager[None]:
     """Have a model read a row of (1, tokens) in which each set of layers has so many tokens, one after the other."""
     ends = torch.tensor(lengths).cumsum(0).tolist()
     spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -131,13 +133,9 @@ def _behind_one_base(lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Se
     hosts = [
         (layers[0].get(name) or plain(lead).get_submodule(name), [own.get(name) for own in layers]) for name in names
     ]
-    for host, own in hosts:
-        host.forward = partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)
-    try:
-        yield
-    finally:
-        for host, _ in hosts:
-            del host.forward
+    return replaced(
+        (host, partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)) for host, own in hosts
+    )
 
 
 def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) -> Tensor:
@@ -151,10 +149,7 @@ def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) 
         if layer is not None:
             if type(layer) is not Linear:  # some add in place, to what another may need for its gradient
                 part = part.clone()
-            layer.base_layer.forward = lambda _, part=part: part
-            try:
+            with replaced([(layer.base_layer, lambda _, part=part: part)]):
                 part = type(layer).forward(layer, x[:, span])
-            finally:
-                del layer.base_layer.forward
         parts.append(part)
     return torch.cat(parts, dim=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 
 from whichlora import inference, packing
 from whichlora.encoding import Encoded, Encoder, collate, common_beginning
+from whichlora.forwards import replaced
 from whichlora.objectives import answer_logits
 from whichlora.states import plain
 from whichlora.tasks.base import Item
@@ -59,8 +60,7 @@ def _next_token_logits(
         return _read_logits(model, encoder, prompts, len(tokens), name=name)
 
 
-@contextmanager
-def _head_of(model: Any, tokens: list[int]) -> Iterator[None]:
+def _head_of(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
     """Have the LM head give the logits of some tokens only, in 32 bits at least: in bf16 they are often equal."""
     head = plain(model).get_output_embeddings()
     wide = torch.promote_types(head.weight.dtype, torch.float32)
@@ -70,11 +70,7 @@ def _head_of(model: Any, tokens: list[int]) -> Iterator[None]:
         with torch.autocast(states.device.type, enabled=False):
             return linear(states.to(wide), weight, bias)
 
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
+    return replaced([(head, forward)])
 
 
 def _read_logits(

@@ -6,8 +6,8 @@ base's, each a matrix of its own. Here one is added into the other as it is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from whichlora import products
+from whichlora.forwards import replaced
 from whichlora.products import is_linear, padded, product
 from whichlora.proof import adapter_modules
 from whichlora.rounding import drops
@@ -37,16 +38,9 @@ def plain_layers(model: Any) -> list[Any]:
     ]
 
 
-@contextmanager
-def in_one(layers: Sequence[Any]) -> Iterator[None]:
+def in_one(layers: Sequence[Any]) -> AbstractContextManager[None]:
     """Have plain layers with one active adapter, which is not merged, compute in one operation until this is left."""
-    for layer in layers:
-        layer.forward = partial(_forward, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
+    return replaced((layer, partial(_forward, layer)) for layer in layers)
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ the one that torch's compiler puts in a linear layer's place.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from whichlora.forwards import replaced
 
 _TERMS = 512
 """oneDNN adds the terms of a sum one after the other, MKL in groups: in sums of more terms than these the error of
@@ -68,16 +70,9 @@ def take(model: nn.Module) -> None:
             module.__class__ = _Linear
 
 
-@contextmanager
-def within(layers: Sequence[Any]) -> Iterator[None]:
+def within(layers: Sequence[Any]) -> AbstractContextManager[None]:
     """Have the products that layers make outside their linear layers computed so too until this is left."""
-    for layer in layers:
-        layer.forward = partial(_forward, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
+    return replaced((layer, partial(_forward, layer)) for layer in layers)
 
 
 def filler(rows: int) -> int:

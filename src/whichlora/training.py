@@ -23,7 +23,6 @@ from whichlora.memory import MICRO_BATCH, MicroBatches
 from whichlora.mixture import trained_count
 from whichlora.norms import light
 from whichlora.objectives import AnswerTokens, Objective, objective_of
-from whichlora.products import within
 from whichlora.proof import adapter_modules, prove_trained
 from whichlora.rounding import castable, uncast
 from whichlora.spec import RunSpec
@@ -218,7 +217,12 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model), uncast(self._uncast), in_one(self._plain), within(self._others):
+            with (
+                self._objective.reading(self.model),
+                uncast(self._uncast),
+                in_one(self._plain),
+                products.within(self._others),
+            ):
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
