@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,29 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from benchmarks import grid, machine, probing, scoring, start, training
+    from benchmarks import machine
     from whichlora import models
     from whichlora.noise import quiet
 
     torch.set_num_threads(given.threads)
     quiet()
-    blocks: list[Block] = [block for part in (training, scoring, probing, grid, start) for block in part.BLOCKS]
-    names = [row.name for block in blocks for row in block.rows]
-    wanted = given.only.split(",") if given.only else names
-    unknown = [name for name in wanted if name not in names]
+    names = [row.name for block in blocks_of("fp32") for row in block.rows]
+    unknown = [name for name in (given.only or names[0]).split(",") if name not in names]
     if unknown:
         _parser().error(f"only={unknown[0]}: allowed are {', '.join(names)}")
     peer = given.peer_python if Path(given.peer_python).is_file() else None
-    skipped = {} if peer else dict.fromkeys(training.SFT, "no environment with TRL: see `make bench`")
-    wanted = [name for name in wanted if name not in skipped]
-    chosen = [(block, [row.name for row in block.rows if row.name in wanted]) for block in blocks]
-    chosen = [(block, rows) for block, rows in chosen if rows]
+    peak = machine.peak(given.threads)
+    chosen, skipped = rows_of(given.only, peak, peer)
     minutes = sum(block.minutes for block, _ in chosen) * given.pairs / 5
     print(f"About {minutes:.0f} minutes on two cores at rest.", file=sys.stderr)
 
     began = time.monotonic()
     results: list[Result] = []
-    peak = machine.peak(given.threads)
     for block, rows in chosen:
         print(f"{', '.join(rows)}: about {block.minutes * given.pairs / 5:.0f} minutes", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch:
@@ -90,6 +85,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: {result.row.name}: not the same work: {result.equal.what}, {result.equal.value:g}", file=sys.stderr
         )
     return 1 if differing else 0
+
+
+def blocks_of(quick: str) -> list[Block]:
+    """Return all there is to measure where products are faster in the precision `quick`."""
+    from benchmarks import grid, probing, scoring, start, training
+
+    return [*training.blocks(quick), *scoring.BLOCKS, *probing.BLOCKS, *grid.blocks(quick), *start.BLOCKS]
+
+
+def rows_of(
+    only: str | None, peak: Mapping[str, Mapping[str, float]], peer: str | None
+) -> tuple[list[tuple[Block, list[str]]], dict[str, str]]:
+    """Return what is measured, each block with its rows' names, and which rows are not and why.
+
+    Where products take longer in bf16 than in fp32 nobody would choose bf16, and some rows would take hours.
+    """
+    from benchmarks import training
+
+    speeds = {name: by["wall"] for name, by in peak.items()}
+    quick = max(speeds, key=speeds.__getitem__)
+    blocks = blocks_of(quick)
+    rows = [row for block in blocks for row in block.rows]
+    wanted = only.split(",") if only else [row.name for row in rows]
+    skipped = {}
+    if quick == "fp32" and not only:
+        slower = f"products run at {speeds['bf16']:.0f} GFLOP/s in bf16 here, at {speeds['fp32']:.0f} in fp32"
+        skipped = {row.name: slower for row in rows if row.precision == "bf16"}
+    if not peer:
+        skipped |= dict.fromkeys(training.SFT, "no environment with TRL: see `make bench`")
+    measured = [name for name in wanted if name not in skipped]
+    chosen = [(block, [row.name for row in block.rows if row.name in measured]) for block in blocks]
+    return [(block, own) for block, own in chosen if own], skipped
 
 
 def _write(record: dict[str, object], given: argparse.Namespace) -> None:

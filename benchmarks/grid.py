@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,21 @@ from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
 from benchmarks.ours import plan_of
 from benchmarks.workers import ROOT, Watch, environment, started
 
-GRID = Row(
-    name="grid",
-    work="a grid of 12 runs of 100 items, bf16",
-    against="a shell loop of Trainer + PEFT scripts, `bf16=True`, scored by `generate()`",
-    goal=3,
-    total=True,
-)
-SIZES = {"train_size": 100, "validation_size": 1, "test_size": 50, "batch_size": 16, "precision": "bf16"}
+SIZES = {"train_size": 100, "validation_size": 1, "test_size": 50, "batch_size": 16}
 """A sixth of the packaged tasks' default sizes, and the least validation there may be: the scripts have none."""
 WHOLE = 12
 """Runs of the grid, over which what the one process does but once is divided; fewer of them are measured."""
 
 
-def cells(count: int) -> list[dict[str, Any]]:
+def cells(count: int, precision: str) -> list[dict[str, Any]]:
     """Return options of so many runs, each with an adapter of its own."""
-    return [{**SIZES, "seed": 1 + n // 2, "tl_ratio": (0.25, 0.5)[n % 2]} for n in range(count)]
+    return [{**SIZES, "precision": precision, "seed": 1 + n // 2, "tl_ratio": (0.25, 0.5)[n % 2]} for n in range(count)]
 
 
-def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
+def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
     """Take turns run by run. What the one process does but once is added to its runs in equal parts."""
     taken: dict[str, dict[str, list[float]]] = {side: {c: [] for c in CLOCKS} for side in ("ours", "theirs")}
-    chosen = cells(bench.runs)
+    chosen = cells(bench.runs, row.precision)
     variables = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{bench.scratch / 'grid.db'}",
         "WHICHLORA_WORK": str(bench.scratch / "grid-work"),
@@ -47,7 +41,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
         start = {"wall": time.perf_counter() - began, "cpu": ready["cpu_total"]}
         for number, cell in enumerate(chosen):
             data = _data(bench, cell, bench.scratch / f"run-{number}.json")
-            sides = [lambda n=number: worker.ask("run", number=n), lambda d=data, c=cell: _script(bench, d, c["seed"])]  # type: ignore[misc]
+            sides = [lambda n=number: worker.ask("run", number=n), lambda d=data, c=cell: _script(bench, d, c)]  # type: ignore[misc]
             seconds: dict[str, dict[str, float]] = {}
             for side in (0, 1) if number % 2 == 0 else (1, 0):
                 seconds[("ours", "theirs")[side]] = sides[side]()
@@ -62,15 +56,14 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
         f"score the base model, took {start['wall']:.0f} s; each of its runs has a {WHOLE}th of it. Ours also "
         "validates, saves the adapter and tracks; the scripts do not."
     ]
-    return [Result(row=GRID, ours=taken["ours"], theirs=taken["theirs"], per="run", notes=notes)]
+    return [Result(row=row, ours=taken["ours"], theirs=taken["theirs"], per="run", notes=notes)]
 
 
-def _script(bench: Bench, data: Path, seed: int) -> dict[str, float]:
+def _script(bench: Bench, data: Path, cell: Mapping[str, Any]) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.peers.script", "--model", bench.place, "--data", str(data)]
+    command += ["--seed", str(cell["seed"]), "--precision", cell["precision"]]
     with Watch() as watch:
-        subprocess.run(
-            [*command, "--seed", str(seed)], cwd=ROOT, env=environment(bench.threads), check=True, capture_output=True
-        )
+        subprocess.run(command, cwd=ROOT, env=environment(bench.threads), check=True, capture_output=True)
     return watch.seconds()
 
 
@@ -87,4 +80,15 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-BLOCKS = [Block(rows=[GRID], minutes=5.5, measure=measure)]
+def blocks(quick: str) -> list[Block]:
+    """Return what is measured where products are faster in the precision `quick`: in it both sides train and score."""
+    narrow = ", `bf16=True`" if quick == "bf16" else ""
+    row = Row(
+        name="grid",
+        work=f"a grid of 12 runs of 100 items, {quick}",
+        against=f"a shell loop of Trainer + PEFT scripts{narrow}, scored by `generate()`",
+        goal=3,
+        precision=quick,
+        total=True,
+    )
+    return [Block(rows=[row], minutes=5.5, measure=partial(measure, row=row))]

@@ -25,6 +25,7 @@ class Row:
         work: what is done.
         against: what it is compared with; empty where there is nothing to compare with.
         goal: the ratio to reach; `less` is set where small values are good: a ratio, or a value without `against`.
+        precision: of both sides.
         total: whether the ratio is that of the sums, of runs that are not alike, instead of the medians.
     """
 
@@ -32,6 +33,7 @@ class Row:
     work: str
     against: str
     goal: float
+    precision: str = "fp32"
     less: bool = False
     total: bool = False
     unit: str = "s"
@@ -78,7 +80,6 @@ class Result:
     per: str = ""
     equal: Equality | None = None
     flops: float | None = None
-    precision: str = "fp32"
     notes: Sequence[str] = field(default_factory=list)
 
     def ratio(self, clock: str) -> float | None:

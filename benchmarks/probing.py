@@ -23,7 +23,7 @@ Tokens = list[np.ndarray[Any, Any]]
 LOOP = "all hidden states and logits, item after item"
 ROWS = (
     Row(name="probe", work="language probe, fp32", against=LOOP, goal=3.5),
-    Row(name="probe-bf16", work="language probe, LM head in bf16", against=f"{LOOP}, fp32", goal=3.5),
+    Row(name="probe-bf16", work="language probe, LM head in bf16", against=f"{LOOP}, fp32", goal=3.5, precision="bf16"),
 )
 WARM = 2
 """Items before the first turn."""
@@ -57,7 +57,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     sequences = [encoder.prompt(item) for item in items[len(items) // 2 :][: bench.probed]]
     positions = [range(len(sequence)) for sequence in sequences]
     blocks = models.shape(source).blocks
-    rows = {"bf16" if "bf16" in row.name else "fp32": row for row in ROWS if row.name in wanted}
+    rows = {row.precision: row for row in ROWS if row.name in wanted}
     found: dict[str, Tokens] = {}
 
     def way(name: str, tokens: Callable[[int], Tokens]) -> Callable[[], dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ FITTED = {"atlas-nli": 96, "atlas-qa": 64}
 """Items that an adapter is trained on first, so that the model answers with a label or a short span, and then stops."""
 WRITTEN = "`generate()` in batches, its text matched with the labels"
 LABELS = Row(name="scoring", work="three-way scoring, fp32", against=WRITTEN, goal=5)
-LABELS_BF16 = Row(name="scoring-bf16", work="three-way scoring, bf16", against=f"{WRITTEN}, bf16", goal=5)
+LABELS_BF16 = replace(
+    LABELS, name="scoring-bf16", work="three-way scoring, bf16", against=f"{WRITTEN}, bf16", precision="bf16"
+)
 ONE_BY_ONE = "`generate()`, one question after the other"
 ANSWERS = Row(name="answers", work="QA scoring, fp32", against=ONE_BY_ONE, goal=3.5)
-ANSWERS_BF16 = Row(name="answers-bf16", work="QA scoring, bf16", against=f"{ONE_BY_ONE}, bf16", goal=3.5)
+ANSWERS_BF16 = replace(
+    ANSWERS, name="answers-bf16", work="QA scoring, bf16", against=f"{ONE_BY_ONE}, bf16", precision="bf16"
+)
 
 
 def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
@@ -69,7 +74,7 @@ def _measure(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    precision = "bf16" if row.name.endswith("bf16") else "fp32"
+    precision = row.precision
     plan = plan_of(bench.model, task=task, precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
     adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
@@ -106,7 +111,6 @@ def _measure(
         scale=count,
         per="item",
         equal=equal,
-        precision=precision,
         notes=notes,
     )
 

@@ -23,34 +23,22 @@ BATCH = 16
 LIMIT = 1e-5
 """Relative difference of gradients: of a tensor, by its norm; the worst tensor counts."""
 USUAL = "transformers Trainer + PEFT"
-ROWS = (
+USUALS = (
     Row(name="training-fp32", work="training, fp32", against=USUAL, goal=2.5),
-    Row(name="training-bf16", work="training, bf16", against=f"{USUAL}, `bf16=True`", goal=2.5),
-    Row(
-        name="training-trl",
-        work="training, bf16",
-        against="TRL SFTTrainer with its defaults (bf16, checkpointing)",
-        goal=4,
-    ),
-    Row(
-        name="training-trl-kept",
-        work="training, bf16",
-        against="TRL SFTTrainer without gradient checkpointing",
-        goal=4,
-    ),
+    Row(name="training-bf16", work="training, bf16", against=f"{USUAL}, `bf16=True`", goal=2.5, precision="bf16"),
 )
 MEMORY = Row(name="memory", work="peak memory of training, fp32", against=USUAL, goal=0.7, less=True, unit="MiB")
 SFT: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
 """Rows with TRL, and whether activations are computed twice."""
 
 
-def measure(bench: Bench, wanted: Sequence[str], precision: str) -> list[Result]:
+def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row], precision: str) -> list[Result]:
     """Have this project and its peers train on the same items from the same adapter, in turns."""
     setting = prepared(bench, bench.steps * BATCH) | {"precision": precision}
-    rows = [row for row in ROWS if row.name in wanted and precision in row.work]
     with contextlib.ExitStack() as stack:
         start = partial(_start, bench, stack)
         ours = start("benchmarks.ours", **setting)
+        rows = [row for row in rows if row.name in wanted]
         theirs = {row.name: _peer(row.name, bench, start, setting) for row in rows}
         equal = {name: gradients_of(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
         turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
@@ -66,7 +54,6 @@ def measure(bench: Bench, wanted: Sequence[str], precision: str) -> list[Result]
             per="item",
             equal=equal[row.name],
             flops=useful_flops(bench, Path(setting["items"])),
-            precision=precision,
         )
         for row in rows
     ]
@@ -164,8 +151,19 @@ def _peer(name: str, bench: Bench, start: Callable[..., Worker], setting: Mappin
     return start("benchmarks.peers.usual", **setting)
 
 
-BLOCKS = [
-    Block(rows=[row for row in ROWS if "fp32" in row.work], minutes=2, measure=partial(measure, precision="fp32")),
-    Block(rows=[row for row in ROWS if "bf16" in row.work], minutes=4.5, measure=partial(measure, precision="bf16")),
-    Block(rows=[MEMORY], minutes=2, measure=measure_memory),
-]
+def blocks(quick: str) -> list[Block]:
+    """Return what is measured where products are faster in the precision `quick`: in it TRL trains."""
+    checkpointed = f"TRL SFTTrainer with its defaults ({'bf16, ' if quick == 'bf16' else ''}checkpointing)"
+    kept = "TRL SFTTrainer without gradient checkpointing"
+    if quick == "fp32":
+        checkpointed, kept = (f"{against}, but `bf16=False`" for against in (checkpointed, kept))
+    by_trl = [
+        Row(name=name, work=f"training, {quick}", against=against, goal=4, precision=quick)
+        for name, against in zip(SFT, (checkpointed, kept), strict=True)
+    ]
+    found = []
+    for row in USUALS:
+        rows = [row, *(by_trl if row.precision == quick else [])]
+        how = partial(measure, rows=rows, precision=row.precision)
+        found.append(Block(rows=rows, minutes=1.5 + 1.25 * (len(rows) - 1), measure=how))
+    return [*found, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

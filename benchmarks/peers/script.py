@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     given = parser.parse_args()
 
     set_seed(given.seed)
@@ -45,7 +46,7 @@ def main() -> None:
         examples,
         batch_size=given.batch_size,
         num_train_epochs=1,
-        bf16=True,
+        bf16=given.precision == "bf16",
         learning_rate=given.learning_rate,
         seed=given.seed,
     ).train()
