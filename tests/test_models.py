@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from whichlora import models
+from whichlora import models, products
 from whichlora.errors import OptionError
 
 
@@ -186,3 +186,17 @@ def test_weights_that_cannot_be_read_are_an_error_in_one_line(copy, damage):
     with pytest.raises(OptionError, match=r"^model=.*weights cannot be loaded") as caught:
         models.load_model(models.locate(str(folder)), precision="fp32", quantization="none")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bf16_without_instructions_for_it_is_warned_of(
+    tiny_model: str, emulated: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(products, "emulates_bf16", lambda: emulated)
+    source = models.locate(tiny_model)
+    models.load_model(source, precision="fp32", quantization="none")
+    assert not [w for w in recwarn if "precision=bf16" in str(w.message)]
+    models.load_model(source, precision="bf16", quantization="none")
+    said = [str(w.message) for w in recwarn if "precision=bf16" in str(w.message)]
+    assert len(said) == emulated
+    assert all("precision=fp32 is faster here" in text for text in said)

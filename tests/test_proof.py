@@ -16,6 +16,7 @@ from runs import plan_of, run_of
 from whichlora import adapters, models
 from whichlora.errors import ProofError
 from whichlora.evaluation import Scores
+from whichlora.products import emulates_bf16
 from whichlora.proof import (
     GRADIENT_STEPS,
     adapter_modules,
@@ -231,6 +232,7 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(emulates_bf16(), reason="without instructions for bf16 it takes more than ten minutes")
 def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None:
     """The packaged model after 25 steps: the labels are nearly as probable, and the rounding of its base decides."""
     plan = plan_of(
