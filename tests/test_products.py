@@ -31,7 +31,7 @@ def apart(found: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was measured there, nor where there is no AVX-512."""
+    """Nothing was measured there; without AVX-512 oneDNN is no faster."""
     monkeypatch.setattr(Path, "is_file", lambda _: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for vendor, chosen in (("GenuineIntel", False), ("AuthenticAMD", True)):
@@ -57,8 +57,29 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
     assert apart(products.product(x, weight, bias), right) < 1e-6
 
 
-def test_there_are_few_numbers_of_rows() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "emulated", "gpu", "fills"),
+    [
+        (True, False, False, True),
+        (False, False, False, True),
+        (True, True, False, True),
+        (False, True, False, False),
+        (True, False, True, False),
+    ],
+)
+def test_rows_are_filled_up_only_where_onednn_multiplies(
+    chosen: bool, emulated: bool, gpu: bool, fills: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "CHOSEN", chosen)
+    monkeypatch.setattr(products, "emulates_bf16", lambda: emulated)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert (products.filler(1000) > 0) == fills
+
+
+def test_there_are_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each of them oneDNN keeps a megabyte of code a layer."""
+    monkeypatch.setattr(products, "CHOSEN", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     made = {rows + products.filler(rows) for rows in range(1, 4097)}
     assert len(made) < 160
     assert all(0 <= products.filler(rows) <= rows / 16 for rows in range(1, 4097))

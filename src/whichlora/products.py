@@ -84,8 +84,11 @@ def within(layers: Sequence[Any]) -> AbstractContextManager[None]:
 def filler(rows: int) -> int:
     """Return how many rows to add to so many, a sixteenth at most, that there be few numbers of rows.
 
-    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it.
+    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it. Where nothing is
+    multiplied by it, on a GPU or a processor for which MKL is as good and that has no bf16, none are added.
     """
+    if torch.cuda.is_available() or (emulates_bf16() and not CHOSEN):
+        return 0
     return -rows % max(1, (1 << rows.bit_length()) >> 5)
 
 
