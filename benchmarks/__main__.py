@@ -38,12 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     quiet()
     names = [row.name for block in blocks_of("fp32") for row in block.rows]
-    unknown = [name for name in (given.only or names[0]).split(",") if name not in names]
+    only = given.only.split(",") if given.only else []
+    unknown = [name for name in only if name not in names]
     if unknown:
         _parser().error(f"only={unknown[0]}: allowed are {', '.join(names)}")
     peer = given.peer_python if Path(given.peer_python).is_file() else None
     peak = machine.peak(given.threads)
-    chosen, skipped = rows_of(given.only, peak, peer)
+    chosen, skipped = rows_of(only, peak, peer)
     minutes = sum(block.minutes for block, _ in chosen) * given.pairs / 5
     print(f"About {minutes:.0f} minutes on two cores at rest.", file=sys.stderr)
 
@@ -95,9 +96,9 @@ def blocks_of(quick: str) -> list[Block]:
 
 
 def rows_of(
-    only: str | None, peak: Mapping[str, Mapping[str, float]], peer: str | None
+    only: Sequence[str], peak: Mapping[str, Mapping[str, float]], peer: str | None
 ) -> tuple[list[tuple[Block, list[str]]], dict[str, str]]:
-    """Return what is measured, each block with its rows' names, and which rows are not and why.
+    """Return what is measured, each block with its rows' names, and which rows are not and why; `only` may be empty.
 
     Where products take longer in bf16 than in fp32 nobody would choose bf16, and some rows would take hours.
     """
@@ -107,14 +108,13 @@ def rows_of(
     quick = max(speeds, key=speeds.__getitem__)
     blocks = blocks_of(quick)
     rows = [row for block in blocks for row in block.rows]
-    wanted = only.split(",") if only else [row.name for row in rows]
     skipped = {}
     if quick == "fp32" and not only:
         slower = f"products run at {speeds['bf16']:.0f} GFLOP/s in bf16 here, at {speeds['fp32']:.0f} in fp32"
         skipped = {row.name: slower for row in rows if row.precision == "bf16"}
     if not peer:
         skipped |= dict.fromkeys(training.SFT, "no environment with TRL: see `make bench`")
-    measured = [name for name in wanted if name not in skipped]
+    measured = {name for name in only or [row.name for row in rows] if name not in skipped}
     chosen = [(block, [row.name for row in block.rows if row.name in measured]) for block in blocks]
     return [(block, own) for block, own in chosen if own], skipped
 

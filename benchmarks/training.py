@@ -32,13 +32,17 @@ SFT: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
 """Rows with TRL, and whether activations are computed twice."""
 
 
-def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row], precision: str) -> list[Result]:
-    """Have this project and its peers train on the same items from the same adapter, in turns."""
+def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Result]:
+    """Have this project and its peers train on the same items from the same adapter, in turns.
+
+    All `rows` have one precision, and with it one side of this project.
+    """
+    rows = [row for row in rows if row.name in wanted]
+    precision = rows[0].precision
     setting = prepared(bench, bench.steps * BATCH) | {"precision": precision}
     with contextlib.ExitStack() as stack:
         start = partial(_start, bench, stack)
         ours = start("benchmarks.ours", **setting)
-        rows = [row for row in rows if row.name in wanted]
         theirs = {row.name: _peer(row.name, bench, start, setting) for row in rows}
         equal = {name: gradients_of(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
         turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
@@ -164,6 +168,5 @@ def blocks(quick: str) -> list[Block]:
     found = []
     for row in USUALS:
         rows = [row, *(by_trl if row.precision == quick else [])]
-        how = partial(measure, rows=rows, precision=row.precision)
-        found.append(Block(rows=rows, minutes=1.5 + 1.25 * (len(rows) - 1), measure=how))
+        found.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
     return [*found, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

@@ -43,7 +43,7 @@ class Watch:
 def _cpu_seconds() -> float:
     """Processor seconds of this process and of the children that it has waited for."""
     times = os.times()
-    return time.process_time() + times.children_user + times.children_system  # its own by more than 100ths
+    return time.process_time() + times.children_user + times.children_system  # `times` counts this process in 100ths
 
 
 def _peak_mib() -> float:

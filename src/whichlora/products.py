@@ -82,25 +82,30 @@ def within(layers: Sequence[Any]) -> AbstractContextManager[None]:
 
 
 def filler(rows: int) -> int:
-    """Return how many rows to add to so many, a sixteenth at most, that there be few numbers of rows.
+    """Return how many rows to add to so many of packed texts, a sixteenth at most, that there be few numbers of rows.
 
-    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it. Where nothing is
-    multiplied by it, on a GPU or a processor for which MKL is as good and that has no bf16, none are added.
+    None are added where oneDNN multiplies nothing: on a GPU, or where MKL is as good and the processor has no bf16.
     """
-    if torch.cuda.is_available() or (emulates_bf16() and not CHOSEN):
-        return 0
-    return -rows % max(1, (1 << rows.bit_length()) >> 5)
+    return 0 if torch.cuda.is_available() or (emulates_bf16() and not CHOSEN) else _missing(rows)
 
 
 def padded(x: Tensor) -> Tensor:
     """Return (rows, terms) with rows of zeros after them, so that there are few numbers of rows."""
-    missing = filler(len(x)) if _suits(x, x, None) else 0
+    missing = _missing(len(x)) if _suits(x, x, None) else 0
     return functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def is_linear(module: nn.Module) -> bool:
     """Say whether a module is torch's linear layer, taken or not, and no other library's."""
     return type(module) in (nn.Linear, _Linear)
+
+
+def _missing(rows: int) -> int:
+    """Return how many rows there are to the next of few numbers.
+
+    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it.
+    """
+    return -rows % max(1, (1 << rows.bit_length()) >> 5)
 
 
 def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
