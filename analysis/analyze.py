@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whichlora.config.options import parse_arguments
 from whichlora.errors import OptionError, check_folder, refuse
-from whichlora.options import parse_arguments
 
 if TYPE_CHECKING:
     from analysis.evidence import Evidence
-    from analysis.report import Report
-    from analysis.runs import Runs
-    from whichlora.tracking import Tracker
+    from analysis.report.page import Report
+    from analysis.runs.pull import Runs
+    from whichlora.tracking.runs import Tracker
 
 OPTIONS = {
     "experiment": (None, "MLflow experiment, or several joined by commas"),
@@ -31,7 +31,7 @@ OPTIONS = {
     "margin": ("1", "F1 points within which methods count as equivalent"),
     "claims": (
         "none",
-        "YAML file of claims of your own, judged after the paper's; its form is that of analysis/claims.yaml",
+        "YAML file of claims of your own, judged after the paper's; its form is that of analysis/claims/claims.yaml",
     ),
 }
 
@@ -43,24 +43,27 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
         OptionError: there is no such experiment, no finished run in it, or the claims cannot be read.
     """
     from analysis import evidence as evidences
-    from analysis import insides, losses, plots, predictions, probes, report, runs
-    from analysis.methods import UNTRAINED
+    from analysis import plots
+    from analysis.report import page
+    from analysis.runs import language_probes, loss_curves, predictions, representation_probes
+    from analysis.runs.methods import UNTRAINED
+    from analysis.runs.pull import find_experiments, pull
 
-    found = runs.pull(tracker.client, runs.find_experiments(tracker.client, experiment))
+    found = pull(tracker.client, find_experiments(tracker.client, experiment))
     if found.table.empty and found.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(found)})")
     # The untrained base model is no method: nothing is compared with its answers.
     items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
     design = found.design.with_lacking(lacking)
-    probed, looked = probes.fetch(found), insides.fetch(found)
-    table = probes.join(found.table, probed.shares)
+    probed, looked = language_probes.fetch(found), representation_probes.fetch(found)
+    table = language_probes.join(found.table, probed.shares)
     evidence = evidences.gather(
         table, items, design, probed, looked, injected=found.injected, margin=margin, own_claims=claims
     )
-    curves = losses.fetch(tracker.client, table)
+    curves = loss_curves.fetch(tracker.client, table)
     drawn = plots.make_plots(table, evidence.records, curves, probed, looked, margin=margin)
-    made = report.compose(table, found.injected, design, probed, looked, evidence, drawn)
-    report.write(made, evidence, output)
+    made = page.compose(table, found.injected, design, probed, looked, evidence, drawn)
+    page.write(made, evidence, output)
     _log(made, evidence, tracker, experiment, design.sources, margin)
     return made
 
@@ -76,8 +79,8 @@ def _log(
     made: Report, evidence: Evidence, tracker: Tracker, experiment: str, sources: Sequence[str], margin: float
 ) -> None:
     """Log a report as a run of kind `report`; one of the same content is there already when nothing has changed."""
-    from analysis import report
-    from whichlora.spec import canonical_digest
+    from analysis.report import page
+    from whichlora.config.spec import canonical_digest
 
     fingerprint = canonical_digest({"kind": "report", **made.texts})
     finished = tracker.find("report", status="FINISHED", fingerprint=fingerprint)
@@ -87,7 +90,7 @@ def _log(
             log.params({"experiments": experiment, "margin": margin, "runs": len(sources)})
             # A tag holds some 5,000 characters; the artifact `sources.json` names every run.
             log.tags({"sources": _cut(sources), "summary": " ".join(made.summary)[:4000]})
-            report.write(made, evidence, Path(scratch))
+            page.write(made, evidence, Path(scratch))
             log.artifacts(Path(scratch))
     tracker.link_launch(finished.info.run_id if finished else log.run_id)
 
@@ -103,13 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
-        from analysis.runs import find_experiments
-        from whichlora import tracking
+        from analysis.runs.pull import find_experiments
+        from whichlora.tracking.runs import Tracker, check_there, connect, mark_launch
 
-        tracking.check_there("experiment", given["experiment"])
-        client = tracking.connect()
+        check_there("experiment", given["experiment"])
+        client = connect()
         first = next(iter(find_experiments(client, given["experiment"])))
-        tracker = tracking.Tracker(client, first, tracking.mark_launch(client))
+        tracker = Tracker(client, first, mark_launch(client))
         made = analyze(given["experiment"], output=output, margin=margin, claims=claims, tracker=tracker)
     except OptionError as error:
         return refuse(error)
@@ -129,7 +132,7 @@ def _margin(text: str) -> float:
 
 
 def _folder(text: str) -> Path:
-    from whichlora.tracking import sqlite_file
+    from whichlora.tracking.runs import sqlite_file
 
     # `mlflow run` works in the project's folder; what it makes lies beside the database, where it was called.
     database = sqlite_file() if os.environ.get("MLFLOW_RUN_ID") else None
@@ -142,7 +145,7 @@ def _file(text: str) -> Path | None:
     if text == "none":
         return None
     if not Path(text).is_file():
-        raise OptionError("claims", text, "must be a YAML file in the form of analysis/claims.yaml, or none")
+        raise OptionError("claims", text, "must be a YAML file in the form of analysis/claims/claims.yaml, or none")
     return Path(text)
 
 

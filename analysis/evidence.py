@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, injection_views, injections, inside_views, layer_views, layers, views
-from analysis.claims import Claim
-from analysis.derived import derived, item_records, summarise
-from analysis.design import Design
-from analysis.floors import described, floor_records
-from analysis.forms import Table
-from analysis.insides import Insides
-from analysis.probes import Probes
+from analysis.claims import claims
+from analysis.claims.claims import Claim
+from analysis.claims.verdicts import Verdict
+from analysis.measures import layer_shares, lexical_injection, scores
+from analysis.measures.shallow_baselines import described, floor_records
+from analysis.measures.summaries import derived, item_records, summarise
 from analysis.records import Record, find
+from analysis.runs.design import Design
+from analysis.runs.language_probes import Probes
+from analysis.runs.representation_probes import Insides
 from analysis.stats.blocked import F_TEST, blocked
 from analysis.stats.cells import rows
 from analysis.stats.effects import effects
@@ -26,8 +27,9 @@ from analysis.stats.paired import paired
 from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
 from analysis.stats.replication import replication
-from analysis.tables import make_tables
-from analysis.verdicts import Verdict
+from analysis.tables import injection, layers, representations
+from analysis.tables.formats import Table
+from analysis.tables.paper import make_tables
 
 OUTCOMES = ("en", "tl")
 FORGETTING, LANGUAGES = "forgetting", "F1 by language"
@@ -71,14 +73,14 @@ def gather(
     if len(table):
         found += _comparisons(table, items, margin)
     found += claims.records(judged)
-    of_injection = injections.injection_records(injected)
+    of_injection = lexical_injection.injection_records(injected)
     settings = sorted(set(table["setting"]))
-    of_layers = [*layers.share_records(probes.shares, settings), *layers.correlation_records(table)]
-    of_layers += layers.agreement_records(probes.agreement, settings)
-    found += [*of_injection, *layers.count_records(probes), *of_layers]
-    tables += injection_views.make_tables(injected, of_injection)
-    tables += layer_views.make_tables(of_layers, probes.shares, settings)
-    shown, of_insides = inside_views.make(insides)
+    of_layers = [*layer_shares.share_records(probes.shares, settings), *layer_shares.correlation_records(table)]
+    of_layers += layer_shares.agreement_records(probes.agreement, settings)
+    found += [*of_injection, *layer_shares.count_records(probes), *of_layers]
+    tables += injection.make_tables(injected, of_injection)
+    tables += layers.make_tables(of_layers, probes.shares, settings)
+    shown, of_insides = representations.make(insides)
     tables, found = [*tables, *shown], [*found, *of_insides]
     return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
 
@@ -127,7 +129,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         **{f"runs of kind {kind}": n for kind, n in design.others.items()},
     }
     if design.injected:
-        pairs = injections.trained(injected)
+        pairs = lexical_injection.trained(injected)
         counts |= {"injection runs": len(design.injected), "injection adapters": pairs["adapter"].nunique()}
         counts |= {f"injection {key}s": pairs[key].nunique() for key in ("method", "language", "seed")}
     found = [_count(test, n) for test, n in counts.items()]
@@ -187,7 +189,7 @@ def _more_views(table: pd.DataFrame, outcome: str) -> list[Record]:
     columns = {c.removeprefix("test/") for c in map(str, table) if c.startswith("test/") and c.endswith("/f1")}
     untrained = sorted(c for c in columns - {"en/f1", "tl/f1"} if f"base/{c}" in table) if outcome == "tl" else ()
     for metric in untrained:
-        lost = views.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")
+        lost = scores.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")
         note = f"{metric.removesuffix('/f1')}, points below the base model"
         found += summarise(lost, analysis=FORGETTING, outcome=outcome, by=("method",), note=note)
     return found

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from benchmarks import machine
-    from whichlora import models
-    from whichlora.noise import quiet
+    from whichlora.models import loading
+    from whichlora.models.quiet import quiet
 
     torch.set_num_threads(given.threads)
     quiet()
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(
                 model=given.model,
-                place=models.locate(given.model).place,
+                place=loading.locate(given.model).place,
                 pairs=given.pairs,
                 steps=given.steps,
                 items=given.items,

@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from whichlora.encoding import Encoder
-from whichlora.tasks import get_task
-from whichlora.tasks.base import Split
-from whichlora.tasks.nli import NliItem
-from whichlora.tasks.qa import QaItem
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.base import Split
+from whichlora.data.tasks.nli import NliItem
+from whichlora.data.tasks.qa import QaItem
 
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Of XNLI's lengths in tokens."""

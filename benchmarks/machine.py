@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import CLOCKS, timed
-from whichlora.products import product
+from whichlora.models.kernels.onednn import product
 
 SIDE, REPEATS = 2048, 5
 PACKAGES = ("torch", "transformers", "peft", "accelerate")

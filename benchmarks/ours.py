@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.peers.usual import Recorder
 from benchmarks.workers import Watch, serve
-from whichlora.encoding import Encoded
-from whichlora.memory import settle
-from whichlora.noise import quiet
-from whichlora.options import MAIN, parse_values
-from whichlora.training import train
+from whichlora.config.options import MAIN, parse_values
+from whichlora.data.encoding import Encoded
+from whichlora.models.memory import settle
+from whichlora.models.quiet import quiet
+from whichlora.training.trainer import train
 
 if TYPE_CHECKING:
-    from whichlora.resolve import Plan
+    from whichlora.config.plan import Plan
 
 
 def plan_of(model: str, **options: Any) -> Plan:
     """Resolve one run: LoRA of rank 8 on all linear layers, and what is given."""
-    from whichlora.resolve import resolve
+    from whichlora.config.plan import resolve
 
     texts = {name: default for name, (default, _) in MAIN.items()}
     return resolve(parse_values(texts | {"model": model} | {name: str(value) for name, value in options.items()}))

@@ -42,16 +42,16 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
     """Return so many runs' batches, each with an adapter of its own around the same weights."""
     from peft import LoraConfig, get_peft_model
 
-    from whichlora import models
-    from whichlora.encoding import Encoded
-    from whichlora.joint import Batch
-    from whichlora.proof import adapter_modules
+    from whichlora.data.encoding import Encoded
+    from whichlora.models import loading
+    from whichlora.training.multi_adapter import Batch
+    from whichlora.training.verification import adapter_modules
 
     found = []
     for seed in range(count):
         torch.manual_seed(seed)
         config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapter = get_peft_model(models.twin(model), config)
+        adapter = get_peft_model(loading.twin(model), config)
         tokens = torch.randint(100, 8000, (items, TOKENS)).tolist()
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
@@ -63,7 +63,7 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
 
 def together(runs: Sequence[Any]) -> None:
     """Take a step of every run in one pass."""
-    from whichlora.joint import leave_gradients
+    from whichlora.training.multi_adapter import leave_gradients
 
     leave_gradients(runs)
     _wait()
@@ -71,9 +71,9 @@ def together(runs: Sequence[Any]) -> None:
 
 def alone(runs: Sequence[Any]) -> None:
     """Take a step of every run, one after the other, as training does without `pack`."""
-    from whichlora import packing
-    from whichlora.encoding import to_device
-    from whichlora.objectives import answer_tokens
+    from whichlora.data.encoding import to_device
+    from whichlora.models import packing
+    from whichlora.training.objectives import answer_tokens
 
     for run in runs:
         with packing.attention(run.model), run.arithmetic():

@@ -19,7 +19,7 @@ def paired(table: pd.DataFrame) -> pd.DataFrame:
     """Return bf16 and fp32, F1 in points, of every run that there is in both, a row a run and outcome.
 
     Args:
-        table: `analysis.runs.Runs.table`.
+        table: `analysis.runs.pull.Runs.table`.
 
     Raises:
         ValueError: a method has two runs of one place.
@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", default="pocket,pocket-fp32", help="names, joined by commas")
     given = parser.parse_args(arguments)
-    from analysis.runs import find_experiments, pull
-    from whichlora import tracking
+    from analysis.runs.pull import find_experiments, pull
+    from whichlora.tracking.runs import connect
 
-    client = tracking.connect()
+    client = connect()
     print(summary(paired(pull(client, find_experiments(client, given.experiments)).table)))
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Bench, Block, Equality, Result, Row, agreement, in_turns, timed
-from whichlora import models
-from whichlora.encoding import Encoder
-from whichlora.probing.decoding import Lens
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks import get_task
+from whichlora.models import loading
+from whichlora.probing.language.logit_lens import Lens
 from whichlora.probing.options import LanguageChoices
-from whichlora.tasks import get_task
 
 Tokens = list[np.ndarray[Any, Any]]
 LOOP = "all hidden states and logits, item after item"
@@ -47,16 +47,16 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     """Decode the same items, in Swahili, in each way."""
     from transformers import AutoModelForCausalLM
 
-    source = models.locate(bench.model)
+    source = loading.locate(bench.model)
     plain = AutoModelForCausalLM.from_pretrained(source.place, revision=source.revision).cpu().eval()
-    model: Any = models.load_model(source, precision="fp32", quantization="none").cpu().eval()
+    model: Any = loading.load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
-    encoder = Encoder(task, models.load_tokenizer(source))
+    encoder = Encoder(task, loading.load_tokenizer(source))
     # The probe takes all items in this order, 32 at a time; those in the middle are neither most nor least alike.
     items = sorted(task.load("sw", "test"), key=task.prompt)
     sequences = [encoder.prompt(item) for item in items[len(items) // 2 :][: bench.probed]]
     positions = [range(len(sequence)) for sequence in sequences]
-    blocks = models.shape(source).blocks
+    blocks = loading.shape(source).blocks
     rows = {row.precision: row for row in ROWS if row.name in wanted}
     found: dict[str, Tokens] = {}
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from benchmarks.ours import plan_of
 from benchmarks.workers import Watch, serve
-from whichlora import tracking
-from whichlora.baseline import base_scores
-from whichlora.memory import settle
-from whichlora.noise import quiet
-from whichlora.run import run
+from whichlora.models.memory import settle
+from whichlora.models.quiet import quiet
+from whichlora.run.base_scores import base_scores
+from whichlora.run.pipeline import run
+from whichlora.tracking.runs import Tracker, connect
 
 
 class Runs:
@@ -21,7 +21,7 @@ class Runs:
         quiet()
         self.plans = [plan_of(model, **cell) for cell in cells]
         settle()
-        self.tracker = tracking.Tracker(tracking.connect(), "grid")
+        self.tracker = Tracker(connect(), "grid")
         base_scores(self.tracker, self.plans[0], known={})
 
     def run(self, *, number: int) -> dict[str, float]:

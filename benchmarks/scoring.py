@@ -11,12 +11,13 @@ from benchmarks import items
 from benchmarks.harness import Bench, Block, Result, Row, agreement, in_turns, timed
 from benchmarks.ours import plan_of
 from benchmarks.peers.usual import padding, written
-from whichlora import adapters, bases, models
-from whichlora.encoding import Encoder
-from whichlora.evaluation import score
-from whichlora.memory import settle
-from whichlora.probing.decoding import ARITHMETICS
-from whichlora.tasks.base import Item
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks.base import Item
+from whichlora.evaluation.scoring import score
+from whichlora.models import loading
+from whichlora.models.memory import settle
+from whichlora.probing.language.logit_lens import ARITHMETICS
+from whichlora.training import adapter, base_cache
 
 BATCH, WARM = 16, 8
 """Prompts that are answered at a time where batches are usual, and items before the first turn."""
@@ -82,12 +83,12 @@ def _measure(
     prompts = [encoder.prompt(item) for item in scored]
     own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
-    bases.keep(models.load_model(plan.source, precision=precision, quantization="none"), plan)
+    base_cache.keep(loading.load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
-        with bases.reloaded(plan, adapter) as model:
+        with base_cache.reloaded(plan, adapter) as model:
             found["ours"] = score(model, encoder, scored[:count], scoring=plan.spec.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:
@@ -100,7 +101,7 @@ def _measure(
     ours(WARM)
     theirs(WARM)
     taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
-    bases.take(plan)  # lets go of it
+    base_cache.take(plan)  # lets go of it
     answers = found["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
     equal = agreement(found["ours"], answers, "predictions", limit=SAME[precision])
@@ -117,7 +118,7 @@ def _measure(
 
 def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
     """Train an adapter in fp32, which the rows of both precisions read, unless it is there, and return its folder."""
-    from whichlora.training import train
+    from whichlora.training.trainer import train
 
     work = bench.scratch / task
     folder = work / "adapter"
@@ -126,8 +127,8 @@ def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
         encoder = Encoder(plan.task, plan.tokenizer)
         result = train(plan, [encoder.example(item) for item in chosen], work, validate=lambda model, step: 0.0)
         assert result is not None
-        adapters.save(result.model, plan, folder, initial=work)
-        bases.keep_trained(result.model, plan)
+        adapter.save(result.model, plan, folder, initial=work)
+        base_cache.keep_trained(result.model, plan)
     return folder
 
 

@@ -19,18 +19,18 @@ import optuna
 from benchmarks.harness import spread, timed
 
 if TYPE_CHECKING:
-    from tuning.setting import Setting
     from tuning.study import Study
+    from tuning.study_config import Setting
 
 OPTIONS = {"space": "continuous", "epochs": "1", "target_modules": "all-linear", "pruner": "none", "reports": "1"}
 
 
 def plain_trial(setting: Setting, point: dict[str, Any], folder: Path) -> float:
     """Train and validate one point in a plain Optuna study and return the seconds."""
-    from tuning.setting import TUNING_SEED
-    from whichlora.encoding import Encoder
-    from whichlora.evaluation import score
-    from whichlora.training import train
+    from tuning.study_config import TUNING_SEED
+    from whichlora.data.encoding import Encoder
+    from whichlora.evaluation.scoring import score
+    from whichlora.training.trainer import train
 
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(point)
@@ -75,18 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         os.environ["WHICHLORA_STORAGE"] = f"sqlite:///{scratch}/optuna.db"
-        from tuning.study import Study, connect
+        from tuning.study import Study
+        from tuning.study import connect as connect_studies
         from tuning.tune import OPTIONS as TUNE
         from tuning.tune import settings_of
-        from whichlora import tracking
-        from whichlora.memory import settle
-        from whichlora.noise import quiet
+        from whichlora.models.memory import settle
+        from whichlora.models.quiet import quiet
+        from whichlora.tracking.runs import Tracker, connect
 
         quiet()
         texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS
         texts |= {name: getattr(given, name) for name in ("model", "train_size", "validation_size")}
         (setting,) = settings_of(texts)
-        study = Study(setting, tracking.Tracker(tracking.connect(), "overhead"), connect(), command="")
+        study = Study(setting, Tracker(connect(), "overhead"), connect_studies(), command="")
         settle()
         _, point = tuned_trial(study, 10**6)  # not counted: it loads libraries and the model
         plain_trial(setting, point, Path(scratch) / "warm")

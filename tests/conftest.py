@@ -40,12 +40,12 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking database whose schema is made, to copy: making one takes seconds."""
     import mlflow
 
-    from whichlora import tracking
+    from whichlora.tracking.runs import connect
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{path}")
-    tracking.connect()
+    connect()
     mlflow.set_tracking_uri(before)
     return path
 

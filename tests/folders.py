@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from whichlora.tasks import get_task
-from whichlora.tasks.base import Split
-from whichlora.tasks.nli import LABELS
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.base import Split
+from whichlora.data.tasks.nli import LABELS
 
 GENRES = ("letters", "travel")
 Row = dict[str, Any]

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from whichlora import adapters, bases, tracking
-from whichlora.memory import settle
-from whichlora.options import MAIN, parse_values
-from whichlora.resolve import Plan, resolve
-from whichlora.run import Result, run
-from whichlora.training import total_steps
+from whichlora.config.options import MAIN, parse_values
+from whichlora.config.plan import Plan, resolve
+from whichlora.models.memory import settle
+from whichlora.run.pipeline import Result, run
+from whichlora.tracking.runs import Tracker, connect
+from whichlora.training import adapter, base_cache
+from whichlora.training.trainer import total_steps
 
 SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
 
@@ -30,8 +31,8 @@ def plan_of(model: str, **options: Any) -> Plan:
 def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
     """Return a plan's model with an adapter that is not at its start, where many have no gradient or no effect."""
     torch.manual_seed(plan.spec.seed)
-    model, _, _ = adapters.attach(
-        base or bases.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
+    model, _, _ = adapter.attach(
+        base or base_cache.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -42,4 +43,4 @@ def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
 
 def run_of(plan: Plan, experiment: str = "tests") -> Result:
     """Carry a plan out in the test's tracking database."""
-    return run(plan, tracking.Tracker(tracking.connect(), experiment))
+    return run(plan, Tracker(connect(), experiment))

@@ -15,11 +15,12 @@ import torch
 from filelock import FileLock
 from runs import plan_of
 
-from whichlora import convoy, joint, tracking
-from whichlora.resolve import Plan
-from whichlora.run import Result, run
-
-run_module = sys.modules["whichlora.run"]
+from whichlora.config.plan import Plan
+from whichlora.parallel import lockstep
+from whichlora.run import pipeline
+from whichlora.run.pipeline import Result, run
+from whichlora.tracking.runs import Tracker, connect, work_folder
+from whichlora.training import multi_adapter
 
 
 def plans(folder: str) -> list[Plan]:
@@ -33,7 +34,7 @@ def plans(folder: str) -> list[Plan]:
 
 
 def done(chosen: list[Plan], experiment: str, *, pack: int) -> dict[str, Result]:
-    tracker = tracking.Tracker(tracking.connect(), experiment)
+    tracker = Tracker(connect(), experiment)
     left = list(chosen)
     found: dict[str, Result] = {}
 
@@ -42,16 +43,16 @@ def done(chosen: list[Plan], experiment: str, *, pack: int) -> dict[str, Result]
             plan = left.pop(0)
             found[plan.spec.fingerprint] = run(plan, tracker)
 
-    convoy.run(pack, work)
+    lockstep.run(pack, work)
     return found
 
 
 def losses(result: Result) -> list[float]:
-    return [point.value for point in tracking.connect().get_metric_history(result.run_id, "train/loss")]
+    return [point.value for point in connect().get_metric_history(result.run_id, "train/loss")]
 
 
 def answers(result: Result) -> pd.DataFrame:
-    folder = tracking.connect().download_artifacts(result.run_id, "predictions")
+    folder = connect().download_artifacts(result.run_id, "predictions")
     return pd.concat([pd.read_parquet(path) for path in sorted(Path(folder).iterdir())])
 
 
@@ -62,8 +63,10 @@ def test_packed_runs_come_to_what_they_come_to_alone(
     chosen = plans(tiny_model)
     alone = done(chosen, "alone", pack=1)
     sizes: list[int] = []
-    taken = joint.leave_gradients
-    monkeypatch.setattr(joint, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1])
+    taken = multi_adapter.leave_gradients
+    monkeypatch.setattr(
+        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+    )
     packed = done(chosen, "packed", pack=pack)
     assert max(sizes) == pack
     assert packed.keys() == alone.keys()
@@ -89,7 +92,7 @@ def test_where_memory_does_not_suffice_fewer_train_at_once(
         batches[0].model.zero_grad()
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(joint, "leave_gradients", none_left)
+    monkeypatch.setattr(multi_adapter, "leave_gradients", none_left)
     packed = done(chosen, "packed", pack=2)
     assert "Out of memory with 2 runs at once; going on with 1." in capsys.readouterr().err
     for fingerprint, own in alone.items():
@@ -101,7 +104,7 @@ def test_a_fault_of_one_in_a_pass_fails_it_alone(
 ) -> None:
     chosen = plans(tiny_model)[:3]
     alone = done(chosen, "alone", pack=1)
-    taken, faults = joint.leave_gradients, iter([True])
+    taken, faults = multi_adapter.leave_gradients, iter([True])
 
     def once(batches: Any) -> Any:
         losses = taken(batches)
@@ -109,7 +112,7 @@ def test_a_fault_of_one_in_a_pass_fails_it_alone(
             raise RuntimeError("a fault")
         return losses
 
-    monkeypatch.setattr(joint, "leave_gradients", once)
+    monkeypatch.setattr(multi_adapter, "leave_gradients", once)
     packed = done(chosen, "packed", pack=3)
     assert "A pass of 3 runs failed (RuntimeError: a fault)." in capsys.readouterr().err
     for fingerprint, own in alone.items():  # the step was taken again, with no gradients left of the first try
@@ -121,15 +124,15 @@ def test_a_fault_in_scoring_leaves_the_base_as_it_was(
 ) -> None:
     chosen = plans(tiny_model)[:3]
     alone = done(chosen[1:], "alone", pack=1)
-    scored = run_module._scored
+    scored = pipeline._scored
 
     def fail(plan: Plan, *arguments: Any) -> Any:
         if plan is chosen[0]:
             raise RuntimeError("a fault")
         return scored(plan, *arguments)
 
-    monkeypatch.setattr(run_module, "_scored", fail)
-    tracker = tracking.Tracker(tracking.connect(), "packed")
+    monkeypatch.setattr(pipeline, "_scored", fail)
+    tracker = Tracker(connect(), "packed")
     left = list(chosen)
     found: dict[str, Result] = {}
 
@@ -141,7 +144,7 @@ def test_a_fault_in_scoring_leaves_the_base_as_it_was(
             except RuntimeError:
                 assert plan is chosen[0]
 
-    convoy.run(2, work)
+    lockstep.run(2, work)
     assert found.keys() == alone.keys()
     for fingerprint, own in alone.items():
         assert losses(found[fingerprint]) == pytest.approx(losses(own), abs=1e-3)
@@ -150,18 +153,18 @@ def test_a_fault_in_scoring_leaves_the_base_as_it_was(
 
 def test_two_that_want_the_same_run_do_not_wait_for_ever(store: Path, tiny_model: str) -> None:
     plan = plan_of(tiny_model, variant="lora", seed="1")
-    tracker = tracking.Tracker(tracking.connect(), "packed")
+    tracker = Tracker(connect(), "packed")
     found: list[Result] = []
-    convoy.run(3, lambda: found.append(run(plan, tracker)))
+    lockstep.run(3, lambda: found.append(run(plan, tracker)))
     assert len({result.run_id for result in found}) == 1
     assert len(found) == 3
 
 
 def test_what_another_process_holds_is_waited_for_while_the_others_go_on(store: Path, tiny_model: str) -> None:
     held, free = plans(tiny_model)[:2]
-    tracker = tracking.Tracker(tracking.connect(), "packed")
+    tracker = Tracker(connect(), "packed")
     identity = held.spec.training_fingerprint
-    lock = FileLock(tracking.work_folder() / f"run-{identity[:16]}.lock", thread_local=False)
+    lock = FileLock(work_folder() / f"run-{identity[:16]}.lock", thread_local=False)
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     lock.acquire()
     ended: list[Plan] = []
@@ -174,20 +177,21 @@ def test_what_another_process_holds_is_waited_for_while_the_others_go_on(store: 
         if plan is free:
             lock.release()
 
-    convoy.run(2, work)
+    lockstep.run(2, work)
     assert ended == [free, held]
 
 
 INTERRUPTED = """
 import os, signal, time, torch
-from whichlora import convoy, joint
-joint.leave_gradients = lambda batches: [torch.zeros(())] * len(batches)
+from whichlora.parallel import lockstep
+from whichlora.training import multi_adapter
+multi_adapter.leave_gradients = lambda batches: [torch.zeros(())] * len(batches)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
 sent, cleaned = [], []
 def work():
     try:
         while True:
-            convoy.step(object())
+            lockstep.step(object())
             if not sent:
                 sent.append(1)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -196,7 +200,7 @@ def work():
         cleaned.append(1)
         raise
 try:
-    convoy.run(3, work)
+    lockstep.run(3, work)
 except KeyboardInterrupt:
     print(cleaned)
 """
@@ -219,16 +223,16 @@ def test_an_interrupt_before_all_have_set_out_waits_for_nobody(monkeypatch: pyte
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convoy.run(3, lambda: worked.append(1))
+        lockstep.run(3, lambda: worked.append(1))
     assert not worked
 
 
 def test_one_that_fails_leaves_the_others_at_work(store: Path, tiny_model: str) -> None:
     chosen = plans(tiny_model)[:2]
-    tracker = tracking.Tracker(tracking.connect(), "packed")
+    tracker = Tracker(connect(), "packed")
     left: list[Callable[[], Any]] = [lambda: run(chosen[0], tracker), lambda: 1 / 0]
     with pytest.raises(ZeroDivisionError):
-        convoy.run(2, lambda: left.pop(0)())
+        lockstep.run(2, lambda: left.pop(0)())
     assert tracker.find("run", status="FINISHED", fingerprint=chosen[0].spec.fingerprint)
 
 
@@ -241,16 +245,16 @@ def test_one_thread_works_at_a_time_and_its_clock_counts_its_own_time(monkeypatc
         return [torch.zeros(())] * len(batches)
 
     def work() -> None:
-        began = convoy.clock()
+        began = lockstep.clock()
         for _ in range(3):
             assert working.acquire(blocking=False)
             now[0] += 1.0
             working.release()
-            assert convoy.step(object()) is not None  # type: ignore[arg-type]
-        spent.append(convoy.clock() - began)
+            assert lockstep.step(object()) is not None  # type: ignore[arg-type]
+        spent.append(lockstep.clock() - began)
 
-    monkeypatch.setattr(joint, "leave_gradients", common)
-    convoy.run(2, work)
+    monkeypatch.setattr(multi_adapter, "leave_gradients", common)
+    lockstep.run(2, work)
     assert spent == [3 * (1 + 8 / 2)] * 2
     assert now[0] == sum(spent)
-    assert not convoy.inside()
+    assert not lockstep.inside()

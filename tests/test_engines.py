@@ -23,9 +23,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from whichlora.clusters import RayTasks, check_shared
-from whichlora.engines import Job, Processes, engine_of
 from whichlora.errors import OptionError
+from whichlora.scheduling.engines import Job, Processes, engine_of
+from whichlora.scheduling.ray_cluster import RayTasks, check_shared
 
 PROJECT = Path(__file__).parents[1]
 PATH = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
@@ -53,10 +53,10 @@ def test_one_worker_is_this_process() -> None:
     assert engine.workers == 3
 
 
-@pytest.mark.parametrize("module", ["whichlora.experiment", "tuning.tune"])
+@pytest.mark.parametrize("module", ["whichlora.experiment.command", "tuning.tune"])
 def test_without_the_extra_ray_the_error_names_it(store: Path, module: str) -> None:
     hide = f"import sys; sys.modules['ray'] = None; import {module} as m; sys.exit(m.main(sys.argv[1:]))"
-    options = ["--file", "missing.yaml"] if module.endswith("experiment") else []
+    options = ["--file", "missing.yaml"] if module.startswith("whichlora.experiment") else []
     done = subprocess.run(
         [sys.executable, "-c", hide, *options, "--engine", "ray"],
         env={**os.environ, "PYTHONPATH": PATH},

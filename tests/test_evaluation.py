@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from whichlora import evaluation, inference, models, packing
-from whichlora.encoding import Encoder
-from whichlora.evaluation import score
-from whichlora.likelihood import label_probabilities
-from whichlora.tasks import get_task
-from whichlora.tasks.nli import LABELS
-from whichlora.writing import generate
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.nli import LABELS
+from whichlora.evaluation import inference, scoring
+from whichlora.evaluation.generation import generate
+from whichlora.evaluation.likelihood import label_probabilities
+from whichlora.evaluation.scoring import score
+from whichlora.models import loading, packing
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 ITEMS = [*NLI.load("en", "test")[:7], *NLI.load("sw", "test")[:4]]
@@ -29,8 +30,8 @@ def one_thread():
 
 def load(folder: str, *, adapter: bool = False):
     """Return a model and an encoder; `adapter` adds a LoRA that changes the answers."""
-    source = models.locate(folder)
-    model = models.load_model(source, precision="fp32", quantization="none")
+    source = loading.locate(folder)
+    model = loading.load_model(source, precision="fp32", quantization="none")
     if adapter:
         from peft import LoraConfig, get_peft_model
 
@@ -40,7 +41,7 @@ def load(folder: str, *, adapter: bool = False):
             for name, parameter in model.named_parameters():
                 if "lora_" in name:
                     parameter.normal_(std=0.2)
-    return model.eval(), Encoder(NLI, models.load_tokenizer(source))
+    return model.eval(), Encoder(NLI, loading.load_tokenizer(source))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def naive(model, encoder, items) -> np.ndarray:
 def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):
     first = {}
     for name in (tiny_model, byte_model):
-        encoder = Encoder(NLI, models.load_tokenizer(models.locate(name)))
+        encoder = Encoder(NLI, loading.load_tokenizer(loading.locate(name)))
         first[name] = len({encoder.continuation(ITEMS[0], f" {label}")[0] for label in LABELS})
     assert (first[tiny_model], first[byte_model]) == (3, 1)
 
@@ -164,7 +165,7 @@ def test_labels_in_the_language_of_each_item_are_scored_in_one_batch_of_language
 )
 def test_a_written_label_is_read_in_the_language_of_the_item(language, written, label):
     item = NLI.load(language, "test")[0]
-    assert evaluation._label_in(written, get_task("atlas-nli", "item"), item) == label
+    assert scoring._label_in(written, get_task("atlas-nli", "item"), item) == label
 
 
 def test_an_adapter_changes_the_probabilities(folder):
@@ -229,7 +230,7 @@ def test_scores_of_generated_spans_are_the_tasks_metrics(tiny):
     ],
 )
 def test_a_written_label_is_the_one_the_text_begins_with(written, label):
-    assert evaluation._label_in(written, NLI, ITEMS[0]) == label
+    assert scoring._label_in(written, NLI, ITEMS[0]) == label
 
 
 def test_an_invalid_answer_counts_as_wrong(tiny):

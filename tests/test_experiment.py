@@ -21,10 +21,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import LostClaimError, OptionError
-from whichlora.experiment import main
-from whichlora.grid import read_grid
-from whichlora.progress import duration, survey
-from whichlora.tracking import RunLog, Tracker, connect
+from whichlora.experiment.command import main
+from whichlora.experiment.grid import read_grid
+from whichlora.experiment.progress import duration, survey
+from whichlora.tracking.runs import RunLog, Tracker, connect
 
 SMALL = {
     "train_size": 16,
@@ -183,7 +183,7 @@ def test_an_experiment_shares_what_is_the_same_run_and_skips_what_is_done(
 def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora import training
+    from whichlora.training import trainer
 
     defaults = {"model": tiny_model, **SMALL, "tl_ratio": 0.5, "language": "sw"}
     file = write(store, tiny_model, defaults=defaults)
@@ -192,7 +192,7 @@ def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(training, "prove_trained", refuse)
+        broken.setattr(trainer, "prove_trained", refuse)
         assert main(["--file", file]) == 1
     printed = capsys.readouterr().out
     assert "0 of 2 runs are done." in printed
@@ -218,7 +218,7 @@ def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
 def test_an_experiment_of_word_pairs_says_what_each_run_came_to_and_how_far_it_is(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whichlora.progress._LOG_SECONDS", 0.0)
+    monkeypatch.setattr("whichlora.experiment.progress._LOG_SECONDS", 0.0)
     few = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": [12, 18]}
     few |= {"model": tiny_model, "learning_rate": 0.01, "retention": "atlas-nli", "retention_size": 9}
     assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
@@ -233,7 +233,7 @@ def test_an_experiment_of_word_pairs_says_what_each_run_came_to_and_how_far_it_i
 def test_one_failing_run_does_not_keep_back_the_others_of_its_adapter(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora.tasks.atlas import AtlasNli
+    from whichlora.data.tasks.atlas import AtlasNli
 
     defaults = {**SMALL, "model": tiny_model, "tl_ratio": 0}
     floors = AtlasNli.floors

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from test_parameters import config_of
 
-from whichlora.grid import Grid, read_grid
+from whichlora.experiment.grid import Grid, read_grid
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SHAPES = {

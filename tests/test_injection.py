@@ -16,23 +16,25 @@ from scipy import stats
 from test_training import _kill_after_step, _predictions
 from torch.nn import functional
 
-from whichlora import adapters, injection, models
-from whichlora.encoding import encoder_of
+from whichlora.config.plan import Plan
+from whichlora.data.encoding import encoder_of
+from whichlora.data.tasks.align_words import PairItem
 from whichlora.errors import OptionError
-from whichlora.evaluation import word_states
-from whichlora.objectives import Triplets, objective_of, triplets
-from whichlora.pooling import Pooling, at_places, pooled
-from whichlora.resolve import Plan
-from whichlora.summary import summary
-from whichlora.tasks.align_words import PairItem
+from whichlora.evaluation import word_alignment
+from whichlora.evaluation.scoring import word_states
+from whichlora.models import loading
+from whichlora.models.pooling import Pooling, at_places, pooled
+from whichlora.run.summary import summary
+from whichlora.training import adapter
+from whichlora.training.objectives import Triplets, objective_of, triplets
 
 PAIRS = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": 12}
 
 
 def loaded(plan: Plan, *, attach: bool = True) -> Any:
     torch.manual_seed(0)
-    base = models.load_model(plan.source, precision="fp32", quantization="none")
-    model = adapters.attach(base, plan, total_steps=5)[0] if attach else base
+    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    model = adapter.attach(base, plan, total_steps=5)[0] if attach else base
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -141,7 +143,7 @@ def test_its_gradients_are_those_of_the_full_one(tiny_model: str, checkpointing:
     states = functional.normalize(at_places(model, plan.shape.blocks, sequences, Pooling(1))[0], dim=1)
     full = gradients(triplets(states[:4], states[4:], ~torch.eye(4, dtype=torch.bool)).sum())
     if checkpointing:  # what is done when memory runs out
-        from whichlora.memory import set_checkpointing
+        from whichlora.models.memory import set_checkpointing
 
         set_checkpointing(model.get_base_model(), on=True)
         model.train()  # dropout is 0 in the arm matched
@@ -188,14 +190,14 @@ def test_the_published_statistics_come_out_of_pairs_of_known_cosine(
     second = first + exactly(after - before, (after - before) * np.sqrt(count) / t)
     frames = []
     for cosines in (first, second):
-        found, measures = injection.measured(states_of(cosines), items_of(count))
+        found, measures = word_alignment.measured(states_of(cosines), items_of(count))
         assert measures["output/cosine/translation/raw"] == pytest.approx(cosines)
         assert measures["output/cosine/random/raw"] == pytest.approx(0)
         assert len(found) == count
         frames.append(pd.DataFrame({"id": [item.id for item in items_of(count)], **measures}))
-    table = injection.pairs_table({name: items_of(count)}, {name: frames[0]}, {name: frames[1]})
+    table = word_alignment.pairs_table({name: items_of(count)}, {name: frames[0]}, {name: frames[1]})
     assert list(table["word"][:2]) == ["word0", "word1"]
-    metrics = injection.paired_metrics(table)
+    metrics = word_alignment.paired_metrics(table)
     place = f"paired/{name}/output/cosine/translation/raw"
     assert table["before/output/cosine/translation/raw"].mean() == pytest.approx(before)
     assert table["after/output/cosine/translation/raw"].mean() == pytest.approx(after)
@@ -210,14 +212,14 @@ def test_the_paired_statistics_are_scipy_s_and_the_formula_s() -> None:
     random = np.random.default_rng(3)
     before = random.normal(size=30)
     after = before + random.normal(0.2, 0.5, size=30)
-    found, rise = injection.paired(before, after), after - before
+    found, rise = word_alignment.paired(before, after), after - before
     t = rise.mean() / (rise.std(ddof=1) / np.sqrt(30))
     assert found["t"] == pytest.approx(t)
     assert found["p"] == pytest.approx(2 * stats.t.sf(abs(t), 29))
     half = stats.t.ppf(0.975, 29) * rise.std(ddof=1) / np.sqrt(30)
     assert (found["low"], found["high"]) == pytest.approx((rise.mean() - half, rise.mean() + half))
     assert found["wilcoxon_p"] == stats.wilcoxon(rise).pvalue
-    assert injection.paired(before, before)["difference"] == 0
+    assert word_alignment.paired(before, before)["difference"] == 0
 
 
 def test_a_rise_that_all_words_share_is_told_apart() -> None:
@@ -227,9 +229,10 @@ def test_a_rise_that_all_words_share_is_told_apart() -> None:
     items = items_of(60)
     ids = [item.id for item in items]
     before, after = (
-        {"control": pd.DataFrame({"id": ids, **injection.measured(found, items)[1]})} for found in (states, states + 1)
+        {"control": pd.DataFrame({"id": ids, **word_alignment.measured(found, items)[1]})}
+        for found in (states, states + 1)
     )
-    metrics = injection.paired_metrics(injection.pairs_table({"control": items}, before, after))
+    metrics = word_alignment.paired_metrics(word_alignment.pairs_table({"control": items}, before, after))
     assert metrics["paired/control/output/cosine/translation/raw/p"] < 1e-20
     assert metrics["paired/control/output/cosine/gap/centred/p"] > 0.05
 
@@ -238,7 +241,7 @@ def test_the_translation_found_is_the_one_that_is_counted() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(2, 40, 2, 8))
     states[:, :, 1] += states[:, :, 0]
-    found, measures = injection.measured(states, items_of(40))
+    found, measures = word_alignment.measured(states, items_of(40))
     right = [text == item.translation for text, item in zip(found, items_of(40), strict=True)]
     assert 0 < sum(right) < 40
     assert right == (measures["pooled/p1/to/centred"] == 1).tolist()
@@ -255,7 +258,7 @@ def test_a_run_is_tracked_with_both_sets_before_and_after(store: Path, tiny_mode
     assert table.groupby("set").size().to_dict() == {"trained": 24, "control": 12}
     assert set(table["word"]) == {item.word for role in ("trained", "control") for item in plan.mixture.test[role]}
     for name, own in table.groupby("set"):
-        for measure in injection.MEASURES:
+        for measure in word_alignment.MEASURES:
             assert own[f"before/{measure}"].mean() == pytest.approx(m[f"base/{name}/{measure}"])
             assert own[f"after/{measure}"].mean() == pytest.approx(m[f"test/{name}/{measure}"])
         rise = stats.ttest_rel(own["after/output/cosine/gap/centred"], own["before/output/cosine/gap/centred"])
@@ -346,7 +349,7 @@ def test_the_first_token_makes_all_words_alike(store: Path, tiny_model: str) -> 
     for plan in plans:
         encoder, items = encoder_of(plan), plan.mixture.test["control"]
         states = word_states(model, encoder, items, Pooling.read(plan.spec.scoring), name="test")
-        random.append(injection.measured(states, items)[1]["pooled/cosine/random/raw"].mean())
+        random.append(word_alignment.measured(states, items)[1]["pooled/cosine/random/raw"].mean())
     assert random[1] > random[0] + 0.05
     assert plans[0].spec.training_fingerprint != plans[1].spec.training_fingerprint
 
@@ -454,7 +457,7 @@ REFUSED = [
 def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(
     tiny_model: str, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "load_model", None)
+    monkeypatch.setattr(loading, "load_model", None)
     with pytest.raises(OptionError, match=f"^{message}"):
         plan_of(tiny_model, **{**PAIRS, **change})
 

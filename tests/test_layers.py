@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from whichlora.config.layers import parse_layers
 from whichlora.errors import OptionError
-from whichlora.layers import parse_layers
 
 N = 32
 
@@ -65,7 +65,7 @@ def test_a_layer_that_the_model_lacks_is_named_with_those_it_has(text, allowed):
 def test_a_range_without_end_takes_no_memory():
     """The number of layers is not known yet when the form is checked."""
     subprocess.run(
-        [sys.executable, "-c", "from whichlora.layers import parse_layers; parse_layers('0-99999999999')"],
+        [sys.executable, "-c", "from whichlora.config.layers import parse_layers; parse_layers('0-99999999999')"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)),
         timeout=30,
         check=True,

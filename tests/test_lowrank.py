@@ -11,12 +11,12 @@ from peft.tuners.lora import Linear
 from runs import moved, plan_of
 from tiny import save_tiny_model
 
-from whichlora import packing
-from whichlora.encoding import Encoder
-from whichlora.lowrank import in_one, plain_layers
-from whichlora.objectives import answer_tokens
-from whichlora.proof import adapter_modules
-from whichlora.training import train
+from whichlora.data.encoding import Encoder
+from whichlora.models import packing
+from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.training.objectives import answer_tokens
+from whichlora.training.trainer import train
+from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva"}

@@ -14,12 +14,12 @@ import torch
 from runs import plan_of
 from transformers import LlamaForCausalLM
 
-from whichlora import evaluation, models
-from whichlora.encoding import Encoder, by_length, in_order
+from whichlora.data.encoding import Encoder, by_length, in_order
+from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
-from whichlora.memory import Divide, in_batches
-from whichlora.tasks import get_task
-from whichlora.training import Fitted, train
+from whichlora.models import loading
+from whichlora.models.memory import Divide, in_batches
+from whichlora.training.trainer import Fitted, train
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_the_micro_batch_changes_neither_losses_nor_adapter(
 ) -> None:
     whole = trained(tiny_model, tmp_path / "whole", variant=variant)
     for size in (1, 2, 4) if variant == "lora" else (3,):
-        monkeypatch.setattr("whichlora.training.MICRO_BATCH", size)
+        monkeypatch.setattr("whichlora.training.trainer.MICRO_BATCH", size)
         assert_same(trained(tiny_model, tmp_path / str(size), variant=variant), whole)
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_ran_out_of_memory_ends_like_one_with_small_micro_batches(
     said = capsys.readouterr().err
     assert "with 8 items at a time; going on with 4" in said
     assert "with 4 items at a time; going on with 2" in said
-    monkeypatch.setattr("whichlora.training.MICRO_BATCH", 2)
+    monkeypatch.setattr("whichlora.training.trainer.MICRO_BATCH", 2)
     small = trained(tiny_model, tmp_path / "small", **options)
     assert halved[1] == small[1]
     assert all(torch.equal(tensor, small[2][name]) for name, tensor in halved[2].items())
@@ -125,14 +125,14 @@ def test_one_item_that_does_not_fit_is_the_end(
 
 
 def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = models.locate(tiny_model)
-    model = models.load_model(source, precision="fp32", quantization="none")
+    source = loading.locate(tiny_model)
+    model = loading.load_model(source, precision="fp32", quantization="none")
     for name, scoring in (("atlas-nli", "likelihood"), ("atlas-qa", "generate")):
-        encoder = Encoder(get_task(name), models.load_tokenizer(source))
+        encoder = Encoder(get_task(name), loading.load_tokenizer(source))
         items = encoder.task.load("en", "test")[:11]
-        expected = evaluation.score(model, encoder, items, scoring=scoring, name="whole")
+        expected = scoring.score(model, encoder, items, scoring=scoring, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:
-            halved = evaluation.score(model, encoder, items, scoring=scoring, name="halved")
+            halved = scoring.score(model, encoder, items, scoring=scoring, name="halved")
         assert max(passed) <= 3
         assert halved.predicted == expected.predicted
         if expected.probabilities is not None:

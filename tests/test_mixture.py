@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import pytest
 
+from whichlora.data.mixture import Mixture, draw, texts_digest, trained_count
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.base import Item, Sizes, Task
+from whichlora.data.tasks.nli import LABELS
 from whichlora.errors import OptionError
-from whichlora.mixture import Mixture, draw, texts_digest, trained_count
-from whichlora.tasks import get_task
-from whichlora.tasks.base import Item, Sizes, Task
-from whichlora.tasks.nli import LABELS
 
 RATIOS = (0.0, 0.01, 0.25, 0.3, 0.5, 0.75, 1.0)
 POOL = {"train": 240, "validation": 30, "test": 36}

@@ -10,11 +10,12 @@ import torch
 from peft.tuners.lora.dora import DoraLinearLayer
 from runs import moved, plan_of
 
-from whichlora import bases, packing
-from whichlora.encoding import Encoder
-from whichlora.norms import light, weight_norm
-from whichlora.objectives import answer_tokens
-from whichlora.training import train
+from whichlora.data.encoding import Encoder
+from whichlora.models import packing
+from whichlora.models.kernels.dora import light, weight_norm
+from whichlora.training import base_cache
+from whichlora.training.objectives import answer_tokens
+from whichlora.training.trainer import train
 
 
 def test_the_norm_is_that_of_the_adapted_weight() -> None:
@@ -85,5 +86,5 @@ def test_training_and_scoring_make_no_weight_to_take_its_norm(
     fitted = train(plan, examples, tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
     fitted.model.save_pretrained(tmp_path / "adapter")
-    with bases.reloaded(plan, tmp_path / "adapter") as model, torch.no_grad():
+    with base_cache.reloaded(plan, tmp_path / "adapter") as model, torch.no_grad():
         assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()

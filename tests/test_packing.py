@@ -11,12 +11,13 @@ from runs import moved, plan_of
 from tiny import save_tiny_model
 from torch.nn.functional import scaled_dot_product_attention
 
-from whichlora import bases, memory, packing
-from whichlora.encoding import Encoded, Encoder, collate
-from whichlora.objectives import answer_tokens
-from whichlora.products import filler
+from whichlora.data.encoding import Encoded, Encoder, collate
+from whichlora.evaluation.generation import generate
+from whichlora.models import memory, packing
+from whichlora.models.kernels.onednn import filler
+from whichlora.training import base_cache
+from whichlora.training.objectives import answer_tokens
 from whichlora.variants import CATALOGUE
-from whichlora.writing import generate
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -92,7 +93,7 @@ def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
 ) -> None:
     folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
     plan = plan_of(folder, task="atlas-qa")
-    model, encoder, items = bases.take(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
+    model, encoder, items = base_cache.take(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
     packed = generate(model, encoder, items, name="test")
     monkeypatch.setattr(packing, "_FAMILIES", ())
     assert generate(model, encoder, items, name="test") == packed

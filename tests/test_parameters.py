@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from whichlora import models
-from whichlora.resolve import adapted_shapes, resolve_modules
+from whichlora.config.plan import adapted_shapes, resolve_modules
+from whichlora.models import loading
 from whichlora.variants import CATALOGUE, AdapterSettings
 from whichlora.variants.adalora import initial_rank
 
@@ -64,7 +64,7 @@ def on_meta(config: Any) -> Any:
 
 def by_formula(model: Any, variant: str, rank: int, modules: str, **options: Any) -> tuple[int, dict[str, Any]]:
     """Return the count and the adapted shapes."""
-    shape = models.shape_of(model)
+    shape = loading.shape_of(model)
     shapes = adapted_shapes(shape, resolve_modules(modules, shape, model="meta"), tuple(range(shape.n_layers)))
     declared = CATALOGUE[variant]
     assert declared.expected_parameters is not None

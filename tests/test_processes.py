@@ -14,8 +14,9 @@ import mlflow
 import psutil
 import pytest
 
-from whichlora import checkpoints, processes
 from whichlora.errors import OptionError
+from whichlora.parallel import distributed
+from whichlora.training import checkpoints
 
 # 41 items in steps of 8: one process has no item in the last step.
 SIZES = {"train_size": 41, "validation_size": 6, "test_size": 9, "batch_size": 8, "learning_rate": 0.01, "epochs": 2}
@@ -65,10 +66,10 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:
-    processes.wait()
-    processes.finish()
-    assert processes.total(3, 1.5) == (3, 1.5)
-    assert processes.together(max, 1, 2, key=lambda value: -value) == 1
+    distributed.wait()
+    distributed.finish()
+    assert distributed.total(3, 1.5) == (3, 1.5)
+    assert distributed.together(max, 1, 2, key=lambda value: -value) == 1
 
 
 @pytest.mark.slow

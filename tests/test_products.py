@@ -11,15 +11,16 @@ import torch
 from runs import moved, plan_of
 from torch import nn
 
-from whichlora import models, packing, products
-from whichlora.encoding import Encoder
-from whichlora.lowrank import in_one, plain_layers
-from whichlora.objectives import answer_tokens
-from whichlora.proof import adapter_modules
+from whichlora.data.encoding import Encoder
+from whichlora.models import loading, packing
+from whichlora.models.kernels import onednn
+from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.training.objectives import answer_tokens
+from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
-chosen = pytest.mark.skipif(not products.CHOSEN, reason="needs a processor with AVX-512 that is not Intel's")
+chosen = pytest.mark.skipif(not onednn.CHOSEN, reason="needs a processor with AVX-512 that is not Intel's")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,9 +37,9 @@ def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for vendor, chosen in (("GenuineIntel", False), ("AuthenticAMD", True)):
         monkeypatch.setattr(Path, "read_text", lambda _, vendor=vendor: f"processor\t: 0\nvendor_id\t: {vendor}\n")
-        assert products._chosen() == chosen
+        assert onednn._chosen() == chosen
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not products._chosen()
+    assert not onednn._chosen()
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,9 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
     if turned:
         x, weight = x.t().contiguous().t(), weight.t().contiguous().t()
     x, weight = x[:, cut:], weight[:, cut:]
-    assert apart(products.product(x, weight), x.double() @ weight.double().t()) < 1e-6
+    assert apart(onednn.product(x, weight), x.double() @ weight.double().t()) < 1e-6
     right = x.double() @ weight.double().t() + bias.double()
-    assert apart(products.product(x, weight, bias), right) < 1e-6
+    assert apart(onednn.product(x, weight, bias), right) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -70,26 +71,26 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
 def test_rows_are_filled_up_only_where_onednn_multiplies(
     chosen: bool, emulated: bool, gpu: bool, fills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "CHOSEN", chosen)
-    monkeypatch.setattr(products, "emulates_bf16", lambda: emulated)
+    monkeypatch.setattr(onednn, "CHOSEN", chosen)
+    monkeypatch.setattr(onednn, "emulates_bf16", lambda: emulated)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert (products.filler(1000) > 0) == fills
+    assert (onednn.filler(1000) > 0) == fills
 
 
 def test_there_are_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each of them oneDNN keeps a megabyte of code a layer."""
-    monkeypatch.setattr(products, "CHOSEN", True)
+    monkeypatch.setattr(onednn, "CHOSEN", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made = {rows + products.filler(rows) for rows in range(1, 4097)}
+    made = {rows + onednn.filler(rows) for rows in range(1, 4097)}
     assert len(made) < 160
-    assert all(0 <= products.filler(rows) <= rows / 16 for rows in range(1, 4097))
+    assert all(0 <= onednn.filler(rows) <= rows / 16 for rows in range(1, 4097))
 
 
 @chosen
 def test_long_sums_are_divided() -> None:
     x, weight = random(200, 8192), random(80, 8192, seed=1)
     right = x.double() @ weight.double().t()
-    ways = (products.product(x, weight), x @ weight.t(), products._whole(x, weight, None))
+    ways = (onednn.product(x, weight), x @ weight.t(), onednn._whole(x, weight, None))
     mine, usual, undivided = (apart(made, right) for made in ways)
     assert mine < 2 * usual
     assert mine < undivided
@@ -98,20 +99,20 @@ def test_long_sums_are_divided() -> None:
 @pytest.mark.parametrize("stride", [0, 2])
 def test_a_bias_is_taken_as_it_lies_in_memory(stride: int) -> None:
     x, weight, bias = random(5, 7), random(4, 7, seed=1), random(8, seed=2).as_strided((4,), (stride,))
-    assert apart(products.product(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
+    assert apart(onednn.product(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
 
 
 def test_what_does_not_fit_is_refused_as_torch_does() -> None:
     layer = nn.Sequential(nn.Linear(7, 4))
-    products.take(layer)
+    onednn.take(layer)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         layer(random(5, 6))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        products.product(random(200, 600), random(30, 700))
+        onednn.product(random(200, 600), random(30, 700))
 
 
 def test_of_no_rows_there_is_nothing() -> None:
-    assert products.product(random(0, 5), random(3, 5)).shape == (0, 3)
+    assert onednn.product(random(0, 5), random(3, 5)).shape == (0, 3)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -122,7 +123,7 @@ def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
 ) -> None:
     layer = nn.Linear(width, out, bias=bias).requires_grad_(not frozen)
     taken = nn.Sequential(copy.deepcopy(layer))
-    products.take(taken)
+    onednn.take(taken)
     found: list[dict[str, torch.Tensor]] = []
     for own, x in ((layer.double(), random(2, 90, width).double()), (taken, random(2, 90, width))):
         made = own(x.requires_grad_())
@@ -138,11 +139,11 @@ def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
 def test_a_loaded_model_is_taken_and_answers_as_it_did(tiny_model: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    model: Any = models.load_model(models.locate(tiny_model), precision="fp32", quantization="none")
+    model: Any = loading.load_model(loading.locate(tiny_model), precision="fp32", quantization="none")
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    assert {type(layer) for layer in layers} == {products._Linear}
-    assert all(products.is_linear(layer) for layer in layers)
-    assert type(copy.deepcopy(layers[0])) is products._Linear
+    assert {type(layer) for layer in layers} == {onednn._Linear}
+    assert all(onednn.is_linear(layer) for layer in layers)
+    assert type(copy.deepcopy(layers[0])) is onednn._Linear
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         usual = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)(ids).logits
@@ -161,10 +162,10 @@ def test_within_its_layers_every_variant_has_the_same_gradients(
     batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
 
     def gradients(model: Any, *, taken: bool) -> dict[str, torch.Tensor]:
-        monkeypatch.setattr(products, "CHOSEN", taken)
+        monkeypatch.setattr(onednn, "CHOSEN", taken)
         plain = plain_layers(model)
         others = [layer for _, layer in adapter_modules(model) if layer not in plain]
-        with packing.attention(model), in_one(plain), products.within(others):
+        with packing.attention(model), in_one(plain), onednn.within(others):
             loss, count = answer_tokens(model.train(), batch)
             (loss / count).backward()
         assert all("forward" not in vars(layer) for layer in others)
@@ -193,8 +194,8 @@ def test_within_a_layer_its_own_products_are_taken(monkeypatch: pytest.MonkeyPat
         shapes.append(tuple(weight.shape))
         return nn.functional.linear(x, weight, bias)
 
-    monkeypatch.setattr(products, "product", counted)
-    with products.within([layer]):
+    monkeypatch.setattr(onednn, "product", counted)
+    with onednn.within([layer]):
         torch.testing.assert_close(layer(x), right)
     assert shapes == [(4, 6), (5, 4), (5, 6)]
     layer(x)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from whichlora.options import MAIN
+from whichlora.config.options import MAIN
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -30,7 +30,7 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
 @pytest.mark.parametrize(
     ("entry", "module"),
     [
-        ("experiment", "whichlora.experiment"),
+        ("experiment", "whichlora.experiment.command"),
         ("tune", "tuning.tune"),
         ("probe", "whichlora.probing.options"),
         ("analyze", "analysis.analyze"),

@@ -13,11 +13,13 @@ import pytest
 import torch
 from runs import plan_of, run_of
 
-from whichlora import adapters, models
 from whichlora.errors import ProofError
-from whichlora.evaluation import Scores
-from whichlora.products import emulates_bf16
-from whichlora.proof import (
+from whichlora.evaluation.scoring import Scores
+from whichlora.models import loading
+from whichlora.models.kernels.onednn import emulates_bf16
+from whichlora.run.pipeline import _prove_reload
+from whichlora.training import adapter
+from whichlora.training.verification import (
     GRADIENT_STEPS,
     adapter_modules,
     prove_gradients,
@@ -25,7 +27,6 @@ from whichlora.proof import (
     record_rates,
     weight_digest,
 )
-from whichlora.run import _prove_reload
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -36,8 +37,8 @@ def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
     few = {"rank": 50} if variant == "fourierft" else {}  # fewer than all the frequencies of so small a layer
     plan = plan_of(model, variant=variant, **few)
     torch.manual_seed(0)
-    base = models.load_model(plan.source, precision="fp32", quantization="none")
-    adapted, evidence, _ = adapters.attach(base, plan, total_steps=5)
+    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    adapted, evidence, _ = adapter.attach(base, plan, total_steps=5)
     return plan, adapted, evidence
 
 
@@ -62,10 +63,10 @@ def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> Non
 @pytest.mark.parametrize("variant", ADAPTERS)
 def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, variant=variant)
-    base = models.load_model(plan.source, precision="fp32", quantization="none")
+    base = loading.load_model(plan.source, precision="fp32", quantization="none")
     wrong = replace(plan.variant, expected_parameters=lambda shapes, rank, options: 1)
     with pytest.raises(ProofError, match="1 were expected"):
-        adapters.attach(base, replace(plan, variant=wrong), total_steps=5)
+        adapter.attach(base, replace(plan, variant=wrong), total_steps=5)
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
@@ -129,7 +130,7 @@ def tamper(variant: str, model: Any, evidence: Any) -> None:
 @pytest.mark.parametrize("variant", ADAPTERS)
 def test_the_witness_of_a_variant_can_fail(tiny_model: str, variant: str) -> None:
     plan, model, evidence = attached(tiny_model, variant)
-    source = models.load_model(plan.source, precision="fp32", quantization="none")
+    source = loading.load_model(plan.source, precision="fp32", quantization="none")
     first, _ = next(iter(adapter_modules(model)))
     tamper.weight = source.get_submodule(first).weight  # type: ignore[attr-defined]
     tamper.initial = {n: p.detach().clone() for n, p in model.named_parameters()}  # type: ignore[attr-defined]
@@ -218,7 +219,7 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     plan = plan_of(tiny_model, variant="lora", validation_size=60, epochs=2, precision=precision)
-    save = adapters.save
+    save = adapter.save
 
     def saved_badly(model: Any, *arguments: Any, **options: Any) -> None:
         for name, parameter in model.named_parameters():
@@ -226,7 +227,7 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
                 parameter.data.mul_(-20)
         save(model, *arguments, **options)
 
-    monkeypatch.setattr(adapters, "save", saved_badly)
+    monkeypatch.setattr(adapter, "save", saved_badly)
     with pytest.raises(ProofError, match="otherwise than the trained model"):
         run_of(plan)
 

@@ -10,9 +10,15 @@ import torch
 from runs import plan_of, run_of
 from tiny import save_tiny_model
 
-from whichlora import adapters, models
 from whichlora.errors import OptionError, ProofError
-from whichlora.proof import GRADIENT_STEPS, Evidence, prove_gradients, prove_trained
+from whichlora.models import loading
+from whichlora.training import adapter
+from whichlora.training.verification import (
+    GRADIENT_STEPS,
+    Evidence,
+    prove_gradients,
+    prove_trained,
+)
 from whichlora.variants import CATALOGUE
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -23,8 +29,8 @@ def attached(model: str) -> tuple[Any, Evidence]:
     """Return an NF4 model with LoRA, and the evidence."""
     plan = plan_of(model, quantization="nf4", precision="bf16")
     torch.manual_seed(0)
-    base = models.load_model(plan.source, precision="bf16", quantization="nf4")
-    adapted, evidence, _ = adapters.attach(base, plan, total_steps=5)
+    base = loading.load_model(plan.source, precision="bf16", quantization="nf4")
+    adapted, evidence, _ = adapter.attach(base, plan, total_steps=5)
     return adapted, evidence
 
 
@@ -74,6 +80,6 @@ def test_packed_weights_are_noticed(tmp_path: Path) -> None:
 
 
 def test_without_the_package_nf4_is_refused(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match="quantization=nf4: needs the package bitsandbytes"):
         plan_of(tiny_model, quantization="nf4")

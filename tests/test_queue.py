@@ -17,11 +17,11 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from whichlora.queue import ATTEMPTS, DEATHS, Queue, connect
+from whichlora.scheduling.queue import ATTEMPTS, DEATHS, Queue, connect
 
 WORKER = """
 import os, sys, time
-from whichlora.queue import Queue, connect
+from whichlora.scheduling.queue import Queue, connect
 url, log, seconds, missing_at, cells = *sys.argv[1:3], *map(float, sys.argv[3:5]), sys.argv[5:]
 def note(text):
     with open(log, "a") as file:

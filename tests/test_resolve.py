@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from whichlora.config.options import MAIN, parse_values
+from whichlora.config.plan import Plan, resolve
+from whichlora.data.tasks import get_task
 from whichlora.errors import OptionError
-from whichlora.options import MAIN, parse_values
-from whichlora.resolve import Plan, resolve
-from whichlora.tasks import get_task
 from whichlora.variants import CATALOGUE
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -110,7 +110,7 @@ def test_a_variant_outside_the_sweep_asks_for_a_learning_rate_in_the_matched_arm
     ],
 )
 def test_what_a_variant_cannot_honour_is_refused_with_a_reason(plan, monkeypatch, variant, given, said):
-    monkeypatch.setattr("whichlora.models.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("whichlora.models.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(OptionError, match=f"^{said}"):
         plan(variant=variant, arm="recommended", **given)
 

@@ -11,13 +11,15 @@ import torch
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
 
-from whichlora import adapters, bases, lowrank, packing
-from whichlora.encoding import Encoder
-from whichlora.likelihood import label_probabilities
-from whichlora.objectives import answer_tokens
-from whichlora.proof import adapter_modules
-from whichlora.rounding import castable, narrow, uncast
-from whichlora.training import train
+from whichlora.data.encoding import Encoder
+from whichlora.evaluation.likelihood import label_probabilities
+from whichlora.models import packing
+from whichlora.models.kernels import lora
+from whichlora.models.kernels.bf16 import castable, narrow, uncast
+from whichlora.training import adapter, base_cache
+from whichlora.training.objectives import answer_tokens
+from whichlora.training.trainer import train
+from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -86,12 +88,12 @@ def test_a_saved_adapter_is_read_in_bf16_as_it_was_trained(tiny_model: str, tmp_
     encoder = Encoder(plan.task, plan.tokenizer)
     fitted = train(plan, [encoder.example(i) for i in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
-    adapters.save(fitted.model, plan, tmp_path / "adapter", initial=tmp_path)
-    with torch.no_grad(), bases.reloaded(plan, tmp_path / "adapter") as model:
+    adapter.save(fitted.model, plan, tmp_path / "adapter", initial=tmp_path)
+    with torch.no_grad(), base_cache.reloaded(plan, tmp_path / "adapter") as model:
         read = {name: module.get_delta_weight("default").float() for name, module in adapter_modules(model)}
         in_one = {"forward" in vars(module) for _, module in adapter_modules(model)}
     assert in_one == {variant == "lora"}
-    exact = adapters.reload(plan, tmp_path / "adapter", base=bases.take(plan))
+    exact = adapter.reload(plan, tmp_path / "adapter", base=base_cache.take(plan))
     with torch.no_grad():
         for name, module in adapter_modules(exact):
             update = module.lora_B["default"].weight @ module.lora_A["default"].weight * module.scaling["default"]
@@ -113,10 +115,10 @@ def test_narrow_factors_answer_as_wide_ones(tiny_model: str, variant: str) -> No
     wide = probabilities(model)
     exact = probabilities(moved(plan, precision="fp32").eval())
     narrow(model)
-    layers = lowrank.plain_layers(model)
+    layers = lora.plain_layers(model)
     dtypes = {p.dtype for module in model.modules() if type(module) is Linear for p in module.lora_A.parameters()}
     assert dtypes == {"lora": {torch.bfloat16}, "dora": {torch.float32}}.get(variant, set())
     rounding = abs(wide - exact).mean()
     assert abs(probabilities(model) - wide).mean() <= rounding
-    with lowrank.in_one(layers):
+    with lora.in_one(layers):
         assert abs(probabilities(model) - wide).mean() <= rounding

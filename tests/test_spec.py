@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from whichlora.spec import SPEC_VERSION, RunSpec
+from whichlora.config.spec import SPEC_VERSION, RunSpec
 
 SPEC = RunSpec(
     variant="lora",
@@ -151,7 +151,7 @@ def test_finished_runs_stay_valid():
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_fingerprints_are_the_same_in_every_process(hash_seed):
     code = (
-        "import json, sys; from whichlora.spec import RunSpec; s = RunSpec.from_dict(json.load(sys.stdin)); "
+        "import json, sys; from whichlora.config.spec import RunSpec; s = RunSpec.from_dict(json.load(sys.stdin)); "
         "print(s.fingerprint, s.training_fingerprint)"
     )
     done = subprocess.run(

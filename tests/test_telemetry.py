@@ -17,7 +17,7 @@ import pytest
 # Prints the metrics, and the seconds from inside and from outside the window.
 WINDOW = """
 import json, sys, time
-from whichlora.telemetry import Telemetry
+from whichlora.tracking.telemetry import Telemetry
 outer = time.monotonic()
 try:
     with Telemetry(interval={interval}) as window:
@@ -175,7 +175,7 @@ def test_an_exception_ends_the_window_with_its_figures(stub: Path) -> None:
 
 
 def test_an_open_window_does_not_keep_the_process_alive() -> None:
-    program = "from whichlora.telemetry import Telemetry; Telemetry(0.01).__enter__()"
+    program = "from whichlora.tracking.telemetry import Telemetry; Telemetry(0.01).__enter__()"
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
 
 

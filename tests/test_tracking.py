@@ -21,9 +21,17 @@ import torch
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.tracking import MlflowClient
 
-from whichlora import database, tracking
-from whichlora.run import main
-from whichlora.spec import RunSpec
+from whichlora import database
+from whichlora.config.spec import RunSpec
+from whichlora.run.pipeline import main
+from whichlora.tracking.runs import (
+    RunLog,
+    Tracker,
+    chosen_experiment,
+    connect,
+    experiment_id,
+    work_folder,
+)
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]
 LABELS = ("entailment", "neutral", "contradiction")
@@ -83,8 +91,8 @@ def runs_of(client: MlflowClient, kind: str, view: int = ViewType.ACTIVE_ONLY) -
     return list(client.search_runs(everywhere, f"tags.`whichlora.kind` = '{kind}'", run_view_type=view))
 
 
-def new_log(client: MlflowClient) -> tracking.RunLog:
-    return tracking.Tracker(client, "logs").open("run", "one", {"fingerprint": os.urandom(8).hex()})
+def new_log(client: MlflowClient) -> RunLog:
+    return Tracker(client, "logs").open("run", "one", {"fingerprint": os.urandom(8).hex()})
 
 
 def download(client: MlflowClient, run: Run, place: str, to: Path) -> Path:
@@ -403,8 +411,8 @@ def test_artifacts_and_work_lie_beside_the_database_whatever_its_folder_is_calle
     shutil.copy(empty_database, folder / "mlflow.db")
     use(folder, monkeypatch)
     monkeypatch.chdir(elsewhere)
-    assert tracking.work_folder() == folder / "whichlora-work"
-    log = new_log(tracking.connect())
+    assert work_folder() == folder / "whichlora-work"
+    log = new_log(connect())
     (elsewhere / "out").mkdir()
     (elsewhere / "out" / "note.txt").write_text("found")
     log.artifacts(elsewhere / "out")
@@ -430,7 +438,7 @@ def test_a_run_called_from_another_folder_leaves_everything_beside_the_database(
 
 def test_the_work_folder_can_be_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "scratch"))
-    assert tracking.work_folder() == store / "scratch"
+    assert work_folder() == store / "scratch"
 
 
 # A server
@@ -468,7 +476,7 @@ def test_a_run_through_a_server_finishes_and_its_artifacts_come_back_through_it(
 
 
 def test_an_exception_marks_the_run_failed_with_the_error(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     with pytest.raises(ValueError, match="out of range"), log.guarded():
         raise ValueError("out of range")
@@ -479,7 +487,7 @@ def test_an_exception_marks_the_run_failed_with_the_error(store: Path) -> None:
 
 
 def test_an_error_as_long_as_a_traceback_is_cut_and_still_raised(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     with pytest.raises(RuntimeError), log.guarded():
         raise RuntimeError("é" * 20_000)
@@ -489,7 +497,7 @@ def test_an_error_as_long_as_a_traceback_is_cut_and_still_raised(store: Path) ->
 
 
 def test_an_interrupt_marks_the_run_killed(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     with pytest.raises(KeyboardInterrupt), log.guarded():
         raise KeyboardInterrupt
@@ -497,7 +505,7 @@ def test_an_interrupt_marks_the_run_killed(store: Path) -> None:
 
 
 def test_success_after_a_failure_clears_the_error(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     with pytest.raises(ValueError, match="first"), log.guarded():
         raise ValueError("first")
@@ -510,8 +518,8 @@ def test_success_after_a_failure_clears_the_error(store: Path) -> None:
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
 def test_an_unfinished_run_is_opened_again_and_only_that_of_the_same_fingerprint(store: Path, status: str) -> None:
-    client = tracking.connect()
-    tracker = tracking.Tracker(client, "logs")
+    client = connect()
+    tracker = Tracker(client, "logs")
     first = tracker.open("run", "first", {"fingerprint": "a"})
     client.update_run(first.run_id, status=status)
     again = tracker.open("run", "first", {"fingerprint": "a"})
@@ -522,14 +530,14 @@ def test_an_unfinished_run_is_opened_again_and_only_that_of_the_same_fingerprint
     others = [
         tracker.open("run", "other", {"fingerprint": "b"}),
         tracker.open("trial", "other", {"fingerprint": "a"}),
-        tracking.Tracker(client, "elsewhere").open("run", "other", {"fingerprint": "a"}),
+        Tracker(client, "elsewhere").open("run", "other", {"fingerprint": "a"}),
     ]
     assert len({first.run_id, *(other.run_id for other in others)}) == 4
 
 
 def test_a_finished_run_is_found_and_not_opened_again(store: Path) -> None:
-    client = tracking.connect()
-    tracker = tracking.Tracker(client, "logs")
+    client = connect()
+    tracker = Tracker(client, "logs")
     with tracker.open("run", "first", {"fingerprint": "a"}).guarded() as first:
         assert tracker.find("run", status="FINISHED", fingerprint="a") is None
     found = tracker.find("run", status="FINISHED", fingerprint="a")
@@ -542,10 +550,10 @@ def test_a_finished_run_is_found_and_not_opened_again(store: Path) -> None:
 
 
 def test_a_series_gets_only_later_points_after_a_restart(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     log.series("train/loss", [(1, 3.0), (2, 2.5)])
-    restarted = tracking.RunLog(client, log.run_id)
+    restarted = RunLog(client, log.run_id)
     restarted.series("train/loss", [(1, 99.0), (2, 99.0), (3, 2.0)])
     restarted.series("train/loss", [])
     restarted.series("train/other", [(1, 7.0)])
@@ -558,7 +566,7 @@ def test_a_long_param_is_cut_and_logging_the_same_again_is_allowed(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", "false")  # MLflow would cut it too
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     for _ in range(2):
         log.params({"long": "x" * 7000, "names": ["a", "b"], "layers": (0, 1), "nothing": None, "share": 0.5})
@@ -568,7 +576,7 @@ def test_a_long_param_is_cut_and_logging_the_same_again_is_allowed(
 
 
 def test_more_params_metrics_and_points_than_one_request_takes_are_all_logged(store: Path) -> None:
-    client = tracking.connect()
+    client = connect()
     log = new_log(client)
     log.params({f"p{i}": i for i in range(150)})
     log.metrics({f"m{i}": i / 7 for i in range(1250)})
@@ -583,18 +591,18 @@ def test_more_params_metrics_and_points_than_one_request_takes_are_all_logged(st
 
 
 def test_results_go_to_the_experiment_that_the_environment_names(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = tracking.connect()
-    assert tracking.chosen_experiment(client) == "whichlora"
+    client = connect()
+    assert chosen_experiment(client) == "whichlora"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
-    assert tracking.chosen_experiment(client) == "whichlora"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", tracking.experiment_id(client, "by id"))
-    assert tracking.chosen_experiment(client) == "by id"
+    assert chosen_experiment(client) == "whichlora"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment_id(client, "by id"))
+    assert chosen_experiment(client) == "by id"
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
-    assert tracking.chosen_experiment(client) == "by name"
+    assert chosen_experiment(client) == "by name"
 
 
 def test_an_experiment_is_made_once(store: Path) -> None:
-    client = tracking.connect()
-    assert tracking.experiment_id(client, "one") == tracking.experiment_id(client, "one")
-    assert tracking.experiment_id(client, "one") != tracking.experiment_id(client, "two")
+    client = connect()
+    assert experiment_id(client, "one") == experiment_id(client, "one")
+    assert experiment_id(client, "one") != experiment_id(client, "two")

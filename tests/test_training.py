@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from runs import plan_of, run_of
 
-from whichlora import checkpoints
-from whichlora.batches import BucketBatches
+from whichlora.data.batching import BucketBatches
+from whichlora.training import checkpoints
 from whichlora.variants import CATALOGUE, WIDER
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
 CHILD = """
-import sys, whichlora.callbacks as t
+import sys, whichlora.training.callbacks as t
 t.CHECKPOINT_SECONDS = 0.0
 slow = t.Keeper.on_step_end
 def on_step_end(self, args, state, control, **kwargs):
@@ -148,7 +148,7 @@ def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_of(plan_of(tiny_model), experiment="whole")
-    monkeypatch.setattr("whichlora.training.MICRO_BATCH", 2)
+    monkeypatch.setattr("whichlora.training.trainer.MICRO_BATCH", 2)
     parts = run_of(plan_of(tiny_model), experiment="parts")
     columns = [c for c in _predictions(whole.run_id, "en") if c.startswith("p_")]
     pd.testing.assert_frame_equal(
@@ -165,7 +165,7 @@ def test_half_a_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
 
 
 def test_the_work_folder_is_where_the_variable_says(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.tracking import work_folder
+    from whichlora.tracking.runs import work_folder
 
     assert work_folder() == store / "whichlora-work"
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "elsewhere"))

@@ -9,13 +9,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from whichlora import models, windows
-from whichlora.encoding import Encoder
+from whichlora.data import windows
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.qa import QaItem
 from whichlora.errors import OptionError
-from whichlora.evaluation import score
-from whichlora.tasks import get_task
-from whichlora.tasks.qa import QaItem
-from whichlora.writing import generate
+from whichlora.evaluation.generation import generate
+from whichlora.evaluation.scoring import score
+from whichlora.models import loading
 
 QA = get_task("tydiqa")
 SHORT = get_task("atlas-qa").load("en", "test")[:3]
@@ -46,15 +47,15 @@ def one_thread():
 
 @pytest.fixture(scope="module", params=["tiny_model", "byte_model"])
 def encoder(request):
-    source = models.locate(request.getfixturevalue(request.param))
-    return Encoder(QA, models.load_tokenizer(source), max_length=2048)
+    source = loading.locate(request.getfixturevalue(request.param))
+    return Encoder(QA, loading.load_tokenizer(source), max_length=2048)
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
-    source = models.locate(tiny_model)
-    model = models.load_model(source, precision="fp32", quantization="none").eval()
-    return model, Encoder(QA, models.load_tokenizer(source), max_length=2048)
+    source = loading.locate(tiny_model)
+    model = loading.load_model(source, precision="fp32", quantization="none").eval()
+    return model, Encoder(QA, loading.load_tokenizer(source), max_length=2048)
 
 
 def words(texts) -> list[int]:
@@ -208,11 +209,11 @@ def test_short_items_are_answered_alike_with_long_ones_beside_them(tiny):
 
 
 def test_an_empty_answer_is_taken_only_where_every_window_has_one(tiny, monkeypatch):
-    from whichlora import writing
+    from whichlora.evaluation import generation
 
     model, encoder = tiny
     n = len(encoder.windows(LONG[0]))
     for texts, best in ((["", "x", *[""] * (n - 2)], "x"), ([""] * n, "")):
-        monkeypatch.setattr(writing, "_written", lambda *_, texts=texts, **__: texts)
+        monkeypatch.setattr(generation, "_written", lambda *_, texts=texts, **__: texts)
         with torch.inference_mode():
             assert generate(model, encoder, LONG[:1], name="test") == [best]

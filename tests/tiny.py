@@ -16,7 +16,7 @@ def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaCo
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from whichlora.tasks import get_task
+    from whichlora.data.tasks import get_task
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from statistics import mean
 
-from whichlora import tracking
+from whichlora.config.options import MAIN, parse_values
+from whichlora.config.plan import resolve
 from whichlora.errors import OptionError, choose
-from whichlora.options import MAIN, parse_values
-from whichlora.resolve import resolve
-from whichlora.run import trial
+from whichlora.run.pipeline import trial
+from whichlora.tracking.runs import Tracker, connect
 
 EXPERIMENT = "learning-rates"
 SEEDS = ("0", "1")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    tracker = tracking.Tracker(tracking.connect(), EXPERIMENT)
+    tracker = Tracker(connect(), EXPERIMENT)
     columns = [f"seed {seed}: en / sw" for seed in SEEDS]
     print("| variant | rate |", " | ".join(columns), "| mean |\n|---|---|" + "---|" * (len(columns) + 1), flush=True)
     for variant in variants:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _validated(tracker: tracking.Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
+def _validated(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
     texts = {name: default for name, (default, _) in MAIN.items()}
     plan = resolve(parse_values({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
     found = trial(plan, tracker).metrics

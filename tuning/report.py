@@ -12,17 +12,17 @@ import pandas as pd
 import yaml
 from optuna.trial import TrialState
 
-from tuning.contenders import RECOMMENDED, Contender
-from tuning.setting import FRESH_SEEDS, TUNING_SEED
+from tuning.finalists import RECOMMENDED, Contender
 from tuning.space import SEARCHED, told
-from whichlora.options import MAIN
-from whichlora.tracking import RunLog
+from tuning.study_config import FRESH_SEEDS, TUNING_SEED
+from whichlora.config.options import MAIN
+from whichlora.tracking.runs import RunLog
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from tuning.study import Study
-    from whichlora.tracking import Tracker
+    from whichlora.tracking.runs import Tracker
 
 
 _OF_METHOD = (*SEARCHED, "batch_size", "layers", "quantization")

@@ -20,23 +20,24 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from tuning.listing import PREFIX, status, stop
 from tuning.retries import ATTEMPTS, COUNTED, enqueue_again, history, needed, root
-from tuning.sampling import TrialSampler, pruner_of
-from tuning.setting import ROLES, TUNING_SEED, Setting
+from tuning.sampler import TrialSampler, pruner_of
 from tuning.space import told
-from whichlora import convoy, storage
-from whichlora.claims import Claims
+from tuning.study_config import ROLES, TUNING_SEED, Setting
+from tuning.study_status import PREFIX, status, stop
 from whichlora.errors import LostClaimError, OptionError, PrunedError
-from whichlora.progress import duration
-from whichlora.run import trial as run_trial
+from whichlora.experiment.progress import duration
+from whichlora.parallel import lockstep
+from whichlora.run.pipeline import trial as run_trial
+from whichlora.scheduling import storage
+from whichlora.scheduling.leases import Claims
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.trial import FrozenTrial
 
-    from whichlora.fitting import Reports
-    from whichlora.tracking import Tracker
+    from whichlora.tracking.runs import Tracker
+    from whichlora.training.fit import Reports
 
 
 class SurplusError(RuntimeError):
@@ -158,10 +159,10 @@ class Study:
         check = self._claims.take(trial)
         frozen = self._frozen(trial)
         number = root(frozen)
-        began, before = convoy.clock(), float(trial.user_attrs.get("seconds", 0.0))
+        began, before = lockstep.clock(), float(trial.user_attrs.get("seconds", 0.0))
 
         def spent() -> None:
-            trial.set_user_attr("seconds", before + convoy.clock() - began)
+            trial.set_user_attr("seconds", before + lockstep.clock() - began)
 
         tags = {"study": self.name, "trial": str(number)}
         try:
@@ -208,7 +209,7 @@ class Study:
 
     def _reports(self, trial: Trial, spent: Callable[[], None]) -> Reports | None:
         """Return what tells the pruner; with two objectives there is none, but the languages are scored."""
-        from whichlora.fitting import Reports  # training, which listing studies need not wait for
+        from whichlora.training.fit import Reports  # training, which listing studies need not wait for
 
         roles = ROLES[self.setting.objective.f1]
         if self.setting.objective.cost is not None:
@@ -262,7 +263,7 @@ class Study:
 
     def _parent(self, tracker: Tracker) -> str:
         """Return the id of the study's run: the oldest, where workers made several at once."""
-        from whichlora.tracking import experiment_id
+        from whichlora.tracking.runs import experiment_id
 
         def found() -> list[Any]:
             runs = tracker.client.search_runs(

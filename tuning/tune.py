@@ -13,22 +13,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tuning.sampling import PRUNERS
-from tuning.setting import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
+from tuning.sampler import PRUNERS
 from tuning.space import KINDS, SEARCHED, read_space, space_of
-from whichlora import processes
-from whichlora.engines import ENGINES, Job, engine_of, is_worker
+from tuning.study_config import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
+from whichlora.config.options import AUTO, MAIN, PACK, parse_arguments, parse_values
+from whichlora.data.tasks import PROMPTED
 from whichlora.errors import OptionError, choose, refuse, whole
-from whichlora.noise import quiet
-from whichlora.options import AUTO, MAIN, PACK, parse_arguments, parse_values
-from whichlora.tasks import PROMPTED
+from whichlora.models.quiet import quiet
+from whichlora.parallel import distributed
+from whichlora.scheduling.engines import ENGINES, Job, engine_of, is_worker
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
-    from tuning.contenders import Contender
+    from tuning.finalists import Contender
     from tuning.study import Study
-    from whichlora.engines import Engine
-    from whichlora.tracking import Tracker
+    from whichlora.scheduling.engines import Engine
+    from whichlora.tracking.runs import Tracker
 
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
 """Options of `main` that say nothing of what a study trains and validates."""
@@ -77,9 +77,9 @@ def tune(
     """
 
     from tuning import report
-    from whichlora import convoy
-    from whichlora.claims import POLL_SECONDS, insist, persist
-    from whichlora.storage import GRACE_SECONDS
+    from whichlora.parallel import lockstep
+    from whichlora.scheduling.leases import POLL_SECONDS, insist, persist
+    from whichlora.scheduling.storage import GRACE_SECONDS
 
     def late(by: float = 0.0) -> bool:
         return deadline is not None and time.time() > deadline + by
@@ -94,12 +94,12 @@ def tune(
             if "worked" in outcomes:
                 print(study.far(trials, budget), flush=True)
                 return True
-        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or convoy.accompanied():
+        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or lockstep.accompanied():
             return False  # or others of this process are still at work, and look for more
         time.sleep(POLL_SECONDS)
         return True
 
-    convoy.run(pack, lambda: persist(step))
+    lockstep.run(pack, lambda: persist(step))
     found, missing = [], []
     for study in studies:
         scored, problems = insist(lambda study=study: _close(study, tracker, late, seeds, pack))  # type: ignore[misc]
@@ -120,7 +120,7 @@ def _close(
     """
 
     from tuning import report
-    from tuning.contenders import contenders, score_again, train_final
+    from tuning.finalists import contenders, score_again, train_final
 
     def over() -> bool:
         return late() or study.stopped() or study.problem is not None
@@ -149,7 +149,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     Raises:
         OptionError: an option is bad, alone or with the others.
     """
-    from whichlora import models
+    from whichlora.models import loading
 
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
@@ -165,7 +165,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     if reports is None:
         raise OptionError("reports", AUTO, "must be a number")
     kind, own = read_space(texts["space"], variants)
-    shape = models.shape(models.locate(values["model"]))
+    shape = loading.shape(loading.locate(values["model"]))
     fixed = [name for name in SEARCHED if values[name] is not None]
     return [
         Setting(
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = parse_arguments(arguments, __doc__.splitlines()[0], OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if processes.count() > 1:
+        if distributed.count() > 1:
             raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; take workers=2")
         engine = engine_of(texts["engine"], texts["workers"])
         trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
@@ -216,9 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         final = choose("final", texts["final"], ("true", "false")) == "true"
         quiet()
         settings = settings_of(texts)
-        from whichlora import tracking
-        from whichlora.joint import read_pack
-        from whichlora.memory import settle
+        from whichlora.models.memory import settle
+        from whichlora.tracking.runs import Tracker
+        from whichlora.training.multi_adapter import read_pack
 
         for setting in settings:
             setting.check()
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle()
         if engine is not None:
             engine.connect()
-        tracker = tracking.Tracker.of_call()
+        tracker = Tracker.of_call()
     except OptionError as error:
         return refuse(error)
     deadline = None if timeout is None else time.time() + timeout
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "tuning.tune", *given])
 
     from tuning.study import Study, connect
-    from whichlora.claims import insist
+    from whichlora.scheduling.leases import insist
 
     def opened() -> list[Study]:
         database = connect()
@@ -270,7 +270,7 @@ def _have_made(studies: Sequence[Study], engine: Engine, arguments: Sequence[str
         a table over the variants, and what is missing.
     """
     from tuning import report
-    from tuning.contenders import contenders
+    from tuning.finalists import contenders
 
     died = engine.run(Job("tuning.tune", arguments), lambda: None)
     if died:

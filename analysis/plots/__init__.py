@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.insides import Insides
 from analysis.plots.comparisons import critical_difference, forest, power_curve
 from analysis.plots.fronts import pareto
 from analysis.plots.insides import inside_plots
 from analysis.plots.layers import layer_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, look, styles
-from analysis.probes import Probes
 from analysis.records import Record
-from analysis.tables import method_order
+from analysis.runs.language_probes import Probes
+from analysis.runs.representation_probes import Insides
+from analysis.tables.paper import method_order
 
 Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 """By the words for a cell of the design, and by method: the loss of each seed, indexed by step."""

@@ -7,11 +7,11 @@ import math
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis import views
-from analysis.methods import UNTRAINED
+from analysis.measures import scores
 from analysis.plots.scores import LANGUAGE
 from analysis.plots.style import Plot, Styles, finish, legend, new
-from analysis.tables import method_order
+from analysis.runs.methods import UNTRAINED
+from analysis.tables.paper import method_order
 
 COSTS = {
     "adapter/trainable_parameters": "trainable parameters",
@@ -39,7 +39,7 @@ def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where
     down = math.ceil(len(costs) / across)
     figure, grid = new(0.7 + 2.1 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
     for axes, cost in zip(grid.flat, costs, strict=False):
-        found = views.pareto(trained, outcome=outcome, cost=cost)
+        found = scores.pareto(trained, outcome=outcome, cost=cost)
         front = found[found["front"]]
         axes.step(front["cost"], front["value"], where="post", color="#999999", linewidth=1, zorder=1)
         for row in sorted(found.to_dict("records"), key=lambda row: methods.index(row["method"])):

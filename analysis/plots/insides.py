@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis.insides import MRR, P1, SIMILAR, Group, groups, similarities
 from analysis.plots.style import Plot, Style, Styles, finish, legend, new, styles
-from analysis.probe_runs import BASE, by_layer, said_of_bands
+from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
+from analysis.runs.representation_probes import MRR, P1, SIMILAR, Group, groups, similarities
 
 MOST_LINES = 8
 _BASE = Style("#8a8a8a", "", "-")

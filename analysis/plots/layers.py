@@ -10,12 +10,22 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis.layers import ANALYSIS, APART, CRITICAL, KAPPA, PEARSON, SHARED, named, parsed, stands_out
+from analysis.measures.layer_shares import (
+    ANALYSIS,
+    APART,
+    CRITICAL,
+    KAPPA,
+    PEARSON,
+    SHARED,
+    named,
+    parsed,
+    stands_out,
+)
 from analysis.plots.style import Plot, Style, Styles, finish, legend, new
-from analysis.probe_runs import BASE, by_layer, said_of_bands
-from analysis.probes import CEILING, LEVELS, SHARES
 from analysis.records import Record, find
-from analysis.tables import method_order
+from analysis.runs.language_probes import CEILING, LEVELS, SHARES
+from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
+from analysis.tables.paper import method_order
 
 MOST_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}

@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.methods import SETTINGS
 from analysis.records import NotTestable, Record, Result, attempt
+from analysis.runs.methods import SETTINGS
 from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
 from analysis.stats.power import seen
-from whichlora.layers import parse_layers
+from whichlora.config.layers import parse_layers
 
 PAIR_TEST, SAME_TEST, LEAST = "paired t", "TOST", "least difference"
 _UNITS = (

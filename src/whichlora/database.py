@@ -64,9 +64,9 @@ def main() -> None:
     """Have the schema made unless it is there."""
     file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
-        from whichlora import tracking
+        from whichlora.tracking.runs import connect, touch
 
-        tracking.touch(tracking.connect())
+        touch(connect())
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def refuse(error: OptionError) -> int:
     """Say what is wrong with an option, mark the launch that `mlflow run` may have made, and return exit status 2."""
     print(f"error: {error}", file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
-        from whichlora import tracking  # MLflow takes more than a second to import
+        from whichlora.tracking.runs import connect, mark_launch  # MLflow takes more than a second to import
 
-        tracking.mark_launch(tracking.connect())
+        mark_launch(connect())
     return 2
 
 

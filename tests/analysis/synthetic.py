@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
-from whichlora import tracking
-from whichlora.spec import RunSpec
+from whichlora.config.spec import RunSpec
+from whichlora.tracking.runs import _text, connect, experiment_id
 
 LABELS = ("entailment", "neutral", "contradiction")
 PARAMETERS = {"lora": 2_442_240, "dora": 2_597_760, "vera": 209_280, "adalora": 3_665_880, "pissa": 2_442_240}
@@ -60,13 +60,13 @@ def log_run(
     more: Mapping[str, float] | None = None,
 ) -> str:
     """Log one run and return its id. Its F1 is `f1` by outcome, else `truth`; with no `items` it has no predictions."""
-    client = tracking.connect()
+    client = connect()
     params = {**spec.to_dict(), "version/whichlora": "0.1.0"}
     tags = {"kind": "run", "experiment": experiment, "fingerprint": spec.fingerprint}
     tags["training_fingerprint"] = spec.training_fingerprint
     metrics: list[Metric] = []
     name = f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {spec.tl_ratio:g} seed {spec.seed}"
-    run = client.create_run(tracking.experiment_id(client, experiment), run_name=name)
+    run = client.create_run(experiment_id(client, experiment), run_name=name)
     if status == "FAILED":
         tags["error"] = "ProofError: module q_proj gets no gradient"
     elif status == "FINISHED":
@@ -83,7 +83,7 @@ def log_run(
     client.log_batch(
         run.info.run_id,
         metrics=metrics,
-        params=[Param(key, tracking._text(value)) for key, value in params.items()],
+        params=[Param(key, _text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status != "RUNNING":
@@ -142,7 +142,7 @@ def log_design(
 
 def lasting(spec: RunSpec, fingerprint: str) -> str:
     """Return a fingerprint as it was in spec version 5, so that what is drawn by it stays when the version rises."""
-    with patch("whichlora.spec.SPEC_VERSION", 5):
+    with patch("whichlora.config.spec.SPEC_VERSION", 5):
         return str(getattr(spec, fingerprint))
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from synthetic import _draw, lasting, spec
 
-from whichlora import injection, tracking
-from whichlora.spec import RunSpec
+from whichlora.config.spec import RunSpec
+from whichlora.evaluation import word_alignment
+from whichlora.tracking.runs import _text, connect, experiment_id
 
 PAIRS = {"trained": 200, "control": 63}
 START = {"cosine/translation/raw": 0.62, "cosine/random/raw": 0.61, "cosine/gap/centred": 0.10}
@@ -44,8 +45,8 @@ def log_injection(
     The raw cosine of translations and of random pairs rises by .15 more. Metrics that begin with `without` are left
     out.
     """
-    client = tracking.connect()
-    run = client.create_run(tracking.experiment_id(client, experiment), run_name=f"{own.variant} {own.language}")
+    client = connect()
+    run = client.create_run(experiment_id(client, experiment), run_name=f"{own.variant} {own.language}")
     metrics = {**similarities(own, rise, spread), **_floors()}
     metrics |= {"train/loss": 0.4, "adapter/trainable_parameters": 1000.0 * (own.rank or 100)}
     if lost is not None:
@@ -61,7 +62,7 @@ def log_injection(
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(name, value, 0, 0) for name, value in kept.items()],
-        params=[Param(name, tracking._text(value)) for name, value in own.to_dict().items()],
+        params=[Param(name, _text(value)) for name, value in own.to_dict().items()],
         tags=[RunTag(f"whichlora.{name}", value) for name, value in tags.items()],
     )
     client.set_terminated(run.info.run_id)
@@ -81,7 +82,7 @@ def similarities(own: RunSpec, rise: float, spread: float) -> Mapping[str, float
                 where = f"{name}/{place}/{measure}"
                 metrics |= {f"base/{where}": float(before.mean()), f"test/{where}": float(after.mean())}
                 if "random" not in measure:
-                    tests = injection.paired(before, after).items()
+                    tests = word_alignment.paired(before, after).items()
                     metrics |= {f"paired/{where}/{statistic}": value for statistic, value in tests}
             for way in ("to", "from"):
                 for measure, value in (("p1", 0.15), ("mrr", 0.22)):

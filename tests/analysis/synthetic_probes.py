@@ -12,9 +12,9 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from synthetic import lasting
 
-from whichlora import tracking
+from whichlora.config.spec import RunSpec, canonical_digest
 from whichlora.probing.options import LanguageChoices, as_params
-from whichlora.spec import RunSpec, canonical_digest
+from whichlora.tracking.runs import _text, connect, experiment_id
 
 LAYERS = 12
 CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}
@@ -79,7 +79,7 @@ def log_probe(
     `table` is its `layers.parquet`, by default that of a language probe with these `shares`. `digest` stands for other
     items than the run's; what else is named is a choice, or any other param.
     """
-    client = tracking.connect()
+    client = connect()
     identity = {
         "probe_version": 1,
         "kind": kind,
@@ -103,11 +103,11 @@ def log_probe(
         params |= {f"source/{name}": getattr(spec, name) for name in ("variant", "arm", "language", "seed")}
     if status == "FAILED":
         tags["error"] = "ProofError: the last layer does not decode to the prediction"
-    run = client.create_run(tracking.experiment_id(client, experiment), run_name=f"{kind} of {spec.variant}")
+    run = client.create_run(experiment_id(client, experiment), run_name=f"{kind} of {spec.variant}")
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
-        params=[Param(key, tracking._text(value)) for key, value in params.items()],
+        params=[Param(key, _text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status == "FINISHED" and file:

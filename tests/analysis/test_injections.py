@@ -13,15 +13,16 @@ from synthetic import log_design
 from synthetic_pairs import RETAINED, log_injection, pair_spec
 from test_report import numbers, report_of, text_of
 
-from analysis import analyze, runs
-from analysis.injections import injection_records
+from analysis import analyze
+from analysis.measures.lexical_injection import injection_records
 from analysis.records import find
-from whichlora import tracking
+from analysis.runs.pull import Runs, find_experiments, pull
+from whichlora.tracking.runs import connect
 
 
-def pulled(experiment: str) -> runs.Runs:
-    client = tracking.connect()
-    return runs.pull(client, runs.find_experiments(client, experiment))
+def pulled(experiment: str) -> Runs:
+    client = connect()
+    return pull(client, find_experiments(client, experiment))
 
 
 def log_grid(experiment: str, *, pool_layers: tuple[int, int] = (1, 1)) -> list[str]:
@@ -47,7 +48,7 @@ def test_a_run_of_word_pairs_is_a_result_and_its_values_are_those_it_logged(stor
     assert found.table.empty
     (row,) = found.injected.to_dict("records")
     assert (row["method"], row["pool_layer"], row["retained"]) == ("LoRA", "1", "xnli")
-    m = tracking.connect().get_run(run_id).data.metrics
+    m = connect().get_run(run_id).data.metrics
     records = injection_records(found.injected)
     for pairs in ("trained", "control"):
         for place in ("pooled", "output"):

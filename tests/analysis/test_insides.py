@@ -13,15 +13,17 @@ from synthetic_pairs import log_injection, pair_spec
 from synthetic_probes import LAYERS, aligned_table, log_aligned, log_probe, weight_table
 from test_report import numbers, report_of, text_of
 
-from analysis import inside_views, insides, runs
-from analysis.probe_runs import BASE
 from analysis.records import find
-from whichlora import tracking
+from analysis.runs import representation_probes
+from analysis.runs.probe_runs import BASE
+from analysis.runs.pull import find_experiments, pull
+from analysis.tables import representations
+from whichlora.tracking.runs import connect
 
 
-def read(experiment: str) -> insides.Insides:
-    client = tracking.connect()
-    return insides.fetch(runs.pull(client, runs.find_experiments(client, experiment)))
+def read(experiment: str) -> representation_probes.Insides:
+    client = connect()
+    return representation_probes.fetch(pull(client, find_experiments(client, experiment)))
 
 
 def log_pair(experiment: str) -> dict[str, str]:
@@ -39,7 +41,7 @@ def test_every_line_has_its_own_values_at_its_best_block_and_the_last(store):
     ids = log_pair("e")
     found = read("e")
     assert set(found.used) == {ids["probe of lora"], ids["probe of vera"], ids["base"]}
-    tables, records = inside_views.make(found)
+    tables, records = representations.make(found)
     (table,) = tables
     shown = [tuple("/".join(part.text for part in cell) for cell in row) for row in table.rows]
     assert shown[0] == ("LoRA", "highest", "7", "0.300", "0.030", "0.300/0.150", "0.500/0.400", "1")
@@ -73,7 +75,7 @@ def test_texts_that_are_not_the_same_are_not_put_together(store):
     run_id = log_run(spec(), "e", items=0)
     for more in ({}, {"digest": "others"}, {"language": "tr"}, {"first_token": "keep"}):
         log_aligned(spec(), "e", source=run_id, table=aligned_table(), **more)
-    found = insides.groups(read("e").alignment)
+    found = representation_probes.groups(read("e").alignment)
     assert len(found) == 4
     assert len({group.end for group in found}) == 4
     assert [group.language for group in found].count("tr") == 1
@@ -85,9 +87,9 @@ def test_lines_are_told_apart_by_what_differs_but_the_seed(store):
         for seed in (1, 2):
             own = spec(tl_ratio=ratio, seed=seed)
             log_aligned(own, "e", source=log_run(own, "e", items=0), table=aligned_table(top=0.2 + 0.1 * seed))
-    (group,) = insides.groups(read("e").alignment)
+    (group,) = representation_probes.groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA, 0 %", "LoRA, 50 %"]
-    _, records = inside_views.make(read("e"))
+    _, records = representations.make(read("e"))
     (mean,) = find(records, test="cosine/gap/centred", groups=("LoRA, 0 %", "block 7"))
     assert (mean.effect, mean.n) == (pytest.approx(0.35), 2)
     assert "Bands are 95 % intervals over seeds. The gap" in text_of(report_of("e"))
@@ -99,12 +101,12 @@ def test_states_of_two_models_are_compared_by_layer(store):
     for against in ("base", other.fingerprint):
         log_aligned(own, "e", source=first, table=aligned_table(cka=True), against=against)
     log_aligned(other, "e", source=second, table=aligned_table())
-    tables, _ = inside_views.make(read("e"))
+    tables, _ = representations.make(read("e"))
     table = next(table for table in tables if table.name.startswith("cka"))
     shown = [["/".join(part.text for part in cell) for cell in row] for row in table.rows]
     assert shown[0] == ["LoRA and VeRA, seed 1", "0.880 (11)", "0.880 (11)", "0.790 (11)", "0.790 (11)", "1"]
     assert shown[1][0] == "LoRA and base model"
-    _, records = inside_views.make(read("e"))
+    _, records = representations.make(read("e"))
     (top,) = find(records, test="cosine/gap/centred", groups=("LoRA", "block 7"))
     assert top.n == 1  # two probes, but one run
     assert report_of("e").joinpath("figures", "alignment-cka-sw.png").is_file()
@@ -118,7 +120,7 @@ def test_weights_are_a_mean_over_modules_and_then_over_probes(store):
         own = spec(seed=seed)
         table = weight_table(norm, overlap=0.5)
         log_probe(own, "e", source=log_run(own, "e", items=0), kind="weights", table=table, against=fingerprint)
-    _, records = inside_views.make(read("e"))
+    _, records = representations.make(read("e"))
     layers = np.arange(1, LAYERS + 1)
     modules = np.where(layers < LAYERS, 2, 1)
     mean = 0.03 * (layers * modules).sum() / modules.sum()
@@ -179,7 +181,7 @@ def test_the_probe_of_an_injected_model_is_shown(store):
     own = pair_spec()
     log_aligned(own, "e", source=log_injection(own, "e"), table=aligned_table())
     log_aligned(spec(variant="none"), "e", source=None, table=aligned_table(5, 0.1))
-    (group,) = insides.groups(read("e").alignment)
+    (group,) = representation_probes.groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
     assert "How near translations are, layer by layer" in text_of(report_of("e"))
 
@@ -199,9 +201,9 @@ def test_real_probes_of_a_real_run_are_read(store, tiny_model, monkeypatch):
     found = read("real")
     assert set(found.used) == {run.info.run_id for run in (own, weights, base)}
     assert (found.left_out, found.duplicates) == ((), ())
-    (group,) = insides.groups(found.alignment)
+    (group,) = representation_probes.groups(found.alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
-    tables, records = inside_views.make(found)
+    tables, records = representations.make(found)
     assert [table.name for table in tables] == ["translations-sw", "cka-sw", "weights"]
     values = logged(own).set_index(["measure", "layer"])["value"]
     (last,) = find(records, test="cosine/gap/raw", groups=("LoRA", "block 2"))

@@ -8,11 +8,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.layer_views import sentences
-from analysis.layers import ALL, APART, CRITICAL, PEARSON, SPEARMAN, correlation_records, stands_out
-from analysis.probes import SHARES, column
+from analysis.measures.layer_shares import (
+    ALL,
+    APART,
+    CRITICAL,
+    PEARSON,
+    SPEARMAN,
+    correlation_records,
+    stands_out,
+)
 from analysis.records import NotTestable, dumps, find
+from analysis.runs.language_probes import SHARES, column
 from analysis.stats.correlations import correlation_map, ranked
+from analysis.tables.layers import sentences
 
 ONE = ["sw"] * 20
 METHODS = {"LoRA": 0.0, "VeRA": 0.0, "PiSSA": 0.0}

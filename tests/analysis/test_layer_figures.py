@@ -16,8 +16,8 @@ from test_report import report_of, text_of
 
 from analysis.plots.layers import share_curves
 from analysis.plots.style import styles
-from analysis.probe_runs import by_layer
-from whichlora.probing.agreement import Sample
+from analysis.runs.probe_runs import by_layer
+from whichlora.probing.language.agreement import Sample
 
 OVER_ITEMS = "Bands are each line's own 95 % bootstrap interval over items: one run is behind it."
 

@@ -18,7 +18,7 @@ from analysis.plots import style
 from analysis.plots.comparisons import critical_difference
 from analysis.plots.lettering import readable
 from analysis.plots.scores import f1_by_ratio
-from analysis.runs import find_experiments, pull
+from analysis.runs.pull import find_experiments, pull
 from analysis.stats.ranks import ranks
 
 REFERENCES = ("best floor", "base model")

@@ -16,10 +16,13 @@ from synthetic import log_run, spec
 from synthetic_probes import CEILING, LAYERS, log_probe, shape, shares_of, weight_table
 from test_report import report_of, text_of
 
-from analysis import analyze, layers, probes, runs
-from analysis.probe_runs import BASE
-from analysis.probes import column
-from whichlora import tracking
+from analysis import analyze
+from analysis.measures import layers
+from analysis.runs import language_probes
+from analysis.runs.language_probes import column
+from analysis.runs.probe_runs import BASE
+from analysis.runs.pull import find_experiments, pull
+from whichlora.tracking.runs import connect
 
 MINE = """
 claims:
@@ -31,11 +34,11 @@ claims:
 """
 
 
-def read(experiment: str) -> tuple[probes.Probes, pd.DataFrame]:
-    client = tracking.connect()
-    found = runs.pull(client, runs.find_experiments(client, experiment))
-    probed = probes.fetch(found)
-    return probed, probes.join(found.table, probed.shares)
+def read(experiment: str) -> tuple[language_probes.Probes, pd.DataFrame]:
+    client = connect()
+    found = pull(client, find_experiments(client, experiment))
+    probed = language_probes.fetch(found)
+    return probed, language_probes.join(found.table, probed.shares)
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 from synthetic import log_design, log_run, spec
 
-from analysis import predictions, runs
-from whichlora import tracking
+from analysis.runs import predictions
+from analysis.runs.pull import Runs, find_experiments, pull
 from whichlora.errors import OptionError
+from whichlora.tracking import runs
+from whichlora.tracking.runs import connect, experiment_id
 
 
-def pulled(*experiments: str) -> runs.Runs:
-    client = tracking.connect()
-    return runs.pull(client, runs.find_experiments(client, ",".join(experiments)))
+def pulled(*experiments: str) -> Runs:
+    client = connect()
+    return pull(client, find_experiments(client, ",".join(experiments)))
 
 
 def test_what_trained_together_has_no_time_or_memory_of_its_own(store):
     log_run(spec("lora"), "e", items=0, more={"train/packed": 4.0, "gpu/energy_j": 5.0})
     log_run(spec("dora"), "e", items=0)
-    client = tracking.connect()
-    found = runs.pull(client, runs.find_experiments(client, "e"))
+    client = connect()
+    found = pull(client, find_experiments(client, "e"))
     table = found.table.drop_duplicates("run_id").set_index("variant")
     for cost in ("train/seconds", "train/examples_per_second", "host/memory_max_mb", "gpu/energy_j"):
         assert math.isnan(table.loc["lora", cost])
@@ -48,21 +50,21 @@ def test_the_table_has_every_result_once(full):
     assert set(table["method"]) == {"LoRA", "DoRA*", "VeRA"}
     assert not found.design.missing
     assert any("DoRA*" in note for note in found.design.notes)
-    run = tracking.connect().get_run(tl.iloc[0]["run_id"])
+    run = connect().get_run(tl.iloc[0]["run_id"])
     assert tl.iloc[0]["f1"] == run.data.metrics["test/tl/f1"]
     assert tl.iloc[0]["base_f1"] == run.data.metrics["base/tl/f1"]
 
 
 def test_more_runs_than_a_page_are_all_pulled(full, monkeypatch):
     whole = pulled("full").table
-    monkeypatch.setattr(tracking, "_PAGE", 7)
+    monkeypatch.setattr(runs, "_PAGE", 7)
     assert pulled("full").table.equals(whole)
 
 
 def test_what_is_not_a_result_is_listed(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
-    client = tracking.connect()
-    place = tracking.experiment_id(client, "e")
+    client = connect()
+    place = experiment_id(client, "e")
     lost = log_run(spec("vera", language="ur", tl_ratio=0.5, seed=3), "e", status="FAILED")
     alive = log_run(spec("lora", language="ur", tl_ratio=0.5, seed=3), "e", status="RUNNING")
     bare = log_run(spec("lora", language="sw", tl_ratio=0.5, seed=3), "e", items=0, f1={"en": 0.5, "tl": np.nan})
@@ -155,8 +157,8 @@ def test_models_and_sizes_are_settings_of_their_own(store):
 
 
 def test_runs_with_nothing_but_the_needed_fields_will_do(store):
-    client = tracking.connect()
-    place = tracking.experiment_id(client, "foreign")
+    client = connect()
+    place = experiment_id(client, "foreign")
     for variant in ("a", "b"):
         run = client.create_run(place, tags={"whichlora.kind": "run"})
         fields = {
@@ -218,7 +220,7 @@ def test_written_answers_get_their_token_f1(store):
     answers = pd.DataFrame(
         {"id": ["1", "2", "3"], "gold": ["in Dar es Salaam", "x", "y"], "predicted": ["Dar", "X.", None]}
     )
-    client = tracking.connect()
+    client = connect()
     for outcome in ("en", "tl"):
         answers.to_parquet(f"{outcome}.parquet")
         client.log_artifact(run_id, f"{outcome}.parquet", "predictions")

@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
-from analysis import analyze, sentences
-from analysis.floors import REACHED
+from analysis import analyze
+from analysis.measures.shallow_baselines import REACHED
 from analysis.records import Record
+from analysis.report import sentences
 from analysis.stats.blocked import blocked
 from analysis.stats.own_errors import own_errors
-from whichlora import tracking
+from whichlora.tracking.runs import connect, experiment_id
 
 
 def report_of(experiment: str, *more: str) -> Path:
@@ -154,7 +155,7 @@ def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
     specs = [spec(variant, language=language) for variant in ("lora", "vera") for language in ("sw", "ur")]
     runs = {log_run(one, "e", items=12) for one in specs}
     told = pd.read_csv(report_of("e") / "results.csv", float_precision="round_trip")
-    client = tracking.connect()
+    client = connect()
     assert set(told["run_id"]) == runs
     assert len(told) == 2 * len(runs)
     for language in ("sw", "ur"):
@@ -168,12 +169,12 @@ def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
 
 def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
     source = log_run(spec(), "e", items=12)
-    client = tracking.connect()
+    client = connect()
     launch = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", launch)
     folder = report_of("e")
     report_of("e")  # the same again is the same run
-    where = [tracking.experiment_id(client, "e")]
+    where = [experiment_id(client, "e")]
     (run,) = client.search_runs(where, "tags.`whichlora.kind` = 'report'")
     assert run.info.status == "FINISHED"
     assert run.data.tags["whichlora.launch"] == launch

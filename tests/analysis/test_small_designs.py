@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import derived
+from analysis.measures import summaries
 from analysis.records import Record, dumps, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.cells import cells
@@ -29,7 +29,7 @@ def grouped(table: pd.DataFrame, *, outcome: str) -> list[Record]:
     return groupings(blocked(table, outcome=outcome), outcome=outcome)
 
 
-TESTS = (blocked, effects, equivalence, grouped, own_errors, power, ranks, replication, derived.derived)
+TESTS = (blocked, effects, equivalence, grouped, own_errors, power, ranks, replication, summaries.derived)
 FULL = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": -3})
 TIED = FULL.assign(f1=0.5)
 BY_SEED = FULL.assign(f1=0.5 + FULL["seed"] / 100)
@@ -70,7 +70,7 @@ SMALL = {
 def test_a_record_comes_out_of_any_design(name, test):
     for outcome in ("en", "tl"):
         found = test(SMALL[name], outcome=outcome)
-        assert found or test is derived.derived
+        assert found or test is summaries.derived
         json.loads(dumps(found))
         for record in found:
             assert record.outcome == outcome

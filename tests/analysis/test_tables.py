@@ -9,18 +9,19 @@ import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
-from analysis import forms, runs, tables
-from whichlora import tracking
+from analysis.runs.pull import find_experiments, pull
+from analysis.tables import formats, paper
+from whichlora.tracking.runs import connect
 
 
-def tables_of(experiment: str) -> tuple[dict[str, forms.Table], list]:
-    client = tracking.connect()
-    table = runs.pull(client, runs.find_experiments(client, experiment)).table
-    made, records = tables.make_tables(table)
+def tables_of(experiment: str) -> tuple[dict[str, formats.Table], list]:
+    client = connect()
+    table = pull(client, find_experiments(client, experiment)).table
+    made, records = paper.make_tables(table)
     return {one.name: one for one in made}, records
 
 
-def shown(table: forms.Table) -> dict[tuple[str, ...], tuple[forms.Cell, ...]]:
+def shown(table: formats.Table) -> dict[tuple[str, ...], tuple[formats.Cell, ...]]:
     return {tuple(c[0].text for c in row[: table.labels]): row[table.labels :] for row in table.rows}
 
 
@@ -31,9 +32,12 @@ def test_f1_shows_means_spreads_best_and_second(store):
             log_run(spec(variant, seed=seed), "e", items=0, f1={"en": f1, "tl": 1 - f1})
     made, records = tables_of("e")
     rows = shown(made["f1"])
-    assert rows["sw", "LoRA"][0] == (forms.Part("91.0 ± 1.4", forms.SECOND), forms.Part("9.0 ± 1.4", forms.SECOND))
-    assert rows["sw", "DoRA*"][0] == (forms.Part("94.0 ± 1.4", forms.BEST), forms.Part("6.0 ± 1.4"))
-    assert rows["sw", "VeRA"][0][1] == forms.Part("50.0 ± 0.0", forms.BEST)
+    assert rows["sw", "LoRA"][0] == (
+        formats.Part("91.0 ± 1.4", formats.SECOND),
+        formats.Part("9.0 ± 1.4", formats.SECOND),
+    )
+    assert rows["sw", "DoRA*"][0] == (formats.Part("94.0 ± 1.4", formats.BEST), formats.Part("6.0 ± 1.4"))
+    assert rows["sw", "VeRA"][0][1] == formats.Part("50.0 ± 0.0", formats.BEST)
     assert rows["sw", "base model"][0][0].place == 0  # what was not trained does not compete
     assert made["f1"].header == ("language", "method", "50 %")
     (record,) = [r for r in records if r.outcome == "en" and r.groups[0] == "LoRA"]
@@ -50,8 +54,8 @@ def test_the_best_floor_stands_below_the_methods_and_does_not_compete(store):
     made, records = tables_of("e")
     rows = shown(made["f1"])
     assert list(rows)[-1] == ("sw", "best floor")
-    assert rows["sw", "best floor"][0] == (forms.Part("95.0 ± 0.0"), forms.Part("70.0 ± 0.0"))
-    assert rows["sw", "LoRA"][0][0].place == forms.BEST
+    assert rows["sw", "best floor"][0] == (formats.Part("95.0 ± 0.0"), formats.Part("70.0 ± 0.0"))
+    assert rows["sw", "LoRA"][0][0].place == formats.BEST
     assert "The best floor is the best shallow method" in made["f1"].caption
     (floor,) = [r for r in records if r.outcome == "tl" and r.groups[0] == "best floor"]
     assert (floor.effect, floor.n) == (pytest.approx(70), 2)  # the runs of one mixture share it
@@ -61,7 +65,11 @@ def test_what_is_printed_alike_is_marked_alike(store):
     for variant, f1 in (("lora", 0.90001), ("dora", 0.90002), ("vera", 0.8)):
         log_run(spec(variant), "e", items=0, f1={"en": f1, "tl": f1})
     rows = shown(tables_of("e")[0]["f1"])
-    assert [rows["sw", m][0][0].place for m in ("LoRA", "DoRA*", "VeRA")] == [forms.BEST, forms.BEST, forms.SECOND]
+    assert [rows["sw", m][0][0].place for m in ("LoRA", "DoRA*", "VeRA")] == [
+        formats.BEST,
+        formats.BEST,
+        formats.SECOND,
+    ]
     assert "One seed a cell" in tables_of("e")[0]["f1"].caption
 
 
@@ -69,7 +77,7 @@ def test_a_missing_cell_is_a_dash(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1,), items=0)
     log_run(spec("dora", language="ur"), "e", items=0)
     rows = shown(tables_of("e")[0]["f1"])
-    assert rows["sw", "DoRA*"] == ((forms.Part("–"), forms.Part("–")),) * 2
+    assert rows["sw", "DoRA*"] == ((formats.Part("–"), formats.Part("–")),) * 2
     assert rows["ur", "DoRA*"][1][1].text != "–"
 
 
@@ -81,15 +89,15 @@ def test_english_of_a_shared_adapter_stands_in_every_language(full):
 
 def test_parameters_efficiency_and_hyperparameters(full):
     made, records = tables_of("full")
-    assert shown(made["parameters"])["VeRA", "q_proj,v_proj", "0-29"][1] == forms.cell("209,280")
+    assert shown(made["parameters"])["VeRA", "q_proj,v_proj", "0-29"][1] == formats.cell("209,280")
     assert made["efficiency"].header == ("method", "seconds", "items/s", "host MiB, peak")
     assert "No GPU figures" in made["efficiency"].caption
-    assert shown(made["efficiency"])["VeRA",][0][0].place == forms.BEST
+    assert shown(made["efficiency"])["VeRA",][0][0].place == formats.BEST
     (seconds,) = [r for r in records if r.test == "train/seconds" and r.groups[0] == "VeRA"]
     assert seconds.n == 9  # adapters, not the 12 runs that they serve
     hyper = made["hyperparameters"]
     vera = shown(hyper)["VeRA", "matched"]
-    assert dict(zip(hyper.header[2:], vera, strict=True))["rank"] == forms.cell("256")
+    assert dict(zip(hyper.header[2:], vera, strict=True))["rank"] == formats.cell("256")
 
 
 def test_gpu_figures_are_shown_where_there_are_any(store):
@@ -106,41 +114,41 @@ def test_settings_have_tables_of_their_own(store):
     assert {"f1-1-atlas-nli-m2", "f1-2-atlas-nli-smollm2-135m"} <= set(tables_of("e")[0])
 
 
-TABLE = forms.Table(
+TABLE = formats.Table(
     name="t",
     title="T & co.",
     caption="100 % <b>",
     header=("method", "F1"),
-    rows=((forms.cell("DoRA*_x"), (forms.Part("1 ± 2", forms.BEST), forms.Part("3", forms.SECOND))),),
+    rows=((formats.cell("DoRA*_x"), (formats.Part("1 ± 2", formats.BEST), formats.Part("3", formats.SECOND))),),
     labels=1,
     numbers=pd.DataFrame({"method": ["DoRA*"], "mean": [1 / 3]}),
 )
 
 
 def test_markdown():
-    assert r"| DoRA\*_x | **1 ± 2** / <u>3</u> |" in forms.markdown(TABLE)
+    assert r"| DoRA\*_x | **1 ± 2** / <u>3</u> |" in formats.markdown(TABLE)
 
 
 def test_latex():
-    text = forms.latex(TABLE)
+    text = formats.latex(TABLE)
     assert r"DoRA*\_x & \textbf{1 $\pm$ 2} / \underline{3} \\" in text
     assert r"\caption{T \& co. 100 \% <b>}" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
 def test_csv_keeps_every_digit():
-    assert pd.read_csv(io.StringIO(forms.csv(TABLE)))["mean"][0] == 1 / 3
+    assert pd.read_csv(io.StringIO(formats.csv(TABLE)))["mean"][0] == 1 / 3
 
 
 def test_html_is_escaped_and_well_formed():
     import xml.etree.ElementTree as ET
 
-    tree = ET.fromstring(forms.to_html(TABLE))
+    tree = ET.fromstring(formats.to_html(TABLE))
     assert tree.find(".//strong").text == "1 ± 2"
     assert tree.find(".//u").text == "3"
     assert "100 % <b>" in "".join(tree.find("figcaption").itertext())
 
 
 def test_all_forms_are_written(tmp_path):
-    forms.write(TABLE, tmp_path / "tables")
+    formats.write(TABLE, tmp_path / "tables")
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {"t.md", "t.tex", "t.csv", "t.html"}

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import views
-from analysis.derived import derived, item_records, summarise
-from analysis.floors import REACHED, floor_records
+from analysis.measures import scores
+from analysis.measures.shallow_baselines import REACHED, floor_records
+from analysis.measures.summaries import derived, item_records, summarise
 from analysis.records import find
 
 ROWS = [
@@ -31,32 +31,32 @@ def values(frame: pd.DataFrame) -> dict[tuple[str, str, float], float]:
 
 
 def test_retention_is_english_against_the_same_seed_at_ratio_0():
-    assert values(views.retention(TABLE)) == pytest.approx({("LoRA", "sw", 0.5): -3, ("LoRA", "hi", 0.5): 1})
+    assert values(scores.retention(TABLE)) == pytest.approx({("LoRA", "sw", 0.5): -3, ("LoRA", "hi", 0.5): 1})
 
 
 def test_the_transfer_gap_is_english_minus_target_of_the_same_run():
     expected = {("LoRA", "sw", 0.0): 30, ("LoRA", "hi", 0.0): 20, ("LoRA", "sw", 0.5): 7, ("LoRA", "hi", 0.5): 21}
-    assert values(views.transfer_gap(TABLE)) == pytest.approx(expected)
+    assert values(scores.transfer_gap(TABLE)) == pytest.approx(expected)
 
 
 def test_gain_per_percent_of_target_data():
-    assert values(views.gain_per_percent(TABLE)) == pytest.approx({("LoRA", "sw", 0.5): 0.4, ("LoRA", "hi", 0.5): 0.0})
+    assert values(scores.gain_per_percent(TABLE)) == pytest.approx({("LoRA", "sw", 0.5): 0.4, ("LoRA", "hi", 0.5): 0.0})
 
 
 def test_gain_is_against_the_base():
-    found = views.gain(TABLE.assign(base_f1=0.4), outcome="tl")
+    found = scores.gain(TABLE.assign(base_f1=0.4), outcome="tl")
     assert values(found)["LoRA", "sw", 0.5] == pytest.approx(30)
-    assert views.gain(TABLE, outcome="tl").empty
+    assert scores.gain(TABLE, outcome="tl").empty
 
 
 def test_above_the_floor_is_against_the_best_of_the_run_and_what_does_not_exceed_it_is_counted():
     floors = TABLE.assign(**{"floor/tl/majority": 0.3, "floor/tl/overlap": [0.1] * 4 + [0.6, 0.5, 0.75, 0.1]})
-    found = values(views.above_floor(floors, outcome="tl"))
+    found = values(scores.above_floor(floors, outcome="tl"))
     assert found == pytest.approx(
         {("LoRA", "sw", 0.0): 20, ("LoRA", "hi", 0.0): 0, ("LoRA", "sw", 0.5): 20, ("LoRA", "hi", 0.5): -15}
         | {("VeRA", "sw", 0.5): 35}
     )
-    assert views.above_floor(floors, outcome="en").empty
+    assert scores.above_floor(floors, outcome="en").empty
     records = floor_records(floors, "tl")
     assert {r.groups: (r.n, r.effect) for r in find(records, test=REACHED)} == {
         (): (2, 40.0),
@@ -70,9 +70,9 @@ def test_above_the_floor_is_against_the_best_of_the_run_and_what_does_not_exceed
 
 
 def test_forgetting_is_what_the_base_loses_elsewhere():
-    found = views.forgetting(TABLE.assign(before=0.9, after=0.7), before="before", after="after")
+    found = scores.forgetting(TABLE.assign(before=0.9, after=0.7), before="before", after="after")
     assert set(found["value"].round(9)) == {20.0}
-    assert views.forgetting(TABLE, before="before", after="after").empty
+    assert scores.forgetting(TABLE, before="before", after="after").empty
 
 
 def test_the_front_holds_what_nothing_cheaper_equals():
@@ -80,12 +80,12 @@ def test_the_front_holds_what_nothing_cheaper_equals():
     table = pd.DataFrame(rows, columns=["method", "f1", "cost"]).assign(
         outcome="tl", language="sw", tl_ratio=0.1, seed=1, adapter=list("abcdef")
     )
-    found = views.pareto(table, outcome="tl", cost="cost")
+    found = scores.pareto(table, outcome="tl", cost="cost")
     assert set(found.loc[found["front"], "method"]) == {"a", "b", "e", "d"}
-    assert views.pareto(table, outcome="tl", cost="watts").empty
+    assert scores.pareto(table, outcome="tl", cost="watts").empty
     shared = table.head(1).assign(language="ur", f1=0.3)  # the same adapter
     other = table.head(1).assign(seed=2, adapter="other", cost=40, f1=0.4)
-    (row,) = views.pareto(pd.concat([table.head(1), shared, other]), outcome="tl", cost="cost").to_dict("records")
+    (row,) = scores.pareto(pd.concat([table.head(1), shared, other]), outcome="tl", cost="cost").to_dict("records")
     assert (row["cost"], row["value"], row["n"]) == (25, pytest.approx(40), 3)
 
 
@@ -95,27 +95,27 @@ def test_agreement_and_kappa():
     parts = [
         designs.items({m: 0.5}, n=50).assign(correct=[float(p[i]) for p in pairs]) for i, m in enumerate(("A", "B"))
     ]
-    (row,) = views.agreement(pd.concat(parts), outcome="tl").to_dict("records")
+    (row,) = scores.agreement(pd.concat(parts), outcome="tl").to_dict("records")
     assert (row["both"], row["neither"], row["first_only"], row["second_only"]) == (0.4, 0.3, 0.1, 0.2)
     assert row["kappa"] == pytest.approx(0.4)
 
 
 def test_calibration_error_by_hand():
     items = designs.items({"A": 0.5}, n=4).assign(correct=[1.0, 0.0, 1.0, 1.0], confidence=[0.95, 0.95, 0.55, 1.0])
-    found = views.calibration(items, outcome="tl", bins=10)
+    found = scores.calibration(items, outcome="tl", bins=10)
     # The bin to 1.0 holds .95, .95 and 1.0 with two right; the bin to .6 holds .55 with one right.
     assert found["value"].item() == pytest.approx(100 * (3 * abs(2 / 3 - 2.9 / 3) + 1 * 0.45) / 4)
-    assert views.reliability(items, outcome="tl", bins=10)["n"].tolist() == [1, 3]
+    assert scores.reliability(items, outcome="tl", bins=10)["n"].tolist() == [1, 3]
 
 
 def test_confidences_of_0_and_1_are_in_the_outer_bins():
     items = designs.items({"A": 0.5}, n=2).assign(correct=1.0, confidence=[0.0, 1.0])
-    assert views.reliability(items, outcome="tl", bins=5)["bin"].tolist() == [0, 4]
+    assert scores.reliability(items, outcome="tl", bins=5)["bin"].tolist() == [0, 4]
 
 
 def test_items_without_confidence_have_no_calibration():
     items = designs.items({"A": 0.5, "B": 0.5}).drop(columns="confidence")
-    assert views.calibration(items, outcome="tl").empty
+    assert scores.calibration(items, outcome="tl").empty
     assert {r.analysis for r in item_records(items, outcome="tl")} == {"agreement"}
 
 
@@ -133,9 +133,9 @@ def test_means_have_the_t_interval_over_seeds():
 
 
 def test_one_seed_has_a_mean_without_an_interval():
-    found = summarise(views.retention(TABLE), analysis="retention", outcome="en")
+    found = summarise(scores.retention(TABLE), analysis="retention", outcome="en")
     assert [r.interval for r in found] == [None, None]
-    (mean,) = summarise(views.retention(TABLE), analysis="retention", outcome="en", by=("method",))
+    (mean,) = summarise(scores.retention(TABLE), analysis="retention", outcome="en", by=("method",))
     assert (mean.effect, mean.n) == (pytest.approx(-1), 2)
 
 

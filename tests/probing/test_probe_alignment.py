@@ -11,10 +11,10 @@ import pytest
 from probes import probed, table
 from runs import plan_of, run_of
 
-from whichlora import cosines
-from whichlora.cosines import MEASURES, compare
+from whichlora.data.tasks import pairs
 from whichlora.errors import OptionError
-from whichlora.tasks import pairs
+from whichlora.evaluation import translation_similarity
+from whichlora.evaluation.translation_similarity import MEASURES, compare
 
 WIDTH = 64
 
@@ -101,7 +101,7 @@ def test_the_size_of_a_block_does_not_matter(block: int, monkeypatch: pytest.Mon
     names = [(f"a{i // 2}", f"b{i % 30}") for i in range(40)]
     whole = compare(both(first, second), names)
     np.save(tmp_path / "states.npy", both(first, second))
-    monkeypatch.setattr(cosines, "BLOCK", block)
+    monkeypatch.setattr(translation_similarity, "BLOCK", block)
     mapped = np.load(tmp_path / "states.npy", mmap_mode="r")
     np.testing.assert_allclose(compare(mapped, names), whole, rtol=0, atol=1e-12)
 
@@ -178,17 +178,17 @@ def test_a_word_with_itself_is_found_at_every_layer(store: Path, tiny_model: str
 def test_parts_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
-    from whichlora.probing import parts
+    from whichlora.probing import partial_results
 
     few = ("--model", tiny_model, "--kind", "alignment", "--items", "20", "--language", "tr")
     whole = probed(*few)
     MlflowClient().delete_run(whole.info.run_id)
-    monkeypatch.setattr(parts, "PART_ITEMS", 3)
+    monkeypatch.setattr(partial_results, "PART_ITEMS", 3)
     pd.testing.assert_frame_equal(table(whole), table(probed(*few)), rtol=1e-4, atol=1e-5)
 
 
 def test_parts_are_gathered_in_their_order_and_a_file_that_is_still_mapped_is_let_go_of(tmp_path: Path) -> None:
-    from whichlora.probing.parts import Parts
+    from whichlora.probing.partial_results import Parts
 
     parts = Parts(tmp_path / "parts", 70)  # of three parts
     rows = np.arange(70 * 2 * 3, dtype=np.float32).reshape(70, 2, 3)

@@ -11,8 +11,8 @@ from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from whichlora.errors import ProofError
-from whichlora.models import shape_of
-from whichlora.probing.decoding import Lens, top_tokens
+from whichlora.models.loading import shape_of
+from whichlora.probing.language.logit_lens import Lens, top_tokens
 from whichlora.probing.options import LanguageChoices
 
 SEQUENCES = [[5, 17, 80, 80, 3], [5, 17, 80, 9, 44, 21, 7], [100, 2]]
@@ -102,7 +102,7 @@ def test_only_what_is_asked_for_is_decoded(model: Any) -> None:
 
 
 def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.probing import decoding
+    from whichlora.probing.language import logit_lens
 
     rows = []
 
@@ -110,7 +110,7 @@ def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: py
         rows.append(len(states))
         return top_tokens(states, *arguments)
 
-    monkeypatch.setattr(decoding, "top_tokens", counted)
+    monkeypatch.setattr(logit_lens, "top_tokens", counted)
     lens_of(model).tokens(SEQUENCES, EVERYWHERE)
     assert rows == [sum(map(len, SEQUENCES)) - 3] * 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whichlora.probing.intervals import Means
+from whichlora.probing.bootstrap import Means
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:

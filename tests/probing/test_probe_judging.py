@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from whichlora.errors import OptionError
-from whichlora.probing.agreement import Sample, kappas, other_judge
-from whichlora.probing.intervals import Means
-from whichlora.probing.judging import DROPPED, ENGLISH, OTHER, TARGET, Judge, shares
+from whichlora.probing.bootstrap import Means
+from whichlora.probing.language.agreement import Sample, kappas, other_judge
+from whichlora.probing.language.classes import DROPPED, ENGLISH, OTHER, TARGET, Judge, shares
+from whichlora.probing.language.positions import special_ids
 from whichlora.probing.options import LanguageChoices
-from whichlora.probing.parts import PART_ITEMS, Parts
-from whichlora.probing.reading import special_ids
+from whichlora.probing.partial_results import PART_ITEMS, Parts
 
 WORDS = ("<s>", "<tool>", "the", "ya", "children", "watu", "mtoto", "47")
 BEGIN, TOOL, THE, YA, CHILDREN, WATU, MTOTO, NUMBER = range(len(WORDS))

@@ -20,9 +20,9 @@ from probes import probed, probes, table
 from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from whichlora.probing import main, parts
+from whichlora.probing import main, partial_results
 from whichlora.probing.detectors import detect, get_detector
-from whichlora.probing.judging import CLASSES
+from whichlora.probing.language.classes import CLASSES
 from whichlora.probing.options import LEVELS, OPTIONS, LanguageChoices, parse
 
 FEW = ("--items", "10", "--agreement", "0")
@@ -177,16 +177,16 @@ def test_a_merged_adapter_speaks_as_one_beside_the_weights(
 ) -> None:
     from contextlib import contextmanager
 
-    from whichlora import adapters, bases
+    from whichlora.training import adapter, base_cache
 
     result = run_of(plan_of(tiny_model, variant=variant, rank=4, learning_rate=0.05))
     merged = probed("--run_id", result.run_id, "--agreement", "0")
 
     @contextmanager
     def beside(plan: Any, folder: Path) -> Any:
-        yield adapters.reload(plan, folder, base=bases.take(plan))
+        yield adapter.reload(plan, folder, base=base_cache.take(plan))
 
-    monkeypatch.setattr(bases, "reloaded", beside)
+    monkeypatch.setattr(base_cache, "reloaded", beside)
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))
@@ -210,12 +210,12 @@ def test_the_probe_of_a_run_names_it(store: Path, tiny_model: str) -> None:
 
 
 def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.probing import languages
+    from whichlora.probing.language import probe
 
     whole = probed("--model", tiny_model, *FEW)
     MlflowClient().delete_run(whole.info.run_id)
-    monkeypatch.setattr(parts, "PART_ITEMS", 3)
-    monkeypatch.setattr(languages, "BATCH_TOKENS", 100)
+    monkeypatch.setattr(partial_results, "PART_ITEMS", 3)
+    monkeypatch.setattr(probe, "BATCH_TOKENS", 100)
     split = probed("--model", tiny_model, *FEW)
     pd.testing.assert_frame_equal(table(whole), table(split))
     pd.testing.assert_frame_equal(table(whole, "items.parquet"), table(split, "items.parquet"))
@@ -224,9 +224,9 @@ def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypat
 def test_a_probe_that_failed_goes_on_where_it_stopped(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora.probing.parts import Parts
+    from whichlora.probing.partial_results import Parts
 
-    monkeypatch.setattr(parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(partial_results, "PART_ITEMS", 2)
     written = []
     write = Parts._write
 

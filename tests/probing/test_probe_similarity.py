@@ -10,8 +10,8 @@ import pytest
 from probes import probed, table
 from runs import plan_of, run_of
 
-from whichlora import cosines
-from whichlora.probing.similarity import cka
+from whichlora.evaluation import translation_similarity
+from whichlora.probing.alignment.cka import cka
 
 
 def draw(seed: int, count: int = 60, width: int = 200) -> np.ndarray[Any, Any]:
@@ -59,7 +59,7 @@ def by_inner_products(one: Any, other: Any) -> float:
 def test_a_few_texts_at_a_time_come_to_what_all_inner_products_do(
     count: int, widths: tuple[int, int], shift: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosines, "BLOCK", block)
+    monkeypatch.setattr(translation_similarity, "BLOCK", block)
     one = draw(0, count, widths[0]) + shift
     other = one @ draw(1, widths[0], widths[1]) + draw(2, count, widths[1])
     assert cka(one, other) == pytest.approx(by_inner_products(one, other), abs=1e-9)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from whichlora.data.mixture import draw
+from whichlora.data.tasks import get_task, pairs
+from whichlora.data.tasks.align_words import HELD_OUT, PairItem, forms, parts
 from whichlora.errors import OptionError
-from whichlora.mixture import draw
-from whichlora.tasks import get_task, pairs
-from whichlora.tasks.align_words import HELD_OUT, PairItem, forms, parts
 
 TASK = get_task("align-words")
 

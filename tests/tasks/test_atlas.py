@@ -14,13 +14,13 @@ from importlib import resources
 
 import pytest
 
+from whichlora.data.tasks.atlas import AtlasNli, AtlasQa, grammar
+from whichlora.data.tasks.atlas.people import people, people_of
+from whichlora.data.tasks.atlas.world import LANGUAGES, Place, chain, cities, cities_of
+from whichlora.data.tasks.base import SPLITS, Split
+from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.shallow_baselines import negation, words_of
 from whichlora.errors import OptionError
-from whichlora.tasks.atlas import AtlasNli, AtlasQa, grammar
-from whichlora.tasks.atlas.people import people, people_of
-from whichlora.tasks.atlas.world import LANGUAGES, Place, chain, cities, cities_of
-from whichlora.tasks.base import SPLITS, Split
-from whichlora.tasks.floors import negation, words_of
-from whichlora.tasks.nli import LABELS, NliItem
 
 NLI, QA = AtlasNli(), AtlasQa()
 DIFFICULTIES = NLI.difficulties
@@ -85,7 +85,9 @@ def test_left_out_places_are_left_out():
 
 
 def test_the_licence_of_the_containment_table_is_packaged():
-    notice = resources.files("whichlora.tasks.atlas").joinpath("LICENSE-Unicode-3.0.txt").read_text(encoding="utf-8")
+    notice = (
+        resources.files("whichlora.data.tasks.atlas").joinpath("LICENSE-Unicode-3.0.txt").read_text(encoding="utf-8")
+    )
     assert "UNICODE LICENSE V3" in notice
     assert "Permission is hereby granted" in notice
 
@@ -132,7 +134,7 @@ def test_people_and_cities_of_a_split_are_named_in_no_other(language):
 
 def test_another_process_with_another_hash_seed_loads_the_same():
     code = (
-        "import hashlib; from whichlora.tasks.atlas import AtlasNli, AtlasQa\n"
+        "import hashlib; from whichlora.data.tasks.atlas import AtlasNli, AtlasQa\n"
         "items = [*AtlasNli().load('bn', 'test'), *AtlasNli().load('ur', 'test', difficulty='hard')]\n"
         "print(hashlib.sha256(repr([*items, *AtlasQa().load('te', 'test')]).encode()).hexdigest())"
     )

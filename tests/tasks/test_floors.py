@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from whichlora.tasks.floors import negation, nli_floors, words_of
-from whichlora.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.shallow_baselines import negation, nli_floors, words_of
 
 
 def item(index: int, premise: str, hypothesis: str, label: str, language: str = "en") -> NliItem:

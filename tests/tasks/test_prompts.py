@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from whichlora.data.tasks import PROMPTED, TASKS, get_task
+from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.prompts import NLI, QA
+from whichlora.data.tasks.qa import QaItem
 from whichlora.errors import OptionError
-from whichlora.tasks import PROMPTED, TASKS, get_task
-from whichlora.tasks.nli import LABELS, NliItem
-from whichlora.tasks.prompts import NLI, QA
-from whichlora.tasks.qa import QaItem
 
 NLI_ITEM = NliItem(0, "0", "de", "x", "Ein Mann {schläft}.", "Er ruht.", "contradiction")
 QA_ITEM = QaItem(0, "0", "fi", "x", "Turku on {Suomessa}.", "Missä?", ("Suomessa",), 10)

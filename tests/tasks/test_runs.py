@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from runs import plan_of, run_of
 
-from whichlora import windows
+from whichlora.data import windows
 from whichlora.errors import OptionError
-from whichlora.summary import summary
+from whichlora.run.summary import summary
 
 
 def test_a_run_with_prompts_in_the_language_of_the_item(store: Path, tiny_model: str) -> None:

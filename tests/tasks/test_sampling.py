@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from whichlora.tasks.base import Item
-from whichlora.tasks.sampling import hold_out, stratified_order
+from whichlora.data.tasks.base import Item
+from whichlora.data.tasks.stratification import hold_out, stratified_order
 
 
 def items(strata: list[str], language: str = "en") -> list[Item]:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from whichlora.tasks import get_task
-from whichlora.tasks.nli import LABELS
-from whichlora.tasks.qa import normalize, token_f1
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.qa import normalize, token_f1
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 E, N, C = LABELS

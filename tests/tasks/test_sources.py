@@ -8,8 +8,8 @@ import shutil
 import folders
 import pytest
 
+from whichlora.data.tasks import get_task
 from whichlora.errors import OptionError
-from whichlora.tasks import get_task
 
 XNLI, QA = get_task("xnli"), get_task("tydiqa")
 NAMES = ("{split}-{language}", "{language}.{split}")

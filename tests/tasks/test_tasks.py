@@ -11,10 +11,10 @@ from pathlib import Path
 import folders
 import pytest
 
+from whichlora.data.mixture import draw, texts_digest
+from whichlora.data.tasks import PROMPTED, TASKS, Task, get_task
+from whichlora.data.tasks.base import SPLITS
 from whichlora.errors import OptionError
-from whichlora.mixture import draw, texts_digest
-from whichlora.tasks import PROMPTED, TASKS, Task, get_task
-from whichlora.tasks.base import SPLITS
 
 FIRST = 60
 EMPTY = {("tydiqa", "bn"), ("tydiqa", "te"), ("align-words", "en")}  # no train file; pairs are in both languages

@@ -5,10 +5,10 @@ from __future__ import annotations
 import folders
 import pytest
 
+from whichlora.data.mixture import draw
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.tydiqa import HELD_OUT
 from whichlora.errors import OptionError
-from whichlora.mixture import draw
-from whichlora.tasks import get_task
-from whichlora.tasks.tydiqa import HELD_OUT
 
 QA = get_task("tydiqa")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import folders
 import pytest
 
+from whichlora.data.mixture import draw
+from whichlora.data.tasks import get_task
+from whichlora.data.tasks.xnli import HELD_OUT
 from whichlora.errors import OptionError
-from whichlora.mixture import draw
-from whichlora.tasks import get_task
-from whichlora.tasks.xnli import HELD_OUT
 
 XNLI = get_task("xnli")
 

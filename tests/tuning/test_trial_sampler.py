@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from tuning.sampling import PRUNERS, TrialSampler, pruner_of
+from tuning.sampler import PRUNERS, TrialSampler, pruner_of
 
 
 def search(storage: str, name: str, trials: int) -> list[dict[str, Any]]:

@@ -16,15 +16,15 @@ import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tuning import contenders, report, retries
-from tuning.setting import FRESH_SEEDS, TUNING_SEED
+from tuning import finalists, report, retries
 from tuning.study import ATTEMPTS, Study, connect
 from tuning.study import main as listing
+from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from tuning.tune import OPTIONS, main, settings_of, tune
-from whichlora import joint, training
-from whichlora.grid import read_grid
-from whichlora.tracking import Tracker
-from whichlora.tracking import connect as connect_tracking
+from whichlora.experiment.grid import read_grid
+from whichlora.tracking.runs import Tracker
+from whichlora.tracking.runs import connect as connect_tracking
+from whichlora.training import multi_adapter, trainer
 
 FEW = {"train_size": 16, "validation_size": 3, "test_size": 6, "batch_size": 8, "epochs": 1, "reports": 2}
 SPACE = "learning_rate: [1e-3, 2e-3, 1e-2, 3e-2]\nrank: [2, 4, 8]\nalpha: [8, 16, 32]\ntarget_modules: [all-linear]\n"
@@ -97,8 +97,10 @@ def test_packed_trials_train_together_and_are_the_budget(
     options: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    taken = joint.leave_gradients
-    monkeypatch.setattr(joint, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1])
+    taken = multi_adapter.leave_gradients
+    monkeypatch.setattr(
+        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+    )
     assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
     assert 3 in sizes
     assert set(sizes) <= {2, 3}
@@ -128,10 +130,10 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_made(
 def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "KEPT", 0)  # so they are none of the best
+    monkeypatch.setattr(finalists, "KEPT", 0)  # so they are none of the best
     assert call(options) == 0
     found = study(options)
-    matched, recommended = contenders.contenders(found)
+    matched, recommended = finalists.contenders(found)
     assert (matched.origin, recommended.origin) == ("matched", "recommended")
     assert matched.point == found.setting.known_points["matched"]
     assert matched.tuned == found.counted()[0].value
@@ -293,7 +295,7 @@ def test_the_listing_tells_which_trials_have_lost_their_worker(
     opened = study(options)
     begin = f"""
 import os, optuna, sys
-from tuning.listing import PREFIX
+from tuning.study_status import PREFIX
 from tuning.study import connect
 from whichlora.claims import Claims
 study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
@@ -338,7 +340,7 @@ def test_a_failing_point_is_tried_again_and_then_left(
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(training, "prove_trained", refuse)
+        broken.setattr(trainer, "prove_trained", refuse)
         assert call(options) == 1
     assert "every trial failed here, the last with RuntimeError: the disk is full" in capsys.readouterr().err
     found = study(options)
@@ -358,7 +360,7 @@ def test_a_worker_that_breaks_down_ends_and_leaves_the_study_to_others(
     whole, broken = study(options), study(options)
     assert whole.step(limit=20, open_for_new=True) == "worked"
     with monkeypatch.context() as patched:
-        patched.setattr(training, "prove_trained", lambda *arguments: 1 / 0)
+        patched.setattr(trainer, "prove_trained", lambda *arguments: 1 / 0)
         outcomes = [broken.step(limit=20, open_for_new=True) for _ in range(2 * ATTEMPTS + 1)]
     assert outcomes == ["worked"] * 2 * ATTEMPTS + ["finished"]
     assert "ZeroDivisionError" in str(broken.problem)
@@ -372,9 +374,9 @@ def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
 ) -> None:
     given = study(options, layers="first:1", quantization="nf4", epochs="2")
     points = given.setting.known_points
-    best = contenders.Contender(origin="trial 0", point=points["matched"])
+    best = finalists.Contender(origin="trial 0", point=points["matched"])
     if not matched:
-        best = contenders.Contender(origin="recommended", point=points["recommended"])
+        best = finalists.Contender(origin="recommended", point=points["recommended"])
     (arm,) = yaml.safe_load(report.arm(given, best))
     plan = best.plan(given.setting, 1)
     assert (arm["arm"], arm["layers"], arm["quantization"]) == (plan.spec.arm, "first:1", "nf4")

@@ -1,5 +1,5 @@
 """Measurements inside a model, layer by layer: `python -m whichlora.probing`. Read `probe.py` first."""
 
-from whichlora.probing.probe import main
+from whichlora.probing.command import main
 
 __all__ = ["main"]

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from whichlora.config.options import AUTO, FIRST_TOKEN
+from whichlora.data.tasks import PROMPTED, Task
+from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, choose, whole
-from whichlora.models import PRECISIONS, QUANTIZATIONS
-from whichlora.options import AUTO, FIRST_TOKEN
-from whichlora.probing.decoding import ARITHMETICS
+from whichlora.models.loading import PRECISIONS, QUANTIZATIONS
 from whichlora.probing.detectors import DETECTORS, canonical
-from whichlora.probing.reading import POSITIONS
-from whichlora.tasks import PROMPTED, Task
-from whichlora.tasks.pairs import LANGUAGES
+from whichlora.probing.language.logit_lens import ARITHMETICS
+from whichlora.probing.language.positions import POSITIONS
 
 LEVELS = ("token", "sequence")
 OPTIONS = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from whichlora.probing.intervals import Intervals
+from whichlora.probing.bootstrap import Intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from whichlora import adapters, bases
 from whichlora.errors import OptionError
-from whichlora.probing import subjects
+from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
 from whichlora.probing.options import Request, WeightChoices
 from whichlora.probing.results import COLUMNS, Job, Measured, points
-from whichlora.proof import adapter_modules, merged_weight
+from whichlora.training import adapter, base_cache
+from whichlora.training.verification import adapter_modules, merged_weight
 
 if TYPE_CHECKING:
-    from whichlora.probing.subjects import Subject
-    from whichlora.resolve import Plan
+    from whichlora.config.plan import Plan
+    from whichlora.probing.probed_model import Subject
 
 DIRECTIONS = 8
 """Leading singular directions of two updates that are compared; fewer where one has a smaller rank."""
@@ -61,7 +61,7 @@ def prepare(request: Request, subject: Subject) -> Job:
     _check(subject, "run_id")
     other = None
     if request.choices.against is not None:
-        other = subjects.find_other(request, subject, request.choices.against)
+        other = probed_model.find_other(request, subject, request.choices.against)
         _check(other, "against")
     identity = {"against": other.plan.spec.fingerprint if other else "", "directions": DIRECTIONS}
     return Job(identity=identity, measure=lambda work: _measure(subject, other, work))
@@ -146,7 +146,7 @@ def _updates(subject: Subject, work: Path) -> Iterator[tuple[tuple[int, str], Te
     """
     plan = replace(subject.plan, spec=replace(subject.plan.spec, quantization="none"))
     folder = subject.adapter(work)
-    base = bases.take(plan)
+    base = base_cache.take(plan)
     pairs = _of_full(plan, folder, base) if plan.variant.kind == "full" else _of_adapter(plan, folder, base)
     for name, before, after in tqdm(pairs, desc=f"weights of {subject.name}", unit="layer", total=_count(plan)):
         layer, _, module = name.removeprefix(f"{plan.shape.blocks}.").partition(".")
@@ -154,7 +154,7 @@ def _updates(subject: Subject, work: Path) -> Iterator[tuple[tuple[int, str], Te
 
 
 def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-    model = adapters.reload(plan, folder, base=base)
+    model = adapter.reload(plan, folder, base=base)
     for name, module in adapter_modules(model):
         if name.startswith(f"{plan.shape.blocks}."):
             weights = merged_weight(module, torch.float64)
@@ -162,14 +162,14 @@ def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tens
             yield name, *weights
     base = model.unload()
     if not plan.variant.fully_trained:
-        bases.keep(base, plan)
+        base_cache.keep(base, plan)
 
 
 def _of_full(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-    trained = adapters.reload(plan, folder, base=None)
+    trained = adapter.reload(plan, folder, base=None)
     for name in plan.shape.linears:
         yield name, *(model.get_submodule(name).weight.detach().cpu().double() for model in (base, trained))
-    bases.keep(base, plan)
+    base_cache.keep(base, plan)
 
 
 def _count(plan: Plan) -> int:

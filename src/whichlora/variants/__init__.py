@@ -5,19 +5,19 @@ from __future__ import annotations
 from whichlora.errors import choose
 from whichlora.variants.adalora import ADALORA
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.baselines import FULL, NONE
 from whichlora.variants.delora import DELORA
 from whichlora.variants.gralora import GRALORA
 from whichlora.variants.hira import HIRA
+from whichlora.variants.initializations import EVA, OLORA
 from whichlora.variants.lora import DORA, LORA, PISSA, RSLORA
 from whichlora.variants.lora_plus import LORA_PLUS
 from whichlora.variants.lycoris import LOHA, LOKR
 from whichlora.variants.miss import MISS
 from whichlora.variants.orthogonal import HRA, OFT
 from whichlora.variants.randlora import RANDLORA
+from whichlora.variants.references import FULL, NONE
 from whichlora.variants.scaling import IA3, ROAD
 from whichlora.variants.sparse import FOURIERFT, SHIRA
-from whichlora.variants.starts import EVA, OLORA
 from whichlora.variants.vera import VERA
 
 # The variants of "Which LoRA?", and those beside them.

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from whichlora.config.options import AUTO, MAIN, parse_values
 from whichlora.errors import OptionError, choose
-from whichlora.noise import quiet
-from whichlora.options import AUTO, MAIN, parse_values
+from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
-    from whichlora.models import ModelShape
+    from whichlora.models.loading import ModelShape
 
 FORMATS = ("text", "markdown")
 
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         style = choose("format", texts.pop("format"), FORMATS)
         values = parse_values(texts)
-        from whichlora import models
+        from whichlora.models import loading
 
         quiet()
 
-        shape = models.shape(models.locate(values["model"]))
+        shape = loading.shape(loading.locate(values["model"]))
         rows = [_row(variant, shape, values["rank"]) for variant in CATALOGUE.values()]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)

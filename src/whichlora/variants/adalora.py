@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence
+from whichlora.training.verification import Evidence
 from whichlora.variants.base import AdapterSettings, Hyperparameters, Variant
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from whichlora.proof import Evidence
+    from whichlora.training.verification import Evidence
 
 Shapes = Mapping[str, tuple[int, int]]
 """Adapted linear layers by full name, as (in_features, out_features)."""

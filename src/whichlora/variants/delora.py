@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, moved
+from whichlora.training.verification import (
+    Evidence,
+    adapter_modules,
+    base_kept,
+    merged_weight,
+    moved,
+)
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     QUERY_VALUE,
@@ -15,7 +21,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.rates import rates_differ, two_rates
+from whichlora.variants.optimizers import rates_differ, two_rates
 
 
 def _build(settings: AdapterSettings) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.training.verification import Evidence, adapter_modules, base_kept, merged_weight
 from whichlora.variants.base import (
     PEFT_COMPARISON,
     QUERY_VALUE,

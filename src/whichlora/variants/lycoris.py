@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.training.verification import Evidence, adapter_modules, base_kept, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     PEFT_COMPARISON,

@@ -6,7 +6,13 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.proof import Evidence, adapter_modules, base_kept, merged_weight, shared
+from whichlora.training.verification import (
+    Evidence,
+    adapter_modules,
+    base_kept,
+    merged_weight,
+    shared,
+)
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     AdapterSettings,

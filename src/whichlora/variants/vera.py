@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.proof import shared
+from whichlora.training.verification import shared
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 
 

@@ -1,0 +1,117 @@
+"""Claims: statements bound to tests, each of which the runs support, contradict or leave undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.claims.verdicts import TESTS, Verdict, undecided
+from analysis.records import Record
+from analysis.stats.contrasts import same_level
+from whichlora.errors import OptionError, did_you_mean
+
+PACKAGED = Path(__file__).with_name("claims.yaml")
+_REQUIRED = ("name", "says", "outcome", "test")
+_KEYS = (*_REQUIRED, "arguments", "where", "source")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement and its test; `claims.yaml` says what the fields mean."""
+
+    name: str
+    says: str
+    outcome: str
+    test: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+
+def load(path: Path | None = None) -> list[Claim]:
+    """Read a file of claims; without a path, the paper's.
+
+    Raises:
+        OptionError: the file is not there or not of this form; the message names the claim and what is allowed.
+    """
+    path = path or PACKAGED
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError("claims", path, f"cannot be read: {error}") from None
+    entries = content.get("claims") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise OptionError("claims", path, "must hold a list under the key claims")
+    claims = [_claim(path, number, entry) for number, entry in enumerate(entries, start=1)]
+    names = [claim.name for claim in claims]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise OptionError("claims", path, f"names are unique; twice there is {twice[0]}")
+    return claims
+
+
+def judge(claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05) -> Verdict:
+    """Say what the runs make of a claim."""
+    chosen = select(table, claim.where)
+    if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
+        place = ", ".join(f"{key} {value}" for key, value in claim.where.items())
+        return undecided(f"there are no runs{f' with {place}' * bool(place)}")
+    return TESTS[claim.test].judge(chosen, claim.outcome, margin=margin, alpha=alpha, **claim.arguments)
+
+
+def judge_all(
+    claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05
+) -> list[tuple[Claim, Verdict]]:
+    """Judge claims in their order."""
+    return [(claim, judge(claim, table, margin=margin, alpha=alpha)) for claim in claims]
+
+
+def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
+    """Return a record for each verdict, and those it rests on as `claim evidence` with the claim in the note."""
+    found = []
+    for claim, verdict in judged:
+        note = f"{verdict.verdict}: {verdict.reason}"
+        found.append(Record(outcome=claim.outcome, analysis="claim", test=claim.test, groups=(claim.name,), note=note))
+        for r in verdict.evidence:
+            note = f"{claim.name} ({r.analysis}): {r.note}"
+            found.append(Record(**{**vars(r), "analysis": "claim evidence", "note": note}))
+    return found
+
+
+def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows whose columns match the patterns; none if a column is not there."""
+    for column, pattern in where.items():
+        if column not in table:
+            return table.iloc[:0]
+        table = table[[same_level(column, value, str(pattern)) for value in table[column]]]
+    return table
+
+
+def _claim(path: Path, number: int, entry: object) -> Claim:
+    if not isinstance(entry, dict):
+        raise OptionError("claims", path, f"entry {number} must be a mapping of {', '.join(_KEYS)}")
+    name = entry.get("name", f"entry {number}")
+    if missing := [key for key in _REQUIRED if not isinstance(entry.get(key), str)]:
+        raise OptionError("claims", path, f"{name} lacks {', '.join(missing)}, which must be text")
+    for key in entry:
+        if key not in _KEYS:
+            raise OptionError(
+                "claims", path, f"{name} has {key}; allowed are {', '.join(_KEYS)}{did_you_mean(key, _KEYS)}"
+            )
+    if entry["outcome"] not in ("en", "tl"):
+        raise OptionError("claims", path, f"{name} has outcome {entry['outcome']}; allowed are en, tl")
+    if entry["test"] not in TESTS:
+        near = did_you_mean(entry["test"], TESTS)
+        raise OptionError("claims", path, f"{name} has test {entry['test']}; allowed are {', '.join(TESTS)}{near}")
+    for key in ("arguments", "where"):
+        if not isinstance(entry.get(key, {}), dict):
+            raise OptionError("claims", path, f"{name} has {key} that are no mapping")
+    try:
+        TESTS[entry["test"]].check(entry.get("arguments", {}))
+    except ValueError as error:
+        raise OptionError("claims", path, f"{name}: {error}") from None
+    return Claim(**entry)

@@ -1,0 +1,257 @@
+"""What the layers of the runs' models speak: shares of languages by layer, and which of them go with F1 (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.records import NotTestable, Record
+from analysis.runs.language_probes import CEILING, LEVELS, SHARES, Probes, column
+from analysis.runs.probe_runs import BASE
+from analysis.stats.cells import rows
+from analysis.stats.correlations import DRAWS, Map, correlation_map, ranked, strata
+from whichlora.config.layers import parse_layers
+from whichlora.errors import OptionError
+
+ANALYSIS, SHARED, COUNTS = "layer correlation", "layer shares", "probes"
+KAPPA = "kappa of CLD3 and Lingua"
+CRITICAL, PEARSON, SPEARMAN = "critical |r|", "Pearson", "Spearman"
+ALL, APART = "all languages", "ratios apart"
+"""Panels over everything: each language's mean is taken out of shares and F1, or that of each language and ratio."""
+RUNS = "runs"
+
+
+class Panel(NamedTuple):
+    """Runs that are correlated, and the groups whose means are taken out."""
+
+    name: str
+    runs: pd.DataFrame
+    groups: Sequence[Hashable]
+
+
+def columns_of(
+    table: pd.DataFrame, *, level: str, share: str, layers: str | None, depth: Sequence[float] | None
+) -> list[str]:
+    """Return the columns of a share in some layers, named as in the option `layers` or by their depth.
+
+    The depth of block i of n is (i + 1) / n: 1 is the last block's. `depth` is the least and the greatest meant.
+
+    Raises:
+        NotTestable: there are no probes, or no such layers, or models of several depths.
+    """
+    known = _layers(table, level, share)
+    if not known:
+        raise NotTestable(f"the runs have no language probe by {level}")
+    by_model = [own for _, own in table.groupby("model", sort=True)] if "model" in table else [table]
+    depths = {1 + max(found) for own in by_model if (found := _layers(own, level, share))}
+    if len(depths) > 1:
+        sizes = " and ".join(map(str, sorted(depths)))
+        raise NotTestable(f"these are models of {sizes} layers: name one of them under where")
+    (n,) = depths
+    if depth is not None:
+        meant = [layer for layer in range(n) if depth[0] <= (layer + 1) / n <= depth[1]]
+    else:
+        try:
+            meant = list(parse_layers(str(layers), n) or ())
+        except OptionError as error:
+            raise NotTestable(f"layers {layers}: {error.allowed}") from None
+    if not meant:
+        raise NotTestable(f"no layer of the {n} lies at this depth")
+    return [column(level, share, layer) for layer in meant]
+
+
+def check_layers(*, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object) -> None:
+    """Check the arguments of a claim about layers.
+
+    Raises:
+        ValueError: one of them is not allowed; the message says what is.
+    """
+    if share not in SHARES:
+        raise ValueError(f"share {share}; allowed are {', '.join(SHARES)}")
+    if level not in LEVELS:
+        raise ValueError(f"level {level}; allowed are {', '.join(LEVELS)}")
+    if sign not in (1, -1):
+        raise ValueError(f"sign {sign}; allowed are 1, -1")
+    if (layers is None) == (depth is None):
+        raise ValueError("give either layers or depth")
+    if layers is not None:
+        try:
+            parse_layers(str(layers))
+        except OptionError as error:
+            raise ValueError(f"layers {layers}; {error.allowed}") from None
+    elif not (
+        isinstance(depth, list)
+        and len(depth) == 2
+        and all(isinstance(end, (int, float)) for end in depth)
+        and 0 <= depth[0] <= depth[1] <= 1
+    ):
+        raise ValueError(f"depth {depth}; must be two numbers from 0 to 1, the lower first")
+
+
+def count_records(probes: Probes) -> list[Record]:
+    """Return how many probes there are, and what became of them."""
+    counts = {
+        "used": len(probes.used),
+        "failed": len(probes.failed),
+        "unfinished": len(probes.unfinished),
+        "done twice": len(probes.duplicates),
+        "left out": len(probes.left_out),
+        **{f"of kind {kind}": n for kind, n in probes.others.items()},
+    }
+    return [Record(outcome="", analysis=COUNTS, test=test, groups=(), n=n) for test, n in counts.items()]
+
+
+def correlation_records(table: pd.DataFrame) -> list[Record]:
+    """Return for each setting, level and panel the correlation of each layer's share with target-language F1.
+
+    A panel at one level is a family: its tests are adjusted for one another, Pearson's and Spearman's each on its own.
+    """
+    found = []
+    settings = sorted(set(table["setting"]))
+    for setting in settings:
+        own, analysis = table[table["setting"] == setting], named(ANALYSIS, setting, settings)
+        for level in LEVELS:
+            names = [column(level, share, layer) for share in SHARES for layer in _layers(own, level, share)]
+            for panel in panels(own, names):
+                found += _panel_records(panel, names, analysis, level)
+    return found
+
+
+def panels(table: pd.DataFrame, names: Sequence[str]) -> list[Panel]:
+    """Return the runs of each language that have one of the columns, and all of them within their groups."""
+    frame = rows(table, "tl")
+    if frame.empty or not names:
+        return []
+    frame = frame[frame[list(names)].notna().any(axis=1)]
+    found = [Panel(str(name), own, strata(own, ("language",))) for name, own in frame.groupby("language", sort=True)]
+    if len(found) > 1:
+        found.append(Panel(ALL, frame, strata(frame, ("language",))))
+    if frame["tl_ratio"].nunique() > 1:
+        found.append(Panel(APART, frame, strata(frame, ("language", "tl_ratio"))))
+    return found
+
+
+def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str) -> list[Record]:
+    f1 = panel.runs["value"].to_numpy(dtype=float)
+    shares = panel.runs[list(names)].to_numpy(dtype=float)
+    try:
+        pearson = correlation_map(shares, f1, panel.groups)
+        by_rank = (ranked(part, panel.groups) for part in (shares, f1[:, None]))
+        spearman = correlation_map(next(by_rank), next(by_rank)[:, 0], panel.groups)
+    except NotTestable as reason:
+        note = f"no test: {reason} ({panel.name}, by {level})"
+        return [Record(outcome="tl", analysis=analysis, test=PEARSON, groups=(panel.name, level), note=note)]
+    made: list[Record] = []
+    for test, mapped in ((PEARSON, pearson), (SPEARMAN, spearman)):
+        note = f"n runs, {_taken_out(panel.name)}; p adjusted over {mapped.tests} tests, {DRAWS} permutations"
+        each = zip(names, mapped.results, mapped.p_adjusted, strict=True)
+        made += [
+            Record(
+                outcome="tl",
+                analysis=analysis,
+                test=test,
+                groups=(panel.name, name),
+                p_adjusted=float(p),
+                correction="max-T",
+                note=note,
+                **result._asdict(),
+            )
+            for name, result, p in each
+            if result is not None
+        ]
+    return [*made, _critical(panel, analysis, level, pearson)]
+
+
+def _critical(panel: Panel, analysis: str, level: str, mapped: Map) -> Record:
+    lacking = sum(result is None for result in mapped.results)
+    note = f"Pearson's |r| above which a layer stands out at .05 among {mapped.tests} tests"
+    note += f"; {lacking} shares do not vary or are not known of every run, and are not tested" if lacking else ""
+    groups = (panel.name, level)
+    n = len(panel.runs)
+    return Record(outcome="tl", analysis=analysis, test=CRITICAL, groups=groups, effect=mapped.critical, n=n, note=note)
+
+
+def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
+    """Return for each language and level the detector's ceiling, and where the mean share is highest and ends."""
+    found = []
+    shares = shares.assign(of=np.where(shares["method"] == BASE, BASE, RUNS))
+    for setting in settings:
+        analysis, own = named(SHARED, setting, settings), shares[shares["setting"] == setting]
+        for key, part in own.groupby(["language", "level", "share"], sort=True):
+            ceiling = part[part["layer"] == CEILING]
+            where = tuple(map(str, key))
+            made = _share(analysis, "ceiling", where, float(ceiling["value"].mean()), len(ceiling), "of the true input")
+            interval = (float(ceiling["low"].mean()), float(ceiling["high"].mean()))
+            found.append(replace(made, interval=interval, note=f"{made.note}, interval over items; n probes"))
+            for of, curves in part[part["layer"] != CEILING].groupby("of", sort=False):
+                mean = curves.groupby("layer")["value"].mean().dropna()
+                if mean.empty:
+                    continue
+                n = curves["probe_id"].nunique()
+                for test, layer in (("highest", int(str(mean.idxmax()))), ("last", int(mean.index.max()))):
+                    note = f"after block {layer}; mean over n probes"
+                    found.append(_share(analysis, test, (*where, str(of)), float(mean[layer]), n, note))
+    return found
+
+
+def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
+    """Return for each language and level how far the two detectors agree, the mean over the probes that compared them.
+
+    The interval is from the lowest to the highest of them.
+    """
+    found = []
+    for (setting, *key), part in agreement.dropna(subset="kappa").groupby(["setting", "language", "level"], sort=True):
+        kappa, sizes = part["kappa"], sorted(set(part["n"]))
+        what = "tokens" if key[1] == "token" else "texts"
+        each = " to ".join(dict.fromkeys((f"{sizes[0]:,}", f"{sizes[-1]:,}")))
+        note = f"on {each} {what} of a probe, mean over n probes, from the lowest to the highest; chance is 0"
+        found.append(
+            Record(
+                outcome="",
+                analysis=named(SHARED, str(setting), settings),
+                test=KAPPA,
+                groups=tuple(map(str, key)),
+                effect=float(kappa.mean()),
+                interval=(float(kappa.min()), float(kappa.max())),
+                n=len(kappa),
+                note=note,
+            )
+        )
+    return found
+
+
+def _share(analysis: str, test: str, groups: tuple[str, ...], value: float, n: int, note: str) -> Record:
+    return Record(outcome="", analysis=analysis, test=test, groups=groups, effect=value, n=n, note=f"share, {note}")
+
+
+def stands_out(record: Record) -> bool:
+    """Tell whether a layer's correlation is more than chance among all of its panel."""
+    return record.p_adjusted is not None and record.p_adjusted < 0.05
+
+
+def named(analysis: str, setting: str, settings: Sequence[str]) -> str:
+    """Return what an analysis is called in a setting: where there are several, the name says which."""
+    return f"{analysis} in {setting}" if len(settings) > 1 else analysis
+
+
+def parsed(name: str) -> tuple[str, int]:
+    """Return share and layer of a column."""
+    _, _, share, layer = name.split("/")
+    return share.removesuffix("_share"), int(layer)
+
+
+def _layers(table: pd.DataFrame, level: str, share: str) -> list[int]:
+    start = f"probe/{level}/{share}_share/"
+    named = [str(name) for name in table.columns if str(name).startswith(start)]
+    return sorted(int(name.removeprefix(start)) for name in named if table[name].notna().any())
+
+
+def _taken_out(panel: str) -> str:
+    return {
+        ALL: "each language's mean taken out",
+        APART: "the mean of each language and ratio taken out",
+    }.get(panel, "of one language")

@@ -1,0 +1,278 @@
+"""The families of records as the report shows them: what each is about, its records as rows, its plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from analysis.measures.lexical_injection import FORGOTTEN, GAINS, OUTPUT, POOLED, RETAINED
+from analysis.plots import Plot
+from analysis.records import Record
+from analysis.stats.groupings import LETTERS
+
+
+class Family(NamedTuple):
+    """A section of the report.
+
+    Attributes:
+        analyses: the values of `Record.analysis` that it shows; with a final "*" the beginnings of such values.
+        plots: the beginnings of the names of its plots.
+    """
+
+    anchor: str
+    title: str
+    about: str
+    analyses: tuple[str, ...]
+    plots: tuple[str, ...] = ()
+
+
+TESTS = (
+    Family(
+        "primary",
+        "Do the methods differ? The primary analysis",
+        "Means over seeds in blocks of language and ratio; methods are tested against how much their differences "
+        "change from block to block. Pairs by Tukey, on the same error.",
+        ("blocked", "groupings", "blocked in *", "groupings in *"),
+        ("differences", "blocks"),
+    ),
+    Family(
+        "own-errors",
+        "If pairs differ in their errors",
+        "The primary analysis takes one error for all pairs. Where some pairs of methods go together from block to "
+        "block and others do not, that is too much for the former and too little for the latter: here F has the "
+        "degrees of freedom that this leaves (Greenhouse and Geisser), and each pair its own error, from few blocks.",
+        ("own errors",),
+    ),
+    Family(
+        "equivalence",
+        "Are they the same?",
+        "A difference that was not found is no equality. Two one-sided tests (TOST, Holm-corrected) ask whether a pair "
+        "is within the margin; Wellek's test asks it of all methods at once.",
+        ("equivalence",),
+    ),
+    Family(
+        "ranks",
+        "By ranks",
+        "Friedman's test over the same blocks, and Nemenyi's for pairs: no assumption on the distribution of F1.",
+        ("friedman",),
+        ("ranks",),
+    ),
+    Family(
+        "items",
+        "Item by item",
+        "Each pair of methods on the same test items: McNemar's test, and a bootstrap over items, Holm-corrected.",
+        ("paired",),
+    ),
+    Family(
+        "effects",
+        "How large are the effects?",
+        "Shares of variance that the methods explain, and standardised differences, with 95 % intervals.",
+        ("effects",),
+    ),
+    Family(
+        "power",
+        "What could this design have seen?",
+        "The least differences that would have been found with a power of 80 %, and how many seeds the margin needs.",
+        ("power",),
+        ("power",),
+    ),
+    Family(
+        "replication",
+        "The paper's own test",
+        "One-way ANOVA over all runs and Tukey's HSD, as in “Which LoRA?”. It takes language and ratio for noise, so "
+        "that its “no difference” says little; it is here for comparison. Its assumptions are checked, and Welch, "
+        "Games-Howell, Kruskal-Wallis and Dunn stand beside it.",
+        ("replication",),
+    ),
+)
+VIEWS = (
+    Family("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
+    Family(
+        "floors",
+        "Above the floor",
+        "Test F1 minus that of the best shallow method on the same items (the majority's label, a classifier of the "
+        "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are no better.",
+        ("above the floor", "floors"),
+    ),
+    Family("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
+    Family(
+        "retention", "Retention of English", "English F1 minus that of ratio 0, same method and seed.", ("retention",)
+    ),
+    Family("gap", "Transfer gap", "English minus target-language F1 of the same run.", ("transfer gap",)),
+    Family(
+        "bought",
+        "Gain per percent of target items",
+        "Target-language F1 minus that of ratio 0, divided by the percent of target items.",
+        ("gain per percent",),
+    ),
+    Family("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
+    Family(
+        "tuned",
+        "Tuned against default",
+        "The tuned arm against the default values (matched), and the method's own recommended ones, paired.",
+        ("tuned",),
+    ),
+    Family(
+        "cost",
+        "What F1 costs",
+        "Mean F1 (statistic) over all runs against mean cost (estimate); the front is what no method improves on.",
+        ("pareto",),
+        ("cost",),
+    ),
+    Family("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
+    Family("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
+)
+INJECTED = (
+    Family(
+        "injected-output",
+        "Do the methods differ in what they bring nearer?",
+        "Rise of the centred gap of control pairs in the model's output, hundredths of a cosine, means over seeds in "
+        "blocks of language; tested as F1 is in the primary analysis.",
+        (GAINS[OUTPUT],),
+    ),
+    Family(
+        "injected-pooled",
+        "And where the loss is?",
+        "The same rise at the block whose output is trained, where that is one block for all methods.",
+        (GAINS[POOLED],),
+    ),
+    Family(
+        "injected-lost",
+        "What is forgotten",
+        "What is lost of F1 on a task that was not trained, points below the base model.",
+        (FORGOTTEN,),
+    ),
+    Family(
+        "injected-retained",
+        "Do the methods differ in what they retain?",
+        "F1 on that task after the training, in blocks of language; tested as F1 is in the primary analysis.",
+        (RETAINED,),
+    ),
+)
+
+
+class Line(NamedTuple):
+    """A record as a row of text; `notes` is the number of its footnote, or empty."""
+
+    outcome: str
+    test: str
+    groups: str
+    effect: str
+    interval: str
+    statistic: str
+    p: str
+    p_adjusted: str
+    n: str
+    note: str
+    strong: bool
+
+
+class Brief(NamedTuple):
+    """A method's mean over blocks on each outcome."""
+
+    method: str
+    en: str
+    tl: str
+
+
+class Section(NamedTuple):
+    """A family with what there is of it: the methods' means in brief, every line, and why tests are not there."""
+
+    family: Family
+    brief: list[Brief]
+    lines: list[Line]
+    notes: list[str]
+    reasons: list[str]
+    plots: list[Plot]
+
+
+def sections(families: Iterable[Family], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
+    """Return the families of which there is something to show."""
+    found = []
+    for family in families:
+        own = [record for record in records if _belongs(record.analysis, family.analyses)]
+        reasons = _reasons([record for record in own if _untested(record)])
+        lines, notes = _lines([record for record in own if not _untested(record)])
+        drawn = [plot for plot in plots if plot.name.startswith(family.plots)] if family.plots else []
+        if lines or reasons:
+            found.append(Section(family, _brief(own), lines, notes, reasons, drawn))
+    return found
+
+
+def _brief(records: Sequence[Record]) -> list[Brief]:
+    """Return the records that say one number of one method, side by side."""
+    shown: dict[str, dict[str, str]] = {}
+    for r in records:
+        if len(r.groups) == 1 and r.test in ("mean", "ECE") and r.effect is not None:
+            interval = "" if r.interval is None else f" ({number(r.interval[0])} to {number(r.interval[1])})"
+            shown.setdefault(r.groups[0], {})[r.outcome] = number(r.effect) + interval
+    return [Brief(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
+
+
+def number(value: float | None) -> str:
+    """Write a number with as many digits as a reader needs; empty for none."""
+    if value is None or not math.isfinite(value):
+        return ""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if round(size, 3) >= 0.1 or size == 0 else f"{value:.2g}"
+
+
+def p_value(p: float | None) -> str:
+    """Write p without the zero before the point."""
+    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+
+
+def _belongs(analysis: str, wanted: tuple[str, ...]) -> bool:
+    return any(analysis == name or (name.endswith("*") and analysis.startswith(name[:-1])) for name in wanted)
+
+
+def _untested(record: Record) -> bool:
+    return record.note.startswith("no test: ")
+
+
+def _reasons(records: Sequence[Record]) -> list[str]:
+    """Say once for each reason which tests it prevents."""
+    tests: dict[str, list[str]] = {}
+    languages: dict[str, list[str]] = {}
+    for record in records:
+        why = record.note.removeprefix("no test: ")
+        tests.setdefault(why, []).append(record.test)
+        languages.setdefault(why, []).append({"en": "English", "tl": "target language"}.get(record.outcome, ""))
+    found = []
+    for why, names in tests.items():
+        outcomes = " and ".join(filter(None, dict.fromkeys(languages[why])))
+        found.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
+    return found
+
+
+def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
+    notes = list(dict.fromkeys(record.note for record in records if record.note and record.test != LETTERS))
+    everyone = {len(record.groups) for record in records if len(record.groups) > 2}
+    found = []
+    for r in records:
+        setting = f" ({r.analysis.partition(' in ')[2]})" if " in " in r.analysis else ""
+        between = ", " if r.test == "mean" else " − "  # of a view's cell, or of a difference
+        groups = "all" if len(r.groups) in everyone and r.test != "mean" else between.join(r.groups)
+        interval = "" if r.interval is None else f"{number(r.interval[0])} to {number(r.interval[1])}"
+        df = "" if r.df is None else f" ({', '.join(number(d) if d % 1 else f'{d:,.0f}' for d in r.df)})"
+        statistic = number(r.statistic)
+        best = r.p if r.p_adjusted is None else r.p_adjusted
+        found.append(
+            Line(
+                outcome={"en": "en", "tl": "tl"}.get(r.outcome, ""),
+                test=f"{r.test}: {r.note}" if r.test == LETTERS else r.test + setting,
+                groups=groups,
+                effect=number(r.effect),
+                interval=interval,
+                statistic=f"{statistic}{df}" if statistic else "",
+                p=p_value(r.p),
+                p_adjusted=p_value(r.p_adjusted),
+                n="" if r.n is None else f"{r.n:,}",
+                note=str(notes.index(r.note) + 1) if r.note in notes else "",
+                strong=best is not None and best < 0.05,
+            )
+        )
+    return found, notes

@@ -1,0 +1,1 @@
+"""Runs, probes and artifacts as the tracking server holds them, as tables."""

@@ -1,0 +1,45 @@
+"""The training loss of one cell of each setting: its history is a query a run, so not every run's is asked for."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from analysis.tables.paper import method_order
+
+METRIC = "train/loss"
+MOST_SEEDS = 3
+
+
+def fetch(client: MlflowClient, table: pd.DataFrame) -> dict[str, dict[str, list[pd.Series]]]:
+    """Return by cell (in words) and method the loss of up to three seeds, indexed by step.
+
+    The cell of a setting is the one with most methods; among those, of the highest ratio and the first language.
+    """
+    found: dict[str, dict[str, list[pd.Series]]] = {}
+    if METRIC not in table:
+        return found
+    own = table[(table["outcome"] == "tl") & table[METRIC].notna()]
+    for setting, rows in own.groupby("setting", sort=True):
+        sizes = rows.groupby(["language", "tl_ratio"])["method"].nunique().reset_index()
+        best = sizes.sort_values(["method", "tl_ratio", "language"], ascending=[False, False, True]).iloc[0]
+        cell = rows[(rows["language"] == best["language"]) & (rows["tl_ratio"] == best["tl_ratio"])]
+        by_method = cell.groupby("method")["seed"].agg(set)
+        seeds = sorted(set.intersection(*by_method) or set(cell["seed"]))[:MOST_SEEDS]  # those all have, if any
+        cell = cell[cell["seed"].isin(seeds)].sort_values("seed")
+        with ThreadPoolExecutor(4) as pool:
+            series = list(pool.map(lambda run_id: _loss(client, run_id), cell["run_id"]))
+        losses: dict[str, list[pd.Series]] = {method: [] for method in method_order(cell)}
+        for method, loss in zip(cell["method"], series, strict=True):
+            losses[method] += [loss] if len(loss) > 1 else []
+        chosen = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        where = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, {chosen}."
+        found[where] = {method: runs for method, runs in losses.items() if runs}
+    return found
+
+
+def _loss(client: MlflowClient, run_id: str) -> pd.Series:
+    points = {point.step: point.value for point in client.get_metric_history(run_id, METRIC)}
+    return pd.Series(points, dtype=float).sort_index()

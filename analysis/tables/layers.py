@@ -1,0 +1,196 @@
+"""What the page says of layers: tables, and a sentence for each panel of correlations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.measures.layer_shares import (
+    ANALYSIS,
+    CRITICAL,
+    KAPPA,
+    PEARSON,
+    SHARED,
+    named,
+    parsed,
+    stands_out,
+)
+from analysis.plots import Plot
+from analysis.records import Record, find
+from analysis.runs.language_probes import LEVELS, SHARES, Probes
+from analysis.runs.methods import ranges
+from analysis.tables.formats import BEST, Part, Table, cell
+
+
+class LayerSection(NamedTuple):
+    """The section of the page: how the probes were made, both kinds of plots, and what they come to."""
+
+    made: str
+    shares: list[Plot]
+    correlations: list[Plot]
+    sentences: list[str]
+    reasons: list[str]
+
+
+def section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
+    """Return what the page shows of layers."""
+    choices = {name: "all" if value in ("", "None") else value for name, value in probes.choices.items()}
+    own = [record for record in records if record.analysis.startswith(ANALYSIS)]
+    drawn = [plot for plot in plots if plot.name.startswith("layer")]
+    return LayerSection(
+        made=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in choices.items()),
+        shares=[plot for plot in drawn if not plot.name.startswith("layer-correlation")],
+        correlations=[plot for plot in drawn if plot.name.startswith("layer-correlation")],
+        sentences=sentences(own),
+        reasons=list(dict.fromkeys(r.note.removeprefix("no test: ") for r in own if r.note.startswith("no test: "))),
+    )
+
+
+def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Sequence[str]) -> list[Table]:
+    """Return the tables of shares and of correlations, one of each a setting that has probes."""
+    made = []
+    for number, setting in enumerate(settings, 1):
+        own = shares[shares["setting"] == setting]
+        if own.empty:
+            continue
+        end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        shared = find(records, analysis=named(SHARED, setting, settings))
+        made.append(_detector_table(shared, own, f"detectors{end}", where))
+        made.append(_share_table(shared, own, f"layer-shares{end}", where))
+        for level in LEVELS:
+            tested = find(records, analysis=named(ANALYSIS, setting, settings), test=PEARSON)
+            tested = [r for r in tested if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")]
+            if tested:
+                made.append(_correlation_table(tested, level, f"layer-correlation-{level}{end}", where))
+    return made
+
+
+def _detector_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:
+    """What the detector can tell at all, and whether another one would tell the same."""
+    by_place = {(r.test, *r.groups): r for r in records if r.test in ("ceiling", KAPPA)}
+    body = []
+    for language, level in itertools.product(sorted(set(shares["language"])), LEVELS):
+        tops = [by_place[("ceiling", language, level, share)] for share in SHARES]
+        kappa = by_place.get((KAPPA, language, level))
+        agreed = "not measured" if kappa is None else f"{_r(kappa.effect)}{_range(kappa)}"
+        sizes = "–" if kappa is None else kappa.note.removeprefix("on ").partition(" of a probe")[0]
+        ceilings = (cell(f"{_percent(r.effect)}{_range(r, 100)}") for r in tops)
+        body.append((cell(language), cell(level), *ceilings, cell(agreed), cell(sizes)))
+    rows = [(*r.groups, r.test, r.effect, *(r.interval or (None, None)), r.n) for r in by_place.values()]
+    numbers = [(*row[:2], "" if len(row) < 8 else row[2], *row[-5:]) for row in rows]
+    return Table(
+        name=name,
+        title="What the detector can tell.",
+        caption=(
+            f"{where}The ceiling is what it calls English, and the target language, in the true input: percent, with "
+            "the 95 % interval over items. Agreement of two detectors, CLD3 and Lingua, on a sample of what the layers "
+            "decode to: Cohen's kappa, mean over probes (lowest to highest); 0 is chance, 1 the same verdicts."
+        ),
+        header=("language", "by", "ceiling, English", "ceiling, target", "kappa", "on, in each probe"),
+        rows=tuple(body),
+        labels=2,
+        numbers=pd.DataFrame(numbers, columns=["language", "by", "share", "what", "value", "low", "high", "probes"]),
+    )
+
+
+def _range(record: Record, scale: float = 1.0) -> str:
+    """Return the interval of a record in brackets; nothing where it has none, or no width."""
+    ends = record.interval
+    if ends is None or ends[0] == ends[1]:
+        return ""
+    low, high = (f"{scale * end:.1f}" if scale > 1 else _r(end) for end in ends)
+    return f" ({low} to {high})"
+
+
+def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:
+    by_place = {(r.test, *r.groups): r for r in records}
+    places = dict.fromkeys((r.groups[0], r.groups[1], r.groups[3]) for r in records if len(r.groups) == 4)
+    body = []
+    for language, level, of in places:
+        both = {share: (language, level, share, of) for share in SHARES}
+        last = [by_place.get(("last", *key)) for key in both.values()]
+        high = [by_place.get(("highest", *key)) for key in both.values()]
+        top = [by_place.get(("ceiling", *key[:3])) for key in both.values()]
+        blocks = cell(*("–" if r is None else r.note.partition("block ")[2].partition(";")[0] for r in high))
+        values = [cell(*("–" if r is None else _percent(r.effect) for r in found)) for found in (top, high, last)]
+        body.append((cell(language), cell(level), cell(of), values[0], values[1], blocks, values[2]))
+    grouped = shares.groupby(["setting", "language", "level", "method", "tl_ratio", "share", "layer"], dropna=False)
+    numbers = grouped["value"].agg(["mean", "std", "count"]).reset_index().rename(columns={"std": "sd", "count": "n"})
+    caption = f"{where}Percent, English / target language, mean over probes. The ceiling is the detector's own, on the "
+    caption += "true input. The CSV file has every layer."
+    header = ("language", "by", "of", "ceiling", "highest", "after block", "after the last")
+    return Table(
+        name=name, title="Shares.", caption=caption, header=header, rows=tuple(body), labels=3, numbers=numbers
+    )
+
+
+def _correlation_table(records: Sequence[Record], level: str, name: str, where: str) -> Table:
+    found = {(r.groups[0], *parsed(r.groups[1])): r for r in records}
+    names = list(dict.fromkeys(r.groups[0] for r in records))
+    layers = sorted({layer for _, _, layer in found})
+    body = []
+    for layer in layers:
+        parts = []
+        for panel in names:
+            both = [found.get((panel, share, layer)) for share in SHARES]
+            parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * stands_out(r)) for r in both))
+        body.append((cell(str(layer)), *parts))
+    numbers = [
+        (*parsed(r.groups[1]), r.groups[0], r.effect, *(r.interval or (None, None)), r.p, r.p_adjusted, r.n)
+        for r in records
+    ]
+    columns = ["share", "layer", "panel", "r", "low", "high", "p", "p_adjusted", "n"]
+    caption = (
+        f"{where}Pearson's r of the share by {level} with F1 on the target language, English / target share; bold "
+    )
+    caption += "where p is below .05 after adjustment for all tests of its column."
+    return Table(
+        name=name,
+        title=f"Correlation by layer, by {level}.",
+        caption=caption,
+        header=("block", *names),
+        rows=tuple(body),
+        labels=1,
+        numbers=pd.DataFrame(numbers, columns=columns),
+    )
+
+
+def sentences(records: Sequence[Record]) -> list[str]:
+    """Say of each panel which layers stand out."""
+    told = []
+    for critical in find(records, test=CRITICAL):
+        panel, level = critical.groups
+        own = [
+            r
+            for r in find(records, analysis=critical.analysis, test=PEARSON)
+            if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and stands_out(r)
+        ]
+        setting = critical.analysis.removeprefix(ANALYSIS).removeprefix(" in ")
+        place = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
+        parts = [part for share in SHARES for sign in (1, -1) if (part := _blocks(own, share, sign))]
+        text = f"F1 {' and '.join(parts)}" if parts else "no layer's share goes with F1 beyond chance"
+        told.append(f"{place}: {text} (n = {critical.n} runs, critical |r| {_r(critical.effect)}).")
+    return told
+
+
+def _blocks(records: Sequence[Record], share: str, sign: int) -> str:
+    """Say for which blocks a share goes with F1 in one direction: "rises with the English share after blocks 22-27"."""
+    own = {parsed(r.groups[1])[1]: r.effect for r in records if parsed(r.groups[1])[0] == share}
+    layers = sorted(layer for layer, r in own.items() if r is not None and r * sign > 0)
+    if not layers:
+        return ""
+    what = f"{'rises' if sign > 0 else 'falls'} with the {'English' if share == 'en' else 'target'} share after block"
+    size = sorted(own[layer] or 0.0 for layer in layers)
+    ends = dict.fromkeys((_r(size[0]), _r(size[-1])))
+    return f"{what}{'s' * (len(layers) > 1)} {ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _r(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("0.", ".", 1)

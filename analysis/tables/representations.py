@@ -1,0 +1,220 @@
+"""What the page says of alignment and weights: a table for texts that were read alike, one for a setting's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.records import Record
+from analysis.report.sections import number
+from analysis.runs.probe_runs import by_layer
+from analysis.runs.representation_probes import (
+    ALIGNED,
+    MRR,
+    OVERLAPS,
+    P1,
+    SIMILAR,
+    SIZES,
+    Group,
+    Insides,
+    groups,
+    similarities,
+)
+from analysis.tables.formats import Cell, Table, cell
+from analysis.tables.paper import method_order
+
+COUNTS = "alignment and weight probes"
+_SHOWN = ["mean", "low", "high", "n"]
+
+
+def make(insides: Insides) -> tuple[list[Table], list[Record]]:
+    """Return the tables, and a record for each number in them and for each count of probes."""
+    counts = {
+        "used": len(insides.used),
+        "failed": len(insides.failed),
+        "unfinished": len(insides.unfinished),
+        "done twice": len(insides.duplicates),
+        "left out": len(insides.left_out),
+    }
+    found = [Record(outcome="", analysis=COUNTS, test=test, groups=(), n=n) for test, n in counts.items()]
+    tables: list[Table] = []
+    for group in groups(insides.alignment):
+        for make_table in (_alignment_table, _similarity_table):
+            table, own = make_table(group)
+            tables += [table] if table.rows else []
+            found += own
+    settings = sorted(set(insides.weights["setting"]))
+    for position, setting in enumerate(settings, 1):
+        end = f"-{position}" if len(settings) > 1 else ""
+        table, own = _weight_table(insides.weights[insides.weights["setting"] == setting], setting, f"weights{end}")
+        tables.append(table)
+        found += own
+    return tables, found if any(counts.values()) else []
+
+
+def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
+    body: list[tuple[Cell, ...]] = []
+    found: list[Record] = []
+    for line, rows in group.lines():
+        means = {measure: _of(rows, measure) for measure in ALIGNED}
+        for what, block in _blocks(means[ALIGNED[0]]):
+            own = {measure: _record("alignment", measure, line, block, means[measure], group) for measure in ALIGNED}
+            found += own.values()
+            gaps = [cell(f"{own[measure].effect:.3f}") for measure in ALIGNED[:2]]
+            both = [
+                cell(*(f"{own[f'{name}/{way}/centred'].effect:.3f}" for way in ("to", "from"))) for name in (P1, MRR)
+            ]
+            probes = cell(str(rows["probe_id"].nunique()))
+            body.append((cell(line), cell(what), cell(str(block)), *gaps, *both, probes))
+    chances = []
+    for name, said in ((P1, "P@1"), (MRR, "MRR")):
+        chance = float(group.rows[f"chance_{name}"].mean())
+        chances.append(f"{said} {chance:.3f}")
+        where = (name, group.about)
+        found.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
+    table = Table(
+        name=f"translations{group.end}",
+        title=f"Translations in {group.language}, layer by layer.",
+        caption=(
+            f"{group.about} The gap is the mean cosine of translations less that of random pairs, with each language's "
+            "mean taken out and as it is; P@1 and MRR tell how often a text finds its translation among all, from "
+            f"English / to English, centred. Chance: {', '.join(chances)}. Shown are the block with the highest "
+            "centred gap and the last one; the CSV file has every layer, -1 being what enters the first block."
+        ),
+        header=("of", "where", "after block", "gap, centred", "gap, raw", "P@1", "MRR", "probes"),
+        rows=tuple(body),
+        labels=2,
+        numbers=_numbers(group.lines()),
+    )
+    return table, found
+
+
+def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
+    """CKA of the same texts' states in two models, where probes were made against another one."""
+    body, found = [], []
+    pairs = similarities(group)
+    for line, rows in pairs:
+        cells = []
+        for measure in SIMILAR:
+            mean = _of(rows, measure)
+            for block in (int(str(mean["mean"].idxmin())), int(mean.index.max())):
+                record = _record("similarity", measure, line, block, mean, group)
+                found.append(record)
+                cells.append(cell(f"{record.effect:.3f} ({block})"))
+        body.append((cell(line), *cells, cell(str(rows["probe_id"].nunique()))))
+    table = Table(
+        name=f"cka{group.end}",
+        title=f"States of two models, English and {group.language}.",
+        caption=(
+            f"{group.about} Linear CKA of the same texts' states in both, 1 where they are alike up to a rotation and "
+            "a scale: the lowest of all layers and the last, with the block in brackets."
+        ),
+        header=(
+            *("of", "English, lowest", "English, last"),
+            *(f"{group.language}, lowest", f"{group.language}, last", "probes"),
+        ),
+        rows=tuple(body),
+        labels=1,
+        numbers=_numbers([(line, rows[rows["measure"].isin(SIMILAR)]) for line, rows in pairs]),
+    )
+    return table, found
+
+
+def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table, list[Record]]:
+    body, found = [], []
+    overlaps = [measure for measure in OVERLAPS if (weights["measure"] == measure).any()]
+    order = method_order(weights)
+    parts = sorted(
+        weights.groupby(["method", "against"]), key=lambda part: (order.index(str(part[0][0])), str(part[0][1]))
+    )
+    for (method, against), rows in parts:
+        line = [cell(str(method)), *([cell(str(against) or "–")] if overlaps else [])]
+        for measure in (*SIZES, *overlaps):
+            means = _over_modules(rows, measure)
+            if means.empty:
+                line.append(cell("–"))
+                continue
+            record = Record(
+                outcome="",
+                analysis="weights",
+                test=measure,
+                groups=(str(method), setting, *([str(against)] if against else [])),
+                effect=float(means.mean()),
+                statistic=float(means.std()),
+                n=len(means),
+                note="mean over n probes of the mean over modules, the statistic is the standard deviation",
+            )
+            found.append(record)
+            told = number(record.effect) + ("" if record.statistic is None else f" ± {number(record.statistic)}")
+            if measure in OVERLAPS:
+                chance = float(_over_modules(rows, OVERLAPS[measure]).mean())
+                found.append(replace(record, test=OVERLAPS[measure], effect=chance, statistic=None))
+                told += f" ({number(chance)})"
+            line.append(cell(told))
+        body.append((*line, cell(str(rows["probe_id"].nunique()))))
+    caption = (
+        f"{setting}. Of the update of each adapted layer: Frobenius norm over that of the weight, largest singular "
+        "value, squared Frobenius over squared spectral norm, and singular values above numerical zero; mean over "
+        "layers and modules, then over probes (± standard deviation over probes). The CSV file has every block."
+    )
+    if overlaps:
+        caption += " Overlap is that of the leading directions, out and in, with another run's, 0 to 1; in brackets "
+        caption += "what it is for random directions."
+    return Table(
+        name=name,
+        title="What training did to the weights.",
+        caption=caption,
+        header=(
+            *("method", *(["against"] if overlaps else []), "relative norm", "spectral norm", "stable rank", "rank"),
+            *(measure.replace("_", ", ") for measure in overlaps),
+            "probes",
+        ),
+        rows=tuple(body),
+        labels=2 if overlaps else 1,
+        numbers=_numbers([(f"{method}{f' and {other}' if other else ''}", rows) for (method, other), rows in parts]),
+    ), found
+
+
+def _over_modules(rows: pd.DataFrame, measure: str) -> pd.Series[float]:
+    """Return each probe's mean over modules: a layer's value is the mean over its `n`."""
+    own = rows[(rows["measure"] == measure) & rows["value"].notna()]
+    weighted = own.assign(total=own["value"] * own["n"]).groupby("probe_id")[["total", "n"]].sum()
+    return weighted["total"] / weighted["n"]
+
+
+def _of(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return a measure's mean and interval after each block."""
+    return by_layer(rows[(rows["measure"] == measure) & (rows["layer"] >= 0)])
+
+
+def _blocks(gap: pd.DataFrame) -> list[tuple[str, int]]:
+    highest, last = int(str(gap["mean"].idxmax())), int(gap.index.max())
+    return [("highest and last", last)] if highest == last else [("highest", highest), ("last", last)]
+
+
+def _record(analysis: str, measure: str, line: str, block: int, means: pd.DataFrame, group: Group) -> Record:
+    mean, low, high, n = means.loc[block, _SHOWN].to_numpy(dtype=float)
+    note = f"after block {block}, mean over n probes, interval over them or, of one, over its items; {group.about}"
+    return Record(
+        outcome="",
+        analysis=analysis,
+        test=measure,
+        groups=(line, f"block {block}"),
+        effect=float(mean),
+        interval=(float(low), float(high)),
+        n=int(n),
+        note=note,
+    )
+
+
+def _numbers(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Return every layer and measure of each line, for the CSV file."""
+    found = [
+        by_layer(rows).reset_index().assign(of=line, measure=measure)
+        for line, own in parts
+        for measure, rows in own.groupby("measure", sort=True)
+    ]
+    columns = ["of", "measure", "layer", *_SHOWN]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)

@@ -1,0 +1,1 @@
+"""Tasks and items: mixtures, tokenisation, windows over long contexts, and batches."""

@@ -1,0 +1,30 @@
+"""The tasks."""
+
+from __future__ import annotations
+
+import functools
+
+from whichlora.data.tasks.align_words import AlignWords
+from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
+from whichlora.data.tasks.base import Item, Sizes, Split, Task
+from whichlora.data.tasks.prompts import PromptLanguage
+from whichlora.data.tasks.tydiqa import TydiQa
+from whichlora.data.tasks.xnli import Xnli
+from whichlora.errors import choose
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
+PROMPTED = tuple(name for name, task in TASKS.items() if task.kind != "pair")
+"""The tasks whose items are prompts with an answer."""
+
+
+@functools.cache
+def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
+    """Return the task called `name`, with its prompts in English or in the language of each item.
+
+    Raises:
+        OptionError: there is none; the message lists the names.
+    """
+    return TASKS[choose("task", name, TASKS)](prompt_language)
+
+
+__all__ = ["PROMPTED", "TASKS", "Item", "Sizes", "Split", "Task", "get_task"]

@@ -1,0 +1,60 @@
+"""The task `atlas-nli`."""
+
+from __future__ import annotations
+
+from whichlora.data.tasks.atlas import grammar
+from whichlora.data.tasks.atlas.checks import check
+from whichlora.data.tasks.atlas.stories import Claim, Story, stories
+from whichlora.data.tasks.atlas.world import LANGUAGES
+from whichlora.data.tasks.base import Sizes, Split
+from whichlora.data.tasks.nli import NliItem, NliTask
+
+
+class AtlasNli(NliTask):
+    """Who lives where: synthetic NLI over CLDR's places, the same in six languages.
+
+    21,000 training items and 2,100 for validation and test each, whose people and cities are in no other split.
+    The three labels are equally frequent, also among the negated hypotheses, which are a fifth.
+
+    The difficulty `normal` keeps lexical cues, as real NLI data does: whether a place, or else a person or verb, of the
+    hypothesis is missing from the premise. `floors` says how far counting such words leads; seeing which word is
+    missing leads further. `hard` has two people and two cities in every premise and no such cue; it is for models
+    larger than the default one, which stays at chance.
+    """
+
+    name = "atlas-nli"
+    languages = LANGUAGES
+    pooled = ("ur", "sw", "hi")
+    parallel = True
+    synthetic = True
+    difficulties = ("normal", "hard")
+    sizes = Sizes(train=600, validation=60, test=300)
+
+    def load(
+        self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
+    ) -> tuple[NliItem, ...]:
+        """Return every item of a split in one language, mixed so that any first n of them are balanced.
+
+        Raises:
+            OptionError: the language, split or difficulty is none of this task's, or a folder is given.
+        """
+        check(self, language, split, data_dir, difficulty)
+        return tuple(_item(language, split, index, story) for index, story in enumerate(stories(split, difficulty)))
+
+
+def _item(language: str, split: Split, index: int, story: Story) -> NliItem:
+    premise = [_claim(language, claim) for claim in story.claims]
+    premise += [grammar.inside(language, place).text for place in story.located]
+    return NliItem(
+        index=index,
+        id=f"{split}-{index}",
+        language=language,
+        stratum=story.label,
+        premise=" ".join(premise),
+        hypothesis=_claim(language, story.hypothesis),
+        label=story.label,
+    )
+
+
+def _claim(language: str, claim: Claim) -> str:
+    return grammar.says(language, claim.person, claim.verb, claim.place, negated=claim.negated).text

@@ -1,0 +1,133 @@
+"""What a task is: items that are loaded, put into a prompt, answered and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from whichlora.data.tasks.prompts import PromptLanguage
+from whichlora.errors import OptionError
+
+if TYPE_CHECKING:
+    from whichlora.variants.base import Hyperparameters
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SOURCE_LANGUAGE = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One example of a task in one language.
+
+    Attributes:
+        index: position in the split. In a parallel task the same index is the same content in every
+            language, so that a mixture can keep an index in one language only.
+        id: unique within the split and the language, equal across the languages of a parallel task.
+        stratum: what samples are balanced over (the label, and the genre where there is one).
+    """
+
+    index: int
+    id: str
+    language: str
+    stratum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A task's usual number of items in each split; None stands for every item there is, in each language."""
+
+    train: int
+    validation: int
+    test: int | None
+
+
+class Task(ABC):
+    """A task: adding one is adding one module that subclasses `NliTask` or `QaTask`, or this class.
+
+    Class attributes:
+        languages: ISO 639-1 codes that the task has, English among them.
+        pooled: the target languages that the language "pooled" stands for; those of "Which LoRA?" where it has them.
+        parallel: whether item `index` is the same item in every language.
+        synthetic: shown wherever results of the task show.
+        kind: "choice" is answered by one of `labels`, "span" by free text; a "pair" is not answered, but read.
+        headline: the metric that the checkpoint is chosen by, and whose rise over the base model is the gain.
+        recommended: values of the task's own source for some variants, in place of the variants' own.
+        labels: the answers of a choice as they are scored and logged, whatever the prompt calls them.
+        prompt_version: rises when the prompt's text changes.
+        prompt_languages: the languages that prompts are written in.
+        answer_tokens: how many tokens an answer may take when it is generated.
+        difficulties: what the option `difficulty` may be; the first is the default.
+    """
+
+    name: ClassVar[str]
+    languages: ClassVar[tuple[str, ...]]
+    pooled: ClassVar[tuple[str, ...]]
+    parallel: ClassVar[bool]
+    synthetic: ClassVar[bool] = False
+    kind: ClassVar[Literal["choice", "span", "pair"]]
+    headline: ClassVar[str] = "f1"
+    recommended: ClassVar[Mapping[str, Hyperparameters]] = {}
+    labels: ClassVar[tuple[str, ...]] = ()
+    prompt_version: ClassVar[str]
+    prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
+    answer_tokens: int
+    difficulties: ClassVar[tuple[str, ...]] = ("normal",)
+    sizes: ClassVar[Sizes]
+
+    def __init__(self, prompt_language: PromptLanguage = "en") -> None:
+        """Write instruction and labels in English, or in the language of each item."""
+        self.prompt_language = prompt_language
+
+    def check_prompts(self, languages: Sequence[str]) -> None:
+        """Check that there are prompts for items in these languages.
+
+        Raises:
+            OptionError: there is none in one of them; the message names it.
+        """
+        missing = [code for code in languages if code not in self.prompt_languages]
+        if self.prompt_language == "item" and missing:
+            raise OptionError("prompt_language", "item", f"{self.name} has no prompt in {missing[0]}; allowed is en")
+
+    def written_in(self, item: Item) -> str:
+        """Return the language of instruction and labels for an item."""
+        return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
+
+    @abstractmethod
+    def load(
+        self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
+    ) -> Sequence[Item]:
+        """Return every item of a split in one language, in the order of `index`; none where there is no such split.
+
+        Raises:
+            OptionError: the data is not there or cannot be read.
+        """
+
+    @abstractmethod
+    def prompt(self, item: Item) -> str:
+        """Return the text the model reads. It ends where the answer begins, without a trailing space."""
+
+    @abstractmethod
+    def answer(self, item: Item) -> str:
+        """Return the text the model learns to write after the prompt, with its leading space."""
+
+    def label_words(self, item: Item) -> tuple[str, ...]:
+        """Return what the model writes for each of `labels` after this item's prompt."""
+        return self.labels
+
+    @abstractmethod
+    def gold(self, item: Item) -> tuple[str, ...]:
+        """Return the accepted answers: one label, or one or several spans."""
+
+    @abstractmethod
+    def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
+        """Score predictions against accepted answers, each metric from 0 to 1, `f1` among them.
+
+        None stands for an answer that is none of the labels: it counts as wrong.
+        """
+
+    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the scores of shallow methods that no model should be praised for reaching, by name."""
+        return {}

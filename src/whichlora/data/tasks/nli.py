@@ -1,0 +1,65 @@
+"""Natural language inference: the items, the prompt and the scores that every NLI task shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sklearn.metrics import f1_score
+
+from whichlora.data.tasks import prompts
+from whichlora.data.tasks.base import Item, Task
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True, slots=True)
+class NliItem(Item):
+    """A premise, a hypothesis, and the label that tells how the second follows from the first."""
+
+    premise: str
+    hypothesis: str
+    label: str
+
+
+class NliTask(Task):
+    """Three-way NLI, answered with a label word."""
+
+    kind = "choice"
+    labels = LABELS
+    prompt_version = prompts.NLI_VERSION
+    prompt_languages = tuple(prompts.NLI)
+
+    def __init__(self, prompt_language: prompts.PromptLanguage = "en") -> None:
+        super().__init__(prompt_language)
+        self.answer_tokens = 12 if prompt_language == "en" else 48  # where every byte of a label is a token
+
+    def prompt(self, item: Item) -> str:
+        assert isinstance(item, NliItem)
+        return prompts.NLI[self.written_in(item)].text(item.premise, item.hypothesis)
+
+    def answer(self, item: Item) -> str:
+        assert isinstance(item, NliItem)
+        return f" {self.label_words(item)[self.labels.index(item.label)]}"
+
+    def label_words(self, item: Item) -> tuple[str, ...]:
+        return prompts.NLI[self.written_in(item)].labels
+
+    def gold(self, item: Item) -> tuple[str, ...]:
+        assert isinstance(item, NliItem)
+        return (item.label,)
+
+    def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
+        """Micro-F1, equal to accuracy because an invalid answer counts as wrong, and macro-F1 over the labels."""
+        true = [answers[0] for answers in gold]
+        given = [p if p in self.labels else "invalid" for p in predicted]
+        return {
+            "f1": sum(t == p for t, p in zip(true, given, strict=True)) / len(true),
+            "macro_f1": float(f1_score(true, given, labels=list(self.labels), average="macro", zero_division=0)),
+        }
+
+    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the F1 of shallow classifiers, see `nli_floors`."""
+        from whichlora.data.tasks.shallow_baselines import nli_floors
+
+        return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])

@@ -1,0 +1,77 @@
+"""Extractive question answering: the items, the prompt and the scores that every QA task shares."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from whichlora.data.tasks import prompts
+from whichlora.data.tasks.base import Item, Task
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class QaItem(Item):
+    """A question whose answers are spans of the context; `answer_start` is where the first begins, in characters."""
+
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    answer_start: int
+
+
+class QaTask(Task):
+    """QA answered with a span of the context, written out."""
+
+    kind = "span"
+    prompt_version = prompts.QA_VERSION
+    prompt_languages = tuple(prompts.QA)
+    answer_tokens = 64
+
+    def prompt(self, item: Item) -> str:
+        assert isinstance(item, QaItem)
+        return prompts.QA[self.written_in(item)].text(item.context, item.question)
+
+    def answer(self, item: Item) -> str:
+        assert isinstance(item, QaItem)
+        return f" {item.answers[0]}"
+
+    def gold(self, item: Item) -> tuple[str, ...]:
+        assert isinstance(item, QaItem)
+        return item.answers
+
+    def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
+        """SQuAD's token F1 and exact match, each the best over the accepted answers, averaged over items."""
+        pairs = list(zip(predicted, gold, strict=True))
+        return {
+            "f1": sum(max(token_f1(p or "", g) for g in answers) for p, answers in pairs) / len(pairs),
+            "exact_match": sum(max(float(normalize(p or "") == normalize(g)) for g in answers) for p, answers in pairs)
+            / len(pairs),
+        }
+
+
+def normalize(text: str) -> str:
+    """Lower-case, drop punctuation and English articles, and join by single spaces.
+
+    SQuAD's normalisation (Rajpurkar et al. 2016), with punctuation of every script, so that a Hindi danda or an
+    Urdu full stop does not make a right answer wrong, and with one spelling for what Unicode can write in two ways.
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(
+        c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+    )
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def token_f1(predicted: str, gold: str) -> float:
+    """F1 of the words two answers share after `normalize`; 1 if both are empty."""
+    p, g = normalize(predicted).split(), normalize(gold).split()
+    if not p or not g:
+        return float(p == g)
+    shared = sum((Counter(p) & Counter(g)).values())
+    return 2 * shared / (len(p) + len(g))

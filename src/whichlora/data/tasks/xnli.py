@@ -1,0 +1,80 @@
+"""The task `xnli` (Conneau et al. 2018, "XNLI: Evaluating Cross-lingual Sentence Representations")."""
+
+from __future__ import annotations
+
+from whichlora.data.tasks import files
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
+from whichlora.data.tasks.nli import LABELS, NliItem, NliTask
+from whichlora.data.tasks.stratification import hold_out
+from whichlora.errors import choose
+
+HUB = "facebook/xnli"
+HELD_OUT = 500
+"""Items held out of dev for validation where dev is trained on; a third of dev where that is fewer."""
+
+_COLUMNS = ("premise", "hypothesis", "label", "genre")
+# Numbers as on the hub, and a word that the machine-translated training files have.
+_LABELS = {label: label for label in LABELS} | dict(zip("012", LABELS, strict=True)) | {"contradictory": LABELS[2]}
+
+
+class Xnli(NliTask):
+    """Cross-lingual NLI in 15 languages, the same items in each, from a folder or from the hub.
+
+    Where English has no train file, dev is the pool: `HELD_OUT` of its items are validation, the same in every
+    language and for every seed, and the others are trained on. Where it has one, dev is validation, and a language
+    without a train file can be evaluated but not trained.
+
+    Strata are labels, or labels and genres where the source tells genres.
+    """
+
+    name = "xnli"
+    languages = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
+    pooled = ("ur", "sw", "hi")
+    parallel = True
+    sizes = Sizes(train=5000, validation=500, test=5010)
+
+    def load(
+        self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
+    ) -> tuple[NliItem, ...]:
+        """Return every item of a split in one language, in the order of the file.
+
+        Raises:
+            OptionError: the data are not there or cannot be read; the message names file and line.
+        """
+        choose("language", language, self.languages)
+        choose("split", split, SPLITS)
+        choose("difficulty", difficulty, self.difficulties)
+        if split == "test" or data_dir is None:
+            return _items(language, split, data_dir)
+        if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
+            rest, validation = hold_out(_items(language, "validation", data_dir), HELD_OUT)
+            return rest if split == "train" else validation
+        if split == "train" and files.find(data_dir, language, "train") is None:
+            return ()
+        return _items(language, split, data_dir)
+
+
+def _items(language: str, split: Split, data_dir: str | None) -> tuple[NliItem, ...]:
+    from_hub = data_dir is None
+    rows = files.read_hub(HUB, language, split) if from_hub else files.read(data_dir, language, split, _COLUMNS)
+    return tuple(_item(language, f"{split}-{index}", index, row) for index, row in enumerate(rows))
+
+
+def _item(language: str, name: str, index: int, row: files.Row) -> NliItem:
+    label = str(row.values.get("label", "")).strip()
+    if label not in _LABELS:
+        row.wrong(f"label {label!r}; allowed are {', '.join(LABELS)}, or 0, 1, 2 for these")
+    genre = row.values.get("genre") or ""
+    if isinstance(genre, list):  # what a line of a TSV has after the label
+        if len(genre) > 1:
+            row.wrong(f"more columns than {', '.join(_COLUMNS)}")
+        genre = genre[0]
+    return NliItem(
+        index=index,
+        id=name,
+        language=language,
+        stratum=f"{_LABELS[label]} {genre}".strip(),
+        premise=row.text("premise"),
+        hypothesis=row.text("hypothesis"),
+        label=_LABELS[label],
+    )

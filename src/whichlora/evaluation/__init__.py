@@ -1,0 +1,1 @@
+"""Scores a model on items: likelihood, generation, and similarity of translations."""

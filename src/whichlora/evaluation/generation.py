@@ -1,0 +1,80 @@
+"""What a model writes as its answer to an item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from whichlora.data.encoding import Encoded, Encoder, line_ends
+from whichlora.data.tasks.base import Item
+from whichlora.evaluation.inference import over
+from whichlora.evaluation.likelihood import answer_log_likelihood
+from whichlora.models import packing
+
+_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}  # over a model's own
+
+
+def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+    """Return what the model writes greedily for each item, up to the end of the text or of the line.
+
+    Where an item is read in windows, the answer of the window is taken whose tokens have the highest mean
+    log-likelihood; an empty answer only where every window has one.
+    """
+    windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
+    several = Counter(k for k, _ in windows)
+    texts = _written(model, encoder, [window for _, window in windows], name=name)
+    likelihood = np.full(len(windows), -np.inf)
+    rivals = [i for i, (k, _) in enumerate(windows) if several[k] > 1 and texts[i]]
+    if rivals:
+        answers = [
+            Encoded(encoder.prompt(windows[i][1]), encoder.continuation(windows[i][1], f" {texts[i]}")) for i in rivals
+        ]
+        total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
+        likelihood[rivals] = total / [len(answer.answer) for answer in answers]
+    best: dict[int, int] = {}
+    for i, (k, _) in enumerate(windows):
+        if k not in best or likelihood[i] > likelihood[best[k]]:
+            best[k] = i
+    return [texts[best[k]] for k in range(len(items))]
+
+
+def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+    """Return what the model writes greedily after each prompt, up to the end of the text or of the line."""
+    tokenizer = encoder.tokenizer
+    prompts = [encoder.prompt(item) for item in items]
+    texts = [""] * len(items)
+    own = model.generation_config.eos_token_id
+    ends = sorted({*line_ends(tokenizer), *([own] if isinstance(own, int) else own or [])})
+    packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
+
+    def read(batch: list[int]) -> Any:
+        if not packs:
+            return None
+        return packing.read_ahead(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
+
+    def write(batch: list[int]) -> None:
+        longest = max(len(prompts[i]) for i in batch)
+        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(batch):
+            ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[row, longest - len(prompts[i]) :] = 1
+        output = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            past_key_values=read(batch),
+            max_new_tokens=encoder.task.answer_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=ends,
+            **_PLAIN,
+        )
+        for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
+            texts[i] = text.partition("\n")[0].strip()
+
+    over([len(p) for p in prompts], write, name=name, unit="item")
+    return texts

@@ -1,0 +1,80 @@
+"""Forward passes over many texts: in batches that fit, packed where the model allows it, under a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+from whichlora.data.encoding import (
+    Encoded,
+    Encoder,
+    by_length,
+    collate,
+    in_order,
+    sorted_by_ids,
+    to_device,
+)
+from whichlora.models import packing
+from whichlora.models.memory import Divide, in_batches
+
+BATCH_TOKENS = 8192
+"""Of a batch, with its padding; of a packed one, those that are not shared (fewer on a CPU), and an eighth of all."""
+BATCH_ITEMS, PACKED_ITEMS = 32, 128
+CACHED_TOKENS = 1024
+"""Of a packed batch on a CPU, those that are not shared: what lies between two products then stays in its caches."""
+
+
+def read_examples(
+    model: Any,
+    encoder: Encoder,
+    examples: list[Encoded],
+    work: Callable[[list[int], dict[str, Any]], None],
+    *,
+    name: str,
+    unit: str,
+    packed_items: int | None = None,
+) -> None:
+    """Do `work` on the positions and the tensors of batches of examples, which are packed where the model allows it.
+
+    Packed examples are sorted, so that those share a batch that begin alike; it has at most `packed_items` of them, as
+    many as any other batch if None.
+    """
+    if not packing.can_pack(model):
+
+        def padded(batch: list[int]) -> None:
+            work(batch, to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device))
+
+        over([len(e) for e in examples], padded, name=name, unit=unit)
+        return
+    order, lengths = sorted_by_ids(examples)
+    most = min(packed_items or BATCH_ITEMS, max(1, 8 * BATCH_TOKENS // max(map(len, examples), default=1)))
+
+    def packed(places: list[int]) -> None:
+        batch = [order[k] for k in places]
+        work(batch, to_device(packing.pack([examples[i] for i in batch]), model.device))
+
+    tokens = CACHED_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
+    with packing.attention(model):
+        over(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=most)
+
+
+def over(
+    lengths: list[int],
+    work: Callable[[list[int]], None],
+    *,
+    name: str,
+    unit: str,
+    divide: Divide = by_length,
+    max_tokens: int = BATCH_TOKENS,
+    max_items: int | None = None,
+) -> None:
+    """Do `work` on batches of positions, of at most `max_items` (`BATCH_ITEMS` if None), under a progress bar."""
+    with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
+
+        def counted(batch: list[int]) -> None:
+            work(batch)
+            bar.update(len(batch))
+
+        in_batches(lengths, counted, divide=divide, max_tokens=max_tokens, max_items=max_items or BATCH_ITEMS)

@@ -1,0 +1,132 @@
+"""How likely a model holds each label of an item, or an answer, to be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from whichlora.data.encoding import Encoded, Encoder, collate, common_beginning
+from whichlora.data.tasks.base import Item
+from whichlora.evaluation import inference
+from whichlora.models import packing
+from whichlora.models.hidden_states import plain
+from whichlora.models.kernels.patching import replaced
+from whichlora.training.objectives import answer_logits
+
+
+def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
+    """Return (items, labels): the probability of each label, among the labels, as the answer.
+
+    Where the first tokens of the labels' words differ, one forward pass of the prompt decides, as greedy decoding
+    would; where they collide, each word is scored as a whole. Which of the two is decided for each wording, so that an
+    item's score does not hang on the languages beside it.
+    """
+    by_wording: dict[tuple[str, ...], list[int]] = {}
+    for position, item in enumerate(items):
+        by_wording.setdefault(encoder.task.label_words(item), []).append(position)
+    result = np.empty((len(items), len(encoder.task.labels)))
+    for words, positions in by_wording.items():
+        result[positions] = _word_probabilities(model, encoder, [items[i] for i in positions], words, name=name)
+    return result
+
+
+def _word_probabilities(
+    model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
+) -> np.ndarray[Any, Any]:
+    # Every prompt of a wording ends alike, so the words' tokens after the first one hold for all.
+    labels = [encoder.continuation(items[0], f" {word}") for word in words]
+    first = [ids[0] for ids in labels]
+    if len(set(first)) == len(first):
+        return _softmax(_next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name))
+    examples = [Encoded(encoder.prompt(item), ids) for item in items for ids in labels]
+    return _softmax(answer_log_likelihood(model, encoder, examples, name=name).reshape(len(items), -1))
+
+
+def _next_token_logits(
+    model: Any, encoder: Encoder, prompts: list[list[int]], tokens: list[int], *, name: str
+) -> np.ndarray[Any, Any]:
+    """Return (prompts, tokens): the logits of these tokens after each prompt.
+
+    What several prompts begin with, the instruction and often the premise, is read once a batch. Where the model cannot
+    read packed prompts, what all of them begin with is read once.
+    """
+    with _head_of(model, tokens):
+        return _read_logits(model, encoder, prompts, len(tokens), name=name)
+
+
+def _head_of(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
+    """Have the LM head give the logits of some tokens only, in 32 bits at least: in bf16 they are often equal."""
+    head = plain(model).get_output_embeddings()
+    wide = torch.promote_types(head.weight.dtype, torch.float32)
+    weight, bias = head.weight[tokens].to(wide), None if head.bias is None else head.bias[tokens].to(wide)
+
+    def forward(states: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            return linear(states.to(wide), weight, bias)
+
+    return replaced([(head, forward)])
+
+
+def _read_logits(
+    model: Any, encoder: Encoder, prompts: list[list[int]], count: int, *, name: str
+) -> np.ndarray[Any, Any]:
+    result = np.empty((len(prompts), count))
+    if packing.can_pack(model):
+
+        def read(batch: list[int], tensors: dict[str, Any]) -> None:
+            last = torch.tensor([path[-1] for path in tensors["layout"].paths], device=model.device)
+            inputs = {key: value for key, value in tensors.items() if key != "labels"}
+            logits = model(**inputs, logits_to_keep=last, use_cache=False).logits[0]
+            result[batch] = logits.cpu().numpy()
+
+        examples = [Encoded(prompt, []) for prompt in prompts]
+        inference.read_examples(
+            model, encoder, examples, read, name=name, unit="item", packed_items=inference.PACKED_ITEMS
+        )
+        return result
+
+    prefix = prompts[0][: common_beginning(prompts)]
+    cache = None
+    if prefix:
+        cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
+    rest = [p[len(prefix) :] for p in prompts]
+
+    def go_on(batch: list[int]) -> None:
+        chosen = [Encoded(rest[i], []) for i in batch]
+        ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
+        last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
+        own = copy.deepcopy(cache)
+        if own is not None:
+            own.batch_repeat_interleave(len(batch))
+        logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
+        result[batch] = logits.cpu().numpy()
+
+    inference.over([len(r) for r in rest], go_on, name=name, unit="item")
+    return result
+
+
+def answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded], *, name: str) -> np.ndarray[Any, Any]:
+    """Return (examples,): the log-likelihood of each answer after its prompt."""
+    result = np.empty(len(examples))
+
+    def read(batch: list[int], tensors: dict[str, Any]) -> None:
+        logits, targets = answer_logits(model, tensors)
+        tokens = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
+        each = torch.split(tokens, [len(examples[i].answer) for i in batch])
+        result[batch] = torch.stack([part.sum() for part in each]).cpu().numpy()
+
+    inference.read_examples(model, encoder, examples, read, name=name, unit="answer")
+    return result
+
+
+def _softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: np.ndarray[Any, Any] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

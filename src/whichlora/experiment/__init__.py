@@ -1,0 +1,1 @@
+"""Runs an experiment, a grid of run specs in a YAML file: `python -m whichlora.experiment`."""

@@ -1,0 +1,1 @@
+"""Base models: locating, loading, packing several texts into one pass, hidden states, memory."""

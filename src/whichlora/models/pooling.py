@@ -1,0 +1,94 @@
+"""The state of a word: the mean over its tokens of what leaves one decoder block.
+
+Targeted lexical injection (arXiv 2506.15415) trains transformers' `hidden_states[2]`, which leave block 1, and reports
+the model's output, which has gone through all blocks and the final norm. Both are measured. Its mean takes in the first
+token (BOS), whose state is the same for every word and so large in most layers that it rules the mean (the alignment
+probe shows it); by default that token is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whichlora.models.hidden_states import pad, walk
+
+PLACES = ("pooled", "output")
+"""Where words are measured: at the layer that is trained, and in what the model hands to its LM head."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """The decoder block, from 0, whose output is averaged, and whether the first token is dropped or kept.
+
+    A spec holds it as its `scoring`: it decides both what is trained and what is scored.
+    """
+
+    layer: int
+    first_token: str = "drop"
+
+    def __str__(self) -> str:
+        return f"layer-{self.layer}" + ("-first-token" if self.first_token == "keep" else "")
+
+    @classmethod
+    def read(cls, text: str) -> Pooling:
+        """Read what `str` gives."""
+        match = re.fullmatch(r"layer-(\d+)(-first-token)?", text)
+        if match is None:
+            raise ValueError(f"{text} is no pooling")
+        return cls(int(match[1]), "keep" if match[2] else "drop")
+
+    @property
+    def start(self) -> int:
+        """The first position that counts."""
+        return 1 if self.first_token == "drop" else 0
+
+
+def tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
+    return [first, *ids]
+
+
+def average(states: Tensor, lengths: Tensor, start: int) -> Tensor:
+    """Return (items, width): the mean in 32 bits of `states` (items, positions, width) from `start` to each length."""
+    place = torch.arange(states.shape[1], device=states.device)
+    counted = ((place >= start) & (place < lengths[:, None])).to(torch.float32)
+    with torch.autocast(states.device.type, enabled=False):
+        return torch.einsum("itw,it->iw", states.float(), counted) / counted.sum(1, keepdim=True)
+
+
+def pooled(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+    """Return (sequences, width): the states of token ids at the pooled layer; what comes after it is not computed.
+
+    Gradients flow through it. `blocks` is the name of the list of decoder blocks.
+    """
+    lengths = torch.tensor([len(s) for s in sequences], device=model.device)
+    found: list[Tensor] = []
+
+    def visit(layer: int, states: Tensor) -> None:
+        if layer == pooling.layer:
+            found.append(average(states, lengths, pooling.start))
+
+    walk(model, blocks, pad(sequences, model.device), visit, last=pooling.layer)
+    return found[0]
+
+
+def at_places(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+    """Return (`PLACES`, sequences, width): the states at the pooled layer and in the model's output."""
+    lengths = torch.tensor([len(s) for s in sequences], device=model.device)
+    found: list[Tensor] = []
+
+    def visit(layer: int, states: Tensor) -> None:
+        if layer == pooling.layer:
+            found.append(average(states, lengths, pooling.start))
+
+    output = walk(model, blocks, pad(sequences, model.device), visit)
+    assert output is not None
+    return torch.stack([*found, average(output, lengths, pooling.start)])

@@ -1,0 +1,1 @@
+"""Processes and threads of one run: distributed ranks, runs in lockstep, locks."""

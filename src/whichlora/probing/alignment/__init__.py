@@ -1,0 +1,1 @@
+"""The alignment probe: how close translations lie, layer by layer."""

@@ -1,0 +1,1 @@
+"""The language probe: the language of the tokens that each layer predicts."""

@@ -1,0 +1,1 @@
+"""Trains and scores one run spec: `python -m whichlora.run`. Read `pipeline.py` first."""

@@ -1,0 +1,47 @@
+"""The command `run`: `python -m whichlora.run --variant vera`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from whichlora.config.options import parse_arguments, parse_values
+from whichlora.errors import MemoryExhausted, OptionError, ProofError, refuse
+from whichlora.models.quiet import quiet
+from whichlora.parallel import distributed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, run, and print a summary. Returns the exit status: 2 for bad options.
+
+    Under `accelerate launch` the first process does all this, and the others train with it.
+    """
+    return distributed.lead(lambda: _lead(arguments))
+
+
+def _lead(arguments: Sequence[str] | None) -> int:
+    texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        values = parse_values(texts)
+        from whichlora.config.plan import resolve
+        from whichlora.models.memory import settle
+        from whichlora.run.pipeline import run
+        from whichlora.run.summary import summary
+
+        quiet()
+        plan = resolve(values)
+        settle()
+        from whichlora.tracking.runs import Tracker
+
+        tracker = Tracker.of_call()
+        result = run(plan, tracker)
+    except OptionError as error:
+        return refuse(error)
+    except (ProofError, MemoryExhausted) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    tracker.link_launch(result.run_id)
+    print(summary(plan, result))
+    return 0

@@ -1,0 +1,50 @@
+"""What a run writes down of itself before it does anything: the spec, versions and datasets that decide its result."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whichlora import __version__
+from whichlora.data.mixture import texts_digest
+from whichlora.models.packaged import MODEL_NAME
+
+if TYPE_CHECKING:
+    from whichlora.config.plan import Plan
+    from whichlora.tracking.runs import RunLog
+
+VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
+
+
+def record(plan: Plan, log: RunLog) -> None:
+    """Log what decides the run: params, versions, the whole spec, and the datasets."""
+    spec = plan.spec
+    fields = spec.to_dict()
+    versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
+    log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "spec.json"
+        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        log.artifacts(Path(scratch))
+    splits = {"train": (plan.task, plan.mixture.train, spec.train_digest)}
+    for role, items in plan.mixture.test.items():
+        splits[f"test/{role}"] = (plan.scorer(role)[0], items, spec.test_digests[role])
+    for role, items in plan.mixture.validation.items():
+        if items:
+            splits[f"validation/{role}"] = (plan.task, items, texts_digest(plan.task, items))
+    for context, (task, items, digest) in splits.items():
+        counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
+        origin = "generated from CLDR names" if task.synthetic else task.name
+        log.dataset(context=context, name=task.name, digest=digest, source=origin, profile=json.dumps(counts))
+    if spec.model == MODEL_NAME and plan.task.synthetic:
+        log.tags({"synthetic": "true"})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # bitsandbytes has no build for every system, and is needed for 4-bit weights alone
+        return "none"

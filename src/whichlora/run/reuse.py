@@ -1,0 +1,80 @@
+"""Reuses what a finished run with the same training fingerprint has: its adapter, and scores on the same items.
+
+At ratio 0 no target language plays a part in training, so one adapter serves a run of each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+if TYPE_CHECKING:
+    from whichlora.config.plan import Plan
+    from whichlora.tracking.runs import Tracker
+
+_TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Scores that another run already has: metrics without their prefix, and predictions."""
+
+    metrics: dict[str, float]
+    predictions: pd.DataFrame
+
+
+def adopt(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
+    """Fetch the adapter of a finished run of the experiment into `work/adapter`, if one trained the same.
+
+    Returns:
+        what is on record of its training.
+    """
+    run = tracker.find("run", status="FINISHED", training_fingerprint=plan.spec.training_fingerprint)
+    if run is None:
+        return None
+    try:
+        tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
+    except (MlflowException, OSError):  # deleted to save space, say: then it is trained again
+        shutil.rmtree(work / "adapter", ignore_errors=True)
+        return None
+    history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
+    metrics = {k: v for k, v in run.data.metrics.items() if k.startswith(_TRAINING_METRICS) and k != "train/loss"}
+    return {
+        "predicted": {},
+        "losses": sorted((point.step, point.value) for point in history),
+        "metrics": metrics,
+        "source": run.info.run_id,
+    }
+
+
+def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, Known]:
+    """Return by role the test scores of a run with the same adapter, where the test items are the same."""
+    run = tracker.client.get_run(run_id)
+    digests = json.loads(run.data.params["test_digests"])
+    known = {}
+    for role, digest in plan.spec.test_digests.items():
+        if digests.get(role) == digest:
+            try:
+                predictions = predictions_of(tracker, run_id, role, scratch)
+            except (MlflowException, OSError):
+                continue
+            prefix = f"test/{role}/"
+            metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
+            known[role] = Known(metrics=metrics, predictions=predictions)
+    return known
+
+
+def predictions_of(tracker: Tracker, run_id: str, role: str, scratch: Path) -> pd.DataFrame:
+    """Return the predictions that a run logged for a role, fetched into the folder `scratch`.
+
+    Raises:
+        MlflowException, OSError: it has none any more.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch)))

@@ -1,0 +1,1 @@
+"""Shares work among processes and machines: queue, leases, retries, storage, engines."""

@@ -1,0 +1,121 @@
+"""Where work is done: in this process, in several of this machine, or in tasks of a Ray cluster.
+
+Workers share a queue or a study, which keeps them apart: one that dies costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+from whichlora.errors import OptionError, choose, whole
+from whichlora.parallel import distributed
+
+ENGINES = ("local", "ray")
+MOST_WORKERS = 1024
+_WORKER = "WHICHLORA_WORKER"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker does: it calls `main` of a module with these arguments, which returns an exit status."""
+
+    module: str
+    arguments: Sequence[str]
+
+
+class Engine(Protocol):
+    """Runs several workers at once."""
+
+    workers: int
+
+    def connect(self) -> None:
+        """Find what the workers need.
+
+        Raises:
+            OptionError: they cannot work as things are; the message says why.
+        """
+
+    def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
+        """Have every worker do the job until all have ended; `tick` is called now and then.
+
+        Returns:
+            what became of the workers that did not end well, a text for each.
+        """
+
+
+def is_worker() -> bool:
+    """Whether this process was started by an engine."""
+    return _WORKER in os.environ
+
+
+def mark_worker(name: object) -> dict[str, str]:
+    """Return the environment variables by which a process knows that it is a worker."""
+    return {_WORKER: str(name), "TQDM_DISABLE": "1"}
+
+
+def engine_of(name: str, workers: str) -> Engine | None:
+    """Return what runs so many workers, or None where this process is to do the work itself.
+
+    Raises:
+        OptionError: `name` or `workers` is not what the options allow, or a package is missing.
+    """
+    choose("engine", name, ENGINES)
+    count = whole("workers", workers, 1, MOST_WORKERS)
+    if name == "ray":
+        if distributed.count() > 1:
+            raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")
+        if find_spec("ray") is None:
+            raise OptionError("engine", name, "needs the extra `ray`: pip install 'whichlora[ray]'")
+        from whichlora.scheduling.ray_cluster import RayTasks
+
+        return RayTasks(count)
+    if count == 1:
+        return None
+    if distributed.count() > 1:
+        raise OptionError("workers", workers, "must be 1 under accelerate launch, whose processes train together")
+    return Processes(count)
+
+
+class Processes:
+    """Processes of this machine, which share out the processor's cores, and the GPUs in turn where there are any."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def connect(self) -> None:
+        """Do nothing: this machine has all they need."""
+
+    def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
+        """See `Engine`."""
+        command = [sys.executable, "-m", job.module, *job.arguments]
+        started = [subprocess.Popen(command, env=self._environment(number)) for number in range(self.workers)]
+        try:
+            while any(process.poll() is None for process in started):
+                tick()
+                time.sleep(2)
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait()
+        statuses = [process.returncode for process in started]
+        return [f"signal {-status}" if status < 0 else f"status {status}" for status in statuses if status]
+
+    def _environment(self, number: int) -> dict[str, str]:
+        import torch
+
+        environment = {**os.environ, **mark_worker(number)}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.workers)))
+        if torch.cuda.is_available():
+            every = ",".join(map(str, range(torch.cuda.device_count())))
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
+            environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+        return environment

@@ -1,6 +1,0 @@
-"""The packaged synthetic tasks `atlas-nli` and `atlas-qa`: small stories about people in cities, in six languages."""
-
-from whichlora.tasks.atlas.nli import AtlasNli
-from whichlora.tasks.atlas.qa import AtlasQa
-
-__all__ = ["AtlasNli", "AtlasQa"]

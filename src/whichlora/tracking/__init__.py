@@ -1,0 +1,1 @@
+"""MLflow: the client, runs found or created by fingerprint, and telemetry."""

@@ -1,0 +1,1 @@
+"""Fits one adapter and keeps the best checkpoint."""

@@ -1,0 +1,295 @@
+"""Trains one adapter on a plan's mixture, and keeps the best checkpoint: the same in every process that takes part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from whichlora.config.spec import RunSpec
+from whichlora.data.batching import BucketBatches
+from whichlora.data.mixture import trained_count
+from whichlora.models.kernels import onednn
+from whichlora.models.kernels.bf16 import castable, uncast
+from whichlora.models.kernels.dora import light
+from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.models.memory import MICRO_BATCH, MicroBatches
+from whichlora.parallel import distributed, lockstep
+from whichlora.run.summary import run_name
+from whichlora.training import adapter, base_cache, checkpoints
+from whichlora.training.callbacks import Bar, Keeper, Losses, Prover
+from whichlora.training.multi_adapter import Batch, refusal
+from whichlora.training.objectives import AnswerTokens, Objective, objective_of
+from whichlora.training.verification import adapter_modules, prove_trained
+from whichlora.variants import Variant
+
+if TYPE_CHECKING:
+    from whichlora.config.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What training leaves, in the leading process.
+
+    Attributes:
+        model: it holds the best checkpoint.
+        trainable: number of trainable parameters.
+        seconds: of training without validation and checkpoints, over all attempts.
+        examples: items trained on, repeats counted.
+        best_step: the optimiser step after which the checkpoint was taken.
+        micro_batch: most items that went through the model at once in the end.
+        checkpointing: whether memory ran out so far that activations were computed twice.
+        packed: the most runs of a pass that a step was taken in.
+    """
+
+    model: Any
+    trainable: int
+    seconds: float
+    examples: int
+    best_step: int
+    micro_batch: int
+    checkpointing: bool
+    packed: int
+
+
+def total_steps(spec: RunSpec) -> int:
+    """Return the number of optimiser steps."""
+    assert spec.epochs is not None
+    assert spec.batch_size is not None
+    examples = trained_count(spec.tl_ratio, spec.train_size, spec.composition)
+    return spec.epochs * math.ceil(examples / spec.batch_size)
+
+
+def train(
+    plan: Plan,
+    examples: Sequence[Any],
+    work: Path,
+    *,
+    validate: Callable[[Any, int], float] | None = None,
+    on_losses: Callable[[Losses], None] | None = None,
+    peek: Callable[[Any, int], None] | None = None,
+    peek_steps: Container[int] = (),
+    window: AbstractContextManager[Any] | None = None,
+) -> Fitted | None:
+    """Attach the plan's adapter to its model and fit it to `examples`; a whole checkpoint under `work` is gone on from.
+
+    The examples are those of the plan's objective.
+
+    The leading process gives `validate`, which scores a model after a step, `on_losses`, which receives (step, mean
+    loss) since it was last called, `peek`, which looks at the model after `peek_steps` and may raise, and
+    `window`, which is open during the fit. The others give none and return None.
+
+    Raises:
+        ProofError: the adapter is not what was asked for, or did not train.
+        MemoryExhausted: one item does not fit.
+    """
+    spec, variant = plan.spec, plan.variant
+    # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
+    precision = "fp32" if variant.kind == "full" else spec.precision
+    base = base_cache.take(plan, precision=precision)
+    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
+    model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
+    light(model)
+    resume = checkpoints.last_complete(work)
+    distributed.wait()  # until all have seen the same checkpoint
+    if resume is None and validate is not None:
+        adapter.save_initial(model, plan, work)
+    keeper = Keeper(
+        variant,
+        spec,
+        work,
+        None if validate is None else lambda step: validate(model, step),
+        on_losses,
+        peek=None if peek is None else lambda step: peek(model, step),
+        peek_steps=peek_steps,
+        seconds=resume[1]["seconds"] if resume else 0.0,
+    )
+    assert spec.batch_size is not None
+    objective, share = objective_of(plan), spec.batch_size // distributed.count()
+    micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(spec, work),
+        train_dataset=list(examples),
+        callbacks=[Prover(evidence), keeper, Bar(run_name(plan))],
+        optimizers=(_optimizer(model, variant, spec), None),
+        variant=variant,
+        keeper=keeper,
+        micro=micro,
+        batch_size=spec.batch_size,
+        objective=objective.suited(model),
+        joins=lockstep.inside() and refusal(plan) is None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if distributed.index() > 0:
+        torch.manual_seed(spec.seed + distributed.index())  # dropout is not the same in every process
+    with window or nullcontext():
+        trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    prove_trained(model, variant, evidence)
+    if validate is None:
+        return None
+    keeper.report(trainer.state)
+    best = checkpoints.read_json(work / "best.json")
+    checkpoints.load_state(model, variant, work / best["folder"])
+    model.eval()
+    assert spec.epochs is not None
+    return Fitted(
+        model=model,
+        trainable=trainable,
+        seconds=keeper.watch.seconds,
+        examples=len(examples) * spec.epochs,
+        best_step=best["step"],
+        micro_batch=micro.size,
+        checkpointing=micro.checkpointing,
+        packed=trainer.packed,
+    )
+
+
+def _arguments(spec: RunSpec, work: Path) -> TrainingArguments:
+    steps = total_steps(spec)
+    assert spec.batch_size is not None
+    return TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=spec.batch_size // distributed.count(),
+        num_train_epochs=spec.epochs,
+        learning_rate=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        lr_scheduler_type=spec.scheduler,
+        warmup_steps=round((spec.warmup or 0) * steps),
+        bf16=spec.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=spec.seed,
+        data_seed=spec.seed,
+        logging_steps=max(1, steps // 100),
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,  # `Bar` stands in for the library's bar
+        remove_unused_columns=False,
+    )
+
+
+def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optimizer | None:
+    if variant.optimizer is None:
+        return None
+    assert spec.learning_rate is not None
+    assert spec.weight_decay is not None
+    return variant.optimizer(model, spec.learning_rate, spec.weight_decay, spec.variant_options)
+
+
+class _Trainer(Trainer):
+    """The library's loop with our steps, order of items and checkpoints.
+
+    To the library a step is one batch, which holds this process's share of the effective batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        variant: Variant,
+        keeper: Keeper,
+        micro: MicroBatches,
+        batch_size: int,
+        objective: Objective,
+        joins: bool,
+        **arguments: Any,
+    ) -> None:
+        self._variant, self._keeper, self._micro = variant, keeper, micro
+        self._effective_batch, self._objective = batch_size, objective
+        self.packed = 1
+        super().__init__(**arguments)
+        self._uncast = castable(self.model) if self.args.bf16 else []
+        self._plain = plain_layers(self.model)
+        others = [layer for _, layer in adapter_modules(self.model) if layer not in self._plain]
+        self._others = others if onednn.CHOSEN and self.args.use_cpu and not self.args.bf16 else []
+        self._layers = dict(adapter_modules(self.model)) if joins else {}
+
+    def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
+        self.model.train()
+        count = self._keeper.agree(self._objective.count(inputs))
+
+        def backward(part: Sequence[Any]) -> torch.Tensor:
+            examples = part if self._objective.divisible else part[0]
+            with (
+                self._objective.reading(self.model),
+                uncast(self._uncast),
+                in_one(self._plain),
+                onednn.within(self._others),
+            ):
+                with self.compute_loss_context_manager():
+                    loss = self._objective.loss(self.model, examples)
+                self.accelerator.backward(loss / count)
+            return loss.detach()
+
+        loss = self._together(inputs, count)
+        if loss is None:
+            loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
+        self._keeper.add_loss(loss, count)
+        if self._variant.penalty is not None:
+            self.accelerator.backward(self._variant.penalty(self.model) / distributed.count())
+        distributed.add_gradients(self.model)
+        return loss / count
+
+    def _together(self, inputs: list[Any], count: float) -> torch.Tensor | None:
+        """Take the step in one pass with the other runs of this process, where there are any and it can be."""
+        if not (self._layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
+            return None
+        # Dropout of the model's own, for which nothing is shared, would be drawn for all runs at once.
+        if not self._objective.shares or len(inputs) > self._micro.size or self._micro.checkpointing:
+            return None
+        batch = Batch(
+            model=self.model,
+            layers=self._layers,
+            examples=inputs,
+            count=count,
+            shares=True,
+            uncast=self._uncast,
+            arithmetic=self.compute_loss_context_manager,
+        )
+        taken = lockstep.step(batch)
+        if taken is None:
+            return None
+        loss, runs = taken
+        self.packed = max(self.packed, runs)
+        return loss
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        batches = BucketBatches(
+            [self._objective.length(example) for example in self.train_dataset],
+            self._effective_batch,
+            self.args.seed,
+            epoch=lambda: self.state.global_step // len(batches),
+            share=(distributed.index(), distributed.count()),
+        )
+        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=list)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # the library's estimate needs tensors
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # PEFT's own saving rewrites AdaLoRA's ranks and cannot be gone on from.
+        checkpoints.save_state(self.model, self._variant, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoints.load_state(self.model, self._variant, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._keeper.watch.stop()
+        super()._save_checkpoint(model, trial)
+        distributed.wait()  # each has written its random state
+        if self.args.should_save:
+            work = Path(self.args.output_dir)
+            folder = work / f"checkpoint-{self.state.global_step}"
+            checkpoints.complete(folder, {"seconds": self._keeper.watch.seconds})
+            checkpoints.remove_others(work, folder)
+            self._keeper.report(self.state)
+        self._keeper.watch.start()

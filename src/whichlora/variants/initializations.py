@@ -1,0 +1,126 @@
+"""LoRA from another start than random: OLoRA from the weights, EVA from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.training.verification import Evidence, adapter_modules
+from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
+from whichlora.variants.lora import lora_config, lora_count, residual_differs, scaled
+
+
+def _orthonormal(name: str, rows: Any) -> None:
+    import torch
+
+    rows = rows.detach().float()
+    gram = rows @ rows.T
+    distance = float((gram - torch.eye(len(gram), device=gram.device)).abs().max())
+    if distance > 1e-2:
+        raise ProofError(f"{name} does not start orthonormal: its Gram matrix is {distance:.3f} from the identity")
+
+
+def _starts_with_q(model: Any, evidence: Evidence) -> None:
+    for name, module in adapter_modules(model):
+        _orthonormal(f"lora_B of {name}", module.lora_B["default"].weight.T)
+
+
+OLORA = Variant(
+    name="olora",
+    title="OLoRA",
+    paper="Büyükakyüz 2024, arXiv 2406.01775",
+    recommended=Hyperparameters(
+        rank=32,
+        alpha=16,
+        dropout=0.05,
+        learning_rate=3e-4,
+        epochs=1,
+        batch_size=16,
+        warmup=0.03,
+        target_modules=("q_proj", "v_proj"),
+        source="PEFT's examples/olora_finetuning (Alpaca-cleaned); its 100 warm-up steps as a share",
+    ),
+    matched_learning_rate=None,
+    build=lambda settings: lora_config(settings, init_lora_weights="olora"),
+    expected_parameters=lora_count,
+    start_witness=_starts_with_q,
+    witness=residual_differs,
+    changes_base=True,
+    converts_base_change=True,
+    quantizable=False,
+    rank_limit=narrowest,
+)
+
+
+def _eva_config(settings: Any) -> Any:
+    from peft import EvaConfig
+
+    # Without label mask, as in the authors' scripts: one answer token an item would be too few to decompose.
+    eva = EvaConfig(rho=settings.options["rho"], tau=settings.options["tau"], use_label_mask=False)
+    return lora_config(settings, init_lora_weights="eva", eva_config=eva)
+
+
+def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+    """Start A with the right singular vectors of each layer's inputs, and give ranks to where they explain most."""
+    import torch
+    from peft import initialize_lora_eva_weights
+
+    needed = round(model.peft_config["default"].r * options["rho"])
+    usable = []
+    for batch in batches:
+        ids, labels = batch["input_ids"], batch["labels"]
+        last = (labels != -100).int().cumsum(1).argmax(1)  # the answer ends the text, all after it is padding
+        mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]
+        if int(mask.sum()) >= needed:  # PEFT would wait for such a batch for ever
+            usable.append({"input_ids": ids, "attention_mask": mask.long()})
+    if not usable:
+        raise ProofError(f"no batch of the training items has the {needed} tokens that EVA's start needs at this rank")
+
+    def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
+        model.train()  # PEFT scores, which on a CPU would pack a 4-bit base for good and lose its gradients
+        return model(**inputs)
+
+    # Every process has the same batches, so there is nothing to gather.
+    initialize_lora_eva_weights(
+        model, usable, forward_fn=forward, gather_distributed_inputs=False, show_progress_bar=False
+    )
+
+
+def _starts_with_v(model: Any, evidence: Evidence) -> None:
+    for name, module in adapter_modules(model):
+        _orthonormal(f"lora_A of {name}", module.lora_A["default"].weight)
+
+
+def _ranks_on_budget(model: Any, evidence: Evidence) -> None:
+    scaled(model, evidence, exponent=1.0)
+    given = sum(module.r["default"] for _, module in adapter_modules(model))
+    budget = evidence.settings.rank * len(evidence.base)
+    if given != budget:
+        raise ProofError(f"the ranks add up to {given}, the budget is {budget}")
+
+
+EVA = Variant(
+    name="eva",
+    title="EVA",
+    paper="Paischer et al. 2024, arXiv 2410.07170",
+    recommended=Hyperparameters(
+        rank=16,
+        alpha=1,
+        learning_rate=5e-4,
+        epochs=1,
+        batch_size=8,
+        warmup=0.03,
+        scheduler="cosine",
+        source="the authors' run_train.sh (Llama 2 on question answering); rho from PEFT's examples/eva_finetuning",
+    ),
+    matched_learning_rate=None,
+    options={"rho": 2.0, "tau": 0.99},
+    rank_means="mean rank; a layer gets up to twice as much, or none",
+    build=_eva_config,
+    expected_parameters=lora_count,
+    initialize=_from_activations,
+    start_witness=_starts_with_v,
+    witness=_ranks_on_budget,
+    rank_limit=lambda shapes: narrowest_input(shapes) // 2,
+)

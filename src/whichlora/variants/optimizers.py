@@ -1,0 +1,34 @@
+"""Optimisers that train some of the adapter's tensors at another rate than the rest, and how to tell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from whichlora.errors import ProofError
+from whichlora.training.verification import Evidence
+
+
+def two_rates(model: Any, learning_rate: float, weight_decay: float, *, marker: str, ratio: float) -> Any:
+    """Return AdamW at `learning_rate`, and at `ratio` times it for tensors with `marker` in their names."""
+    import torch
+
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for n, p in trained if marker not in n], "lr": learning_rate},
+        {"params": [p for n, p in trained if marker in n], "lr": learning_rate * ratio},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+
+
+def rates_differ(evidence: Evidence, *, marker: str, ratio: float) -> None:
+    """Check that the optimiser had these two rates.
+
+    Raises:
+        ProofError: it had others.
+    """
+    marked = {rate for name, rate in evidence.rates.items() if marker in name}
+    others = {rate for name, rate in evidence.rates.items() if marker not in name}
+    if len(marked) != 1 or len(others) != 1 or not math.isclose(marked.pop(), ratio * others.pop()):
+        found = sorted(set(evidence.rates.values()))
+        raise ProofError(f"the learning rates are {found}; {marker} was to have {ratio} times that of the rest")

@@ -1,0 +1,136 @@
+"""What a study holds fixed, and how a trial's parameters become a run spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuning.space import SEARCHED, Space, fits, known_points
+from whichlora.config.plan import resolve
+from whichlora.config.spec import canonical_digest
+from whichlora.data.mixture import texts_digest
+from whichlora.errors import OptionError, choose
+from whichlora.variants import Variant
+
+if TYPE_CHECKING:
+    from whichlora.config.plan import Plan
+    from whichlora.models.loading import ModelShape
+
+TUNING_SEED = 9_000
+"""Trials train with this seed; a point that is proposed again, with the next."""
+FRESH_SEEDS = (9_500, 9_501)
+"""Seeds with which the best points are scored again: what won among many trials on one seed won in part by luck."""
+ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
+COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a study optimises: the validation F1 of some languages, and against it a cost, if any."""
+
+    f1: str
+    cost: str | None
+
+    @property
+    def text(self) -> str:
+        """Return it as the option spells it."""
+        return self.f1 if self.cost is None else f"{self.f1},{self.cost}"
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """Return the directions of its values."""
+        return ["maximize"] if self.cost is None else ["maximize", "minimize"]
+
+    def values(self, metrics: Mapping[str, float]) -> list[float]:
+        """Return its values from a trial's metrics."""
+        f1 = [metrics[f"validation/{role}/f1"] for role in ROLES[self.f1]]
+        return [sum(f1) / len(f1)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
+
+
+def read_objective(text: str) -> Objective:
+    """Read the option `objective`: en, tl or mean, and after a comma parameters or seconds for a Pareto front.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 2:
+        raise OptionError("objective", text, "must be a language and at most one cost, such as mean,parameters")
+    cost = choose("objective", parts[1], COSTS) if len(parts) == 2 else None
+    return Objective(f1=choose("objective", parts[0], ROLES), cost=cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A study's fixed part.
+
+    Attributes:
+        values: the parsed options of `main`; those that the study searches are None.
+        reports: how often a trial reports its score, after equal shares of its steps; the pruner may then stop it.
+    """
+
+    variant: Variant
+    values: Mapping[str, Any]
+    shape: ModelShape
+    space: Space
+    objective: Objective
+    pruner: str
+    reports: int
+
+    @property
+    def known_points(self) -> dict[str, dict[str, Any]]:
+        """Return the recommended and the matched point in the study's dimensions, by arm, if there are such modules."""
+        points = known_points(self.variant, self.shape)
+        within = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
+        name = "target_modules"
+        return {a: p for a, p in within.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """Return some point of the study: a known one where there is one."""
+        return next(iter(self.known_points.values()), None) or self.space.lowest()
+
+    def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
+        """Return the run that a point stands for, in the arm `tuned`."""
+        searched = {name: value for name, value in point.items() if name in SEARCHED}
+        options = {name: value for name, value in point.items() if name not in SEARCHED}
+        values = {**self.values, "variant": self.variant.name, "arm": "tuned", "seed": seed, **searched}
+        return resolve(values, options)
+
+    def recommended(self, seed: int) -> Plan:
+        """Return the run of the arm `recommended`: the method's own batch, schedule and the rest with its values."""
+        given = {**self.values, "variant": self.variant.name, "arm": "recommended", "seed": seed}
+        return resolve(given)
+
+    def check(self) -> None:
+        """Check all that can be without training.
+
+        Raises:
+            OptionError: an option is not allowed, or there is nothing to score the objective by.
+        """
+        mixture = self.plan(self.example, TUNING_SEED).mixture
+        for role in ROLES[self.objective.f1]:
+            if not mixture.validation[role]:
+                language = "en" if role == "en" else self.values["language"]
+                allowed = f"{self.values['task']} has no validation items in {language}; take another"
+                raise OptionError("objective", self.objective.text, allowed)
+
+    def name(self) -> str:
+        """Return the study's name: variant, model, task and language, and a digest of all else that is fixed."""
+        plan = self.plan(self.example, TUNING_SEED)
+        spec = plan.spec
+        free = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
+        fixed = {
+            "spec": {k: v for k, v in spec.to_dict().items() if k not in free},
+            "options": {k: v for k, v in spec.variant_options.items() if k not in self.space.dimensions},
+            "space": self.space.to_json(),
+            "objective": self.objective.text,
+            "pruner": self.pruner,
+            "reports": self.reports if self.pruner != "none" else None,
+            "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
+        }
+        # A folder may lie elsewhere on another machine.
+        model = f"folder-{spec.model_digest[:8]}" if Path(spec.model).is_dir() else spec.model.rpartition("/")[2]
+        return f"{spec.variant}/{model}/{spec.task}/{spec.language}/{canonical_digest(fixed)[:12]}"

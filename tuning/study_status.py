@@ -1,0 +1,75 @@
+"""What studies there are, how far they are, and how one is ended gently."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import text as sql
+
+from tuning.retries import enqueue_again
+from tuning.space import told
+from whichlora.errors import choose
+from whichlora.scheduling.leases import Claims
+
+PREFIX = "tune/"
+"""Before the names of studies in the database, which holds queues too."""
+
+
+def names(database: RDBStorage) -> list[str]:
+    """Return the names of all studies."""
+    every = optuna.get_all_study_names(database)
+    return sorted(name.removeprefix(PREFIX) for name in every if name.startswith(PREFIX))
+
+
+def status(database: RDBStorage) -> str:
+    """Return a paragraph for each study: its trials by state, best value, last heartbeat, and how to resume it."""
+    lines = []
+    for name in names(database):
+        study = optuna.load_study(study_name=PREFIX + name, storage=database)
+        trials = study.get_trials(deepcopy=False)
+        states = ", ".join(
+            f"{n} {state.name.lower()}" for state in TrialState if (n := sum(t.state is state for t in trials))
+        )
+        lines.append(f"{name}: {states or 'no trials'}")
+        complete = [t for t in trials if t.state is TrialState.COMPLETE]
+        if complete and len(study.directions) == 1:
+            best = study.best_trial
+            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({told(best.params)})")
+        elif complete:
+            lines.append(f"  {len(study.best_trials)} trials on the Pareto front")
+        age = _heartbeat_age(database, study._study_id)
+        if age is not None:
+            lines.append(f"  last heartbeat of a running trial: {age:.0f} s ago")
+        orphans = Claims(study, enqueue_again).orphans()
+        if orphans:
+            numbers = ", ".join(str(t.number) for t in orphans)
+            lines.append(f"  not running any more, as their workers have died: {numbers} (gone on with when resumed)")
+        lines.append(f"  resume: {study.user_attrs.get('command', '')}")
+    return "\n".join(lines) or "There are no studies."
+
+
+def _heartbeat_age(database: RDBStorage, study_id: int) -> float | None:
+    query = (
+        "SELECT MAX(h.heartbeat), CURRENT_TIMESTAMP FROM trial_heartbeats h JOIN trials t ON t.trial_id = h.trial_id "
+        "WHERE t.study_id = :study AND t.state = 'RUNNING'"
+    )
+    with database.engine.connect() as connection:
+        last, now = connection.execute(sql(query), {"study": study_id}).one()
+    if last is None:
+        return None
+    last, now = (datetime.fromisoformat(v) if isinstance(v, str) else v for v in (last, now))
+    return float((now.replace(tzinfo=None) - last.replace(tzinfo=None)).total_seconds())
+
+
+def stop(database: RDBStorage, name: str) -> None:
+    """Let a study end after the trials that are running; calling `tune` again resumes it.
+
+    Raises:
+        OptionError: there is no study of that name.
+    """
+    choose("study", name, names(database))
+    optuna.load_study(study_name=PREFIX + name, storage=database).set_user_attr("stopped", time.time())
