@@ -15,6 +15,7 @@ from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import total_steps
 
 SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
+PAIRS = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": 12}
 
 
 def plan_of(model: str, **options: Any) -> Plan:

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from synthetic import log_run, spec
 from synthetic_probes import CEILING, KAPPA, layer_table, log_probe, shape, shares_of
-from test_probes import read
+from test_language_probes import read
 from test_report import report_of, text_of
 
 from analysis.plots.layers import share_curves

@@ -263,7 +263,7 @@ def test_claims_of_ones_own_are_judged_after_the_papers(written):
 
 @pytest.mark.slow
 def test_a_launch_writes_where_it_was_called(full_design, tmp_path):
-    from test_launch import PROJECT, launch
+    from launching import PROJECT, launch
 
     call = tmp_path / "a call"  # the space must survive the shell
     call.mkdir()

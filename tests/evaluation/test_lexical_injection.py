@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import plan_of, run_of
+from killing import kill_after_step, predictions_of
+from runs import PAIRS, plan_of, run_of
 from scipy import stats
-from test_training import _kill_after_step, _predictions
 from torch.nn import functional
 
 from whichlora.config.plan import Plan
@@ -27,8 +27,6 @@ from whichlora.models.pooling import Pooling, at_places, pooled
 from whichlora.run.summary import summary
 from whichlora.training import adapter
 from whichlora.training.objectives import Triplets, objective_of, triplets
-
-PAIRS = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": 12}
 
 
 def loaded(plan: Plan, *, attach: bool = True) -> Any:
@@ -296,17 +294,17 @@ def test_the_saved_adapter_gives_the_same_cosines_in_plain_peft(store: Path, tin
             for item in plan.mixture.test["control"]
             if isinstance(item, PairItem)
         ]
-        after = _predictions(result.run_id, "control")[f"{place}/cosine/translation/raw"]
+        after = predictions_of(result.run_id, "control")[f"{place}/cosine/translation/raw"]
         assert after.tolist() == pytest.approx(cosines, abs=1e-4)
 
 
 def test_the_same_spec_gives_the_same_states_and_another_seed_others(store: Path, tiny_model: str) -> None:
     first, second = (run_of(plan_of(tiny_model, **PAIRS), experiment=name) for name in ("first", "second"))
     other = run_of(plan_of(tiny_model, **PAIRS, seed=43), experiment="first")
-    pd.testing.assert_frame_equal(_predictions(first.run_id, "trained"), _predictions(second.run_id, "trained"))
-    assert list(_predictions(other.run_id, "control")["id"]) == list(_predictions(first.run_id, "control")["id"])
-    assert not _predictions(other.run_id, "control").equals(_predictions(first.run_id, "control"))
-    assert list(_predictions(other.run_id, "trained")["id"]) != list(_predictions(first.run_id, "trained")["id"])
+    pd.testing.assert_frame_equal(predictions_of(first.run_id, "trained"), predictions_of(second.run_id, "trained"))
+    assert list(predictions_of(other.run_id, "control")["id"]) == list(predictions_of(first.run_id, "control")["id"])
+    assert not predictions_of(other.run_id, "control").equals(predictions_of(first.run_id, "control"))
+    assert list(predictions_of(other.run_id, "trained")["id"]) != list(predictions_of(first.run_id, "trained")["id"])
 
 
 @pytest.mark.slow
@@ -315,14 +313,14 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
 ) -> None:
     options = {**PAIRS, "train_size": 40, "epochs": 2, "retention": "atlas-nli", "retention_size": 9}
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
-    _kill_after_step(store, tiny_model, 7, options)
+    kill_after_step(store, tiny_model, 7, options)
     plan = plan_of(tiny_model, **options)
     resumed = run_of(plan)
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "whole"))
     whole = run_of(plan, experiment="uninterrupted")
     assert mlflow.MlflowClient().get_run(resumed.run_id).data.tags["whichlora.resumed"] == "true"
     for role in ("trained", "control", "retention/en", "retention/tl"):
-        pd.testing.assert_frame_equal(_predictions(resumed.run_id, role), _predictions(whole.run_id, role))
+        pd.testing.assert_frame_equal(predictions_of(resumed.run_id, role), predictions_of(whole.run_id, role))
     own = {name: value for name, value in whole.metrics.items() if name.startswith(("test/", "paired/"))}
     assert {name: resumed.metrics[name] for name in own} == pytest.approx(own)
 
@@ -375,7 +373,7 @@ def test_what_is_forgotten_is_scored_on_a_task_that_was_not_trained(store: Path,
     m = result.metrics
     for role in ("retention/en", "retention/tl"):
         assert m[f"gain/{role}"] == pytest.approx(m[f"test/{role}/f1"] - m[f"base/{role}/f1"])
-        assert len(_predictions(result.run_id, role)) == 9
+        assert len(predictions_of(result.run_id, role)) == 9
     assert "atlas-nli, not trained, sw: F1" in summary(plan, result)
     trained = plan_of(tiny_model)  # a run of the other task is scored on the same items, and its base is the same run
     assert plan.spec.test_digests["retention/tl"] == trained.spec.test_digests["tl"]

@@ -17,7 +17,7 @@ from synthetic_probes import CEILING, LAYERS, log_probe, shape, shares_of, weigh
 from test_report import report_of, text_of
 
 from analysis import analyze
-from analysis.measures import layers
+from analysis.measures import layer_shares
 from analysis.runs import language_probes
 from analysis.runs.language_probes import column
 from analysis.runs.probe_runs import BASE
@@ -276,7 +276,7 @@ def test_settings_with_and_without_probes(store):
         log_probe(own, "e", source=log_run(own, "e", items=0), shares=shares)
     found, table = read("e")
     settings = sorted(set(table["setting"]))
-    records = [*layers.share_records(found.shares, settings), *layers.correlation_records(table)]
+    records = [*layer_shares.share_records(found.shares, settings), *layer_shares.correlation_records(table)]
     assert {r.analysis.partition(" in ")[2] for r in records} == {"xnli, smollm2-135m"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from naive import ITEMS, naive
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
@@ -16,7 +17,6 @@ from whichlora.evaluation.scoring import score
 from whichlora.models import loading, packing
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
-ITEMS = [*NLI.load("en", "test")[:7], *NLI.load("sw", "test")[:4]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,27 +52,6 @@ def tiny(tiny_model):
 @pytest.fixture(scope="module", params=["tiny_model", "byte_model"])
 def folder(request):
     return request.getfixturevalue(request.param)
-
-
-@torch.inference_mode()
-def naive(model, encoder, items) -> np.ndarray:
-    """Softmax over the labels' log-likelihoods, whole texts through the model one by one; the first token alone
-    where that tells the labels apart."""
-    tokenizer, task = encoder.tokenizer, encoder.task
-    rows = []
-    for item in items:
-        prompt = tokenizer(task.prompt(item)).input_ids
-        words = task.label_words(item)
-        ids = [tokenizer(f"{task.prompt(item)} {word}").input_ids[len(prompt) :] for word in words]
-        if len({i[0] for i in ids}) == len(ids):
-            ids = [i[:1] for i in ids]
-        logs = []
-        for label in ids:
-            text = torch.tensor([prompt + label])
-            predicted = model(input_ids=text, attention_mask=torch.ones_like(text)).logits[0].log_softmax(-1)
-            logs.append(sum(predicted[len(prompt) + k - 1, token].item() for k, token in enumerate(label)))
-        rows.append(torch.tensor(logs, dtype=torch.float64).softmax(0).numpy())
-    return np.array(rows)
 
 
 def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):

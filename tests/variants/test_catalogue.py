@@ -13,7 +13,7 @@ import pytest
 from whichlora.variants import CATALOGUE
 from whichlora.variants.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def called(*arguments: str) -> tuple[int, str, str]:

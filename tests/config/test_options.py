@@ -10,7 +10,7 @@ import pytest
 
 from whichlora.config import options
 from whichlora.errors import OptionError
-from whichlora.run.pipeline import main
+from whichlora.run.command import main
 from whichlora.variants import CATALOGUE
 
 

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 
 from whichlora import database
 from whichlora.config.spec import RunSpec
-from whichlora.run.pipeline import main
+from whichlora.run.command import main
 from whichlora.tracking.runs import (
     RunLog,
     Tracker,

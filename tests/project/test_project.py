@@ -15,7 +15,7 @@ import yaml
 
 from whichlora.config.options import MAIN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "conda.yaml").read_text())

@@ -32,7 +32,7 @@ import yaml
 
 import whichlora
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 SECRETS = {
     "POSTGRES_PASSWORD": "of postgres @/:",

@@ -27,7 +27,7 @@ from whichlora.errors import OptionError
 from whichlora.scheduling.engines import Job, Processes, engine_of
 from whichlora.scheduling.ray_cluster import RayTasks, check_shared
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PATH = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
 SMALL = {"train_size": 16, "validation_size": 3, "test_size": 3, "batch_size": 8, "learning_rate": 0.01}
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")

@@ -203,8 +203,7 @@ def test_neither_kind_of_run_is_refused(store, capsys):
 @pytest.mark.slow
 def test_a_real_run_of_injection_is_read(store, tiny_model):
     """Nothing invented: what the project logs is what the report reads."""
-    from runs import plan_of, run_of
-    from test_injection import PAIRS
+    from runs import PAIRS, plan_of, run_of
 
     result = run_of(plan_of(tiny_model, **PAIRS, retention="atlas-nli", retention_size=9), "real")
     found = pulled("real")

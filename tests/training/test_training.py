@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from killing import kill_after_step, predictions_of
 from runs import plan_of, run_of
 
 from whichlora.data.batching import BucketBatches
@@ -18,18 +16,6 @@ from whichlora.training import checkpoints
 from whichlora.variants import CATALOGUE, WIDER
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
-CHILD = """
-import sys, whichlora.training.callbacks as t
-t.CHECKPOINT_SECONDS = 0.0
-slow = t.Keeper.on_step_end
-def on_step_end(self, args, state, control, **kwargs):
-    slow(self, args, state, control, **kwargs)
-    print("step", state.global_step, flush=True)
-t.Keeper.on_step_end = on_step_end
-sys.path.insert(0, sys.argv[1])
-from runs import plan_of, run_of
-run_of(plan_of(sys.argv[2], **dict(pair.split("=") for pair in sys.argv[3:])))
-"""
 
 
 def test_batches_hold_each_position_once_and_positions_of_similar_length() -> None:
@@ -58,25 +44,6 @@ def test_processes_share_the_items_of_each_step(count: int) -> None:
     assert {len(batch) for share in shares for batch in share[:-1]} == {8 // count}
 
 
-def _kill_after_step(store: Path, model: str, step: int, options: dict[str, object]) -> None:
-    """Run in a process of its own and kill it with SIGKILL once it has done `step` steps."""
-    here = str(Path(__file__).parent)
-    pairs = [f"{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-c", CHILD, here, model, *pairs]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=store) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith("step ") and int(line.split()[1]) >= step:
-                child.send_signal(signal.SIGKILL)
-                break
-    assert child.returncode == -signal.SIGKILL
-
-
-def _predictions(run_id: str, role: str) -> pd.DataFrame:
-    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="predictions")
-    return pd.read_parquet(Path(folder) / f"{role}.parquet")
-
-
 # Eight items a step, 40 items: five steps an epoch. Step 3 is within the first epoch, 5 its end, 7 in the second. The
 # wider catalogue is killed once: its variants differ in what is attached, not in how it is kept.
 FAST = [("lora", 3)]
@@ -95,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
 ) -> None:
     options = {"variant": variant, "epochs": 2}
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
-    _kill_after_step(store, tiny_model, step, options)
+    kill_after_step(store, tiny_model, step, options)
     (work,) = [p for p in (store / "killed").iterdir() if p.is_dir()]
     found = checkpoints.last_complete(work)
     assert found is not None
@@ -113,7 +80,7 @@ def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
     assert [run.info.run_id for run in runs] == [resumed.run_id]
     assert runs[0].data.tags["whichlora.resumed"] == "true"
     for role in ("en", "tl"):
-        pd.testing.assert_frame_equal(_predictions(resumed.run_id, role), _predictions(whole.run_id, role))
+        pd.testing.assert_frame_equal(predictions_of(resumed.run_id, role), predictions_of(whole.run_id, role))
     losses = {p.step: p.value for p in client.get_metric_history(whole.run_id, "train/loss")}
     again = client.get_metric_history(resumed.run_id, "train/loss")
     assert {p.step: p.value for p in again} == pytest.approx(losses, abs=1e-9)
@@ -126,8 +93,8 @@ def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store
     second = run_of(plan_of(tiny_model), experiment="second")
     other = run_of(plan_of(tiny_model, seed=43), experiment="first")
     assert first.run_id != second.run_id
-    pd.testing.assert_frame_equal(_predictions(first.run_id, "tl"), _predictions(second.run_id, "tl"))
-    assert not _predictions(first.run_id, "tl").equals(_predictions(other.run_id, "tl"))
+    pd.testing.assert_frame_equal(predictions_of(first.run_id, "tl"), predictions_of(second.run_id, "tl"))
+    assert not predictions_of(first.run_id, "tl").equals(predictions_of(other.run_id, "tl"))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -150,9 +117,9 @@ def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
     whole = run_of(plan_of(tiny_model), experiment="whole")
     monkeypatch.setattr("whichlora.training.trainer.MICRO_BATCH", 2)
     parts = run_of(plan_of(tiny_model), experiment="parts")
-    columns = [c for c in _predictions(whole.run_id, "en") if c.startswith("p_")]
+    columns = [c for c in predictions_of(whole.run_id, "en") if c.startswith("p_")]
     pd.testing.assert_frame_equal(
-        _predictions(whole.run_id, "en")[columns], _predictions(parts.run_id, "en")[columns], atol=1e-4
+        predictions_of(whole.run_id, "en")[columns], predictions_of(parts.run_id, "en")[columns], atol=1e-4
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import folders
 import pytest
 import yaml
-from test_parameters import config_of
+from shapes import config_of
 
 from whichlora.experiment.grid import Grid, read_grid
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHAPES = {
     "meta-llama/Llama-3.1-8B": "llama-3.1-8b",
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",

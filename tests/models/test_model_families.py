@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from naive import ITEMS, naive
 from runs import plan_of, run_of
-from test_evaluation import ITEMS, naive
 from tiny import save_tiny_model
 
 from whichlora.config.plan import resolve_modules
