@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whichlora.config.options import parse_arguments
-from whichlora.errors import OptionError, check_folder, refuse
+from whichlora.config.cli import parse_arguments, refuse
+from whichlora.errors import OptionError, check_folder
 
 if TYPE_CHECKING:
     from analysis.evidence import Evidence
@@ -107,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
         from analysis.runs.pull import find_experiments
-        from whichlora.tracking.runs import Tracker, check_there, connect, mark_launch
+        from whichlora.tracking.client import check_there, connect, mark_launch
+        from whichlora.tracking.runs import Tracker
 
         check_there("experiment", given["experiment"])
         client = connect()
@@ -132,7 +133,7 @@ def _margin(text: str) -> float:
 
 
 def _folder(text: str) -> Path:
-    from whichlora.tracking.runs import sqlite_file
+    from whichlora.tracking.client import sqlite_file
 
     # `mlflow run` works in the project's folder; what it makes lies beside the database, where it was called.
     database = sqlite_file() if os.environ.get("MLFLOW_RUN_ID") else None

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from benchmarks import machine
-    from whichlora.models import loading
+    from whichlora.models.loading import locate
     from whichlora.models.quiet import quiet
 
     torch.set_num_threads(given.threads)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(
                 model=given.model,
-                place=loading.locate(given.model).place,
+                place=locate(given.model).place,
                 pairs=given.pairs,
                 steps=given.steps,
                 items=given.items,

@@ -20,8 +20,7 @@ from typing import Any
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.base import Split
-from whichlora.data.tasks.nli import NliItem
-from whichlora.data.tasks.qa import QaItem
+from whichlora.data.tasks.items import NliItem, QaItem
 
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Of XNLI's lengths in tokens."""

@@ -43,15 +43,15 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
     from peft import LoraConfig, get_peft_model
 
     from whichlora.data.encoding import Encoded
-    from whichlora.models import loading
+    from whichlora.models.adapter_layers import adapter_modules
+    from whichlora.models.loading import copy_around_weights
     from whichlora.training.multi_adapter import Batch
-    from whichlora.training.verification import adapter_modules
 
     found = []
     for seed in range(count):
         torch.manual_seed(seed)
         config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapter = get_peft_model(loading.twin(model), config)
+        adapter = get_peft_model(copy_around_weights(model), config)
         tokens = torch.randint(100, 8000, (items, TOKENS)).tolist()
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
@@ -71,9 +71,9 @@ def together(runs: Sequence[Any]) -> None:
 
 def alone(runs: Sequence[Any]) -> None:
     """Take a step of every run, one after the other, as training does without `pack`."""
-    from whichlora.data.encoding import to_device
+    from whichlora.data.batching import to_device
     from whichlora.models import packing
-    from whichlora.training.objectives import answer_tokens
+    from whichlora.models.answer_logits import answer_tokens
 
     for run in runs:
         with packing.attention(run.model), run.arithmetic():

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--experiments", default="pocket,pocket-fp32", help="names, joined by commas")
     given = parser.parse_args(arguments)
     from analysis.runs.pull import find_experiments, pull
-    from whichlora.tracking.runs import connect
+    from whichlora.tracking.client import connect
 
     client = connect()
     print(summary(paired(pull(client, find_experiments(client, given.experiments)).table)))

@@ -15,7 +15,7 @@ import torch
 from benchmarks.harness import Bench, Block, Equality, Result, Row, agreement, in_turns, timed
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.models import loading
+from whichlora.models.loading import load_model, load_tokenizer, locate, read_shape
 from whichlora.probing.language.logit_lens import Lens
 from whichlora.probing.options import LanguageChoices
 
@@ -47,16 +47,16 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     """Decode the same items, in Swahili, in each way."""
     from transformers import AutoModelForCausalLM
 
-    source = loading.locate(bench.model)
+    source = locate(bench.model)
     plain = AutoModelForCausalLM.from_pretrained(source.place, revision=source.revision).cpu().eval()
-    model: Any = loading.load_model(source, precision="fp32", quantization="none").cpu().eval()
+    model: Any = load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
-    encoder = Encoder(task, loading.load_tokenizer(source))
+    encoder = Encoder(task, load_tokenizer(source))
     # The probe takes all items in this order, 32 at a time; those in the middle are neither most nor least alike.
     items = sorted(task.load("sw", "test"), key=task.prompt)
     sequences = [encoder.prompt(item) for item in items[len(items) // 2 :][: bench.probed]]
     positions = [range(len(sequence)) for sequence in sequences]
-    blocks = loading.shape(source).blocks
+    blocks = read_shape(source).blocks
     rows = {row.precision: row for row in ROWS if row.name in wanted}
     found: dict[str, Tokens] = {}
 

@@ -10,7 +10,8 @@ from whichlora.models.memory import settle
 from whichlora.models.quiet import quiet
 from whichlora.run.base_scores import base_scores
 from whichlora.run.pipeline import run
-from whichlora.tracking.runs import Tracker, connect
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
 
 
 class Runs:

@@ -12,9 +12,9 @@ from benchmarks.harness import Bench, Block, Result, Row, agreement, in_turns, t
 from benchmarks.ours import plan_of
 from benchmarks.peers.usual import padding, written
 from whichlora.data.encoding import Encoder
-from whichlora.data.tasks.base import Item
+from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring import score
-from whichlora.models import loading
+from whichlora.models.loading import load_model
 from whichlora.models.memory import settle
 from whichlora.probing.language.logit_lens import ARITHMETICS
 from whichlora.training import adapter, base_cache
@@ -83,7 +83,7 @@ def _measure(
     prompts = [encoder.prompt(item) for item in scored]
     own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
-    base_cache.keep(loading.load_model(plan.source, precision=precision, quantization="none"), plan)
+    base_cache.keep(load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 

@@ -17,7 +17,7 @@ from benchmarks.harness import Bench, Block, Equality, Result, Row, in_turns
 from benchmarks.workers import Worker, started
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.models import loading
+from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_shape
 
 BATCH = 16
 LIMIT = 1e-5
@@ -84,9 +84,9 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 
 def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
     """Write the items and an adapter to start from, and return where they and the model are."""
-    source = loading.locate(bench.model)
+    source = locate(bench.model)
     task = get_task("atlas-nli")
-    encoder = Encoder(task, loading.load_tokenizer(source))
+    encoder = Encoder(task, load_tokenizer(source))
     chosen = items.nli_items(encoder, "train", longest_of or count)
     if longest_of:
         chosen = sorted(chosen, key=lambda item: -len(encoder.example(item)))[:count]
@@ -94,14 +94,14 @@ def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict
     return {"model": source.place, "items": str(path), "adapter": str(start_adapter(source, bench.scratch / "start"))}
 
 
-def start_adapter(source: loading.ModelSource, folder: Path) -> Path:
+def start_adapter(source: ModelSource, folder: Path) -> Path:
     """Save a LoRA of rank 8 on all linear layers whose two factors are both at random, so that both have gradients."""
     if not folder.is_dir():
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(0)
-        base = loading.load_model(source, precision="fp32", quantization="none")
-        names = list(loading.shape(source).linears)
+        base = load_model(source, precision="fp32", quantization="none")
+        names = list(read_shape(source).linears)
         config = LoraConfig(r=8, lora_alpha=16, target_modules=names, task_type="CAUSAL_LM")
         model = get_peft_model(base, config)
         for name, parameter in model.named_parameters():
@@ -133,7 +133,7 @@ def useful_flops(bench: Bench, path: Path) -> float:
     Nothing is counted for padding, attention's products, or logits that are not learnt; what is shared between items
     counts for each of them. The frozen weights need no gradient: two products a token and weight, not three.
     """
-    shape = loading.shape(loading.locate(bench.model))
+    shape = read_shape(locate(bench.model))
     examples = json.loads(path.read_text())
     tokens = sum(len(e["prompt"]) + len(e["answer"]) for e in examples)
     frozen = sum(n_in * n_out for n_in, n_out in shape.linears.values())

@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tuning.tune import settings_of
         from whichlora.models.memory import settle
         from whichlora.models.quiet import quiet
-        from whichlora.tracking.runs import Tracker, connect
+        from whichlora.tracking.client import connect
+        from whichlora.tracking.runs import Tracker
 
         quiet()
         texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS

@@ -40,7 +40,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking database whose schema is made, to copy: making one takes seconds."""
     import mlflow
 
-    from whichlora.tracking.runs import connect
+    from whichlora.tracking.client import connect
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     before = mlflow.get_tracking_uri()

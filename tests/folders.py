@@ -11,7 +11,7 @@ import pandas as pd
 
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.base import Split
-from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.items import LABELS
 
 GENRES = ("letters", "travel")
 Row = dict[str, Any]

@@ -10,7 +10,8 @@ from whichlora.config.options import MAIN, parse_values
 from whichlora.config.plan import Plan, resolve
 from whichlora.models.memory import settle
 from whichlora.run.pipeline import Result, run
-from whichlora.tracking.runs import Tracker, connect
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import total_steps
 

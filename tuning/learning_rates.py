@@ -16,7 +16,8 @@ from whichlora.config.options import MAIN, parse_values
 from whichlora.config.plan import resolve
 from whichlora.errors import OptionError, choose
 from whichlora.run.pipeline import trial
-from whichlora.tracking.runs import Tracker, connect
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
 
 EXPERIMENT = "learning-rates"
 SEEDS = ("0", "1")

@@ -25,8 +25,8 @@ from tuning.sampler import TrialSampler, pruner_of
 from tuning.space import told
 from tuning.study_config import ROLES, TUNING_SEED, Setting
 from tuning.study_status import PREFIX, status, stop
+from whichlora.config.cli import duration
 from whichlora.errors import LostClaimError, OptionError, PrunedError
-from whichlora.experiment.progress import duration
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling import storage
@@ -263,7 +263,7 @@ class Study:
 
     def _parent(self, tracker: Tracker) -> str:
         """Return the id of the study's run: the oldest, where workers made several at once."""
-        from whichlora.tracking.runs import experiment_id
+        from whichlora.tracking.client import experiment_id
 
         def found() -> list[Any]:
             runs = tracker.client.search_runs(

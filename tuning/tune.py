@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING
 from tuning.sampler import PRUNERS
 from tuning.space import KINDS, SEARCHED, read_space, space_of
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
-from whichlora.config.options import AUTO, MAIN, PACK, parse_arguments, parse_values
+from whichlora.config.cli import PACK, parse_arguments, refuse
+from whichlora.config.options import AUTO, MAIN, parse_values
 from whichlora.data.tasks import PROMPTED
-from whichlora.errors import OptionError, choose, refuse, whole
+from whichlora.errors import OptionError, choose, whole
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
-from whichlora.scheduling.engines import ENGINES, Job, engine_of, is_worker
+from whichlora.scheduling.engines import ENGINES, engine_of
+from whichlora.scheduling.jobs import Job, is_worker
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
     from tuning.finalists import Contender
     from tuning.study import Study
-    from whichlora.scheduling.engines import Engine
+    from whichlora.scheduling.jobs import Engine
     from whichlora.tracking.runs import Tracker
 
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
@@ -78,7 +80,7 @@ def tune(
 
     from tuning import report
     from whichlora.parallel import lockstep
-    from whichlora.scheduling.leases import POLL_SECONDS, insist, persist
+    from whichlora.scheduling.retries import POLL_SECONDS, insist, persist
     from whichlora.scheduling.storage import GRACE_SECONDS
 
     def late(by: float = 0.0) -> bool:
@@ -149,7 +151,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     Raises:
         OptionError: an option is bad, alone or with the others.
     """
-    from whichlora.models import loading
+    from whichlora.models.loading import locate, read_shape
 
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
@@ -165,7 +167,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     if reports is None:
         raise OptionError("reports", AUTO, "must be a number")
     kind, own = read_space(texts["space"], variants)
-    shape = loading.shape(loading.locate(values["model"]))
+    shape = read_shape(locate(values["model"]))
     fixed = [name for name in SEARCHED if values[name] is not None]
     return [
         Setting(
@@ -239,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "tuning.tune", *given])
 
     from tuning.study import Study, connect
-    from whichlora.scheduling.leases import insist
+    from whichlora.scheduling.retries import insist
 
     def opened() -> list[Study]:
         database = connect()

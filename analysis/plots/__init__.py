@@ -14,8 +14,8 @@ from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, look, styles
 from analysis.records import Record
 from analysis.runs.language_probes import Probes
+from analysis.runs.methods import method_order
 from analysis.runs.representation_probes import Insides
-from analysis.tables.paper import method_order
 
 Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 """By the words for a cell of the design, and by method: the loss of each seed, indexed by step."""

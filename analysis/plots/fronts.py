@@ -10,8 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from analysis.measures import scores
 from analysis.plots.scores import LANGUAGE
 from analysis.plots.style import Plot, Styles, finish, legend, new
-from analysis.runs.methods import UNTRAINED
-from analysis.tables.paper import method_order
+from analysis.runs.methods import UNTRAINED, method_order
 
 COSTS = {
     "adapter/trainable_parameters": "trainable parameters",

@@ -24,8 +24,8 @@ from analysis.measures.layer_shares import (
 from analysis.plots.style import Plot, Style, Styles, finish, legend, new
 from analysis.records import Record, find
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
+from analysis.runs.methods import method_order
 from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
-from analysis.tables.paper import method_order
 
 MOST_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}

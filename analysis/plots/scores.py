@@ -10,9 +10,8 @@ import pandas as pd
 
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
 from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
-from analysis.runs.methods import UNTRAINED
+from analysis.runs.methods import UNTRAINED, method_order
 from analysis.stats.distributions import half_width
-from analysis.tables.paper import method_order
 
 _GREY = "#777777"
 _REFERENCES = {"base model": (0, (1, 2)), BEST_FLOOR: (0, (6, 2, 1, 2))}

@@ -13,13 +13,14 @@ from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
 from analysis.report import sentences, summary_table
+from analysis.report.layers import section
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
 from analysis.runs.language_probes import Probes
-from analysis.runs.methods import UNTRAINED
+from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.representation_probes import Insides
-from analysis.tables import formats, injection, layers
-from analysis.tables.paper import arms_of, method_order
+from analysis.tables import formats, injection
+from analysis.tables.paper import arms_of
 from whichlora import __version__
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
@@ -81,7 +82,7 @@ def compose(
             probes=probes,
             insides=insides,
             aligned=[plot for plot in plots if plot.name.startswith("alignment")],
-            layers=layers.section(records, probes, plots),
+            layers=section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),

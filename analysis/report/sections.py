@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from analysis.measures.lexical_injection import FORGOTTEN, GAINS, OUTPUT, POOLED
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.stats.groupings import LETTERS
+from analysis.tables.formats import number, p_value
 
 
 class Family(NamedTuple):
@@ -208,21 +208,6 @@ def _brief(records: Sequence[Record]) -> list[Brief]:
             interval = "" if r.interval is None else f" ({number(r.interval[0])} to {number(r.interval[1])})"
             shown.setdefault(r.groups[0], {})[r.outcome] = number(r.effect) + interval
     return [Brief(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
-
-
-def number(value: float | None) -> str:
-    """Write a number with as many digits as a reader needs; empty for none."""
-    if value is None or not math.isfinite(value):
-        return ""
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if round(size, 3) >= 0.1 or size == 0 else f"{value:.2g}"
-
-
-def p_value(p: float | None) -> str:
-    """Write p without the zero before the point."""
-    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
 
 
 def _belongs(analysis: str, wanted: tuple[str, ...]) -> bool:

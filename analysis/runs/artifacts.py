@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import platformdirs
 
-from whichlora.database import path_of
+from whichlora.tracking.sqlite import path_of
 
 THREADS = 8
 """Files that are read at once: a tracking server answers slowly, but many at a time."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
-from analysis.tables.paper import method_order
+from analysis.runs.methods import method_order
 
 METRIC = "train/loss"
 MOST_SEEDS = 3

@@ -15,16 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.columns import CONDITIONS, SETTINGS
 from whichlora.variants import CATALOGUE
 
-CONDITIONS = (
-    *("task", "difficulty", "model", "composition", "train_size", "validation_size", "test_size", "prompt_language"),
-    *("scoring", "precision", "quantization"),
-)
-SETTINGS = (
-    *("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "warmup", "weight_decay", "scheduler"),
-    *("target_modules", "layers", "variant_options", "select_on"),
-)
 _PLACE = ["setting", "language", "tl_ratio", "seed"]
 UNTRAINED = "none"
 """The variant that is no method but what the others start from: shown in tables, left out of comparisons."""
@@ -176,3 +169,16 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             found.append([number, number])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def method_order(rows: pd.DataFrame) -> list[str]:
+    """Return the methods as they are listed: as the project's catalogue has their variants, the base model last."""
+    from whichlora.variants import CATALOGUE
+
+    known = list(CATALOGUE)
+    first = rows.drop_duplicates("method")
+    keys = {
+        method: (known.index(variant) if variant in known else len(known), method)
+        for method, variant in zip(first["method"], first["variant"], strict=True)
+    }
+    return sorted(keys, key=lambda method: keys[method])

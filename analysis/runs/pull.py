@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from analysis.columns import CONDITIONS, SETTINGS
 from analysis.runs.design import Design, Issue, missing_cells
-from analysis.runs.methods import CONDITIONS, SETTINGS, name_methods, name_settings
+from analysis.runs.methods import name_methods, name_settings
 from whichlora.data.tasks import TASKS
 from whichlora.errors import OptionError, did_you_mean
-from whichlora.tracking.runs import every
+from whichlora.tracking.client import every
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

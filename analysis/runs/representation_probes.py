@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.runs.design import Issue
-from analysis.runs.methods import UNTRAINED
+from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.probe_runs import BASE, INSIDE, LAYERS, issue, read_layers, states
 from analysis.runs.pull import Runs
-from analysis.tables.paper import method_order
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

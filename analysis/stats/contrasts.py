@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.columns import SETTINGS
 from analysis.records import NotTestable, Record, Result, attempt
-from analysis.runs.methods import SETTINGS
 from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
 from analysis.stats.power import seen

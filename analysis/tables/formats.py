@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -139,3 +140,18 @@ def write(table: Table, folder: Path) -> None:
     forms = {"md": markdown, "tex": latex, "csv": csv, "html": to_html}
     for end, form in forms.items():
         (folder / f"{table.name}.{end}").write_text(form(table), encoding="utf-8")
+
+
+def number(value: float | None) -> str:
+    """Write a number with as many digits as a reader needs; empty for none."""
+    if value is None or not math.isfinite(value):
+        return ""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if round(size, 3) >= 0.1 or size == 0 else f"{value:.2g}"
+
+
+def p_value(p: float | None) -> str:
+    """Write p without the zero before the point."""
+    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)

@@ -26,10 +26,8 @@ from analysis.measures.lexical_injection import (
     trained,
 )
 from analysis.records import Record, find
-from analysis.report.sections import p_value
-from analysis.runs.methods import text
-from analysis.tables.formats import Cell, Table, cell
-from analysis.tables.paper import method_order
+from analysis.runs.methods import method_order, text
+from analysis.tables.formats import Cell, Table, cell, p_value
 
 _Means = Mapping[tuple[str, ...], Record]
 """The mean of a column by (column, method) or (column, method, language)."""

@@ -20,7 +20,7 @@ from analysis.measures.layer_shares import (
 )
 from analysis.plots import Plot
 from analysis.records import Record, find
-from analysis.runs.language_probes import LEVELS, SHARES, Probes
+from analysis.runs.language_probes import LEVELS, SHARES
 from analysis.runs.methods import ranges
 from analysis.tables.formats import BEST, Part, Table, cell
 
@@ -33,20 +33,6 @@ class LayerSection(NamedTuple):
     correlations: list[Plot]
     sentences: list[str]
     reasons: list[str]
-
-
-def section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
-    """Return what the page shows of layers."""
-    choices = {name: "all" if value in ("", "None") else value for name, value in probes.choices.items()}
-    own = [record for record in records if record.analysis.startswith(ANALYSIS)]
-    drawn = [plot for plot in plots if plot.name.startswith("layer")]
-    return LayerSection(
-        made=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in choices.items()),
-        shares=[plot for plot in drawn if not plot.name.startswith("layer-correlation")],
-        correlations=[plot for plot in drawn if plot.name.startswith("layer-correlation")],
-        sentences=sentences(own),
-        reasons=list(dict.fromkeys(r.note.removeprefix("no test: ") for r in own if r.note.startswith("no test: "))),
-    )
 
 
 def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Sequence[str]) -> list[Table]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence, Set
 
 import pandas as pd
 
+from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
 from analysis.records import Record
-from analysis.runs.methods import SETTINGS, UNTRAINED, text
+from analysis.runs.methods import UNTRAINED, method_order, text
 from analysis.tables.formats import BEST, SECOND, Cell, Part, Table, cell
 
 _Key = tuple[str, str, float, str]
@@ -220,19 +221,6 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
 def arms_of(rows: pd.DataFrame) -> dict[str, str]:
     """Return the arm of each method; of one whose arms have come to the same values, all of them."""
     return {str(method): _values(own, "arm") for method, own in rows.groupby("method", sort=True)}
-
-
-def method_order(rows: pd.DataFrame) -> list[str]:
-    """Return the methods as they are listed: as the project's catalogue has their variants, the base model last."""
-    from whichlora.variants import CATALOGUE
-
-    known = list(CATALOGUE)
-    first = rows.drop_duplicates("method")
-    keys = {
-        method: (known.index(variant) if variant in known else len(known), method)
-        for method, variant in zip(first["method"], first["variant"], strict=True)
-    }
-    return sorted(keys, key=lambda method: keys[method])
 
 
 def spread(mean: float, sd: float, decimals: int) -> str:

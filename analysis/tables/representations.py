@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.records import Record
-from analysis.report.sections import number
+from analysis.runs.methods import method_order
 from analysis.runs.probe_runs import by_layer
 from analysis.runs.representation_probes import (
     ALIGNED,
@@ -22,8 +22,7 @@ from analysis.runs.representation_probes import (
     groups,
     similarities,
 )
-from analysis.tables.formats import Cell, Table, cell
-from analysis.tables.paper import method_order
+from analysis.tables.formats import Cell, Table, cell, number
 
 COUNTS = "alignment and weight probes"
 _SHOWN = ["mean", "low", "high", "n"]

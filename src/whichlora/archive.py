@@ -21,8 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from whichlora.database import file_of, lock_of, path_of
-from whichlora.errors import OptionError, check_folder, refuse
+from whichlora.config.cli import refuse
+from whichlora.errors import OptionError, check_folder
+from whichlora.tracking.sqlite import file_of, lock_of, path_of
 
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
 _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))

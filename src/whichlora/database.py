@@ -11,30 +11,8 @@ import sqlite3
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
-
-
-def file_of(uri: str) -> Path | None:
-    """Return the file of a tracking database that is SQLite, else None."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
-
-
-def path_of(uri: str) -> Path | None:
-    """Return the folder that a URI or path of artifacts stands for; None if it is none of this machine's."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file") or not parts.path:
-        return None
-    return Path(unquote(parts.path) if parts.scheme else uri).absolute()
-
-
-def lock_of(file: Path) -> FileLock:
-    """Return the lock under which a schema is made: two processes at once would leave it half made for good."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{file}.lock")
+from whichlora.tracking.sqlite import file_of, lock_of
 
 
 def _has_schema(file: Path) -> bool:
@@ -64,7 +42,7 @@ def main() -> None:
     """Have the schema made unless it is there."""
     file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
-        from whichlora.tracking.runs import connect, touch
+        from whichlora.tracking.client import connect, touch
 
         touch(connect())
 

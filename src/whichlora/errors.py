@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,16 +40,6 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
     """Return a hint at the name nearest to `value`, to put behind a sentence; empty where none is near."""
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def refuse(error: OptionError) -> int:
-    """Say what is wrong with an option, mark the launch that `mlflow run` may have made, and return exit status 2."""
-    print(f"error: {error}", file=sys.stderr)
-    if os.environ.get("MLFLOW_RUN_ID"):
-        from whichlora.tracking.runs import connect, mark_launch  # MLflow takes more than a second to import
-
-        mark_launch(connect())
-    return 2
 
 
 class ProofError(RuntimeError):

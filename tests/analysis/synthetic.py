@@ -14,7 +14,8 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
 from whichlora.config.spec import RunSpec
-from whichlora.tracking.runs import _text, connect, experiment_id
+from whichlora.tracking.client import connect, experiment_id
+from whichlora.tracking.runs import _text
 
 LABELS = ("entailment", "neutral", "contradiction")
 PARAMETERS = {"lora": 2_442_240, "dora": 2_597_760, "vera": 209_280, "adalora": 3_665_880, "pissa": 2_442_240}

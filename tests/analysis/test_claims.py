@@ -11,9 +11,9 @@ import pytest
 
 from analysis.claims.claims import Claim, judge, judge_all, load, records
 from analysis.claims.orders import methods_named, parse_order, relations_of
+from analysis.columns import SETTINGS
 from analysis.records import dumps
 from analysis.runs.language_probes import column
-from analysis.runs.methods import SETTINGS
 from whichlora.errors import OptionError
 
 METHODS = ("LoRA", "DoRA", "DoRA*", "AdaLoRA", "PiSSA", "VeRA")

@@ -17,7 +17,7 @@ from analysis import analyze
 from analysis.measures.lexical_injection import injection_records
 from analysis.records import find
 from analysis.runs.pull import Runs, find_experiments, pull
-from whichlora.tracking.runs import connect
+from whichlora.tracking.client import connect
 
 
 def pulled(experiment: str) -> Runs:

@@ -22,7 +22,7 @@ from analysis.runs import language_probes
 from analysis.runs.language_probes import column
 from analysis.runs.probe_runs import BASE
 from analysis.runs.pull import find_experiments, pull
-from whichlora.tracking.runs import connect
+from whichlora.tracking.client import connect
 
 MINE = """
 claims:

@@ -13,7 +13,7 @@ from analysis.runs import predictions
 from analysis.runs.pull import Runs, find_experiments, pull
 from whichlora.errors import OptionError
 from whichlora.tracking import runs
-from whichlora.tracking.runs import connect, experiment_id
+from whichlora.tracking.client import connect, experiment_id
 
 
 def pulled(*experiments: str) -> Runs:

@@ -23,7 +23,7 @@ from analysis.records import Record
 from analysis.report import sentences
 from analysis.stats.blocked import blocked
 from analysis.stats.own_errors import own_errors
-from whichlora.tracking.runs import connect, experiment_id
+from whichlora.tracking.client import connect, experiment_id
 
 
 def report_of(experiment: str, *more: str) -> Path:

@@ -18,7 +18,7 @@ from analysis.runs import representation_probes
 from analysis.runs.probe_runs import BASE
 from analysis.runs.pull import find_experiments, pull
 from analysis.tables import representations
-from whichlora.tracking.runs import connect
+from whichlora.tracking.client import connect
 
 
 def read(experiment: str) -> representation_probes.Insides:

@@ -11,7 +11,7 @@ from synthetic import log_design, log_run, spec
 
 from analysis.runs.pull import find_experiments, pull
 from analysis.tables import formats, paper
-from whichlora.tracking.runs import connect
+from whichlora.tracking.client import connect
 
 
 def tables_of(experiment: str) -> tuple[dict[str, formats.Table], list]:

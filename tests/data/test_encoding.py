@@ -8,19 +8,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from whichlora.data.encoding import (
-    IGNORED,
-    Encoded,
-    Encoder,
-    by_length,
-    collate,
-    in_order,
-    line_ends,
-    sorted_by_ids,
-)
+from whichlora.data.batching import IGNORED, by_length, collate, in_order, sorted_by_ids
+from whichlora.data.encoding import Encoded, Encoder, line_ends
 from whichlora.data.tasks import get_task
 from whichlora.errors import OptionError
-from whichlora.models import loading
+from whichlora.models.loading import load_tokenizer, locate
 from whichlora.models.packing import pack
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
@@ -30,7 +22,7 @@ each_case = pytest.mark.parametrize(("task", "language"), CASES, ids=[f"{t.name}
 
 @pytest.fixture(scope="module", params=["tiny_model", "byte_model"])
 def tokenizer(request):
-    return loading.load_tokenizer(loading.locate(request.getfixturevalue(request.param)))
+    return load_tokenizer(locate(request.getfixturevalue(request.param)))
 
 
 @each_case
@@ -55,7 +47,7 @@ def test_a_continuation_is_the_answer_of_the_example(tokenizer, task, language):
 
 def test_a_token_across_the_border_never_replaces_one_of_the_prompt(tiny_model):
     """ "Label:" followed by a text that merges with its last token must still be written after the prompt's tokens."""
-    tokenizer = loading.load_tokenizer(loading.locate(tiny_model))
+    tokenizer = load_tokenizer(locate(tiny_model))
     item = NLI.load("en", "test")[0]
 
     class Cut(type(NLI)):
@@ -118,7 +110,7 @@ def test_batches_by_length_hold_each_position_once_within_the_limits(max_tokens,
 
 def test_a_line_ends_at_every_token_that_holds_a_line_break(tiny_model, byte_model):
     for name in (tiny_model, byte_model):
-        tokenizer = loading.load_tokenizer(loading.locate(name))
+        tokenizer = load_tokenizer(locate(name))
         pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
         breaks = {token for token, piece in enumerate(pieces) if "\n" in piece}
         assert breaks

@@ -10,8 +10,8 @@ import pytest
 
 from whichlora.data.mixture import Mixture, draw, texts_digest, trained_count
 from whichlora.data.tasks import get_task
-from whichlora.data.tasks.base import Item, Sizes, Task
-from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.base import Sizes, Task
+from whichlora.data.tasks.items import LABELS, Item
 from whichlora.errors import OptionError
 
 RATIOS = (0.0, 0.01, 0.25, 0.3, 0.5, 0.75, 1.0)

@@ -12,11 +12,11 @@ import torch
 from whichlora.data import windows
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.data.tasks.qa import QaItem
+from whichlora.data.tasks.items import QaItem
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.scoring import score
-from whichlora.models import loading
+from whichlora.models.loading import load_model, load_tokenizer, locate
 
 QA = get_task("tydiqa")
 SHORT = get_task("atlas-qa").load("en", "test")[:3]
@@ -47,15 +47,15 @@ def one_thread():
 
 @pytest.fixture(scope="module", params=["tiny_model", "byte_model"])
 def encoder(request):
-    source = loading.locate(request.getfixturevalue(request.param))
-    return Encoder(QA, loading.load_tokenizer(source), max_length=2048)
+    source = locate(request.getfixturevalue(request.param))
+    return Encoder(QA, load_tokenizer(source), max_length=2048)
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
-    source = loading.locate(tiny_model)
-    model = loading.load_model(source, precision="fp32", quantization="none").eval()
-    return model, Encoder(QA, loading.load_tokenizer(source), max_length=2048)
+    source = locate(tiny_model)
+    model = load_model(source, precision="fp32", quantization="none").eval()
+    return model, Encoder(QA, load_tokenizer(source), max_length=2048)
 
 
 def words(texts) -> list[int]:

@@ -16,14 +16,15 @@ from runs import PAIRS, plan_of, run_of
 from scipy import stats
 from torch.nn import functional
 
-from whichlora.config.plan import Plan
-from whichlora.data.encoding import encoder_of
-from whichlora.data.tasks.align_words import PairItem
+from whichlora.config.plan import Plan, encoder_of
+from whichlora.data.tasks.items import PairItem
+from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.evaluation import word_alignment
 from whichlora.evaluation.scoring import word_states
 from whichlora.models import loading
-from whichlora.models.pooling import Pooling, at_places, pooled
+from whichlora.models.loading import load_model
+from whichlora.models.pooling import at_places, pooled
 from whichlora.run.summary import summary
 from whichlora.training import adapter
 from whichlora.training.objectives import Triplets, objective_of, triplets
@@ -31,7 +32,7 @@ from whichlora.training.objectives import Triplets, objective_of, triplets
 
 def loaded(plan: Plan, *, attach: bool = True) -> Any:
     torch.manual_seed(0)
-    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    base = load_model(plan.source, precision="fp32", quantization="none")
     model = adapter.attach(base, plan, total_steps=5)[0] if attach else base
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -141,7 +142,7 @@ def test_its_gradients_are_those_of_the_full_one(tiny_model: str, checkpointing:
     states = functional.normalize(at_places(model, plan.shape.blocks, sequences, Pooling(1))[0], dim=1)
     full = gradients(triplets(states[:4], states[4:], ~torch.eye(4, dtype=torch.bool)).sum())
     if checkpointing:  # what is done when memory runs out
-        from whichlora.models.memory import set_checkpointing
+        from whichlora.training.micro_batches import set_checkpointing
 
         set_checkpointing(model.get_base_model(), on=True)
         model.train()  # dropout is 0 in the arm matched

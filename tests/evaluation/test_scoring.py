@@ -9,12 +9,13 @@ from naive import ITEMS, naive
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.items import LABELS
 from whichlora.evaluation import inference, scoring
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.evaluation.scoring import score
-from whichlora.models import loading, packing
+from whichlora.models import packing
+from whichlora.models.loading import load_model, load_tokenizer, locate
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 
@@ -30,8 +31,8 @@ def one_thread():
 
 def load(folder: str, *, adapter: bool = False):
     """Return a model and an encoder; `adapter` adds a LoRA that changes the answers."""
-    source = loading.locate(folder)
-    model = loading.load_model(source, precision="fp32", quantization="none")
+    source = locate(folder)
+    model = load_model(source, precision="fp32", quantization="none")
     if adapter:
         from peft import LoraConfig, get_peft_model
 
@@ -41,7 +42,7 @@ def load(folder: str, *, adapter: bool = False):
             for name, parameter in model.named_parameters():
                 if "lora_" in name:
                     parameter.normal_(std=0.2)
-    return model.eval(), Encoder(NLI, loading.load_tokenizer(source))
+    return model.eval(), Encoder(NLI, load_tokenizer(source))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def folder(request):
 def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):
     first = {}
     for name in (tiny_model, byte_model):
-        encoder = Encoder(NLI, loading.load_tokenizer(loading.locate(name)))
+        encoder = Encoder(NLI, load_tokenizer(locate(name)))
         first[name] = len({encoder.continuation(ITEMS[0], f" {label}")[0] for label in LABELS})
     assert (first[tiny_model], first[byte_model]) == (3, 1)
 

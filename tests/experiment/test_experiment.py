@@ -20,11 +20,13 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from whichlora.config.cli import duration
 from whichlora.errors import LostClaimError, OptionError
 from whichlora.experiment.command import main
 from whichlora.experiment.grid import read_grid
-from whichlora.experiment.progress import duration, survey
-from whichlora.tracking.runs import RunLog, Tracker, connect
+from whichlora.experiment.progress import survey
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import RunLog, Tracker
 
 SMALL = {
     "train_size": 16,

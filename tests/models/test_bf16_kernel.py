@@ -14,12 +14,12 @@ from runs import moved, plan_of
 from whichlora.data.encoding import Encoder
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.models import packing
+from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.kernels import lora
 from whichlora.models.kernels.bf16 import castable, narrow, uncast
 from whichlora.training import adapter, base_cache
-from whichlora.training.objectives import answer_tokens
 from whichlora.training.trainer import train
-from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]

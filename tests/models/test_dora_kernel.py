@@ -12,9 +12,9 @@ from runs import moved, plan_of
 
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.kernels.dora import light, weight_norm
 from whichlora.training import base_cache
-from whichlora.training.objectives import answer_tokens
 from whichlora.training.trainer import train
 
 

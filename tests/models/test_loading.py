@@ -11,8 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from whichlora.errors import OptionError
-from whichlora.models import loading
 from whichlora.models.kernels import onednn
+from whichlora.models.loading import (
+    current_device,
+    load_model,
+    load_tokenizer,
+    locate,
+    read_shape,
+    shape_of,
+)
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def write_config(folder: Path, text: str) -> str:
 
 
 def digest(folder: Path) -> str:
-    return loading.locate(str(folder)).digest
+    return locate(str(folder)).digest
 
 
 def flip_last_byte(path: Path) -> None:
@@ -43,13 +50,13 @@ def flip_last_byte(path: Path) -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(OptionError, match=r"^model=.*config\.json"):
-        loading.locate(str(tmp_path))
+        locate(str(tmp_path))
 
 
 def test_what_is_neither_packaged_nor_a_folder_is_refused_with_what_is_allowed(tmp_path):
     missing = str(tmp_path / "missing")
     with pytest.raises(OptionError) as caught:
-        loading.locate(missing)
+        locate(missing)
     assert str(caught.value).startswith(f"model={missing}: allowed are smollm2-135m, a folder")
     assert "\n" not in str(caught.value)
 
@@ -58,7 +65,7 @@ def test_the_digest_is_of_the_content_wherever_it_lies(copy, tiny_model):
     one, two = copy("one"), copy("two")
     (two / "README.md").write_text("notes")
     assert digest(one) == digest(two) == digest(Path(tiny_model))
-    source = loading.locate(str(one))
+    source = locate(str(one))
     assert (source.place, source.revision) == (str(one), None)
 
 
@@ -106,13 +113,13 @@ def test_parameters_are_counted_by_hand_and_tied_ones_once(tmp_path, tied):
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     attention = 8 * 8 + 2 * 8 * 4 + 8 * 8
     block = attention + 3 * 8 * 12 + 2 * 8
-    shape = loading.shape(loading.locate(str(tmp_path)))
+    shape = read_shape(locate(str(tmp_path)))
     assert shape.parameters == 2 * block + 8 + 50 * 8 * (1 if tied else 2)
     assert (shape.n_layers, shape.context) == (2, 77)
     assert shape.module_names() == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert len(shape.linears) == 2 * 7
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert loading.shape_of(loaded) == shape
+    assert shape_of(loaded) == shape
     for name, (n_in, n_out) in shape.linears.items():
         assert tuple(loaded.get_submodule(name).weight.shape) == (n_out, n_in)
 
@@ -133,7 +140,7 @@ def test_parameters_are_counted_by_hand_and_tied_ones_once(tmp_path, tied):
 def test_a_folder_that_holds_no_causal_model_is_refused_in_one_line(tmp_path, config):
     folder = write_config(tmp_path / "model", config)
     with pytest.raises(OptionError) as caught:
-        loading.shape(loading.locate(folder))
+        read_shape(locate(folder))
     assert str(caught.value).startswith(f"model={folder}: ")
     assert "causal language model" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -144,7 +151,7 @@ def test_an_encoder_that_sees_what_follows_is_no_causal_model(tmp_path):
         tmp_path / "bert", '{"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}'
     )
     with pytest.raises(OptionError, match="causal language model"):
-        loading.shape(loading.locate(folder))
+        read_shape(locate(folder))
 
 
 def test_a_tokenizer_without_padding_pads_with_the_end(copy):
@@ -156,7 +163,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end(copy):
     from transformers import AutoTokenizer
 
     assert AutoTokenizer.from_pretrained(folder).pad_token_id is None
-    tokenizer = loading.load_tokenizer(loading.locate(str(folder)))
+    tokenizer = load_tokenizer(locate(str(folder)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
 
 
@@ -165,15 +172,15 @@ def test_a_model_without_a_tokenizer_is_refused_in_one_line(copy):
     for path in folder.glob("token*.json"):
         path.unlink()
     with pytest.raises(OptionError, match=r"^model=.*tokenizer") as caught:
-        loading.load_tokenizer(loading.locate(str(folder)))
+        load_tokenizer(locate(str(folder)))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_model_loads_in_the_precision_asked_for(tiny_model, precision, dtype):
-    model = loading.load_model(loading.locate(tiny_model), precision=precision, quantization="none")
+    model = load_model(locate(tiny_model), precision=precision, quantization="none")
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    assert model.device == loading.device()
+    assert model.device == current_device()
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
@@ -185,7 +192,7 @@ def test_weights_that_cannot_be_read_are_an_error_in_one_line(copy, damage):
     if damage == "cut":
         weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(OptionError, match=r"^model=.*weights cannot be loaded") as caught:
-        loading.load_model(loading.locate(str(folder)), precision="fp32", quantization="none")
+        load_model(locate(str(folder)), precision="fp32", quantization="none")
     assert "\n" not in str(caught.value)
 
 
@@ -194,10 +201,10 @@ def test_bf16_without_instructions_for_it_is_warned_of(
     tiny_model: str, emulated: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(onednn, "emulates_bf16", lambda: emulated)
-    source = loading.locate(tiny_model)
-    loading.load_model(source, precision="fp32", quantization="none")
+    source = locate(tiny_model)
+    load_model(source, precision="fp32", quantization="none")
     assert not [w for w in recwarn if "precision=bf16" in str(w.message)]
-    loading.load_model(source, precision="bf16", quantization="none")
+    load_model(source, precision="bf16", quantization="none")
     said = [str(w.message) for w in recwarn if "precision=bf16" in str(w.message)]
     assert len(said) == emulated
     assert all("precision=fp32 is faster here" in text for text in said)

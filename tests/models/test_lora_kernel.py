@@ -13,10 +13,10 @@ from tiny import save_tiny_model
 
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
+from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.kernels.lora import in_one, plain_layers
-from whichlora.training.objectives import answer_tokens
 from whichlora.training.trainer import train
-from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva"}

@@ -14,10 +14,11 @@ import torch
 from runs import plan_of
 from transformers import LlamaForCausalLM
 
-from whichlora.data.encoding import Encoder, by_length, in_order
+from whichlora.data.batching import by_length, in_order
+from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
-from whichlora.models import loading
+from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
 from whichlora.training.trainer import Fitted, train
 
@@ -125,10 +126,10 @@ def test_one_item_that_does_not_fit_is_the_end(
 
 
 def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = loading.locate(tiny_model)
-    model = loading.load_model(source, precision="fp32", quantization="none")
+    source = locate(tiny_model)
+    model = load_model(source, precision="fp32", quantization="none")
     for name, scoring in (("atlas-nli", "likelihood"), ("atlas-qa", "generate")):
-        encoder = Encoder(get_task(name), loading.load_tokenizer(source))
+        encoder = Encoder(get_task(name), load_tokenizer(source))
         items = encoder.task.load("en", "test")[:11]
         expected = scoring.score(model, encoder, items, scoring=scoring, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:

@@ -13,15 +13,17 @@ from runs import plan_of, run_of
 from tiny import save_tiny_model
 
 from whichlora.config.plan import resolve_modules
-from whichlora.data.encoding import Encoder, collate
+from whichlora.data.batching import collate
+from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
+from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.models import loading
-from whichlora.models.hidden_states import plain
-from whichlora.models.pooling import Pooling, at_places, pooled
-from whichlora.training.objectives import answer_tokens
+from whichlora.models.adapter_layers import plain
+from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.loading import blocks_of, load_model, load_tokenizer, locate, read_shape
+from whichlora.models.pooling import at_places, pooled
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -58,16 +60,16 @@ def adapted(folder: str) -> tuple[Any, Encoder]:
     """Return the model with a random LoRA on all its linear layers."""
     from peft import LoraConfig, get_peft_model
 
-    source = loading.locate(folder)
-    model = loading.load_model(source, precision="fp32", quantization="none")
+    source = locate(folder)
+    model = load_model(source, precision="fp32", quantization="none")
     torch.manual_seed(1)
-    names = list(loading.shape(source).linears)
+    names = list(read_shape(source).linears)
     model = get_peft_model(model, LoraConfig(r=4, target_modules=names, task_type="CAUSAL_LM"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.2)
-    return model.eval(), Encoder(NLI, loading.load_tokenizer(source))
+    return model.eval(), Encoder(NLI, load_tokenizer(source))
 
 
 def test_one_run_of_lora_trains_proves_itself_reloads_and_is_scored(store: Path, family: tuple[str, str]) -> None:
@@ -77,7 +79,7 @@ def test_one_run_of_lora_trains_proves_itself_reloads_and_is_scored(store: Path,
 
 def test_module_sets_resolve_or_the_model_s_own_names_are_listed(family: tuple[str, str]) -> None:
     name, folder = family
-    shape = loading.shape(loading.locate(folder))
+    shape = read_shape(locate(folder))
     own = OWN_NAMES.get(name, SEVEN)
     assert resolve_modules("all-linear", shape, model=name) == own
     assert resolve_modules(own[-1], shape, model=name) == own[-1:]
@@ -116,7 +118,7 @@ def test_the_loss_of_the_answers_is_the_model_s_own_over_the_same_positions(fami
 @torch.inference_mode()
 def test_a_forward_pass_that_ends_at_a_block_is_the_full_one(family: tuple[str, str]) -> None:
     model, _ = adapted(family[1])
-    blocks, words = loading.blocks_of(plain(model)), [[1, 5, 9, 12], [1, 7], [1, 30, 31]]
+    blocks, words = blocks_of(plain(model)), [[1, 5, 9, 12], [1, 7], [1, 30, 31]]
     for layer in range(len(plain(model).get_submodule(blocks))):
         pooling = Pooling(layer)
         torch.testing.assert_close(pooled(model, blocks, words, pooling), at_places(model, blocks, words, pooling)[0])
@@ -156,7 +158,7 @@ def test_a_model_that_reads_images_too_is_adapted_in_its_text_part_alone(tmp_pat
         text_config={**text, **size, "vocab_size": 100}, vision_config={**image, **size}, mm_tokens_per_image=4
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    shape = loading.shape(loading.locate(str(tmp_path)))
+    shape = read_shape(locate(str(tmp_path)))
     assert shape.n_layers == 3
     assert shape.module_names() == list(SEVEN)
     assert len(shape.linears) == 3 * 7

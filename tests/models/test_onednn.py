@@ -12,11 +12,12 @@ from runs import moved, plan_of
 from torch import nn
 
 from whichlora.data.encoding import Encoder
-from whichlora.models import loading, packing
+from whichlora.models import packing
+from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.kernels import onednn
 from whichlora.models.kernels.lora import in_one, plain_layers
-from whichlora.training.objectives import answer_tokens
-from whichlora.training.verification import adapter_modules
+from whichlora.models.loading import load_model, locate
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
@@ -139,7 +140,7 @@ def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
 def test_a_loaded_model_is_taken_and_answers_as_it_did(tiny_model: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    model: Any = loading.load_model(loading.locate(tiny_model), precision="fp32", quantization="none")
+    model: Any = load_model(locate(tiny_model), precision="fp32", quantization="none")
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     assert {type(layer) for layer in layers} == {onednn._Linear}
     assert all(onednn.is_linear(layer) for layer in layers)

@@ -11,12 +11,14 @@ from runs import moved, plan_of
 from tiny import save_tiny_model
 from torch.nn.functional import scaled_dot_product_attention
 
-from whichlora.data.encoding import Encoded, Encoder, collate
+from whichlora.data.batching import collate
+from whichlora.data.encoding import Encoded, Encoder
 from whichlora.evaluation.generation import generate
-from whichlora.models import memory, packing
+from whichlora.models import packing
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.kernels.onednn import filler
 from whichlora.training import base_cache
-from whichlora.training.objectives import answer_tokens
+from whichlora.training.micro_batches import set_checkpointing
 from whichlora.variants import CATALOGUE
 
 TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
@@ -132,7 +134,7 @@ def test_dropout_is_drawn_for_each_example(tiny_model: str) -> None:
 def test_activations_computed_twice_change_nothing(tiny_model: str) -> None:
     model, examples, _ = attached(tiny_model)
     once = gradients(model, packing.pack(examples[:4]))
-    memory.set_checkpointing(model.get_base_model(), on=True)
+    set_checkpointing(model.get_base_model(), on=True)
     model.enable_input_require_grads()
     assert_equal(gradients(model, packing.pack(examples[:4])), once)
 

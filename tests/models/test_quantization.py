@@ -12,14 +12,11 @@ from tiny import save_tiny_model
 
 from whichlora.errors import OptionError, ProofError
 from whichlora.models import loading
+from whichlora.models.loading import load_model
 from whichlora.training import adapter
-from whichlora.training.verification import (
-    GRADIENT_STEPS,
-    Evidence,
-    prove_gradients,
-    prove_trained,
-)
+from whichlora.training.verification import GRADIENT_STEPS, prove_gradients, prove_trained
 from whichlora.variants import CATALOGUE
+from whichlora.variants.witness import Evidence
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 from bitsandbytes.functional import has_avx512bf16  # noqa: E402
@@ -29,7 +26,7 @@ def attached(model: str) -> tuple[Any, Evidence]:
     """Return an NF4 model with LoRA, and the evidence."""
     plan = plan_of(model, quantization="nf4", precision="bf16")
     torch.manual_seed(0)
-    base = loading.load_model(plan.source, precision="bf16", quantization="nf4")
+    base = load_model(plan.source, precision="bf16", quantization="nf4")
     adapted, evidence, _ = adapter.attach(base, plan, total_steps=5)
     return adapted, evidence
 

@@ -19,7 +19,8 @@ from whichlora.config.plan import Plan
 from whichlora.parallel import lockstep
 from whichlora.run import pipeline
 from whichlora.run.pipeline import Result, run
-from whichlora.tracking.runs import Tracker, connect, work_folder
+from whichlora.tracking.client import connect, work_folder
+from whichlora.tracking.runs import Tracker
 from whichlora.training import multi_adapter
 
 
@@ -191,7 +192,7 @@ sent, cleaned = [], []
 def work():
     try:
         while True:
-            lockstep.step(object())
+            lockstep.step(object(), multi_adapter.take_together)
             if not sent:
                 sent.append(1)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -250,7 +251,7 @@ def test_one_thread_works_at_a_time_and_its_clock_counts_its_own_time(monkeypatc
             assert working.acquire(blocking=False)
             now[0] += 1.0
             working.release()
-            assert lockstep.step(object()) is not None  # type: ignore[arg-type]
+            assert lockstep.step(object(), multi_adapter.take_together) is not None  # type: ignore[arg-type]
         spent.append(lockstep.clock() - began)
 
     monkeypatch.setattr(multi_adapter, "leave_gradients", common)

@@ -21,10 +21,11 @@ from benchmarks.ours import Ours
 from benchmarks.peers.usual import Usual
 from benchmarks.table import HERE, markdown, within
 from benchmarks.workers import ROOT, WorkerError, started
-from whichlora.data.encoding import Encoder, collate
+from whichlora.data.batching import collate
+from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
+from whichlora.models.answer_logits import answer_tokens
 from whichlora.models.loading import load_model, load_tokenizer, locate
-from whichlora.training.objectives import answer_tokens
 
 SMALL = ["--pairs", "1", "--threads", "1", "--items", "8", "--answers", "2", "--probed", "2", "--runs", "2"]
 PEER = """

@@ -24,7 +24,8 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from whichlora.errors import OptionError
-from whichlora.scheduling.engines import Job, Processes, engine_of
+from whichlora.scheduling.engines import Processes, engine_of
+from whichlora.scheduling.jobs import Job
 from whichlora.scheduling.ray_cluster import RayTasks, check_shared
 
 PROJECT = Path(__file__).parents[2]

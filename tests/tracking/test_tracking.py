@@ -21,17 +21,11 @@ import torch
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.tracking import MlflowClient
 
-from whichlora import database
 from whichlora.config.spec import RunSpec
+from whichlora.database import _has_schema
 from whichlora.run.command import main
-from whichlora.tracking.runs import (
-    RunLog,
-    Tracker,
-    chosen_experiment,
-    connect,
-    experiment_id,
-    work_folder,
-)
+from whichlora.tracking.client import chosen_experiment, connect, experiment_id, work_folder
+from whichlora.tracking.runs import RunLog, Tracker
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]
 LABELS = ("entailment", "neutral", "contradiction")
@@ -373,16 +367,16 @@ def test_a_database_that_is_there_is_not_asked_through_mlflow(store: Path) -> No
     subprocess.run([sys.executable, "-c", code], cwd=store, check=True)
     for other in ("", "not a database"):
         (store / "mlflow.db").write_text(other)
-        assert not database._has_schema(store / "mlflow.db")
+        assert not _has_schema(store / "mlflow.db")
 
 
 def test_a_schema_that_is_not_mlflow_s_newest_is_left_to_mlflow(store: Path) -> None:
     file = store / "mlflow.db"
-    assert database._has_schema(file)
+    assert _has_schema(file)
     with closing(sqlite3.connect(file)) as older:
         older.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")  # its first
         older.commit()
-    assert not database._has_schema(file)
+    assert not _has_schema(file)
 
 
 @pytest.mark.slow

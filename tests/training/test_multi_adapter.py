@@ -14,10 +14,11 @@ from tiny import save_tiny_model
 
 from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
-from whichlora.models import loading, packing
+from whichlora.models import packing
+from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.loading import copy_around_weights, load_model, locate
 from whichlora.training.multi_adapter import Batch, leave_gradients, read_pack
-from whichlora.training.objectives import answer_tokens
-from whichlora.training.verification import adapter_modules
 from whichlora.variants import CATALOGUE
 
 REFUSED = {
@@ -45,7 +46,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 @lru_cache
 def base_of(folder: str) -> Any:
-    return loading.load_model(loading.locate(folder), precision="fp32", quantization="none")
+    return load_model(locate(folder), precision="fp32", quantization="none")
 
 
 def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
@@ -53,7 +54,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     encoder = Encoder(plan.task, plan.tokenizer)
     examples = [encoder.example(item) for item in plan.mixture.train[start : start + items]]
     count = sum(len(e.answer) for e in examples)
-    model = moved(plan, base=loading.twin(base_of(folder))).train()
+    model = moved(plan, base=copy_around_weights(base_of(folder))).train()
     layers = dict(adapter_modules(model))
     return Batch(
         model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), arithmetic=nullcontext

@@ -132,7 +132,7 @@ def test_half_a_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
 
 
 def test_the_work_folder_is_where_the_variable_says(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.tracking.runs import work_folder
+    from whichlora.tracking.client import work_folder
 
     assert work_folder() == store / "whichlora-work"
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "elsewhere"))

@@ -15,19 +15,19 @@ from runs import plan_of, run_of
 
 from whichlora.errors import ProofError
 from whichlora.evaluation.scoring import Scores
-from whichlora.models import loading
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import emulates_bf16
+from whichlora.models.loading import load_model
 from whichlora.run.pipeline import _prove_reload
 from whichlora.training import adapter
 from whichlora.training.verification import (
     GRADIENT_STEPS,
-    adapter_modules,
     prove_gradients,
     prove_trained,
     record_rates,
-    weight_digest,
 )
 from whichlora.variants import CATALOGUE
+from whichlora.variants.witness import weight_digest
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
 
@@ -37,7 +37,7 @@ def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
     few = {"rank": 50} if variant == "fourierft" else {}  # fewer than all the frequencies of so small a layer
     plan = plan_of(model, variant=variant, **few)
     torch.manual_seed(0)
-    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    base = load_model(plan.source, precision="fp32", quantization="none")
     adapted, evidence, _ = adapter.attach(base, plan, total_steps=5)
     return plan, adapted, evidence
 
@@ -63,7 +63,7 @@ def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> Non
 @pytest.mark.parametrize("variant", ADAPTERS)
 def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, variant=variant)
-    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    base = load_model(plan.source, precision="fp32", quantization="none")
     wrong = replace(plan.variant, expected_parameters=lambda shapes, rank, options: 1)
     with pytest.raises(ProofError, match="1 were expected"):
         adapter.attach(base, replace(plan, variant=wrong), total_steps=5)
@@ -130,7 +130,7 @@ def tamper(variant: str, model: Any, evidence: Any) -> None:
 @pytest.mark.parametrize("variant", ADAPTERS)
 def test_the_witness_of_a_variant_can_fail(tiny_model: str, variant: str) -> None:
     plan, model, evidence = attached(tiny_model, variant)
-    source = loading.load_model(plan.source, precision="fp32", quantization="none")
+    source = load_model(plan.source, precision="fp32", quantization="none")
     first, _ = next(iter(adapter_modules(model)))
     tamper.weight = source.get_submodule(first).weight  # type: ignore[attr-defined]
     tamper.initial = {n: p.detach().clone() for n, p in model.named_parameters()}  # type: ignore[attr-defined]

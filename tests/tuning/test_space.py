@@ -16,7 +16,7 @@ from tuning.space import KINDS, Choice, Range, known_points, read_space, space_o
 from tuning.study_config import TUNING_SEED
 from tuning.tune import settings_of
 from whichlora.errors import OptionError
-from whichlora.models import loading
+from whichlora.models.loading import locate, read_shape
 from whichlora.variants import CATALOGUE
 
 TRAINED = [v.name for v in CATALOGUE.values() if v.kind != "none"]
@@ -53,7 +53,7 @@ def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model
 
 
 def test_the_grid_is_the_paper_s_with_the_known_values(tiny_model: str) -> None:
-    shape = loading.shape(loading.locate(tiny_model))
+    shape = read_shape(locate(tiny_model))
     space = space_of(CATALOGUE["lora"], shape, fixed=(), kind="paper", own={})
     assert space.to_json() == {
         "learning_rate": [2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3],
@@ -65,7 +65,7 @@ def test_the_grid_is_the_paper_s_with_the_known_values(tiny_model: str) -> None:
 
 
 def test_ranks_are_capped_at_the_layers_width(tiny_model: str) -> None:
-    shape = loading.shape(loading.locate(tiny_model))
+    shape = read_shape(locate(tiny_model))
     space = space_of(CATALOGUE["vera"], shape, fixed=(), kind="paper", own={})
     assert space.to_json()["rank"] == [32]  # of 256 to 2048, none fits
     assert known_points(CATALOGUE["vera"], shape)["recommended"]["rank"] == 32

@@ -22,8 +22,8 @@ from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from tuning.tune import OPTIONS, main, settings_of, tune
 from whichlora.experiment.grid import read_grid
+from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
-from whichlora.tracking.runs import connect as connect_tracking
 from whichlora.training import multi_adapter, trainer
 
 FEW = {"train_size": 16, "validation_size": 3, "test_size": 6, "batch_size": 8, "epochs": 1, "reports": 2}

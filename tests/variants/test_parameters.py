@@ -9,7 +9,7 @@ import torch
 from shapes import config_of
 
 from whichlora.config.plan import adapted_shapes, resolve_modules
-from whichlora.models import loading
+from whichlora.models.loading import shape_of
 from whichlora.variants import CATALOGUE, AdapterSettings
 from whichlora.variants.adalora import initial_rank
 
@@ -29,7 +29,7 @@ def on_meta(config: Any) -> Any:
 
 def by_formula(model: Any, variant: str, rank: int, modules: str, **options: Any) -> tuple[int, dict[str, Any]]:
     """Return the count and the adapted shapes."""
-    shape = loading.shape_of(model)
+    shape = shape_of(model)
     shapes = adapted_shapes(shape, resolve_modules(modules, shape, model="meta"), tuple(range(shape.n_layers)))
     declared = CATALOGUE[variant]
     assert declared.expected_parameters is not None

@@ -17,9 +17,10 @@ from whichlora.config.plan import arm_values
 from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring import score
-from whichlora.models import loading
+from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.loading import _digest, load_model, load_tokenizer, locate
 from whichlora.training import adapter, base_cache
-from whichlora.training.verification import adapter_modules, prove_gradients
+from whichlora.training.verification import prove_gradients
 from whichlora.variants import CATALOGUE, WIDER
 
 VARIANTS = list(CATALOGUE)
@@ -39,23 +40,23 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     if variant == "fourierft":  # at the others' rate its states grow so large that rounding moves a probability
         options["learning_rate"] = 0.002
     plan = plan_of(tiny_model, variant=variant, task=task, **options)
-    weights_before = loading.locate(tiny_model).digest
+    weights_before = locate(tiny_model).digest
     result = run_of(plan)
 
     finished = mlflow.MlflowClient().get_run(result.run_id)
     assert finished.info.status == "FINISHED"
     assert {"test/en/f1", "test/tl/f1", "base/en/f1", "base/tl/f1", "gain/en", "gain/tl"} <= result.metrics.keys()
-    loading._digest.cache_clear()
-    assert loading.locate(tiny_model).digest == weights_before
+    _digest.cache_clear()
+    assert locate(tiny_model).digest == weights_before
 
     kept = base_cache.take(plan).state_dict()  # what the next run of this process begins with
-    for name, tensor in loading.load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
+    for name, tensor in load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
         assert kept.pop(name).equal(tensor), name
     assert not kept
 
     folder = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id))
     model = _reloaded(variant, tiny_model, folder / "adapter")
-    encoder = Encoder(plan.task, loading.load_tokenizer(plan.source))
+    encoder = Encoder(plan.task, load_tokenizer(plan.source))
     for role, items in plan.mixture.test.items():
         logged = pd.read_parquet(folder / "predictions" / f"{role}.parquet")
         again = score(model, encoder, items, scoring=plan.spec.scoring, name=role)
@@ -87,7 +88,7 @@ def test_an_adapter_touches_only_the_chosen_layers(tmp_path: Path, tiny_model: s
     plan = plan_of(tiny_model, variant=variant, layers="first:1,2", target_modules="q_proj,down_proj")
     chosen = {f"model.layers.{n}.{name}" for n in (0, 2) for name in ("self_attn.q_proj", "mlp.down_proj")}
     assert set(plan.adapted) == chosen
-    base = loading.load_model(plan.source, precision="fp32", quantization="none")
+    base = load_model(plan.source, precision="fp32", quantization="none")
     before = {name: parameter.clone() for name, parameter in base.named_parameters()}
     model, _, _ = adapter.attach(base, plan, total_steps=5)
     assert {name for name, _ in adapter_modules(model)} == chosen
@@ -118,7 +119,7 @@ def test_layers_are_counted_from_block_0_trained_alone_and_merged(deep_model: st
     for text, blocks in forms.items():
         plan = plan_of(deep_model, variant=variant, layers=text, target_modules="q_proj,down_proj")
         torch.manual_seed(0)
-        base = loading.load_model(plan.source, precision="fp32", quantization="none")
+        base = load_model(plan.source, precision="fp32", quantization="none")
         model, _, _ = adapter.attach(base, plan, total_steps=5)
         names = [f"model.layers.{n}.{part}" for n in blocks for part in ("self_attn.q_proj", "mlp.down_proj")]
         assert [name for name, _ in adapter_modules(model)] == names
@@ -156,7 +157,7 @@ NF4 = [name for name in ADAPTERS if CATALOGUE[name].quantizable]
 def test_a_variant_that_says_so_trains_on_an_nf4_base(tiny_model: str, variant: str) -> None:
     """On a CPU too, so long as nothing is scored before: bitsandbytes would pack the weights and stop the gradients."""
     plan = plan_of(tiny_model, variant=variant, quantization="nf4")
-    base = loading.load_model(plan.source, precision="fp32", quantization="nf4")
+    base = load_model(plan.source, precision="fp32", quantization="nf4")
     model, evidence, _ = adapter.attach(base, plan, total_steps=5)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)

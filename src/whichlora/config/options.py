@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,16 +12,15 @@ from whichlora.data.mixture import COMPOSITIONS
 from whichlora.data.tasks import PROMPTED, TASKS
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.errors import OptionError, choose, whole
-from whichlora.models.loading import PRECISIONS, QUANTIZATIONS
 from whichlora.variants import CATALOGUE
 
-PACK = ("1", "runs that each process trains in one pass over a base model that they share")
-"""The option of a grid and of tuning."""
 AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")
 SELECTORS = ("en", "tl", "mean")
 FIRST_TOKEN = ("drop", "keep")
+PRECISIONS = ("fp32", "bf16")
+QUANTIZATIONS = ("none", "nf4")
 
 MAIN = {
     "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
@@ -58,20 +56,6 @@ MAIN = {
     "quantization": ("none", "none or nf4"),
     "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
 }
-
-
-Options = Mapping[str, tuple[str | None, str]]
-"""Default and help by name; an option without a default must be given."""
-
-
-def parse_arguments(arguments: Sequence[str] | None, description: str, options: Options = MAIN) -> dict[str, str]:
-    """Read options from a command line, as text; a bad option name exits with status 2."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
-    for name, (default, text) in options.items():
-        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
-    return vars(parser.parse_args(arguments))
 
 
 def parse_values(texts: Mapping[str, str]) -> dict[str, Any]:

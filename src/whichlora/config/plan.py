@@ -10,12 +10,20 @@ from whichlora.config import retention, word_pairs
 from whichlora.config.layers import parse_layers
 from whichlora.config.spec import RunSpec
 from whichlora.data import mixture
+from whichlora.data.encoding import Encoder
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Task, get_task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError, choose
-from whichlora.models import loading
-from whichlora.models.loading import ModelShape, ModelSource
+from whichlora.models.loading import (
+    ModelShape,
+    ModelSource,
+    check_quantization,
+    current_device,
+    load_tokenizer,
+    locate,
+    read_shape,
+)
 from whichlora.parallel import distributed
 from whichlora.variants import Hyperparameters, Variant, get_variant
 
@@ -110,9 +118,9 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         drawn = replace(drawn, test={**drawn.test, **kept})
         digests |= {role: mixture.texts_digest(retained, items) for role, items in kept.items()}
 
-    source = loading.locate(values["model"])
-    shape = loading.shape(source)
-    tokenizer = loading.load_tokenizer(source)
+    source = locate(values["model"])
+    shape = read_shape(source)
+    tokenizer = load_tokenizer(source)
     layers: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
     rank = None
@@ -151,7 +159,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         variant_options=dict(variant.options),
         scoring=scoring or str(word_pairs.pooling(values, layers, shape.n_layers)),
         select_on=select_on,
-        precision=values["precision"] or ("fp32" if loading.device().type == "cpu" else "bf16"),
+        precision=values["precision"] or ("fp32" if current_device().type == "cpu" else "bf16"),
         quantization=values["quantization"],
         prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
@@ -187,7 +195,7 @@ def arm_values(
     if variant.recommended is None:
         return None
     if arm == "recommended":
-        return task.recommended.get(variant.name, variant.recommended) if task else variant.recommended
+        return variant.recommended_for.get(task.name, variant.recommended) if task else variant.recommended
     if arm == "tuned" and learning_rate is None:
         raise OptionError("learning_rate", "auto", "the arm tuned needs the values that a study found; run tune first")
     rate = learning_rate or variant.matched_learning_rate
@@ -281,4 +289,17 @@ def _check_combination(variant: Variant, values: Mapping[str, Any]) -> None:
     if values["quantization"] != "none" and not variant.quantizable:
         allowed = f"variant {variant.name} needs the weights in full precision; allowed is none"
         raise OptionError("quantization", values["quantization"], allowed)
-    loading.check_quantization(values["quantization"])
+    check_quantization(values["quantization"])
+
+
+def run_name(plan: Plan) -> str:
+    """Return a name that tells runs apart in the UI."""
+    spec = plan.spec
+    more = f" {spec.composition}" if spec.composition != "substitution" else ""
+    what = spec.scoring if plan.task.kind == "pair" else f"{spec.tl_ratio:g}{more}"
+    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {what} seed {spec.seed}"
+
+
+def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:
+    """Return an encoder of a plan's task, or of another, for the plan's model."""
+    return Encoder(task or plan.task, plan.tokenizer, max_length=plan.shape.context)

@@ -8,8 +8,8 @@ from typing import Any
 from whichlora.data.mixture import target_languages
 from whichlora.data.tasks import Task
 from whichlora.data.tasks.align_words import own_file
+from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
-from whichlora.models.pooling import Pooling
 from whichlora.parallel import distributed
 
 _OF_PROMPTS = {"tl_ratio": None, "composition": "substitution", "scoring": None, "select_on": None}

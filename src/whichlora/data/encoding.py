@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
 from whichlora.data import windows
-from whichlora.data.tasks.align_words import PairItem
-from whichlora.data.tasks.base import Item, Task
-from whichlora.data.tasks.qa import QaItem
+from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.items import Item, PairItem, QaItem
 from whichlora.errors import OptionError
-from whichlora.models.pooling import tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from whichlora.config.plan import Plan
-
-IGNORED = -100
-"""The label of a position that is not learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,70 +128,8 @@ def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id, *(token for token in perhaps if "\n" in tokenizer.decode([token]))})
 
 
-def encoder_of(plan: Plan, task: Task | None = None) -> Encoder:
-    """Return an encoder of a plan's task, or of another, for the plan's model."""
-    return Encoder(task or plan.task, plan.tokenizer, max_length=plan.shape.context)
-
-
-def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with, not counting the last of any, which predicts the answer."""
-    before = [prompt[:-1] for prompt in prompts]
-    columns = enumerate(zip(*before, strict=False))
-    return next((i for i, column in columns if len(set(column)) > 1), min(map(len, before)))
-
-
-def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `labels`, both (items, longest), padded on the right.
-
-    No attention mask: under causal attention no real position sees the padding after it.
-    """
-    longest = max(map(len, examples))
-    ids = torch.full((len(examples), longest), pad)
-    labels = torch.full((len(examples), longest), IGNORED)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt), len(example)
-        ids[row, :end] = torch.tensor(example.prompt + example.answer)
-        labels[row, start:end] = torch.tensor(example.answer)
-    return {"input_ids": ids, "labels": labels}
-
-
-def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
-    """Yield batches of positions of similar length, longest first, so that memory runs out at once or not at all."""
-    batch: list[int] = []
-    longest = 0
-    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (longest * (len(batch) + 1) > max_tokens or len(batch) == max_items):
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[position]
-        batch.append(position)
-    if batch:
-        yield batch
-
-
-def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
-    """Yield batches of neighbouring positions, whose lengths are added up."""
-    batch: list[int] = []
-    total = 0
-    for position, length in enumerate(lengths):
-        if batch and (total + length > max_tokens or len(batch) == max_items):
-            yield batch
-            batch, total = [], 0
-        batch.append(position)
-        total += length
-    if batch:
-        yield batch
-
-
-def sorted_by_ids(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
-    """Return positions sorted by token ids, and how many tokens of each example its neighbour before does not share."""
-    order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
-    prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
-    shared = [common_beginning(neighbours) for neighbours in pairwise(prompts)]
-    return order, [len(examples[i]) - common for i, common in zip(order, shared, strict=True)]
-
-
-def to_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
-    """Move a batch."""
-    return {name: value.to(device) for name, value in batch.items()}
+def tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
+    return [first, *ids]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, Item, Split, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, Split, Task
+from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import stratified_order
 from whichlora.errors import OptionError
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from whichlora.data.tasks.qa import QaItem
+from whichlora.data.tasks.items import QaItem
 
 PROMPT_TOKENS = 1024
 """The most tokens of a prompt with a context, instruction and question included; fewer where the model reads fewer."""

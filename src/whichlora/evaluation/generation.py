@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from whichlora.data.encoding import Encoded, Encoder, line_ends
-from whichlora.data.tasks.base import Item
+from whichlora.data.tasks.items import Item
 from whichlora.evaluation.inference import over
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing

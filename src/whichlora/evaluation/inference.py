@@ -7,15 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from whichlora.data.encoding import (
-    Encoded,
-    Encoder,
-    by_length,
-    collate,
-    in_order,
-    sorted_by_ids,
-    to_device,
-)
+from whichlora.data.batching import by_length, collate, in_order, sorted_by_ids, to_device
+from whichlora.data.encoding import Encoded, Encoder
 from whichlora.models import packing
 from whichlora.models.memory import Divide, in_batches
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from whichlora.data.encoding import Encoded, Encoder, collate, common_beginning
-from whichlora.data.tasks.base import Item
+from whichlora.data.batching import collate, common_beginning
+from whichlora.data.encoding import Encoded, Encoder
+from whichlora.data.tasks.items import Item
 from whichlora.evaluation import inference
 from whichlora.models import packing
-from whichlora.models.hidden_states import plain
+from whichlora.models.adapter_layers import plain
+from whichlora.models.answer_logits import answer_logits
 from whichlora.models.kernels.patching import replaced
-from whichlora.training.objectives import answer_logits
 
 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:

@@ -11,14 +11,16 @@ import pandas as pd
 import torch
 
 from whichlora.data.encoding import Encoder
-from whichlora.data.tasks.base import Item, Task
+from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.items import Item
+from whichlora.data.word_pooling import Pooling
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.inference import over
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.evaluation.word_alignment import measured
-from whichlora.models.hidden_states import plain
+from whichlora.models.adapter_layers import plain
 from whichlora.models.loading import blocks_of
-from whichlora.models.pooling import PLACES, Pooling, at_places
+from whichlora.models.pooling import PLACES, at_places
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from whichlora.data.tasks import Item
-from whichlora.data.tasks.align_words import PairItem
+from whichlora.data.tasks.items import PairItem
 from whichlora.evaluation import translation_similarity
 from whichlora.models.pooling import PLACES
 

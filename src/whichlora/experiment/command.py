@@ -11,17 +11,18 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from whichlora.config.options import PACK, parse_arguments
-from whichlora.errors import LostClaimError, OptionError, choose, refuse
+from whichlora.config.cli import PACK, parse_arguments, refuse
+from whichlora.errors import LostClaimError, OptionError, choose
 from whichlora.experiment.grid import Grid, read_grid
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
-from whichlora.scheduling.engines import ENGINES, Job, engine_of, is_worker
+from whichlora.scheduling.engines import ENGINES, engine_of
+from whichlora.scheduling.jobs import Job, is_worker
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
     from whichlora.experiment.progress import Progress, Survey
-    from whichlora.scheduling.engines import Engine
+    from whichlora.scheduling.jobs import Engine
     from whichlora.scheduling.queue import Queue
     from whichlora.tracking.runs import Tracker
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
-    return distributed.lead(lambda: _lead(arguments))
+    return distributed.lead(lambda: _lead(arguments), prepare=quiet)
 
 
 def _lead(arguments: Sequence[str] | None) -> int:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
+from whichlora.config.cli import duration
+from whichlora.config.plan import run_name
 from whichlora.data.mixture import trained_count
-from whichlora.run.summary import in_short, run_name
-from whichlora.tracking import runs
-from whichlora.tracking.runs import experiment_id
+from whichlora.run.summary import in_short
+from whichlora.tracking.client import every, experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -201,14 +202,6 @@ class Progress:
         self.refresh()
 
 
-def duration(seconds: float) -> str:
-    """Return a time that a person reads at once: "40 s", "12 min", "3 h 5 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _examples(plan: Plan) -> int:
     spec = plan.spec
     return trained_count(spec.tl_ratio, spec.train_size, spec.composition) * (spec.epochs or 0)
@@ -221,4 +214,4 @@ def _counts(counts: Counter[str]) -> str:
 def _runs(tracker: Tracker) -> Iterator[Run]:
     """Yield every run of kind `run` in the experiment, page by page."""
     where = [experiment_id(tracker.client, tracker.experiment)]
-    yield from runs.every(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")
+    yield from every(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")

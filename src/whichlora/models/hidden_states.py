@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whichlora.models.adapter_layers import plain
+
 EMBEDDING = -1
 """The layer that stands for what enters the first block."""
 
 Visit = Callable[[int, Tensor], None]
 """Receives a layer and its states, (items or 1, positions, width), before the final norm."""
-
-
-def plain(model: Any) -> Any:
-    """Return the model inside a PEFT model, whose blocks hold the adapter; any other model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class Reached(Exception):  # no error: it ends a forward pass

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PRECISIONS = ("fp32", "bf16")
-QUANTIZATIONS = ("none", "nf4")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -105,7 +102,7 @@ def _commit(name: str) -> str | None:
 
 
 @lru_cache(maxsize=4)
-def shape(source: ModelSource) -> ModelShape:
+def read_shape(source: ModelSource) -> ModelShape:
     """Read a model's shape from its configuration, on the meta device.
 
     Raises:
@@ -173,7 +170,7 @@ def blocks_of(model: PreTrainedModel) -> str:
     return min(lists, key=len)
 
 
-def device() -> torch.device:
+def current_device() -> torch.device:
     """Return the accelerator of this process, or the CPU."""
     import torch
 
@@ -220,7 +217,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     from whichlora.models.kernels import onednn
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    if precision == "bf16" and device().type == "cpu" and onednn.emulates_bf16():
+    if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
         warnings.warn(
             "precision=bf16: this processor has no instructions for bf16, so its products take six to a hundred times "
             "as long as in fp32; precision=fp32 is faster here.",
@@ -233,7 +230,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.place, revision=source.revision, dtype=dtype, device_map={"": device()}, **extra
+            source.place, revision=source.revision, dtype=dtype, device_map={"": current_device()}, **extra
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -277,7 +274,7 @@ def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def twin(model: PreTrainedModel) -> PreTrainedModel:
+def copy_around_weights(model: PreTrainedModel) -> PreTrainedModel:
     """Return the same model in modules of its own, around the same weights."""
     weights = chain(model.parameters(), model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})

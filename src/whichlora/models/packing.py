@@ -19,8 +19,10 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from whichlora.data.encoding import IGNORED, Encoded, to_device
-from whichlora.models.hidden_states import Reached, plain
+from whichlora.data.batching import IGNORED, to_device
+from whichlora.data.encoding import Encoded
+from whichlora.models.adapter_layers import plain
+from whichlora.models.hidden_states import Reached
 from whichlora.models.kernels.onednn import filler
 
 ALIKE = 0.75

@@ -8,52 +8,17 @@ probe shows it); by default that token is left out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whichlora.data.word_pooling import Pooling
 from whichlora.models.hidden_states import pad, walk
 
 PLACES = ("pooled", "output")
 """Where words are measured: at the layer that is trained, and in what the model hands to its LM head."""
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """The decoder block, from 0, whose output is averaged, and whether the first token is dropped or kept.
-
-    A spec holds it as its `scoring`: it decides both what is trained and what is scored.
-    """
-
-    layer: int
-    first_token: str = "drop"
-
-    def __str__(self) -> str:
-        return f"layer-{self.layer}" + ("-first-token" if self.first_token == "keep" else "")
-
-    @classmethod
-    def read(cls, text: str) -> Pooling:
-        """Read what `str` gives."""
-        match = re.fullmatch(r"layer-(\d+)(-first-token)?", text)
-        if match is None:
-            raise ValueError(f"{text} is no pooling")
-        return cls(int(match[1]), "keep" if match[2] else "drop")
-
-    @property
-    def start(self) -> int:
-        """The first position that counts."""
-        return 1 if self.first_token == "drop" else 0
-
-
-def tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
-    return [first, *ids]
 
 
 def average(states: Tensor, lengths: Tensor, start: int) -> Tensor:

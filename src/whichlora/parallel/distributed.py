@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 
 from whichlora.errors import OptionError, ProofError
-from whichlora.models.quiet import quiet
 
 _LONGEST_WAIT = timedelta(days=30)
 """The leader may wait for another run's lock, or score for hours, while the others wait for it."""
@@ -57,11 +56,14 @@ def start() -> None:
     _control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
 
 
-def lead(work: Callable[[], int]) -> int:
-    """Join the other processes, do `work` in the leader while they wait for its calls, and return its exit status."""
+def lead(work: Callable[[], int], *, prepare: Callable[[], None] = lambda: None) -> int:
+    """Join the other processes, do `work` in the leader while they wait for its calls, and return its exit status.
+
+    The others call `prepare` before they wait.
+    """
     start()
     if index() > 0:
-        quiet()
+        prepare()
         serve()
         return 0
     try:

@@ -12,17 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from whichlora.training.multi_adapter import Batch
 
 _REST_SECONDS = 0.5
 """Between two tries where all that is left to do is to wait for another process."""
 _NOBODY = -1
 _place = threading.local()
+
+Take = Callable[[list[Any]], "list[Tensor] | None"]
+"""Takes one step for several batches. It returns the sum of losses of each, no losses if the pass failed (each run then
+takes its step alone), or None if memory ran out."""
 
 
 @dataclass
@@ -37,7 +40,7 @@ class _Seat:
     """
 
     number: int
-    batch: Batch | None = None
+    batch: Any = None
     loss: Tensor | None = None
     runs: int = 1
     absent: bool = False
@@ -88,12 +91,12 @@ class _Convoy:
                 self._turn = (able or waiting or alive)[0].number
                 self._changed.notify_all()
 
-    def take_step(self, leader: _Seat) -> None:
+    def take_step(self, leader: _Seat, take: Take) -> None:
         """Take the step that all wait for, with as many at a time as fit."""
         waiting = [seat for seat in self.seats if seat.batch is not None]
         _synchronize()
         began = time.monotonic()
-        self._take_step(waiting)
+        self._take_step(waiting, take)
         _synchronize()
         seconds = time.monotonic() - began
         leader.away += seconds  # of which all have the same share
@@ -103,10 +106,10 @@ class _Convoy:
         for seat in self.seats:
             seat.absent = False  # what one waits for may have come about
 
-    def _take_step(self, waiting: list[_Seat]) -> None:
+    def _take_step(self, waiting: list[_Seat], take: Take) -> None:
         while waiting and self._most > 1:
             part = waiting[: self._most]
-            losses = _pass([seat.batch for seat in part if seat.batch is not None]) if len(part) > 1 else []
+            losses = take([seat.batch for seat in part if seat.batch is not None]) if len(part) > 1 else []
             if losses is None:
                 self._most = len(part) // 2
                 print(f"Out of memory with {len(part)} runs at once; going on with {self._most}.", file=sys.stderr)
@@ -114,28 +117,6 @@ class _Convoy:
             for seat, loss in zip(part, losses, strict=False):
                 seat.loss, seat.runs = loss, len(part)
             waiting = waiting[len(part) :]
-
-
-def _pass(batches: list[Batch]) -> list[Tensor] | None:
-    """Leave the gradients of all batches; none of them where one fails, or, for want of memory, returning None."""
-    from whichlora.models.memory import fits
-    from whichlora.training import multi_adapter
-
-    losses: list[Tensor] = []
-
-    def take() -> None:
-        losses.extend(multi_adapter.leave_gradients(batches))
-
-    fitted = True
-    try:
-        fitted = fits(take)
-    except Exception as error:  # each then takes its step alone, and the one whose fault it is meets it again
-        print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
-    if not losses:
-        for batch in batches:
-            for parameter in batch.model.parameters():
-                parameter.grad = None
-    return losses if fitted else None
 
 
 def _synchronize() -> None:
@@ -205,8 +186,10 @@ def accompanied() -> bool:
     return inside() and any(not seat.ended for seat in _place.convoy.seats if seat is not _place.seat)
 
 
-def step(batch: Batch) -> tuple[Tensor, int] | None:
+def step(batch: Any, take: Take) -> tuple[Tensor, int] | None:
     """Leave the gradients of a batch in its model, in one pass with the batches of the convoy's other runs.
+
+    `take` does such a pass.
 
     Returns:
         the sum of its losses, and how many runs took the pass; None, and no gradients, where there is no other run, no
@@ -218,7 +201,7 @@ def step(batch: Batch) -> tuple[Tensor, int] | None:
     convoy.pass_on(seat)
     convoy.await_turn(seat)
     if seat.batch is not None:  # all wait
-        convoy.take_step(seat)
+        convoy.take_step(seat, take)
     return None if seat.loss is None else (seat.loss, seat.runs)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora import __version__
-from whichlora.config.options import parse_arguments
-from whichlora.errors import MemoryExhausted, OptionError, ProofError, refuse
+from whichlora.config.cli import parse_arguments, refuse
+from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.probing.options import OPTIONS, Request, parse
 
@@ -38,8 +38,9 @@ def probe(request: Request, tracker: Tracker) -> str:
         ProofError: the probe does not see what the model computes.
     """
     from whichlora.config.spec import canonical_digest
+    from whichlora.parallel.locks import exclusive
     from whichlora.probing import probed_model
-    from whichlora.tracking.runs import exclusive, work_folder
+    from whichlora.tracking.client import work_folder
 
     subject = probed_model.find(request, tracker.client)
     job = _prepare(request, subject)
@@ -121,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         request = parse(texts)
-        from whichlora.tracking.runs import Tracker, check_there
+        from whichlora.tracking.client import check_there
+        from whichlora.tracking.runs import Tracker
 
         quiet()
         if request.run_id is not None:

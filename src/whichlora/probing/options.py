@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from whichlora.config.options import AUTO, FIRST_TOKEN
+from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS
 from whichlora.data.tasks import PROMPTED, Task
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, choose, whole
-from whichlora.models.loading import PRECISIONS, QUANTIZATIONS
 from whichlora.probing.detectors import DETECTORS, canonical
-from whichlora.probing.language.logit_lens import ARITHMETICS
-from whichlora.probing.language.positions import POSITIONS
 
 LEVELS = ("token", "sequence")
+POSITIONS = ("all", "item", "last", "generated")
+ARITHMETICS = ("fp32", "bf16")
 OPTIONS = {
     "run_id": (AUTO, "finished run whose model is probed"),
     "model": (AUTO, "base model to probe instead: packaged, a folder, or a hub id; smollm2-135m if no run is given"),
@@ -200,7 +199,7 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
         "positions": POSITIONS,
         "unreliable": ("keep", "drop"),
         "special_tokens": ("keep", "drop"),
-        "arithmetic": tuple(ARITHMETICS),
+        "arithmetic": ARITHMETICS,
     }
     for name, names in allowed.items():
         if values[name] is not None:

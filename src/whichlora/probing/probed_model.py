@@ -15,12 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.config.options import AUTO, MAIN, parse_values
-from whichlora.config.plan import Plan, resolve
+from whichlora.config.plan import Plan, resolve, run_name
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import spoken
 from whichlora.data.tasks import PROMPTED
 from whichlora.errors import OptionError, choose
-from whichlora.run.summary import run_name
 from whichlora.training import base_cache
 from whichlora.variants import get_variant
 

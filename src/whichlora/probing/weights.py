@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from whichlora.errors import OptionError
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
 from whichlora.probing.options import Request, WeightChoices
 from whichlora.probing.results import COLUMNS, Job, Measured, points
 from whichlora.training import adapter, base_cache
-from whichlora.training.verification import adapter_modules, merged_weight
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan

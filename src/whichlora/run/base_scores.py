@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from whichlora.config import retention
+from whichlora.config.plan import encoder_of
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
-from whichlora.data.encoding import encoder_of
 from whichlora.data.mixture import spoken
 from whichlora.evaluation.scoring import score
 from whichlora.run.reuse import Known
-from whichlora.tracking.runs import Tracker, work_folder
+from whichlora.tracking.client import work_folder
+from whichlora.tracking.runs import Tracker
 from whichlora.training import base_cache
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from whichlora.config.options import parse_arguments, parse_values
-from whichlora.errors import MemoryExhausted, OptionError, ProofError, refuse
+from whichlora.config.cli import parse_arguments, refuse
+from whichlora.config.options import parse_values
+from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Under `accelerate launch` the first process does all this, and the others train with it.
     """
-    return distributed.lead(lambda: _lead(arguments))
+    return distributed.lead(lambda: _lead(arguments), prepare=quiet)
 
 
 def _lead(arguments: Sequence[str] | None) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whichlora.config.plan import run_name
 from whichlora.errors import ProofError, PrunedError
-from whichlora.run.summary import Result, run_name
+from whichlora.run.summary import Result
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -52,7 +53,7 @@ def trial(
         ProofError: the trial did not train what its spec says.
         PrunedError: `reports` stopped it.
     """
-    from whichlora.data.encoding import encoder_of
+    from whichlora.config.plan import encoder_of
     from whichlora.training.fit import fitted
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
@@ -71,8 +72,9 @@ def _tracked(
 ) -> Result:
     """Do `job` as one MLflow run of this kind, unless a finished one has the plan's fingerprint and the tags `more`."""
     from whichlora.config.spec import canonical_digest
+    from whichlora.parallel.locks import exclusive
     from whichlora.run.provenance import record
-    from whichlora.tracking.runs import exclusive, work_folder
+    from whichlora.tracking.client import work_folder
 
     spec = plan.spec
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(more or {})}
@@ -101,7 +103,7 @@ def _tracked(
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    from whichlora.data.encoding import encoder_of
+    from whichlora.config.plan import encoder_of
     from whichlora.run import reuse
     from whichlora.run.base_scores import base_scores
     from whichlora.training import base_cache
@@ -164,7 +166,7 @@ def _before_and_after(
 
 def _scored(plan: Plan, model: Any, known: Mapping[str, Known]) -> tuple[dict[str, Scores], dict[str, Known]]:
     """Return by role the scores on validation and, but for those known, on test."""
-    from whichlora.data.encoding import encoder_of
+    from whichlora.config.plan import encoder_of
     from whichlora.data.mixture import spoken
     from whichlora.evaluation.scoring import score
     from whichlora.run.reuse import Known

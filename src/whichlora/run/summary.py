@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whichlora.config import retention
+from whichlora.config.plan import run_name
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -18,14 +19,6 @@ class Result:
 
     run_id: str
     metrics: dict[str, float]
-
-
-def run_name(plan: Plan) -> str:
-    """Return a name that tells runs apart in the UI."""
-    spec = plan.spec
-    more = f" {spec.composition}" if spec.composition != "substitution" else ""
-    what = spec.scoring if plan.task.kind == "pair" else f"{spec.tl_ratio:g}{more}"
-    return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {what} seed {spec.seed}"
 
 
 def _named(plan: Plan, role: str) -> str:

@@ -9,55 +9,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Protocol
 
 from whichlora.errors import OptionError, choose, whole
 from whichlora.parallel import distributed
+from whichlora.scheduling.jobs import Engine, Job, mark_worker
 
 ENGINES = ("local", "ray")
 MOST_WORKERS = 1024
-_WORKER = "WHICHLORA_WORKER"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker does: it calls `main` of a module with these arguments, which returns an exit status."""
-
-    module: str
-    arguments: Sequence[str]
-
-
-class Engine(Protocol):
-    """Runs several workers at once."""
-
-    workers: int
-
-    def connect(self) -> None:
-        """Find what the workers need.
-
-        Raises:
-            OptionError: they cannot work as things are; the message says why.
-        """
-
-    def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
-        """Have every worker do the job until all have ended; `tick` is called now and then.
-
-        Returns:
-            what became of the workers that did not end well, a text for each.
-        """
-
-
-def is_worker() -> bool:
-    """Whether this process was started by an engine."""
-    return _WORKER in os.environ
-
-
-def mark_worker(name: object) -> dict[str, str]:
-    """Return the environment variables by which a process knows that it is a worker."""
-    return {_WORKER: str(name), "TQDM_DISABLE": "1"}
 
 
 def engine_of(name: str, workers: str) -> Engine | None:

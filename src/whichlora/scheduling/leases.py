@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import optuna
 import psutil
-from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.errors import LostClaimError
 from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath
@@ -23,13 +20,6 @@ from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
-
-Result = TypeVar("Result")
-
-POLL_SECONDS = 2.0
-"""How often a worker that has nothing to do looks again: one elsewhere may die and leave its trial."""
-_FAILURES = 60
-"""So many failures of the database in a row end a worker: with the pauses between them, some minutes."""
 
 
 class Claims:
@@ -88,37 +78,6 @@ class Claims:
             return time.monotonic() - first_seen > GRACE_SECONDS
         machine, pid, _ = str(worker).rsplit("/", 2)
         return machine == _machine() and str(worker) != _process(int(pid))
-
-
-def insist(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
-    """Return what `work`, which may be repeated, returns, in spite of moments without a server or a database."""
-    for _ in range(_FAILURES - 1):
-        try:
-            return work()
-        except (StorageInternalError, SQLAlchemyError, MlflowException, OSError) as error:
-            print(f"No answer ({type(error).__name__}: {error}); trying again.", file=sys.stderr)
-            time.sleep(poll)
-    return work()
-
-
-def persist(step: Callable[[], bool], *, poll: float = POLL_SECONDS, stop: Callable[[], bool] = lambda: False) -> None:
-    """Call `step` until it returns False or `stop()` says that this process cannot go on, in spite of lost connections.
-
-    Optuna refuses the result of a worker that was taken for dead, and raises several kinds of error where the server is
-    away as it takes a result. The work is then done again, and found to be done.
-    """
-    failures = 0
-    while not stop():
-        try:
-            if not step():
-                return
-            failures = 0
-        except Exception as error:
-            failures += 1
-            if failures == _FAILURES:
-                raise
-            print(f"The database does not answer as it should ({type(error).__name__}: {error}).", file=sys.stderr)
-            time.sleep(poll)
 
 
 def _machine() -> str:

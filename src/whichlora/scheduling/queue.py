@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 from whichlora.errors import LostClaimError
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
-from whichlora.scheduling.leases import POLL_SECONDS, Claims, persist
+from whichlora.scheduling.leases import Claims
+from whichlora.scheduling.retries import POLL_SECONDS, persist
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from whichlora.errors import OptionError
-from whichlora.scheduling.engines import Job, mark_worker
+from whichlora.scheduling.jobs import Job, mark_worker
 
 RETRIES = 5
 """How often Ray starts a worker again whose process or node died."""

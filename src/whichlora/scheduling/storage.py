@@ -18,7 +18,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 
-from whichlora.tracking.runs import sqlite_file
+from whichlora.tracking.client import sqlite_file
 
 if TYPE_CHECKING:
     from optuna import Study

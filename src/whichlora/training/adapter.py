@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from whichlora.data.encoding import collate, encoder_of, to_device
-from whichlora.models import loading
-from whichlora.models.pooling import Pooling
-from whichlora.training.verification import Evidence, base_digests, observe, prove_attached
+from whichlora.config.plan import encoder_of
+from whichlora.data.batching import collate, to_device
+from whichlora.data.word_pooling import Pooling
+from whichlora.models.loading import current_device, load_model
+from whichlora.training.verification import base_digests, observe, prove_attached
 from whichlora.variants import AdapterSettings
+from whichlora.variants.witness import Evidence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +107,7 @@ def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
     items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
     batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]
-    return [to_device(collate([encoder.example(item) for item in batch], pad), loading.device()) for batch in batches]
+    return [to_device(collate([encoder.example(item) for item in batch], pad), current_device()) for batch in batches]
 
 
 def save_initial(model: Any, plan: Plan, folder: Path) -> None:
@@ -133,7 +135,7 @@ def reload(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
         from dataclasses import replace
 
         source = replace(plan.source, place=str(folder), revision=None)
-        return loading.load_model(source, precision=spec.precision, quantization="none")
+        return load_model(source, precision=spec.precision, quantization="none")
     from peft import PeftModel
 
     assert base is not None

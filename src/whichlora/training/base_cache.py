@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.models import loading
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.bf16 import narrow
 from whichlora.models.kernels.dora import light
 from whichlora.models.kernels.lora import in_one, plain_layers
-from whichlora.models.memory import set_checkpointing
+from whichlora.models.loading import copy_around_weights, load_model
 from whichlora.parallel import lockstep
 from whichlora.training import adapter
-from whichlora.training.verification import adapter_modules
+from whichlora.training.micro_batches import set_checkpointing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,10 +34,10 @@ def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
     model = _kept.pop(key, None)
     _kept.clear()  # before another is loaded: two may not fit
     if model is None:
-        model = loading.load_model(plan.source, precision=key[1], quantization=key[2])
+        model = load_model(plan.source, precision=key[1], quantization=key[2])
     if lockstep.inside():
         _kept[key] = model
-        return loading.twin(model)
+        return copy_around_weights(model)
     return model
 
 

@@ -15,8 +15,9 @@ from transformers.trainer_callback import ProgressCallback
 from whichlora.config.spec import RunSpec
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import checkpoints
-from whichlora.training.verification import Evidence, prove_gradients, record_rates
+from whichlora.training.verification import prove_gradients, record_rates
 from whichlora.variants import Variant
+from whichlora.variants.witness import Evidence
 
 CHECKPOINT_SECONDS = float(os.environ.get("WHICHLORA_CHECKPOINT_SECONDS", "60"))
 """Time between checkpoints, which bounds what a killed run loses."""

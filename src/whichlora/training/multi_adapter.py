@@ -6,6 +6,7 @@ of each run takes its own tokens. On a GPU small batches leave the base model wa
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from whichlora.data.encoding import IGNORED, Encoded, to_device
+from whichlora.config.plan import run_name
+from whichlora.data.batching import IGNORED, to_device
+from whichlora.data.encoding import Encoded
 from whichlora.errors import OptionError, whole
 from whichlora.models import packing
-from whichlora.models.hidden_states import plain
+from whichlora.models.adapter_layers import plain
+from whichlora.models.answer_logits import answer_logits
 from whichlora.models.kernels.bf16 import uncast
 from whichlora.models.kernels.patching import replaced
-from whichlora.models.memory import MICRO_BATCH
 from whichlora.parallel import distributed
-from whichlora.run.summary import run_name
-from whichlora.training.objectives import answer_logits
+from whichlora.training.micro_batches import MICRO_BATCH
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -154,3 +156,25 @@ def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) 
                 part = type(layer).forward(layer, x[:, span])
         parts.append(part)
     return torch.cat(parts, dim=1)
+
+
+def take_together(batches: list[Batch]) -> list[Tensor] | None:
+    """Leave the gradients of all batches; none of them where one fails, or, for want of memory, returning None."""
+    from whichlora.models.memory import fits
+    from whichlora.training import multi_adapter
+
+    losses: list[Tensor] = []
+
+    def take() -> None:
+        losses.extend(multi_adapter.leave_gradients(batches))
+
+    fitted = True
+    try:
+        fitted = fits(take)
+    except Exception as error:  # each then takes its step alone, and the one whose fault it is meets it again
+        print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
+    if not losses:
+        for batch in batches:
+            for parameter in batch.model.parameters():
+                parameter.grad = None
+    return losses if fitted else None

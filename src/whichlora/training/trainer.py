@@ -14,21 +14,22 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from whichlora.config.plan import run_name
 from whichlora.config.spec import RunSpec
 from whichlora.data.batching import BucketBatches
 from whichlora.data.mixture import trained_count
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import onednn
 from whichlora.models.kernels.bf16 import castable, uncast
 from whichlora.models.kernels.dora import light
 from whichlora.models.kernels.lora import in_one, plain_layers
-from whichlora.models.memory import MICRO_BATCH, MicroBatches
 from whichlora.parallel import distributed, lockstep
-from whichlora.run.summary import run_name
 from whichlora.training import adapter, base_cache, checkpoints
 from whichlora.training.callbacks import Bar, Keeper, Losses, Prover
-from whichlora.training.multi_adapter import Batch, refusal
+from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
+from whichlora.training.multi_adapter import Batch, refusal, take_together
 from whichlora.training.objectives import AnswerTokens, Objective, objective_of
-from whichlora.training.verification import adapter_modules, prove_trained
+from whichlora.training.verification import prove_trained
 from whichlora.variants import Variant
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class _Trainer(Trainer):
             uncast=self._uncast,
             arithmetic=self.compute_loss_context_manager,
         )
-        taken = lockstep.step(batch)
+        taken = lockstep.step(batch, take_together)
         if taken is None:
             return None
         loss, runs = taken

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+
 from whichlora.errors import choose
 from whichlora.variants.adalora import ADALORA
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
@@ -50,6 +52,10 @@ def get_variant(name: str) -> Variant:
         OptionError: there is none; the message lists the names.
     """
     return CATALOGUE[choose("variant", name, CATALOGUE)]
+
+
+# A declaration holds functions that cannot be pickled, so it travels to other processes by name.
+copyreg.pickle(Variant, lambda variant: (get_variant, (variant.name,)))
 
 
 __all__ = [

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from whichlora.config.options import AUTO, MAIN, parse_values
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, choose, whole
+from whichlora.models.packaged import MODEL_NAME
 from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant
 
@@ -21,19 +21,19 @@ FORMATS = ("text", "markdown")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the catalogue. Returns the exit status: 2 for bad options."""
     parser = argparse.ArgumentParser(prog="python -m whichlora.variants", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", default=MAIN["model"][0], help=f"count parameters on this: {MAIN['model'][1]}")
-    parser.add_argument("--rank", default=AUTO, help="count at this rank; auto is that of the arm matched")
+    parser.add_argument("--model", default=MODEL_NAME, help="count parameters on this: packaged, a folder, or a hub id")
+    parser.add_argument("--rank", default="auto", help="count at this rank; auto is that of the arm matched")
     parser.add_argument("--format", default=FORMATS[0], help=", ".join(FORMATS))
     texts = vars(parser.parse_args(arguments))
     try:
         style = choose("format", texts.pop("format"), FORMATS)
-        values = parse_values(texts)
-        from whichlora.models import loading
+        rank = None if texts["rank"] == "auto" else whole("rank", texts["rank"], 1)
+        from whichlora.models.loading import locate, read_shape
 
         quiet()
 
-        shape = loading.shape(loading.locate(values["model"]))
-        rows = [_row(variant, shape, values["rank"]) for variant in CATALOGUE.values()]
+        shape = read_shape(locate(texts["model"]))
+        rows = [_row(variant, shape, rank) for variant in CATALOGUE.values()]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence
 from whichlora.variants.base import AdapterSettings, Hyperparameters, Variant
+from whichlora.variants.witness import Evidence
 
 if TYPE_CHECKING:
     from torch import Tensor

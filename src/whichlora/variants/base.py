@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from whichlora.training.verification import Evidence
+    from whichlora.variants.witness import Evidence
 
 Shapes = Mapping[str, tuple[int, int]]
 """Adapted linear layers by full name, as (in_features, out_features)."""
@@ -97,6 +97,7 @@ class Variant:
     Attributes:
         kind: "adapter" is built by PEFT, "full" trains the model itself, "none" trains nothing.
         recommended: the values of the method's own source.
+        recommended_for: by task, the values of the task's source where it has some for the method, in their place.
         matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None as long as
             the variant has not been in it, and the arm `matched` then asks for a learning rate.
         matched_rank, matched_alpha: what the arm `matched` uses; where the rank counts something else (VeRA,
@@ -128,6 +129,7 @@ class Variant:
     paper: str
     kind: Literal["adapter", "full", "none"] = "adapter"
     recommended: Hyperparameters | None
+    recommended_for: Mapping[str, Hyperparameters] = field(default_factory=dict)
     matched_learning_rate: float | None
     matched_rank: int | None = 8
     matched_alpha: float = 16
@@ -157,12 +159,6 @@ class Variant:
     def has_rank(self) -> bool:
         """Whether the method has a rank to choose."""
         return self.recommended is not None and self.recommended.rank is not None
-
-    def __reduce__(self) -> tuple[Callable[[str], Variant], tuple[str]]:
-        """Travel to other processes by name: what a declaration holds cannot be pickled."""
-        from whichlora.variants import get_variant
-
-        return get_variant, (self.name,)
 
     def rank_problem(self, rank: int, shapes: Shapes) -> str | None:
         """Say what is allowed if a rank does not fit these shapes."""

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import (
-    Evidence,
-    adapter_modules,
-    base_kept,
-    merged_weight,
-    moved,
-)
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     QUERY_VALUE,
@@ -22,6 +16,7 @@ from whichlora.variants.base import (
     lora_parameters,
 )
 from whichlora.variants.optimizers import rates_differ, two_rates
+from whichlora.variants.witness import Evidence, base_kept, moved
 
 
 def _build(settings: AdapterSettings) -> Any:

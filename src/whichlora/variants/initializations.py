@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence, adapter_modules
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
 from whichlora.variants.lora import lora_config, lora_count, residual_differs, scaled
+from whichlora.variants.witness import Evidence
 
 
 def _orthonormal(name: str, rows: Any) -> None:

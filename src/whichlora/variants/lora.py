@@ -6,13 +6,7 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import (
-    Evidence,
-    adapter_modules,
-    base_kept,
-    moved,
-    weight_digest,
-)
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     QUERY_VALUE,
@@ -23,6 +17,7 @@ from whichlora.variants.base import (
     lora_parameters,
     narrowest,
 )
+from whichlora.variants.witness import Evidence, base_kept, moved, weight_digest
 
 
 def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
@@ -74,6 +69,19 @@ LORA = Variant(
         target_modules=QUERY_VALUE,
         source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share",
     ),
+    recommended_for={
+        "align-words": Hyperparameters(
+            rank=16,
+            alpha=32,
+            dropout=0.05,
+            learning_rate=2e-4,
+            epochs=5,
+            batch_size=8,
+            warmup=0.128,
+            target_modules=QUERY_VALUE,
+            source="arXiv 2506.15415; its 50 warm-up steps as a share of its 390",
+        )
+    },
     matched_learning_rate=2e-3,
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     build=lora_config,

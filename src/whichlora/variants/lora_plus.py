@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.training.verification import Evidence
 from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.lora import lora_config, lora_count, scaled
 from whichlora.variants.optimizers import rates_differ, two_rates
+from whichlora.variants.witness import Evidence
 
 
 def _witness(model: Any, evidence: Evidence) -> None:

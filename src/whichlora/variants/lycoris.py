@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     PEFT_COMPARISON,
@@ -19,6 +19,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
+from whichlora.variants.witness import Evidence, base_kept
 
 
 def _loha(settings: AdapterSettings) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     LEARNING_RATES,
     AdapterSettings,
@@ -14,6 +14,7 @@ from whichlora.variants.base import (
     Variant,
     narrowest_input,
 )
+from whichlora.variants.witness import Evidence, base_kept
 
 
 def _build(settings: AdapterSettings) -> Any:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence
+from whichlora.variants.witness import Evidence
 
 
 def two_rates(model: Any, learning_rate: float, weight_decay: float, *, marker: str, ratio: float) -> Any:

@@ -6,13 +6,7 @@ import math
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import (
-    Evidence,
-    adapter_modules,
-    base_kept,
-    merged_weight,
-    shared,
-)
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     AdapterSettings,
@@ -22,6 +16,7 @@ from whichlora.variants.base import (
     Variant,
     narrowest,
 )
+from whichlora.variants.witness import Evidence, base_kept, shared
 
 
 def _build(settings: AdapterSettings) -> Any:

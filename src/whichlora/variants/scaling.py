@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import (
-    Evidence,
-    adapter_modules,
-    base_kept,
-    merged_weight,
-    moved,
-)
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     PEFT_COMPARISON,
@@ -20,6 +14,7 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
+from whichlora.variants.witness import Evidence, base_kept, moved
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
 """Second layers of feed-forward blocks: the paper scales what goes into these, and what comes out of all others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.training.verification import Evidence, adapter_modules, base_kept, merged_weight
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     PEFT_COMPARISON,
     QUERY_VALUE,
@@ -15,6 +15,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.lora import lora_count
+from whichlora.variants.witness import Evidence, base_kept
 
 
 def _fourierft(settings: AdapterSettings) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.training.verification import shared
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.witness import shared
 
 
 def _build(settings: AdapterSettings) -> Any:

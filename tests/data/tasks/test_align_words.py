@@ -9,7 +9,8 @@ import pytest
 
 from whichlora.data.mixture import draw
 from whichlora.data.tasks import get_task, pairs
-from whichlora.data.tasks.align_words import HELD_OUT, PairItem, forms, parts
+from whichlora.data.tasks.align_words import HELD_OUT, forms, parts
+from whichlora.data.tasks.items import PairItem
 from whichlora.errors import OptionError
 
 TASK = get_task("align-words")

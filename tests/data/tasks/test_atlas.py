@@ -18,7 +18,7 @@ from whichlora.data.tasks.atlas import AtlasNli, AtlasQa, grammar
 from whichlora.data.tasks.atlas.people import people, people_of
 from whichlora.data.tasks.atlas.world import LANGUAGES, Place, chain, cities, cities_of
 from whichlora.data.tasks.base import SPLITS, Split
-from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.shallow_baselines import negation, words_of
 from whichlora.errors import OptionError
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from whichlora.data.tasks import PROMPTED, TASKS, get_task
-from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.items import LABELS, NliItem, QaItem
 from whichlora.data.tasks.prompts import NLI, QA
-from whichlora.data.tasks.qa import QaItem
 from whichlora.errors import OptionError
 
 NLI_ITEM = NliItem(0, "0", "de", "x", "Ein Mann {schläft}.", "Er ruht.", "contradiction")

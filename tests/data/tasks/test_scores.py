@@ -7,7 +7,7 @@ import random
 import pytest
 
 from whichlora.data.tasks import get_task
-from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.items import LABELS
 from whichlora.data.tasks.qa import normalize, token_f1
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")

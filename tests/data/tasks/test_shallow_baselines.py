@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.shallow_baselines import negation, nli_floors, words_of
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from whichlora.data.tasks.base import Item
+from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import hold_out, stratified_order
 
 

@@ -6,7 +6,8 @@ import functools
 
 from whichlora.data.tasks.align_words import AlignWords
 from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
-from whichlora.data.tasks.base import Item, Sizes, Split, Task
+from whichlora.data.tasks.base import Sizes, Split, Task
+from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.data.tasks.tydiqa import TydiQa
 from whichlora.data.tasks.xnli import Xnli

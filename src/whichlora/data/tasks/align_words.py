@@ -11,24 +11,15 @@ import random
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from whichlora.data.tasks import pairs
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Item, Sizes, Split, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split, Task
+from whichlora.data.tasks.items import Item, PairItem
 from whichlora.errors import choose
-from whichlora.variants.base import QUERY_VALUE, Hyperparameters
 
 HELD_OUT = 63
 """Control pairs for the test, as in the original, and as many for validation; of fewer pairs a sixth."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairItem(Item):
-    """An English word and its translation; `language` is the latter's."""
-
-    word: str
-    translation: str
 
 
 class AlignWords(Task):
@@ -46,19 +37,6 @@ class AlignWords(Task):
     prompt_version = "pairs-1"
     answer_tokens = 0
     sizes = Sizes(train=256, validation=HELD_OUT, test=HELD_OUT)
-    recommended = {  # noqa: RUF012
-        "lora": Hyperparameters(
-            rank=16,
-            alpha=32,
-            dropout=0.05,
-            learning_rate=2e-4,
-            epochs=5,
-            batch_size=8,
-            warmup=0.128,
-            target_modules=QUERY_VALUE,
-            source="arXiv 2506.15415; its 50 warm-up steps as a share of its 390",
-        )
-    }
 
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError
-
-if TYPE_CHECKING:
-    from whichlora.variants.base import Hyperparameters
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SOURCE_LANGUAGE = "en"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One example of a task in one language.
-
-    Attributes:
-        index: position in the split. In a parallel task the same index is the same content in every
-            language, so that a mixture can keep an index in one language only.
-        id: unique within the split and the language, equal across the languages of a parallel task.
-        stratum: what samples are balanced over (the label, and the genre where there is one).
-    """
-
-    index: int
-    id: str
-    language: str
-    stratum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +35,6 @@ class Task(ABC):
         synthetic: shown wherever results of the task show.
         kind: "choice" is answered by one of `labels`, "span" by free text; a "pair" is not answered, but read.
         headline: the metric that the checkpoint is chosen by, and whose rise over the base model is the gain.
-        recommended: values of the task's own source for some variants, in place of the variants' own.
         labels: the answers of a choice as they are scored and logged, whatever the prompt calls them.
         prompt_version: rises when the prompt's text changes.
         prompt_languages: the languages that prompts are written in.
@@ -69,7 +49,6 @@ class Task(ABC):
     synthetic: ClassVar[bool] = False
     kind: ClassVar[Literal["choice", "span", "pair"]]
     headline: ClassVar[str] = "f1"
-    recommended: ClassVar[Mapping[str, Hyperparameters]] = {}
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sklearn.metrics import f1_score
 
 from whichlora.data.tasks import prompts
-from whichlora.data.tasks.base import Item, Task
-
-LABELS = ("entailment", "neutral", "contradiction")
-
-
-@dataclass(frozen=True, slots=True)
-class NliItem(Item):
-    """A premise, a hypothesis, and the label that tells how the second follows from the first."""
-
-    premise: str
-    hypothesis: str
-    label: str
+from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.items import LABELS, Item, NliItem
 
 
 class NliTask(Task):

@@ -7,22 +7,12 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from whichlora.data.tasks import prompts
-from whichlora.data.tasks.base import Item, Task
+from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.items import Item, QaItem
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class QaItem(Item):
-    """A question whose answers are spans of the context; `answer_start` is where the first begins, in characters."""
-
-    context: str
-    question: str
-    answers: tuple[str, ...]
-    answer_start: int
 
 
 class QaTask(Task):

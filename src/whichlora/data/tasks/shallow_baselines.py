@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
-from whichlora.data.tasks.nli import LABELS, NliItem
+from whichlora.data.tasks.items import LABELS, NliItem
 
 # Words, with the combining marks that Python's \w leaves out in the Indic scripts.
 _WORD = re.compile(r"(?:[^\W_]|[\u0900-\u0963\u0966-\u0dff\u064b-\u0670\u200c\u200d’'])+")

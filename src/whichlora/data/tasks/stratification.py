@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from whichlora.data.tasks.base import Item
+from whichlora.data.tasks.items import Item
 
 _Item = TypeVar("_Item", bound=Item)
 

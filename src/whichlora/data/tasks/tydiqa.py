@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from whichlora.data.tasks import files
 from whichlora.data.tasks.base import SPLITS, Sizes, Split
-from whichlora.data.tasks.qa import QaItem, QaTask
+from whichlora.data.tasks.items import QaItem
+from whichlora.data.tasks.qa import QaTask
 from whichlora.data.tasks.stratification import hold_out
 from whichlora.errors import choose
 

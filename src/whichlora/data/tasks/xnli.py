@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from whichlora.data.tasks import files
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
-from whichlora.data.tasks.nli import LABELS, NliItem, NliTask
+from whichlora.data.tasks.items import LABELS, NliItem
+from whichlora.data.tasks.nli import NliTask
 from whichlora.data.tasks.stratification import hold_out
 from whichlora.errors import choose
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from whichlora.training.verification import adapter_modules
+from whichlora.models.adapter_layers import adapter_modules
 
 
 def castable(model: Any) -> list[Any]:

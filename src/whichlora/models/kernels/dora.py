@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import is_linear
-from whichlora.training.verification import adapter_modules
 
 
 def light(model: Any) -> None:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import onednn
 from whichlora.models.kernels.bf16 import drops
 from whichlora.models.kernels.onednn import is_linear, padded, product
 from whichlora.models.kernels.patching import replaced
-from whichlora.training.verification import adapter_modules
 
 
 def plain_layers(model: Any) -> list[Any]:

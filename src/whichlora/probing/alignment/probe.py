@@ -23,17 +23,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from whichlora.data.encoding import tokens
 from whichlora.data.tasks import pairs as texts
+from whichlora.data.tasks.items import own_texts
 from whichlora.errors import OptionError
 from whichlora.evaluation.translation_similarity import MEASURES, compare
 from whichlora.models.hidden_states import EMBEDDING, pad, walk
 from whichlora.models.memory import in_batches
-from whichlora.models.pooling import average, tokens
+from whichlora.models.pooling import average
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import Means
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.language.positions import own_texts
 from whichlora.probing.options import AlignmentChoices, Request, as_params
 from whichlora.probing.partial_results import Arrays, Parts
 from whichlora.probing.results import COLUMNS, Job, Measured, by_layer, curve, points

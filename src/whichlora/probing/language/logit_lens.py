@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from whichlora.errors import ProofError
-from whichlora.models.hidden_states import EMBEDDING, pad, plain, walk
+from whichlora.models.adapter_layers import plain
+from whichlora.models.hidden_states import EMBEDDING, pad, walk
 from whichlora.models.kernels.onednn import product
 from whichlora.models.packing import attention, can_pack, pack_texts
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 """Rows of the LM head at a time."""
-ARITHMETICS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _CHECKED = 16
 """In bf16 one row in so many is computed in fp32 too, to tell how often the answers differ."""
 _AGREEING = 0.95
@@ -69,7 +70,7 @@ class Lens:
         self._model, self._blocks, self._top_k = model, blocks, choices.top_k
         self._head = plain(model).get_output_embeddings()
         self._norm = _final_norm(model, blocks)
-        self._final_norm, self._dtype = choices.final_norm, ARITHMETICS[choices.arithmetic]
+        self._final_norm, self._dtype = choices.final_norm, _DTYPES[choices.arithmetic]
         # To bf16 it is cast once: the copy is at most half of the size. An fp32 copy might be twice.
         self._weight = self._head.weight.detach()
         if self._dtype == torch.bfloat16:

@@ -9,11 +9,9 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import Item
-from whichlora.data.tasks.nli import NliItem
-from whichlora.data.tasks.qa import QaItem
+from whichlora.data.tasks.items import own_texts
 from whichlora.errors import OptionError
 
-POSITIONS = ("all", "item", "last", "generated")
 NEW_TOKENS = 64
 """The most that are generated, as in Zhao et al. 2024."""
 
@@ -22,7 +20,7 @@ class Reader:
     """Reads items with a model's tokenizer. A QA item that is too long for one prompt is read in its first window."""
 
     def __init__(self, encoder: Encoder, *, positions: str, special_tokens: str) -> None:
-        """`positions` is one of `POSITIONS`, `special_tokens` is drop or keep.
+        """`positions` is one of `options.POSITIONS`, `special_tokens` is drop or keep.
 
         Raises:
             OptionError: the tokenizer cannot tell which tokens are the item's own.
@@ -91,11 +89,3 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """
     flagged = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     return frozenset(flagged.union(tokenizer.all_special_ids))
-
-
-def own_texts(item: Item) -> tuple[str, str]:
-    """Return the two texts of an item, in the order of the prompt."""
-    if isinstance(item, NliItem):
-        return item.premise, item.hypothesis
-    assert isinstance(item, QaItem)
-    return item.context, item.question

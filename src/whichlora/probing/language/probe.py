@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from whichlora.data.encoding import Encoded, Encoder, in_order, sorted_by_ids
+from whichlora.data.batching import in_order, sorted_by_ids
+from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.mixture import texts_digest
 from whichlora.models.hidden_states import EMBEDDING
 from whichlora.models.memory import in_batches

@@ -7,7 +7,8 @@ from whichlora.data.tasks.atlas.checks import check
 from whichlora.data.tasks.atlas.stories import Claim, Story, stories
 from whichlora.data.tasks.atlas.world import LANGUAGES
 from whichlora.data.tasks.base import Sizes, Split
-from whichlora.data.tasks.nli import NliItem, NliTask
+from whichlora.data.tasks.items import NliItem
+from whichlora.data.tasks.nli import NliTask
 
 
 class AtlasNli(NliTask):

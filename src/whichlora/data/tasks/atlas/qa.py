@@ -12,8 +12,9 @@ from whichlora.data.tasks.atlas.checks import check
 from whichlora.data.tasks.atlas.people import Person, people_of
 from whichlora.data.tasks.atlas.templates import VERBS, Verb
 from whichlora.data.tasks.atlas.world import LANGUAGES, Place, chain, cities_of
-from whichlora.data.tasks.base import Item, Sizes, Split
-from whichlora.data.tasks.qa import QaItem, QaTask, token_f1
+from whichlora.data.tasks.base import Sizes, Split
+from whichlora.data.tasks.items import Item, QaItem
+from whichlora.data.tasks.qa import QaTask, token_f1
 
 # Items of each split.
 POOL: dict[Split, int] = {"train": 21_000, "validation": 2_100, "test": 2_100}

@@ -16,7 +16,7 @@ from whichlora.data.tasks.atlas.people import Person, people_of
 from whichlora.data.tasks.atlas.templates import VERBS, Verb
 from whichlora.data.tasks.atlas.world import LEVELS, Level, Place, chain, cities_of
 from whichlora.data.tasks.base import Split
-from whichlora.data.tasks.nli import LABELS
+from whichlora.data.tasks.items import LABELS
 
 # Items of each split: a multiple of a block, which is ten hypotheses, one of them negated, under three labels each.
 POOL: dict[Split, int] = {"train": 21_000, "validation": 2_100, "test": 2_100}

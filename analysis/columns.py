@@ -1,0 +1,12 @@
+"""Names of columns that several modules share."""
+
+from __future__ import annotations
+
+CONDITIONS = (
+    *("task", "difficulty", "model", "composition", "train_size", "validation_size", "test_size", "prompt_language"),
+    *("scoring", "precision", "quantization"),
+)
+SETTINGS = (
+    *("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "warmup", "weight_decay", "scheduler"),
+    *("target_modules", "layers", "variant_options", "select_on"),
+)

@@ -1,0 +1,43 @@
+"""Layers that PEFT wrapped, and the plain model inside a PEFT model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+from typing import Any
+
+
+def plain(model: Any) -> Any:
+    """Return the model inside a PEFT model, whose blocks hold the adapter; any other model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield (name in the base model, module) of every layer that PEFT wrapped."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield name.removeprefix("base_model.model."), module
+
+
+def merged_weight(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor] | None:
+    """Return an adapted layer's weight without and with the adapter folded in, both (out, in).
+
+    They are in 32 bits, or in `dtype`. None on a 4-bit base, into which nothing can be folded exactly. The module
+    itself stays as it is.
+    """
+    import copy
+
+    import torch
+
+    if not module.base_layer.weight.is_floating_point():
+        return None
+    copied = copy.deepcopy(module).cpu().to(dtype or torch.float32)
+    before = copied.base_layer.weight.detach().clone()
+    copied.merge()
+    return before, copied.base_layer.weight.detach()
