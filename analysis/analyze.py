@@ -107,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
         from analysis.runs.pull import find_experiments
-        from whichlora.tracking.client import check_there, connect, mark_launch
+        from whichlora.tracking.client import connect, mark_launch, require_database
         from whichlora.tracking.runs import Tracker
 
-        check_there("experiment", given["experiment"])
+        require_database("experiment", given["experiment"])
         client = connect()
         first = next(iter(find_experiments(client, given["experiment"])))
         tracker = Tracker(client, first, mark_launch(client))

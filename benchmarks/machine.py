@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import CLOCKS, timed
-from whichlora.models.kernels.onednn import product
+from whichlora.models.kernels.onednn import matmul_transposed
 
 SIDE, REPEATS = 2048, 5
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
@@ -45,7 +45,10 @@ def peak(threads: int) -> dict[str, dict[str, float]]:
     """
     found: dict[str, dict[str, float]] = {}
     multiply = functional.linear
-    for name, dtype, among in (("fp32", torch.float32, (multiply, product)), ("bf16", torch.bfloat16, (multiply,))):
+    for name, dtype, among in (
+        ("fp32", torch.float32, (multiply, matmul_transposed)),
+        ("bf16", torch.bfloat16, (multiply,)),
+    ):
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
         ways = [timed(partial(way, a, b)) for way in among]
         turns = min(([way() for _ in range(REPEATS + 1)][1:] for way in ways), key=_wall)

@@ -15,7 +15,7 @@ from benchmarks.peers.usual import Recorder
 from benchmarks.workers import Watch, serve
 from whichlora.config.options import MAIN, parse_values
 from whichlora.data.encoding import Encoded
-from whichlora.models.memory import settle
+from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
 from whichlora.training.trainer import train
 
@@ -51,7 +51,7 @@ class Ours:
         self.examples = [Encoded(e["prompt"], e["answer"]) for e in json.loads(Path(items).read_text())]
         plan = plan_of(model, precision=precision, epochs=1, learning_rate=2e-3, train_size=len(self.examples))
         self.plan = starting_from(plan, adapter)
-        settle()
+        freeze_gc()
 
     def train(self, *, count: int, batch_size: int) -> dict[str, float]:
         """Train on the first `count` items and return the seconds of that alone."""

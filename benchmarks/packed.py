@@ -63,9 +63,9 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
 
 def together(runs: Sequence[Any]) -> None:
     """Take a step of every run in one pass."""
-    from whichlora.training.multi_adapter import leave_gradients
+    from whichlora.training.multi_adapter import backward_together
 
-    leave_gradients(runs)
+    backward_together(runs)
     _wait()
 
 
@@ -73,11 +73,11 @@ def alone(runs: Sequence[Any]) -> None:
     """Take a step of every run, one after the other, as training does without `pack`."""
     from whichlora.data.batching import to_device
     from whichlora.models import packing
-    from whichlora.models.answer_logits import answer_tokens
+    from whichlora.models.answer_logits import answer_loss
 
     for run in runs:
         with packing.attention(run.model), run.arithmetic():
-            loss, _ = answer_tokens(run.model, to_device(packing.pack(run.examples), run.model.device))
+            loss, _ = answer_loss(run.model, to_device(packing.pack(run.examples), run.model.device))
         loss.backward()
     _wait()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.ours import plan_of
 from benchmarks.workers import Watch, serve
-from whichlora.models.memory import settle
+from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
 from whichlora.run.base_scores import base_scores
 from whichlora.run.pipeline import run
@@ -21,7 +21,7 @@ class Runs:
         """Resolve the runs, open the tracking database and score the base model, which the runs share."""
         quiet()
         self.plans = [plan_of(model, **cell) for cell in cells]
-        settle()
+        freeze_gc()
         self.tracker = Tracker(connect(), "grid")
         base_scores(self.tracker, self.plans[0], known={})
 

@@ -15,7 +15,7 @@ from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring import score
 from whichlora.models.loading import load_model
-from whichlora.models.memory import settle
+from whichlora.models.memory import freeze_gc
 from whichlora.probing.language.logit_lens import ARITHMETICS
 from whichlora.training import adapter, base_cache
 
@@ -83,12 +83,12 @@ def _measure(
     prompts = [encoder.prompt(item) for item in scored]
     own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
-    base_cache.keep(load_model(plan.source, precision=precision, quantization="none"), plan)
+    base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
-        with base_cache.reloaded(plan, adapter) as model:
+        with base_cache.with_saved_adapter(plan, adapter) as model:
             found["ours"] = score(model, encoder, scored[:count], scoring=plan.spec.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:
@@ -97,11 +97,11 @@ def _measure(
         found["theirs"] = read(texts, plan.task.labels)
         model.unload()
 
-    settle()
+    freeze_gc()
     ours(WARM)
     theirs(WARM)
     taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
-    base_cache.take(plan)  # lets go of it
+    base_cache.checkout(plan)  # lets go of it
     answers = found["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
     equal = agreement(found["ours"], answers, "predictions", limit=SAME[precision])
@@ -128,7 +128,7 @@ def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
         result = train(plan, [encoder.example(item) for item in chosen], work, validate=lambda model, step: 0.0)
         assert result is not None
         adapter.save(result.model, plan, folder, initial=work)
-        base_cache.keep_trained(result.model, plan)
+        base_cache.give_back_trained(result.model, plan)
     return folder
 
 

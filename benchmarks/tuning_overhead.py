@@ -20,12 +20,12 @@ from benchmarks.harness import spread, timed
 
 if TYPE_CHECKING:
     from tuning.study import Study
-    from tuning.study_config import Setting
+    from tuning.study_config import StudyConfig
 
 OPTIONS = {"space": "continuous", "epochs": "1", "target_modules": "all-linear", "pruner": "none", "reports": "1"}
 
 
-def plain_trial(setting: Setting, point: dict[str, Any], folder: Path) -> float:
+def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> float:
     """Train and validate one point in a plain Optuna study and return the seconds."""
     from tuning.study_config import TUNING_SEED
     from whichlora.data.encoding import Encoder
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tuning.study import connect as connect_studies
         from tuning.tune import OPTIONS as TUNE
         from tuning.tune import settings_of
-        from whichlora.models.memory import settle
+        from whichlora.models.memory import freeze_gc
         from whichlora.models.quiet import quiet
         from whichlora.tracking.client import connect
         from whichlora.tracking.runs import Tracker
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts |= {name: getattr(given, name) for name in ("model", "train_size", "validation_size")}
         (setting,) = settings_of(texts)
         study = Study(setting, Tracker(connect(), "overhead"), connect_studies(), command="")
-        settle()
+        freeze_gc()
         _, point = tuned_trial(study, 10**6)  # not counted: it loads libraries and the model
         plain_trial(setting, point, Path(scratch) / "warm")
         pairs = []

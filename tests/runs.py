@@ -8,7 +8,7 @@ import torch
 
 from whichlora.config.options import MAIN, parse_values
 from whichlora.config.plan import Plan, resolve
-from whichlora.models.memory import settle
+from whichlora.models.memory import freeze_gc
 from whichlora.run.pipeline import Result, run
 from whichlora.tracking.client import connect
 from whichlora.tracking.runs import Tracker
@@ -26,7 +26,7 @@ def plan_of(model: str, **options: Any) -> Plan:
     if given.get("variant") == "none":
         given.pop("learning_rate"), given.pop("batch_size")
     plan = resolve(parse_values({**defaults, **given, "model": model}))
-    settle()
+    freeze_gc()
     return plan
 
 
@@ -34,7 +34,7 @@ def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
     """Return a plan's model with an adapter that is not at its start, where many have no gradient or no effect."""
     torch.manual_seed(plan.spec.seed)
     model, _, _ = adapter.attach(
-        base or base_cache.take(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
+        base or base_cache.checkout(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
     )
     with torch.no_grad():
         for parameter in model.parameters():

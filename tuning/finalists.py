@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from tuning.study_config import FRESH_SEEDS, ROLES, Setting
+from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
 from whichlora.run.pipeline import run
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.queue import Queue, connect
-from whichlora.training.fit import Reports
+from whichlora.training.fit import PruningReports
 
 if TYPE_CHECKING:
     from tuning.study import Study
@@ -29,7 +29,7 @@ tuning seed, and what is called best shall not be worse than what one has withou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Finalist:
     """A point with its scores.
 
     Attributes:
@@ -57,42 +57,42 @@ class Contender:
         """Return the mean over the fresh seeds."""
         return mean(self.fresh) if self.fresh else float("-inf")
 
-    def plan(self, setting: Setting, seed: int) -> Plan:
+    def plan(self, setting: StudyConfig, seed: int) -> Plan:
         """Return its run with a seed."""
         return setting.recommended(seed) if self.recommended else setting.plan(self.point, seed)
 
 
-def contenders(study: Study) -> list[Contender]:
+def finalists(study: Study) -> list[Finalist]:
     """Return the best distinct points, or with two objectives the Pareto front, and the known values beside them."""
     alone = study.setting.objective.cost is None
     complete = study.trials(TrialState.COMPLETE)
     front = complete if alone else study.optuna.best_trials
-    found: dict[str, Contender] = {}
+    found: dict[str, Finalist] = {}
     for trial in sorted(front, key=lambda t: (-t.values[0], t.number)):
-        contender = Contender(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
+        contender = Finalist(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
         found.setdefault(_run(study, contender, FRESH_SEEDS[0]), contender)
     best = list(found.items())[: KEPT if alone else None]
     point = study.setting.known_points.get(MATCHED)
     if point is not None and point in study.setting.space:
-        matched = Contender(origin=MATCHED, point=point)
+        matched = Finalist(origin=MATCHED, point=point)
         own = _run(study, matched, FRESH_SEEDS[0])
         if own not in dict(best):
             value = found[own].tuned if own in found else None
             best.append((own, replace(matched, tuned=value)))
     points = study.setting.known_points
-    known = [Contender(origin=RECOMMENDED, point=points[RECOMMENDED])] if RECOMMENDED in points else []
+    known = [Finalist(origin=RECOMMENDED, point=points[RECOMMENDED])] if RECOMMENDED in points else []
     return [_scored(study, c) for c in (*(c for _, c in best), *known)]
 
 
 def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
     """Score the contenders with every fresh seed, with all workers that do the same, until `stop()`."""
-    by_origin = {contender.origin: contender for contender in contenders(study)}
+    by_origin = {contender.origin: contender for contender in finalists(study)}
     name = study.setting.variant.name
 
     def do(cell: str, claimed: Tracker) -> None:
         origin, seed = json.loads(cell)
         # A report that stops nothing: it has the objective's languages scored.
-        reports = Reports(roles=ROLES[study.setting.objective.f1], times=1, report=lambda number, value: None)
+        reports = PruningReports(roles=ROLES[study.setting.objective.f1], times=1, report=lambda number, value: None)
         plan = by_origin[origin].plan(study.setting, seed)
         metrics = run_trial(plan, claimed, tags=_tags(study, seed), reports=reports).metrics
         print(f"{name} {origin}, fresh seed {seed}: {study.setting.objective.values(metrics)[0]:.4f}", flush=True)
@@ -110,7 +110,7 @@ def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pac
 
 
 def train_final(
-    study: Study, best: Contender, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1
+    study: Study, best: Finalist, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1
 ) -> list[str]:
     """Train and score the best point with the final seeds as ordinary runs that name their study.
 
@@ -150,12 +150,12 @@ def _tags(study: Study, seed: int) -> dict[str, str]:
     return {"study": study.name, "trial": f"fresh {seed}"}
 
 
-def _run(study: Study, contender: Contender, seed: int) -> str:
+def _run(study: Study, contender: Finalist, seed: int) -> str:
     """Return the fingerprint of a contender's run: equal points may be written differently, as 16 and 16.0."""
     return contender.plan(study.setting, seed).spec.fingerprint
 
 
-def _scored(study: Study, contender: Contender) -> Contender:
+def _scored(study: Study, contender: Finalist) -> Finalist:
     """Return a contender with what is known of its scores."""
     found = [metrics for seed in FRESH_SEEDS if (metrics := _metrics(study, contender, seed))]
     return replace(
@@ -165,7 +165,7 @@ def _scored(study: Study, contender: Contender) -> Contender:
     )
 
 
-def _metrics(study: Study, contender: Contender, seed: int) -> dict[str, float] | None:
+def _metrics(study: Study, contender: Finalist, seed: int) -> dict[str, float] | None:
     own = _run(study, contender, seed)
     found = study.tracker.find("trial", status="FINISHED", fingerprint=own, **_tags(study, seed))
     return None if found is None else found.data.metrics

@@ -12,8 +12,8 @@ import pandas as pd
 import yaml
 from optuna.trial import TrialState
 
-from tuning.finalists import RECOMMENDED, Contender
-from tuning.space import SEARCHED, told
+from tuning.finalists import RECOMMENDED, Finalist
+from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import MAIN
 from whichlora.tracking.runs import RunLog
@@ -96,7 +96,7 @@ def sensitivity(rates: pd.DataFrame) -> float | None:
     return float(rates["best"].max() - rates["best"].min()) if len(rates) > 1 else None
 
 
-def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> None:
+def log_results(study: Study, found: Sequence[Finalist], tracker: Tracker) -> None:
     """Log on the study's run its values, tables and plots, and the best point as an arm for an experiment's file."""
     log = RunLog(tracker.client, study.run_id)
     table = trials_table(study)
@@ -136,13 +136,13 @@ def write_down(study: Study, found: Sequence[Contender], tracker: Tracker) -> No
     tracker.client.set_terminated(study.run_id, "FINISHED" if len(table) else "FAILED")
 
 
-def winner(found: Sequence[Contender]) -> Contender | None:
+def winner(found: Sequence[Finalist]) -> Finalist | None:
     """Return the contender with the best mean over the fresh seeds; None before every one has its scores."""
     complete = [c for c in found if len(c.fresh) == len(FRESH_SEEDS)]
     return max(complete, key=lambda c: c.score) if complete and len(complete) == len(found) else None
 
 
-def arm(study: Study, best: Contender) -> str:
+def arm(study: Study, best: Finalist) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
     given = {n: v for n in _OF_METHOD if (v := study.setting.values[n]) is not None and str(v) != MAIN[n][0]}
     options: dict[str, Any] = {"variant": study.setting.variant.name}
@@ -155,7 +155,7 @@ def arm(study: Study, best: Contender) -> str:
     return yaml.safe_dump([options | {"source": f"study {study.name}"}], sort_keys=False, width=1000)
 
 
-def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
+def summary(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> str:
     """Return a Markdown table of what each variant's tuning cost and found, and the points that are undecided."""
     head = [
         "variant",
@@ -185,7 +185,7 @@ def summary(studies: Sequence[tuple[Study, Sequence[Contender]]]) -> str:
             _number(best.score if best else None),
             _number(recommended.score if recommended and recommended.fresh else None),
             _number(sensitivity(by_learning_rate(table))),
-            "-" if best is None else RECOMMENDED if best.recommended else told(best.point),
+            "-" if best is None else RECOMMENDED if best.recommended else describe_point(best.point),
         ]
         lines.append("| " + " | ".join(cells) + " |")
         if best is not None and not best.recommended:

@@ -163,7 +163,7 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
     return Space(dimensions=dimensions)
 
 
-def told(point: Mapping[str, Any]) -> str:
+def describe_point(point: Mapping[str, Any]) -> str:
     """Return a point for a person."""
     return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in point.items())
 

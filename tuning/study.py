@@ -22,22 +22,22 @@ from optuna.trial import TrialState
 
 from tuning.retries import ATTEMPTS, COUNTED, enqueue_again, history, needed, root
 from tuning.sampler import TrialSampler, pruner_of
-from tuning.space import told
-from tuning.study_config import ROLES, TUNING_SEED, Setting
+from tuning.space import describe_point
+from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_status import PREFIX, status, stop
 from whichlora.config.cli import duration
 from whichlora.errors import LostClaimError, OptionError, PrunedError
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling import storage
-from whichlora.scheduling.leases import Claims
+from whichlora.scheduling.leases import Leases
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.trial import FrozenTrial
 
     from whichlora.tracking.runs import Tracker
-    from whichlora.training.fit import Reports
+    from whichlora.training.fit import PruningReports
 
 
 class SurplusError(RuntimeError):
@@ -56,7 +56,7 @@ def connect(url: str | None = None) -> RDBStorage:
 class Study:
     """A study in the shared database, opened or gone on with."""
 
-    def __init__(self, setting: Setting, tracker: Tracker, database: RDBStorage, *, command: str) -> None:
+    def __init__(self, setting: StudyConfig, tracker: Tracker, database: RDBStorage, *, command: str) -> None:
         """Open the study of a setting.
 
         Args:
@@ -72,7 +72,7 @@ class Study:
             pruner=pruner_of(setting.pruner, reports=setting.reports),
             load_if_exists=True,
         )
-        self._claims = Claims(self._optuna, enqueue_again)
+        self._claims = Leases(self._optuna, enqueue_again)
         self._optuna.set_user_attr("command", command)
         self._tracker = replace(tracker, parent=self._parent(tracker))
         self._opened = time.time()
@@ -159,10 +159,10 @@ class Study:
         check = self._claims.take(trial)
         frozen = self._frozen(trial)
         number = root(frozen)
-        began, before = lockstep.clock(), float(trial.user_attrs.get("seconds", 0.0))
+        began, before = lockstep.busy_seconds(), float(trial.user_attrs.get("seconds", 0.0))
 
         def spent() -> None:
-            trial.set_user_attr("seconds", before + lockstep.clock() - began)
+            trial.set_user_attr("seconds", before + lockstep.busy_seconds() - began)
 
         tags = {"study": self.name, "trial": str(number)}
         try:
@@ -179,7 +179,10 @@ class Study:
                     trial.set_user_attr(f"validation/{role}/f1", found.metrics[f"validation/{role}/f1"])
             spent()
             self._failures = 0
-            print(f"{self.setting.variant.name} trial {trial.number}: {values[0]:.4f} with {told(point)}", flush=True)
+            print(
+                f"{self.setting.variant.name} trial {trial.number}: {values[0]:.4f} with {describe_point(point)}",
+                flush=True,
+            )
             return values
         except LostClaimError:
             raise
@@ -207,13 +210,13 @@ class Study:
                 enqueue_again(self._optuna, self._frozen(trial))
             raise
 
-    def _reports(self, trial: Trial, spent: Callable[[], None]) -> Reports | None:
+    def _reports(self, trial: Trial, spent: Callable[[], None]) -> PruningReports | None:
         """Return what tells the pruner; with two objectives there is none, but the languages are scored."""
-        from whichlora.training.fit import Reports  # training, which listing studies need not wait for
+        from whichlora.training.fit import PruningReports  # training, which listing studies need not wait for
 
         roles = ROLES[self.setting.objective.f1]
         if self.setting.objective.cost is not None:
-            return Reports(roles=roles, times=1, report=lambda number, value: None)
+            return PruningReports(roles=roles, times=1, report=lambda number, value: None)
 
         def report(number: int, value: float) -> None:
             if number not in self._frozen(trial).intermediate_values:  # an earlier attempt was here
@@ -222,7 +225,7 @@ class Study:
             if number < self.setting.reports and trial.should_prune():  # at the end there is nothing to save
                 raise PrunedError(f"after report {number} with {value:.4f}")
 
-        return Reports(roles=roles, times=self.setting.reports, report=report)
+        return PruningReports(roles=roles, times=self.setting.reports, report=report)
 
     def _check_needed(self, trial: FrozenTrial, limit: int, *, retries_only: bool) -> None:
         own, known = root(trial), trial.user_attrs.get("known")

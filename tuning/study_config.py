@@ -49,7 +49,7 @@ class Objective:
         return [sum(f1) / len(f1)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
 
 
-def read_objective(text: str) -> Objective:
+def parse_objective(text: str) -> Objective:
     """Read the option `objective`: en, tl or mean, and after a comma parameters or seconds for a Pareto front.
 
     Raises:
@@ -63,7 +63,7 @@ def read_objective(text: str) -> Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StudyConfig:
     """A study's fixed part.
 
     Attributes:

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
 from tuning.retries import enqueue_again
-from tuning.space import told
+from tuning.space import describe_point
 from whichlora.errors import choose
-from whichlora.scheduling.leases import Claims
+from whichlora.scheduling.leases import Leases
 
 PREFIX = "tune/"
 """Before the names of studies in the database, which holds queues too."""
@@ -38,13 +38,13 @@ def status(database: RDBStorage) -> str:
         complete = [t for t in trials if t.state is TrialState.COMPLETE]
         if complete and len(study.directions) == 1:
             best = study.best_trial
-            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({told(best.params)})")
+            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({describe_point(best.params)})")
         elif complete:
             lines.append(f"  {len(study.best_trials)} trials on the Pareto front")
         age = _heartbeat_age(database, study._study_id)
         if age is not None:
             lines.append(f"  last heartbeat of a running trial: {age:.0f} s ago")
-        orphans = Claims(study, enqueue_again).orphans()
+        orphans = Leases(study, enqueue_again).orphans()
         if orphans:
             numbers = ", ".join(str(t.number) for t in orphans)
             lines.append(f"  not running any more, as their workers have died: {numbers} (gone on with when resumed)")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from tuning.sampler import PRUNERS
 from tuning.space import KINDS, SEARCHED, read_space, space_of
-from tuning.study_config import FRESH_SEEDS, TUNING_SEED, Setting, read_objective
+from tuning.study_config import FRESH_SEEDS, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.config.cli import PACK, parse_arguments, refuse
 from whichlora.config.options import AUTO, MAIN, parse_values
 from whichlora.data.tasks import PROMPTED
-from whichlora.errors import OptionError, choose, whole
+from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
@@ -27,7 +27,7 @@ from whichlora.scheduling.jobs import Job, is_worker
 from whichlora.variants import CATALOGUE, Variant
 
 if TYPE_CHECKING:
-    from tuning.finalists import Contender
+    from tuning.finalists import Finalist
     from tuning.study import Study
     from whichlora.scheduling.jobs import Engine
     from whichlora.tracking.runs import Tracker
@@ -80,7 +80,7 @@ def tune(
 
     from tuning import report
     from whichlora.parallel import lockstep
-    from whichlora.scheduling.retries import POLL_SECONDS, insist, persist
+    from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
     from whichlora.scheduling.storage import GRACE_SECONDS
 
     def late(by: float = 0.0) -> bool:
@@ -96,15 +96,15 @@ def tune(
             if "worked" in outcomes:
                 print(study.far(trials, budget), flush=True)
                 return True
-        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or lockstep.accompanied():
+        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or lockstep.others_active():
             return False  # or others of this process are still at work, and look for more
         time.sleep(POLL_SECONDS)
         return True
 
-    lockstep.run(pack, lambda: persist(step))
+    lockstep.run(pack, lambda: repeat_until_done(step))
     found, missing = [], []
     for study in studies:
-        scored, problems = insist(lambda study=study: _close(study, tracker, late, seeds, pack))  # type: ignore[misc]
+        scored, problems = with_retries(lambda study=study: _close(study, tracker, late, seeds, pack))  # type: ignore[misc]
         found.append((study, scored))
         missing += problems
     return report.summary(found), missing
@@ -112,7 +112,7 @@ def tune(
 
 def _close(
     study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int], pack: int
-) -> tuple[list[Contender], list[str]]:
+) -> tuple[list[Finalist], list[str]]:
     """Score a study's best points again, write down what it has found, and train the best for good.
 
     All that is done already is found again, so it may be called any number of times.
@@ -122,7 +122,7 @@ def _close(
     """
 
     from tuning import report
-    from tuning.finalists import contenders, score_again, train_final
+    from tuning.finalists import finalists, score_again, train_final
 
     def over() -> bool:
         return late() or study.stopped() or study.problem is not None
@@ -130,8 +130,8 @@ def _close(
     missing = [] if study.problem is None else [f"{study.name}: every trial failed here, the last with {study.problem}"]
     if study.counted():
         score_again(study, tracker, stop=over, pack=pack)
-    scored = contenders(study) if study.counted() else []
-    report.write_down(study, scored, tracker)
+    scored = finalists(study) if study.counted() else []
+    report.log_results(study, scored, tracker)
     best = report.winner(scored)
     if best is not None and seeds:
         missing += train_final(study, best, seeds, tracker, stop=over, pack=pack)
@@ -145,7 +145,7 @@ def _close(
     return scored, missing
 
 
-def settings_of(texts: Mapping[str, str]) -> list[Setting]:
+def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
     """Return the setting of each variant's study from the options, as text.
 
     Raises:
@@ -157,7 +157,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
     values = parse_values({name: MAIN[name][0] for name in _NOT_TUNED} | main)
     choose("task", values["task"], PROMPTED)  # a study compares validation F1
-    objective, pruner = read_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
+    objective, pruner = parse_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
         allowed = f"one value cannot tell that a trial is lost with objective={objective.text}; leave it out"
         raise OptionError("pruner", pruner, allowed)
@@ -170,7 +170,7 @@ def settings_of(texts: Mapping[str, str]) -> list[Setting]:
     shape = read_shape(locate(values["model"]))
     fixed = [name for name in SEARCHED if values[name] is not None]
     return [
-        Setting(
+        StudyConfig(
             variant=variant,
             values=values,
             shape=shape,
@@ -200,7 +200,7 @@ def _seeds(text: str) -> list[int]:
 
 def _count(option: str, text: str) -> int | None:
     """Return a number; None for `auto`."""
-    return None if text == AUTO else whole(option, text, 1, _COUNTS[option])
+    return None if text == AUTO else parse_whole(option, text, 1, _COUNTS[option])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = parse_arguments(arguments, __doc__.splitlines()[0], OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if distributed.count() > 1:
+        if distributed.world_size() > 1:
             raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; take workers=2")
         engine = engine_of(texts["engine"], texts["workers"])
         trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
@@ -218,9 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         final = choose("final", texts["final"], ("true", "false")) == "true"
         quiet()
         settings = settings_of(texts)
-        from whichlora.models.memory import settle
+        from whichlora.models.memory import freeze_gc
         from whichlora.tracking.runs import Tracker
-        from whichlora.training.multi_adapter import read_pack
+        from whichlora.training.multi_adapter import parse_pack
 
         for setting in settings:
             setting.check()
@@ -229,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OptionError(
                 "pack", texts["pack"], "must be 1 with seconds as a cost: those of a pass are not a trial's"
             )
-        pack = read_pack(texts["pack"], [s.plan(s.example, TUNING_SEED) for s in settings])
-        settle()
+        pack = parse_pack(texts["pack"], [s.plan(s.example, TUNING_SEED) for s in settings])
+        freeze_gc()
         if engine is not None:
             engine.connect()
         tracker = Tracker.of_call()
@@ -241,13 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "tuning.tune", *given])
 
     from tuning.study import Study, connect
-    from whichlora.scheduling.retries import insist
+    from whichlora.scheduling.retries import with_retries
 
     def opened() -> list[Study]:
         database = connect()
         return [Study(setting, tracker, database, command=command) for setting in settings]
 
-    studies = insist(opened)
+    studies = with_retries(opened)
     tracker.link_launch(",".join(study.run_id for study in studies))
     if not is_worker():
         for study in studies:
@@ -272,12 +272,12 @@ def _have_made(studies: Sequence[Study], engine: Engine, arguments: Sequence[str
         a table over the variants, and what is missing.
     """
     from tuning import report
-    from tuning.finalists import contenders
+    from tuning.finalists import finalists
 
     died = engine.run(Job("tuning.tune", arguments), lambda: None)
     if died:
         print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
-    found = [(study, contenders(study) if study.counted() else []) for study in studies]
+    found = [(study, finalists(study) if study.counted() else []) for study in studies]
     return report.summary(found), ["No worker ended well."] if len(died) == engine.workers else []
 
 

@@ -17,7 +17,7 @@ from analysis.runs.design import Design, Issue, missing_cells
 from analysis.runs.methods import name_methods, name_settings
 from whichlora.data.tasks import TASKS
 from whichlora.errors import OptionError, did_you_mean
-from whichlora.tracking.client import every
+from whichlora.tracking.client import search_all
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -69,7 +69,7 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     Raises:
         OptionError: there is no such experiment; the message lists those that there are.
     """
-    known = {e.name: e.experiment_id for e in every(client.search_experiments)}
+    known = {e.name: e.experiment_id for e in search_all(client.search_experiments)}
     names = [text] if text in known else list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -81,7 +81,7 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
 def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
     """Read every run of the experiments (ids by name), page by page, and put them in order."""
     names = {number: name for name, number in experiments.items()}
-    runs = list(every(client.search_runs, list(names), order_by=["attributes.start_time ASC"]))
+    runs = list(search_all(client.search_runs, list(names), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
     rows = [_row(run, names) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
     found = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})

@@ -42,9 +42,9 @@ def main() -> None:
     """Have the schema made unless it is there."""
     file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
-        from whichlora.tracking.client import connect, touch
+        from whichlora.tracking.client import connect, ensure_schema
 
-        touch(connect())
+        ensure_schema(connect())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
     raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
 
 
-def whole(option: str, text: str, low: int, high: int = 10**9) -> int:
+def parse_whole(option: str, text: str, low: int, high: int = 10**9) -> int:
     """Return the number that an option's text stands for, whole and from `low` to `high`, or raise `OptionError`."""
     if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
         raise OptionError(option, text, f"must be a whole number from {low} to {high}")

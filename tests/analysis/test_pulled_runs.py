@@ -12,7 +12,6 @@ from synthetic import log_design, log_run, spec
 from analysis.runs import predictions
 from analysis.runs.pull import Runs, find_experiments, pull
 from whichlora.errors import OptionError
-from whichlora.tracking import runs
 from whichlora.tracking.client import connect, experiment_id
 
 
@@ -57,7 +56,7 @@ def test_the_table_has_every_result_once(full):
 
 def test_more_runs_than_a_page_are_all_pulled(full, monkeypatch):
     whole = pulled("full").table
-    monkeypatch.setattr(runs, "_PAGE", 7)
+    monkeypatch.setattr("whichlora.tracking.client._PAGE", 7)
     assert pulled("full").table.equals(whole)
 
 

@@ -24,7 +24,7 @@ from whichlora.evaluation import word_alignment
 from whichlora.evaluation.scoring import word_states
 from whichlora.models import loading
 from whichlora.models.loading import load_model
-from whichlora.models.pooling import at_places, pooled
+from whichlora.models.pooling import pooled_states, states_at_sites
 from whichlora.run.summary import summary
 from whichlora.training import adapter
 from whichlora.training.objectives import Triplets, objective_of, triplets
@@ -116,9 +116,9 @@ def test_a_forward_pass_that_ends_early_is_the_full_one(tiny_model: str, first_t
     computed = []
     for number, block in enumerate(model.get_base_model().get_submodule(blocks)):
         block.register_forward_hook(lambda *arguments, number=number: computed.append(number))
-    early = pooled(model, blocks, sequences, Pooling(1, first_token))
+    early = pooled_states(model, blocks, sequences, Pooling(1, first_token))
     assert computed == [0, 1]
-    full = at_places(model, blocks, sequences, Pooling(1, first_token))
+    full = states_at_sites(model, blocks, sequences, Pooling(1, first_token))
     start = 0 if first_token == "keep" else 1
     for row, ids in enumerate(sequences):
         output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
@@ -139,7 +139,7 @@ def test_its_gradients_are_those_of_the_full_one(tiny_model: str, checkpointing:
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     sequences = [pair.translation for pair in examples] + [pair.word for pair in examples]
-    states = functional.normalize(at_places(model, plan.shape.blocks, sequences, Pooling(1))[0], dim=1)
+    states = functional.normalize(states_at_sites(model, plan.shape.blocks, sequences, Pooling(1))[0], dim=1)
     full = gradients(triplets(states[:4], states[4:], ~torch.eye(4, dtype=torch.bool)).sum())
     if checkpointing:  # what is done when memory runs out
         from whichlora.training.micro_batches import set_checkpointing
@@ -189,7 +189,7 @@ def test_the_published_statistics_come_out_of_pairs_of_known_cosine(
     second = first + exactly(after - before, (after - before) * np.sqrt(count) / t)
     frames = []
     for cosines in (first, second):
-        found, measures = word_alignment.measured(states_of(cosines), items_of(count))
+        found, measures = word_alignment.measure_pairs(states_of(cosines), items_of(count))
         assert measures["output/cosine/translation/raw"] == pytest.approx(cosines)
         assert measures["output/cosine/random/raw"] == pytest.approx(0)
         assert len(found) == count
@@ -228,7 +228,7 @@ def test_a_rise_that_all_words_share_is_told_apart() -> None:
     items = items_of(60)
     ids = [item.id for item in items]
     before, after = (
-        {"control": pd.DataFrame({"id": ids, **word_alignment.measured(found, items)[1]})}
+        {"control": pd.DataFrame({"id": ids, **word_alignment.measure_pairs(found, items)[1]})}
         for found in (states, states + 1)
     )
     metrics = word_alignment.paired_metrics(word_alignment.pairs_table({"control": items}, before, after))
@@ -240,7 +240,7 @@ def test_the_translation_found_is_the_one_that_is_counted() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(2, 40, 2, 8))
     states[:, :, 1] += states[:, :, 0]
-    found, measures = word_alignment.measured(states, items_of(40))
+    found, measures = word_alignment.measure_pairs(states, items_of(40))
     right = [text == item.translation for text, item in zip(found, items_of(40), strict=True)]
     assert 0 < sum(right) < 40
     assert right == (measures["pooled/p1/to/centred"] == 1).tolist()
@@ -348,7 +348,7 @@ def test_the_first_token_makes_all_words_alike(store: Path, tiny_model: str) -> 
     for plan in plans:
         encoder, items = encoder_of(plan), plan.mixture.test["control"]
         states = word_states(model, encoder, items, Pooling.read(plan.spec.scoring), name="test")
-        random.append(word_alignment.measured(states, items)[1]["pooled/cosine/random/raw"].mean())
+        random.append(word_alignment.measure_pairs(states, items)[1]["pooled/cosine/random/raw"].mean())
     assert random[1] > random[0] + 0.05
     assert plans[0].spec.training_fingerprint != plans[1].spec.training_fingerprint
 

@@ -24,7 +24,7 @@ from whichlora.config.cli import duration
 from whichlora.errors import LostClaimError, OptionError
 from whichlora.experiment.command import main
 from whichlora.experiment.grid import read_grid
-from whichlora.experiment.progress import survey
+from whichlora.experiment.progress import survey_runs
 from whichlora.tracking.client import connect
 from whichlora.tracking.runs import RunLog, Tracker
 
@@ -276,11 +276,11 @@ def test_the_time_left_follows_from_the_finished_runs(store: Path, tiny_model: s
     file = write(store, tiny_model)
     grid, tracker = read_grid(file), Tracker(connect(), "grid")
     assert main(["--file", write(store, tiny_model, arms=[{"variant": "lora"}])]) == 0
-    half = survey(grid, tracker).seconds_left(read_grid(write(store, tiny_model)))
+    half = survey_runs(grid, tracker).seconds_left(read_grid(write(store, tiny_model)))
     assert half
     assert half > 0
     assert main(["--file", write(store, tiny_model)]) == 0
-    assert survey(grid, tracker).seconds_left(grid) == 0
+    assert survey_runs(grid, tracker).seconds_left(grid) == 0
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40.4, "40 s"), (700, "12 min"), (11_100, "3 h 5 min")])

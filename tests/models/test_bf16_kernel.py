@@ -15,9 +15,13 @@ from whichlora.data.encoding import Encoder
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels import lora
-from whichlora.models.kernels.bf16 import castable, narrow, uncast
+from whichlora.models.kernels.bf16 import (
+    adapter_to_weight_dtype,
+    layers_with_needless_cast,
+    skip_input_cast,
+)
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
@@ -33,7 +37,7 @@ def test_every_variant_has_the_same_gradients_without_the_conversion(tiny_model:
     encoder = Encoder(plan.task, plan.tokenizer)
     model = moved(plan, precision="bf16").train()
     batch = packing.pack([encoder.example(item) for item in plan.mixture.train[:6]], share=packing.can_share(model))
-    layers = castable(model)
+    layers = layers_with_needless_cast(model)
     wrapped = [module for _, module in adapter_modules(model)]
     assert len(layers) == (0 if variant in WITHOUT else len(wrapped))
 
@@ -43,9 +47,9 @@ def test_every_variant_has_the_same_gradients_without_the_conversion(tiny_model:
         with (
             packing.attention(model),
             torch.autocast("cpu", dtype=torch.bfloat16),
-            uncast(layers) if without else nullcontext(),
+            skip_input_cast(layers) if without else nullcontext(),
         ):
-            loss, count = answer_tokens(model, batch)
+            loss, count = answer_loss(model, batch)
             (loss / count).backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -78,7 +82,7 @@ def test_with_dropout_inputs_are_converted(tiny_model: str) -> None:
     """Autocast's dropout multiplies by 1 / (1 - p) in bf16, which is another factor."""
     plan = plan_of(tiny_model, variant="lora", arm="recommended", precision="bf16")
     assert plan.spec.dropout > 0
-    assert castable(moved(plan, precision="bf16").train()) == []
+    assert layers_with_needless_cast(moved(plan, precision="bf16").train()) == []
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa"])
@@ -89,11 +93,11 @@ def test_a_saved_adapter_is_read_in_bf16_as_it_was_trained(tiny_model: str, tmp_
     fitted = train(plan, [encoder.example(i) for i in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
     adapter.save(fitted.model, plan, tmp_path / "adapter", initial=tmp_path)
-    with torch.no_grad(), base_cache.reloaded(plan, tmp_path / "adapter") as model:
+    with torch.no_grad(), base_cache.with_saved_adapter(plan, tmp_path / "adapter") as model:
         read = {name: module.get_delta_weight("default").float() for name, module in adapter_modules(model)}
         in_one = {"forward" in vars(module) for _, module in adapter_modules(model)}
     assert in_one == {variant == "lora"}
-    exact = adapter.reload(plan, tmp_path / "adapter", base=base_cache.take(plan))
+    exact = adapter.load_saved(plan, tmp_path / "adapter", base=base_cache.checkout(plan))
     with torch.no_grad():
         for name, module in adapter_modules(exact):
             update = module.lora_B["default"].weight @ module.lora_A["default"].weight * module.scaling["default"]
@@ -114,11 +118,11 @@ def test_narrow_factors_answer_as_wide_ones(tiny_model: str, variant: str) -> No
 
     wide = probabilities(model)
     exact = probabilities(moved(plan, precision="fp32").eval())
-    narrow(model)
-    layers = lora.plain_layers(model)
+    adapter_to_weight_dtype(model)
+    layers = lora.fusable_layers(model)
     dtypes = {p.dtype for module in model.modules() if type(module) is Linear for p in module.lora_A.parameters()}
     assert dtypes == {"lora": {torch.bfloat16}, "dora": {torch.float32}}.get(variant, set())
     rounding = abs(wide - exact).mean()
     assert abs(probabilities(model) - wide).mean() <= rounding
-    with lora.in_one(layers):
+    with lora.fused(layers):
         assert abs(probabilities(model) - wide).mean() <= rounding

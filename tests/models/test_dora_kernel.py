@@ -12,8 +12,8 @@ from runs import moved, plan_of
 
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
-from whichlora.models.answer_logits import answer_tokens
-from whichlora.models.kernels.dora import light, weight_norm
+from whichlora.models.answer_logits import answer_loss
+from whichlora.models.kernels.dora import use_closed_form_norms, weight_norm
 from whichlora.training import base_cache
 from whichlora.training.trainer import train
 
@@ -38,11 +38,11 @@ def light_and_usual(model: Any, batch: dict[str, Any], **context: Any) -> list[d
     found = []
     for lighten in (False, True):
         if lighten:
-            light(model)
+            use_closed_form_norms(model)
         model.zero_grad()
         torch.manual_seed(3)  # of dropout
         with packing.attention(model), torch.autocast("cpu", dtype=torch.bfloat16, **context):
-            loss, count = answer_tokens(model, batch)
+            loss, count = answer_loss(model, batch)
         (loss / count).backward()
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     return found
@@ -86,5 +86,5 @@ def test_training_and_scoring_make_no_weight_to_take_its_norm(
     fitted = train(plan, examples, tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
     fitted.model.save_pretrained(tmp_path / "adapter")
-    with base_cache.reloaded(plan, tmp_path / "adapter") as model, torch.no_grad():
+    with base_cache.with_saved_adapter(plan, tmp_path / "adapter") as model, torch.no_grad():
         assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()

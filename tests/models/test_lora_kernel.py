@@ -14,8 +14,8 @@ from tiny import save_tiny_model
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.answer_logits import answer_tokens
-from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.models.answer_logits import answer_loss
+from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 
@@ -26,9 +26,9 @@ ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adap
 
 def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic: Any) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    with packing.attention(model), in_one(layers):
+    with packing.attention(model), fused(layers):
         with torch.autocast("cpu", dtype=torch.bfloat16, **arithmetic):
-            loss, count = answer_tokens(model, batch)
+            loss, count = answer_loss(model, batch)
         (loss / count).backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
 
@@ -37,7 +37,7 @@ def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic
 def test_every_variant_of_plain_layers_has_the_same_gradients(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
     model = moved(plan).double().train()
-    layers = plain_layers(model)
+    layers = fusable_layers(model)
     assert len(layers) == (len(list(adapter_modules(model))) if variant in PLAIN else 0)
     if not layers:
         return
@@ -55,7 +55,7 @@ def test_what_a_layer_gives_may_be_written_into(tmp_path: Path) -> None:
     model = str(save_tiny_model(tmp_path / "olmo", config="OlmoConfig", clip_qkv=1.0))
     plan = plan_of(model, learning_rate="0.001")
     examples = [Encoder(plan.task, plan.tokenizer).example(item) for item in plan.mixture.train]
-    assert plain_layers(moved(plan)) != []
+    assert fusable_layers(moved(plan)) != []
     assert train(plan, examples, tmp_path, validate=lambda model, step: 0.0) is not None
 
 
@@ -65,7 +65,7 @@ def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str) -> None
     batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
     model = moved(plan, precision="bf16").train()
     exact = gradients(moved(plan, precision="fp32").train(), batch, [], enabled=False)
-    usual, ours = (gradients(model, batch, found, enabled=True) for found in ([], plain_layers(model)))
+    usual, ours = (gradients(model, batch, found, enabled=True) for found in ([], fusable_layers(model)))
     apart, rounding = (sum(float((found[n] - exact[n]).norm()) for n in exact) for found in (ours, usual))
     assert 0 < apart < 1.2 * rounding
 
@@ -73,11 +73,11 @@ def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str) -> None
 def test_layers_with_more_than_the_product_are_left_as_they_are(tiny_model: str) -> None:
     model = moved(plan_of(tiny_model, arm="recommended")).train()  # with dropout
     assert [module for _, module in adapter_modules(model) if type(module) is Linear] != []
-    assert plain_layers(model) == []
+    assert fusable_layers(model) == []
     trained_base = moved(plan_of(tiny_model)).train()
     for _, module in adapter_modules(trained_base):
         module.get_base_layer().weight.requires_grad_(True)
-    assert plain_layers(trained_base) == []
+    assert fusable_layers(trained_base) == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

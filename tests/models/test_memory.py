@@ -20,7 +20,7 @@ from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
 from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
-from whichlora.training.trainer import Fitted, train
+from whichlora.training.trainer import TrainingResult, train
 
 
 @contextmanager
@@ -46,7 +46,9 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]
         yield passed
 
 
-def trained(model: str, work: Path, **options: Any) -> tuple[Fitted, list[tuple[int, float]], dict[str, torch.Tensor]]:
+def trained(
+    model: str, work: Path, **options: Any
+) -> tuple[TrainingResult, list[tuple[int, float]], dict[str, torch.Tensor]]:
     """Train without tracking; return what is fitted, the losses by step, and the trained tensors."""
     plan = plan_of(model, **options)
     encoder = Encoder(plan.task, plan.tokenizer)

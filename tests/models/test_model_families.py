@@ -20,10 +20,10 @@ from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.models.adapter_layers import plain
-from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.adapter_layers import unwrap_peft
+from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import blocks_of, load_model, load_tokenizer, locate, read_shape
-from whichlora.models.pooling import at_places, pooled
+from whichlora.models.pooling import pooled_states, states_at_sites
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -110,7 +110,7 @@ def test_the_loss_of_the_answers_is_the_model_s_own_over_the_same_positions(fami
     for example in examples:
         batch = collate([example], 0)
         own += float(model(input_ids=batch["input_ids"], labels=batch["labels"]).loss) * len(example.answer)
-    together, count = answer_tokens(model, collate(examples, encoder.tokenizer.pad_token_id))
+    together, count = answer_loss(model, collate(examples, encoder.tokenizer.pad_token_id))
     assert count == sum(len(example.answer) for example in examples)
     assert float(together) == pytest.approx(own, rel=1e-5)
 
@@ -118,10 +118,12 @@ def test_the_loss_of_the_answers_is_the_model_s_own_over_the_same_positions(fami
 @torch.inference_mode()
 def test_a_forward_pass_that_ends_at_a_block_is_the_full_one(family: tuple[str, str]) -> None:
     model, _ = adapted(family[1])
-    blocks, words = blocks_of(plain(model)), [[1, 5, 9, 12], [1, 7], [1, 30, 31]]
-    for layer in range(len(plain(model).get_submodule(blocks))):
+    blocks, words = blocks_of(unwrap_peft(model)), [[1, 5, 9, 12], [1, 7], [1, 30, 31]]
+    for layer in range(len(unwrap_peft(model).get_submodule(blocks))):
         pooling = Pooling(layer)
-        torch.testing.assert_close(pooled(model, blocks, words, pooling), at_places(model, blocks, words, pooling)[0])
+        torch.testing.assert_close(
+            pooled_states(model, blocks, words, pooling), states_at_sites(model, blocks, words, pooling)[0]
+        )
 
 
 @torch.inference_mode()

@@ -14,14 +14,14 @@ from torch import nn
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels import onednn
-from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.models.loading import load_model, locate
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
-chosen = pytest.mark.skipif(not onednn.CHOSEN, reason="needs a processor with AVX-512 that is not Intel's")
+chosen = pytest.mark.skipif(not onednn.PREFERRED, reason="needs a processor with AVX-512 that is not Intel's")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -38,9 +38,9 @@ def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for vendor, chosen in (("GenuineIntel", False), ("AuthenticAMD", True)):
         monkeypatch.setattr(Path, "read_text", lambda _, vendor=vendor: f"processor\t: 0\nvendor_id\t: {vendor}\n")
-        assert onednn._chosen() == chosen
+        assert onednn._preferred() == chosen
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not onednn._chosen()
+    assert not onednn._preferred()
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
     if turned:
         x, weight = x.t().contiguous().t(), weight.t().contiguous().t()
     x, weight = x[:, cut:], weight[:, cut:]
-    assert apart(onednn.product(x, weight), x.double() @ weight.double().t()) < 1e-6
+    assert apart(onednn.matmul_transposed(x, weight), x.double() @ weight.double().t()) < 1e-6
     right = x.double() @ weight.double().t() + bias.double()
-    assert apart(onednn.product(x, weight, bias), right) < 1e-6
+    assert apart(onednn.matmul_transposed(x, weight, bias), right) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -72,26 +72,26 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
 def test_rows_are_filled_up_only_where_onednn_multiplies(
     chosen: bool, emulated: bool, gpu: bool, fills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onednn, "CHOSEN", chosen)
+    monkeypatch.setattr(onednn, "PREFERRED", chosen)
     monkeypatch.setattr(onednn, "emulates_bf16", lambda: emulated)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert (onednn.filler(1000) > 0) == fills
+    assert (onednn.padding_rows(1000) > 0) == fills
 
 
 def test_there_are_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each of them oneDNN keeps a megabyte of code a layer."""
-    monkeypatch.setattr(onednn, "CHOSEN", True)
+    monkeypatch.setattr(onednn, "PREFERRED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made = {rows + onednn.filler(rows) for rows in range(1, 4097)}
+    made = {rows + onednn.padding_rows(rows) for rows in range(1, 4097)}
     assert len(made) < 160
-    assert all(0 <= onednn.filler(rows) <= rows / 16 for rows in range(1, 4097))
+    assert all(0 <= onednn.padding_rows(rows) <= rows / 16 for rows in range(1, 4097))
 
 
 @chosen
 def test_long_sums_are_divided() -> None:
     x, weight = random(200, 8192), random(80, 8192, seed=1)
     right = x.double() @ weight.double().t()
-    ways = (onednn.product(x, weight), x @ weight.t(), onednn._whole(x, weight, None))
+    ways = (onednn.matmul_transposed(x, weight), x @ weight.t(), onednn._multiply(x, weight, None))
     mine, usual, undivided = (apart(made, right) for made in ways)
     assert mine < 2 * usual
     assert mine < undivided
@@ -100,20 +100,20 @@ def test_long_sums_are_divided() -> None:
 @pytest.mark.parametrize("stride", [0, 2])
 def test_a_bias_is_taken_as_it_lies_in_memory(stride: int) -> None:
     x, weight, bias = random(5, 7), random(4, 7, seed=1), random(8, seed=2).as_strided((4,), (stride,))
-    assert apart(onednn.product(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
+    assert apart(onednn.matmul_transposed(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
 
 
 def test_what_does_not_fit_is_refused_as_torch_does() -> None:
     layer = nn.Sequential(nn.Linear(7, 4))
-    onednn.take(layer)
+    onednn.use_onednn_linear(layer)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         layer(random(5, 6))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        onednn.product(random(200, 600), random(30, 700))
+        onednn.matmul_transposed(random(200, 600), random(30, 700))
 
 
 def test_of_no_rows_there_is_nothing() -> None:
-    assert onednn.product(random(0, 5), random(3, 5)).shape == (0, 3)
+    assert onednn.matmul_transposed(random(0, 5), random(3, 5)).shape == (0, 3)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -124,7 +124,7 @@ def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
 ) -> None:
     layer = nn.Linear(width, out, bias=bias).requires_grad_(not frozen)
     taken = nn.Sequential(copy.deepcopy(layer))
-    onednn.take(taken)
+    onednn.use_onednn_linear(taken)
     found: list[dict[str, torch.Tensor]] = []
     for own, x in ((layer.double(), random(2, 90, width).double()), (taken, random(2, 90, width))):
         made = own(x.requires_grad_())
@@ -163,11 +163,11 @@ def test_within_its_layers_every_variant_has_the_same_gradients(
     batch = packing.pack([encoder.example(i) for i in plan.mixture.train[:6]])
 
     def gradients(model: Any, *, taken: bool) -> dict[str, torch.Tensor]:
-        monkeypatch.setattr(onednn, "CHOSEN", taken)
-        plain = plain_layers(model)
+        monkeypatch.setattr(onednn, "PREFERRED", taken)
+        plain = fusable_layers(model)
         others = [layer for _, layer in adapter_modules(model) if layer not in plain]
-        with packing.attention(model), in_one(plain), onednn.within(others):
-            loss, count = answer_tokens(model.train(), batch)
+        with packing.attention(model), fused(plain), onednn.onednn_matmuls(others):
+            loss, count = answer_loss(model.train(), batch)
             (loss / count).backward()
         assert all("forward" not in vars(layer) for layer in others)
         return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
@@ -195,8 +195,8 @@ def test_within_a_layer_its_own_products_are_taken(monkeypatch: pytest.MonkeyPat
         shapes.append(tuple(weight.shape))
         return nn.functional.linear(x, weight, bias)
 
-    monkeypatch.setattr(onednn, "product", counted)
-    with onednn.within([layer]):
+    monkeypatch.setattr(onednn, "matmul_transposed", counted)
+    with onednn.onednn_matmuls([layer]):
         torch.testing.assert_close(layer(x), right)
     assert shapes == [(4, 6), (5, 4), (5, 6)]
     layer(x)

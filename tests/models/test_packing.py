@@ -15,8 +15,8 @@ from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.evaluation.generation import generate
 from whichlora.models import packing
-from whichlora.models.answer_logits import answer_tokens
-from whichlora.models.kernels.onednn import filler
+from whichlora.models.answer_logits import answer_loss
+from whichlora.models.kernels.onednn import padding_rows
 from whichlora.training import base_cache
 from whichlora.training.micro_batches import set_checkpointing
 from whichlora.variants import CATALOGUE
@@ -53,10 +53,10 @@ def gradients(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch
     torch.manual_seed(3)
     if "layout" in batch:
         with packing.attention(model):
-            loss, count = answer_tokens(model, batch)
+            loss, count = answer_loss(model, batch)
             (loss / count).backward()
     else:
-        loss, count = answer_tokens(model, batch)
+        loss, count = answer_loss(model, batch)
         (loss / count).backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -77,7 +77,7 @@ def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, var
     for share in (True, False) if packing.can_share(model) else (False,):
         packed = packing.pack(examples[:6], share=share)
         tokens = sum(map(len, examples[:6]))
-        tokens += filler(tokens)
+        tokens += padding_rows(tokens)
         assert packed["input_ids"].shape[1] < tokens if share else packed["input_ids"].shape[1] == tokens
         assert_equal(gradients(model, packed), padded)
 
@@ -95,7 +95,7 @@ def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
 ) -> None:
     folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
     plan = plan_of(folder, task="atlas-qa")
-    model, encoder, items = base_cache.take(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
+    model, encoder, items = base_cache.checkout(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
     packed = generate(model, encoder, items, name="test")
     monkeypatch.setattr(packing, "_FAMILIES", ())
     assert generate(model, encoder, items, name="test") == packed
@@ -171,7 +171,7 @@ def test_bf16_is_attended_in_fp32_on_a_cpu_but_for_short_texts(
 ) -> None:
     model, examples, pad = attached(tiny_model)
     model.float()
-    exact = answer_tokens(model, collate(examples[:6], pad))[0].item()
+    exact = answer_loss(model, collate(examples[:6], pad))[0].item()
     seen: set[torch.dtype] = set()
     own = packing.sdpa_attention_forward
 

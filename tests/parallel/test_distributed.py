@@ -66,10 +66,10 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:
-    distributed.wait()
+    distributed.barrier()
     distributed.finish()
-    assert distributed.total(3, 1.5) == (3, 1.5)
-    assert distributed.together(max, 1, 2, key=lambda value: -value) == 1
+    assert distributed.all_reduce_sum(3, 1.5) == (3, 1.5)
+    assert distributed.on_all_ranks(max, 1, 2, key=lambda value: -value) == 1
 
 
 @pytest.mark.slow

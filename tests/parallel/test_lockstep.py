@@ -64,7 +64,7 @@ def test_packed_runs_come_to_what_they_come_to_alone(
     chosen = plans(tiny_model)
     alone = done(chosen, "alone", pack=1)
     sizes: list[int] = []
-    taken = multi_adapter.leave_gradients
+    taken = multi_adapter.backward_together
     monkeypatch.setattr(
         multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
@@ -93,7 +93,7 @@ def test_where_memory_does_not_suffice_fewer_train_at_once(
         batches[0].model.zero_grad()
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(multi_adapter, "leave_gradients", none_left)
+    monkeypatch.setattr(multi_adapter, "backward_together", none_left)
     packed = done(chosen, "packed", pack=2)
     assert "Out of memory with 2 runs at once; going on with 1." in capsys.readouterr().err
     for fingerprint, own in alone.items():
@@ -105,7 +105,7 @@ def test_a_fault_of_one_in_a_pass_fails_it_alone(
 ) -> None:
     chosen = plans(tiny_model)[:3]
     alone = done(chosen, "alone", pack=1)
-    taken, faults = multi_adapter.leave_gradients, iter([True])
+    taken, faults = multi_adapter.backward_together, iter([True])
 
     def once(batches: Any) -> Any:
         losses = taken(batches)
@@ -113,7 +113,7 @@ def test_a_fault_of_one_in_a_pass_fails_it_alone(
             raise RuntimeError("a fault")
         return losses
 
-    monkeypatch.setattr(multi_adapter, "leave_gradients", once)
+    monkeypatch.setattr(multi_adapter, "backward_together", once)
     packed = done(chosen, "packed", pack=3)
     assert "A pass of 3 runs failed (RuntimeError: a fault)." in capsys.readouterr().err
     for fingerprint, own in alone.items():  # the step was taken again, with no gradients left of the first try
@@ -186,7 +186,7 @@ INTERRUPTED = """
 import os, signal, time, torch
 from whichlora.parallel import lockstep
 from whichlora.training import multi_adapter
-multi_adapter.leave_gradients = lambda batches: [torch.zeros(())] * len(batches)
+multi_adapter.backward_together = lambda batches: [torch.zeros(())] * len(batches)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
 sent, cleaned = [], []
 def work():
@@ -246,16 +246,16 @@ def test_one_thread_works_at_a_time_and_its_clock_counts_its_own_time(monkeypatc
         return [torch.zeros(())] * len(batches)
 
     def work() -> None:
-        began = lockstep.clock()
+        began = lockstep.busy_seconds()
         for _ in range(3):
             assert working.acquire(blocking=False)
             now[0] += 1.0
             working.release()
-            assert lockstep.step(object(), multi_adapter.take_together) is not None  # type: ignore[arg-type]
-        spent.append(lockstep.clock() - began)
+            assert lockstep.step(object(), multi_adapter.try_together) is not None  # type: ignore[arg-type]
+        spent.append(lockstep.busy_seconds() - began)
 
-    monkeypatch.setattr(multi_adapter, "leave_gradients", common)
+    monkeypatch.setattr(multi_adapter, "backward_together", common)
     lockstep.run(2, work)
     assert spent == [3 * (1 + 8 / 2)] * 2
     assert now[0] == sum(spent)
-    assert not lockstep.inside()
+    assert not lockstep.active()

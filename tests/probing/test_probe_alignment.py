@@ -188,9 +188,9 @@ def test_parts_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.M
 
 
 def test_parts_are_gathered_in_their_order_and_a_file_that_is_still_mapped_is_let_go_of(tmp_path: Path) -> None:
-    from whichlora.probing.partial_results import Parts
+    from whichlora.probing.partial_results import PartialResults
 
-    parts = Parts(tmp_path / "parts", 70)  # of three parts
+    parts = PartialResults(tmp_path / "parts", 70)  # of three parts
     rows = np.arange(70 * 2 * 3, dtype=np.float32).reshape(70, 2, 3)
     parts.measure(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, name="rows")
     low = parts.gather("low", tmp_path / "rows.npy")

@@ -13,11 +13,18 @@ from transformers import PreTrainedTokenizerFast
 
 from whichlora.errors import OptionError
 from whichlora.probing.bootstrap import Means
-from whichlora.probing.language.agreement import Sample, kappas, other_judge
-from whichlora.probing.language.classes import DROPPED, ENGLISH, OTHER, TARGET, Judge, shares
+from whichlora.probing.language.agreement import Sample, kappas, other_detector
+from whichlora.probing.language.classes import (
+    DROPPED,
+    ENGLISH,
+    OTHER,
+    TARGET,
+    LanguageClassifier,
+    shares,
+)
 from whichlora.probing.language.positions import special_ids
 from whichlora.probing.options import LanguageChoices
-from whichlora.probing.partial_results import PART_ITEMS, Parts
+from whichlora.probing.partial_results import PART_ITEMS, PartialResults
 
 WORDS = ("<s>", "<tool>", "the", "ya", "children", "watu", "mtoto", "47")
 BEGIN, TOOL, THE, YA, CHILDREN, WATU, MTOTO, NUMBER = range(len(WORDS))
@@ -36,7 +43,7 @@ def tokenizer() -> Any:
 
 
 def classes(tokenizer: Any, *tokens: int, **choices: Any) -> list[int]:
-    judge = Judge(LanguageChoices(**choices), tokenizer)
+    judge = LanguageClassifier(LanguageChoices(**choices), tokenizer)
     found: list[int] = judge.of_tokens(np.array(tokens), "sw").tolist()
     return found
 
@@ -49,7 +56,7 @@ def test_each_token_has_the_class_of_its_language(tokenizer: Any) -> None:
 
 
 def test_one_verdict_serves_every_target_language_and_shape(tokenizer: Any) -> None:
-    judge = Judge(LanguageChoices(), tokenizer)
+    judge = LanguageClassifier(LanguageChoices(), tokenizer)
     assert judge.of_tokens(np.array([[YA, THE]]), "sw").tolist() == [[TARGET, ENGLISH]]
     assert judge.of_tokens(np.array([[THE], [YA]]), "hi").tolist() == [[ENGLISH], [OTHER]]
     assert judge.of_tokens(np.array([], dtype=int), "sw").tolist() == []
@@ -59,7 +66,7 @@ def test_one_verdict_serves_every_target_language_and_shape(tokenizer: Any) -> N
 def test_what_the_detector_doubts_is_kept_or_left_out(tokenizer: Any, unreliable: str, expected: int) -> None:
     assert classes(tokenizer, MTOTO, unreliable=unreliable) == [expected]
     assert classes(tokenizer, THE, YA, NUMBER, unreliable=unreliable) == [ENGLISH, TARGET, OTHER]
-    assert Judge(LanguageChoices(unreliable=unreliable), tokenizer).of_text("mtoto", "sw") == expected
+    assert LanguageClassifier(LanguageChoices(unreliable=unreliable), tokenizer).of_text("mtoto", "sw") == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ def test_what_is_no_candidate_is_left_out(tokenizer: Any, candidates: Any, expec
 def test_special_tokens_are_left_out_as_tokens_and_in_texts(tokenizer: Any) -> None:
     assert special_ids(tokenizer) == {BEGIN, TOOL}
     assert set(tokenizer.all_special_ids) == {BEGIN}  # which would leave the other one in
-    judge = Judge(LanguageChoices(), tokenizer)
+    judge = LanguageClassifier(LanguageChoices(), tokenizer)
     found = judge.of_tokens(np.array([BEGIN, TOOL, YA, THE]), "sw")
     assert found.tolist() == [DROPPED, DROPPED, TARGET, ENGLISH]
     assert shares(found).tolist() == [0.5, 0.5, 0]
@@ -86,7 +93,7 @@ def test_special_tokens_are_left_out_as_tokens_and_in_texts(tokenizer: Any) -> N
 
 
 def test_special_tokens_that_are_kept_are_texts_like_others(tokenizer: Any) -> None:
-    judge = Judge(LanguageChoices(special_tokens="keep"), tokenizer)
+    judge = LanguageClassifier(LanguageChoices(special_tokens="keep"), tokenizer)
     assert DROPPED not in judge.of_tokens(np.array([BEGIN, TOOL]), "sw")
     assert judge.text_of([BEGIN, YA]).split() == ["<s>", "ya"]
 
@@ -106,9 +113,9 @@ def test_an_item_of_which_nothing_is_left_has_no_share_and_is_not_in_the_mean() 
     assert means.result().n.tolist() == [2, 2, 2]
 
 
-def drawn(folder: Path, tokens: list[int], texts: list[str]) -> Parts:
+def drawn(folder: Path, tokens: list[int], texts: list[str]) -> PartialResults:
     """Two parts in which these tokens and texts were sampled, half of them in each."""
-    parts = Parts(folder, 2 * PART_ITEMS)
+    parts = PartialResults(folder, 2 * PART_ITEMS)
     half = len(tokens) // 2
 
     def part(positions: range) -> dict[str, Any]:
@@ -132,8 +139,8 @@ def test_kappa_is_that_of_a_table_counted_by_hand(tmp_path: Path, tokenizer: Any
     counts = {THE: 5, YA: 4, CHILDREN: 3, WATU: 2, NUMBER: 6}
     texts = ["the"] * 8 + ["ya"] * 2 + ["children"] * 6 + ["47"] * 4
     parts = drawn(tmp_path, list(Counter(counts).elements()), texts)
-    one = Judge(LanguageChoices(), tokenizer)
-    found = kappas(parts, one, Judge(LanguageChoices(detector="lingua", candidates=CANDIDATES), tokenizer))
+    one = LanguageClassifier(LanguageChoices(), tokenizer)
+    found = kappas(parts, one, LanguageClassifier(LanguageChoices(detector="lingua", candidates=CANDIDATES), tokenizer))
     assert found["kappa/token"] == pytest.approx((0.45 - 0.16) / (1 - 0.16))
     assert found["kappa/sequence"] == pytest.approx((0.5 - 0.29) / (1 - 0.29))
     assert found["kappa/n"] == 20
@@ -141,7 +148,7 @@ def test_kappa_is_that_of_a_table_counted_by_hand(tmp_path: Path, tokenizer: Any
 
 
 def test_where_both_only_ever_say_the_same_there_is_no_kappa(tmp_path: Path, tokenizer: Any) -> None:
-    judge = Judge(LanguageChoices(), tokenizer)
+    judge = LanguageClassifier(LanguageChoices(), tokenizer)
     found = kappas(drawn(tmp_path, [THE, THE], ["the", "the"]), judge, judge)
     assert np.isnan([found["kappa/token"], found["kappa/sequence"]]).all()
     assert found["kappa/n"] == 2
@@ -149,12 +156,12 @@ def test_where_both_only_ever_say_the_same_there_is_no_kappa(tmp_path: Path, tok
 
 def test_the_other_judge_has_the_other_detector_and_the_same_candidates(tokenizer: Any) -> None:
     found = [
-        other_judge(LanguageChoices(detector=name, candidates=CANDIDATES), tokenizer) for name in ("cld3", "lingua")
+        other_detector(LanguageChoices(detector=name, candidates=CANDIDATES), tokenizer) for name in ("cld3", "lingua")
     ]
     assert [judge and judge.of_text("watu", "sw") for judge in found] == [TARGET, DROPPED]  # Corsican is no candidate
-    assert other_judge(LanguageChoices(agreement=0), tokenizer) is None
+    assert other_detector(LanguageChoices(agreement=0), tokenizer) is None
     with pytest.raises(OptionError, match=r"^candidates=en,xx"):
-        other_judge(LanguageChoices(candidates=("en", "xx")), tokenizer)
+        other_detector(LanguageChoices(candidates=("en", "xx")), tokenizer)
 
 
 @pytest.mark.parametrize(("count", "items", "expected"), [(20, 10, 20), (25, 10, 30), (10, 40, 10), (30, 40, 20)])

@@ -184,9 +184,9 @@ def test_a_merged_adapter_speaks_as_one_beside_the_weights(
 
     @contextmanager
     def beside(plan: Any, folder: Path) -> Any:
-        yield adapter.reload(plan, folder, base=base_cache.take(plan))
+        yield adapter.load_saved(plan, folder, base=base_cache.checkout(plan))
 
-    monkeypatch.setattr(base_cache, "reloaded", beside)
+    monkeypatch.setattr(base_cache, "with_saved_adapter", beside)
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))
@@ -224,19 +224,19 @@ def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypat
 def test_a_probe_that_failed_goes_on_where_it_stopped(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora.probing.partial_results import Parts
+    from whichlora.probing.partial_results import PartialResults
 
     monkeypatch.setattr(partial_results, "PART_ITEMS", 2)
     written = []
-    write = Parts._write
+    write = PartialResults._write
 
-    def fail_at_third(self: Parts, index: int, arrays: Any) -> None:
+    def fail_at_third(self: PartialResults, index: int, arrays: Any) -> None:
         if index == 2 and len(written) == 2:
             raise RuntimeError("the disk is full")
         written.append(index)
         write(self, index, arrays)
 
-    monkeypatch.setattr(Parts, "_write", fail_at_third)
+    monkeypatch.setattr(PartialResults, "_write", fail_at_third)
     with pytest.raises(RuntimeError, match="the disk is full"):
         main(["--model", tiny_model, *FEW])
     (failed,) = probes()
@@ -248,7 +248,7 @@ def test_a_probe_that_failed_goes_on_where_it_stopped(
     assert not list(store.glob("whichlora-work/probe-*/"))
 
     MlflowClient().delete_run(resumed.info.run_id)
-    monkeypatch.setattr(Parts, "_write", write)
+    monkeypatch.setattr(PartialResults, "_write", write)
     uninterrupted = probed("--model", tiny_model, *FEW)
     pd.testing.assert_frame_equal(table(resumed), table(uninterrupted))
 

@@ -24,7 +24,7 @@ from benchmarks.workers import ROOT, WorkerError, started
 from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
 SMALL = ["--pairs", "1", "--threads", "1", "--items", "8", "--answers", "2", "--probed", "2", "--runs", "2"]
@@ -60,7 +60,7 @@ def labelling_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -
     taught = [[e.example(item) for item in e.task.load("en", "validation")[:480]] for e in encoders]
     for step in range(60):
         examples = taught[step % 2][8 * step : 8 * step + 16]
-        loss, count = answer_tokens(model, collate(examples, int(tokenizer.pad_token_id)))  # type: ignore[arg-type]
+        loss, count = answer_loss(model, collate(examples, int(tokenizer.pad_token_id)))  # type: ignore[arg-type]
         (loss / count).backward()
         optimizer.step()
         optimizer.zero_grad()

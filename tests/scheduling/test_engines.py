@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from whichlora.errors import OptionError
-from whichlora.scheduling.engines import Processes, engine_of
+from whichlora.scheduling.engines import LocalProcesses, engine_of
 from whichlora.scheduling.jobs import Job
 from whichlora.scheduling.ray_cluster import RayTasks, check_shared
 
@@ -50,7 +50,7 @@ def test_a_bad_engine_is_refused(name: str, workers: str, message: str) -> None:
 def test_one_worker_is_this_process() -> None:
     assert engine_of("local", "1") is None
     engine = engine_of("local", "3")
-    assert isinstance(engine, Processes)
+    assert isinstance(engine, LocalProcesses)
     assert engine.workers == 3
 
 

@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from whichlora.config.spec import RunSpec
 from whichlora.database import _has_schema
 from whichlora.run.command import main
-from whichlora.tracking.client import chosen_experiment, connect, experiment_id, work_folder
+from whichlora.tracking.client import connect, default_experiment, experiment_id, work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]
@@ -586,14 +586,14 @@ def test_more_params_metrics_and_points_than_one_request_takes_are_all_logged(st
 
 def test_results_go_to_the_experiment_that_the_environment_names(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = connect()
-    assert chosen_experiment(client) == "whichlora"
+    assert default_experiment(client) == "whichlora"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
-    assert chosen_experiment(client) == "whichlora"
+    assert default_experiment(client) == "whichlora"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment_id(client, "by id"))
-    assert chosen_experiment(client) == "by id"
+    assert default_experiment(client) == "by id"
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
-    assert chosen_experiment(client) == "by name"
+    assert default_experiment(client) == "by name"
 
 
 def test_an_experiment_is_made_once(store: Path) -> None:

@@ -16,9 +16,9 @@ from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.answer_logits import answer_tokens
+from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import copy_around_weights, load_model, locate
-from whichlora.training.multi_adapter import Batch, leave_gradients, read_pack
+from whichlora.training.multi_adapter import Batch, backward_together, parse_pack
 from whichlora.variants import CATALOGUE
 
 REFUSED = {
@@ -35,7 +35,7 @@ JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
 def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
     batch.model.zero_grad()
     with packing.attention(batch.model):
-        loss, _ = answer_tokens(batch.model, packing.pack(batch.examples, share=batch.shares))
+        loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=batch.shares))
         (loss / batch.count).backward()
     return gradients(batch.model), loss.item()
 
@@ -72,7 +72,7 @@ def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> Non
     expected = [alone(batch) for batch in batches]
     for batch in batches:
         batch.model.zero_grad()
-    losses = leave_gradients(batches)
+    losses = backward_together(batches)
     for batch, loss, (own, own_loss) in zip(batches, losses, expected, strict=True):
         assert loss.item() == pytest.approx(own_loss, rel=1e-5)
         found = gradients(batch.model)
@@ -85,28 +85,28 @@ def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> Non
 def test_what_cannot_join_is_refused_with_the_reason(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
     if variant in (*JOINING, "none"):
-        assert read_pack("3", [plan]) == 3
+        assert parse_pack("3", [plan]) == 3
         return
     with pytest.raises(OptionError, match=f"pack=3: must be 1 with {variant}-matched .*: {variant} {REFUSED[variant]}"):
-        read_pack("3", [plan])
-    assert read_pack("1", [plan]) == 1
+        parse_pack("3", [plan])
+    assert parse_pack("1", [plan]) == 1
 
 
 def test_dropout_and_other_losses_are_refused(tiny_model: str) -> None:
     with pytest.raises(OptionError, match=r"dropout 0\.1 is drawn for each run"):
-        read_pack("2", [plan_of(tiny_model, variant="lora", arm="recommended")])
+        parse_pack("2", [plan_of(tiny_model, variant="lora", arm="recommended")])
     with pytest.raises(OptionError, match="the task align-words is learnt by another loss"):
-        read_pack("2", [plan_of(tiny_model, variant="lora", task="align-words", train_size="auto", test_size="auto")])
+        parse_pack("2", [plan_of(tiny_model, variant="lora", task="align-words", train_size="auto", test_size="auto")])
     with pytest.raises(OptionError, match="pack=0: must be a whole number from 1 to 64"):
-        read_pack("0", [])
+        parse_pack("0", [])
     with pytest.raises(OptionError, match="batches of 32 are read in parts; at most 16"):
-        read_pack("2", [plan_of(tiny_model, variant="lora", batch_size="32")])
+        parse_pack("2", [plan_of(tiny_model, variant="lora", batch_size="32")])
 
 
 def test_runs_of_several_models_are_refused(tiny_model: str, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other", num_hidden_layers=2)
     plans = [plan_of(folder, variant="lora") for folder in (tiny_model, str(other))]
     with pytest.raises(OptionError, match="must be 1 with several models: all runs of a pass share one"):
-        read_pack("2", plans)
+        parse_pack("2", plans)
     with pytest.raises(AssertionError, match="several bases"):
-        leave_gradients([batch_of(folder, 0, 1, variant="lora") for folder in (tiny_model, str(other))])
+        backward_together([batch_of(folder, 0, 1, variant="lora") for folder in (tiny_model, str(other))])

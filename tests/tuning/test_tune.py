@@ -97,7 +97,7 @@ def test_packed_trials_train_together_and_are_the_budget(
     options: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    taken = multi_adapter.leave_gradients
+    taken = multi_adapter.backward_together
     monkeypatch.setattr(
         multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
@@ -133,7 +133,7 @@ def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
     monkeypatch.setattr(finalists, "KEPT", 0)  # so they are none of the best
     assert call(options) == 0
     found = study(options)
-    matched, recommended = finalists.contenders(found)
+    matched, recommended = finalists.finalists(found)
     assert (matched.origin, recommended.origin) == ("matched", "recommended")
     assert matched.point == found.setting.known_points["matched"]
     assert matched.tuned == found.counted()[0].value
@@ -374,9 +374,9 @@ def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
 ) -> None:
     given = study(options, layers="first:1", quantization="nf4", epochs="2")
     points = given.setting.known_points
-    best = finalists.Contender(origin="trial 0", point=points["matched"])
+    best = finalists.Finalist(origin="trial 0", point=points["matched"])
     if not matched:
-        best = finalists.Contender(origin="recommended", point=points["recommended"])
+        best = finalists.Finalist(origin="recommended", point=points["recommended"])
     (arm,) = yaml.safe_load(report.arm(given, best))
     plan = best.plan(given.setting, 1)
     assert (arm["arm"], arm["layers"], arm["quantization"]) == (plan.spec.arm, "first:1", "nf4")

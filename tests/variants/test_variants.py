@@ -49,7 +49,7 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     _digest.cache_clear()
     assert locate(tiny_model).digest == weights_before
 
-    kept = base_cache.take(plan).state_dict()  # what the next run of this process begins with
+    kept = base_cache.checkout(plan).state_dict()  # what the next run of this process begins with
     for name, tensor in load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
         assert kept.pop(name).equal(tensor), name
     assert not kept

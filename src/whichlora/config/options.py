@@ -11,7 +11,7 @@ from whichlora.config.layers import parse_layers
 from whichlora.data.mixture import COMPOSITIONS
 from whichlora.data.tasks import PROMPTED, TASKS
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES
-from whichlora.errors import OptionError, choose, whole
+from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.variants import CATALOGUE
 
 AUTO = "auto"
@@ -81,7 +81,7 @@ def _text(option: str, text: str) -> str:
 
 
 def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
-    return partial(whole, low=low, high=high)
+    return partial(parse_whole, low=low, high=high)
 
 
 def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:

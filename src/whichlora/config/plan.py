@@ -74,14 +74,14 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, values["language"])])
     difficulty = choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
     scoring = None if task.kind == "pair" else scoring_of(task, values["scoring"])
-    retained = retention.chosen(task, values)
+    retained = retention.retained_task(task, values)
     _check_combination(variant, values)
 
     arm = arm_values(variant, values["arm"], learning_rate=values["learning_rate"], task=task)
     if arm is not None:
         distributed.check_batch(values["batch_size"] or arm.batch_size)
     paired = task.kind == "pair"
-    word_pairs.check(task, values, batch_size=None if arm is None else values["batch_size"] or arm.batch_size)
+    word_pairs.check_options(task, values, batch_size=None if arm is None else values["batch_size"] or arm.batch_size)
     tl_ratio = values["tl_ratio"]
     if tl_ratio is None:
         tl_ratio = 1.0 if paired else 0.5
@@ -114,7 +114,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
     )
     digests = {role: mixture.texts_digest(task, items) for role, items in drawn.test.items()}
     if retained is not None:
-        kept = retention.items(retained, values)
+        kept = retention.test_items_by_role(retained, values)
         drawn = replace(drawn, test={**drawn.test, **kept})
         digests |= {role: mixture.texts_digest(retained, items) for role, items in kept.items()}
 
@@ -129,7 +129,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         layers = parse_layers(values["layers"], shape.n_layers) or ()
         modules = resolve_modules(values["target_modules"] or arm.target_modules, shape, model=values["model"])
         rank = _rank(variant, arm, values["rank"], adapted_shapes(shape, modules, layers))
-    chosen_on = [drawn.validation[role] for role in mixture.chosen(drawn.validation, select_on)]
+    chosen_on = [drawn.validation[role] for role in mixture.selection_roles(drawn.validation, select_on)]
 
     def trained(name: str) -> Any:
         return None if arm is None else values.get(name) or getattr(arm, name)
@@ -157,7 +157,7 @@ def resolve(values: Mapping[str, Any], variant_options: Mapping[str, Any] | None
         target_modules=modules,
         layers=layers,
         variant_options=dict(variant.options),
-        scoring=scoring or str(word_pairs.pooling(values, layers, shape.n_layers)),
+        scoring=scoring or str(word_pairs.pooling_of(values, layers, shape.n_layers)),
         select_on=select_on,
         precision=values["precision"] or ("fp32" if current_device().type == "cpu" else "bf16"),
         quantization=values["quantization"],

@@ -14,7 +14,7 @@ ROLES = "retention/"
 """What the roles of its test items begin with: `retention/en` and `retention/tl`."""
 
 
-def chosen(task: Task, values: Mapping[str, Any]) -> Task | None:
+def retained_task(task: Task, values: Mapping[str, Any]) -> Task | None:
     """Return the task that the options name beside the one that is trained, or None.
 
     Raises:
@@ -29,7 +29,7 @@ def chosen(task: Task, values: Mapping[str, Any]) -> Task | None:
     return None if name == "none" else get_task(name, values["prompt_language"])
 
 
-def items(task: Task, values: Mapping[str, Any]) -> dict[str, Sequence[Item]]:
+def test_items_by_role(task: Task, values: Mapping[str, Any]) -> dict[str, Sequence[Item]]:
     """Return by role the task's test items: in English, and in the target language where the task has it.
 
     They are the first that a run which trains the task would be scored on, so that the base model is scored once.

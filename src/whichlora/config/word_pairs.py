@@ -16,7 +16,7 @@ _OF_PROMPTS = {"tl_ratio": None, "composition": "substitution", "scoring": None,
 _OF_PAIRS = {"pool_layer": None, "first_token": None}
 
 
-def check(task: Task, values: Mapping[str, Any], *, batch_size: int | None) -> None:
+def check_options(task: Task, values: Mapping[str, Any], *, batch_size: int | None) -> None:
     """Check that an option which is given is one of the task's; `batch_size` is None where nothing is trained.
 
     Raises:
@@ -37,12 +37,12 @@ def check(task: Task, values: Mapping[str, Any], *, batch_size: int | None) -> N
         return
     if batch_size < 2:
         raise OptionError("batch_size", batch_size, "must be at least 2: the other pairs of a batch are the negatives")
-    if distributed.count() > 1:
+    if distributed.world_size() > 1:
         allowed = "trains in one process, which sees all negatives of a batch"
         raise OptionError("task", task.name, f"{allowed}; leave out accelerate launch")
 
 
-def pooling(values: Mapping[str, Any], layers: Sequence[int], n_layers: int) -> Pooling:
+def pooling_of(values: Mapping[str, Any], layers: Sequence[int], n_layers: int) -> Pooling:
     """Return the pooling that the options ask for; `layers` are the adapted blocks, none where there is no adapter.
 
     Raises:

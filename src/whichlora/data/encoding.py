@@ -86,7 +86,7 @@ class Encoder:
     def pair(self, item: Item) -> EncodedPair:
         """Return a word and its translation, to be read each for itself."""
         assert isinstance(item, PairItem)
-        return EncodedPair(tokens(self.tokenizer, item.word), tokens(self.tokenizer, item.translation))
+        return EncodedPair(word_tokens(self.tokenizer, item.word), word_tokens(self.tokenizer, item.translation))
 
     def _context_budget(self, item: Item) -> int | None:
         """Return how many tokens of its context fit into one prompt; None where the whole item does.
@@ -128,7 +128,7 @@ def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id, *(token for token in perhaps if "\n" in tokenizer.decode([token]))})
 
 
-def tokens(tokenizer: Any, text: str) -> list[int]:
+def word_tokens(tokenizer: Any, text: str) -> list[int]:
     """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)

@@ -33,7 +33,7 @@ POOLED = "pooled"
 """The target language that stands for all of a task's `pooled` languages at once."""
 
 
-def chosen(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
+def selection_roles(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
     """Return the roles whose validation chooses the checkpoint."""
     return [role for role in validation if select_on in (role, "mean")]
 
@@ -98,7 +98,7 @@ def draw(
     def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
         wanted = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
         pools = orders(split, languages, order_seed)
-        return _dealt(task, split, languages, pools, range(start, start + size), wanted)
+        return _deal(task, split, languages, pools, range(start, start + size), wanted)
 
     def held_out(role: str) -> list[Item]:
         """Return validation items; none where some language has none, if the checkpoint is not chosen by them."""
@@ -137,10 +137,10 @@ def test_items(
     size = len(pools[0]) if wanted[1] is None and task.parallel else wanted[1]
     if size is None:
         return [item for pool in pools for item in pool]
-    return _dealt(task, "test", languages, pools, range(size), (wanted[0], size))
+    return _deal(task, "test", languages, pools, range(size), (wanted[0], size))
 
 
-def _dealt(
+def _deal(
     task: Task,
     split: Split,
     languages: Sequence[str],
@@ -187,7 +187,7 @@ def _check_parallel(source: Sequence[Item], target: Sequence[Item], data_dir: st
             raise OptionError("data_dir", data_dir, f"the languages are not parallel: {found[0]} is {found[1]}")
 
 
-def spoken(items: Sequence[Item]) -> str:
+def languages_of(items: Sequence[Item]) -> str:
     """Return the languages of some items, joined by "+"."""
     return "+".join(sorted({item.language for item in items}))
 

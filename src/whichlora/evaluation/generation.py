@@ -11,7 +11,7 @@ import torch
 
 from whichlora.data.encoding import Encoded, Encoder, line_ends
 from whichlora.data.tasks.items import Item
-from whichlora.evaluation.inference import over
+from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
 
@@ -76,5 +76,5 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
-    over([len(p) for p in prompts], write, name=name, unit="item")
+    run_batched([len(p) for p in prompts], write, name=name, unit="item")
     return texts

@@ -39,7 +39,7 @@ def read_examples(
         def padded(batch: list[int]) -> None:
             work(batch, to_device(collate([examples[i] for i in batch], encoder.tokenizer.pad_token_id), model.device))
 
-        over([len(e) for e in examples], padded, name=name, unit=unit)
+        run_batched([len(e) for e in examples], padded, name=name, unit=unit)
         return
     order, lengths = sorted_by_ids(examples)
     most = min(packed_items or BATCH_ITEMS, max(1, 8 * BATCH_TOKENS // max(map(len, examples), default=1)))
@@ -50,10 +50,10 @@ def read_examples(
 
     tokens = CACHED_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
     with packing.attention(model):
-        over(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=most)
+        run_batched(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=most)
 
 
-def over(
+def run_batched(
     lengths: list[int],
     work: Callable[[list[int]], None],
     *,

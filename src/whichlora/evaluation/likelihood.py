@@ -17,9 +17,9 @@ from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation import inference
 from whichlora.models import packing
-from whichlora.models.adapter_layers import plain
+from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
-from whichlora.models.kernels.patching import replaced
+from whichlora.models.kernels.patching import patched_forward
 
 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
@@ -64,7 +64,7 @@ def _next_token_logits(
 
 def _head_of(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
     """Have the LM head give the logits of some tokens only, in 32 bits at least: in bf16 they are often equal."""
-    head = plain(model).get_output_embeddings()
+    head = unwrap_peft(model).get_output_embeddings()
     wide = torch.promote_types(head.weight.dtype, torch.float32)
     weight, bias = head.weight[tokens].to(wide), None if head.bias is None else head.bias[tokens].to(wide)
 
@@ -72,7 +72,7 @@ def _head_of(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
         with torch.autocast(states.device.type, enabled=False):
             return linear(states.to(wide), weight, bias)
 
-    return replaced([(head, forward)])
+    return patched_forward([(head, forward)])
 
 
 def _read_logits(
@@ -109,7 +109,7 @@ def _read_logits(
         logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
         result[batch] = logits.cpu().numpy()
 
-    inference.over([len(r) for r in rest], go_on, name=name, unit="item")
+    inference.run_batched([len(r) for r in rest], go_on, name=name, unit="item")
     return result
 
 

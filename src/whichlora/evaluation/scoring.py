@@ -15,12 +15,12 @@ from whichlora.data.tasks.base import Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.word_pooling import Pooling
 from whichlora.evaluation.generation import generate
-from whichlora.evaluation.inference import over
+from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.evaluation.word_alignment import measured
-from whichlora.models.adapter_layers import plain
+from whichlora.evaluation.word_alignment import measure_pairs
+from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.loading import blocks_of
-from whichlora.models.pooling import PLACES, at_places
+from whichlora.models.pooling import SITES, states_at_sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
         probabilities, measures = None, dict[str, np.ndarray[Any, Any]]()
         if task.kind == "pair":
             states = word_states(model, encoder, items, Pooling.read(scoring), name=name)
-            predicted, measures = measured(states, items)
+            predicted, measures = measure_pairs(states, items)
         elif scoring == "likelihood":
             probabilities = label_probabilities(model, encoder, items, name=name)
             predicted = [task.labels[i] for i in probabilities.argmax(axis=1)]
@@ -95,18 +95,18 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, 
 def word_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return (`PLACES`, items, 2, width): the states of each word and of its translation."""
+    """Return (`SITES`, items, 2, width): the states of each word and of its translation."""
     pairs = [encoder.pair(item) for item in items]
     sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
-    blocks = blocks_of(plain(model))
+    blocks = blocks_of(unwrap_peft(model))
     found: dict[int, np.ndarray[Any, Any]] = {}
 
     def read(batch: list[int]) -> None:
-        states = at_places(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
+        states = states_at_sites(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
         found.update({i: states[:, row] for row, i in enumerate(batch)})
 
-    over([len(s) for s in sequences], read, name=name, unit="word")
-    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(PLACES), len(items), 2, -1)
+    run_batched([len(s) for s in sequences], read, name=name, unit="word")
+    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:

@@ -20,7 +20,7 @@ MEASURES = tuple(
 """`to` looks for the translation of an English text, `from` for the English text of a translation."""
 
 
-def blocks(states: Array) -> Iterator[tuple[slice, Array]]:
+def similarity_blocks(states: Array) -> Iterator[tuple[slice, Array]]:
     """Yield the rows of some texts, `BLOCK` at a time, and their states of unit length in 64 bits."""
     for start in range(0, len(states), BLOCK):
         rows = slice(start, min(start + BLOCK, len(states)))
@@ -37,7 +37,7 @@ def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     states hundreds of times as long, and would be the mean.
     """
     names = [_numbered([pair[side] for pair in pairs]) for side in (0, 1)]
-    centre = np.sum([block.sum(0) for _, block in blocks(states)], axis=0) / len(states)
+    centre = np.sum([block.sum(0) for _, block in similarity_blocks(states)], axis=0) / len(states)
     columns = []
     for taken_off in (None, centre):
         translation, random, ranks = _against_all(states, names, taken_off)
@@ -69,7 +69,7 @@ def _against_all(states: Array, names: list[Array], centre: Array | None) -> tup
 
 
 def _centred(states: Array, centre: Array | None) -> Iterator[tuple[slice, Array]]:
-    for rows, block in blocks(states):
+    for rows, block in similarity_blocks(states):
         yield rows, block if centre is None else _unit(block - centre)
 
 

@@ -18,19 +18,19 @@ from scipy import stats
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import PairItem
 from whichlora.evaluation import translation_similarity
-from whichlora.models.pooling import PLACES
+from whichlora.models.pooling import SITES
 
-MEASURES = tuple(f"{place}/{measure}" for place in PLACES for measure in translation_similarity.MEASURES)
-TESTED = tuple(f"{place}/{measure}" for place in PLACES for measure in ("cosine/translation/raw", "cosine/gap/centred"))
+MEASURES = tuple(f"{place}/{measure}" for place in SITES for measure in translation_similarity.MEASURES)
+TESTED = tuple(f"{place}/{measure}" for place in SITES for measure in ("cosine/translation/raw", "cosine/gap/centred"))
 """The paper's measure, and the one that random pairs and a language's mean have no part in."""
 
 
-def measured(
+def measure_pairs(
     states: np.ndarray[Any, Any], items: Sequence[Item]
 ) -> tuple[list[str | None], dict[str, np.ndarray[Any, Any]]]:
     """Return the translation found for each word at the pooled layer, and each pair's value in each of `MEASURES`.
 
-    `states` is (`PLACES`, items, 2, width): of words and of their translations.
+    `states` is (`SITES`, items, 2, width): of words and of their translations.
     """
     pairs = [_words(item) for item in items]
     values = [translation_similarity.compare(place, pairs) for place in states]

@@ -63,7 +63,7 @@ def work(
         if errors:
             raise errors[0]
 
-    queue.work(do, stop=distributed.lost, pack=pack)
+    queue.work(do, stop=distributed.out_of_sync, pack=pack)
 
 
 def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
@@ -98,15 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
-    return distributed.lead(lambda: _lead(arguments), prepare=quiet)
+    return distributed.run_on_leader(lambda: _lead(arguments), prepare=quiet)
 
 
 def _lead(arguments: Sequence[str] | None) -> int:
     given = parse_arguments(arguments, __doc__.splitlines()[0] if __doc__ else "", OPTIONS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-    from whichlora.experiment.progress import survey
-    from whichlora.models.memory import settle
+    from whichlora.experiment.progress import survey_runs
+    from whichlora.models.memory import freeze_gc
     from whichlora.tracking.runs import Tracker
 
     try:
@@ -115,13 +115,13 @@ def _lead(arguments: Sequence[str] | None) -> int:
         if not is_worker():
             print(f"Reading {given['file']} and the items of its runs.", flush=True)
         grid = read_grid(given["file"])
-        from whichlora.training.multi_adapter import read_pack
+        from whichlora.training.multi_adapter import parse_pack
 
-        pack = read_pack(given["pack"], grid.plans)
-        settle()
+        pack = parse_pack(given["pack"], grid.plans)
+        freeze_gc()
         quiet()
         tracker = Tracker.of_call(grid.name)
-        found = survey(grid, tracker)
+        found = survey_runs(grid, tracker)
         precision = {plan.spec.precision for plan in grid.plans}
         if found.precisions - precision:
             allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
@@ -137,7 +137,7 @@ def _lead(arguments: Sequence[str] | None) -> int:
     carry_out(grid, tracker, found, engine=engine, file=given["file"], pack=pack)
     if is_worker():
         return 0
-    failures = survey(grid, tracker).failures(grid)
+    failures = survey_runs(grid, tracker).failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
     for name, reason in failures.items():
         print(f"  without a result: {name}: {reason}")

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from whichlora.config.cli import duration
 from whichlora.config.plan import run_name
 from whichlora.data.mixture import trained_count
-from whichlora.run.summary import in_short
-from whichlora.tracking.client import every, experiment_id
+from whichlora.run.summary import short_scores
+from whichlora.tracking.client import experiment_id, search_all
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -120,7 +120,7 @@ class Survey:
         return f"Time left: about {duration(seconds / workers)}{together}, by {by}."
 
 
-def survey(grid: Grid, tracker: Tracker) -> Survey:
+def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
     """Ask the tracking server what the grid's runs have come to."""
     asked = time.time()
     wanted = {plan.spec.fingerprint for plan in grid.plans}
@@ -175,7 +175,7 @@ class Progress:
             return
         self._asked = time.monotonic()
         try:
-            now = survey(self._grid, self._tracker)
+            now = survey_runs(self._grid, self._tracker)
         except MlflowException:  # the server is away for a moment; the work goes on
             return
         seconds = now.seconds_left(self._grid)
@@ -190,7 +190,7 @@ class Progress:
 
     def finished(self, plan: Plan, result: Result) -> None:
         """Say what a run came to."""
-        self._say(f"done: {run_name(plan)}: {in_short(plan, result.metrics)}")
+        self._say(f"done: {run_name(plan)}: {short_scores(plan, result.metrics)}")
 
     def failed(self, plan: Plan, error: Exception) -> None:
         """Say why a run failed."""
@@ -214,4 +214,4 @@ def _counts(counts: Counter[str]) -> str:
 def _runs(tracker: Tracker) -> Iterator[Run]:
     """Yield every run of kind `run` in the experiment, page by page."""
     where = [experiment_id(tracker.client, tracker.experiment)]
-    yield from every(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")
+    yield from search_all(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 from typing import Any
 
 
-def plain(model: Any) -> Any:
+def unwrap_peft(model: Any) -> Any:
     """Return the model inside a PEFT model, whose blocks hold the adapter; any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from whichlora.data.batching import IGNORED
 
 
-def answer_tokens(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]:
+def answer_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]:
     """Cross-entropy of the answer tokens, summed, and their number, of a batch that is padded or packed.
 
     It is made from the logits, because a model's own `loss` may hold more (AdaLoRA adds its penalty to it).

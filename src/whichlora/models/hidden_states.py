@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whichlora.models.adapter_layers import plain
+from whichlora.models.adapter_layers import unwrap_peft
 
 EMBEDDING = -1
 """The layer that stands for what enters the first block."""
@@ -17,11 +17,13 @@ Visit = Callable[[int, Tensor], None]
 """Receives a layer and its states, (items or 1, positions, width), before the final norm."""
 
 
-class Reached(Exception):  # no error: it ends a forward pass
+class StopForward(Exception):  # no error: it ends a forward pass
     """All that is wanted of a forward pass has been handed out."""
 
 
-def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None) -> Tensor | None:
+def visit_hidden_states(
+    model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None
+) -> Tensor | None:
     """Read what `pad` or `packing.pack_texts` made and visit `EMBEDDING` and then every block's output.
 
     `blocks` is the name of the list of decoder blocks (`ModelShape.blocks`). The LM head is not computed. Unlike the
@@ -32,7 +34,7 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
     Returns:
         what leaves the final norm, (items or 1, positions, width); None if the forward pass ended before.
     """
-    base = plain(model)
+    base = unwrap_peft(model)
     layers = base.get_submodule(blocks)
 
     def before(module: Any, arguments: Any, named: Any) -> None:
@@ -42,7 +44,7 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
         def seen(module: Any, arguments: Any, output: Any) -> None:
             visit(layer, output[0] if isinstance(output, tuple) else output)
             if layer == last:
-                raise Reached
+                raise StopForward
 
         return seen
 
@@ -51,14 +53,14 @@ def walk(model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, la
     try:
         output: Tensor = base.get_decoder()(**inputs, use_cache=False).last_hidden_state
         return output
-    except Reached:
+    except StopForward:
         return None
     finally:
         for handle in handles:
             handle.remove()
 
 
-def pad(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
+def pad_right(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
     """Return `input_ids`, (items, longest), padded on the right.
 
     Under causal attention no mask is needed, and it does not matter with what.

@@ -238,7 +238,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     if quantization == "nf4":
         _keep_unpacked(model)
-    onednn.take(model)
+    onednn.use_onednn_linear(model)
     return model
 
 

@@ -32,7 +32,7 @@ def fits(work: Callable[[], None]) -> bool:
     return False
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Take what is there by now out of the garbage collector's sight, to be called before a model is loaded.
 
     Each training has the collector called, which goes through every object: half a second for the modules and the items

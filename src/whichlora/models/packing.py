@@ -21,9 +21,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
-from whichlora.models.adapter_layers import plain
-from whichlora.models.hidden_states import Reached
-from whichlora.models.kernels.onednn import filler
+from whichlora.models.adapter_layers import unwrap_peft
+from whichlora.models.hidden_states import StopForward
+from whichlora.models.kernels.onednn import padding_rows
 
 ALIKE = 0.75
 """Texts of a group are at least this long, beside its longest."""
@@ -91,7 +91,7 @@ def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
                 positions.append(position)
                 labels.append(IGNORED if position < len(example.prompt) else token)
         paths.append(path)
-    more = filler(len(ids))  # to which no text belongs
+    more = padding_rows(len(ids))  # to which no text belongs
     ids, positions, labels = ids + ids[-1:] * more, positions + [0] * more, labels + [IGNORED] * more
     return {
         "input_ids": torch.tensor([ids]),
@@ -163,9 +163,9 @@ def read_ahead(model: Any, texts: Sequence[Sequence[int]], *, room: int) -> Dyna
     inputs = pack_texts([text[:-1] for text in texts], model.device)
     row, cache = DynamicCache(), DynamicCache()
     last = model.config.get_text_config().num_hidden_layers - 1
-    with attention(model), suppress(Reached):
+    with attention(model), suppress(StopForward):
         # Not through PEFT's forward, which accelerate may have put under autocast: `generate` does not go that way.
-        plain(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1, until=last)
+        unwrap_peft(model)(**inputs, past_key_values=row, use_cache=True, logits_to_keep=1, until=last)
     longest = max(len(text) for text in texts) - 1
     paths = inputs["layout"].paths
     places = torch.tensor([[0] * (longest - len(path)) + path for path in paths], device=model.device)
@@ -210,7 +210,7 @@ def _attend(
         (1, tokens, heads, width), and no weights.
     """
     if module.layer_idx == until:
-        raise Reached
+        raise StopForward
     heads = [states.shape[1] for states in (query, key, value)]
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
     # On a CPU torch's attention takes longer in bf16 than in fp32.

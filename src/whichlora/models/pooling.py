@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from whichlora.data.word_pooling import Pooling
-from whichlora.models.hidden_states import pad, walk
+from whichlora.models.hidden_states import pad_right, visit_hidden_states
 
-PLACES = ("pooled", "output")
+SITES = ("pooled", "output")
 """Where words are measured: at the layer that is trained, and in what the model hands to its LM head."""
 
 
-def average(states: Tensor, lengths: Tensor, start: int) -> Tensor:
+def mean_over_tokens(states: Tensor, lengths: Tensor, start: int) -> Tensor:
     """Return (items, width): the mean in 32 bits of `states` (items, positions, width) from `start` to each length."""
     place = torch.arange(states.shape[1], device=states.device)
     counted = ((place >= start) & (place < lengths[:, None])).to(torch.float32)
@@ -29,7 +29,7 @@ def average(states: Tensor, lengths: Tensor, start: int) -> Tensor:
         return torch.einsum("itw,it->iw", states.float(), counted) / counted.sum(1, keepdim=True)
 
 
-def pooled(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+def pooled_states(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
     """Return (sequences, width): the states of token ids at the pooled layer; what comes after it is not computed.
 
     Gradients flow through it. `blocks` is the name of the list of decoder blocks.
@@ -39,21 +39,21 @@ def pooled(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling:
 
     def visit(layer: int, states: Tensor) -> None:
         if layer == pooling.layer:
-            found.append(average(states, lengths, pooling.start))
+            found.append(mean_over_tokens(states, lengths, pooling.start))
 
-    walk(model, blocks, pad(sequences, model.device), visit, last=pooling.layer)
+    visit_hidden_states(model, blocks, pad_right(sequences, model.device), visit, last=pooling.layer)
     return found[0]
 
 
-def at_places(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
-    """Return (`PLACES`, sequences, width): the states at the pooled layer and in the model's output."""
+def states_at_sites(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+    """Return (`SITES`, sequences, width): the states at the pooled layer and in the model's output."""
     lengths = torch.tensor([len(s) for s in sequences], device=model.device)
     found: list[Tensor] = []
 
     def visit(layer: int, states: Tensor) -> None:
         if layer == pooling.layer:
-            found.append(average(states, lengths, pooling.start))
+            found.append(mean_over_tokens(states, lengths, pooling.start))
 
-    output = walk(model, blocks, pad(sequences, model.device), visit)
+    output = visit_hidden_states(model, blocks, pad_right(sequences, model.device), visit)
     assert output is not None
-    return torch.stack([*found, average(output, lengths, pooling.start)])
+    return torch.stack([*found, mean_over_tokens(output, lengths, pooling.start)])

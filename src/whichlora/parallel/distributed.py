@@ -1,7 +1,7 @@
 """Several processes under `accelerate launch`: one leads, the others join it wherever a model is trained.
 
 The leader alone resolves options, keeps locks, tracks, validates and scores. The others wait until it calls a function
-`together`, do that function with it, and wait again. They wait on sockets, not on the GPU.
+`on_all_ranks`, do that function with it, and wait again. They wait on sockets, not on the GPU.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _LONGEST_WAIT = timedelta(days=30)
 """The leader may wait for another run's lock, or score for hours, while the others wait for it."""
 
 _control: Any = None
-"""The group of sockets on which processes wait; None until `start`, and after the leader failed in `together`."""
+"""The group of sockets on which processes wait; None until `start`, and after the leader failed in `on_all_ranks`."""
 
 
-def count() -> int:
+def world_size() -> int:
     """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def index() -> int:
+def rank() -> int:
     """Return this process's number; the leader is 0."""
     return int(os.environ.get("RANK", "0"))
 
@@ -36,14 +36,14 @@ def check_batch(batch_size: int | None) -> None:
     Raises:
         OptionError: the batch size is not a multiple of the number of processes.
     """
-    if batch_size is not None and batch_size % count():
-        raise OptionError("batch_size", batch_size, f"must be a multiple of the {count()} processes")
+    if batch_size is not None and batch_size % world_size():
+        raise OptionError("batch_size", batch_size, f"must be a multiple of the {world_size()} processes")
 
 
-def start() -> None:
+def join_ranks() -> None:
     """Join the other processes, if there are any."""
     global _control
-    if count() == 1 or _control is not None:
+    if world_size() == 1 or _control is not None:
         return
     import torch
     import torch.distributed as dist
@@ -56,13 +56,13 @@ def start() -> None:
     _control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
 
 
-def lead(work: Callable[[], int], *, prepare: Callable[[], None] = lambda: None) -> int:
+def run_on_leader(work: Callable[[], int], *, prepare: Callable[[], None] = lambda: None) -> int:
     """Join the other processes, do `work` in the leader while they wait for its calls, and return its exit status.
 
     The others call `prepare` before they wait.
     """
-    start()
-    if index() > 0:
+    join_ranks()
+    if rank() > 0:
         prepare()
         serve()
         return 0
@@ -72,13 +72,13 @@ def lead(work: Callable[[], int], *, prepare: Callable[[], None] = lambda: None)
         finish()
 
 
-def together(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> Any:
+def on_all_ranks(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> Any:
     """Call `function` in all processes and return the leader's result; `leaders` are given to the leader alone.
 
     The function and its arguments must be picklable, and it must do the same collective calls in every process.
     """
     global _control
-    if count() > 1:
+    if world_size() > 1:
         _send((function, arguments))
     try:
         return function(*arguments, **leaders)
@@ -89,9 +89,9 @@ def together(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> A
         raise
 
 
-def lost() -> bool:
+def out_of_sync() -> bool:
     """Whether the processes cannot train together any more, because one failed while they did."""
-    return count() > 1 and _control is None
+    return world_size() > 1 and _control is None
 
 
 def serve() -> None:
@@ -106,21 +106,21 @@ def serve() -> None:
 
 def finish() -> None:
     """Let the other processes end; called by the leader, whatever happened."""
-    if count() > 1 and _control is not None:
+    if world_size() > 1 and _control is not None:
         _send(None)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every process has come here."""
-    if count() > 1:
+    if world_size() > 1:
         import torch.distributed as dist
 
         dist.barrier(group=_control)
 
 
-def total(*values: float) -> tuple[float, ...]:
+def all_reduce_sum(*values: float) -> tuple[float, ...]:
     """Return the sums of numbers over the processes."""
-    if count() == 1:
+    if world_size() == 1:
         return values
     import torch
     import torch.distributed as dist
@@ -130,13 +130,13 @@ def total(*values: float) -> tuple[float, ...]:
     return tuple(tensor.tolist())
 
 
-def add_gradients(model: Any) -> None:
+def all_reduce_gradients(model: Any) -> None:
     """Replace each trainable parameter's gradient by the sum over the processes; none counts as zero.
 
     All at the end of an optimiser step: a process that runs out of memory can then do its share again while the others
     wait, which `DistributedDataParallel` does not allow once its reduction has begun.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch
     import torch.distributed as dist

@@ -20,14 +20,14 @@ def exclusive(work: Path) -> Iterator[None]:
     told = False
     while True:
         try:
-            lock.acquire(blocking=told and not lockstep.inside())
+            lock.acquire(blocking=told and not lockstep.active())
             break
         except Timeout:
             if not told:
                 print("Waiting: another process is working on the same spec.", file=sys.stderr)
             told = True
-            if lockstep.inside():
-                lockstep.give_way()
+            if lockstep.active():
+                lockstep.yield_turn()
     try:
         yield
     finally:

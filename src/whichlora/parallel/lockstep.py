@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_REST_SECONDS = 0.5
+_IDLE_SECONDS = 0.5
 """Between two tries where all that is left to do is to wait for another process."""
-_NOBODY = -1
-_place = threading.local()
+_NO_SLOT = -1
+_current = threading.local()
 
 Take = Callable[[list[Any]], "list[Tensor] | None"]
 """Takes one step for several batches. It returns the sum of losses of each, no losses if the pass failed (each run then
@@ -29,7 +29,7 @@ takes its step alone), or None if memory ran out."""
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """What a thread of the convoy is at.
 
     Attributes:
@@ -48,12 +48,12 @@ class _Seat:
     away: float = 0.0
 
 
-class _Convoy:
+class _Lockstep:
     def __init__(self, size: int) -> None:
-        self.seats = [_Seat(number) for number in range(size)]
+        self.seats = [_Slot(number) for number in range(size)]
         self.stopped = False
         self._most = size
-        self._turn = _NOBODY
+        self._turn = _NO_SLOT
         self._changed = threading.Condition()
 
     def set_out(self) -> None:
@@ -67,9 +67,9 @@ class _Convoy:
         self.stopped = True
         with self._changed:
             self._changed.notify_all()  # an interrupt may have come before this was done
-        return self._turn != _NOBODY
+        return self._turn != _NO_SLOT
 
-    def await_turn(self, seat: _Seat) -> None:
+    def await_turn(self, seat: _Slot) -> None:
         began = time.monotonic()
         with self._changed:
             self._changed.wait_for(lambda: self._turn == seat.number)
@@ -78,20 +78,20 @@ class _Convoy:
         if self.stopped:
             raise KeyboardInterrupt
 
-    def pass_on(self, seat: _Seat) -> None:
+    def pass_on(self, seat: _Slot) -> None:
         """Give the turn to the next that can work; where all wait for a step, to one of them, which then takes it."""
         others = [self.seats[(seat.number + k) % len(self.seats)] for k in range(1, len(self.seats) + 1)]
         alive = [other for other in others if not other.ended]
         able = [other for other in alive if other.batch is None and not other.absent]
         waiting = [other for other in alive if other.batch is not None]
         if alive and not able and not waiting:
-            time.sleep(_REST_SECONDS)
+            time.sleep(_IDLE_SECONDS)
         if alive:
             with self._changed:
                 self._turn = (able or waiting or alive)[0].number
                 self._changed.notify_all()
 
-    def take_step(self, leader: _Seat, take: Take) -> None:
+    def take_step(self, leader: _Slot, take: Take) -> None:
         """Take the step that all wait for, with as many at a time as fit."""
         waiting = [seat for seat in self.seats if seat.batch is not None]
         _synchronize()
@@ -106,7 +106,7 @@ class _Convoy:
         for seat in self.seats:
             seat.absent = False  # what one waits for may have come about
 
-    def _take_step(self, waiting: list[_Seat], take: Take) -> None:
+    def _take_step(self, waiting: list[_Slot], take: Take) -> None:
         while waiting and self._most > 1:
             part = waiting[: self._most]
             losses = take([seat.batch for seat in part if seat.batch is not None]) if len(part) > 1 else []
@@ -138,11 +138,11 @@ def run(count: int, work: Callable[[], None]) -> None:
     if count == 1:
         work()
         return
-    convoy = _Convoy(count)
+    convoy = _Lockstep(count)
     errors: list[BaseException] = []
 
-    def ride(seat: _Seat) -> None:
-        _place.convoy, _place.seat = convoy, seat
+    def ride(seat: _Slot) -> None:
+        _current.convoy, _current.seat = convoy, seat
         try:
             convoy.await_turn(seat)
             work()
@@ -157,16 +157,16 @@ def run(count: int, work: Callable[[], None]) -> None:
         for thread in threads:
             thread.start()
         convoy.set_out()
-        _await_ends(threads)
+        _wait_for_all(threads)
     except KeyboardInterrupt:
         if convoy.stop():
-            _await_ends(threads)
+            _wait_for_all(threads)
         raise
     if errors:
         raise errors[0]
 
 
-def _await_ends(threads: Sequence[threading.Thread]) -> None:
+def _wait_for_all(threads: Sequence[threading.Thread]) -> None:
     """Wait until all have ended, the last one's passing on included: Python must not exit in the middle of it.
 
     Not by joining threads: an interrupt that comes just before a join blocks is not noticed until the thread ends,
@@ -176,14 +176,14 @@ def _await_ends(threads: Sequence[threading.Thread]) -> None:
         time.sleep(0.05)
 
 
-def inside() -> bool:
+def active() -> bool:
     """Whether this thread is one of a convoy."""
-    return hasattr(_place, "convoy")
+    return hasattr(_current, "convoy")
 
 
-def accompanied() -> bool:
+def others_active() -> bool:
     """Whether this thread is one of a convoy in which others have not ended: they, too, look for work."""
-    return inside() and any(not seat.ended for seat in _place.convoy.seats if seat is not _place.seat)
+    return active() and any(not seat.ended for seat in _current.convoy.seats if seat is not _current.seat)
 
 
 def step(batch: Any, take: Take) -> tuple[Tensor, int] | None:
@@ -195,8 +195,8 @@ def step(batch: Any, take: Take) -> tuple[Tensor, int] | None:
         the sum of its losses, and how many runs took the pass; None, and no gradients, where there is no other run, no
         memory for two, or a fault in the pass.
     """
-    convoy: _Convoy = _place.convoy
-    seat: _Seat = _place.seat
+    convoy: _Lockstep = _current.convoy
+    seat: _Slot = _current.seat
     seat.batch, seat.loss = batch, None
     convoy.pass_on(seat)
     convoy.await_turn(seat)
@@ -205,13 +205,13 @@ def step(batch: Any, take: Take) -> tuple[Tensor, int] | None:
     return None if seat.loss is None else (seat.loss, seat.runs)
 
 
-def give_way() -> None:
+def yield_turn() -> None:
     """Let the others work, as one that waits for what one of them, or another process, holds."""
-    _place.seat.absent = True
-    _place.convoy.pass_on(_place.seat)
-    _place.convoy.await_turn(_place.seat)
+    _current.seat.absent = True
+    _current.convoy.pass_on(_current.seat)
+    _current.convoy.await_turn(_current.seat)
 
 
-def clock() -> float:
+def busy_seconds() -> float:
     """Return seconds that pass while this thread works; of a common step, an equal share for each run."""
-    return time.monotonic() - (_place.seat.away if inside() else 0.0)
+    return time.monotonic() - (_current.seat.away if active() else 0.0)

@@ -18,8 +18,8 @@ from whichlora.models.quiet import quiet
 from whichlora.probing.options import OPTIONS, Request, parse
 
 if TYPE_CHECKING:
-    from whichlora.probing.probed_model import Subject
-    from whichlora.probing.results import Job, Measured
+    from whichlora.probing.probed_model import ProbedModel
+    from whichlora.probing.results import Job, ProbeResult
     from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
@@ -61,7 +61,7 @@ def probe(request: Request, tracker: Tracker) -> str:
     return log.run_id
 
 
-def _prepare(request: Request, subject: Subject) -> Job:
+def _prepare(request: Request, subject: ProbedModel) -> Job:
     from whichlora.probing import weights
     from whichlora.probing.alignment import probe as alignment
     from whichlora.probing.language import probe as language
@@ -70,7 +70,7 @@ def _prepare(request: Request, subject: Subject) -> Job:
     return kinds[request.kind](request, subject)
 
 
-def _identity(request: Request, subject: Subject, job: Job) -> dict[str, Any]:
+def _identity(request: Request, subject: ProbedModel, job: Job) -> dict[str, Any]:
     """Return what decides the result, and nothing else, by name."""
     spec = subject.plan.spec
     return {
@@ -85,7 +85,7 @@ def _identity(request: Request, subject: Subject, job: Job) -> dict[str, Any]:
     }
 
 
-def _record(request: Request, subject: Subject, identity: dict[str, Any], log: RunLog) -> None:
+def _record(request: Request, subject: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
     """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
     spec = subject.plan.spec
     source: dict[str, Any] = {"model": spec.model}
@@ -99,7 +99,7 @@ def _record(request: Request, subject: Subject, identity: dict[str, Any], log: R
     log.params({**identity, **source, **versions, "version/whichlora": __version__})
 
 
-def _write(measured: Measured, log: RunLog, work: Path) -> None:
+def _write(measured: ProbeResult, log: RunLog, work: Path) -> None:
     """Log metrics, `layers.parquet`, the figures and the other files."""
     folder = work / "artifacts"
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,12 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         request = parse(texts)
-        from whichlora.tracking.client import check_there
+        from whichlora.tracking.client import require_database
         from whichlora.tracking.runs import Tracker
 
         quiet()
         if request.run_id is not None:
-            check_there("run_id", request.run_id)
+            require_database("run_id", request.run_id)
         tracker = Tracker.of_call()
         run_id = probe(request, tracker)
     except OptionError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS
 from whichlora.data.tasks import PROMPTED, Task
 from whichlora.data.tasks.pairs import LANGUAGES
-from whichlora.errors import OptionError, choose, whole
+from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.probing.detectors import DETECTORS, canonical
 
 LEVELS = ("token", "sequence")
@@ -158,11 +158,11 @@ def parse(texts: Mapping[str, str]) -> Request:
         kind=kind,
         task=values["task"],
         language=values["language"],
-        items=None if values["items"] is None else whole("items", values["items"], 2, 10**9),
+        items=None if values["items"] is None else parse_whole("items", values["items"], 2, 10**9),
         data_dir=values["data_dir"],
         precision=values["precision"],
         quantization=values["quantization"],
-        seed=whole("seed", texts["seed"], 0, 2**32 - 1),
+        seed=parse_whole("seed", texts["seed"], 0, 2**32 - 1),
         choices=choices,
     )
 
@@ -207,9 +207,9 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
     if "final_norm" in given:
         given["final_norm"] = given["final_norm"] == "true"
     if values["top_k"] is not None:
-        given["top_k"] = whole("top_k", values["top_k"], 1, 50)
+        given["top_k"] = parse_whole("top_k", values["top_k"], 1, 50)
     if values["agreement"] is not None:
-        given["agreement"] = whole("agreement", values["agreement"], 0, 10**6)
+        given["agreement"] = parse_whole("agreement", values["agreement"], 0, 10**6)
     if values["candidates"] is not None:
         codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
         given["candidates"] = None if codes == ("all",) else codes

@@ -18,7 +18,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class PartialResults:
     """The parts of `count` items in a folder. Each is a file of named arrays that is either whole or not there."""
 
     folder: Path

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from whichlora.config.options import AUTO, MAIN, parse_values
 from whichlora.config.plan import Plan, resolve, run_name
 from whichlora.config.spec import RunSpec
-from whichlora.data.mixture import spoken
+from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import PROMPTED
 from whichlora.errors import OptionError, choose
 from whichlora.training import base_cache
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ProbedModel:
     """A model to probe, and the items to read with it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Subject:
     @property
     def language(self) -> str:
         """The target language of the items; several are joined by "+"."""
-        return spoken(self.plan.mixture.test["tl"])
+        return languages_of(self.plan.mixture.test["tl"])
 
     def adapter(self, work: Path) -> Path:
         """Fetch the run's adapter into `work` and return its folder; for the variant `full` that of the model.
@@ -65,15 +65,15 @@ class Subject:
     def model(self, work: Path) -> Iterator[Any]:
         """Give the model, in eval mode."""
         if self.plan.variant.kind == "none":
-            model = base_cache.take(self.plan)
+            model = base_cache.checkout(self.plan)
             yield model.eval()
-            base_cache.keep(model, self.plan)
+            base_cache.give_back(model, self.plan)
         else:
-            with base_cache.reloaded(self.plan, self.adapter(work)) as reloaded:
+            with base_cache.with_saved_adapter(self.plan, self.adapter(work)) as reloaded:
                 yield reloaded.eval()
 
 
-def find(request: Request, client: MlflowClient) -> Subject:
+def find(request: Request, client: MlflowClient) -> ProbedModel:
     """Return what a request asks for. The weights are not loaded yet.
 
     Raises:
@@ -82,7 +82,7 @@ def find(request: Request, client: MlflowClient) -> Subject:
     if request.run_id is None:
         assert request.model is not None
         plan = _plan(request, {"model": request.model})
-        return Subject(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
+        return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     spec = spec_of(client, "run_id", request.run_id)
     kept = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
     of_run = {name: str(getattr(spec, name)) for name in kept}
@@ -95,10 +95,10 @@ def find(request: Request, client: MlflowClient) -> Subject:
     if request.reads_items and same_items and plan.spec.test_digests["tl"] != spec.test_digests["tl"]:
         raise OptionError("data_dir", request.data_dir or AUTO, "has other test items than the run was scored on")
     plan = replace(plan, spec=spec, variant=get_variant(spec.variant))
-    return Subject(plan=plan, run_id=request.run_id, name=run_name(plan), client=client)
+    return ProbedModel(plan=plan, run_id=request.run_id, name=run_name(plan), client=client)
 
 
-def find_other(request: Request, subject: Subject, against: str) -> Subject:
+def find_other(request: Request, subject: ProbedModel, against: str) -> ProbedModel:
     """Return the run of this id, or for "base" the base model, to compare a subject with.
 
     Raises:

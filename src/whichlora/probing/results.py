@@ -19,7 +19,7 @@ COLUMNS = ("layer", "measure", "value", "low", "high", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class ProbeResult:
     """What a probe measured.
 
     Attributes:
@@ -49,7 +49,7 @@ class Job:
     """
 
     identity: Mapping[str, Any]
-    measure: Callable[[Path], Measured]
+    measure: Callable[[Path], ProbeResult]
 
 
 def by_layer(measures: Sequence[str], layers: Sequence[int], found: Intervals) -> pd.DataFrame:

@@ -23,12 +23,12 @@ from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
 from whichlora.probing.options import Request, WeightChoices
-from whichlora.probing.results import COLUMNS, Job, Measured, points
+from whichlora.probing.results import COLUMNS, Job, ProbeResult, points
 from whichlora.training import adapter, base_cache
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
-    from whichlora.probing.probed_model import Subject
+    from whichlora.probing.probed_model import ProbedModel
 
 DIRECTIONS = 8
 """Leading singular directions of two updates that are compared; fewer where one has a smaller rank."""
@@ -51,7 +51,7 @@ class Spectrum:
     right: Tensor
 
 
-def prepare(request: Request, subject: Subject) -> Job:
+def prepare(request: Request, subject: ProbedModel) -> Job:
     """Return the weight probe of a run, beside another run if one is named.
 
     Raises:
@@ -111,12 +111,12 @@ def chance(one: Tensor, other: Tensor) -> float:
     return max(one.shape[1], other.shape[1]) / one.shape[0] if min(one.shape[1], other.shape[1]) else math.nan
 
 
-def _check(subject: Subject, option: str) -> None:
+def _check(subject: ProbedModel, option: str) -> None:
     if subject.plan.variant.kind == "none":
         raise OptionError(option, subject.run_id or "base", "must be a run that trained something")
 
 
-def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
+def _measure(subject: ProbedModel, other: ProbedModel | None, work: Path) -> ProbeResult:
     found: dict[tuple[int, str], dict[str, float]] = {}
     known = {}
     if other is not None:
@@ -131,7 +131,7 @@ def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
     cells = pd.DataFrame.from_dict(found, orient="index")
     cells.index = pd.MultiIndex.from_tuples(found, names=["layer", "module"])
     layers = _rows(cells)
-    return Measured(
+    return ProbeResult(
         layers=layers,
         metrics={f"update/mean_{name}": float(column.mean()) for name, column in cells.items()},
         series={f"update/{name}": points(layers, name) for name in cells.columns},
@@ -139,14 +139,14 @@ def _measure(subject: Subject, other: Subject | None, work: Path) -> Measured:
     )
 
 
-def _updates(subject: Subject, work: Path) -> Iterator[tuple[tuple[int, str], Tensor, Tensor]]:
+def _updates(subject: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str], Tensor, Tensor]]:
     """Yield ((layer, module), weight, update), both (out, in), of each trained linear layer of the decoder blocks.
 
     The base is in full precision even where the run trained on a quantised one.
     """
     plan = replace(subject.plan, spec=replace(subject.plan.spec, quantization="none"))
     folder = subject.adapter(work)
-    base = base_cache.take(plan)
+    base = base_cache.checkout(plan)
     pairs = _of_full(plan, folder, base) if plan.variant.kind == "full" else _of_adapter(plan, folder, base)
     for name, before, after in tqdm(pairs, desc=f"weights of {subject.name}", unit="layer", total=_count(plan)):
         layer, _, module = name.removeprefix(f"{plan.shape.blocks}.").partition(".")
@@ -154,7 +154,7 @@ def _updates(subject: Subject, work: Path) -> Iterator[tuple[tuple[int, str], Te
 
 
 def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-    model = adapter.reload(plan, folder, base=base)
+    model = adapter.load_saved(plan, folder, base=base)
     for name, module in adapter_modules(model):
         if name.startswith(f"{plan.shape.blocks}."):
             weights = merged_weight(module, torch.float64)
@@ -162,14 +162,14 @@ def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tens
             yield name, *weights
     base = model.unload()
     if not plan.variant.fully_trained:
-        base_cache.keep(base, plan)
+        base_cache.give_back(base, plan)
 
 
 def _of_full(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-    trained = adapter.reload(plan, folder, base=None)
+    trained = adapter.load_saved(plan, folder, base=None)
     for name in plan.shape.linears:
         yield name, *(model.get_submodule(name).weight.detach().cpu().double() for model in (base, trained))
-    base_cache.keep(base, plan)
+    base_cache.give_back(base, plan)
 
 
 def _count(plan: Plan) -> int:

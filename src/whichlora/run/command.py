@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Under `accelerate launch` the first process does all this, and the others train with it.
     """
-    return distributed.lead(lambda: _lead(arguments), prepare=quiet)
+    return distributed.run_on_leader(lambda: _lead(arguments), prepare=quiet)
 
 
 def _lead(arguments: Sequence[str] | None) -> int:
@@ -27,13 +27,13 @@ def _lead(arguments: Sequence[str] | None) -> int:
     try:
         values = parse_values(texts)
         from whichlora.config.plan import resolve
-        from whichlora.models.memory import settle
+        from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary
 
         quiet()
         plan = resolve(values)
-        settle()
+        freeze_gc()
         from whichlora.tracking.runs import Tracker
 
         tracker = Tracker.of_call()

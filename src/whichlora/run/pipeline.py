@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from whichlora.config.plan import Plan
     from whichlora.data.tasks import Item
     from whichlora.evaluation.scoring import Scores
-    from whichlora.run.base_scores import Base
-    from whichlora.run.reuse import Known
+    from whichlora.run.base_scores import BaseScores
+    from whichlora.run.reuse import TestScores
     from whichlora.tracking.runs import RunLog, Tracker
-    from whichlora.training.fit import Reports
+    from whichlora.training.fit import PruningReports
 
 
 NEAR = {"fp32": 0.0, "bf16": 0.2}
@@ -43,7 +43,7 @@ def run(plan: Plan, tracker: Tracker) -> Result:
 
 
 def trial(
-    plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: Reports | None = None
+    plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: PruningReports | None = None
 ) -> Result:
     """Train and validate a plan without looking at its test items, as a run of kind `trial`.
 
@@ -54,10 +54,10 @@ def trial(
         PrunedError: `reports` stopped it.
     """
     from whichlora.config.plan import encoder_of
-    from whichlora.training.fit import fitted
+    from whichlora.training.fit import fit
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        metrics: dict[str, float] = fitted(plan, encoder_of(plan), log, work, reports=reports)["metrics"]
+        metrics: dict[str, float] = fit(plan, encoder_of(plan), log, work, reports=reports)["metrics"]
         return metrics
 
     return _tracked("trial", f"{run_name(plan)} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
@@ -107,22 +107,22 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     from whichlora.run import reuse
     from whichlora.run.base_scores import base_scores
     from whichlora.training import base_cache
-    from whichlora.training.fit import fitted
+    from whichlora.training.fit import fit
 
     metrics: dict[str, float] = {}
-    known: dict[str, reuse.Known] = {}
+    known: dict[str, reuse.TestScores] = {}
     if plan.variant.kind == "none":
-        model = base_cache.take(plan)
+        model = base_cache.checkout(plan)
         validation, test = _scored(plan, model, known)
-        base_cache.keep(model, plan)
+        base_cache.give_back(model, plan)
     else:
-        facts = fitted(plan, encoder_of(plan), log, work, adopt=lambda: reuse.adopt(plan, tracker, work))
+        facts = fit(plan, encoder_of(plan), log, work, adopt=lambda: reuse.reuse_adapter(plan, tracker, work))
         metrics |= facts["metrics"]
         log.artifacts(work / "adapter", "adapter")
         if "source" in facts:
             log.tags({"adapter_of": facts["source"]})
             known = reuse.known_test_scores(plan, tracker, facts["source"], work)
-        with base_cache.reloaded(plan, work / "adapter") as model:
+        with base_cache.with_saved_adapter(plan, work / "adapter") as model:
             validation, test = _scored(plan, model, known)
         _prove_reload(plan, validation, facts["predicted"])
     del model  # before another copy is loaded for the base's scores
@@ -148,7 +148,12 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
 
 
 def _before_and_after(
-    plan: Plan, tracker: Tracker, log: RunLog, work: Path, test: Mapping[str, Known], base: Mapping[str, Base]
+    plan: Plan,
+    tracker: Tracker,
+    log: RunLog,
+    work: Path,
+    test: Mapping[str, TestScores],
+    base: Mapping[str, BaseScores],
 ) -> dict[str, float]:
     """Log `pairs.parquet`, and return the tests between the base model and the trained one."""
     from whichlora.evaluation import word_alignment
@@ -164,23 +169,23 @@ def _before_and_after(
     return word_alignment.paired_metrics(table)
 
 
-def _scored(plan: Plan, model: Any, known: Mapping[str, Known]) -> tuple[dict[str, Scores], dict[str, Known]]:
+def _scored(plan: Plan, model: Any, known: Mapping[str, TestScores]) -> tuple[dict[str, Scores], dict[str, TestScores]]:
     """Return by role the scores on validation and, but for those known, on test."""
     from whichlora.config.plan import encoder_of
-    from whichlora.data.mixture import spoken
+    from whichlora.data.mixture import languages_of
     from whichlora.evaluation.scoring import score
-    from whichlora.run.reuse import Known
+    from whichlora.run.reuse import TestScores
 
     def scored(split: str, role: str, items: Sequence[Item]) -> Scores:
         task, scoring = plan.scorer(role)
-        return score(model, encoder_of(plan, task), items, scoring=scoring, name=f"{split} {spoken(items)}")
+        return score(model, encoder_of(plan, task), items, scoring=scoring, name=f"{split} {languages_of(items)}")
 
     validation = {role: scored("validation", role, items) for role, items in plan.mixture.validation.items() if items}
     test = dict(known)
     for role, items in plan.mixture.test.items():
         if role not in known:
             scores = scored("test", role, items)
-            test[role] = Known(metrics=scores.metrics, predictions=scores.frame())
+            test[role] = TestScores(metrics=scores.metrics, predictions=scores.frame())
     return validation, test
 
 

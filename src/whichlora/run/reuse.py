@@ -22,14 +22,14 @@ _TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class TestScores:
     """Scores that another run already has: metrics without their prefix, and predictions."""
 
     metrics: dict[str, float]
     predictions: pd.DataFrame
 
 
-def adopt(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
+def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
     """Fetch the adapter of a finished run of the experiment into `work/adapter`, if one trained the same.
 
     Returns:
@@ -53,7 +53,7 @@ def adopt(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
     }
 
 
-def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, Known]:
+def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
     """Return by role the test scores of a run with the same adapter, where the test items are the same."""
     run = tracker.client.get_run(run_id)
     digests = json.loads(run.data.params["test_digests"])
@@ -66,7 +66,7 @@ def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) 
                 continue
             prefix = f"test/{role}/"
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
-            known[role] = Known(metrics=metrics, predictions=predictions)
+            known[role] = TestScores(metrics=metrics, predictions=predictions)
     return known
 
 

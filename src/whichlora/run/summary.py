@@ -51,7 +51,7 @@ def _pairs(m: Mapping[str, float], role: str) -> list[str]:
     return lines
 
 
-def in_short(plan: Plan, m: Mapping[str, float]) -> str:
+def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
     """Return what a run came to on each of its test sets, in one line."""
     told = []
     for role in plan.mixture.test:

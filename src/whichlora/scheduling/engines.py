@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from whichlora.errors import OptionError, choose, whole
+from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.parallel import distributed
 from whichlora.scheduling.jobs import Engine, Job, mark_worker
 
@@ -27,9 +27,9 @@ def engine_of(name: str, workers: str) -> Engine | None:
         OptionError: `name` or `workers` is not what the options allow, or a package is missing.
     """
     choose("engine", name, ENGINES)
-    count = whole("workers", workers, 1, MOST_WORKERS)
+    count = parse_whole("workers", workers, 1, MOST_WORKERS)
     if name == "ray":
-        if distributed.count() > 1:
+        if distributed.world_size() > 1:
             raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")
         if find_spec("ray") is None:
             raise OptionError("engine", name, "needs the extra `ray`: pip install 'whichlora[ray]'")
@@ -38,12 +38,12 @@ def engine_of(name: str, workers: str) -> Engine | None:
         return RayTasks(count)
     if count == 1:
         return None
-    if distributed.count() > 1:
+    if distributed.world_size() > 1:
         raise OptionError("workers", workers, "must be 1 under accelerate launch, whose processes train together")
-    return Processes(count)
+    return LocalProcesses(count)
 
 
-class Processes:
+class LocalProcesses:
     """Processes of this machine, which share out the processor's cores, and the GPUs in turn where there are any."""
 
     def __init__(self, workers: int) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-class Claims:
+class Leases:
     """The trials of one study, each of which one worker holds at a time."""
 
     def __init__(self, study: Study, after_death: AfterDeath) -> None:

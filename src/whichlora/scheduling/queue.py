@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from whichlora.errors import LostClaimError
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
-from whichlora.scheduling.leases import Claims
-from whichlora.scheduling.retries import POLL_SECONDS, persist
+from whichlora.scheduling.leases import Leases
+from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -48,7 +48,7 @@ class Queue:
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        self._claims = Claims(self._study, _after_death)
+        self._claims = Leases(self._study, _after_death)
 
     def offer(self, cells: Iterable[str], *, missing_at: float | None = None) -> None:
         """Enqueue the cells that are neither waiting nor running, in this order.
@@ -93,13 +93,13 @@ class Queue:
             left = {trial.state for trial in self._claims.trials(TrialState.WAITING, TrialState.RUNNING)}
             if TrialState.WAITING in left:
                 self._study.optimize(lambda trial: self._do(trial, do), n_trials=1, catch=(Exception,))
-            elif left and lockstep.accompanied():
+            elif left and lockstep.others_active():
                 return False  # one that is still at work looks for more
             elif left:
                 time.sleep(poll)
             return bool(left)
 
-        lockstep.run(pack, lambda: persist(step, poll=poll, stop=stop))
+        lockstep.run(pack, lambda: repeat_until_done(step, poll=poll, stop=stop))
 
     def _do(self, trial: Trial, do: Callable[[str, Callable[[], None]], Any]) -> float:
         if "cell" not in trial.user_attrs:

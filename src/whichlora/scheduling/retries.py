@@ -18,7 +18,7 @@ _FAILURES = 60
 """So many failures of the database in a row end a worker: with the pauses between them, some minutes."""
 
 
-def insist(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
+def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
     """Return what `work`, which may be repeated, returns, in spite of moments without a server or a database."""
     for _ in range(_FAILURES - 1):
         try:
@@ -29,7 +29,9 @@ def insist(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
     return work()
 
 
-def persist(step: Callable[[], bool], *, poll: float = POLL_SECONDS, stop: Callable[[], bool] = lambda: False) -> None:
+def repeat_until_done(
+    step: Callable[[], bool], *, poll: float = POLL_SECONDS, stop: Callable[[], bool] = lambda: False
+) -> None:
     """Call `step` until it returns False or `stop()` says that this process cannot go on, in spite of lost connections.
 
     Optuna refuses the result of a worker that was taken for dead, and raises several kinds of error where the server is

@@ -42,10 +42,10 @@ def connect() -> MlflowClient:
     if file is None:
         return MlflowClient()
     with lock_of(file):
-        return touch(MlflowClient())
+        return ensure_schema(MlflowClient())
 
 
-def check_there(option: str, value: object) -> None:
+def require_database(option: str, value: object) -> None:
     """Raise `OptionError` if an option names what is in a tracking database that is not there: `connect` makes one."""
     file = sqlite_file()
     if file is not None and not file.is_file():
@@ -53,7 +53,7 @@ def check_there(option: str, value: object) -> None:
         raise OptionError(option, value, f"there is no tracking database {file}; {wanted}")
 
 
-def touch(client: MlflowClient) -> MlflowClient:
+def ensure_schema(client: MlflowClient) -> MlflowClient:
     """Have a database's schema made, which MLflow does at the first request."""
     client.search_experiments(max_results=1)
     return client
@@ -78,7 +78,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
-def chosen_experiment(client: MlflowClient) -> str:
+def default_experiment(client: MlflowClient) -> str:
     """Return the name of the experiment that results go to.
 
     That is the one named by `mlflow run --experiment-name` or `MLFLOW_EXPERIMENT_NAME`, and `whichlora` otherwise.
@@ -99,7 +99,7 @@ def mark_launch(client: MlflowClient) -> str | None:
     return run_id
 
 
-def every(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
     """Yield all that a search of a client finds, page by page."""
     token = None
     while True:

@@ -17,7 +17,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import LostClaimError, PrunedError
-from whichlora.tracking.client import chosen_experiment, connect, experiment_id, mark_launch, work_folder
+from whichlora.tracking.client import (
+    connect,
+    default_experiment,
+    experiment_id,
+    mark_launch,
+    work_folder,
+)
 
 if TYPE_CHECKING:
     pass
@@ -42,7 +48,7 @@ class Tracker:
     def of_call(cls, experiment: str | None = None) -> Tracker:
         """Return the tracker of this call, whose launch is marked, in an experiment or the one chosen for the call."""
         client = connect()
-        name = chosen_experiment(client) if experiment is None else experiment
+        name = default_experiment(client) if experiment is None else experiment
         return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:

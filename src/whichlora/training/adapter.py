@@ -128,7 +128,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
         model.save_pretrained(folder)
 
 
-def reload(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
+def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
     """Return the plain base model with the saved adapter on it, as anyone would load it; for `full`, the model."""
     spec = plan.spec
     if plan.variant.kind == "full":

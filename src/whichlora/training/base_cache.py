@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.kernels.bf16 import narrow
-from whichlora.models.kernels.dora import light
-from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.models.kernels.bf16 import adapter_to_weight_dtype
+from whichlora.models.kernels.dora import use_closed_form_norms
+from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.models.loading import copy_around_weights, load_model
 from whichlora.parallel import lockstep
 from whichlora.training import adapter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _kept: dict[tuple[str, str, str], PreTrainedModel] = {}
 
 
-def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
+def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
     """Return the plain base model of a plan, the caller's alone until it is given back with `keep`.
 
     In a convoy the runs have their own modules around the same weights, which none of them changes for longer than it
@@ -35,35 +35,35 @@ def take(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
     _kept.clear()  # before another is loaded: two may not fit
     if model is None:
         model = load_model(plan.source, precision=key[1], quantization=key[2])
-    if lockstep.inside():
+    if lockstep.active():
         _kept[key] = model
         return copy_around_weights(model)
     return model
 
 
-def keep(model: PreTrainedModel, plan: Plan) -> None:
+def give_back(model: PreTrainedModel, plan: Plan) -> None:
     """Give back a base model whose weights are what they were, in the plan's precision."""
     set_checkpointing(model, on=False)  # which was turned on if memory ran out with the adapter
     _kept.clear()
     _kept[_key(plan)] = model.eval()
 
 
-def keep_trained(model: Any, plan: Plan) -> None:
+def give_back_trained(model: Any, plan: Plan) -> None:
     """Give back the base under an adapter that was trained, if nothing changed it."""
     if plan.variant.kind == "adapter" and not (plan.variant.changes_base or plan.variant.fully_trained):
-        keep(model.unload(), plan)
+        give_back(model.unload(), plan)
 
 
 @contextmanager
-def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
+def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
     """Give the plain base with the adapter of `folder`, for scoring.
 
     Where that changes no answers the adapter is folded into the weights, which saves time; they are put back after.
     """
     if plan.variant.kind == "full":
-        yield adapter.reload(plan, folder, base=None)
+        yield adapter.load_saved(plan, folder, base=None)
         return
-    model = adapter.reload(plan, folder, base=take(plan))
+    model = adapter.load_saved(plan, folder, base=checkout(plan))
     if plan.spec.precision == "fp32" and plan.spec.quantization == "none":
         layers = [module.get_base_layer() for _, module in adapter_modules(model)]
         before = [{key: tensor.clone() for key, tensor in layer.state_dict().items()} for layer in layers]
@@ -74,16 +74,16 @@ def reloaded(plan: Plan, folder: Path) -> Iterator[Any]:
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
     else:
-        light(model)
-        fused = []
+        use_closed_form_norms(model)
+        layers = []
         if not plan.variant.converts_base_change:
-            narrow(model)
-            fused = plain_layers(model)
-        with in_one(fused):
+            adapter_to_weight_dtype(model)
+            layers = fusable_layers(model)
+        with fused(layers):
             yield model
         base = model.unload()
     if not plan.variant.fully_trained:
-        keep(base, plan)
+        give_back(base, plan)
 
 
 def _key(plan: Plan, precision: str | None = None) -> tuple[str, str, str]:

@@ -25,7 +25,7 @@ CHECKPOINT_SECONDS = float(os.environ.get("WHICHLORA_CHECKPOINT_SECONDS", "60"))
 Losses = list[tuple[int, float]]
 
 
-class Prover(TrainerCallback):
+class GradientCheck(TrainerCallback):
     """Looks at the first gradients and at the learning rates."""
 
     def __init__(self, evidence: Evidence) -> None:
@@ -39,7 +39,7 @@ class Prover(TrainerCallback):
             record_rates(model, optimizer, self.evidence)
 
 
-class Bar(ProgressCallback):
+class ProgressBar(ProgressCallback):
     """A progress bar under the run's name with the loss beside it, in place of printed dictionaries."""
 
     def __init__(self, name: str) -> None:
@@ -105,7 +105,7 @@ class Keeper(TrainerCallback):
     def agree(self, losses: int) -> int:
         """Return the number of losses in a step over all processes, who agree here whether to save after it."""
         late = self.validate is not None and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        count, due = distributed.total(losses, late)
+        count, due = distributed.all_reduce_sum(losses, late)
         self._due = due > 0
         return int(count)
 
@@ -135,7 +135,7 @@ class Keeper(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self._count and logs is not None:
-            (loss,) = distributed.total(float(self._loss))
+            (loss,) = distributed.all_reduce_sum(float(self._loss))
             logs["cross_entropy"] = state.log_history[-1]["cross_entropy"] = loss / self._count
             self._loss, self._count = torch.zeros(()), 0
 
@@ -147,7 +147,7 @@ class Keeper(TrainerCallback):
         self.watch.stop()
         if self.validate is not None:
             self._keep_if_best(model, step, self.validate(step))
-        distributed.wait()
+        distributed.barrier()
         self.watch.start()
 
     def report(self, state: Any) -> None:
@@ -172,4 +172,4 @@ class Keeper(TrainerCallback):
 def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return lockstep.clock()
+    return lockstep.busy_seconds()

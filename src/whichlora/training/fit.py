@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.data.mixture import chosen, spoken
+from whichlora.data.mixture import languages_of, selection_roles
 from whichlora.evaluation.scoring import Scores, score
 from whichlora.parallel import distributed
 from whichlora.tracking.telemetry import Telemetry
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reports:
+class PruningReports:
     """What a tuner wants to know while a trial trains.
 
     Attributes:
@@ -47,14 +47,14 @@ class Reports:
         return sorted({max(1, round(total * k / self.times)) for k in range(1, self.times + 1)})
 
 
-def fitted(
+def fit(
     plan: Plan,
     encoder: Encoder,
     log: RunLog,
     work: Path,
     *,
     adopt: Callable[[], dict[str, Any] | None] | None = None,
-    reports: Reports | None = None,
+    reports: PruningReports | None = None,
 ) -> dict[str, Any]:
     """Leave the adapter in `work/adapter` and return what is on record of its training; reads both if they are there.
 
@@ -69,14 +69,14 @@ def fitted(
     return facts
 
 
-def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Reports | None) -> dict[str, Any]:
+def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: PruningReports | None) -> dict[str, Any]:
     resuming = last_complete(work)
     if resuming is None:
         shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
     else:
         print(f"Going on from {resuming[0].name}.")
     work.mkdir(parents=True, exist_ok=True)
-    chosen_on = chosen(plan.mixture.validation, plan.spec.select_on)
+    chosen_on = selection_roles(plan.mixture.validation, plan.spec.select_on)
     asked = list(reports.roles) if reports else []
     report_steps = reports.steps(plan.spec) if reports else []
     newest: dict[str, tuple[int, Scores]] = {}
@@ -85,7 +85,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
     def scored(role: str, model: Any, step: int) -> Scores:
         if role not in newest or newest[role][0] != step:
             items = plan.mixture.validation[role]
-            name = f"validation {spoken(items)}"
+            name = f"validation {languages_of(items)}"
             newest[role] = step, score(model, encoder, items, scoring=plan.spec.scoring, name=name)
         return newest[role][1]
 
@@ -105,7 +105,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
     window = Telemetry()
     objective = objective_of(plan)
     examples = [objective.example(encoder, item) for item in plan.mixture.train]
-    result = distributed.together(
+    result = distributed.on_all_ranks(
         train,
         plan,
         examples,
@@ -119,7 +119,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Repor
     headline = plan.task.headline
     kept = {role: scored(role, result.model, result.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
     adapter.save(result.model, plan, work / "adapter", initial=work)
-    base_cache.keep_trained(result.model, plan)
+    base_cache.give_back_trained(result.model, plan)
     return {
         "predicted": {role: kept[role].predicted for role in chosen_on},
         "losses": losses,

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from whichlora.config.plan import run_name
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
-from whichlora.errors import OptionError, whole
+from whichlora.errors import OptionError, parse_whole
 from whichlora.models import packing
-from whichlora.models.adapter_layers import plain
+from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
-from whichlora.models.kernels.bf16 import uncast
-from whichlora.models.kernels.patching import replaced
+from whichlora.models.kernels.bf16 import skip_input_cast
+from whichlora.models.kernels.patching import patched_forward
 from whichlora.parallel import distributed
 from whichlora.training.micro_batches import MICRO_BATCH
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
 
-MOST = 64
+MAX_PACK = 64
 """Runs at once."""
 _ON_INPUT = ("ia3", "oft")
 """Variants whose layers change what the base layer is given, so that its product is not that of the others."""
@@ -60,7 +60,7 @@ class Batch:
     arithmetic: Callable[[], AbstractContextManager[Any]]
 
 
-def refusal(plan: Plan) -> str | None:
+def why_not_packable(plan: Plan) -> str | None:
     """Return why a run cannot take part in a pass with others; None if it can."""
     spec, variant = plan.spec, plan.variant
     if variant.kind == "none":
@@ -80,18 +80,18 @@ def refusal(plan: Plan) -> str | None:
     return None
 
 
-def read_pack(text: str, plans: Iterable[Plan]) -> int:
+def parse_pack(text: str, plans: Iterable[Plan]) -> int:
     """Return how many runs are to train at once.
 
     Raises:
         OptionError: it is no number, or one of the plans cannot take part.
     """
-    pack = whole("pack", text, 1, MOST)
-    if pack > 1 and distributed.count() > 1:
+    pack = parse_whole("pack", text, 1, MAX_PACK)
+    if pack > 1 and distributed.world_size() > 1:
         raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
     bases = set()
     for plan in plans:
-        if pack > 1 and (why := refusal(plan)):
+        if pack > 1 and (why := why_not_packable(plan)):
             raise OptionError("pack", pack, f"must be 1 with {run_name(plan)}: {why}")
         bases.add((plan.source.digest, plan.spec.precision))
     if pack > 1 and len(bases) > 1:
@@ -99,7 +99,7 @@ def read_pack(text: str, plans: Iterable[Plan]) -> int:
     return pack
 
 
-def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
+def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
     """Leave in every model the gradients of its loss divided by its count, as it would have them alone.
 
     Returns:
@@ -109,12 +109,12 @@ def leave_gradients(batches: Sequence[Batch]) -> list[Tensor]:
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model
-    weights = {id(plain(batch.model).get_input_embeddings().weight) for batch in batches}
+    weights = {id(unwrap_peft(batch.model).get_input_embeddings().weight) for batch in batches}
     assert len(weights) == 1, "the models of a pass have several bases"
     with ExitStack() as stack:
         stack.enter_context(packing.attention(lead))
         for batch in batches:
-            stack.enter_context(uncast(batch.uncast))
+            stack.enter_context(skip_input_cast(batch.uncast))
         stack.enter_context(_behind_one_base(lead, [batch.layers for batch in batches], lengths))
         with batches[0].arithmetic():
             logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))
@@ -134,9 +134,10 @@ def _behind_one_base(
     spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
     names = {name for own in layers for name in own}
     hosts = [
-        (layers[0].get(name) or plain(lead).get_submodule(name), [own.get(name) for own in layers]) for name in names
+        (layers[0].get(name) or unwrap_peft(lead).get_submodule(name), [own.get(name) for own in layers])
+        for name in names
     ]
-    return replaced(
+    return patched_forward(
         (host, partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)) for host, own in hosts
     )
 
@@ -152,13 +153,13 @@ def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) 
         if layer is not None:
             if type(layer) is not Linear:  # some add in place, to what another may need for its gradient
                 part = part.clone()
-            with replaced([(layer.base_layer, lambda _, part=part: part)]):
+            with patched_forward([(layer.base_layer, lambda _, part=part: part)]):
                 part = type(layer).forward(layer, x[:, span])
         parts.append(part)
     return torch.cat(parts, dim=1)
 
 
-def take_together(batches: list[Batch]) -> list[Tensor] | None:
+def try_together(batches: list[Batch]) -> list[Tensor] | None:
     """Leave the gradients of all batches; none of them where one fails, or, for want of memory, returning None."""
     from whichlora.models.memory import fits
     from whichlora.training import multi_adapter
@@ -166,7 +167,7 @@ def take_together(batches: list[Batch]) -> list[Tensor] | None:
     losses: list[Tensor] = []
 
     def take() -> None:
-        losses.extend(multi_adapter.leave_gradients(batches))
+        losses.extend(multi_adapter.backward_together(batches))
 
     fitted = True
     try:

@@ -18,8 +18,8 @@ from whichlora.data.batching import collate, to_device
 from whichlora.data.encoding import Encoded, EncodedPair, Encoder
 from whichlora.data.word_pooling import Pooling
 from whichlora.models import packing
-from whichlora.models.answer_logits import answer_tokens
-from whichlora.models.pooling import pooled
+from whichlora.models.answer_logits import answer_loss
+from whichlora.models.pooling import pooled_states
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -89,7 +89,7 @@ class AnswerTokens(Objective):
 
     def loss(self, model: Any, examples: Sequence[Encoded]) -> Tensor:
         batch = packing.pack(examples, share=self.shares) if self.packs else collate(examples, self.pad)
-        return answer_tokens(model, to_device(batch, model.device))[0]
+        return answer_loss(model, to_device(batch, model.device))[0]
 
     def suited(self, model: Any) -> AnswerTokens:
         return replace(self, packs=packing.can_pack(model), shares=packing.can_share(model))
@@ -120,7 +120,7 @@ class Triplets(Objective):
 
     def loss(self, model: Any, examples: Sequence[EncodedPair]) -> Tensor:
         sequences = [pair.translation for pair in examples] + [pair.word for pair in examples]
-        states = nn.functional.normalize(pooled(model, self.blocks, sequences, self.pooling), dim=1)
+        states = nn.functional.normalize(pooled_states(model, self.blocks, sequences, self.pooling), dim=1)
         other = torch.tensor([[a.word != b.word for b in examples] for a in examples], device=states.device)
         return triplets(states[: len(examples)], states[len(examples) :], other).sum()
 

@@ -20,14 +20,14 @@ from whichlora.data.batching import BucketBatches
 from whichlora.data.mixture import trained_count
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import onednn
-from whichlora.models.kernels.bf16 import castable, uncast
-from whichlora.models.kernels.dora import light
-from whichlora.models.kernels.lora import in_one, plain_layers
+from whichlora.models.kernels.bf16 import layers_with_needless_cast, skip_input_cast
+from whichlora.models.kernels.dora import use_closed_form_norms
+from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import adapter, base_cache, checkpoints
-from whichlora.training.callbacks import Bar, Keeper, Losses, Prover
+from whichlora.training.callbacks import GradientCheck, Keeper, Losses, ProgressBar
 from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
-from whichlora.training.multi_adapter import Batch, refusal, take_together
+from whichlora.training.multi_adapter import Batch, try_together, why_not_packable
 from whichlora.training.objectives import AnswerTokens, Objective, objective_of
 from whichlora.training.verification import prove_trained
 from whichlora.variants import Variant
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class TrainingResult:
     """What training leaves, in the leading process.
 
     Attributes:
@@ -79,7 +79,7 @@ def train(
     peek: Callable[[Any, int], None] | None = None,
     peek_steps: Container[int] = (),
     window: AbstractContextManager[Any] | None = None,
-) -> Fitted | None:
+) -> TrainingResult | None:
     """Attach the plan's adapter to its model and fit it to `examples`; a whole checkpoint under `work` is gone on from.
 
     The examples are those of the plan's objective.
@@ -95,12 +95,12 @@ def train(
     spec, variant = plan.spec, plan.variant
     # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
     precision = "fp32" if variant.kind == "full" else spec.precision
-    base = base_cache.take(plan, precision=precision)
+    base = base_cache.checkout(plan, precision=precision)
     transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
-    light(model)
+    use_closed_form_norms(model)
     resume = checkpoints.last_complete(work)
-    distributed.wait()  # until all have seen the same checkpoint
+    distributed.barrier()  # until all have seen the same checkpoint
     if resume is None and validate is not None:
         adapter.save_initial(model, plan, work)
     keeper = Keeper(
@@ -114,24 +114,24 @@ def train(
         seconds=resume[1]["seconds"] if resume else 0.0,
     )
     assert spec.batch_size is not None
-    objective, share = objective_of(plan), spec.batch_size // distributed.count()
+    objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
     trainer = _Trainer(
         model=model,
         args=_arguments(spec, work),
         train_dataset=list(examples),
-        callbacks=[Prover(evidence), keeper, Bar(run_name(plan))],
+        callbacks=[GradientCheck(evidence), keeper, ProgressBar(run_name(plan))],
         optimizers=(_optimizer(model, variant, spec), None),
         variant=variant,
         keeper=keeper,
         micro=micro,
         batch_size=spec.batch_size,
         objective=objective.suited(model),
-        joins=lockstep.inside() and refusal(plan) is None,
+        joins=lockstep.active() and why_not_packable(plan) is None,
     )
     trainer.remove_callback(PrinterCallback)
-    if distributed.index() > 0:
-        torch.manual_seed(spec.seed + distributed.index())  # dropout is not the same in every process
+    if distributed.rank() > 0:
+        torch.manual_seed(spec.seed + distributed.rank())  # dropout is not the same in every process
     with window or nullcontext():
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     prove_trained(model, variant, evidence)
@@ -142,7 +142,7 @@ def train(
     checkpoints.load_state(model, variant, work / best["folder"])
     model.eval()
     assert spec.epochs is not None
-    return Fitted(
+    return TrainingResult(
         model=model,
         trainable=trainable,
         seconds=keeper.watch.seconds,
@@ -159,7 +159,7 @@ def _arguments(spec: RunSpec, work: Path) -> TrainingArguments:
     assert spec.batch_size is not None
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=spec.batch_size // distributed.count(),
+        per_device_train_batch_size=spec.batch_size // distributed.world_size(),
         num_train_epochs=spec.epochs,
         learning_rate=spec.learning_rate,
         weight_decay=spec.weight_decay,
@@ -173,7 +173,7 @@ def _arguments(spec: RunSpec, work: Path) -> TrainingArguments:
         save_strategy="no",
         eval_strategy="no",
         report_to="none",
-        disable_tqdm=True,  # `Bar` stands in for the library's bar
+        disable_tqdm=True,  # `ProgressBar` stands in for the library's bar
         remove_unused_columns=False,
     )
 
@@ -207,10 +207,10 @@ class _Trainer(Trainer):
         self._effective_batch, self._objective = batch_size, objective
         self.packed = 1
         super().__init__(**arguments)
-        self._uncast = castable(self.model) if self.args.bf16 else []
-        self._plain = plain_layers(self.model)
+        self._uncast = layers_with_needless_cast(self.model) if self.args.bf16 else []
+        self._plain = fusable_layers(self.model)
         others = [layer for _, layer in adapter_modules(self.model) if layer not in self._plain]
-        self._others = others if onednn.CHOSEN and self.args.use_cpu and not self.args.bf16 else []
+        self._others = others if onednn.PREFERRED and self.args.use_cpu and not self.args.bf16 else []
         self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -222,9 +222,9 @@ class _Trainer(Trainer):
             examples = part if self._objective.divisible else part[0]
             with (
                 self._objective.reading(self.model),
-                uncast(self._uncast),
-                in_one(self._plain),
-                onednn.within(self._others),
+                skip_input_cast(self._uncast),
+                fused(self._plain),
+                onednn.onednn_matmuls(self._others),
             ):
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
@@ -236,8 +236,8 @@ class _Trainer(Trainer):
             loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
         self._keeper.add_loss(loss, count)
         if self._variant.penalty is not None:
-            self.accelerator.backward(self._variant.penalty(self.model) / distributed.count())
-        distributed.add_gradients(self.model)
+            self.accelerator.backward(self._variant.penalty(self.model) / distributed.world_size())
+        distributed.all_reduce_gradients(self.model)
         return loss / count
 
     def _together(self, inputs: list[Any], count: float) -> torch.Tensor | None:
@@ -256,7 +256,7 @@ class _Trainer(Trainer):
             uncast=self._uncast,
             arithmetic=self.compute_loss_context_manager,
         )
-        taken = lockstep.step(batch, take_together)
+        taken = lockstep.step(batch, try_together)
         if taken is None:
             return None
         loss, runs = taken
@@ -269,7 +269,7 @@ class _Trainer(Trainer):
             self._effective_batch,
             self.args.seed,
             epoch=lambda: self.state.global_step // len(batches),
-            share=(distributed.index(), distributed.count()),
+            share=(distributed.rank(), distributed.world_size()),
         )
         return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=list)
 
@@ -286,7 +286,7 @@ class _Trainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._keeper.watch.stop()
         super()._save_checkpoint(model, trial)
-        distributed.wait()  # each has written its random state
+        distributed.barrier()  # each has written its random state
         if self.args.should_save:
             work = Path(self.args.output_dir)
             folder = work / f"checkpoint-{self.state.global_step}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from whichlora.errors import OptionError, choose, whole
+from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.packaged import MODEL_NAME
 from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = vars(parser.parse_args(arguments))
     try:
         style = choose("format", texts.pop("format"), FORMATS)
-        rank = None if texts["rank"] == "auto" else whole("rank", texts["rank"], 1)
+        rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         from whichlora.models.loading import locate, read_shape
 
         quiet()

@@ -15,8 +15,8 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.optimizers import rates_differ, two_rates
-from whichlora.variants.witness import Evidence, base_kept, moved
+from whichlora.variants.optimizers import check_two_rates, two_rates
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -26,9 +26,9 @@ def _build(settings: AdapterSettings) -> Any:
 
 
 def _bounded(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
-    moved(model, evidence, "delora_lambda")
-    rates_differ(evidence, marker="delora_lambda", ratio=evidence.settings.options["lambda_rate_ratio"])
+    check_base_unchanged(model, evidence)
+    check_moved(model, evidence, "delora_lambda")
+    check_two_rates(evidence, marker="delora_lambda", ratio=evidence.settings.options["lambda_rate_ratio"])
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     assert weights is not None

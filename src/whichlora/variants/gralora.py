@@ -16,7 +16,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.lora import lora_count
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -33,7 +33,7 @@ def _build(settings: AdapterSettings) -> Any:
 def _granular(model: Any, evidence: Evidence) -> None:
     import torch
 
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     k, rank = evidence.settings.options["blocks"], evidence.settings.rank
     for name, module in adapter_modules(model):
         shape = tuple(module.gralora_A["default"].shape)

@@ -15,7 +15,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.lora import lora_count
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -25,7 +25,7 @@ def _build(settings: AdapterSettings) -> Any:
 
 
 def _hadamard(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is None:

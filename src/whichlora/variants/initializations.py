@@ -8,7 +8,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
-from whichlora.variants.lora import lora_config, lora_count, residual_differs, scaled
+from whichlora.variants.lora import check_residual, check_scaling, lora_config, lora_count
 from whichlora.variants.witness import Evidence
 
 
@@ -46,7 +46,7 @@ OLORA = Variant(
     build=lambda settings: lora_config(settings, init_lora_weights="olora"),
     expected_parameters=lora_count,
     start_witness=_starts_with_q,
-    witness=residual_differs,
+    witness=check_residual,
     changes_base=True,
     converts_base_change=True,
     quantizable=False,
@@ -94,7 +94,7 @@ def _starts_with_v(model: Any, evidence: Evidence) -> None:
 
 
 def _ranks_on_budget(model: Any, evidence: Evidence) -> None:
-    scaled(model, evidence, exponent=1.0)
+    check_scaling(model, evidence, exponent=1.0)
     given = sum(module.r["default"] for _, module in adapter_modules(model))
     budget = evidence.settings.rank * len(evidence.base)
     if given != budget:

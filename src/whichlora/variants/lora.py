@@ -17,7 +17,7 @@ from whichlora.variants.base import (
     lora_parameters,
     narrowest,
 )
-from whichlora.variants.witness import Evidence, base_kept, moved, weight_digest
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved, weight_digest
 
 
 def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
@@ -27,9 +27,9 @@ def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
     return LoraConfig(lora_alpha=settings.alpha, lora_dropout=settings.dropout, **settings.common(), **extra)
 
 
-def scaled(model: Any, evidence: Evidence, *, exponent: float) -> None:
+def check_scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
     """Check that the base is as it was and that the update is scaled by alpha / rank ** exponent."""
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     expected = evidence.settings.alpha / evidence.settings.rank**exponent
     for name, module in adapter_modules(model):
         if not math.isclose(module.scaling["default"], expected):
@@ -37,11 +37,11 @@ def scaled(model: Any, evidence: Evidence, *, exponent: float) -> None:
 
 
 def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
-    moved(model, evidence, "lora_magnitude_vector")
+    check_base_unchanged(model, evidence)
+    check_moved(model, evidence, "lora_magnitude_vector")
 
 
-def residual_differs(model: Any, evidence: Evidence) -> None:
+def check_residual(model: Any, evidence: Evidence) -> None:
     """Check that what the adapter starts with was taken out of the base weights."""
     same = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) == evidence.base[n]]
     if same:
@@ -86,7 +86,7 @@ LORA = Variant(
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     build=lora_config,
     expected_parameters=lora_count,
-    witness=lambda model, evidence: scaled(model, evidence, exponent=1.0),
+    witness=lambda model, evidence: check_scaling(model, evidence, exponent=1.0),
 )
 
 RSLORA = Variant(
@@ -105,7 +105,7 @@ RSLORA = Variant(
     matched_learning_rate=2e-3,
     build=lambda settings: lora_config(settings, use_rslora=True),
     expected_parameters=lora_count,
-    witness=lambda model, evidence: scaled(model, evidence, exponent=0.5),
+    witness=lambda model, evidence: check_scaling(model, evidence, exponent=0.5),
 )
 
 DORA = Variant(
@@ -151,7 +151,7 @@ PISSA = Variant(
     options={"svd_iterations": 16},
     build=lambda settings: lora_config(settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"),
     expected_parameters=lora_count,
-    witness=residual_differs,
+    witness=check_residual,
     changes_base=True,
     converts_base_change=True,
     quantizable=False,

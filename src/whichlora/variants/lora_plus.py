@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.lora import lora_config, lora_count, scaled
-from whichlora.variants.optimizers import rates_differ, two_rates
+from whichlora.variants.lora import check_scaling, lora_config, lora_count
+from whichlora.variants.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence
 
 
 def _witness(model: Any, evidence: Evidence) -> None:
-    scaled(model, evidence, exponent=1.0)
-    rates_differ(evidence, marker="lora_B", ratio=evidence.settings.options["rate_ratio"])
+    check_scaling(model, evidence, exponent=1.0)
+    check_two_rates(evidence, marker="lora_B", ratio=evidence.settings.options["rate_ratio"])
 
 
 LORA_PLUS = Variant(

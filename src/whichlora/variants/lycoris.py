@@ -19,7 +19,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _loha(settings: AdapterSettings) -> Any:
@@ -31,7 +31,7 @@ def _loha(settings: AdapterSettings) -> Any:
 def _update_is(model: Any, evidence: Evidence, form: str) -> None:
     import torch
 
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     assert weights is not None

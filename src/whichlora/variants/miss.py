@@ -14,7 +14,7 @@ from whichlora.variants.base import (
     Variant,
     narrowest_input,
 )
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -24,7 +24,7 @@ def _build(settings: AdapterSettings) -> Any:
 
 
 def _shards_shared(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     rank = evidence.settings.rank
     for name, module in adapter_modules(model):
         shape = tuple(module.miss_block["default"].shape)

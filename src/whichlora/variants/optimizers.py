@@ -21,7 +21,7 @@ def two_rates(model: Any, learning_rate: float, weight_decay: float, *, marker: 
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
 
 
-def rates_differ(evidence: Evidence, *, marker: str, ratio: float) -> None:
+def check_two_rates(evidence: Evidence, *, marker: str, ratio: float) -> None:
     """Check that the optimiser had these two rates.
 
     Raises:

@@ -16,12 +16,12 @@ from whichlora.variants.base import (
     Variant,
     narrowest_input,
 )
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _turned(model: Any, evidence: Evidence) -> None:
     """Check that one layer's weight changed but the inner products of its rows did not."""
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is None:

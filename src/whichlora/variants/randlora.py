@@ -16,7 +16,7 @@ from whichlora.variants.base import (
     Variant,
     narrowest,
 )
-from whichlora.variants.witness import Evidence, base_kept, shared
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_shared
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -40,8 +40,8 @@ def _parameters(shapes: Shapes, rank: int, options: Any) -> int:
 def _full_rank(model: Any, evidence: Evidence) -> None:
     import torch
 
-    base_kept(model, evidence)
-    shared(model, "randlora_A", "randlora_B")
+    check_base_unchanged(model, evidence)
+    check_shared(model, "randlora_A", "randlora_B")
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is not None:

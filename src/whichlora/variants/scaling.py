@@ -14,7 +14,7 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.witness import Evidence, base_kept, moved
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
 """Second layers of feed-forward blocks: the paper scales what goes into these, and what comes out of all others."""
@@ -28,8 +28,8 @@ def _ia3(settings: AdapterSettings) -> Any:
 
 
 def _vectors(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
-    moved(model, evidence, "ia3_l")
+    check_base_unchanged(model, evidence)
+    check_moved(model, evidence, "ia3_l")
     for name, module in adapter_modules(model):
         second = name.rpartition(".")[2] in evidence.settings.options["feedforward"]
         wanted = (1, module.in_features) if second else (module.out_features, 1)
@@ -75,9 +75,9 @@ def _road(settings: AdapterSettings) -> Any:
 
 
 def _pairs_turned(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
-    moved(model, evidence, "road_theta")
-    moved(model, evidence, "road_alpha")
+    check_base_unchanged(model, evidence)
+    check_moved(model, evidence, "road_theta")
+    check_moved(model, evidence, "road_alpha")
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is None:

@@ -15,7 +15,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.lora import lora_count
-from whichlora.variants.witness import Evidence, base_kept
+from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _fourierft(settings: AdapterSettings) -> Any:
@@ -33,7 +33,7 @@ def _fourierft(settings: AdapterSettings) -> Any:
 def _few_frequencies(model: Any, evidence: Evidence) -> None:
     import torch
 
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is None:
@@ -83,7 +83,7 @@ def _shira(settings: AdapterSettings) -> Any:
 
 
 def _few_entries(model: Any, evidence: Evidence) -> None:
-    base_kept(model, evidence)
+    check_base_unchanged(model, evidence)
     for name, module in adapter_modules(model):
         entries = evidence.settings.rank * (module.in_features + module.out_features)
         if module.shira_weight["default"].numel() != entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.witness import shared
+from whichlora.variants.witness import check_shared
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -41,5 +41,5 @@ VERA = Variant(
     options={"d_initial": 0.1},
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank + n_out for _, n_out in shapes.values()),
-    witness=lambda model, evidence: shared(model, "vera_A", "vera_B"),
+    witness=lambda model, evidence: check_shared(model, "vera_A", "vera_B"),
 )

@@ -63,7 +63,7 @@ class Evidence:
     steps_seen: int = 0
 
 
-def moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
+def check_moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
     """Check that every adapted module has a trainable tensor with `marker` in its name, and that each changed.
 
     Raises:
@@ -78,7 +78,7 @@ def moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
         raise ProofError(f"{len(still)} tensors {marker} did not move, {still[0]} first")
 
 
-def shared(model: nn.Module, *matrices: str) -> None:
+def check_shared(model: nn.Module, *matrices: str) -> None:
     """Check that all adapted modules use one and the same frozen matrix under each of these names.
 
     Raises:
@@ -93,7 +93,7 @@ def shared(model: nn.Module, *matrices: str) -> None:
             raise ProofError(f"{matrix} is trained: {trained[0]}")
 
 
-def base_kept(model: nn.Module, evidence: Evidence) -> None:
+def check_base_unchanged(model: nn.Module, evidence: Evidence) -> None:
     """Check that the weights under the adapter are the base model's.
 
     Raises:

@@ -52,7 +52,7 @@ class PairItem(Item):
     translation: str
 
 
-def own_texts(item: Item) -> tuple[str, str]:
+def texts_of(item: Item) -> tuple[str, str]:
     """Return the two texts of an item, in the order of the prompt."""
     if isinstance(item, NliItem):
         return item.premise, item.hypothesis

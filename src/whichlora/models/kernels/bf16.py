@@ -11,18 +11,18 @@ import torch
 from whichlora.models.adapter_layers import adapter_modules
 
 
-def castable(model: Any) -> list[Any]:
+def layers_with_needless_cast(model: Any) -> list[Any]:
     """Return the adapter layers that compute the same under autocast whether PEFT widens their inputs or not.
 
     All that have the switch do, as a test shows for every variant, but DoRA's, which takes norms in that precision, and
     those with dropout, whose factor of 1 / (1 - p) bf16 rounds.
     """
     layers = [module for _, module in adapter_modules(model) if hasattr(module, "cast_input_dtype_enabled")]
-    return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not drops(layer)]
+    return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not has_dropout(layer)]
 
 
 @contextmanager
-def uncast(layers: Sequence[Any]) -> Iterator[None]:
+def skip_input_cast(layers: Sequence[Any]) -> Iterator[None]:
     """Have layers take their inputs as they come, which PEFT widens to 32 bits and autocast then narrows again.
 
     To be used under autocast, in the backward pass too. PEFT has a context for this, which fails on layers of some
@@ -37,7 +37,7 @@ def uncast(layers: Sequence[Any]) -> Iterator[None]:
             layer.cast_input_dtype_enabled = True
 
 
-def narrow(model: Any) -> None:
+def adapter_to_weight_dtype(model: Any) -> None:
     """Have the factors of plain LoRA in the precision of the weights beside them, for reading without autocast.
 
     PEFT keeps them in 32 bits and widens every input to that. The rounding is one of the update, by some thousandths of
@@ -54,6 +54,6 @@ def narrow(model: Any) -> None:
             module.lora_B.to(weight.dtype)
 
 
-def drops(layer: Any) -> bool:
+def has_dropout(layer: Any) -> bool:
     """Say whether a layer has dropout."""
     return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in layer.modules())

@@ -16,7 +16,7 @@ from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import is_linear
 
 
-def light(model: Any) -> None:
+def use_closed_form_norms(model: Any) -> None:
     """Have a model's DoRA layers take their norms in closed form, for as long as their base weights stay."""
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer

@@ -17,12 +17,12 @@ from torch.autograd.function import once_differentiable
 
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import onednn
-from whichlora.models.kernels.bf16 import drops
-from whichlora.models.kernels.onednn import is_linear, padded, product
-from whichlora.models.kernels.patching import replaced
+from whichlora.models.kernels.bf16 import has_dropout
+from whichlora.models.kernels.onednn import is_linear, matmul_transposed, pad_rows
+from whichlora.models.kernels.patching import patched_forward
 
 
-def plain_layers(model: Any) -> list[Any]:
+def fusable_layers(model: Any) -> list[Any]:
     """Return the adapter layers that add `scale * B A x` to what a frozen linear layer gives, and nothing else."""
     from peft.tuners.lora import Linear
 
@@ -34,13 +34,13 @@ def plain_layers(model: Any) -> list[Any]:
         and not any(p.requires_grad for p in layer.get_base_layer().parameters())
         and not layer.lora_variant
         and not any(getattr(b, "bias", None) is not None for b in layer.lora_B.values())
-        and not drops(layer)
+        and not has_dropout(layer)
     ]
 
 
-def in_one(layers: Sequence[Any]) -> AbstractContextManager[None]:
+def fused(layers: Sequence[Any]) -> AbstractContextManager[None]:
     """Have plain layers with one active adapter, which is not merged, compute in one operation until this is left."""
-    return replaced((layer, partial(_forward, layer)) for layer in layers)
+    return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
@@ -50,11 +50,11 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     factors = layer.lora_A[name].weight, layer.lora_B[name].weight
     rows = x.flatten(0, -2)
     with torch.autocast(device, enabled=False):
-        wide: Tensor = _LowRank.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
+        wide: Tensor = _FusedLora.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
     return wide.view(*x.shape[:-1], base.out_features)  # out here, or none may write into it, as OLMo does
 
 
-class _LowRank(torch.autograd.Function):
+class _FusedLora(torch.autograd.Function):
     """`W x + bias + scale * B A x` of (tokens, in) in one precision, with gradients for x, A and B."""
 
     @staticmethod
@@ -62,8 +62,10 @@ class _LowRank(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype
     ) -> Tensor:
         rows, weight, down, up = (matrix.to(dtype) for matrix in (x, weight, a, b))
-        low = product(rows, down)
-        wide = product(rows, weight, None if bias is None else bias.to(dtype)).addmm_(low, up.t(), alpha=scale)
+        low = matmul_transposed(rows, down)
+        wide = matmul_transposed(rows, weight, None if bias is None else bias.to(dtype)).addmm_(
+            low, up.t(), alpha=scale
+        )
         ctx.save_for_backward(rows, weight, down, up, low)
         ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
         return wide
@@ -75,9 +77,13 @@ class _LowRank(torch.autograd.Function):
         of_x, of_a, of_b = ctx.dtypes
         # As (rank, tokens) and (rank, out): with the rank last, in 32 bits and below 16, MKL takes up to four times as
         # long. oneDNN does not for the first, whose long sums it then need not copy parts of the gradient for.
-        quick = onednn.CHOSEN and gradient.dtype == torch.float32
-        inner = (product(gradient, up.t()).t() if quick else up.t() @ gradient.t()).mul_(ctx.scale)
-        x = product(gradient, weight.t()).addmm_(inner.t(), down).to(of_x) if ctx.needs_input_grad[0] else None
-        inner, rows, low, gradient = padded(inner.t()).t(), padded(rows), padded(low), padded(gradient)
-        a, b = product(inner, rows.t()), product(low.t(), gradient.t()).mul_(ctx.scale).t()
+        quick = onednn.PREFERRED and gradient.dtype == torch.float32
+        inner = (matmul_transposed(gradient, up.t()).t() if quick else up.t() @ gradient.t()).mul_(ctx.scale)
+        x = (
+            matmul_transposed(gradient, weight.t()).addmm_(inner.t(), down).to(of_x)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        inner, rows, low, gradient = pad_rows(inner.t()).t(), pad_rows(rows), pad_rows(low), pad_rows(gradient)
+        a, b = matmul_transposed(inner, rows.t()), matmul_transposed(low.t(), gradient.t()).mul_(ctx.scale).t()
         return x, None, None, a.to(of_a), b.to(of_b), None, None

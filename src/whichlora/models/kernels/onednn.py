@@ -20,18 +20,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from whichlora.models.kernels.patching import replaced
+from whichlora.models.kernels.patching import patched_forward
 
-_TERMS = 512
+_TERMS_PER_SUM = 512
 """oneDNN adds the terms of a sum one after the other, MKL in groups: in sums of more terms than these the error of
 gradients was up to three times that of MKL's, in sums of these about the same."""
-_FEW = 128
+_FEW_ROWS = 128
 """Fewer rows than these are multiplied in one go by weights that would have to be copied part by part, which would take
 as long as the product."""
 _MATMUL = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 
 
-def _chosen() -> bool:
+def _preferred() -> bool:
     """Say whether oneDNN is to be preferred here: without AVX-512 (EPYC, Zen 3) it is as fast as MKL."""
     info = Path("/proc/cpuinfo")
     vendor = info.read_text() if info.is_file() else platform.processor()
@@ -43,7 +43,7 @@ def _chosen() -> bool:
     )
 
 
-CHOSEN = _chosen()
+PREFERRED = _preferred()
 
 
 def emulates_bf16() -> bool:
@@ -52,46 +52,46 @@ def emulates_bf16() -> bool:
     return supported is not None and not supported()
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def matmul_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return (rows, out), `x @ weight.t() + bias` of (rows, in), (out, in) and (out,), without a gradient.
 
     In 32 bits it is exact enough for gradients to be MKL's to 1e-5.
     """
-    if not _suits(x, weight, bias):
+    if not _supports(x, weight, bias):
         return functional.linear(x, weight, bias)
     terms, rows = x.shape[1], len(x)
-    x = padded(x)
-    parts = 1 if len(x) < _FEW and weight.is_contiguous() else -(-terms // _TERMS)
+    x = pad_rows(x)
+    parts = 1 if len(x) < _FEW_ROWS and weight.is_contiguous() else -(-terms // _TERMS_PER_SUM)
     ends = [terms * part // parts for part in range(parts + 1)]
-    made = _whole(x[:, : ends[1]], weight[:, : ends[1]], bias)
+    made = _multiply(x[:, : ends[1]], weight[:, : ends[1]], bias)
     for start, end in pairwise(ends[1:]):
-        made.add_(_whole(x[:, start:end], weight[:, start:end], None))
+        made.add_(_multiply(x[:, start:end], weight[:, start:end], None))
     return made if len(made) == rows else made[:rows].clone()  # into a view of its result no function may write
 
 
-def take(model: nn.Module) -> None:
+def use_onednn_linear(model: nn.Module) -> None:
     """Have the linear layers of a model multiply so from now on, forward and backward."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = _Linear
 
 
-def within(layers: Sequence[Any]) -> AbstractContextManager[None]:
+def onednn_matmuls(layers: Sequence[Any]) -> AbstractContextManager[None]:
     """Have the products that layers make outside their linear layers computed so too until this is left."""
-    return replaced((layer, partial(_forward, layer)) for layer in layers)
+    return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
-def filler(rows: int) -> int:
+def padding_rows(rows: int) -> int:
     """Return how many rows to add to so many of packed texts, a sixteenth at most, that there be few numbers of rows.
 
     None are added where oneDNN multiplies nothing: on a GPU, or where MKL is as good and the processor has no bf16.
     """
-    return 0 if torch.cuda.is_available() or (emulates_bf16() and not CHOSEN) else _missing(rows)
+    return 0 if torch.cuda.is_available() or (emulates_bf16() and not PREFERRED) else _rows_to_next_bucket(rows)
 
 
-def padded(x: Tensor) -> Tensor:
+def pad_rows(x: Tensor) -> Tensor:
     """Return (rows, terms) with rows of zeros after them, so that there are few numbers of rows."""
-    missing = _missing(len(x)) if _suits(x, x, None) else 0
+    missing = _rows_to_next_bucket(len(x)) if _supports(x, x, None) else 0
     return functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
@@ -100,7 +100,7 @@ def is_linear(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, _Linear)
 
 
-def _missing(rows: int) -> int:
+def _rows_to_next_bucket(rows: int) -> int:
     """Return how many rows there are to the next of few numbers.
 
     For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it.
@@ -108,11 +108,11 @@ def _missing(rows: int) -> int:
     return -rows % max(1, (1 << rows.bit_length()) >> 5)
 
 
-def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _supports(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Say whether the operator takes these, which checks little by itself."""
     given = [x, weight] if bias is None else [x, weight, bias]
     return (
-        CHOSEN
+        PREFERRED
         and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided for t in given)
         and x.dim() >= 2
         and weight.dim() == 2
@@ -124,17 +124,17 @@ def _suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return what torch's function with these parameters does, with gradients."""
-    if torch.is_autocast_enabled("cpu") or not _suits(input, weight, bias):
+    if torch.is_autocast_enabled("cpu") or not _supports(input, weight, bias):
         return functional.linear(input, weight, bias)
     rows = input.flatten(0, -2)
     if torch.is_grad_enabled():
         made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     else:  # nothing is learnt, and a rounding of some 4e-7 is as good as one of 3e-7
-        made = _whole(padded(rows), weight, bias)[: len(rows)]
+        made = _multiply(pad_rows(rows), weight, bias)[: len(rows)]
     return made.view(*input.shape[:-1], len(weight))
 
 
-def _whole(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # With gaps between the rows of `weight` the operator falls back to a loop, a thousand times as slow.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
@@ -151,11 +151,11 @@ class _Linear(nn.Linear):
 
 
 def _forward(layer: Any, *given: Any, **named: Any) -> Any:
-    with _Within():
+    with _MatmulMode():
         return type(layer).forward(layer, *given, **named)
 
 
-class _Within(TorchFunctionMode):
+class _MatmulMode(TorchFunctionMode):
     """Hands on all calls of torch but those that multiply by a matrix."""
 
     def __torch_function__(
@@ -178,7 +178,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return product(x, weight, bias)
+        return matmul_transposed(x, weight, bias)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -188,6 +188,6 @@ class _Product(torch.autograd.Function):
         made = None
         if of_weight:  # the narrower one first, which is up to seven times as fast
             first, second = sorted((gradient, x), key=lambda matrix: matrix.shape[1])
-            made = product(padded(first).t(), padded(second).t())
+            made = matmul_transposed(pad_rows(first).t(), pad_rows(second).t())
             made = made if first is gradient else made.t()
-        return product(gradient, weight.t()) if of_x else None, made, gradient.sum(0) if of_bias else None
+        return matmul_transposed(gradient, weight.t()) if of_x else None, made, gradient.sum(0) if of_bias else None

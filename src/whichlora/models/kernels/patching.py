@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def replaced(forwards: Iterable[tuple[Any, Callable[..., Any]]]) -> Iterator[None]:
+def patched_forward(forwards: Iterable[tuple[Any, Callable[..., Any]]]) -> Iterator[None]:
     """Have modules compute by these functions in place of their class's `forward` until this is left."""
     pairs = list(forwards)
     for module, forward in pairs:

@@ -23,24 +23,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from whichlora.data.encoding import tokens
+from whichlora.data.encoding import word_tokens
 from whichlora.data.tasks import pairs as texts
-from whichlora.data.tasks.items import own_texts
+from whichlora.data.tasks.items import texts_of
 from whichlora.errors import OptionError
 from whichlora.evaluation.translation_similarity import MEASURES, compare
-from whichlora.models.hidden_states import EMBEDDING, pad, walk
+from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.memory import in_batches
-from whichlora.models.pooling import average
+from whichlora.models.pooling import mean_over_tokens
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import Means
 from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.options import AlignmentChoices, Request, as_params
-from whichlora.probing.partial_results import Arrays, Parts
-from whichlora.probing.results import COLUMNS, Job, Measured, by_layer, curve, points
+from whichlora.probing.partial_results import Arrays, PartialResults
+from whichlora.probing.results import COLUMNS, Job, ProbeResult, by_layer, curve, points
 
 if TYPE_CHECKING:
-    from whichlora.probing.probed_model import Subject
+    from whichlora.probing.probed_model import ProbedModel
 
 MOST_PAIRS = 2000
 """Unless the option `items` says otherwise: each text is compared with all."""
@@ -51,7 +51,7 @@ SIMILARITIES = ("cka/english", "cka/translation")
 """Of the same texts' states in another model."""
 
 
-def prepare(request: Request, subject: Subject) -> Job:
+def prepare(request: Request, subject: ProbedModel) -> Job:
     """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
 
     Raises:
@@ -73,7 +73,7 @@ def prepare(request: Request, subject: Subject) -> Job:
 class _Scan:
     """One alignment probe."""
 
-    def __init__(self, request: Request, subject: Subject) -> None:
+    def __init__(self, request: Request, subject: ProbedModel) -> None:
         assert isinstance(request.choices, AlignmentChoices)
         self.subject, self.choices, self.seed = subject, request.choices, request.seed
         self.language, found = _pairs(request, subject)
@@ -85,7 +85,7 @@ class _Scan:
             if len(self.pairs) < cka.LEAST:
                 raise OptionError("items", len(self.pairs), f"must be at least {cka.LEAST} pairs with against")
 
-    def measure(self, work: Path) -> Measured:
+    def measure(self, work: Path) -> ProbeResult:
         """Measure `MEASURES` by layer, the embedding included, and `SIMILARITIES` where there is another model."""
         own = self._states(self.subject, work / "own")
         others = self._states(self.other, work / "other") if self.other else None
@@ -105,7 +105,7 @@ class _Scan:
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
         names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
-        return Measured(
+        return ProbeResult(
             layers=layers,
             metrics={**chance, **best},
             series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
@@ -115,9 +115,9 @@ class _Scan:
             },
         )
 
-    def _states(self, subject: Subject, work: Path) -> Parts:
+    def _states(self, subject: ProbedModel, work: Path) -> PartialResults:
         """Return a subject's averaged states, having measured what is missing."""
-        parts = Parts(work / "parts", len(self.pairs))
+        parts = PartialResults(work / "parts", len(self.pairs))
         if not parts.complete:
             with subject.model(work) as model:
                 parts.measure(lambda part: self._part(part, model), name=f"alignment in {subject.name}")
@@ -125,7 +125,7 @@ class _Scan:
 
     def _part(self, part: range, model: Any) -> Arrays:
         """Return the averaged states of some pairs: for each layer (pairs, 2, width)."""
-        sequences = [tokens(self.subject.plan.tokenizer, text) for i in part for text in self.pairs[i]]
+        sequences = [word_tokens(self.subject.plan.tokenizer, text) for i in part for text in self.pairs[i]]
         found: dict[str, np.ndarray[Any, Any]] = {}
         start = 1 if self.choices.first_token == "drop" else 0
 
@@ -133,18 +133,20 @@ class _Scan:
             lengths = torch.tensor([len(sequences[b]) for b in batch], device=model.device)
 
             def keep(layer: int, states: Tensor) -> None:
-                mean = average(states, lengths, start)
+                mean = mean_over_tokens(states, lengths, start)
                 rows = found.setdefault(f"layer{layer}", np.empty((len(sequences), states.shape[2]), np.float32))
                 rows[batch] = mean.cpu().numpy()
 
             with torch.inference_mode():
-                walk(model, self.subject.plan.shape.blocks, pad([sequences[b] for b in batch], model.device), keep)
+                visit_hidden_states(
+                    model, self.subject.plan.shape.blocks, pad_right([sequences[b] for b in batch], model.device), keep
+                )
 
         in_batches([len(s) for s in sequences], take, max_tokens=BATCH_TOKENS, max_items=len(sequences))
         return {name: rows.reshape(len(part), 2, -1) for name, rows in found.items()}
 
 
-def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
+def _pairs(request: Request, subject: ProbedModel) -> tuple[str, list[texts.Pair]]:
     """Return the second texts' language, as far as it is known, and the pairs."""
     assert isinstance(request.choices, AlignmentChoices)
     wanted = request.choices.pairs
@@ -159,7 +161,7 @@ def _pairs(request: Request, subject: Subject) -> tuple[str, list[texts.Pair]]:
         raise OptionError("pairs", wanted, f"{task.name} is not parallel; allowed are words or a TSV file")
     # What comes last in the prompt is short: the hypothesis, or the question.
     return subject.language, [
-        (own_texts(en)[-1], own_texts(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
+        (texts_of(en)[-1], texts_of(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
     ]
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from whichlora.probing.detectors import DETECTORS
-from whichlora.probing.language.classes import Judge
+from whichlora.probing.language.classes import LanguageClassifier
 
 if TYPE_CHECKING:
     from whichlora.probing.options import LanguageChoices
-    from whichlora.probing.partial_results import Arrays, Parts
+    from whichlora.probing.partial_results import Arrays, PartialResults
 
 
 class Sample:
@@ -44,7 +44,7 @@ class Sample:
         }
 
 
-def other_judge(choices: LanguageChoices, tokenizer: Any) -> Judge | None:
+def other_detector(choices: LanguageChoices, tokenizer: Any) -> LanguageClassifier | None:
     """Return a judge with the other detector; None if no agreement is wanted.
 
     Raises:
@@ -53,10 +53,10 @@ def other_judge(choices: LanguageChoices, tokenizer: Any) -> Judge | None:
     if not choices.agreement:
         return None
     (other,) = (name for name in DETECTORS if name != choices.detector)
-    return Judge(choices, tokenizer, detector=other)
+    return LanguageClassifier(choices, tokenizer, detector=other)
 
 
-def kappas(parts: Parts, one: Judge, other: Judge) -> dict[str, float]:
+def kappas(parts: PartialResults, one: LanguageClassifier, other: LanguageClassifier) -> dict[str, float]:
     """Return `kappa/token` and `kappa/sequence` of two judges, from -1 to 1; NaN where both only ever say the same.
 
     "Dropped" is a class like the others. `kappa/n` is the number of tokens, and of texts, that were drawn.

@@ -18,7 +18,7 @@ ENGLISH, TARGET, OTHER, DROPPED = range(4)
 CLASSES = ("english", "target", "other")
 
 
-class Judge:
+class LanguageClassifier:
     """Puts tokens and texts into `ENGLISH`, `TARGET` or `OTHER`; `DROPPED` where the choices leave a verdict out."""
 
     def __init__(self, choices: LanguageChoices, tokenizer: Any, *, detector: str | None = None) -> None:

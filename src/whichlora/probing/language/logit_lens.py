@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import plain
-from whichlora.models.hidden_states import EMBEDDING, pad, walk
-from whichlora.models.kernels.onednn import product
+from whichlora.models.adapter_layers import unwrap_peft
+from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
+from whichlora.models.kernels.onednn import matmul_transposed
 from whichlora.models.packing import attention, can_pack, pack_texts
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chun
     tokens = torch.empty((len(states), 0), dtype=torch.long, device=states.device)
     for start in range(0, len(weight), chunk):
         part = slice(start, start + chunk)
-        logits = product(states, weight[part].to(states.dtype), None if bias is None else bias[part].to(states.dtype))
+        logits = matmul_transposed(
+            states, weight[part].to(states.dtype), None if bias is None else bias[part].to(states.dtype)
+        )
         if k == 1:  # several times as fast as `topk`
             best, index = (t[:, None] for t in logits.max(-1))
         else:
@@ -62,13 +64,13 @@ class Lens:
     """
 
     def __init__(self, model: Any, blocks: str, choices: LanguageChoices) -> None:
-        """Take `final_norm`, `top_k` and `arithmetic` from the choices; `blocks` is as in `walk`.
+        """Take `final_norm`, `top_k` and `arithmetic` from the choices; `blocks` is as in `visit_hidden_states`.
 
         Without `final_norm` the last layer is normed all the same: it is the model's own output, and the last of
         transformers' `hidden_states`, which such a probe usually reads, is normed too.
         """
         self._model, self._blocks, self._top_k = model, blocks, choices.top_k
-        self._head = plain(model).get_output_embeddings()
+        self._head = unwrap_peft(model).get_output_embeddings()
         self._norm = _final_norm(model, blocks)
         self._final_norm, self._dtype = choices.final_norm, _DTYPES[choices.arithmetic]
         # To bf16 it is cast once: the copy is at most half of the size. An fp32 copy might be twice.
@@ -76,7 +78,7 @@ class Lens:
         if self._dtype == torch.bfloat16:
             self._weight = self._weight.to(self._dtype)
         self._bias = getattr(self._head, "bias", None)
-        self.n_layers = len(plain(model).get_submodule(blocks))
+        self.n_layers = len(unwrap_peft(model).get_submodule(blocks))
         self.compared = self.differing = 0
 
     @torch.inference_mode()
@@ -92,7 +94,7 @@ class Lens:
             inputs = pack_texts(sequences, device)
             at = [inputs["layout"].paths[item][position] for item, position in rows]
         else:
-            inputs = pad(sequences, device)
+            inputs = pad_right(sequences, device)
             at = [item * inputs["input_ids"].shape[1] + position for item, position in rows]
         wanted = torch.tensor(at, dtype=torch.long, device=device)
         found: list[np.ndarray[Any, Any]] = []
@@ -102,7 +104,7 @@ class Lens:
                 found.append(self._decode(layer, states.flatten(0, 1)[wanted]).cpu().numpy())
 
         with attention(self._model) if packs else nullcontext():
-            walk(self._model, self._blocks, inputs, decode)
+            visit_hidden_states(self._model, self._blocks, inputs, decode)
         every = np.stack(found)
         return [every[:, place] for place in places]
 
@@ -134,7 +136,7 @@ class Lens:
 
 def _final_norm(model: Any, blocks: str) -> Any:
     """Return the norm beside the list of blocks: the last one, as some models norm their embeddings too."""
-    decoder = plain(model).get_submodule(blocks.rpartition(".")[0])
+    decoder = unwrap_peft(model).get_submodule(blocks.rpartition(".")[0])
     norms = [module for module in decoder.children() if "norm" in type(module).__name__.lower()]
     return norms[-1] if norms else torch.nn.Identity()
 

@@ -9,7 +9,7 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import Item
-from whichlora.data.tasks.items import own_texts
+from whichlora.data.tasks.items import texts_of
 from whichlora.errors import OptionError
 
 NEW_TOKENS = 64
@@ -70,7 +70,7 @@ class Reader:
         """Return the positions that hold characters of the item's own texts, and not of the instruction around them."""
         text = self._encoder.task.prompt(item)
         spans, end = [], len(text)
-        for own in reversed(own_texts(item)):
+        for own in reversed(texts_of(item)):
             start = text.rindex(own, 0, end)
             spans.append((start, start + len(own)))
             end = start

@@ -24,23 +24,23 @@ from whichlora.probing.bootstrap import Means
 from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.language import agreement
-from whichlora.probing.language.classes import CLASSES, Judge, shares
+from whichlora.probing.language.classes import CLASSES, LanguageClassifier, shares
 from whichlora.probing.language.logit_lens import Lens
 from whichlora.probing.language.positions import NEW_TOKENS, Reader
 from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
-from whichlora.probing.partial_results import Arrays, Parts
-from whichlora.probing.results import Job, Measured, by_layer, curve, points
+from whichlora.probing.partial_results import Arrays, PartialResults
+from whichlora.probing.results import Job, ProbeResult, by_layer, curve, points
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from whichlora.probing.probed_model import Subject
+    from whichlora.probing.probed_model import ProbedModel
 
 MEASURES = tuple(f"{level}/{kind}" for level in LEVELS for kind in CLASSES)
 BATCH_TOKENS = 2048
 
 
-def prepare(request: Request, subject: Subject) -> Job:
+def prepare(request: Request, subject: ProbedModel) -> Job:
     """Return the language probe of a subject's target-language test items.
 
     Raises:
@@ -64,27 +64,27 @@ def prepare(request: Request, subject: Subject) -> Job:
 class _Scan:
     """One language probe."""
 
-    def __init__(self, subject: Subject, choices: LanguageChoices, seed: int) -> None:
+    def __init__(self, subject: ProbedModel, choices: LanguageChoices, seed: int) -> None:
         plan = subject.plan
         self.subject, self.choices, self.seed = subject, choices, seed
         # Texts that begin alike stand together, because they are read together.
         self.items = sorted(plan.mixture.test["tl"], key=plan.task.prompt)
         self.n_layers = plan.shape.n_layers
-        self.judge = Judge(choices, plan.tokenizer)
-        self.other = agreement.other_judge(choices, plan.tokenizer)
+        self.judge = LanguageClassifier(choices, plan.tokenizer)
+        self.other = agreement.other_detector(choices, plan.tokenizer)
         self.reader = Reader(
             Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context),
             positions=choices.positions,
             special_tokens=choices.special_tokens,
         )
 
-    def measure(self, work: Path) -> Measured:
+    def measure(self, work: Path) -> ProbeResult:
         """Measure the shares of languages by layer.
 
         Raises:
             ProofError: the last layer does not decode to the model's own prediction.
         """
-        parts = Parts(work / "parts", len(self.items))
+        parts = PartialResults(work / "parts", len(self.items))
         if not parts.complete:
             with self.subject.model(work) as model:
                 lens = Lens(model, self.subject.plan.shape.blocks, self.choices)
@@ -102,7 +102,7 @@ class _Scan:
             metrics["arithmetic/differing"] = float(differing / compared)
         if self.other:
             metrics |= agreement.kappas(parts, self.judge, self.other)
-        return Measured(
+        return ProbeResult(
             layers=layers,
             metrics=metrics,
             series={f"language/{kind}": points(layers, f"{self.choices.level}/{kind}") for kind in CLASSES},
@@ -140,7 +140,7 @@ class _Scan:
             **sample.arrays(),
         }
 
-    def _per_item(self, parts: Parts, path: Path) -> Path:
+    def _per_item(self, parts: PartialResults, path: Path) -> Path:
         """Write a row an item and layer: the item's id, its number of positions, and every measure; part by part."""
         ids = iter(self.items)
         fields = [("id", pa.string()), ("layer", pa.int32()), ("positions", pa.int32())]
