@@ -8,6 +8,7 @@ import pytest
 
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.items import LABELS
+from whichlora.data.tasks.nli import macro_f1
 from whichlora.data.tasks.qa import normalize, token_f1
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
@@ -110,3 +111,16 @@ def test_micro_f1_is_accuracy(seed):
     false_negatives = sum(sum(g == c != p for p, g in zip(predicted, gold, strict=True)) for c in classes)
     assert metrics["f1"] == pytest.approx(2 * hits / (2 * hits + false_positives + false_negatives))
     assert metrics["f1"] == pytest.approx(sum(p == g for p, g in zip(predicted, gold, strict=True)) / 50)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_macro_f1_is_scikit_learns_to_the_last_bit(seed):
+    from sklearn.metrics import f1_score
+
+    rng = random.Random(seed)
+    n = rng.randint(1, 400)
+    weights = [rng.random() for _ in range(4)]
+    true = rng.choices(LABELS, weights[:3], k=n)
+    predicted = rng.choices([*LABELS, "invalid"], weights, k=n)
+    expected = f1_score(true, predicted, labels=list(LABELS), average="macro", zero_division=0)
+    assert macro_f1(true, predicted, LABELS) == expected
