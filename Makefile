@@ -16,7 +16,7 @@ help:
 	@echo "make ui [PORT=5000]      open the tracking UI on loopback"
 	@echo "make test                the tests that take minutes; make test-all adds the slow and the killing ones"
 	@echo "make bench [BENCH='--only scoring --pairs 2']  speed beside the usual tools; 20 to 30 minutes that want the machine alone"
-	@echo "make check               ruff and mypy; make format rewrites"
+	@echo "make check               ruff, mypy and the order of imports; make format rewrites"
 
 # torch is named first and alone, so that pip takes a CPU build where one is offered beside the registry's.
 $(INSTALLED): pyproject.toml
@@ -55,6 +55,7 @@ check: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 format: $(INSTALLED)
 	ruff check --fix .

@@ -74,7 +74,7 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     def texts(chosen: Sequence[Any]) -> list[dict[str, str]]:
         return [{"prompt": plan.task.prompt(item), "answer": plan.task.answer(item)} for item in chosen]
 
-    test = {role: texts(part) for role, part in plan.mixture.test.items()}
+    test = {role: texts(test.items) for role, test in plan.tests.items()}
     content = {"train": texts(plan.mixture.train), "test": test, "tokens": plan.task.answer_tokens}
     path.write_text(json.dumps(content))
     return path

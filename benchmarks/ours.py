@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.peers.usual import Recorder
 from benchmarks.workers import Watch, serve
-from whichlora.config.options import MAIN, parse_values
+from whichlora.config.options import MAIN, parse_options
 from whichlora.data.encoding import Encoded
 from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def plan_of(model: str, **options: Any) -> Plan:
     """Resolve one run: LoRA of rank 8 on all linear layers, and what is given."""
-    from whichlora.config.plan import resolve
+    from whichlora.config.resolve import resolve
 
     texts = {name: default for name, (default, _) in MAIN.items()}
-    return resolve(parse_values(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
+    return resolve(parse_options(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
 
 
 def starting_from(plan: Plan, adapter: str) -> Plan:

@@ -41,7 +41,7 @@ def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> fl
 
         def validate(model: Any, step: int) -> float:
             scores = [
-                score(model, encoder, items, scoring=plan.spec.scoring, name="validation")
+                score(model, encoder, items, scoring=plan.scoring, name="validation")
                 for items in plan.mixture.validation.values()
             ]
             return sum(s.metrics["f1"] for s in scores) / len(scores)

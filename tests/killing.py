@@ -13,11 +13,11 @@ import pandas as pd
 CHILD = """
 import sys, whichlora.training.callbacks as t
 t.CHECKPOINT_SECONDS = 0.0
-slow = t.Keeper.on_step_end
+slow = t.CheckpointTimer.on_step_end
 def on_step_end(self, args, state, control, **kwargs):
     slow(self, args, state, control, **kwargs)
     print("step", state.global_step, flush=True)
-t.Keeper.on_step_end = on_step_end
+t.CheckpointTimer.on_step_end = on_step_end
 sys.path.insert(0, sys.argv[1])
 from runs import plan_of, run_of
 run_of(plan_of(sys.argv[2], **dict(pair.split("=") for pair in sys.argv[3:])))

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from whichlora.config.options import MAIN, parse_values
-from whichlora.config.plan import Plan, resolve
+from whichlora.config.options import MAIN, parse_options
+from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
 from whichlora.models.memory import freeze_gc
 from whichlora.run.pipeline import Result, run
 from whichlora.tracking.client import connect
@@ -25,7 +26,7 @@ def plan_of(model: str, **options: Any) -> Plan:
     given = {**SMALL, **{name: str(value) for name, value in options.items()}}
     if given.get("variant") == "none":
         given.pop("learning_rate"), given.pop("batch_size")
-    plan = resolve(parse_values({**defaults, **given, "model": model}))
+    plan = resolve(parse_options({**defaults, **given, "model": model}))
     freeze_gc()
     return plan
 

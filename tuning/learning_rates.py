@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from statistics import mean
 
-from whichlora.config.options import MAIN, parse_values
-from whichlora.config.plan import resolve
+from whichlora.config.options import MAIN, parse_options
+from whichlora.config.resolve import resolve
 from whichlora.errors import OptionError, choose
 from whichlora.run.pipeline import trial
 from whichlora.tracking.client import connect
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _validated(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
     texts = {name: default for name, (default, _) in MAIN.items()}
-    plan = resolve(parse_values({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
+    plan = resolve(parse_options({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
     found = trial(plan, tracker).metrics
     return found["validation/en/f1"], found["validation/tl/f1"]
 

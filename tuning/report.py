@@ -144,7 +144,7 @@ def winner(found: Sequence[Finalist]) -> Finalist | None:
 
 def arm(study: Study, best: Finalist) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    given = {n: v for n in _OF_METHOD if (v := study.setting.values[n]) is not None and str(v) != MAIN[n][0]}
+    given = {n: v for n in _OF_METHOD if (v := getattr(study.setting.options, n)) is not None and str(v) != MAIN[n][0]}
     options: dict[str, Any] = {"variant": study.setting.variant.name}
     if best.recommended:
         options |= {"arm": "recommended", **given}

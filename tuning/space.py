@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from whichlora.config.plan import adapted_shapes, resolve_modules
+from whichlora.config.hyperparameters import adapted_shapes, resolve_modules
 from whichlora.errors import OptionError, choose, did_you_mean
 from whichlora.variants import CATALOGUE, Hyperparameters, Variant
 
@@ -174,7 +174,7 @@ def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any
     assert recommended is not None
     points = {"recommended": _point(variant, recommended, shape)}
     if variant.matched_learning_rate is not None:
-        from whichlora.config.plan import arm_values
+        from whichlora.config.hyperparameters import arm_values
 
         matched = arm_values(variant, "matched")
         assert matched is not None
@@ -191,7 +191,7 @@ def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict
         "rank": rank,
         "alpha": values.alpha if variant.has_alpha else None,
         "epochs": values.epochs,
-        "target_modules": _spelt(values.target_modules) if variant.kind == "adapter" else None,
+        "target_modules": _spelt(values.target_modules) if variant.has_adapter else None,
         **{name: variant.options[name] for name in variant.space.options},
     }
 
@@ -272,7 +272,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
 
 def _searchable(variant: Variant) -> list[str]:
     """Return the dimensions that a variant may have."""
-    lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": variant.kind != "adapter"}
+    lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.has_adapter}
     return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuning.space import SEARCHED, Space, fits, known_points
-from whichlora.config.plan import resolve
+from whichlora.config.options import RunOptions
+from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import texts_digest
 from whichlora.errors import OptionError, choose
@@ -67,12 +68,12 @@ class StudyConfig:
     """A study's fixed part.
 
     Attributes:
-        values: the parsed options of `main`; those that the study searches are None.
+        options: the options of `main`; those that the study searches are None.
         reports: how often a trial reports its score, after equal shares of its steps; the pruner may then stop it.
     """
 
     variant: Variant
-    values: Mapping[str, Any]
+    options: RunOptions
     shape: ModelShape
     space: Space
     objective: Objective
@@ -95,14 +96,13 @@ class StudyConfig:
     def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
         """Return the run that a point stands for, in the arm `tuned`."""
         searched = {name: value for name, value in point.items() if name in SEARCHED}
-        options = {name: value for name, value in point.items() if name not in SEARCHED}
-        values = {**self.values, "variant": self.variant.name, "arm": "tuned", "seed": seed, **searched}
-        return resolve(values, options)
+        settings = {name: value for name, value in point.items() if name not in SEARCHED}
+        options = replace(self.options, variant=self.variant.name, arm="tuned", seed=seed, **searched)
+        return resolve(options, settings)
 
     def recommended(self, seed: int) -> Plan:
         """Return the run of the arm `recommended`: the method's own batch, schedule and the rest with its values."""
-        given = {**self.values, "variant": self.variant.name, "arm": "recommended", "seed": seed}
-        return resolve(given)
+        return resolve(replace(self.options, variant=self.variant.name, arm="recommended", seed=seed))
 
     def check(self) -> None:
         """Check all that can be without training.
@@ -113,8 +113,8 @@ class StudyConfig:
         mixture = self.plan(self.example, TUNING_SEED).mixture
         for role in ROLES[self.objective.f1]:
             if not mixture.validation[role]:
-                language = "en" if role == "en" else self.values["language"]
-                allowed = f"{self.values['task']} has no validation items in {language}; take another"
+                language = "en" if role == "en" else self.options.language
+                allowed = f"{self.options.task} has no validation items in {language}; take another"
                 raise OptionError("objective", self.objective.text, allowed)
 
     def name(self) -> str:

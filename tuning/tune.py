@@ -17,7 +17,7 @@ from tuning.sampler import PRUNERS
 from tuning.space import KINDS, SEARCHED, read_space, space_of
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.config.cli import PACK, parse_arguments, refuse
-from whichlora.config.options import AUTO, MAIN, parse_values
+from whichlora.config.options import AUTO, MAIN, parse_options
 from whichlora.data.tasks import PROMPTED
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.quiet import quiet
@@ -155,8 +155,8 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
 
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
-    values = parse_values({name: MAIN[name][0] for name in _NOT_TUNED} | main)
-    choose("task", values["task"], PROMPTED)  # a study compares validation F1
+    options = parse_options(main)
+    choose("task", options.task, PROMPTED)  # a study compares validation F1
     objective, pruner = parse_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
         allowed = f"one value cannot tell that a trial is lost with objective={objective.text}; leave it out"
@@ -167,12 +167,12 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
     if reports is None:
         raise OptionError("reports", AUTO, "must be a number")
     kind, own = read_space(texts["space"], variants)
-    shape = read_shape(locate(values["model"]))
-    fixed = [name for name in SEARCHED if values[name] is not None]
+    shape = read_shape(locate(options.model))
+    fixed = [name for name in SEARCHED if getattr(options, name) is not None]
     return [
         StudyConfig(
             variant=variant,
-            values=values,
+            options=options,
             shape=shape,
             space=space_of(variant, shape, fixed=fixed, kind=kind, own=own[variant.name]),
             objective=objective,
@@ -184,14 +184,14 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
 
 
 def _variants(text: str) -> list[Variant]:
-    trained = {name: variant for name, variant in CATALOGUE.items() if variant.kind != "none"}
+    trained = {name: variant for name, variant in CATALOGUE.items() if variant.trains}
     if text == "all":
         return list(trained.values())
     return [trained[choose("variant", name.strip(), [*trained, "all"])] for name in text.split(",")]
 
 
 def _seeds(text: str) -> list[int]:
-    seeds = [parse_values({"seed": part.strip()})["seed"] for part in text.split(",")]
+    seeds = [parse_options({"seed": part.strip()}).seed for part in text.split(",")]
     for seed in seeds:
         if TUNING_SEED <= seed <= max(FRESH_SEEDS):
             raise OptionError("seed", seed, f"{TUNING_SEED} to {max(FRESH_SEEDS)} are for tuning; take another")

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from analysis.columns import CONDITIONS, SETTINGS
 from analysis.runs.design import Design, Issue, missing_cells
 from analysis.runs.methods import name_methods, name_settings
-from whichlora.data.tasks import TASKS
+from whichlora.data.tasks import TASKS, PairTask
 from whichlora.errors import OptionError, did_you_mean
 from whichlora.tracking.client import search_all
 
@@ -126,7 +126,7 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
 
 def trains_pairs(task: str) -> bool:
     """Is this a task of word pairs, whose runs have similarities in place of F1?"""
-    return task in TASKS and TASKS[task].kind == "pair"
+    return task in TASKS and issubclass(TASKS[task], PairTask)
 
 
 class _Named(NamedTuple):

@@ -182,7 +182,7 @@ def test_injection_is_compared_early_everywhere_and_in_full(read: Any) -> None:
         ("full", 0, "layer-31"),
     }
     assert len(grid.plans) == 4 * 4 * 3
-    assert all({"retention/en", "retention/tl"} <= plan.mixture.test.keys() for plan in grid.plans)
+    assert all({"retention/en", "retention/tl"} <= plan.tests.keys() for plan in grid.plans)
     assert values(grid, "epochs") == {5}
     assert values(grid, "batch_size") == {8}
 
@@ -193,8 +193,8 @@ def test_injection_of_turkic_languages_crosses_rank_and_language(read: Any) -> N
     turkic = ("tr", "az", "uz", "kk", "ky", "tk")
     assert cells == dict.fromkeys(((rank, code) for rank in (2, 4, 8, 16, 32, 64) for code in turkic), 3)
     assert values(grid, "scoring") == {"layer-1"}
-    assert {p.spec.language for p in grid.plans if "retention/tl" in p.mixture.test} == {"tr"}
-    assert all("retention/en" in plan.mixture.test for plan in grid.plans)
+    assert {p.spec.language for p in grid.plans if "retention/tl" in p.tests} == {"tr"}
+    assert all("retention/en" in plan.tests for plan in grid.plans)
 
 
 def test_the_small_injection_is_of_the_packaged_default() -> None:
@@ -217,7 +217,7 @@ def test_the_pocket_study_has_ninety_adapters() -> None:
     assert len(grid.cells()) == 90
     assert values(grid, "batch_size") == {4}  # as many steps for every method
     assert values(grid, "precision") == {"bf16"}
-    assert all(len(items) >= 200 for plan in grid.plans for items in plan.mixture.test.values())
+    assert all(len(items) >= 200 for plan in grid.plans for items in (test.items for test in plan.tests.values()))
     assert methods(grid) == {(v, "tuned") for v in ("lora", "vera", "adalora", "pissa")} | {
         ("dora", "matched"),
         ("dora", "recommended"),

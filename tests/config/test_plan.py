@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from whichlora.config.options import MAIN, parse_values
-from whichlora.config.plan import Plan, resolve
+from whichlora.config.options import MAIN, parse_options
+from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
 from whichlora.data.tasks import get_task
 from whichlora.errors import OptionError
 from whichlora.variants import CATALOGUE
@@ -52,13 +53,13 @@ def plan(tiny_model):
     def make(**options: object) -> Plan:
         texts = {name: default for name, (default, _) in MAIN.items()} | {"model": tiny_model}
         texts |= {"train_size": "20", "validation_size": "4", "test_size": "4"}
-        return resolve(parse_values(texts | {name: str(value) for name, value in options.items()}))
+        return resolve(parse_options(texts | {name: str(value) for name, value in options.items()}))
 
     return make
 
 
-adapters = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.kind == "adapter"])
-trained = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.kind != "none"])
+adapters = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.has_adapter])
+trained = pytest.mark.parametrize("variant", [v.name for v in CATALOGUE.values() if v.trains])
 
 
 @trained
@@ -67,7 +68,7 @@ def test_the_recommended_arm_has_the_values_of_the_variants_own_source(plan, var
     spec = plan(variant=variant, arm="recommended").spec
     assert [getattr(spec, name) for name in SHARED] == [getattr(own, name) for name in SHARED]
     assert (spec.learning_rate, spec.alpha) == (own.learning_rate, own.alpha)
-    if CATALOGUE[variant].kind == "adapter":
+    if CATALOGUE[variant].has_adapter:
         assert spec.rank == (min(own.rank, GREATEST.get(variant, WIDTH)) if own.rank else None)
         wanted = LINEARS if own.target_modules == "all-linear" else own.target_modules
         assert set(spec.target_modules) == set(wanted)
@@ -76,7 +77,7 @@ def test_the_recommended_arm_has_the_values_of_the_variants_own_source(plan, var
 def swept(variant: str) -> dict[str, float]:
     """The learning rate to give for the arm matched: none where the sweep has one."""
     declared = CATALOGUE[variant]
-    return {"learning_rate": 0.01} if declared.matched_learning_rate is None and declared.kind != "none" else {}
+    return {"learning_rate": 0.01} if declared.matched_learning_rate is None and declared.trains else {}
 
 
 @adapters

@@ -7,8 +7,9 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from drawing import Drawn, draw_all
 
-from whichlora.data.mixture import Mixture, draw, texts_digest, trained_count
+from whichlora.data.mixture import texts_digest, trained_count
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.base import Sizes, Task
 from whichlora.data.tasks.items import LABELS, Item
@@ -53,7 +54,7 @@ class Separate(Parallel):
     parallel = False
 
 
-def mixture(task: Task | None = None, **changes) -> Mixture:
+def mixture(task: Task | None = None, **changes) -> Drawn:
     values = {
         "language": "sw",
         "tl_ratio": 0.5,
@@ -65,7 +66,7 @@ def mixture(task: Task | None = None, **changes) -> Mixture:
         "difficulty": "normal",
         "data_dir": None,
     }
-    return draw(task or Parallel(), **(values | changes))
+    return draw_all(task or Parallel(), **(values | changes))
 
 
 def keys(items, language: str | None = None) -> set[tuple[str, int]]:
@@ -209,7 +210,7 @@ def test_a_size_beyond_the_data_says_how_much_there_is(task, option, available, 
 
 
 @functools.cache
-def packaged(ratio: float, language: str = "sw") -> Mixture:
+def packaged(ratio: float, language: str = "sw") -> Drawn:
     return mixture(get_task("atlas-nli"), tl_ratio=ratio, train_size=60, language=language)
 
 

@@ -15,7 +15,7 @@ from whichlora.data.tasks import get_task
 from whichlora.data.tasks.items import QaItem
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
-from whichlora.evaluation.scoring import score
+from whichlora.evaluation.scoring import Generation, score
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
 QA = get_task("tydiqa")
@@ -164,7 +164,7 @@ def test_windows_to_be_answered_have_no_answers(encoder):
 def test_the_right_answer_plays_no_part_in_what_is_predicted(tiny):
     items = [*SHORT, *LONG[:2]]
     other = [replace(item, answers=("Mombasa", "no such words"), answer_start=0) for item in items]
-    one, two = (score(*tiny, chosen, scoring="generate", name="test") for chosen in (items, other))
+    one, two = (score(*tiny, chosen, scoring=Generation(), name="test") for chosen in (items, other))
     assert one.predicted == two.predicted
     assert one.gold != two.gold
 

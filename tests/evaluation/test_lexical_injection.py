@@ -16,7 +16,7 @@ from runs import PAIRS, plan_of, run_of
 from scipy import stats
 from torch.nn import functional
 
-from whichlora.config.plan import Plan, encoder_of
+from whichlora.config.plan import Plan
 from whichlora.data.tasks.items import PairItem
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
@@ -93,7 +93,7 @@ def test_the_same_word_is_no_negative_and_a_pair_alone_has_no_loss() -> None:
 
 def test_the_objective_reads_the_words_with_the_model(tiny_model: str) -> None:
     plan = plan_of(tiny_model, **PAIRS)
-    objective, encoder, model = objective_of(plan), encoder_of(plan), loaded(plan)
+    objective, encoder, model = objective_of(plan), plan.encoder(), loaded(plan)
     assert isinstance(objective, Triplets)
     assert objective.pooling == Pooling(1)
     examples = [objective.example(encoder, item) for item in plan.mixture.train[:4]]
@@ -130,7 +130,7 @@ def test_a_forward_pass_that_ends_early_is_the_full_one(tiny_model: str, first_t
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_its_gradients_are_those_of_the_full_one(tiny_model: str, checkpointing: bool) -> None:
     plan = plan_of(tiny_model, **PAIRS)
-    objective, encoder, model = objective_of(plan), encoder_of(plan), loaded(plan)
+    objective, encoder, model = objective_of(plan), plan.encoder(), loaded(plan)
     examples = [objective.example(encoder, item) for item in plan.mixture.train[:4]]
 
     def gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -255,7 +255,7 @@ def test_a_run_is_tracked_with_both_sets_before_and_after(store: Path, tiny_mode
     folder = mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="pairs.parquet")
     table = pd.read_parquet(folder)
     assert table.groupby("set").size().to_dict() == {"trained": 24, "control": 12}
-    assert set(table["word"]) == {item.word for role in ("trained", "control") for item in plan.mixture.test[role]}
+    assert set(table["word"]) == {item.word for role in ("trained", "control") for item in plan.tests[role].items}
     for name, own in table.groupby("set"):
         for measure in word_alignment.MEASURES:
             assert own[f"before/{measure}"].mean() == pytest.approx(m[f"base/{name}/{measure}"])
@@ -292,7 +292,7 @@ def test_the_saved_adapter_gives_the_same_cosines_in_plain_peft(store: Path, tin
     for place, layer in (("pooled", 2), ("output", -1)):
         cosines = [
             float(functional.cosine_similarity(state(item.word, layer), state(item.translation, layer), dim=0))
-            for item in plan.mixture.test["control"]
+            for item in plan.tests["control"].items
             if isinstance(item, PairItem)
         ]
         after = predictions_of(result.run_id, "control")[f"{place}/cosine/translation/raw"]
@@ -346,7 +346,7 @@ def test_the_first_token_makes_all_words_alike(store: Path, tiny_model: str) -> 
     model = loaded(plans[0], attach=False)
     random = []
     for plan in plans:
-        encoder, items = encoder_of(plan), plan.mixture.test["control"]
+        encoder, items = plan.encoder(), plan.tests["control"].items
         states = word_states(model, encoder, items, Pooling.read(plan.spec.scoring), name="test")
         random.append(word_alignment.measure_pairs(states, items)[1]["pooled/cosine/random/raw"].mean())
     assert random[1] > random[0] + 0.05
@@ -400,7 +400,7 @@ def test_any_task_may_be_watched_for_what_it_forgets(store: Path, tiny_model: st
 def test_a_language_that_the_other_task_lacks_is_retained_in_english_alone(tmp_path: Path, tiny_model: str) -> None:
     data = folders.xnli_folder(tmp_path / "xnli")
     retained = {"retention": "xnli", "retention_size": 6, "data_dir": data}
-    roles = {code: plan_of(tiny_model, **PAIRS, **retained, language=code).mixture.test.keys() for code in ("tr", "kk")}
+    roles = {code: plan_of(tiny_model, **PAIRS, **retained, language=code).tests.keys() for code in ("tr", "kk")}
     assert roles["tr"] - roles["kk"] == {"retention/tl"}
     assert "retention/en" in roles["kk"]
 

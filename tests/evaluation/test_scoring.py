@@ -13,7 +13,7 @@ from whichlora.data.tasks.items import LABELS
 from whichlora.evaluation import inference, scoring
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.evaluation.scoring import score
+from whichlora.evaluation.scoring import Generation, Likelihood, score
 from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
@@ -128,7 +128,7 @@ def test_labels_in_the_language_of_each_item_are_scored_in_one_batch_of_language
     same = [item.language == "en" for item in items]
     np.testing.assert_allclose(probabilities[same], others[same], atol=1e-5)
     assert np.abs(probabilities - others).max() > 0.1
-    scores = score(model, encoder, items, scoring="likelihood", name="test")
+    scores = score(model, encoder, items, scoring=Likelihood(), name="test")
     assert set(scores.predicted) <= set(LABELS)
     assert scores.gold == [(item.label,) for item in items]
 
@@ -188,7 +188,7 @@ def test_generating_in_batches_writes_what_generating_alone_writes(tiny, task):
 
 def test_scores_of_generated_spans_are_the_tasks_metrics(tiny):
     items = QA.load("sw", "test")[:3]
-    scores = score(tiny[0], Encoder(QA, tiny[1].tokenizer), items, scoring="generate", name="test")
+    scores = score(tiny[0], Encoder(QA, tiny[1].tokenizer), items, scoring=Generation(), name="test")
     assert scores.gold == [item.answers for item in items]
     assert scores.metrics == QA.metrics(scores.predicted, scores.gold)
     assert scores.probabilities is None
@@ -215,7 +215,7 @@ def test_a_written_label_is_the_one_the_text_begins_with(written, label):
 
 def test_an_invalid_answer_counts_as_wrong(tiny):
     """The random model writes no label at all."""
-    scores = score(*tiny, ITEMS, scoring="generate", name="test")
+    scores = score(*tiny, ITEMS, scoring=Generation(), name="test")
     assert scores.predicted == [None] * len(ITEMS)
     assert scores.metrics == {"f1": 0.0, "macro_f1": 0.0, "invalid_rate": 1.0}
     assert scores.frame()["predicted"].isna().all()
@@ -240,18 +240,18 @@ def test_the_invalid_rate_is_the_share_of_invalid_answers(tiny, monkeypatch):
         return torch.cat([input_ids, torch.tensor(padded)], dim=1)
 
     monkeypatch.setattr(model, "generate", scripted)
-    scores = score(model, encoder, items, scoring="generate", name="test")
+    scores = score(model, encoder, items, scoring=Generation(), name="test")
     assert scores.predicted == [gold[0], gold[1], None, None, *gold[4:7], None]
     assert scores.metrics["invalid_rate"] == 3 / 8
     assert scores.metrics["f1"] == 5 / 8
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("scoring", ["likelihood", "generate"])
-def test_scoring_leaves_the_model_in_the_mode_it_was_in(tiny_model, training, scoring):
+@pytest.mark.parametrize("way", [Likelihood(), Generation()], ids=str)
+def test_scoring_leaves_the_model_in_the_mode_it_was_in(tiny_model, training, way):
     model, encoder = load(tiny_model, adapter=True)
     model.train(training)
-    score(model, encoder, ITEMS[:2], scoring=scoring, name="test")
+    score(model, encoder, ITEMS[:2], scoring=way, name="test")
     assert all(module.training is training for module in model.modules())
 
 
@@ -260,8 +260,8 @@ def test_scoring_turns_dropout_off(tiny_model):
     model.model.embed_tokens.register_forward_hook(
         lambda module, inputs, output: torch.nn.functional.dropout(output, 0.5, training=module.training)
     )
-    expected = score(model.eval(), encoder, ITEMS, scoring="likelihood", name="test")
-    again = score(model.train(), encoder, ITEMS, scoring="likelihood", name="test")
+    expected = score(model.eval(), encoder, ITEMS, scoring=Likelihood(), name="test")
+    again = score(model.train(), encoder, ITEMS, scoring=Likelihood(), name="test")
     np.testing.assert_allclose(again.probabilities, expected.probabilities, atol=1e-6)
 
 
@@ -270,12 +270,12 @@ def test_a_model_that_fails_is_left_in_its_mode_too(tiny_model):
     model.train()
     model.lm_head.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        score(model, encoder, ITEMS[:2], scoring="likelihood", name="test")
+        score(model, encoder, ITEMS[:2], scoring=Likelihood(), name="test")
     assert model.training
 
 
 def test_scores_by_likelihood_make_a_table_with_a_column_a_label(tiny):
-    scores = score(*tiny, ITEMS, scoring="likelihood", name="test")
+    scores = score(*tiny, ITEMS, scoring=Likelihood(), name="test")
     frame = scores.frame()
     assert list(frame.columns) == ["id", "gold", "predicted", *(f"p_{label}" for label in LABELS)]
     assert list(frame["id"]) == [item.id for item in ITEMS]

@@ -26,7 +26,7 @@ from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 WITHOUT = {"dora", "vera", "ia3", "delora", "gralora", "fourierft", "shira", "road"}
 """Variants whose layers are left as they are: DoRA's for its norms, the others for want of the switch in PEFT."""
 
@@ -109,7 +109,7 @@ def test_narrow_factors_answer_as_wide_ones(tiny_model: str, variant: str) -> No
     """The model's own rounding to bf16 moves probabilities as much or more."""
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
-    items = [item for part in plan.mixture.test.values() for item in part]
+    items = [item for test in plan.tests.values() for item in test.items]
     model = moved(plan, precision="bf16").eval()
 
     def probabilities(model: Any) -> Any:

@@ -21,7 +21,7 @@ from whichlora.variants import CATALOGUE
 
 PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva"}
 """Variants whose layers are plain: they differ in their start, scale or optimiser."""
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
 def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic: Any) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from whichlora.data.batching import by_length, in_order
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
+from whichlora.evaluation import scoring
 from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
 from whichlora.training.trainer import TrainingResult, train
@@ -130,12 +131,12 @@ def test_one_item_that_does_not_fit_is_the_end(
 def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = locate(tiny_model)
     model = load_model(source, precision="fp32", quantization="none")
-    for name, scoring in (("atlas-nli", "likelihood"), ("atlas-qa", "generate")):
+    for name in ("atlas-nli", "atlas-qa"):
         encoder = Encoder(get_task(name), load_tokenizer(source))
-        items = encoder.task.load("en", "test")[:11]
-        expected = scoring.score(model, encoder, items, scoring=scoring, name="whole")
+        items, way = encoder.task.load("en", "test")[:11], scoring.prompt_scoring(encoder.task)
+        expected = scoring.score(model, encoder, items, scoring=way, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:
-            halved = scoring.score(model, encoder, items, scoring=scoring, name="halved")
+            halved = scoring.score(model, encoder, items, scoring=way, name="halved")
         assert max(passed) <= 3
         assert halved.predicted == expected.predicted
         if expected.probabilities is not None:

@@ -12,7 +12,7 @@ from naive import ITEMS, naive
 from runs import plan_of, run_of
 from tiny import save_tiny_model
 
-from whichlora.config.plan import resolve_modules
+from whichlora.config.hyperparameters import resolve_modules
 from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task

@@ -20,7 +20,7 @@ from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.models.loading import load_model, locate
 from whichlora.variants import CATALOGUE
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 chosen = pytest.mark.skipif(not onednn.PREFERRED, reason="needs a processor with AVX-512 that is not Intel's")
 
 

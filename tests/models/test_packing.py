@@ -21,7 +21,7 @@ from whichlora.training import base_cache
 from whichlora.training.micro_batches import set_checkpointing
 from whichlora.variants import CATALOGUE
 
-TRAINED = [name for name, variant in CATALOGUE.items() if variant.kind != "none"]
+TRAINED = [name for name, variant in CATALOGUE.items() if variant.trains]
 FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"config": "GemmaConfig", "head_dim": 8},
     "gpt_neox": {"config": "GPTNeoXConfig"},
@@ -95,7 +95,7 @@ def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
 ) -> None:
     folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
     plan = plan_of(folder, task="atlas-qa")
-    model, encoder, items = base_cache.checkout(plan), Encoder(plan.task, plan.tokenizer), plan.mixture.test["tl"][:3]
+    model, encoder, items = base_cache.checkout(plan), Encoder(plan.task, plan.tokenizer), plan.tests["tl"].items[:3]
     packed = generate(model, encoder, items, name="test")
     monkeypatch.setattr(packing, "_FAMILIES", ())
     assert generate(model, encoder, items, name="test") == packed

@@ -127,7 +127,7 @@ def by_the_obvious_loop(folder: str, choices: LanguageChoices, candidates: Any) 
         return [count / len(kept) if kept else np.nan for count in counts]
 
     found: dict[str, Any] = {f"{level}/{layer}": {} for level in LEVELS for layer in range(3)}
-    for item in plan.mixture.test["tl"]:
+    for item in plan.tests["tl"].items:
         ids = tokenizer(plan.task.prompt(item), return_tensors="pt").input_ids
         with torch.inference_mode():
             states = model(ids, output_hidden_states=True).hidden_states

@@ -18,7 +18,7 @@ from whichlora.evaluation.scoring import Scores
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import emulates_bf16
 from whichlora.models.loading import load_model
-from whichlora.run.pipeline import _prove_reload
+from whichlora.run.reload_check import check_reload
 from whichlora.training import adapter
 from whichlora.training.verification import (
     GRADIENT_STEPS,
@@ -29,7 +29,7 @@ from whichlora.training.verification import (
 from whichlora.variants import CATALOGUE
 from whichlora.variants.witness import weight_digest
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
 def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
@@ -267,5 +267,5 @@ def test_answers_that_rounding_decides_are_no_fault_of_a_reloaded_adapter(
         labels=("entailment", "neutral", "contradiction"),
         metrics={},
     )
-    with pytest.raises(ProofError, match="answers") if fails else nullcontext():
-        _prove_reload(plan, {"en": after}, {"en": ["entailment"] * len(items)})
+    with pytest.raises(ProofError, match="predicts") if fails else nullcontext():
+        check_reload(plan, {"en": after}, {"en": ["entailment"] * len(items)})

@@ -19,7 +19,7 @@ from whichlora.errors import OptionError
 from whichlora.models.loading import locate, read_shape
 from whichlora.variants import CATALOGUE
 
-TRAINED = [v.name for v in CATALOGUE.values() if v.kind != "none"]
+TRAINED = [v.name for v in CATALOGUE.values() if v.trains]
 
 
 def settings(model: str, **options: Any) -> Any:

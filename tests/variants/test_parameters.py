@@ -8,12 +8,12 @@ import pytest
 import torch
 from shapes import config_of
 
-from whichlora.config.plan import adapted_shapes, resolve_modules
+from whichlora.config.hyperparameters import adapted_shapes, resolve_modules
 from whichlora.models.loading import shape_of
 from whichlora.variants import CATALOGUE, AdapterSettings
 from whichlora.variants.adalora import initial_rank
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 ATTENTION_MLP = "q_proj,k_proj,v_proj,up_proj,down_proj"
 NOT_ON_META = ("pissa", "olora", "shira")
 """They look at the weights, or at a mask of them; that the formula counts what is built is proved in every run."""

@@ -13,10 +13,10 @@ import torch
 from runs import plan_of, run_of
 from tiny import save_tiny_model
 
-from whichlora.config.plan import arm_values
+from whichlora.config.hyperparameters import arm_values
 from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
-from whichlora.evaluation.scoring import score
+from whichlora.evaluation.scoring import Likelihood, score
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.loading import _digest, load_model, load_tokenizer, locate
 from whichlora.training import adapter, base_cache
@@ -29,7 +29,7 @@ CASES = [
     for variant in VARIANTS
     for task in ("atlas-nli", "atlas-qa")
 ]
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.kind == "adapter"]
+ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
 @pytest.mark.parametrize(("variant", "task"), CASES)
@@ -57,19 +57,19 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     folder = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id))
     model = _reloaded(variant, tiny_model, folder / "adapter")
     encoder = Encoder(plan.task, load_tokenizer(plan.source))
-    for role, items in plan.mixture.test.items():
-        logged = pd.read_parquet(folder / "predictions" / f"{role}.parquet")
-        again = score(model, encoder, items, scoring=plan.spec.scoring, name=role)
+    for name, test in plan.tests.items():
+        logged = pd.read_parquet(folder / "predictions" / f"{name}.parquet")
+        again = score(model, encoder, test.items, scoring=test.scoring, name=name)
         differing = sum(a != b for a, b in zip(logged["predicted"], again.predicted, strict=True))
         # A random model's next token is at times a tie within rounding, and the run's scores are of merged weights.
-        assert differing <= (0 if plan.task.kind == "choice" else 1)
+        assert differing <= (0 if plan.task.labels else 1)
         if again.probabilities is not None:
             columns = [f"p_{label}" for label in plan.task.labels]
             np.testing.assert_allclose(logged[columns], again.probabilities, atol=1e-4)
     if variant not in ("none",) and task == "atlas-nli":
         plain = _reloaded("none", tiny_model, folder)
-        base = score(plain, encoder, plan.mixture.test["en"], scoring="likelihood", name="base")
-        trained = score(model, encoder, plan.mixture.test["en"], scoring="likelihood", name="trained")
+        base = score(plain, encoder, plan.tests["en"].items, scoring=Likelihood(), name="base")
+        trained = score(model, encoder, plan.tests["en"].items, scoring=Likelihood(), name="trained")
         assert np.abs(base.probabilities - trained.probabilities).max() > 1e-3
 
 

@@ -1,16 +1,17 @@
-"""The options of the entry point `main`: names, defaults and help, in one table that the command line is made of."""
+"""The options of the entry point `main`: names, defaults and help in one table, and their values once parsed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from whichlora.config.layers import parse_layers
 from whichlora.data.mixture import COMPOSITIONS
 from whichlora.data.tasks import PROMPTED, TASKS
-from whichlora.data.tasks.prompts import PROMPT_LANGUAGES
+from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.variants import CATALOGUE
 
@@ -58,18 +59,56 @@ MAIN = {
 }
 
 
-def parse_values(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Turn texts into values, None for `auto`, checking all that can be checked without the model and the data.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of `main` as values, as in `MAIN`; None stands for `auto`."""
+
+    variant: str
+    arm: str
+    task: str
+    difficulty: str | None
+    language: str
+    model: str
+    tl_ratio: float | None
+    composition: str
+    train_size: int | None
+    validation_size: int | None
+    test_size: int | None
+    seed: int
+    rank: int | None
+    alpha: float | None
+    learning_rate: float | None
+    epochs: int | None
+    batch_size: int | None
+    target_modules: str | None
+    layers: str
+    prompt_language: PromptLanguage
+    pool_layer: int | None
+    first_token: str | None
+    retention: str
+    retention_size: int | None
+    scoring: str | None
+    select_on: str | None
+    precision: str | None
+    quantization: str
+    data_dir: str | None
+
+
+def parse_options(texts: Mapping[str, str]) -> RunOptions:
+    """Parse the texts of options, checking all that can be checked without model and data; missing ones have defaults.
 
     Raises:
-        OptionError: for the first value that is not allowed.
+        OptionError: there is no such option, or its value is not allowed; the first one is reported.
     """
-    values: dict[str, Any] = {}
-    for name, text in texts.items():
+    for name in texts:
         if name not in MAIN:
             choose("option", name, MAIN)
-        values[name] = None if text == AUTO and MAIN[name][0] == AUTO else _PARSERS[name](name, text)
-    return values
+    values: dict[str, Any] = {}
+    for name in dict.fromkeys([*texts, *MAIN]):
+        default = MAIN[name][0]
+        text = texts.get(name, default)
+        values[name] = None if text == default == AUTO else _PARSERS[name](name, text)
+    return RunOptions(**values)
 
 
 def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:

@@ -16,16 +16,13 @@ from whichlora.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The items of one run. `validation` and `test` are by role.
+    """The items that a run trains on, and those that its checkpoint is chosen by.
 
-    Roles are `en` and `tl`; for word pairs `control`, and in the test `trained`, the very pairs that are trained; and
-    `retention/en` and `retention/tl` for the test items of a task that is not trained. The validation of a target
-    language that has none is empty.
+    `validation` is by role: `en` and `tl`, or `control` for word pairs. It is empty for a language that has none.
     """
 
     train: Sequence[Item]
     validation: dict[str, Sequence[Item]]
-    test: dict[str, Sequence[Item]]
 
 
 COMPOSITIONS = ("substitution", "addition")
@@ -60,14 +57,13 @@ def draw(
     tl_ratio: float,
     train_size: int,
     validation_size: int,
-    test_size: int | None,
     seed: int,
     difficulty: str,
     data_dir: str | None,
     composition: str = "substitution",
     select_on: str = "mean",
 ) -> Mixture:
-    """Draw a run's items.
+    """Draw a run's training and validation items.
 
     With the composition "substitution" the target language takes its share of `train_size` items away from English, as
     in the paper; with "addition" it is added to `train_size` English items, so that more of it is not less English.
@@ -75,11 +71,10 @@ def draw(
     The items are the first of one stratified order that depends on the seed alone: so the target items at a smaller
     ratio are contained in those at a greater one, a smaller set's in a greater one's, and in a parallel task an index
     appears in one language only. For the language "pooled" the target items are dealt out to the task's pooled
-    languages in turn. Validation and test items do not depend on the seed, so that every run of a comparison is chosen
-    and scored on the same.
+    languages in turn. Validation items do not depend on the seed, so that every checkpoint of a comparison is chosen on
+    the same.
 
     Args:
-        test_size: None takes every item there is, in each language.
         select_on: the validation that chooses the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
 
     Raises:
@@ -87,9 +82,7 @@ def draw(
             languages of a parallel task are not parallel.
     """
     targets = target_languages(task, language)
-    roles: dict[str, Sequence[str]] = {"en": (SOURCE_LANGUAGE,), "tl": targets}
-    if task.kind == "pair":
-        roles = {"control": targets}
+    roles = task.roles(targets)
     n_target = target_count(tl_ratio, train_size)
 
     def orders(split: Split, languages: Sequence[str], order_seed: str) -> list[Sequence[Item]]:
@@ -120,19 +113,31 @@ def draw(
     n_source = train_size if composition == "addition" else train_size - n_target
     source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
-    train, wanted = [*target, *source], ("test_size", test_size)
-    test = {role: test_items(task, languages, wanted, data_dir, difficulty) for role, languages in roles.items()}
-    return Mixture(
-        train=train,
-        validation={role: held_out(role) for role in roles},
-        test={"trained": train, **test} if task.kind == "pair" else test,
-    )
+    return Mixture(train=[*target, *source], validation={role: held_out(role) for role in roles})
 
 
-def test_items(
-    task: Task, languages: Sequence[str], wanted: tuple[str, int | None], data_dir: str | None, difficulty: str
+def draw_tests(
+    task: Task, *, language: str, test_size: int | None, difficulty: str, data_dir: str | None
+) -> dict[str, Sequence[Item]]:
+    """Draw the test items of a run by role, as `draw_test` does."""
+    wanted = "test_size", test_size
+    return {
+        role: draw_test(task, languages, wanted, difficulty=difficulty, data_dir=data_dir)
+        for role, languages in task.roles(target_languages(task, language)).items()
+    }
+
+
+def draw_test(
+    task: Task, languages: Sequence[str], wanted: tuple[str, int | None], *, difficulty: str, data_dir: str | None
 ) -> Sequence[Item]:
-    """Return test items in some languages: as many as `wanted`, an option's name and value, or every item there is."""
+    """Draw test items in some languages, dealt out to them in turn: the same ones for every seed.
+
+    Args:
+        wanted: an option's name, and how many items it asks for in all; None takes every item there is.
+
+    Raises:
+        OptionError: there are fewer.
+    """
     pools = [_order(task, lang, "test", data_dir, difficulty, f"{task.name} test") for lang in languages]
     size = len(pools[0]) if wanted[1] is None and task.parallel else wanted[1]
     if size is None:
@@ -148,7 +153,7 @@ def _deal(
     turns: range,
     wanted: tuple[str, int],
 ) -> list[Item]:
-    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `test_items`."""
+    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `draw_test`."""
     picked: list[Item] = []
     for turn in turns:
         pool = pools[turn % len(pools)]

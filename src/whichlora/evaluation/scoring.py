@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.base import Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.word_pooling import Pooling
+from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import label_probabilities
@@ -54,39 +56,100 @@ class Scores:
         return pd.DataFrame({**columns, **self.measures})
 
 
+class Scoring(ABC):
+    """A way of scoring items. `str` gives its name as a run spec holds it."""
+
+    @abstractmethod
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        """Return predictions for `items`; `name` is shown on the progress bar."""
+
+    def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
+        """Return metrics that only this way of scoring has."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a model predicts for items: as in `Scores`."""
+
+    predicted: list[str | None]
+    probabilities: np.ndarray[Any, Any] | None = None
+    measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Likelihood(Scoring):
+    """Predicts the most likely label."""
+
+    def __str__(self) -> str:
+        return "likelihood"
+
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        probabilities = label_probabilities(model, encoder, items, name=name)
+        labels = encoder.task.labels
+        return Predictions(predicted=[labels[i] for i in probabilities.argmax(axis=1)], probabilities=probabilities)
+
+
+@dataclass(frozen=True)
+class Generation(Scoring):
+    """Predicts what the model writes; where a task has labels, the one that the text begins with."""
+
+    def __str__(self) -> str:
+        return "generate"
+
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        texts = generate(model, encoder, items, name=name)
+        if not encoder.task.labels:
+            return Predictions(predicted=list(texts))
+        return Predictions(predicted=[_label_in(t, encoder.task, item) for t, item in zip(texts, items, strict=True)])
+
+    def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
+        return {"invalid_rate": predicted.count(None) / len(predicted)} if task.labels else {}
+
+
+@dataclass(frozen=True)
+class WordSimilarity(Scoring):
+    """Finds the translation of each word among those of the set, by the similarity of pooled states."""
+
+    pooling: Pooling
+
+    def __str__(self) -> str:
+        return str(self.pooling)
+
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        predicted, measures = measure_pairs(word_states(model, encoder, items, self.pooling, name=name), items)
+        return Predictions(predicted=list(predicted), measures=measures)
+
+
+def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
+    """Return the scoring called "likelihood" or "generate", or for None the usual one of a task of prompts.
+
+    Raises:
+        OptionError: the task has no labels whose likelihood could be compared.
+    """
+    if name == "likelihood" and not task.labels:
+        raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
+    return Likelihood() if task.labels and name != "generate" else Generation()
+
+
 @torch.inference_mode()
-def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: str, name: str) -> Scores:
-    """Score `items` with `scoring` "likelihood", "generate" or a `Pooling`; `name` is shown on the progress bar."""
+def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
+    """Score `items`; `name` is shown on the progress bar. The model is in evaluation mode meanwhile."""
     was_training = model.training
     model.eval()
     try:
         task = encoder.task
-        predicted: list[str | None]
-        probabilities, measures = None, dict[str, np.ndarray[Any, Any]]()
-        if task.kind == "pair":
-            states = word_states(model, encoder, items, Pooling.read(scoring), name=name)
-            predicted, measures = measure_pairs(states, items)
-        elif scoring == "likelihood":
-            probabilities = label_probabilities(model, encoder, items, name=name)
-            predicted = [task.labels[i] for i in probabilities.argmax(axis=1)]
-        else:
-            written = generate(model, encoder, items, name=name)
-            if task.kind == "choice":
-                predicted = [_label_in(text, task, item) for text, item in zip(written, items, strict=True)]
-            else:
-                predicted = list(written)
+        found = scoring.predict(model, encoder, items, name=name)
         gold = [task.gold(item) for item in items]
-        metrics = task.metrics(predicted, gold) | {key: float(values.mean()) for key, values in measures.items()}
-        if scoring == "generate" and task.kind == "choice":
-            metrics["invalid_rate"] = predicted.count(None) / len(predicted)
+        means = {measure: float(values.mean()) for measure, values in found.measures.items()}
         return Scores(
             items=items,
             gold=gold,
-            predicted=predicted,
-            probabilities=probabilities,
+            predicted=found.predicted,
+            probabilities=found.probabilities,
             labels=task.labels,
-            metrics=metrics,
-            measures=measures,
+            metrics=task.metrics(found.predicted, gold) | means | scoring.metrics(task, found.predicted),
+            measures=found.measures,
         )
     finally:
         model.train(was_training)

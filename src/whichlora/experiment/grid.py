@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from whichlora.config.options import MAIN, parse_values
+from whichlora.config.options import MAIN, parse_options
 from whichlora.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ def read_grid(file: str) -> Grid:
     Raises:
         OptionError: the file is missing or not of this form, or one of its runs has a bad option.
     """
-    from whichlora.config.plan import resolve
+    from whichlora.config.resolve import resolve
 
     content = _read(file)
     plans: dict[str, Plan] = {}
     for options, own in _runs(content):
         texts = {name: default for name, (default, _) in MAIN.items()} | options
         try:
-            plan = resolve(parse_values(texts), own)
+            plan = resolve(parse_options(texts), own)
         except OptionError as error:
             where = " ".join(f"{name}={value}" for name, value in options.items())
             raise OptionError("file", file, f"in the run {where}: {error}") from error

@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from whichlora.config.cli import duration
-from whichlora.config.plan import run_name
 from whichlora.data.mixture import trained_count
 from whichlora.run.summary import short_scores
 from whichlora.tracking.client import experiment_id, search_all
@@ -51,7 +50,7 @@ class Survey:
         """Return the runs of the grid without a result, by name, with the reason."""
         left = [plan for plan in grid.plans if plan.spec.fingerprint not in self.done]
         return {
-            run_name(plan): failed.data.tags.get("whichlora.error", "failed without a reason")
+            plan.name: failed.data.tags.get("whichlora.error", "failed without a reason")
             if (failed := self.failed.get(plan.spec.fingerprint))
             else "not run"
             for plan in left
@@ -190,11 +189,11 @@ class Progress:
 
     def finished(self, plan: Plan, result: Result) -> None:
         """Say what a run came to."""
-        self._say(f"done: {run_name(plan)}: {short_scores(plan, result.metrics)}")
+        self._say(f"done: {plan.name}: {short_scores(plan, result.metrics)}")
 
     def failed(self, plan: Plan, error: Exception) -> None:
         """Say why a run failed."""
-        self._say(f"failed: {run_name(plan)}: {type(error).__name__}: {error}")
+        self._say(f"failed: {plan.name}: {type(error).__name__}: {error}")
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stdout)

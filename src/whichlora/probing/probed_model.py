@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from whichlora.config.options import AUTO, MAIN, parse_values
-from whichlora.config.plan import Plan, resolve, run_name
+from whichlora.config.options import AUTO, MAIN, parse_options
+from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import PROMPTED
@@ -45,7 +46,7 @@ class ProbedModel:
     @property
     def language(self) -> str:
         """The target language of the items; several are joined by "+"."""
-        return languages_of(self.plan.mixture.test["tl"])
+        return languages_of(self.plan.tests["tl"].items)
 
     def adapter(self, work: Path) -> Path:
         """Fetch the run's adapter into `work` and return its folder; for the variant `full` that of the model.
@@ -64,7 +65,7 @@ class ProbedModel:
     @contextmanager
     def model(self, work: Path) -> Iterator[Any]:
         """Give the model, in eval mode."""
-        if self.plan.variant.kind == "none":
+        if not self.plan.variant.trains:
             model = base_cache.checkout(self.plan)
             yield model.eval()
             base_cache.give_back(model, self.plan)
@@ -95,7 +96,7 @@ def find(request: Request, client: MlflowClient) -> ProbedModel:
     if request.reads_items and same_items and plan.spec.test_digests["tl"] != spec.test_digests["tl"]:
         raise OptionError("data_dir", request.data_dir or AUTO, "has other test items than the run was scored on")
     plan = replace(plan, spec=spec, variant=get_variant(spec.variant))
-    return ProbedModel(plan=plan, run_id=request.run_id, name=run_name(plan), client=client)
+    return ProbedModel(plan=plan, run_id=request.run_id, name=plan.name, client=client)
 
 
 def find_other(request: Request, subject: ProbedModel, against: str) -> ProbedModel:
@@ -157,7 +158,7 @@ def _plan(request: Request, known: dict[str, str]) -> Plan:
     given = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
     texts |= {name: text for name, text in given.items() if text is not None}
     try:
-        return resolve(parse_values(texts))
+        return resolve(parse_options(texts))
     except OptionError as error:
         if error.option == "test_size":
             raise OptionError("items", error.value, error.allowed) from error

@@ -112,7 +112,7 @@ def chance(one: Tensor, other: Tensor) -> float:
 
 
 def _check(subject: ProbedModel, option: str) -> None:
-    if subject.plan.variant.kind == "none":
+    if not subject.plan.variant.trains:
         raise OptionError(option, subject.run_id or "base", "must be a run that trained something")
 
 
@@ -147,7 +147,7 @@ def _updates(subject: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str]
     plan = replace(subject.plan, spec=replace(subject.plan.spec, quantization="none"))
     folder = subject.adapter(work)
     base = base_cache.checkout(plan)
-    pairs = _of_full(plan, folder, base) if plan.variant.kind == "full" else _of_adapter(plan, folder, base)
+    pairs = _of_full(plan, folder, base) if plan.variant.trains_whole_model else _of_adapter(plan, folder, base)
     for name, before, after in tqdm(pairs, desc=f"weights of {subject.name}", unit="layer", total=_count(plan)):
         layer, _, module = name.removeprefix(f"{plan.shape.blocks}.").partition(".")
         yield (int(layer), module.rpartition(".")[2]), before, after - before
@@ -173,7 +173,7 @@ def _of_full(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor,
 
 
 def _count(plan: Plan) -> int:
-    return len(plan.shape.linears if plan.variant.kind == "full" else plan.adapted)
+    return len(plan.shape.linears if plan.variant.trains_whole_model else plan.adapted)
 
 
 def _rows(cells: pd.DataFrame) -> pd.DataFrame:

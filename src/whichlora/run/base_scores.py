@@ -8,10 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from whichlora.config import retention
-from whichlora.config.plan import encoder_of
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.evaluation.scoring import score
@@ -21,64 +17,68 @@ from whichlora.tracking.runs import Tracker
 from whichlora.training import base_cache
 
 if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
+    from whichlora.config.plan import Plan, TestSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseScores:
-    """The run that holds the base model's scores on a test set, and its metrics without their prefix."""
+    """The run that holds the base model's scores on a test set, and the metrics without their prefix."""
 
     run_id: str
     metrics: dict[str, float]
 
 
 def base_scores(tracker: Tracker, plan: Plan, known: Mapping[str, TestScores]) -> dict[str, BaseScores]:
-    """Return the base model's test scores by role, scoring it only where no run holds them yet.
+    """Return the base model's scores by test set, scoring it only where no run holds them yet.
 
-    Each test set is a run of kind `base`. `known` are scores of the base model by role that the caller has already.
+    Each test set is a run of kind `base`. `known` are scores of the base model that the caller already has.
     """
-    return {role: _one(tracker, plan, role, known.get(role)) for role in plan.mixture.test}
+    return {name: _one(tracker, plan, test, known.get(name)) for name, test in plan.tests.items()}
 
 
-def _one(tracker: Tracker, plan: Plan, role: str, known: TestScores | None) -> BaseScores:
+def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) -> BaseScores:
     spec = plan.spec
-    task, scoring = plan.scorer(role)
     identity = {
         "spec_version": SPEC_VERSION,
         "model_digest": spec.model_digest,
         "precision": spec.precision,
         "quantization": spec.quantization,
-        "prompt_version": task.prompt_version,
-        "scoring": scoring,
-        "test_digest": spec.test_digests[role],
+        "prompt_version": test.task.prompt_version,
+        "scoring": str(test.scoring),
+        "test_digest": test.digest,
     }
     fingerprint = canonical_digest({"kind": "base", **identity})
-    lock = work_folder() / f"{fingerprint[:16]}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    own = role.removeprefix(retention.ROLES)  # a run that trains the task would have it there
-    prefix = f"test/{own}/"
-    with FileLock(lock):
-        run = tracker.find("base", status="FINISHED", fingerprint=fingerprint)
-        if run is not None:
-            found = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
-            return BaseScores(run_id=run.info.run_id, metrics=found)
-        items = plan.mixture.test[role]
-        language = languages_of(items)
-        name = f"base {spec.model} {task.name} {language}"
-        # A claim is for the run, not for this: on another machine another run may be scoring the same base.
-        log = replace(tracker, claim=None).open("base", name, {"fingerprint": fingerprint})
-        with log.guarded():
-            log.params(
-                {"model": spec.model, "task": task.name, "language": language, "test_size": len(items), **identity}
-            )
-            if known is None:
-                model = base_cache.checkout(plan)
-                encoder = encoder_of(plan, task)
-                scores = score(model, encoder, items, scoring=scoring, name=f"base {language}")
-                base_cache.give_back(model, plan)
-                known = TestScores(metrics=scores.metrics, predictions=scores.frame())
-            log.metrics({f"{prefix}{key}": value for key, value in known.metrics.items()})
-            with tempfile.TemporaryDirectory() as scratch:
-                known.predictions.to_parquet(Path(scratch) / f"{own}.parquet")
-                log.artifacts(Path(scratch), "predictions")
-        return BaseScores(run_id=log.run_id, metrics=dict(known.metrics))
+    prefix = f"test/{test.role}/"  # a run that trains the task has it under this name too
+    language = languages_of(test.items)
+    name = f"base {spec.model} {test.task.name} {language}"
+    # Without a claim: on another machine another run may be scoring the same base.
+    tracker = replace(tracker, claim=None)
+    work = work_folder() / fingerprint[:16]
+    with tracker.once("base", name, {"fingerprint": fingerprint}, work=work) as attempt:
+        if attempt.finished is not None:
+            logged = attempt.finished.data.metrics
+            metrics = {k.removeprefix(prefix): v for k, v in logged.items() if k.startswith(prefix)}
+            return BaseScores(run_id=attempt.run_id, metrics=metrics)
+        log = attempt.log
+        log.params(
+            {
+                "model": spec.model,
+                "task": test.task.name,
+                "language": language,
+                "test_size": len(test.items),
+                **identity,
+            }
+        )
+        scores = known or _scored(plan, test, name=f"base {language}")
+        log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
+        with tempfile.TemporaryDirectory() as scratch:
+            scores.predictions.to_parquet(Path(scratch) / f"{test.role}.parquet")
+            log.artifacts(Path(scratch), "predictions")
+        return BaseScores(run_id=attempt.run_id, metrics=dict(scores.metrics))
+
+
+def _scored(plan: Plan, test: TestSet, *, name: str) -> TestScores:
+    model = base_cache.checkout(plan)
+    scores = score(model, plan.encoder(test.task), test.items, scoring=test.scoring, name=name)
+    base_cache.give_back(model, plan)
+    return TestScores(metrics=scores.metrics, predictions=scores.frame())

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from whichlora.config.cli import parse_arguments, refuse
-from whichlora.config.options import parse_values
+from whichlora.config.options import parse_options
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -25,14 +25,14 @@ def _lead(arguments: Sequence[str] | None) -> int:
     texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        values = parse_values(texts)
-        from whichlora.config.plan import resolve
+        options = parse_options(texts)
+        from whichlora.config.resolve import resolve
         from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary
 
         quiet()
-        plan = resolve(values)
+        plan = resolve(options)
         freeze_gc()
         from whichlora.tracking.runs import Tracker
 

@@ -1,4 +1,4 @@
-"""What a run writes down of itself before it does anything: the spec, versions and datasets that decide its result."""
+"""Logs what decides the result of a run before it starts: the spec, package versions and datasets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
 
 
-def record(plan: Plan, log: RunLog) -> None:
-    """Log what decides the run: params, versions, the whole spec, and the datasets."""
+def log_provenance(plan: Plan, log: RunLog) -> None:
+    """Log params, versions, the whole spec and the datasets."""
     spec = plan.spec
     fields = spec.to_dict()
     versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
@@ -30,8 +30,8 @@ def record(plan: Plan, log: RunLog) -> None:
         path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
         log.artifacts(Path(scratch))
     splits = {"train": (plan.task, plan.mixture.train, spec.train_digest)}
-    for role, items in plan.mixture.test.items():
-        splits[f"test/{role}"] = (plan.scorer(role)[0], items, spec.test_digests[role])
+    for name, test in plan.tests.items():
+        splits[f"test/{name}"] = (test.task, test.items, test.digest)
     for role, items in plan.mixture.validation.items():
         if items:
             splits[f"validation/{role}"] = (plan.task, items, texts_digest(plan.task, items))

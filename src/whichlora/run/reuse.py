@@ -9,10 +9,12 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
+
+from whichlora.training.fit import TrainingRecord
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -23,17 +25,17 @@ _TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
 
 @dataclass(frozen=True, kw_only=True)
 class TestScores:
-    """Scores that another run already has: metrics without their prefix, and predictions."""
+    """Scores on a test set: metrics without their prefix, and predictions."""
 
     metrics: dict[str, float]
     predictions: pd.DataFrame
 
 
-def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | None:
+def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | None:
     """Fetch the adapter of a finished run of the experiment into `work/adapter`, if one trained the same.
 
     Returns:
-        what is on record of its training.
+        the record of its training; None if no run has the adapter any more.
     """
     run = tracker.find("run", status="FINISHED", training_fingerprint=plan.spec.training_fingerprint)
     if run is None:
@@ -45,36 +47,32 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> dict[str, Any] | 
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
     metrics = {k: v for k, v in run.data.metrics.items() if k.startswith(_TRAINING_METRICS) and k != "train/loss"}
-    return {
-        "predicted": {},
-        "losses": sorted((point.step, point.value) for point in history),
-        "metrics": metrics,
-        "source": run.info.run_id,
-    }
+    losses = sorted((point.step, point.value) for point in history)
+    return TrainingRecord(predicted={}, losses=losses, metrics=metrics, source=run.info.run_id)
 
 
-def known_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
-    """Return by role the test scores of a run with the same adapter, where the test items are the same."""
+def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
+    """Return by test set the scores of a run with the same adapter, where the items are the same."""
     run = tracker.client.get_run(run_id)
     digests = json.loads(run.data.params["test_digests"])
     known = {}
-    for role, digest in plan.spec.test_digests.items():
-        if digests.get(role) == digest:
+    for name, test in plan.tests.items():
+        if digests.get(name) == test.digest:
             try:
-                predictions = predictions_of(tracker, run_id, role, scratch)
+                predictions = predictions_of(tracker, run_id, name, scratch)
             except (MlflowException, OSError):
                 continue
-            prefix = f"test/{role}/"
+            prefix = f"test/{name}/"
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
-            known[role] = TestScores(metrics=metrics, predictions=predictions)
+            known[name] = TestScores(metrics=metrics, predictions=predictions)
     return known
 
 
-def predictions_of(tracker: Tracker, run_id: str, role: str, scratch: Path) -> pd.DataFrame:
-    """Return the predictions that a run logged for a role, fetched into the folder `scratch`.
+def predictions_of(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
+    """Return the predictions that a run logged for a test set, downloaded into the folder `scratch`.
 
     Raises:
         MlflowException, OSError: it has none any more.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{role}.parquet", str(scratch)))
+    return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{name}.parquet", str(scratch)))

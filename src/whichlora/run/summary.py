@@ -1,4 +1,4 @@
-"""What a run is called, and what a person wants to see at its end."""
+"""Summaries of a finished run for a person."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from whichlora.config import retention
-from whichlora.config.plan import run_name
+import mlflow
+
+from whichlora.data.tasks import PairTask
 
 if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
+    from whichlora.config.plan import Plan, TestSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,56 +22,49 @@ class Result:
     metrics: dict[str, float]
 
 
-def _named(plan: Plan, role: str) -> str:
-    language = "en" if role.endswith("en") else plan.spec.language
-    return f"{plan.scorer(role)[0].name}, not trained, {language}" if role.startswith(retention.ROLES) else language
+def _answers(test: TestSet, m: Mapping[str, float]) -> str:
+    f1, size = m[f"test/{test.name}/f1"], len(test.items)
+    line = f"  {test.title}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
+    floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))
+    return f"{line}; base model {m[f'base/{test.name}/f1']:.3f}" + (f"; floors: {floors}" if floors else "")
 
 
-def _answers(plan: Plan, m: Mapping[str, float], role: str) -> str:
-    f1, size = m[f"test/{role}/f1"], len(plan.mixture.test[role])
-    line = f"  {_named(plan, role)}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
-    floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{role}/"))
-    return f"{line}; base model {m[f'base/{role}/f1']:.3f}" + (f"; floors: {floors}" if floors else "")
-
-
-def _pairs(m: Mapping[str, float], role: str) -> list[str]:
-    """Return a line a place: cosines of translations and of random pairs, and how many are found, before and after."""
+def _pairs(test: TestSet, m: Mapping[str, float]) -> list[str]:
+    """Return a line a site: cosines of translations and of random pairs, and P@1, before and after training."""
     lines = []
-    for place in ("pooled", "output"):
-        told = []
+    for site in ("pooled", "output"):
+        parts = []
         for name, measure in (
             ("cosine", "cosine/translation/raw"),
             ("of random pairs", "cosine/random/raw"),
             ("P@1", "p1/to/centred"),
         ):
-            before, after = (m[f"{when}/{role}/{place}/{measure}"] for when in ("base", "test"))
-            told.append(f"{name} {before:.3f} -> {after:.3f}")
-        p = m.get(f"paired/{role}/{place}/cosine/gap/centred/p")
-        told.append(f"p of the gap's rise {p:.1e}" if p is not None else f"chance {m[f'floor/{role}/p1']:.3f}")
-        lines.append(f"  {role} pairs, {place}: {', '.join(told)}")
+            before, after = (m[f"{when}/{test.name}/{site}/{measure}"] for when in ("base", "test"))
+            parts.append(f"{name} {before:.3f} -> {after:.3f}")
+        p = m.get(f"paired/{test.name}/{site}/cosine/gap/centred/p")
+        parts.append(f"p of the gap's rise {p:.1e}" if p is not None else f"chance {m[f'floor/{test.name}/p1']:.3f}")
+        lines.append(f"  {test.name} pairs, {site}: {', '.join(parts)}")
     return lines
 
 
 def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
-    """Return what a run came to on each of its test sets, in one line."""
-    told = []
-    for role in plan.mixture.test:
-        if plan.scorer(role)[0].kind == "pair":
-            told.append(f"P@1 {m[f'test/{role}/pooled/p1/to/centred']:.3f} {role} pairs")
+    """Return a run's scores on each of its test sets, in one line."""
+    parts = []
+    for name, test in plan.tests.items():
+        if isinstance(test.task, PairTask):
+            parts.append(f"P@1 {m[f'test/{name}/pooled/p1/to/centred']:.3f} {name} pairs")
         else:
-            told.append(f"F1 {m[f'test/{role}/f1']:.3f} {_named(plan, role)}")
-    return ", ".join(told)
+            parts.append(f"F1 {m[f'test/{name}/f1']:.3f} {test.title}")
+    return ", ".join(parts)
 
 
 def summary(plan: Plan, result: Result) -> str:
     """Return what a person wants to see at the end of a run."""
-    import mlflow
-
     m = result.metrics
     note = " (synthetic task)" if plan.task.synthetic else ""
-    lines = [f"{run_name(plan)}{note}"]
-    for role in plan.mixture.test:
-        lines += _pairs(m, role) if plan.scorer(role)[0].kind == "pair" else [_answers(plan, m, role)]
+    lines = [f"{plan.name}{note}"]
+    for test in plan.tests.values():
+        lines += _pairs(test, m) if isinstance(test.task, PairTask) else [_answers(test, m)]
     if "train/seconds" in m:
         lines.append(
             f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "

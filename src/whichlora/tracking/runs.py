@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import LostClaimError, PrunedError
+from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     connect,
     default_experiment,
@@ -68,6 +70,32 @@ class Tracker:
         )
         return runs[0] if runs else None
 
+    @contextmanager
+    def once(self, kind: str, name: str, tags: Mapping[str, str], *, work: Path) -> Iterator[Attempt]:
+        """Do a piece of work once, however often and from wherever it is asked for.
+
+        The lock of the folder `work` is held meanwhile. Where a finished run of this kind has these tags it is given,
+        and the block has nothing to do. Otherwise a run is opened, or an unfinished one resumed, and marked when the
+        block ends: FINISHED, or FAILED or KILLED if it raises. The folder is deleted at the end; after a failure it
+        stays, so that the next attempt can resume from it.
+
+        Args:
+            tags: without their prefix `whichlora.`; together with the kind they identify the work.
+        """
+        with exclusive(work):
+            finished = self.find(kind, status="FINISHED", **tags)
+            if finished is not None:
+                yield Attempt(finished=finished)
+                return
+            log = self.open(kind, name, tags)
+            try:
+                with log.guarded():
+                    yield Attempt(_log=log)
+            except PrunedError:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            shutil.rmtree(work, ignore_errors=True)
+
     def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
         """Go on with the unfinished run that has these tags, all of which say what it is, or create one.
 
@@ -93,6 +121,25 @@ class Tracker:
             own["mlflow.parentRunId"] = self.parent
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
         return RunLog(self.client, run.info.run_id, self.claim)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A tracked piece of work: either a finished run that has done it, or the run that is to do it now."""
+
+    finished: Run | None = None
+    _log: RunLog | None = None
+
+    @property
+    def log(self) -> RunLog:
+        """The run to write to; there is none where the work is finished."""
+        assert self._log is not None
+        return self._log
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run, finished or not."""
+        return str(self.finished.info.run_id) if self.finished is not None else self.log.run_id
 
 
 @dataclass(frozen=True)

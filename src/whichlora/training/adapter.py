@@ -6,12 +6,9 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from whichlora.config.plan import encoder_of
 from whichlora.data.batching import collate, to_device
-from whichlora.data.word_pooling import Pooling
 from whichlora.models.loading import current_device, load_model
+from whichlora.training.objectives import objective_of
 from whichlora.training.verification import base_digests, observe, prove_attached
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
@@ -38,13 +35,15 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         ProofError: what was attached is not what the spec asks for.
     """
     spec, variant = plan.spec, plan.variant
-    if variant.kind == "full":
+    if variant.trains_whole_model:
         model: Any = base
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        unreached = _freeze_unreached(model, plan)
+        unreached = objective_of(plan).unreached(model)
+        for parameter in unreached:
+            parameter.requires_grad_(False)
         evidence = Evidence(settings=None, base={})
-        expected = plan.shape.parameters - unreached
+        expected = plan.shape.parameters - sum(p.numel() for p in unreached)
         return model, evidence, prove_attached(model, variant, evidence, expected=expected)
 
     from peft import get_peft_model
@@ -84,26 +83,9 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     return model, evidence, count
 
 
-def _freeze_unreached(model: PreTrainedModel, plan: Plan) -> int:
-    """Freeze what a loss on a pooled layer does not depend on, and return its number of parameters.
-
-    That is the blocks above, and what comes after the last one: of the rest of the decoder only what is read before
-    them, the embeddings, is reached. A head that shares the embeddings' weights is trained with them.
-    """
-    if plan.task.kind != "pair":
-        return 0
-    layer, blocks = Pooling.read(plan.spec.scoring).layer, model.get_submodule(plan.shape.blocks)
-    embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
-    reached = {id(p) for module in (*embeddings, *list(blocks)[: layer + 1]) for p in module.parameters()}
-    frozen = [p for p in model.parameters() if id(p) not in reached]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(p.numel() for p in frozen)
-
-
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
     """Return training items for a start that is made from data: the same ones whenever the run is gone on with."""
-    encoder = encoder_of(plan)
+    encoder = plan.encoder()
     items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
     batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]
@@ -131,7 +113,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
     """Return the plain base model with the saved adapter on it, as anyone would load it; for `full`, the model."""
     spec = plan.spec
-    if plan.variant.kind == "full":
+    if plan.variant.trains_whole_model:
         from dataclasses import replace
 
         source = replace(plan.source, place=str(folder), revision=None)

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.kernels.bf16 import adapter_to_weight_dtype
-from whichlora.models.kernels.dora import use_closed_form_norms
-from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.models.kernels import fast_paths
 from whichlora.models.loading import copy_around_weights, load_model
 from whichlora.parallel import lockstep
 from whichlora.training import adapter
@@ -50,7 +48,7 @@ def give_back(model: PreTrainedModel, plan: Plan) -> None:
 
 def give_back_trained(model: Any, plan: Plan) -> None:
     """Give back the base under an adapter that was trained, if nothing changed it."""
-    if plan.variant.kind == "adapter" and not (plan.variant.changes_base or plan.variant.fully_trained):
+    if plan.variant.has_adapter and not (plan.variant.changes_base or plan.variant.fully_trained):
         give_back(model.unload(), plan)
 
 
@@ -60,7 +58,7 @@ def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
 
     Where that changes no answers the adapter is folded into the weights, which saves time; they are put back after.
     """
-    if plan.variant.kind == "full":
+    if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)
         return
     model = adapter.load_saved(plan, folder, base=checkout(plan))
@@ -74,12 +72,7 @@ def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
     else:
-        use_closed_form_norms(model)
-        layers = []
-        if not plan.variant.converts_base_change:
-            adapter_to_weight_dtype(model)
-            layers = fusable_layers(model)
-        with fused(layers):
+        with fast_paths.scoring(model, narrow=not plan.variant.converts_base_change):
             yield model
         base = model.unload()
     if not plan.variant.fully_trained:

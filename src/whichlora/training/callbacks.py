@@ -1,10 +1,11 @@
-"""What is done between the steps of training: proof, time, losses, checkpoints and the choice of the best epoch."""
+"""Trainer callbacks: checks, time, losses, checkpoints and the choice of the best epoch."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from whichlora.variants import Variant
 from whichlora.variants.witness import Evidence
 
 CHECKPOINT_SECONDS = float(os.environ.get("WHICHLORA_CHECKPOINT_SECONDS", "60"))
-"""Time between checkpoints, which bounds what a killed run loses."""
+"""Seconds between checkpoints: the most training that a killed run loses."""
 
 Losses = list[tuple[int, float]]
 
 
 class GradientCheck(TrainerCallback):
-    """Looks at the first gradients and at the learning rates."""
+    """Checks the first gradients and records the learning rates."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -40,7 +41,7 @@ class GradientCheck(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """A progress bar under the run's name with the loss beside it, in place of printed dictionaries."""
+    """A progress bar with the run's name and the loss, instead of the library's printed dictionaries."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class ProgressBar(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:  # a resumed run begins where it is, and its speed is of its own steps
+        if self.training_bar is not None:  # a resumed run starts there, and its speed counts its own steps only
             self.current_step = self.training_bar.initial = self.training_bar.n = state.global_step
             self.training_bar.set_description(self._name)
 
@@ -57,29 +58,117 @@ class ProgressBar(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{logs['cross_entropy']:.3f}")
 
 
-class Stopwatch:
-    """Seconds of training. The accelerator has finished what it was given whenever the watch stops or starts."""
+class Stopwatch(TrainerCallback):
+    """Counts seconds of training. Pending work on the accelerator is finished whenever it starts or stops."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._since: float | None = None
 
     def start(self) -> None:
-        """Go on counting."""
+        """Start or continue counting."""
         self._since = _now()
 
     def stop(self) -> None:
-        """Stop counting, if it was."""
+        """Stop counting; does nothing if stopped."""
         if self._since is not None:
             self.seconds += _now() - self._since
             self._since = None
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count what is done in the block."""
+        self.stop()
+        yield
+        self.start()
 
-class Keeper(TrainerCallback):
-    """Counts time and losses, decides when to save, and keeps the best epoch.
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start()
 
-    `validate`, `on_losses` and `peek` are the leading process's; the others have none. The first and the last take the
-    number of finished steps.
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stop()
+
+
+class LossLog(TrainerCallback):
+    """Adds up losses and puts their mean into the library's log as `cross_entropy`.
+
+    `report` receives (step, mean loss) points; None in all processes but the leading one.
+    """
+
+    def __init__(self, report: Callable[[Losses], None] | None) -> None:
+        self._report = report
+        self._loss, self._count = torch.zeros(()), 0
+        self._reported = 0
+
+    def add(self, loss: torch.Tensor, count: int) -> None:
+        """Add a step: this process's sum of losses, and the number of losses over all processes."""
+        self._loss = self._loss.to(loss.device) + loss
+        self._count += count
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self._count and logs is not None:
+            (loss,) = distributed.all_reduce_sum(float(self._loss))
+            logs["cross_entropy"] = state.log_history[-1]["cross_entropy"] = loss / self._count
+            self._loss, self._count = torch.zeros(()), 0
+
+    def report(self, state: Any) -> None:
+        """Hand over the points since the last report."""
+        if self._report is None:
+            return
+        entries = [(e["step"], e["cross_entropy"]) for e in state.log_history if "cross_entropy" in e]
+        self._report([entry for entry in entries if entry[0] > self._reported])
+        if entries:
+            self._reported = entries[-1][0]
+
+
+class CheckpointTimer(TrainerCallback):
+    """Saves a checkpoint every `CHECKPOINT_SECONDS`, by the clock of the leading process."""
+
+    def __init__(self, *, leads: bool) -> None:
+        self._leads = leads
+        self._saved = time.monotonic()
+        self._due = False
+
+    def agree(self, count: int) -> int:
+        """Return the sum of `count` over all processes, which agree here whether to save after this step."""
+        late = self._leads and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        total, due = distributed.all_reduce_sum(count, late)
+        self._due = due > 0
+        return int(total)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._due and state.global_step < state.max_steps:
+            control.should_save = control.should_log = True  # a loss not yet logged would be lost with the process
+            self._saved = time.monotonic()
+
+
+class Peek(TrainerCallback):
+    """Calls `look` with the number of finished steps after each of `steps`, outside the time of training."""
+
+    def __init__(self, look: Callable[[int], None], steps: Container[int], watch: Stopwatch) -> None:
+        self._look, self._steps, self._watch = look, steps, watch
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self._steps:
+            with self._watch.stopped():
+                self._look(state.global_step)
+
+
+class VariantSteps(TrainerCallback):
+    """Does what the variant does after each optimiser step."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self._variant.after_step is not None:
+            self._variant.after_step(model, state.global_step + 1)
+
+
+class BestCheckpoint(TrainerCallback):
+    """Keeps the trainable weights of the epoch that validates best, in `work`; the first of equals.
+
+    `validate` receives the number of finished steps and returns a score; None in all processes but the leading one.
     """
 
     def __init__(
@@ -88,84 +177,29 @@ class Keeper(TrainerCallback):
         spec: RunSpec,
         work: Path,
         validate: Callable[[int], float] | None,
-        on_losses: Callable[[Losses], None] | None,
-        *,
-        peek: Callable[[int], None] | None,
-        peek_steps: Container[int],
-        seconds: float,
+        watch: Stopwatch,
     ) -> None:
-        self.variant, self.spec, self.work, self.validate, self.on_losses = variant, spec, work, validate, on_losses
-        self.peek, self.peek_steps = peek, peek_steps
-        self.watch = Stopwatch(seconds)
-        self._saved = time.monotonic()
-        self._due = False
-        self._loss, self._count = torch.zeros(()), 0
-        self._reported = 0
-
-    def agree(self, losses: int) -> int:
-        """Return the number of losses in a step over all processes, who agree here whether to save after it."""
-        late = self.validate is not None and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        count, due = distributed.all_reduce_sum(losses, late)
-        self._due = due > 0
-        return int(count)
-
-    def add_loss(self, loss: torch.Tensor, count: int) -> None:
-        """Add a step: this process's sum of losses, and the number of losses over all processes."""
-        self._loss = self._loss.to(loss.device) + loss
-        self._count += count
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watch.start()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watch.stop()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if self.variant.after_step is not None:
-            self.variant.after_step(model, state.global_step + 1)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._due and state.global_step < state.max_steps:
-            control.should_save = control.should_log = True  # a loss not yet logged would be lost with the process
-            self._saved = time.monotonic()
-        if self.peek is not None and state.global_step in self.peek_steps:
-            self.watch.stop()
-            self.peek(state.global_step)
-            self.watch.start()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self._count and logs is not None:
-            (loss,) = distributed.all_reduce_sum(float(self._loss))
-            logs["cross_entropy"] = state.log_history[-1]["cross_entropy"] = loss / self._count
-            self._loss, self._count = torch.zeros(()), 0
+        self._variant, self._spec, self._work = variant, spec, work
+        self._validate, self._watch = validate, watch
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         step = state.global_step
         control.should_save = step < state.max_steps
-        if self.variant.may_select and not self.variant.may_select(step, state.max_steps, self.spec.variant_options):
+        may_select, options = self._variant.may_select, self._spec.variant_options
+        if may_select and not may_select(step, state.max_steps, options):
             return
-        self.watch.stop()
-        if self.validate is not None:
-            self._keep_if_best(model, step, self.validate(step))
-        distributed.barrier()
-        self.watch.start()
-
-    def report(self, state: Any) -> None:
-        """Hand over the losses since the last report."""
-        if self.on_losses is None:
-            return
-        entries = [(e["step"], e["cross_entropy"]) for e in state.log_history if "cross_entropy" in e]
-        self.on_losses([entry for entry in entries if entry[0] > self._reported])
-        if entries:
-            self._reported = entries[-1][0]
+        with self._watch.stopped():
+            if self._validate is not None:
+                self._keep_if_best(model, step, self._validate(step))
+            distributed.barrier()
 
     def _keep_if_best(self, model: Any, step: int, score: float) -> None:
-        path = self.work / "best.json"
+        path = self._work / "best.json"
         best = checkpoints.read_json(path) if path.is_file() else None
-        # A resumed run may come by an epoch's end again; the first of equals stays.
+        # A resumed run may reach the end of an epoch again.
         if best is None or (score, -step) > (best["score"], -best["step"]):
             folder = f"best-{step}"
-            checkpoints.save_state(model, self.variant, self.work / folder)
+            checkpoints.save_state(model, self._variant, self._work / folder)
             checkpoints.write_json(path, {"step": step, "score": score, "folder": folder})
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,23 @@ from whichlora.training.trainer import total_steps, train
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
     from whichlora.config.spec import RunSpec
-    from whichlora.data.encoding import Encoder
     from whichlora.tracking.runs import RunLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What is on record of a training.
+
+    Attributes:
+        predicted: by role, what the trained model predicted for the validation items that chose the checkpoint.
+        losses: (step, mean loss) points.
+        source: id of the run that trained the adapter, if it was another one.
+    """
+
+    predicted: Mapping[str, list[str | None]]
+    losses: Losses
+    metrics: Mapping[str, float]
+    source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +64,26 @@ class PruningReports:
 
 def fit(
     plan: Plan,
-    encoder: Encoder,
     log: RunLog,
     work: Path,
     *,
-    adopt: Callable[[], dict[str, Any] | None] | None = None,
+    adopt: Callable[[], TrainingRecord | None] | None = None,
     reports: PruningReports | None = None,
-) -> dict[str, Any]:
-    """Leave the adapter in `work/adapter` and return what is on record of its training; reads both if they are there.
+) -> TrainingRecord:
+    """Leave the adapter in `work/adapter` and return the record of its training; reads both if they are there.
 
     `adopt` fetches them from another run, if one has them.
     """
-    record = work / "trained.json"
-    if not record.is_file():
+    path = work / "trained.json"
+    if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        write_json(record, (adopt and adopt()) or _train(plan, encoder, log, work, reports))
-    facts = read_json(record)
-    log.series("train/loss", facts["losses"])  # another run may have trained the adapter that this one scores
-    return facts
+        write_json(path, asdict((adopt and adopt()) or _train(plan, log, work, reports)))
+    record = TrainingRecord(**read_json(path))
+    log.series("train/loss", record.losses)  # another run may have trained the adapter that this one scores
+    return record
 
 
-def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: PruningReports | None) -> dict[str, Any]:
+def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
     resuming = last_complete(work)
     if resuming is None:
         shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
@@ -79,6 +93,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Pruni
     chosen_on = selection_roles(plan.mixture.validation, plan.spec.select_on)
     asked = list(reports.roles) if reports else []
     report_steps = reports.steps(plan.spec) if reports else []
+    encoder = plan.encoder()
     newest: dict[str, tuple[int, Scores]] = {}
     losses: Losses = []
 
@@ -86,7 +101,7 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Pruni
         if role not in newest or newest[role][0] != step:
             items = plan.mixture.validation[role]
             name = f"validation {languages_of(items)}"
-            newest[role] = step, score(model, encoder, items, scoring=plan.spec.scoring, name=name)
+            newest[role] = step, score(model, encoder, items, scoring=plan.scoring, name=name)
         return newest[role][1]
 
     def mean_score(roles: Sequence[str], model: Any, step: int) -> float:
@@ -120,10 +135,10 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Pruni
     kept = {role: scored(role, result.model, result.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
     adapter.save(result.model, plan, work / "adapter", initial=work)
     base_cache.give_back_trained(result.model, plan)
-    return {
-        "predicted": {role: kept[role].predicted for role in chosen_on},
-        "losses": losses,
-        "metrics": {
+    return TrainingRecord(
+        predicted={role: kept[role].predicted for role in chosen_on},
+        losses=losses,
+        metrics={
             "adapter/trainable_parameters": result.trainable,
             "adapter/trainable_percent": 100 * result.trainable / plan.shape.parameters,
             "train/seconds": result.seconds,
@@ -135,4 +150,4 @@ def _train(plan: Plan, encoder: Encoder, log: RunLog, work: Path, reports: Pruni
             **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in kept.items()},
             **window.metrics(),
         },
-    }
+    )

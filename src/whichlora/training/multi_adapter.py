@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from whichlora.config.plan import run_name
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
 from whichlora.errors import OptionError, parse_whole
@@ -27,6 +26,7 @@ from whichlora.models.kernels.bf16 import skip_input_cast
 from whichlora.models.kernels.patching import patched_forward
 from whichlora.parallel import distributed
 from whichlora.training.micro_batches import MICRO_BATCH
+from whichlora.training.objectives import objective_of
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -63,11 +63,11 @@ class Batch:
 def why_not_packable(plan: Plan) -> str | None:
     """Return why a run cannot take part in a pass with others; None if it can."""
     spec, variant = plan.spec, plan.variant
-    if variant.kind == "none":
+    if not variant.trains:
         return None  # it is scored alone
-    if plan.task.kind == "pair":
+    if not objective_of(plan).packable:
         return f"the task {spec.task} is learnt by another loss than answers"
-    if variant.kind != "adapter" or variant.changes_base or variant.fully_trained:
+    if not variant.has_adapter or variant.changes_base or variant.fully_trained:
         return f"{variant.name} changes the base weights, which all runs of a pass share"
     if variant.name in _ON_INPUT:
         return f"{variant.name} changes what the base layers are given, which all runs of a pass share"
@@ -92,7 +92,7 @@ def parse_pack(text: str, plans: Iterable[Plan]) -> int:
     bases = set()
     for plan in plans:
         if pack > 1 and (why := why_not_packable(plan)):
-            raise OptionError("pack", pack, f"must be 1 with {run_name(plan)}: {why}")
+            raise OptionError("pack", pack, f"must be 1 with {plan.name}: {why}")
         bases.add((plan.source.digest, plan.spec.precision))
     if pack > 1 and len(bases) > 1:
         raise OptionError("pack", pack, "must be 1 with several models: all runs of a pass share one")

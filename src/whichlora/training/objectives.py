@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from whichlora.data.batching import collate, to_device
 from whichlora.data.encoding import Encoded, EncodedPair, Encoder
 from whichlora.data.word_pooling import Pooling
+from whichlora.evaluation.scoring import WordSimilarity
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.pooling import pooled_states
@@ -34,9 +35,11 @@ class Objective(ABC):
 
     Class attributes:
         divisible: whether the loss of a step is the sum over parts of its items, however they are divided.
+        packable: whether several runs can take a step in one pass.
     """
 
     divisible: ClassVar[bool]
+    packable: ClassVar[bool] = False
 
     @abstractmethod
     def example(self, encoder: Encoder, item: Item) -> Any:
@@ -53,6 +56,10 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, model: Any, examples: Sequence[Any]) -> Tensor:
         """Return the sum of the losses."""
+
+    def unreached(self, model: Any) -> list[nn.Parameter]:
+        """Return the model's parameters that the loss does not depend on."""
+        return []
 
     def suited(self, model: Any) -> Objective:
         """Return the same objective in the form that is quickest on a model."""
@@ -74,6 +81,7 @@ class AnswerTokens(Objective):
     """
 
     divisible = True
+    packable = True
     pad: int
     packs: bool = False
     shares: bool = False
@@ -109,6 +117,19 @@ class Triplets(Objective):
     blocks: str
     pooling: Pooling
 
+    def unreached(self, model: Any) -> list[nn.Parameter]:
+        """Return those of the blocks above the pooled one, and of what follows the last block.
+
+        Of the rest of the decoder only what is read before the blocks, the embeddings, is reached. An LM head that
+        shares the embeddings' weights is trained with them.
+        """
+        blocks = model.get_submodule(self.blocks)
+        embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
+        reached = {
+            id(p) for module in (*embeddings, *list(blocks)[: self.pooling.layer + 1]) for p in module.parameters()
+        }
+        return [p for p in model.parameters() if id(p) not in reached]
+
     def example(self, encoder: Encoder, item: Item) -> EncodedPair:
         return encoder.pair(item)
 
@@ -127,8 +148,8 @@ class Triplets(Objective):
 
 def objective_of(plan: Plan) -> Objective:
     """Return what a plan's task is learnt by."""
-    if plan.task.kind == "pair":
-        return Triplets(plan.shape.blocks, Pooling.read(plan.spec.scoring))
+    if isinstance(plan.scoring, WordSimilarity):
+        return Triplets(plan.shape.blocks, plan.scoring.pooling)
     return AnswerTokens(int(plan.tokenizer.pad_token_id))  # type: ignore[arg-type]
 
 

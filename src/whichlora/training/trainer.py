@@ -14,18 +14,24 @@ import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from whichlora.config.plan import run_name
 from whichlora.config.spec import RunSpec
 from whichlora.data.batching import BucketBatches
 from whichlora.data.mixture import trained_count
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.models.kernels import onednn
-from whichlora.models.kernels.bf16 import layers_with_needless_cast, skip_input_cast
-from whichlora.models.kernels.dora import use_closed_form_norms
-from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.models.kernels.fast_paths import TrainingPaths, prepare_training
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import adapter, base_cache, checkpoints
-from whichlora.training.callbacks import GradientCheck, Keeper, Losses, ProgressBar
+from whichlora.training.callbacks import (
+    BestCheckpoint,
+    CheckpointTimer,
+    GradientCheck,
+    Losses,
+    LossLog,
+    Peek,
+    ProgressBar,
+    Stopwatch,
+    VariantSteps,
+)
 from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
 from whichlora.training.multi_adapter import Batch, try_together, why_not_packable
 from whichlora.training.objectives import AnswerTokens, Objective, objective_of
@@ -94,25 +100,22 @@ def train(
     """
     spec, variant = plan.spec, plan.variant
     # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
-    precision = "fp32" if variant.kind == "full" else spec.precision
+    precision = "fp32" if variant.trains_whole_model else spec.precision
     base = base_cache.checkout(plan, precision=precision)
     transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
     model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
-    use_closed_form_norms(model)
+    paths = prepare_training(model, bf16=spec.precision == "bf16")
     resume = checkpoints.last_complete(work)
     distributed.barrier()  # until all have seen the same checkpoint
-    if resume is None and validate is not None:
+    leads = validate is not None
+    if resume is None and leads:
         adapter.save_initial(model, plan, work)
-    keeper = Keeper(
-        variant,
-        spec,
-        work,
-        None if validate is None else lambda step: validate(model, step),
-        on_losses,
-        peek=None if peek is None else lambda step: peek(model, step),
-        peek_steps=peek_steps,
-        seconds=resume[1]["seconds"] if resume else 0.0,
-    )
+    watch = Stopwatch(resume[1]["seconds"] if resume else 0.0)
+    losses, timer = LossLog(on_losses), CheckpointTimer(leads=leads)
+    best = BestCheckpoint(variant, spec, work, None if validate is None else lambda step: validate(model, step), watch)
+    callbacks = [GradientCheck(evidence), watch, VariantSteps(variant), timer, losses, best, ProgressBar(plan.name)]
+    if peek is not None:
+        callbacks.insert(4, Peek(lambda step: peek(model, step), peek_steps, watch))
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
@@ -120,13 +123,16 @@ def train(
         model=model,
         args=_arguments(spec, work),
         train_dataset=list(examples),
-        callbacks=[GradientCheck(evidence), keeper, ProgressBar(run_name(plan))],
+        callbacks=callbacks,
         optimizers=(_optimizer(model, variant, spec), None),
         variant=variant,
-        keeper=keeper,
+        watch=watch,
+        losses=losses,
+        timer=timer,
         micro=micro,
         batch_size=spec.batch_size,
         objective=objective.suited(model),
+        paths=paths,
         joins=lockstep.active() and why_not_packable(plan) is None,
     )
     trainer.remove_callback(PrinterCallback)
@@ -135,19 +141,19 @@ def train(
     with window or nullcontext():
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     prove_trained(model, variant, evidence)
-    if validate is None:
+    if not leads:
         return None
-    keeper.report(trainer.state)
-    best = checkpoints.read_json(work / "best.json")
-    checkpoints.load_state(model, variant, work / best["folder"])
+    losses.report(trainer.state)
+    kept = checkpoints.read_json(work / "best.json")
+    checkpoints.load_state(model, variant, work / kept["folder"])
     model.eval()
     assert spec.epochs is not None
     return TrainingResult(
         model=model,
         trainable=trainable,
-        seconds=keeper.watch.seconds,
+        seconds=watch.seconds,
         examples=len(examples) * spec.epochs,
-        best_step=best["step"],
+        best_step=kept["step"],
         micro_batch=micro.size,
         checkpointing=micro.checkpointing,
         packed=trainer.packed,
@@ -196,36 +202,31 @@ class _Trainer(Trainer):
         self,
         *,
         variant: Variant,
-        keeper: Keeper,
+        watch: Stopwatch,
+        losses: LossLog,
+        timer: CheckpointTimer,
         micro: MicroBatches,
         batch_size: int,
         objective: Objective,
+        paths: TrainingPaths,
         joins: bool,
         **arguments: Any,
     ) -> None:
-        self._variant, self._keeper, self._micro = variant, keeper, micro
+        self._variant, self._micro, self._paths = variant, micro, paths
+        self._watch, self._losses, self._timer = watch, losses, timer
         self._effective_batch, self._objective = batch_size, objective
         self.packed = 1
         super().__init__(**arguments)
-        self._uncast = layers_with_needless_cast(self.model) if self.args.bf16 else []
-        self._plain = fusable_layers(self.model)
-        others = [layer for _, layer in adapter_modules(self.model) if layer not in self._plain]
-        self._others = others if onednn.PREFERRED and self.args.use_cpu and not self.args.bf16 else []
         self._layers = dict(adapter_modules(self.model)) if joins else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
         self.model.train()
-        count = self._keeper.agree(self._objective.count(inputs))
+        count = self._timer.agree(self._objective.count(inputs))
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with (
-                self._objective.reading(self.model),
-                skip_input_cast(self._uncast),
-                fused(self._plain),
-                onednn.onednn_matmuls(self._others),
-            ):
+            with self._objective.reading(self.model), self._paths.enabled():
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
@@ -234,7 +235,7 @@ class _Trainer(Trainer):
         loss = self._together(inputs, count)
         if loss is None:
             loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
-        self._keeper.add_loss(loss, count)
+        self._losses.add(loss, count)
         if self._variant.penalty is not None:
             self.accelerator.backward(self._variant.penalty(self.model) / distributed.world_size())
         distributed.all_reduce_gradients(self.model)
@@ -253,7 +254,7 @@ class _Trainer(Trainer):
             examples=inputs,
             count=count,
             shares=True,
-            uncast=self._uncast,
+            uncast=self._paths.uncast,
             arithmetic=self.compute_loss_context_manager,
         )
         taken = lockstep.step(batch, try_together)
@@ -284,13 +285,13 @@ class _Trainer(Trainer):
         checkpoints.load_state(self.model, self._variant, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self._keeper.watch.stop()
+        self._watch.stop()
         super()._save_checkpoint(model, trial)
         distributed.barrier()  # each has written its random state
         if self.args.should_save:
             work = Path(self.args.output_dir)
             folder = work / f"checkpoint-{self.state.global_step}"
-            checkpoints.complete(folder, {"seconds": self._keeper.watch.seconds})
+            checkpoints.complete(folder, {"seconds": self._watch.seconds})
             checkpoints.remove_others(work, folder)
-            self._keeper.report(self.state)
-        self._keeper.watch.start()
+            self._losses.report(self.state)
+        self._watch.start()

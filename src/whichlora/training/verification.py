@@ -40,7 +40,7 @@ def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
     groups: dict[str, list[Tensor]] = {}
-    if variant.kind == "adapter":
+    if variant.has_adapter:
         for name, module in adapter_modules(model):
             groups[name] = [p for p in module.parameters() if p.requires_grad]
     else:

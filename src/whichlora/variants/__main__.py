@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
-    adapter = variant.kind == "adapter"
+    adapter = variant.has_adapter
     supports = {
         "layers": adapter,
         "nf4": variant.quantizable,
@@ -79,7 +79,7 @@ def _values(variant: Variant) -> str:
     }
     text = ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
     modules = values.target_modules
-    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.kind == "adapter" else ""
+    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.has_adapter else ""
     return f"{text}, {values.scheduler}{where}"
 
 
@@ -94,7 +94,7 @@ def _matched(variant: Variant) -> str:
 
 
 def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
-    if variant.kind == "none":
+    if not variant.trains:
         return "0"
     count, note = shape.parameters, ""
     if variant.expected_parameters is not None:

@@ -156,16 +156,31 @@ class Variant:
     check_rank: Callable[[int, Shapes, Mapping[str, Any]], str | None] | None = None
 
     @property
+    def has_adapter(self) -> bool:
+        """Whether PEFT builds an adapter, and the base model stays frozen."""
+        return self.kind == "adapter"
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return self.kind != "none"
+
+    @property
+    def trains_whole_model(self) -> bool:
+        """Whether the model itself is trained, without an adapter."""
+        return self.kind == "full"
+
+    @property
     def has_rank(self) -> bool:
         """Whether the method has a rank to choose."""
         return self.recommended is not None and self.recommended.rank is not None
 
-    def rank_problem(self, rank: int, shapes: Shapes) -> str | None:
-        """Say what is allowed if a rank does not fit these shapes."""
+    def rank_problem(self, rank: int, shapes: Shapes, options: Mapping[str, Any] | None = None) -> str | None:
+        """Return what is allowed if a rank does not fit these shapes; `options` are the variant's own by default."""
         limit = self.rank_limit(shapes)
         if rank > limit:
             return f"must be at most {limit}, the width of the adapted layers for {self.name}"
-        return self.check_rank(rank, shapes, self.options) if self.check_rank else None
+        return self.check_rank(rank, shapes, options or self.options) if self.check_rank else None
 
     @property
     def has_alpha(self) -> bool:

@@ -30,16 +30,16 @@ def test_a_run_with_prompts_in_the_language_of_the_item(store: Path, tiny_model:
     table = pd.read_parquet(folder / "tl.parquet")
     assert set(table["gold"]) == {"entailment", "neutral", "contradiction"}
     assert set(table["predicted"]) <= set(table["gold"])
-    assert list(table["id"]) == [item.id for item in plan.mixture.test["en"]]
+    assert list(table["id"]) == [item.id for item in plan.tests["en"].items]
 
 
 def test_pooled_languages_may_have_prompts_of_their_own(tmp_path: Path, tiny_model: str) -> None:
     data = folders.xnli_folder(tmp_path / "xnli")
     options = {"task": "xnli", "data_dir": data, "language": "pooled"}
-    items = plan_of(tiny_model, **options, prompt_language="item").mixture.test["tl"]
+    items = plan_of(tiny_model, **options, prompt_language="item").tests["tl"].items
     english = plan_of(tiny_model, **options)
     assert {item.language for item in items} == {"sw", "ur", "hi"}
-    assert english.mixture.test["tl"] == items
+    assert english.tests["tl"].items == items
 
 
 def test_a_language_that_is_only_scored_has_a_result_without_validation(store: Path, tiny_model: str) -> None:
@@ -89,7 +89,7 @@ def test_a_run_on_long_contexts(store: Path, tiny_model: str) -> None:
     data = folders.tydiqa_folder(store / "tydiqa", sentences=175)
     sizes = {"train_size": 8, "validation_size": 2, "test_size": 2, "batch_size": 4}
     plan = plan_of(tiny_model, task="tydiqa", data_dir=data, tl_ratio=0.5, **sizes)
-    for items in (plan.mixture.train, plan.mixture.validation["en"], plan.mixture.test["tl"]):
+    for items in (plan.mixture.train, plan.mixture.validation["en"], plan.tests["tl"].items):
         assert min(len(plan.tokenizer(plan.task.prompt(item)).input_ids) for item in items) > windows.PROMPT_TOKENS
     result = run_of(plan)
     assert all(math.isfinite(value) for value in result.metrics.values())

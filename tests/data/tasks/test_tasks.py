@@ -10,10 +10,12 @@ from pathlib import Path
 
 import folders
 import pytest
+from drawing import draw_all
 
-from whichlora.data.mixture import draw, texts_digest
-from whichlora.data.tasks import PROMPTED, TASKS, Task, get_task
+from whichlora.data.mixture import texts_digest
+from whichlora.data.tasks import PROMPTED, TASKS, PairTask, Task, get_task
 from whichlora.data.tasks.base import SPLITS
+from whichlora.data.tasks.qa import QaTask
 from whichlora.errors import OptionError
 
 FIRST = 60
@@ -65,7 +67,7 @@ def test_a_parallel_task_has_the_same_items_in_every_language(name, data):
         kept = [load(task, language, split, data) for language in task.languages]
         same = {tuple((item.id, item.stratum) for item in items) for items in kept}
         assert (len(same) == 1) == task.parallel
-        if task.parallel and task.kind == "choice":
+        if task.parallel and task.labels:
             assert len({tuple(task.gold(item) for item in items) for items in kept}) == 1
 
 
@@ -85,16 +87,16 @@ def test_prompt_answer_and_accepted_answers_agree(name, prompt_language, data):
         items = load(task, language, "test", data)[:FIRST]
         for item in items:
             prompt, answer = task.prompt(item), task.answer(item)
-            assert prompt.endswith(":") or task.kind == "pair"
+            assert prompt.endswith(":") or isinstance(task, PairTask)
             assert answer[0] == " "
             assert answer == f" {answer.strip()}"
-            if task.kind == "choice":
+            if task.labels:
                 words = task.label_words(item)
                 assert task.gold(item) == (task.labels[words.index(answer[1:])],)
                 assert all(word in prompt.partition("\n")[0] for word in words)
                 continue
             assert answer[1:] == task.gold(item)[0]
-            if task.kind == "span":
+            if isinstance(task, QaTask):
                 assert item.context[item.answer_start :].startswith(answer[1:])
                 assert all(accepted in prompt for accepted in task.gold(item))
         gold = [task.gold(item) for item in items]
@@ -120,7 +122,7 @@ def test_shallow_methods_have_scores_from_0_to_1(name, data):
     task = get_task(name)
     floors = task.floors(load(task, "sw", "train", data)[:FIRST], load(task, "sw", "test", data)[:FIRST])
     assert all(0 <= floor <= 1 for floor in floors.values())
-    assert ({"majority", "hypothesis_only", "overlap"} == floors.keys()) == (task.kind == "choice")
+    assert ({"majority", "hypothesis_only", "overlap"} == floors.keys()) == bool(task.labels)
 
 
 @each_task
@@ -150,8 +152,8 @@ def digests(data) -> list[str]:
     found = []
     for name in TASKS:
         task = get_task(name)
-        paired = {"tl_ratio": 1, "select_on": "control"} if task.kind == "pair" else {}
-        drawn = draw(task, language="sw", difficulty="normal", data_dir=data(name), **sizes | paired)
+        paired = {"tl_ratio": 1, "select_on": "control"} if isinstance(task, PairTask) else {}
+        drawn = draw_all(task, language="sw", difficulty="normal", data_dir=data(name), **sizes | paired)
         last = list(drawn.test)[-1]
         found.append(texts_digest(task, [*drawn.train, *drawn.validation[last], *drawn.test[last]]))
     return found

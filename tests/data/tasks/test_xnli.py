@@ -7,8 +7,8 @@ from pathlib import Path
 
 import folders
 import pytest
+from drawing import draw_all
 
-from whichlora.data.mixture import draw
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.xnli import HELD_OUT
 from whichlora.errors import OptionError
@@ -23,7 +23,7 @@ def data(tmp_path_factory) -> str:
 
 def mixture(data: str, **changes):
     values = {"language": "sw", "tl_ratio": 0.5, "train_size": 40, "validation_size": 9, "test_size": 12, "seed": 1}
-    return draw(XNLI, difficulty="normal", data_dir=data, **(values | changes))
+    return draw_all(XNLI, difficulty="normal", data_dir=data, **(values | changes))
 
 
 def test_the_sizes_of_the_paper():

@@ -6,7 +6,7 @@ import functools
 
 from whichlora.data.tasks.align_words import AlignWords
 from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
-from whichlora.data.tasks.base import Sizes, Split, Task
+from whichlora.data.tasks.base import PairTask, PromptTask, Sizes, Split, Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.data.tasks.tydiqa import TydiQa
@@ -14,7 +14,7 @@ from whichlora.data.tasks.xnli import Xnli
 from whichlora.errors import choose
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
-PROMPTED = tuple(name for name, task in TASKS.items() if task.kind != "pair")
+PROMPTED = tuple(name for name, task in TASKS.items() if issubclass(task, PromptTask))
 """The tasks whose items are prompts with an answer."""
 
 
@@ -28,4 +28,4 @@ def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
     return TASKS[choose("task", name, TASKS)](prompt_language)
 
 
-__all__ = ["PROMPTED", "TASKS", "Item", "Sizes", "Split", "Task", "get_task"]
+__all__ = ["PROMPTED", "TASKS", "Item", "PairTask", "PromptTask", "Sizes", "Split", "Task", "get_task"]

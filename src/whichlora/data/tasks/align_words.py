@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whichlora.data.tasks import pairs
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
 from whichlora.errors import choose
 
@@ -22,7 +22,7 @@ HELD_OUT = 63
 """Control pairs for the test, as in the original, and as many for validation; of fewer pairs a sixth."""
 
 
-class AlignWords(Task):
+class AlignWords(PairTask):
     """Word pairs of English and a target language: the packaged ones, or `en-LANGUAGE.tsv` in the folder `data_dir`.
 
     An item is in both languages at once, so there are no items in English alone.
@@ -32,7 +32,6 @@ class AlignWords(Task):
     languages = (SOURCE_LANGUAGE, *pairs.LANGUAGES)
     pooled = ("ur", "sw", "hi")
     parallel = False
-    kind = "pair"
     headline = "pooled/cosine/gap/centred"
     prompt_version = "pairs-1"
     answer_tokens = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,16 +26,19 @@ class Sizes:
 
 
 class Task(ABC):
-    """A task: adding one is adding one module that subclasses `NliTask` or `QaTask`, or this class.
+    """A task: adding one is adding one module that subclasses `NliTask`, `QaTask`, `PromptTask` or `PairTask`.
 
     Class attributes:
         languages: ISO 639-1 codes that the task has, English among them.
         pooled: the target languages that the language "pooled" stands for; those of "Which LoRA?" where it has them.
         parallel: whether item `index` is the same item in every language.
         synthetic: shown wherever results of the task show.
-        kind: "choice" is answered by one of `labels`, "span" by free text; a "pair" is not answered, but read.
+        irrelevant_options: options of a run that do not apply to the task, with the reason.
+        default_tl_ratio: what the option `tl_ratio` is where it is not given.
+        selection_role: the role whose validation chooses the checkpoint; None where the option `select_on` decides.
+        scores_training_items: whether the training items are a test set as well, called `trained`.
         headline: the metric that the checkpoint is chosen by, and whose rise over the base model is the gain.
-        labels: the answers of a choice as they are scored and logged, whatever the prompt calls them.
+        labels: where an answer is one of several, these as they are scored and logged, whatever the prompt calls them.
         prompt_version: rises when the prompt's text changes.
         prompt_languages: the languages that prompts are written in.
         answer_tokens: how many tokens an answer may take when it is generated.
@@ -47,7 +50,10 @@ class Task(ABC):
     pooled: ClassVar[tuple[str, ...]]
     parallel: ClassVar[bool]
     synthetic: ClassVar[bool] = False
-    kind: ClassVar[Literal["choice", "span", "pair"]]
+    irrelevant_options: ClassVar[Mapping[str, str]] = {}
+    default_tl_ratio: ClassVar[float] = 0.5
+    selection_role: ClassVar[str | None] = None
+    scores_training_items: ClassVar[bool] = False
     headline: ClassVar[str] = "f1"
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
@@ -73,6 +79,14 @@ class Task(ABC):
     def written_in(self, item: Item) -> str:
         """Return the language of instruction and labels for an item."""
         return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
+
+    def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the languages of validation and test items by role, for the target languages of a run."""
+        return {"en": (SOURCE_LANGUAGE,), "tl": tuple(targets)}
+
+    def run_label(self, *, mixture: str, scoring: str) -> str:
+        """Return which of the two tells runs of the task apart in their names."""
+        return mixture
 
     @abstractmethod
     def load(
@@ -110,3 +124,31 @@ class Task(ABC):
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the scores of shallow methods that no model should be praised for reaching, by name."""
         return {}
+
+
+class PromptTask(Task):
+    """A task whose items are put into a prompt and answered in writing."""
+
+    irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("pool_layer", "first_token"), "which reads no word pairs"
+    )
+
+
+class PairTask(Task):
+    """A task whose items are pairs of words that are read, not answered.
+
+    What is trained and scored are the states of both words. An item is in two languages at once.
+    """
+
+    irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("tl_ratio", "composition", "scoring", "select_on"), "every item is a pair of both languages"
+    )
+    default_tl_ratio = 1.0
+    selection_role = "control"
+    scores_training_items = True
+
+    def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        return {"control": tuple(targets)}
+
+    def run_label(self, *, mixture: str, scoring: str) -> str:
+        return scoring

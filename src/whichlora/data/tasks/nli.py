@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whichlora.data.tasks import prompts
-from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.base import PromptTask
 from whichlora.data.tasks.items import LABELS, Item, NliItem
 
 
-class NliTask(Task):
+class NliTask(PromptTask):
     """Three-way NLI, answered with a label word."""
 
-    kind = "choice"
     labels = LABELS
     prompt_version = prompts.NLI_VERSION
     prompt_languages = tuple(prompts.NLI)

@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from whichlora.data.tasks import prompts
-from whichlora.data.tasks.base import Task
+from whichlora.data.tasks.base import PromptTask
 from whichlora.data.tasks.items import Item, QaItem
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-class QaTask(Task):
+class QaTask(PromptTask):
     """QA answered with a span of the context, written out."""
 
-    kind = "span"
     prompt_version = prompts.QA_VERSION
     prompt_languages = tuple(prompts.QA)
     answer_tokens = 64

@@ -156,12 +156,12 @@ def _pairs(request: Request, subject: ProbedModel) -> tuple[str, list[texts.Pair
         return language, texts.packaged(language)
     if wanted != "task":
         return request.language or "translation", texts.from_file(wanted)
-    task, items = subject.plan.task, subject.plan.mixture.test
+    task, tests = subject.plan.task, subject.plan.tests
     if not task.parallel:
         raise OptionError("pairs", wanted, f"{task.name} is not parallel; allowed are words or a TSV file")
     # What comes last in the prompt is short: the hypothesis, or the question.
     return subject.language, [
-        (texts_of(en)[-1], texts_of(tl)[-1]) for en, tl in zip(items["en"], items["tl"], strict=True)
+        (texts_of(en)[-1], texts_of(tl)[-1]) for en, tl in zip(tests["en"].items, tests["tl"].items, strict=True)
     ]
 
 

@@ -52,7 +52,7 @@ def prepare(request: Request, subject: ProbedModel) -> Job:
         **as_params(scan.choices),
         "language": subject.language,
         "items": len(scan.items),
-        "items_digest": texts_digest(subject.plan.task, subject.plan.mixture.test["tl"]),
+        "items_digest": texts_digest(subject.plan.task, subject.plan.tests["tl"].items),
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
         "reliable_from": RELIABLE,
@@ -68,7 +68,7 @@ class _Scan:
         plan = subject.plan
         self.subject, self.choices, self.seed = subject, choices, seed
         # Texts that begin alike stand together, because they are read together.
-        self.items = sorted(plan.mixture.test["tl"], key=plan.task.prompt)
+        self.items = sorted(plan.tests["tl"].items, key=plan.task.prompt)
         self.n_layers = plan.shape.n_layers
         self.judge = LanguageClassifier(choices, plan.tokenizer)
         self.other = agreement.other_detector(choices, plan.tokenizer)
