@@ -110,7 +110,9 @@ def test_windows_leave_room_for_the_answer_in_the_models_context(encoder, max_le
 def test_a_model_without_room_for_a_window_is_refused(encoder):
     encoder = Encoder(QA, encoder.tokenizer, max_length=170)
     for call in (encoder.windows, encoder.example):
-        with pytest.raises(OptionError, match=r"^model=.*: reads 170 tokens, but item long-0 in en has \d{4}"):
+        with pytest.raises(
+            OptionError, match=r"^model=.*: the context length is 170 tokens, but item long-0 in en has \d{4}"
+        ):
             call(LONG[0])
 
 

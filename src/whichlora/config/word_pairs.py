@@ -7,7 +7,7 @@ from typing import Any
 
 from whichlora.data.mixture import target_languages
 from whichlora.data.tasks import Task
-from whichlora.data.tasks.align_words import own_file
+from whichlora.data.tasks.align_words import pairs_path
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.parallel import distributed
@@ -29,7 +29,7 @@ def check_options(task: Task, values: Mapping[str, Any], *, batch_size: int | No
             raise OptionError(name, values[name], f"is no option of task={task.name}: {reason}; leave it out")
     if paired and values["data_dir"] is not None and values["retention"] == "none":
         for code in target_languages(task, values["language"]):
-            if not (file := own_file(code, values["data_dir"])).is_file():
+            if not (file := pairs_path(code, values["data_dir"])).is_file():
                 raise OptionError(
                     "data_dir", values["data_dir"], f"has no {file.name}; leave it out for packaged pairs"
                 )
