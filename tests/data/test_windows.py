@@ -23,7 +23,7 @@ SHORT = get_task("atlas-qa").load("en", "test")[:3]
 
 
 def long_item(number: int, *, words: int = 500) -> QaItem:
-    """Return an item of several windows, whose answer stands anywhere and nowhere else."""
+    """Return an item of several windows whose answer occurs once, at a random position."""
     rng = random.Random(number)
     texts = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 9))) for _ in range(words)]
     place = rng.randrange(words)

@@ -121,7 +121,7 @@ def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iter
 
 
 def sorted_by_ids(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
-    """Return positions sorted by token ids, and how many tokens of each example are not in its predecessor's prefix."""
+    """Return positions sorted by token ids, and how many tokens of each example the previous one does not share."""
     order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
     prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
     shared = [common_prefix_length(neighbours) for neighbours in pairwise(prompts)]

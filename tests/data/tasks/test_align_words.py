@@ -1,4 +1,4 @@
-"""Which word pairs are trained and which are not."""
+"""The splits of word pairs: trained pairs and control pairs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_control_pairs_share_no_word_with_trained_ones(language: str) -> None:
 
 
 def test_pairs_that_share_words_stay_together() -> None:
-    """By a chain of words, across languages, and whatever the case."""
+    """Through chains of shared words, in both languages and regardless of case."""
     chain = [("red apple", "tofaa"), ("red", "Nyekundu"), ("scarlet", "nyekundu")]
     word_pairs = [*chain, *((f"word{i}", f"neno{i}") for i in range(21))]
     split_of = {position: split for split, positions in split_pairs(word_pairs).items() for position in positions}

@@ -1,4 +1,4 @@
-"""The packaged tasks: what their texts promise, checked on the texts in all six languages."""
+"""The packaged tasks: their documented properties, checked on the texts in all six languages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ each_difficulty = pytest.mark.parametrize("difficulty", DIFFICULTIES)
 
 @pytest.fixture(scope="module", autouse=True)
 def without_garbage_collection():
-    """Keep Python from looking through some 400,000 items again and again."""
+    """Disable garbage collection, which would scan some 400,000 items repeatedly."""
     gc.disable()
     yield
     gc.enable()
@@ -163,7 +163,7 @@ def test_hypotheses_say_nothing_of_the_label(language, split, difficulty):
     items = nli(language, split, difficulty)
     by_label = [Counter(i.hypothesis for i in items if i.label == label) for label in LABELS]
     assert by_label[0] == by_label[1] == by_label[2]
-    # The same holds for negation, as the list of negating words sees it, in larger and smaller samples.
+    # The same holds for negation, as detected by the word list, in a large and a small sample.
     for sample in (items[:2_100], items[:300]):
         negated = Counter(i.label for i in sample if has_negation(i.hypothesis, language))
         assert [negated[label] for label in LABELS] == [len(sample) // 30] * 3
@@ -188,7 +188,7 @@ INSIDE = re.compile(r"(?:The )?(\w+) is in (?:the )?(\w+)")
 
 
 def judge(item: NliItem) -> str:
-    """Work the label out again, from the English text alone and from which places lie in each other."""
+    """Derive the label again from the English text and the containment of places."""
     does: dict[tuple[str, str], Place] = {}
     inside: dict[str, str] = {}
     for sentence in item.premise.rstrip(".").split(". "):

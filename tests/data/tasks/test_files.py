@@ -79,7 +79,7 @@ GOOD = "A man sleeps.\tHe rests.\tentailment\ttravel\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         (
             "test-en.tsv",
@@ -103,16 +103,16 @@ GOOD = "A man sleeps.\tHe rests.\tentailment\ttravel\n"
         ("test-en.parquet", "text", "test-en.parquet cannot be read ("),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_with_its_place(tmp_path, name, content, told):
+def test_errors_in_a_file_name_the_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(OptionError) as caught:
         XNLI.load("en", "test", data_dir=str(tmp_path))
     assert str(caught.value).startswith(f"data_dir={tmp_path}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_or_file_or_one_of_two_files_is_told(tmp_path):
+def test_a_missing_or_ambiguous_file_is_an_error(tmp_path):
     with pytest.raises(OptionError, match=r"^data_dir=/no/such: is not a folder"):
         XNLI.load("en", "test", data_dir="/no/such")
     with pytest.raises(
@@ -153,7 +153,7 @@ def test_an_answer_that_is_not_where_it_should_be_is_looked_for(tmp_path, answer
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"answers": [{"text": "Juma", "answer_start": 0}]},
@@ -167,14 +167,14 @@ def test_an_answer_that_is_not_where_it_should_be_is_looked_for(tmp_path, answer
         ({"id": 7}, "'id' is missing or not a string"),
     ],
 )
-def test_an_item_without_an_answer_is_told_with_its_id(tmp_path, changes, told):
+def test_an_error_in_an_item_names_its_id(tmp_path, changes, message):
     with pytest.raises(OptionError) as caught:
         QA.load("sw", "test", data_dir=question(tmp_path, **changes))
     assert "sw.dev.jsonl line 1: " in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_id_that_occurs_twice_is_told(tmp_path):
+def test_a_duplicate_id_is_an_error(tmp_path):
     rows = folders.tydiqa_rows("sw", "validation", 5)
     folders.write(tmp_path / "sw.dev.json", [*rows, rows[2]])
     with pytest.raises(OptionError, match=r"swahili-2 occurs 2 times"):
@@ -183,7 +183,7 @@ def test_an_id_that_occurs_twice_is_told(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A folder with copies of the hub's layout, from which the library reads where the process is in it."""
+    """Return the working directory, from which `datasets` reads local copies of the hub's layout."""
     import datasets
 
     monkeypatch.chdir(tmp_path)
@@ -233,7 +233,7 @@ def test_qa_from_the_hub_takes_the_rows_of_the_language(hub):
 
 
 @pytest.mark.parametrize(("task", "name"), [(XNLI, "facebook/xnli"), (QA, "google-research-datasets/tydiqa")])
-def test_a_hub_that_cannot_be_reached_is_told_with_the_way_out(hub, task, name):
+def test_an_unreachable_hub_is_an_error_that_suggests_a_folder(hub, task, name):
     with pytest.raises(OptionError) as caught:
         task.load("sw", "test")
     assert str(caught.value).startswith(f"data_dir=auto: {name} cannot be read from the hub (")

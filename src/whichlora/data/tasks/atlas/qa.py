@@ -81,7 +81,7 @@ class AtlasQa(QaTask):
 
 @functools.cache
 def _scenes(split: Split) -> tuple[_Scene, ...]:
-    """Return distinct scenes of a split, the same in every process; each consecutive three ask for all three types."""
+    """Return distinct scenes of a split, the same in every process, in triples that ask for one answer of each type."""
     rng = random.Random(f"atlas-qa/{split}")
     scenes: dict[tuple[object, ...], _Scene] = {}
     while len(scenes) < POOL[split]:

@@ -59,8 +59,8 @@ _Premise = tuple[tuple[Claim, ...], tuple[Place, ...]]
 def stories(split: Split, difficulty: str) -> tuple[Story, ...]:
     """Return the stories of a split, the same in every process and without duplicates.
 
-    Each consecutive three share a hypothesis and have the three labels; each consecutive thirty include three with a
-    negated hypothesis.
+    They come in triples that share a hypothesis and have the three labels, and in blocks of ten triples of which one
+    has a negated hypothesis.
     """
     draw = _hard if difficulty == "hard" else _normal
     rng = random.Random(f"atlas-nli/{difficulty}/{split}")
@@ -91,7 +91,7 @@ def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
     person, verb, place = hypothesis.person, hypothesis.verb, hypothesis.place
     city = rng.choice(_cities_in(split, place))
     elsewhere = rng.choice(_cities_outside(split, chain(city)[2]))
-    # The first sentence places the person in a city (0) or only in a country (1), the latter in a third per label.
+    # The first sentence places the person in a city (0) or, in a third of the items of each label, in a country (1).
     start = int(place.level != "city" and rng.random() < 1 / 2)
     # A city needs no further sentence; half of those items get one anyway, because a wider place always requires one.
     end = max(LEVELS.index(place.level), int(rng.random() < 1 / 2))
