@@ -1,4 +1,4 @@
-"""Small folders of XNLI and TyDi QA in every format that `data_dir` may hold, with texts of the packaged tasks."""
+"""Writes small XNLI and TyDi QA folders in every format that `data_dir` accepts, with texts of the packaged tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _packaged(task: str, language: str, split: Split) -> tuple[Any, ...]:
 
 
 def xnli_rows(language: str, split: Split, n: int, *, genre: bool = True) -> list[Row]:
-    """Return rows of which row i is the same item in every language."""
+    """Return parallel rows: row i is the same item in every language."""
     own = language if language in get_task("atlas-nli").languages else "en"
     mark = "" if own == language else f"({language}) "
     return [
@@ -34,9 +34,9 @@ def xnli_rows(language: str, split: Split, n: int, *, genre: bool = True) -> lis
 
 
 def tydiqa_rows(language: str, split: Split, n: int, *, sentences: int = 7) -> list[Row]:
-    """Return rows in the hub's layout, with two accepted answers where the split is validation.
+    """Return rows in the hub's layout, with two accepted answers if the split is validation.
 
-    Contexts of more than 7 sentences go on with the contexts of other items; the answer is in the middle.
+    Contexts of more than 7 sentences are extended with contexts of other items; the answer is in the middle.
     """
     own = language if language in get_task("atlas-qa").languages else "en"
     name = {"en": "english", "sw": "swahili", "bn": "bengali", "te": "telugu"}.get(language, language)
@@ -61,7 +61,7 @@ def tydiqa_rows(language: str, split: Split, n: int, *, sentences: int = 7) -> l
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Write rows in the format that the file's name ends with."""
+    """Write rows in the format given by the file's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
@@ -86,7 +86,7 @@ def _article(row: Row) -> Row:
 
 
 def xnli_folder(folder: Path, *, dev: int = 120) -> str:
-    """Write dev and test of all languages, as TSV, and return the folder."""
+    """Write dev and test files of all languages as TSV; return the folder."""
     for language in get_task("xnli").languages:
         write(folder / f"dev-{language}.tsv", xnli_rows(language, "validation", dev))
         write(folder / f"test-{language}.tsv", xnli_rows(language, "test", 30))
@@ -94,7 +94,7 @@ def xnli_folder(folder: Path, *, dev: int = 120) -> str:
 
 
 def tydiqa_folder(folder: Path, *, sentences: int = 7) -> str:
-    """Write dev of all languages and train of all but Bengali and Telugu, as SQuAD JSON, and return the folder."""
+    """Write SQuAD JSON: dev in all languages, train in all except Bengali and Telugu; return the folder."""
     for number, language in enumerate(get_task("tydiqa").languages):
         write(folder / f"{language}.dev.json", tydiqa_rows(language, "validation", 4 + number, sentences=sentences))
         if language not in ("bn", "te"):
@@ -103,5 +103,5 @@ def tydiqa_folder(folder: Path, *, sentences: int = 7) -> str:
 
 
 def by_number(rows: list[Row]) -> list[Row]:
-    """Return rows with labels as on the hub."""
+    """Return rows with label numbers, as on the hub."""
     return [row | {"label": LABELS.index(row["label"])} for row in rows]

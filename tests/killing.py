@@ -1,4 +1,4 @@
-"""A run in a process of its own that is killed, and what a run predicted."""
+"""Kills a run in a subprocess, and reads the predictions of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ run_of(plan_of(sys.argv[2], **dict(pair.split("=") for pair in sys.argv[3:])))
 
 
 def kill_after_step(store: Path, model: str, step: int, options: dict[str, object]) -> None:
-    """Run in a process of its own and kill it with SIGKILL once it has done `step` steps."""
+    """Start a run in a subprocess and send it SIGKILL after `step` steps."""
     here = str(Path(__file__).parent)
     pairs = [f"{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-c", CHILD, here, model, *pairs]

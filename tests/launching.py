@@ -1,4 +1,4 @@
-"""`mlflow run` as a user calls it."""
+"""Calls `mlflow run` as a user would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def launch(folder: Path, *flags: str, environment: dict[str, str] | None = None, **options: str) -> tuple[int, str]:
-    """Call `mlflow run` on the project from `folder`; return the exit status and both streams."""
+    """Call `mlflow run` on the project from `folder`; return the exit status, and stdout followed by stderr."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])
     parameters = [part for name, value in options.items() for part in ("-P", f"{name}={value}")]

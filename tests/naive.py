@@ -1,4 +1,4 @@
-"""Scoring one item at a time, the reference for scoring in batches."""
+"""Scores one item at a time: the reference implementation for batched scoring."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ ITEMS = [*NLI.load("en", "test")[:7], *NLI.load("sw", "test")[:4]]
 
 @torch.inference_mode()
 def naive(model, encoder, items) -> np.ndarray:
-    """Softmax over the labels' log-likelihoods, whole texts through the model one by one; the first token alone
-    where that tells the labels apart."""
+    """Return the softmax over the labels' log-likelihoods, with one forward pass per label; shape (items, labels).
+
+    Only the first token of each label counts if the first tokens differ.
+    """
     tokenizer, task = encoder.tokenizer, encoder.task
     rows = []
     for item in items:

@@ -22,6 +22,6 @@ def table(run: Any, name: str = "layers.parquet") -> pd.DataFrame:
 
 
 def probed(*options: str) -> Any:
-    """Probe, and return the newest probe's run."""
+    """Run a probe and return its tracked run."""
     assert main(list(options)) == 0
     return probes()[0]

@@ -32,7 +32,7 @@ def plan_of(model: str, **options: Any) -> Plan:
 
 
 def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
-    """Return a plan's model with an adapter that is not at its start, where many have no gradient or no effect."""
+    """Return a plan's model with an adapter moved off its initialisation, where many have no gradient or no effect."""
     torch.manual_seed(plan.spec.seed)
     model, _, _ = adapter.attach(
         base or base_cache.checkout(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
@@ -45,5 +45,5 @@ def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
 
 
 def run_of(plan: Plan, experiment: str = "tests") -> Result:
-    """Carry a plan out in the test's tracking database."""
+    """Execute a plan in the test's tracking database."""
     return run(plan, Tracker(connect(), experiment))

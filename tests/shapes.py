@@ -1,4 +1,4 @@
-"""Configurations of real models, to build without weights."""
+"""Configurations of real models, to build them without weights."""
 
 from __future__ import annotations
 

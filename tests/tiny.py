@@ -1,4 +1,4 @@
-"""A random model small enough to train in a moment, with a tokenizer trained on the packaged task."""
+"""A random model that trains in about a second, with a tokenizer trained on a packaged task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaConfig", **fields: Any) -> Path:
-    """Save a random model, 32 wide and 3 blocks deep, of the family of a configuration class of transformers.
+    """Save a random model of the architecture of a transformers config class: hidden size 32, 3 decoder blocks.
 
-    Without `merges` every byte is a token, so all labels begin with the same one.
+    Without `merges` every byte is a token, so all labels begin with the same token.
     """
     import torch
     import transformers

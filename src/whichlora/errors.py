@@ -1,4 +1,4 @@
-"""Errors a person can act on: bad options, and runs that did not train what was asked for."""
+"""Exceptions that users can act on, and checks of option values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class OptionError(ValueError):
-    """A bad option: names the option, the value given and what is allowed, in one line."""
+    """An invalid option value; the message is one line, `option=value: what is allowed`."""
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
@@ -16,7 +16,11 @@ class OptionError(ValueError):
 
 
 def choose(option: str, value: str, choices: Iterable[str]) -> str:
-    """Return `value` if it is one of `choices`, else raise `OptionError` with the nearest match."""
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        OptionError: it is not; the message lists the choices and suggests the nearest one.
+    """
     names = list(choices)
     if value in names:
         return value
@@ -24,38 +28,46 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
 
 
 def parse_whole(option: str, text: str, low: int, high: int = 10**9) -> int:
-    """Return the number that an option's text stands for, whole and from `low` to `high`, or raise `OptionError`."""
+    """Parse an option as an integer.
+
+    Raises:
+        OptionError: the text is not an integer from `low` to `high`.
+    """
     if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
         raise OptionError(option, text, f"must be a whole number from {low} to {high}")
     return int(text)
 
 
 def check_folder(option: str, value: object, path: Path) -> None:
-    """Raise `OptionError` if an absolute path can be no folder, new or not, because a file is in the way."""
-    if any(place.exists() and not place.is_dir() for place in (path, *path.parents)):
-        raise OptionError(option, value, "must be a folder, which may be new; a file is in the way")
+    """Check that an absolute path is a folder or can be created as one.
+
+    Raises:
+        OptionError: the path or one of its parents is a file.
+    """
+    if any(parent.exists() and not parent.is_dir() for parent in (path, *path.parents)):
+        raise OptionError(option, value, "must be a folder, new or existing, but a file is in the way")
 
 
 def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """Return a hint at the name nearest to `value`, to put behind a sentence; empty where none is near."""
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """Return a suffix for an error message that suggests the name nearest to `value`; empty if none is close."""
+    nearest = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 class ProofError(RuntimeError):
-    """A run did not train what its spec says; the message gives the evidence."""
+    """A run failed verification: it did not train what its spec says. The message gives the evidence."""
 
 
 class LostClaimError(RuntimeError):
-    """This process was taken for dead, and its work given to another."""
+    """This process was declared dead and its work was assigned to another process."""
 
 
 class PrunedError(RuntimeError):
-    """A trial was stopped early, because others had done better by then; the message says when."""
+    """A trial was pruned because others scored better at the same point; the message says when."""
 
 
 class MemoryExhausted(RuntimeError):
-    """The accelerator's memory does not suffice, whatever was tried; the message says what that was."""
+    """Out of accelerator memory after every fallback; the message lists the fallbacks tried."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"out of memory: {text}; take quantization=nf4, a smaller model or more memory")
+        super().__init__(f"out of memory: {text}; use quantization=nf4, a smaller model or a device with more memory")

@@ -1,4 +1,4 @@
-"""Texts become tokens and batches; nothing but the answer is learnt."""
+"""Encoding and batching: only answer tokens have labels."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SHORT = get_task("atlas-qa").load("en", "test")[:3]
 
 
 def long_item(number: int, *, words: int = 500) -> QaItem:
-    """Return an item of several windows, whose answer stands anywhere and nowhere else."""
+    """Return an item of several windows whose answer occurs once, at a random position."""
     rng = random.Random(number)
     texts = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 9))) for _ in range(words)]
     place = rng.randrange(words)
@@ -110,7 +110,9 @@ def test_windows_leave_room_for_the_answer_in_the_models_context(encoder, max_le
 def test_a_model_without_room_for_a_window_is_refused(encoder):
     encoder = Encoder(QA, encoder.tokenizer, max_length=170)
     for call in (encoder.windows, encoder.example):
-        with pytest.raises(OptionError, match=r"^model=.*: reads 170 tokens, but item long-0 in en has \d{4}"):
+        with pytest.raises(
+            OptionError, match=r"^model=.*: the context length is 170 tokens, but item long-0 in en has \d{4}"
+        ):
             call(LONG[0])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from whichlora.config.options import MAIN, RunOptions
 from whichlora.data.mixture import target_languages
 from whichlora.data.tasks import PairTask, Task
-from whichlora.data.tasks.align_words import own_file
+from whichlora.data.tasks.align_words import pairs_path
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.parallel import distributed
@@ -27,7 +27,7 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
         return
     if options.data_dir is not None and options.retention == "none":
         for code in target_languages(task, options.language):
-            if not (file := own_file(code, options.data_dir)).is_file():
+            if not (file := pairs_path(code, options.data_dir)).is_file():
                 allowed = f"has no {file.name}; remove the option for packaged pairs"
                 raise OptionError("data_dir", options.data_dir, allowed)
     if batch_size is None:

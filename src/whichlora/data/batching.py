@@ -1,4 +1,4 @@
-"""Which items make each optimiser step, and which of them a process takes."""
+"""Groups encoded items into batches for training and scoring."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.utils.data import Sampler
 from whichlora.data.encoding import Encoded
 
 BUCKET_BATCHES = 20
-"""Batches are cut from so many batches' items sorted by length: little padding, and still a shuffle."""
+"""Number of batches per bucket. Items are sorted by length within a bucket: little padding, but still shuffled."""
 
 
 class BucketBatches(Sampler[list[int]]):
-    """Batches of positions of similar length, in an order that is seeded anew each epoch.
+    """Batches of positions of items of similar length, reshuffled with a new seed each epoch.
 
     Attributes:
-        epoch: tells the epoch when a pass over the batches begins.
-        share: (index, count): every count-th position of each batch from the index-th on is yielded. The batches are
-            the same for every count, so any number of processes takes the same items in a step.
+        epoch: returns the current epoch; called at the start of each pass.
+        share: (index, count): yields every count-th position of each batch, starting at index. The batches do not
+            depend on count, so that a step uses the same items with any number of processes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BucketBatches(Sampler[list[int]]):
         rng = random.Random(f"{self.seed} {self.epoch()}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
-        # The odd items form the epoch's last batch, drawn at random so that it is not always the shortest.
+        # Leftover items form the last batch of the epoch; they are random, so they are not always the shortest.
         whole = len(order) - len(order) % self.batch_size
         window = self.batch_size * BUCKET_BATCHES
         batches = []
@@ -60,20 +60,20 @@ class BucketBatches(Sampler[list[int]]):
 
 
 IGNORED = -100
-"""The label of a position that is not learnt."""
+"""The label of positions without a loss."""
 
 
-def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with, not counting the last of any, which predicts the answer."""
+def common_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
+    """Return the length of the common prefix of all prompts, excluding each last token, which predicts the answer."""
     before = [prompt[:-1] for prompt in prompts]
     columns = enumerate(zip(*before, strict=False))
     return next((i for i, column in columns if len(set(column)) > 1), min(map(len, before)))
 
 
 def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `labels`, both (items, longest), padded on the right.
+    """Return `input_ids` and `labels`, both of shape (items, longest), padded on the right.
 
-    No attention mask: under causal attention no real position sees the padding after it.
+    No attention mask is needed: under causal attention no position sees the padding after it.
     """
     longest = max(map(len, examples))
     ids = torch.full((len(examples), longest), pad)
@@ -86,7 +86,10 @@ def collate(examples: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
 
 
 def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
-    """Yield batches of positions of similar length, longest first, so that memory runs out at once or not at all."""
+    """Yield batches of positions of similar length, longest first, so that an out-of-memory error occurs at the start.
+
+    `max_tokens` limits the padded size of a batch; a longer item forms a batch alone.
+    """
     batch: list[int] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -101,7 +104,10 @@ def by_length(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Ite
 
 
 def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
-    """Yield batches of neighbouring positions, whose lengths are added up."""
+    """Yield batches of consecutive positions; `max_tokens` limits the sum of their lengths (no padding).
+
+    A longer item forms a batch alone.
+    """
     batch: list[int] = []
     total = 0
     for position, length in enumerate(lengths):
@@ -115,13 +121,13 @@ def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iter
 
 
 def sorted_by_ids(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
-    """Return positions sorted by token ids, and how many tokens of each example its neighbour before does not share."""
+    """Return positions sorted by token ids, and how many tokens of each example the previous one does not share."""
     order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
     prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
-    shared = [common_beginning(neighbours) for neighbours in pairwise(prompts)]
+    shared = [common_prefix_length(neighbours) for neighbours in pairwise(prompts)]
     return order, [len(examples[i]) - common for i, common in zip(order, shared, strict=True)]
 
 
 def to_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
-    """Move a batch."""
+    """Return the batch with all tensors moved to `device`."""
     return {name: value.to(device) for name, value in batch.items()}

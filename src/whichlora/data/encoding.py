@@ -1,4 +1,4 @@
-"""Turns items into token ids, and token ids into batches."""
+"""Tokenises items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a prompt and of the answer after it, the end-of-text token included."""
+    """Token ids of a prompt and of the answer that follows it, including the end-of-text token."""
 
     prompt: list[int]
     answer: list[int]
@@ -29,41 +29,45 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of a word and of its translation, each after a first token that every text has."""
+    """Token ids of a word and of its translation, each after the first token of `word_tokens`."""
 
     word: list[int]
     translation: list[int]
 
 
 class Encoder:
-    """Encodes a task's items with a model's tokenizer."""
+    """Encodes the items of a task with a model's tokenizer.
+
+    Attributes:
+        max_length: context length of the model in tokens; None for no limit.
+    """
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
 
     def prompt(self, item: Item) -> list[int]:
-        """Return the prompt's ids, with the special tokens the tokenizer puts first.
+        """Return the token ids of the prompt, including the special tokens that the tokenizer prepends.
 
         Raises:
-            OptionError: it is longer than the model's context.
+            OptionError: the prompt does not fit into the model's context.
         """
         ids: list[int] = self.tokenizer(self.task.prompt(item), verbose=False).input_ids
         if self.max_length is not None and len(ids) >= self.max_length:
-            self._refuse(item, len(ids))
+            self._reject(item, len(ids))
         return ids
 
     def continuation(self, item: Item, text: str) -> list[int]:
-        """Return the ids of `text` as it is encoded after the item's prompt."""
+        """Return the token ids of `text` as a continuation of the item's prompt."""
         prompt = self.prompt(item)
-        together: list[int] = self.tokenizer(self.task.prompt(item) + text).input_ids
-        if together[: len(prompt)] == prompt and len(together) > len(prompt):
-            return together[len(prompt) :]
-        # The tokenizer merged across the border. Generation can only go on from the prompt's own tokens.
+        joint: list[int] = self.tokenizer(self.task.prompt(item) + text).input_ids
+        if joint[: len(prompt)] == prompt and len(joint) > len(prompt):
+            return joint[len(prompt) :]
+        # The tokenizer merged across the boundary, but generation continues from the prompt's own tokens.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     def windows(self, item: Item) -> list[Item]:
-        """Return what the model answers for an item: the item itself, or windows of a context that is too long."""
+        """Return the inputs that the model answers: the item itself, or windows of a context that is too long."""
         budget = self._context_budget(item)
         if budget is None:
             return [item]
@@ -71,10 +75,10 @@ class Encoder:
         return list(windows.split(item, self._lengths, budget))
 
     def example(self, item: Item) -> Encoded:
-        """Return prompt and answer, to learn from; a context that is too long is cut around the answer.
+        """Return a training example: prompt and answer, with a context that is too long cut around the answer.
 
         Raises:
-            OptionError: it is longer than the model's context.
+            OptionError: the prompt does not fit into the model's context.
         """
         budget = self._context_budget(item)
         if budget is not None:
@@ -84,15 +88,15 @@ class Encoder:
         return Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
 
     def pair(self, item: Item) -> EncodedPair:
-        """Return a word and its translation, to be read each for itself."""
+        """Return the token ids of a word and its translation as separate inputs."""
         assert isinstance(item, PairItem)
         return EncodedPair(word_tokens(self.tokenizer, item.word), word_tokens(self.tokenizer, item.translation))
 
     def _context_budget(self, item: Item) -> int | None:
-        """Return how many tokens of its context fit into one prompt; None where the whole item does.
+        """Return how many tokens of the item's context fit into one prompt; None if the whole item fits.
 
         Raises:
-            OptionError: the model's context has no room beside instruction, question and answer.
+            OptionError: instruction, question and answer leave no room for a context.
         """
         if not isinstance(item, QaItem):
             return None
@@ -104,32 +108,32 @@ class Encoder:
         )
         if whole <= limit:
             return None
-        if limit - rest < windows.LEAST_TOKENS:
-            self._refuse(item, whole)
+        if limit - rest < windows.MIN_TOKENS:
+            self._reject(item, whole)
         return limit - rest
 
     def _lengths(self, texts: Sequence[str], *, special: bool = False) -> list[int]:
         encoded = self.tokenizer(list(texts), add_special_tokens=special, verbose=False)
         return [len(ids) for ids in encoded.input_ids]
 
-    def _refuse(self, item: Item, length: int) -> NoReturn:
+    def _reject(self, item: Item, length: int) -> NoReturn:
         raise OptionError(
             "model",
             self.tokenizer.name_or_path,
-            f"reads {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
+            f"the context length is {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
         )
 
 
 @functools.lru_cache(maxsize=4)
 def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens that end a line, and the one that ends the text."""
-    marks = ("\n", "Ċ", "<0x0A>")  # as itself, in byte-level BPE, and as a byte that SentencePiece falls back on
-    perhaps = [token for piece, token in tokenizer.get_vocab().items() if any(mark in piece for mark in marks)]
-    return frozenset({tokenizer.eos_token_id, *(token for token in perhaps if "\n" in tokenizer.decode([token]))})
+    """Return the ids of all tokens that contain a line break, and of the end-of-text token."""
+    marks = ("\n", "Ċ", "<0x0A>")  # plain, in byte-level BPE, and as a SentencePiece byte fallback
+    candidates = [token for piece, token in tokenizer.get_vocab().items() if any(mark in piece for mark in marks)]
+    return frozenset({tokenizer.eos_token_id, *(token for token in candidates if "\n" in tokenizer.decode([token]))})
 
 
 def word_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return a text's token ids after a first token that every text has: BOS, or what stands for it."""
+    """Return the token ids of a text after a first token that is the same for all texts: BOS, else EOS, else PAD."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
     return [first, *ids]

@@ -1,10 +1,10 @@
-"""Long contexts: cut around the answer to learn from, and split into overlapping windows to be answered.
+"""Sliding windows over contexts that are too long for one prompt.
 
-The model reads a context that is too long for one prompt in windows. To learn from, there is the window that holds the
-answer; at scoring time the model answers every window and its most likely answer counts, whatever the right one is.
-Both come from the same grid, so that the model sees in training what it will see in scoring.
+A training example uses the window that contains the answer. In scoring the model answers every window, and its most
+likely answer counts, without regard to the gold answer. Both use the same grid of windows, so that training and scoring
+see the same kind of input.
 
-The constants belong to the version of the QA prompt, which rises with them.
+The constants are part of the QA prompt's version: raise `prompts.QA_VERSION` when one changes.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from itertools import accumulate
 from whichlora.data.tasks.items import QaItem
 
 PROMPT_TOKENS = 1024
-"""The most tokens of a prompt with a context, instruction and question included; fewer where the model reads fewer."""
+"""Maximum number of tokens of a QA prompt, instruction and question included; less if the model's context is short."""
 STRIDE = 0.75
-"""How far the next window begins, as a share of the context tokens in a window: the rest is in both."""
-LEAST_TOKENS = 32
-"""Fewer context tokens in a window than these are of no use: the model is refused."""
+"""Distance between the starts of neighbouring windows, as a fraction of the context tokens per window."""
+MIN_TOKENS = 32
+"""Minimum number of context tokens per window; a model with less room is rejected."""
 
 Count = Callable[[Sequence[str]], Sequence[int]]
-"""Returns the number of tokens of each of these texts."""
+"""A function that returns the number of tokens of each text."""
 
-# Words with the space before them. What has no space for long is cut too.
+# Words with their leading whitespace; longer runs without whitespace are cut into pieces of 32 characters.
 _PIECES = re.compile(r"\s*\S{1,32}|\s+$")
 
 
 def split(item: QaItem, count: Count, budget: int) -> list[QaItem]:
-    """Return the item with each window of its context, of about `budget` tokens, and without its answers.
+    """Return one copy of the item per window of about `budget` context tokens, without its answers.
 
-    Neighbours share a quarter of a window, so that an answer shorter than that is whole in one of them.
+    Neighbouring windows overlap by a quarter, so that one of them contains any shorter answer completely.
     """
     return [_cut(item, start, end, with_answers=False) for start, end in _spans(item.context, count, budget)]
 
 
 def around_answer(item: QaItem, count: Count, budget: int) -> QaItem:
-    """Return the item with the window of `split` that has the most text on both sides of the first answer.
+    """Return the item with the window of `split` whose smaller margin around the first answer is the largest.
 
-    An answer that is whole in no window begins one of its own.
+    If no window contains the whole answer, the window starts at the answer.
     """
     answer_start, answer_end = item.answer_start, item.answer_start + len(item.answers[0])
-    holding = [(s, e) for s, e in _spans(item.context, count, budget) if s <= answer_start and answer_end <= e]
-    if holding:
-        start, end = max(holding, key=lambda span: min(answer_start - span[0], span[1] - answer_end))
+    containing = [(s, e) for s, e in _spans(item.context, count, budget) if s <= answer_start and answer_end <= e]
+    if containing:
+        start, end = max(containing, key=lambda span: min(answer_start - span[0], span[1] - answer_end))
     else:
         _, end = _spans(item.context[answer_start:], count, budget)[0]
         start, end = answer_start, answer_start + end
@@ -55,17 +55,17 @@ def around_answer(item: QaItem, count: Count, budget: int) -> QaItem:
 
 
 def _spans(context: str, count: Count, budget: int) -> list[tuple[int, int]]:
-    """Return where windows of whole pieces begin and end, in characters, from the first to the last of the context."""
+    """Return (start, end) character offsets of windows of whole pieces that cover the context in order."""
     pieces = list(_PIECES.finditer(context))
-    total = [0, *accumulate(count([piece.group() for piece in pieces]))]
+    cumulative = [0, *accumulate(count([piece.group() for piece in pieces]))]
     spans = []
-    first, past = 0, 0
-    while past < len(pieces):
-        past = max(first + 1, bisect_right(total, total[first] + budget) - 1)
-        if past >= len(pieces):  # the last window is as long as the others
-            first = min(first, bisect_left(total, total[-1] - budget))
-        spans.append((pieces[first].start(), pieces[past - 1].end()))
-        first = min(past, max(first + 1, bisect_left(total, total[first] + STRIDE * budget)))
+    first, stop = 0, 0
+    while stop < len(pieces):
+        stop = max(first + 1, bisect_right(cumulative, cumulative[first] + budget) - 1)
+        if stop >= len(pieces):  # extend the last window backwards to full length
+            first = min(first, bisect_left(cumulative, cumulative[-1] - budget))
+        spans.append((pieces[first].start(), pieces[stop - 1].end()))
+        first = min(stop, max(first + 1, bisect_left(cumulative, cumulative[first] + STRIDE * budget)))
     return spans
 
 

@@ -1,4 +1,4 @@
-"""Which states stand for a word."""
+"""Specifies which hidden states represent a word."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pooling:
-    """The decoder block, from 0, whose output is averaged, and whether the first token is dropped or kept.
+    """A decoder block (numbered from 0) whose output is averaged over tokens, with or without the first token.
 
-    A spec holds it as its `scoring`: it decides both what is trained and what is scored.
+    Stored as `scoring` in the spec: it defines both the training objective and the score.
     """
 
     layer: int
@@ -21,13 +21,17 @@ class Pooling:
 
     @classmethod
     def read(cls, text: str) -> Pooling:
-        """Read what `str` gives."""
+        """Parse the output of `str`.
+
+        Raises:
+            ValueError: the text is not in that format.
+        """
         match = re.fullmatch(r"layer-(\d+)(-first-token)?", text)
         if match is None:
-            raise ValueError(f"{text} is no pooling")
+            raise ValueError(f"{text} is not a pooling such as layer-3 or layer-3-first-token")
         return cls(int(match[1]), "keep" if match[2] else "drop")
 
     @property
     def start(self) -> int:
-        """The first position that counts."""
+        """The first token position that is averaged."""
         return 1 if self.first_token == "drop" else 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from whichlora.data.batching import collate, common_beginning
+from whichlora.data.batching import collate, common_prefix_length
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation import inference
@@ -93,7 +93,7 @@ def _read_logits(
         )
         return result
 
-    prefix = prompts[0][: common_beginning(prompts)]
+    prefix = prompts[0][: common_prefix_length(prompts)]
     cache = None
     if prefix:
         cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values

@@ -1,4 +1,4 @@
-"""Which word pairs are trained and which are not."""
+"""The splits of word pairs: trained pairs and control pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from drawing import draw_all
 
 from whichlora.data.tasks import get_task, pairs
-from whichlora.data.tasks.align_words import HELD_OUT, forms, parts
+from whichlora.data.tasks.align_words import HELD_OUT, casefolded_words, split_pairs
 from whichlora.data.tasks.items import PairItem
 from whichlora.errors import OptionError
 
@@ -17,7 +17,7 @@ TASK = get_task("align-words")
 
 
 def words(items) -> set[str]:
-    return {form for item in items for form in forms((item.word, item.translation))}
+    return {form for item in items for form in casefolded_words((item.word, item.translation))}
 
 
 @pytest.mark.parametrize("language", pairs.LANGUAGES)
@@ -31,13 +31,13 @@ def test_control_pairs_share_no_word_with_trained_ones(language: str) -> None:
 
 
 def test_pairs_that_share_words_stay_together() -> None:
-    """By a chain of words, across languages, and whatever the case."""
+    """Through chains of shared words, in both languages and regardless of case."""
     chain = [("red apple", "tofaa"), ("red", "Nyekundu"), ("scarlet", "nyekundu")]
-    found = [*chain, *((f"word{i}", f"neno{i}") for i in range(21))]
-    split_of = {position: split for split, positions in parts(found).items() for position in positions}
+    word_pairs = [*chain, *((f"word{i}", f"neno{i}") for i in range(21))]
+    split_of = {position: split for split, positions in split_pairs(word_pairs).items() for position in positions}
     assert len({split_of[position] for position in range(3)}) == 1
     assert sorted(split_of) == list(range(24))
-    assert {split: len(positions) for split, positions in parts(found).items()} == {
+    assert {split: len(positions) for split, positions in split_pairs(word_pairs).items()} == {
         "train": 16,
         "validation": 4,
         "test": 4,
@@ -45,8 +45,8 @@ def test_pairs_that_share_words_stay_together() -> None:
 
 
 def test_a_group_that_is_too_large_to_be_held_out_is_trained() -> None:
-    found = [(f"big word{i}", f"neno{i}") for i in range(20)] + [(f"small{i}", f"dogo{i}") for i in range(10)]
-    split = parts(found)
+    word_pairs = [(f"big word{i}", f"neno{i}") for i in range(20)] + [(f"small{i}", f"dogo{i}") for i in range(10)]
+    split = split_pairs(word_pairs)
     assert set(range(20)) <= set(split["train"])
     assert len(split["test"]) == len(split["validation"]) == 5
 

@@ -1,4 +1,4 @@
-"""The packaged tasks: what their texts promise, checked on the texts in all six languages."""
+"""The packaged tasks: their documented properties, checked on the texts in all six languages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from whichlora.data.tasks.atlas.people import people, people_of
 from whichlora.data.tasks.atlas.world import LANGUAGES, Place, chain, cities, cities_of
 from whichlora.data.tasks.base import SPLITS, Split
 from whichlora.data.tasks.items import LABELS, NliItem
-from whichlora.data.tasks.shallow_baselines import negation, words_of
+from whichlora.data.tasks.shallow_baselines import has_negation, words_of
 from whichlora.errors import OptionError
 
 NLI, QA = AtlasNli(), AtlasQa()
@@ -31,7 +31,7 @@ each_difficulty = pytest.mark.parametrize("difficulty", DIFFICULTIES)
 
 @pytest.fixture(scope="module", autouse=True)
 def without_garbage_collection():
-    """Keep Python from looking through some 400,000 items again and again."""
+    """Disable garbage collection, which would scan some 400,000 items repeatedly."""
     gc.disable()
     yield
     gc.enable()
@@ -163,11 +163,11 @@ def test_hypotheses_say_nothing_of_the_label(language, split, difficulty):
     items = nli(language, split, difficulty)
     by_label = [Counter(i.hypothesis for i in items if i.label == label) for label in LABELS]
     assert by_label[0] == by_label[1] == by_label[2]
-    # The same holds for negation, as the list of negating words sees it, in larger and smaller samples.
+    # The same holds for negation, as detected by the word list, in a large and a small sample.
     for sample in (items[:2_100], items[:300]):
-        negated = Counter(i.label for i in sample if negation(i.hypothesis, language))
+        negated = Counter(i.label for i in sample if has_negation(i.hypothesis, language))
         assert [negated[label] for label in LABELS] == [len(sample) // 30] * 3
-    assert not any(negation(i.premise, language) for i in items[:2_100])
+    assert not any(has_negation(i.premise, language) for i in items[:2_100])
 
 
 @each_language
@@ -188,7 +188,7 @@ INSIDE = re.compile(r"(?:The )?(\w+) is in (?:the )?(\w+)")
 
 
 def judge(item: NliItem) -> str:
-    """Work the label out again, from the English text alone and from which places lie in each other."""
+    """Derive the label again from the English text and the containment of places."""
     does: dict[tuple[str, str], Place] = {}
     inside: dict[str, str] = {}
     for sentence in item.premise.rstrip(".").split(". "):
@@ -238,14 +238,14 @@ def test_each_label_has_each_kind_of_place_and_premise_equally_often():
 @each_language
 def test_in_hard_items_every_premise_names_all_that_its_hypothesis_names(language):
     for item in nli(language, "test", "hard"):
-        if not negation(item.hypothesis, language):
+        if not has_negation(item.hypothesis, language):
             assert set(words_of(item.hypothesis)) <= set(words_of(item.premise))
 
 
 @each_language
 def test_default_items_lack_one_word_whether_place_or_person_is_another(language):
     def lacking(label: str) -> Counter[int]:
-        items = [i for i in nli(language, "test") if i.label == label and not negation(i.hypothesis, language)]
+        items = [i for i in nli(language, "test") if i.label == label and not has_negation(i.hypothesis, language)]
         return Counter(len(set(words_of(i.hypothesis)) - set(words_of(i.premise)) - {"the"}) for i in items)
 
     assert lacking("entailment") == {0: 630}

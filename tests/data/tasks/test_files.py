@@ -1,4 +1,4 @@
-"""The same items come from every format and every name of a file, and from the hub; errors tell what to mend."""
+"""All file formats and names, and the hub, give the same items; errors say what to correct."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ GOOD = "A man sleeps.\tHe rests.\tentailment\ttravel\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         (
             "test-en.tsv",
@@ -92,30 +92,36 @@ GOOD = "A man sleeps.\tHe rests.\tentailment\ttravel\n"
         ("en.test.tsv", "", "en.test.tsv has no items"),
         ("test-en.tsv", GOOD.encode() + b"\xff\n", "test-en.tsv cannot be read (line 2: 'utf-8'"),
         ("test-en.jsonl", '{"premise": "a", "hypothesis": "b", "label": 0}\n{"premise"\n', "cannot be read (line 2: "),
-        ("test-en.jsonl", '{"premise": "a", "label": 0}\n', "test-en.jsonl line 1: has no text for 'hypothesis'"),
-        ("test-en.jsonl", "[1]\n", "cannot be read (line 1: it is no JSON object"),
-        ("test-en.json", '{"version": 1}', "test-en.json cannot be read (it is no SQuAD JSON, KeyError('data')"),
+        (
+            "test-en.jsonl",
+            '{"premise": "a", "label": 0}\n',
+            "test-en.jsonl line 1: 'hypothesis' is missing or not a string",
+        ),
+        ("test-en.jsonl", "[1]\n", "cannot be read (line 1: not a JSON object"),
+        ("test-en.json", '{"version": 1}', "test-en.json cannot be read (not SQuAD JSON: KeyError('data')"),
         ("test-en.json", '{"data":\n [', "test-en.json cannot be read ("),
         ("test-en.parquet", "text", "test-en.parquet cannot be read ("),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_with_its_place(tmp_path, name, content, told):
+def test_errors_in_a_file_name_the_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(OptionError) as caught:
         XNLI.load("en", "test", data_dir=str(tmp_path))
     assert str(caught.value).startswith(f"data_dir={tmp_path}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_or_file_or_one_of_two_files_is_told(tmp_path):
+def test_a_missing_or_ambiguous_file_is_an_error(tmp_path):
     with pytest.raises(OptionError, match=r"^data_dir=/no/such: is not a folder"):
         XNLI.load("en", "test", data_dir="/no/such")
-    with pytest.raises(OptionError, match=rf"^data_dir={tmp_path}: has no file of the split test in sw, such as test-"):
+    with pytest.raises(
+        OptionError, match=rf"^data_dir={tmp_path}: has no test file in sw; expected a name such as test-"
+    ):
         XNLI.load("sw", "test", data_dir=str(tmp_path))
     for name in ("dev-sw.tsv", "sw.validation.tsv"):
         (tmp_path / name).write_text(GOOD)
-    with pytest.raises(OptionError, match=r"has both dev-sw.tsv and sw.validation.tsv; leave one"):
+    with pytest.raises(OptionError, match=r"has both dev-sw.tsv and sw.validation.tsv; keep one"):
         QA.load("sw", "test", data_dir=str(tmp_path))
 
 
@@ -147,7 +153,7 @@ def test_an_answer_that_is_not_where_it_should_be_is_looked_for(tmp_path, answer
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"answers": [{"text": "Juma", "answer_start": 0}]},
@@ -155,29 +161,29 @@ def test_an_answer_that_is_not_where_it_should_be_is_looked_for(tmp_path, answer
         ),
         ({"answers": [{"text": "", "answer_start": 0}]}, "has no answer (item swahili-7)"),
         ({"answers": []}, "has no answer (item swahili-7)"),
-        ({"answers": [{"answer_start": 0}]}, "its answers are no texts with their starts (item swahili-7)"),
-        ({"answers": {"text": ["Ali"], "answer_start": [0, 1]}}, "its answers are no texts with their starts"),
-        ({"context": None}, "has no text for 'context'"),
-        ({"id": 7}, "has no text for 'id'"),
+        ({"answers": [{"answer_start": 0}]}, "answers must be texts with their start offsets (item swahili-7)"),
+        ({"answers": {"text": ["Ali"], "answer_start": [0, 1]}}, "answers must be texts with their start offsets"),
+        ({"context": None}, "'context' is missing or not a string"),
+        ({"id": 7}, "'id' is missing or not a string"),
     ],
 )
-def test_an_item_without_an_answer_is_told_with_its_id(tmp_path, changes, told):
+def test_an_error_in_an_item_names_its_id(tmp_path, changes, message):
     with pytest.raises(OptionError) as caught:
         QA.load("sw", "test", data_dir=question(tmp_path, **changes))
     assert "sw.dev.jsonl line 1: " in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_id_that_occurs_twice_is_told(tmp_path):
+def test_a_duplicate_id_is_an_error(tmp_path):
     rows = folders.tydiqa_rows("sw", "validation", 5)
     folders.write(tmp_path / "sw.dev.json", [*rows, rows[2]])
-    with pytest.raises(OptionError, match=r"swahili-2 is that of 2 items"):
+    with pytest.raises(OptionError, match=r"swahili-2 occurs 2 times"):
         QA.load("sw", "test", data_dir=str(tmp_path))
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A folder with copies of the hub's layout, from which the library reads where the process is in it."""
+    """Return the working directory, from which `datasets` reads local copies of the hub's layout."""
     import datasets
 
     monkeypatch.chdir(tmp_path)
@@ -227,8 +233,8 @@ def test_qa_from_the_hub_takes_the_rows_of_the_language(hub):
 
 
 @pytest.mark.parametrize(("task", "name"), [(XNLI, "facebook/xnli"), (QA, "google-research-datasets/tydiqa")])
-def test_a_hub_that_cannot_be_reached_is_told_with_the_way_out(hub, task, name):
+def test_an_unreachable_hub_is_an_error_that_suggests_a_folder(hub, task, name):
     with pytest.raises(OptionError) as caught:
         task.load("sw", "test")
     assert str(caught.value).startswith(f"data_dir=auto: {name} cannot be read from the hub (")
-    assert str(caught.value).endswith("give a folder with the data")
+    assert str(caught.value).endswith("set data_dir to a folder with the data")

@@ -1,4 +1,4 @@
-"""Prompts in every language: the words for the labels can be told apart, and English is as it always was."""
+"""Prompts in every language: label words are distinguishable, and the English texts are pinned."""
 
 from __future__ import annotations
 

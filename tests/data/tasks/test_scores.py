@@ -1,4 +1,4 @@
-"""The metrics of NLI and QA against values worked out by hand."""
+"""The metrics of NLI and QA against values computed by hand."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from whichlora.data.tasks.items import LABELS, NliItem
-from whichlora.data.tasks.shallow_baselines import negation, nli_floors, words_of
+from whichlora.data.tasks.shallow_baselines import has_negation, nli_floors, words_of
 
 
 def item(index: int, premise: str, hypothesis: str, label: str, language: str = "en") -> NliItem:
@@ -81,12 +81,12 @@ def test_floors_are_the_same_twice():
     ],
 )
 def test_negation_in_each_language(language, plain, negated):
-    assert not negation(plain, language)
-    assert negation(negated, language)
+    assert not has_negation(plain, language)
+    assert has_negation(negated, language)
 
 
 def test_a_language_without_a_list_has_no_negation():
-    assert not negation("Sie wohnt nicht in Norwegen.", "de")
+    assert not has_negation("Sie wohnt nicht in Norwegen.", "de")
 
 
 def test_words_keep_their_combining_marks():

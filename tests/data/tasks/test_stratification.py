@@ -1,4 +1,4 @@
-"""Orders are balanced at every length, and what is held out is the same in every language."""
+"""Every prefix of a stratified order is balanced, and the same items are held out in every language."""
 
 from __future__ import annotations
 

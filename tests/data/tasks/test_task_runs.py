@@ -85,7 +85,7 @@ def test_the_scores_of_a_run_without_training_are_the_scores_of_the_base(
 
 @pytest.mark.slow
 def test_a_run_on_long_contexts(store: Path, tiny_model: str) -> None:
-    """Windows in training, validation, scoring, the base model's scores and the proof of the reload."""
+    """Windows are used in training, validation, scoring, base model scores and the reload check."""
     data = folders.tydiqa_folder(store / "tydiqa", sentences=175)
     sizes = {"train_size": 8, "validation_size": 2, "test_size": 2, "batch_size": 4}
     plan = plan_of(tiny_model, task="tydiqa", data_dir=data, tl_ratio=0.5, **sizes)

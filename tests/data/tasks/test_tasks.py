@@ -1,4 +1,4 @@
-"""The one case that every task passes: it loads, and prompt, answer and accepted answers agree in every language."""
+"""Common tests of all tasks: items load, and prompts, answers and accepted answers agree in every language."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ each_split = pytest.mark.parametrize("split", SPLITS)
 
 @pytest.fixture(scope="module", autouse=True)
 def without_garbage_collection():
-    """Keep Python from looking through the items of the packaged tasks again and again."""
+    """Disable garbage collection, which would scan the items of the packaged tasks repeatedly."""
     gc.disable()
     yield
     gc.enable()
@@ -35,12 +35,12 @@ def without_garbage_collection():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Return the folder of a task that needs one."""
-    made = {
+    """Return a function from a task's name to its data folder, None for a packaged task."""
+    folder_of = {
         "xnli": folders.xnli_folder(tmp_path_factory.mktemp("xnli")),
         "tydiqa": folders.tydiqa_folder(tmp_path_factory.mktemp("tydiqa")),
     }
-    return made.get
+    return folder_of.get
 
 
 def load(task: Task, language, split, data):
@@ -147,7 +147,7 @@ def test_another_process_with_another_hash_seed_draws_the_same(data):
 
 
 def digests(data) -> list[str]:
-    """Return a digest of what each task draws."""
+    """Return a digest of the items that each task draws."""
     sizes = {"train_size": 30, "validation_size": 6, "test_size": 6, "tl_ratio": 0.3, "seed": 3}
     found = []
     for name in TASKS:

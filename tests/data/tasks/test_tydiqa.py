@@ -1,4 +1,4 @@
-"""Which items of TyDi QA are trained on, chosen by and scored, in languages with and without a train file."""
+"""The splits of TyDi QA, in languages with and without a train file."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def test_a_language_without_a_train_file_is_scored_but_not_trained(data, languag
     assert {item.language for item in drawn.train} == {"en"}
     assert (len(drawn.validation["en"]), len(drawn.validation["tl"])) == (9, 0)
     assert {item.language for item in drawn.test["tl"]} == {language}
-    told = rf"^tl_ratio=0.5: tydiqa has no {language} items to train on; allowed is 0$"
-    with pytest.raises(OptionError, match=told):
+    message = rf"^tl_ratio=0.5: tydiqa has no {language} items to train on; allowed is 0$"
+    with pytest.raises(OptionError, match=message):
         mixture(data, language=language)
 
 
 @pytest.mark.parametrize("select_on", ["mean", "tl"])
 def test_no_checkpoint_can_be_chosen_by_items_that_are_not_there(data, select_on):
-    told = rf"^select_on={select_on}: tydiqa has no bn items to choose a checkpoint by; allowed is en$"
-    with pytest.raises(OptionError, match=told):
+    message = rf"^select_on={select_on}: tydiqa has no bn items to choose a checkpoint by; allowed is en$"
+    with pytest.raises(OptionError, match=message):
         mixture(data, language="bn", tl_ratio=0.0, select_on=select_on)
 
 

@@ -1,4 +1,4 @@
-"""Which items of XNLI are trained on, chosen by and scored, with and without a train file."""
+"""The splits of XNLI, with and without a train file."""
 
 from __future__ import annotations
 

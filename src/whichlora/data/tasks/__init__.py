@@ -1,4 +1,9 @@
-"""The tasks."""
+"""The registry of tasks; start with `get_task`.
+
+`base` defines the interface and `items` the example types; `nli` and `qa` have the base classes of NLI and QA tasks.
+The tasks are `xnli`, `tydiqa`, `align_words` (with the word lists in `pairs/`) and the synthetic ones in `atlas/`. They
+share `prompts`, `files`, `stratification` and `shallow_baselines`.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +20,15 @@ from whichlora.errors import choose
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
 PROMPTED = tuple(name for name, task in TASKS.items() if issubclass(task, PromptTask))
-"""The tasks whose items are prompts with an answer."""
+"""Names of the tasks whose items are prompts with an answer."""
 
 
 @functools.cache
 def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
-    """Return the task called `name`, with its prompts in English or in the language of each item.
+    """Return a task by name, with prompts in English ("en") or in the language of each item ("item").
 
     Raises:
-        OptionError: there is none; the message lists the names.
+        OptionError: there is no such task; the message lists the names.
     """
     return TASKS[choose("task", name, TASKS)](prompt_language)
 

@@ -1,8 +1,8 @@
-"""The task `align-words`: a word and its translation shall have alike states at some layer of the model.
+"""The task `align-words`: the hidden states of a word and its translation should be similar at some layer.
 
-Targeted lexical injection (arXiv 2506.15415) with the controls that it lacked. Nothing is prompted or written: pairs of
-words are read, and what is trained and scored are the states of both (see `pooling.py`). Pairs that are scored without
-having been trained, the control pairs, share no word with trained ones.
+Targeted lexical injection (arXiv 2506.15415), with the controls that the paper lacked. There is no prompt and no
+generation: the model reads pairs of words, and training and scoring use the hidden states of both (`models.pooling`).
+Control pairs are scored but not trained on, and share no word with trained pairs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from whichlora.data.tasks.items import Item, PairItem
 from whichlora.errors import choose
 
 HELD_OUT = 63
-"""Control pairs for the test, as in the original, and as many for validation; of fewer pairs a sixth."""
+"""Number of control pairs in the test set, as in the paper, and in validation; at most a sixth of all pairs each."""
 
 
 class AlignWords(PairTask):
     """Word pairs of English and a target language: the packaged ones, or `en-LANGUAGE.tsv` in the folder `data_dir`.
 
-    An item is in both languages at once, so there are no items in English alone.
+    An item belongs to both languages, so English has no items of its own.
     """
 
     name = "align-words"
@@ -43,24 +43,24 @@ class AlignWords(PairTask):
         """Return the pairs of a split, in the order of the file; none in English.
 
         Raises:
-            OptionError: the folder's file cannot be read.
+            OptionError: the file cannot be read.
         """
         choose("language", language, self.languages)
         choose("split", split, SPLITS)
         choose("difficulty", difficulty, self.difficulties)
         if language == SOURCE_LANGUAGE:
             return ()
-        found = _pairs(language, data_dir)
+        word_pairs = _pairs(language, data_dir)
         return tuple(
             PairItem(
                 index=index,
                 id=f"{language}-{position}",
                 language=language,
                 stratum="",
-                word=found[position][0],
-                translation=found[position][1],
+                word=word_pairs[position][0],
+                translation=word_pairs[position][1],
             )
-            for index, position in enumerate(parts(found)[split])
+            for index, position in enumerate(split_pairs(word_pairs)[split])
         )
 
     def prompt(self, item: Item) -> str:
@@ -76,47 +76,47 @@ class AlignWords(PairTask):
         return (item.translation,)
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Micro-F1 of the translation found for each word among all of the set: with one of each, P@1."""
+        """Return the micro-F1 of retrieving each word's translation from those of the set; P@1 if each has one."""
         return {"f1": sum(p in answers for p, answers in zip(predicted, gold, strict=True)) / len(gold)}
 
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return what chance gives: `p1`, and the mean reciprocal rank `mrr`."""
+        """Return the expected scores of random retrieval: P@1 as `p1` and the mean reciprocal rank as `mrr`."""
         n = len(test)
         return {"p1": 1 / n, "mrr": sum(1 / rank for rank in range(1, n + 1)) / n} if n else {}
 
 
-def own_file(language: str, data_dir: str) -> Path:
-    """Return where a folder would have pairs of English and a language."""
+def pairs_path(language: str, data_dir: str) -> Path:
+    """Return the path of the pairs of English and a language in a folder, whether it exists or not."""
     return Path(data_dir).expanduser() / f"en-{language}.tsv"
 
 
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:
-    """Return the folder's pairs, or the packaged ones: a folder may hold the data of the retained task alone."""
-    if data_dir is not None and own_file(language, data_dir).is_file():
-        return pairs.from_file(str(own_file(language, data_dir)), option="data_dir")
+    """Return the folder's pairs, else the packaged ones: a folder may contain only the data of the retention task."""
+    if data_dir is not None and pairs_path(language, data_dir).is_file():
+        return pairs.from_file(str(pairs_path(language, data_dir)), option="data_dir")
     return pairs.packaged(language)
 
 
-def parts(found: Sequence[pairs.Pair]) -> dict[Split, list[int]]:
+def split_pairs(word_pairs: Sequence[pairs.Pair]) -> dict[Split, list[int]]:
     """Return the positions of the pairs of each split, the same for every seed.
 
-    Pairs that share a word, of either language and in whatever case, are kept together; a group larger than what is
-    still wanted is trained on.
+    Pairs that share a word, in either language and regardless of case, stay in one split. Groups that fit into neither
+    held-out split go to train.
     """
-    groups = _groups(found)
+    groups = _groups(word_pairs)
     random.Random("align-words").shuffle(groups)
-    size = min(HELD_OUT, len(found) // 6)
-    result: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    size = min(HELD_OUT, len(word_pairs) // 6)
+    positions_of: dict[Split, list[int]] = {split: [] for split in SPLITS}
     for group in groups:
         held_out: tuple[Split, ...] = ("test", "validation")
-        room = (split for split in held_out if len(result[split]) + len(group) <= size)
-        result[next(room, "train")] += group
-    return {split: sorted(positions) for split, positions in result.items()}
+        fitting = (split for split in held_out if len(positions_of[split]) + len(group) <= size)
+        positions_of[next(fitting, "train")] += group
+    return {split: sorted(positions) for split, positions in positions_of.items()}
 
 
-def _groups(found: Sequence[pairs.Pair]) -> list[list[int]]:
-    """Return positions in groups of pairs that are connected by words they share."""
-    parent = list(range(len(found)))
+def _groups(word_pairs: Sequence[pairs.Pair]) -> list[list[int]]:
+    """Return the positions of pairs, grouped into connected components by shared words."""
+    parent = list(range(len(word_pairs)))
 
     def root(position: int) -> int:
         while parent[position] != position:
@@ -125,15 +125,15 @@ def _groups(found: Sequence[pairs.Pair]) -> list[list[int]]:
         return position
 
     first_with: dict[str, int] = {}
-    for position, pair in enumerate(found):
-        for form in forms(pair):
-            parent[root(position)] = root(first_with.setdefault(form, position))
+    for position, pair in enumerate(word_pairs):
+        for word in casefolded_words(pair):
+            parent[root(position)] = root(first_with.setdefault(word, position))
     groups: dict[int, list[int]] = defaultdict(list)
-    for position in range(len(found)):
+    for position in range(len(word_pairs)):
         groups[root(position)].append(position)
     return list(groups.values())
 
 
-def forms(pair: pairs.Pair) -> set[str]:
-    """Return the words of both texts, without differences of case."""
+def casefolded_words(pair: pairs.Pair) -> set[str]:
+    """Return the words of both texts, NFKC-normalised and case-folded."""
     return {word for text in pair for word in unicodedata.normalize("NFKC", text).casefold().split()}

@@ -1,4 +1,4 @@
-"""What a task is: items that are loaded, put into a prompt, answered and scored."""
+"""The interface of a task: loading items, writing prompts and scoring answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """A task's usual number of items in each split; None stands for every item there is, in each language."""
+    """Default number of items per split; None means all items that a language has."""
 
     train: int
     validation: int
@@ -26,23 +26,24 @@ class Sizes:
 
 
 class Task(ABC):
-    """A task: adding one is adding one module that subclasses `NliTask`, `QaTask`, `PromptTask` or `PairTask`.
+    """Base class of tasks. To add a task, add a module that subclasses `NliTask`, `QaTask`, `PromptTask` or `PairTask`.
 
     Class attributes:
-        languages: ISO 639-1 codes that the task has, English among them.
-        pooled: the target languages that the language "pooled" stands for; those of "Which LoRA?" where it has them.
-        parallel: whether item `index` is the same item in every language.
-        synthetic: shown wherever results of the task show.
-        irrelevant_options: options of a run that do not apply to the task, with the reason.
-        default_tl_ratio: what the option `tl_ratio` is where it is not given.
-        selection_role: the role whose validation chooses the checkpoint; None where the option `select_on` decides.
-        scores_training_items: whether the training items are a test set as well, called `trained`.
-        headline: the metric that the checkpoint is chosen by, and whose rise over the base model is the gain.
-        labels: where an answer is one of several, these as they are scored and logged, whatever the prompt calls them.
-        prompt_version: rises when the prompt's text changes.
-        prompt_languages: the languages that prompts are written in.
-        answer_tokens: how many tokens an answer may take when it is generated.
-        difficulties: what the option `difficulty` may be; the first is the default.
+        languages: ISO 639-1 codes of the task's languages, including English.
+        pooled: the target languages that `language=pooled` stands for; those of the paper "Which LoRA?" where it covers
+            the task.
+        parallel: whether items with the same `index` are translations of each other.
+        synthetic: whether the items are generated; reports mark the results of such tasks.
+        irrelevant_options: run options that do not apply to the task, with the reason.
+        default_tl_ratio: value of the option `tl_ratio` unless it is given.
+        selection_role: role whose validation selects the checkpoint; None if the option `select_on` decides.
+        scores_training_items: whether the training items are scored too, as the test set `trained`.
+        headline: the metric that selects the checkpoint; the gain is its increase over the base model.
+        labels: the possible answers as scored and logged, if there are only a few; prompts may use other words for them.
+        prompt_version: to be raised whenever the prompt's text changes.
+        prompt_languages: the languages for which there are prompts.
+        answer_tokens: maximum number of tokens of a generated answer.
+        difficulties: allowed values of the option `difficulty`; the first is the default.
     """
 
     name: ClassVar[str]
@@ -63,21 +64,21 @@ class Task(ABC):
     sizes: ClassVar[Sizes]
 
     def __init__(self, prompt_language: PromptLanguage = "en") -> None:
-        """Write instruction and labels in English, or in the language of each item."""
+        """Set the language of instruction and labels: English ("en") or that of each item ("item")."""
         self.prompt_language = prompt_language
 
     def check_prompts(self, languages: Sequence[str]) -> None:
-        """Check that there are prompts for items in these languages.
+        """Check that there are prompts for items in the given languages.
 
         Raises:
-            OptionError: there is none in one of them; the message names it.
+            OptionError: a language has no prompt; the message names it.
         """
         missing = [code for code in languages if code not in self.prompt_languages]
         if self.prompt_language == "item" and missing:
             raise OptionError("prompt_language", "item", f"{self.name} has no prompt in {missing[0]}; allowed is en")
 
     def written_in(self, item: Item) -> str:
-        """Return the language of instruction and labels for an item."""
+        """Return the language in which instruction and labels are written for an item."""
         return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
 
     def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -92,37 +93,37 @@ class Task(ABC):
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> Sequence[Item]:
-        """Return every item of a split in one language, in the order of `index`; none where there is no such split.
+        """Return all items of a split in one language, in the order of `index`; empty if there is no such split.
 
         Raises:
-            OptionError: the data is not there or cannot be read.
+            OptionError: the data is missing or cannot be read.
         """
 
     @abstractmethod
     def prompt(self, item: Item) -> str:
-        """Return the text the model reads. It ends where the answer begins, without a trailing space."""
+        """Return the input text of an item. It ends where the answer begins, without a trailing space."""
 
     @abstractmethod
     def answer(self, item: Item) -> str:
-        """Return the text the model learns to write after the prompt, with its leading space."""
+        """Return the target text that follows the prompt, with its leading space."""
 
     def label_words(self, item: Item) -> tuple[str, ...]:
-        """Return what the model writes for each of `labels` after this item's prompt."""
+        """Return the words that stand for each of `labels` in the answer to this item's prompt."""
         return self.labels
 
     @abstractmethod
     def gold(self, item: Item) -> tuple[str, ...]:
-        """Return the accepted answers: one label, or one or several spans."""
+        """Return the accepted answers: one label, or one or more spans."""
 
     @abstractmethod
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Score predictions against accepted answers, each metric from 0 to 1, `f1` among them.
+        """Score predictions against accepted answers; all metrics range from 0 to 1 and include `f1`.
 
-        None stands for an answer that is none of the labels: it counts as wrong.
+        A prediction of None is an answer that is none of the labels; it counts as wrong.
         """
 
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the scores of shallow methods that no model should be praised for reaching, by name."""
+        """Return the scores of shallow baselines that a model must beat, by name."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Reads rows of a task's split in one language: from a folder of files, or from the hub."""
+"""Reads the rows of a task's split in one language, from a folder of files or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,64 +13,72 @@ from whichlora.data.tasks.base import Split
 from whichlora.errors import OptionError
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
-_ALSO: dict[Split, tuple[str, ...]] = {"train": ("train",), "validation": ("dev", "validation"), "test": ("test",)}
+_FILE_SPLITS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("dev", "validation"),
+    "test": ("test",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The values of an item by name, and where they stand.
+    """The values of an item by name, and their origin for error messages.
 
     Attributes:
-        source: the `data_dir` given, or the hub's name; for messages, as `place` is.
-        place: file and line, or what tells the row where there are no lines.
+        source: the value of `data_dir`, or the dataset's name on the hub.
+        location: file and line; row number or item id in formats without lines.
     """
 
     source: str
-    place: str
+    location: str
     values: Mapping[str, Any]
 
-    def wrong(self, what: str) -> NoReturn:
-        """Raise an `OptionError` that says what is wrong with this row, with its id where it has one."""
-        own = self.values.get("id")
-        named = f" (item {own})" if own and str(own) not in self.place else ""
-        raise OptionError("data_dir", self.source, f"{self.place}: {what}{named}")
+    def fail(self, problem: str) -> NoReturn:
+        """Raise an `OptionError` about this row, with its location and, if it has one, its id."""
+        item_id = self.values.get("id")
+        suffix = f" (item {item_id})" if item_id and str(item_id) not in self.location else ""
+        raise OptionError("data_dir", self.source, f"{self.location}: {problem}{suffix}")
 
     def text(self, name: str) -> str:
-        """Return a value that must be a text."""
+        """Return a value that must be a string.
+
+        Raises:
+            OptionError: it is missing or not a string.
+        """
         value = self.values.get(name)
         if not isinstance(value, str):
-            self.wrong(f"has no text for {name!r}")
+            self.fail(f"{name!r} is missing or not a string")
         return value
 
 
 def find(data_dir: str | None, language: str, split: Split) -> Path | None:
-    """Return the file of a split in one language, None where there is none.
+    """Return the file of a split in one language, or None if there is none.
 
-    It is called `SPLIT-LANGUAGE.FORMAT` or `LANGUAGE.SPLIT.FORMAT`, validation also `dev`.
+    Its name is `SPLIT-LANGUAGE.FORMAT` or `LANGUAGE.SPLIT.FORMAT`, where SPLIT may be `dev` for validation.
 
     Raises:
-        OptionError: no folder is given, there is no such one, or several files have such a name.
+        OptionError: `data_dir` is None or not a folder, or several files match.
     """
     if data_dir is None:
-        raise OptionError("data_dir", "auto", "this task is not packaged: give the folder with its data")
+        raise OptionError("data_dir", "auto", "this task is not packaged; set data_dir to the folder with its data")
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise OptionError("data_dir", data_dir, "is not a folder")
-    found = [folder / name for name in _names(language, split) if (folder / name).is_file()]
-    if len(found) > 1:
-        raise OptionError("data_dir", data_dir, f"has both {found[0].name} and {found[1].name}; leave one")
-    return found[0] if found else None
+    matches = [folder / name for name in _names(language, split) if (folder / name).is_file()]
+    if len(matches) > 1:
+        raise OptionError("data_dir", data_dir, f"has both {matches[0].name} and {matches[1].name}; keep one")
+    return matches[0] if matches else None
 
 
 def read(data_dir: str | None, language: str, split: Split, columns: Sequence[str]) -> list[Row]:
-    """Return the rows of a split that must be there.
+    """Return the rows of a split in one language.
 
     Args:
-        columns: names of the columns of a TSV, which has no header. The last stands for a list of what is left of a
-            line, which may be nothing.
+        columns: names of the columns of a TSV file, which has no header. The last one collects the remaining cells of
+            a line in a list, which may be empty.
 
     Raises:
-        OptionError: the file is missing or cannot be read; the message says which, and in which line.
+        OptionError: the file is missing, empty or cannot be read; the message names the file and, if known, the line.
     """
     path = find(data_dir, language, split)
     assert data_dir is not None
@@ -78,11 +86,11 @@ def read(data_dir: str | None, language: str, split: Split, columns: Sequence[st
         names = _names(language, split)
         first, last = names[0], names[-1]
         raise OptionError(
-            "data_dir", data_dir, f"has no file of the split {split} in {language}, such as {first} or {last}"
+            "data_dir", data_dir, f"has no {split} file in {language}; expected a name such as {first} or {last}"
         )
     try:
-        rows = [Row(data_dir, f"{path.name} {place}", values) for place, values in _rows(path, columns)]
-    except Exception as error:  # the readers raise many kinds, all of which mean a file that is no such format
+        rows = [Row(data_dir, f"{path.name} {location}", values) for location, values in _rows(path, columns)]
+    except Exception as error:  # the readers raise many types, all of which mean a malformed file
         raise OptionError("data_dir", data_dir, f"{path.name} cannot be read ({error})") from error
     if not rows:
         raise OptionError("data_dir", data_dir, f"{path.name} has no items")
@@ -90,26 +98,26 @@ def read(data_dir: str | None, language: str, split: Split, columns: Sequence[st
 
 
 def read_hub(name: str, config: str, split: Split, *, id_prefix: str = "") -> list[Row]:
-    """Return the rows of a split of a data set on the hub, or in its cache, whose ids begin with `id_prefix`.
+    """Return the rows of a split of a dataset on the hub (or in the local cache) whose ids begin with `id_prefix`.
 
     Raises:
-        OptionError: it cannot be read; the message says that a folder can be given.
+        OptionError: the dataset cannot be read; the message suggests a local folder.
     """
     import datasets
 
     try:
         table = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # of many kinds, from no network to a data set that has moved
+    except Exception as error:  # many types, from a missing network to a dataset that was moved
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        allowed = f"{name} cannot be read from the hub ({reason}); give a folder with the data"
-        raise OptionError("data_dir", "auto", allowed) from error
+        message = f"{name} cannot be read from the hub ({reason}); set data_dir to a folder with the data"
+        raise OptionError("data_dir", "auto", message) from error
     if id_prefix:
-        table = table.select([i for i, own in enumerate(table["id"]) if own.startswith(id_prefix)])
+        table = table.select([i for i, row_id in enumerate(table["id"]) if row_id.startswith(id_prefix)])
     return [Row(name, f"{config} {split} row {n}", values) for n, values in enumerate(table.to_list())]
 
 
 def _names(language: str, split: Split) -> list[str]:
-    stems = [stem for own in _ALSO[split] for stem in (f"{own}-{language}", f"{language}.{own}")]
+    stems = [stem for name in _FILE_SPLITS[split] for stem in (f"{name}-{language}", f"{language}.{name}")]
     return [f"{stem}.{ending}" for stem in stems for ending in FORMATS]
 
 
@@ -122,7 +130,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
     elif path.suffix == ".json":
         yield from _squad(json.loads(path.read_text(encoding="utf-8-sig")))
     else:
-        # Not `splitlines`: texts may hold the other characters that it takes for ends of lines.
+        # Not `splitlines`: it also splits at other characters, such as U+2028, which texts may contain.
         for n, raw in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
             try:
                 line = raw.decode("utf-8").removesuffix("\r")
@@ -135,12 +143,12 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
 def _object(line: str) -> Mapping[str, Any]:
     values = json.loads(line)
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return values
 
 
 def _cells(line: str, columns: Sequence[str]) -> Mapping[str, Any]:
-    """Return a line's cells by name. There is no quoting: a quotation mark is part of the text."""
+    """Split a TSV line into cells by name. There is no quoting: quotation marks are part of the text."""
     cells = line.split("\t")
     return {**dict(zip(columns[:-1], cells, strict=False)), columns[-1]: cells[len(columns) - 1 :]}
 
@@ -153,4 +161,4 @@ def _squad(document: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 for question in paragraph["qas"]:
                     yield f"item {question['id']}", {**question, "context": paragraph["context"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"it is no SQuAD JSON, {error!r}") from error
+        raise ValueError(f"not SQuAD JSON: {error!r}") from error

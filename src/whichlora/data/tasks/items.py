@@ -1,8 +1,11 @@
-"""The items of each kind of task."""
+"""The items of each kind of task: the example types and the NLI labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+LABELS = ("entailment", "neutral", "contradiction")
+"""The labels of natural language inference, in the order used everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,10 +13,10 @@ class Item:
     """One example of a task in one language.
 
     Attributes:
-        index: position in the split. In a parallel task the same index is the same content in every
-            language, so that a mixture can keep an index in one language only.
-        id: unique within the split and the language, equal across the languages of a parallel task.
-        stratum: what samples are balanced over (the label, and the genre where there is one).
+        index: position in the split. In a parallel task the same index has the same content in every language, so
+            that a mixture can use an index in one language only.
+        id: unique within the split and the language; equal across the languages of a parallel task.
+        stratum: the group that samples are balanced over: the label, combined with the genre where there is one.
     """
 
     index: int
@@ -22,12 +25,9 @@ class Item:
     stratum: str
 
 
-LABELS = ("entailment", "neutral", "contradiction")
-
-
 @dataclass(frozen=True, slots=True)
 class NliItem(Item):
-    """A premise, a hypothesis, and the label that tells how the second follows from the first."""
+    """A premise, a hypothesis, and the label: the relation of the hypothesis to the premise."""
 
     premise: str
     hypothesis: str
@@ -36,7 +36,7 @@ class NliItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class QaItem(Item):
-    """A question whose answers are spans of the context; `answer_start` is where the first begins, in characters."""
+    """A question whose answers are spans of the context; `answer_start` is the character offset of the first answer."""
 
     context: str
     question: str
@@ -46,14 +46,14 @@ class QaItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class PairItem(Item):
-    """An English word and its translation; `language` is the latter's."""
+    """An English word and its translation into `language`."""
 
     word: str
     translation: str
 
 
 def texts_of(item: Item) -> tuple[str, str]:
-    """Return the two texts of an item, in the order of the prompt."""
+    """Return the two texts of an NLI or QA item, in the order of the prompt."""
     if isinstance(item, NliItem):
         return item.premise, item.hypothesis
     assert isinstance(item, QaItem)

@@ -1,4 +1,4 @@
-"""Natural language inference: the items, the prompt and the scores that every NLI task shares."""
+"""Natural language inference: the prompt and the metrics that all NLI tasks share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from whichlora.data.tasks.items import LABELS, Item, NliItem
 
 
 class NliTask(PromptTask):
-    """Three-way NLI, answered with a label word."""
+    """Base class of three-way NLI tasks: the model answers with a label word."""
 
     labels = LABELS
     prompt_version = prompts.NLI_VERSION
@@ -18,7 +18,7 @@ class NliTask(PromptTask):
 
     def __init__(self, prompt_language: prompts.PromptLanguage = "en") -> None:
         super().__init__(prompt_language)
-        self.answer_tokens = 12 if prompt_language == "en" else 48  # where every byte of a label is a token
+        self.answer_tokens = 12 if prompt_language == "en" else 48  # enough for labels with one token per byte
 
     def prompt(self, item: Item) -> str:
         assert isinstance(item, NliItem)
@@ -36,25 +36,25 @@ class NliTask(PromptTask):
         return (item.label,)
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Micro-F1, equal to accuracy because an invalid answer counts as wrong, and macro-F1 over the labels."""
+        """Return micro-F1 (equal to accuracy, because invalid answers count as wrong) and macro-F1 over the labels."""
         true = [answers[0] for answers in gold]
-        given = [p if p in self.labels else "invalid" for p in predicted]
+        answered = [p if p in self.labels else "invalid" for p in predicted]
         return {
-            "f1": sum(t == p for t, p in zip(true, given, strict=True)) / len(true),
-            "macro_f1": macro_f1(true, given, self.labels),
+            "f1": sum(t == p for t, p in zip(true, answered, strict=True)) / len(true),
+            "macro_f1": macro_f1(true, answered, self.labels),
         }
 
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the F1 of shallow classifiers, see `nli_floors`."""
+        """Return the micro-F1 of shallow classifiers; see `nli_floors`."""
         from whichlora.data.tasks.shallow_baselines import nli_floors
 
         return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
 
 
 def macro_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> float:
-    """Return the unweighted mean over `labels` of 2 tp / (2 tp + fp + fn), 0 where a label never occurs.
+    """Return the unweighted mean over `labels` of 2 tp / (2 tp + fp + fn), 0 for a label that never occurs.
 
-    scikit-learn's `f1_score(average="macro", zero_division=0)`, which takes seconds to import.
+    Equal to scikit-learn's `f1_score(average="macro", zero_division=0)`, whose import takes seconds.
     """
     scores = []
     for label in labels:

@@ -1,7 +1,7 @@
-"""The instruction prompts, in English and in the languages of the tasks: the one place to change them.
+"""The instruction prompts, in English and in the languages of the tasks. All prompt texts are defined here.
 
-Raise a version when a text under it changes: results of different prompts are never mixed. No native speaker has
-checked the translations.
+Raise the version when a text changes, so that results of different prompts are never mixed. The translations have not
+been checked by native speakers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 PromptLanguage = Literal["en", "item"]
 PROMPT_LANGUAGES: tuple[PromptLanguage, ...] = ("en", "item")
-"""What instruction and labels may be written in: English, or each item's own language."""
+"""Allowed languages of instruction and labels: English, or the language of each item."""
 
 NLI_VERSION = "nli-1"
 QA_VERSION = "qa-1"
@@ -19,12 +19,12 @@ QA_VERSION = "qa-1"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An instruction, two named texts and the name of what is asked for.
+    """A prompt template: an instruction, two headed texts and the heading of the answer.
 
     Attributes:
-        instruction: its braces stand for the labels, in their order.
-        names: of the first text, of the second, and of the answer.
-        labels: the words for the task's labels, in the order of the task; none of them begins another.
+        instruction: a format string with one placeholder per label, in order.
+        names: headings of the first text, the second text and the answer.
+        labels: the words for the task's labels, in the task's order; none is a prefix of another.
     """
 
     instruction: str
@@ -32,7 +32,7 @@ class Prompt:
     labels: tuple[str, ...] = ()
 
     def text(self, first: str, second: str) -> str:
-        """Return the whole prompt, which ends where the answer begins."""
+        """Return the full prompt, which ends where the answer begins."""
         one, two, answer = self.names
         return f"{self.instruction.format(*self.labels)}\n{one}: {first}\n{two}: {second}\n{answer}:"
 
@@ -139,7 +139,7 @@ NLI = {
         ("蕴含", "中立", "矛盾"),
     ),
 }
-"""Of natural language inference: premise and hypothesis; the labels are entailment, neutral, contradiction."""
+"""Prompts for natural language inference, by language; labels in the order entailment, neutral, contradiction."""
 
 QA = {
     "en": Prompt("Answer the question with words from the passage.", ("Passage", "Question", "Answer")),
@@ -163,4 +163,4 @@ QA = {
     "vi": Prompt("Trả lời câu hỏi bằng các từ trong đoạn văn.", ("Đoạn văn", "Câu hỏi", "Trả lời")),
     "zh": Prompt("用文章中的词语回答问题。", ("文章", "问题", "答案")),
 }
-"""Of extractive question answering: passage and question."""
+"""Prompts for extractive question answering, by language."""

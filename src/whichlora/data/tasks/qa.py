@@ -1,4 +1,4 @@
-"""Extractive question answering: the items, the prompt and the scores that every QA task shares."""
+"""Extractive question answering: the prompt and the metrics that all QA tasks share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 class QaTask(PromptTask):
-    """QA answered with a span of the context, written out."""
+    """Base class of QA tasks: the model writes out a span of the context."""
 
     prompt_version = prompts.QA_VERSION
     prompt_languages = tuple(prompts.QA)
@@ -35,7 +35,7 @@ class QaTask(PromptTask):
         return item.answers
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """SQuAD's token F1 and exact match, each the best over the accepted answers, averaged over items."""
+        """Return SQuAD's token F1 and exact match, the maximum over accepted answers, averaged over items."""
         pairs = list(zip(predicted, gold, strict=True))
         return {
             "f1": sum(max(token_f1(p or "", g) for g in answers) for p, answers in pairs) / len(pairs),
@@ -45,10 +45,10 @@ class QaTask(PromptTask):
 
 
 def normalize(text: str) -> str:
-    """Lower-case, drop punctuation and English articles, and join by single spaces.
+    """Lower-case, drop punctuation and English articles, and join words by single spaces.
 
-    SQuAD's normalisation (Rajpurkar et al. 2016), with punctuation of every script, so that a Hindi danda or an
-    Urdu full stop does not make a right answer wrong, and with one spelling for what Unicode can write in two ways.
+    SQuAD's normalisation (Rajpurkar et al. 2016), extended to the punctuation of every script, so that a Hindi danda or
+    an Urdu full stop does not make a correct answer wrong, and to Unicode NFC.
     """
     text = unicodedata.normalize("NFC", text)
     text = "".join(
@@ -58,7 +58,7 @@ def normalize(text: str) -> str:
 
 
 def token_f1(predicted: str, gold: str) -> float:
-    """F1 of the words two answers share after `normalize`; 1 if both are empty."""
+    """Return the word-level F1 of two answers after `normalize`; 1 if both are empty."""
     p, g = normalize(predicted).split(), normalize(gold).split()
     if not p or not g:
         return float(p == g)

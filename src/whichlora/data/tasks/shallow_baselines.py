@@ -1,4 +1,4 @@
-"""Shallow classifiers that no model should be praised for reaching, shown beside every NLI score."""
+"""Shallow classifiers for NLI: baselines that a model must beat, reported next to its scores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from whichlora.data.tasks.items import LABELS, NliItem
 
-# Words, with the combining marks that Python's \w leaves out in the Indic scripts.
+# Words, including the combining marks of Indic scripts that Python's \w does not match.
 _WORD = re.compile(r"(?:[^\W_]|[\u0900-\u0963\u0966-\u0dff\u064b-\u0670\u200c\u200d’'])+")
 
-# Words that negate. Swahili negates by a verb's prefix, which a few nouns begin with too; names begin with a capital.
+# Negation words. Swahili negates with verb prefixes, which also match a few nouns; names are excluded by their capital.
 _NEGATION = {
     "en": re.compile(r"(?i:not|no|never|none|nobody|nothing|nowhere|neither|nor|cannot|\w+n['’]t)"),
     "ur": re.compile(r"نہیں|نہ|نا|مت|بغیر"),
@@ -30,57 +30,57 @@ _NEGATION = {
 
 
 def nli_floors(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, float]:
-    """Return the micro-F1 on `test` of three classifiers trained on the items the model trained on.
+    """Return the micro-F1 on `test` of three classifiers trained on the items that the model was trained on.
 
-    - `majority` gives the most frequent label of `train`.
-    - `hypothesis_only` never sees the premise: logistic regression on the hypothesis's words, word pairs and
-      characters (Poliak et al. 2018, "Hypothesis Only Baselines in Natural Language Inference").
-    - `overlap` sees no word as such, only how many words the hypothesis shares with the premise, whether either has a
-      negation, the lengths in words and the language: boosted trees, which find the interactions themselves (in the
-      spirit of the heuristics of McCoy et al. 2019, "Right for the Wrong Reasons"). Lengths in letters are left out:
-      where a task has few names they amount to the words themselves.
+    - `majority` predicts the most frequent label of `train`.
+    - `hypothesis_only` does not see the premise: logistic regression on words, word bigrams and character n-grams of
+      the hypothesis (Poliak et al. 2018, "Hypothesis Only Baselines in Natural Language Inference").
+    - `overlap` does not see word identities, only the word overlap of hypothesis and premise, negation in either, the
+      lengths in words and the language: boosted trees, which learn the interactions (in the spirit of the heuristics of
+      McCoy et al. 2019, "Right for the Wrong Reasons"). Lengths in characters are not used: in a task with few names
+      they would identify the words.
 
     Args:
-        train: items of one or several languages. With one label among them there is nothing but `majority`.
+        train: items of one or several languages. If they have only one label, only `majority` is returned.
         test: items of one language.
     """
-    true, given = [item.label for item in train], [item.label for item in test]
-    if len(set(true)) < 2:
-        return {"majority": _accuracy([true[0]] * len(given), given)}
-    majority = max(LABELS, key=Counter(true).__getitem__)
+    train_labels, test_labels = [item.label for item in train], [item.label for item in test]
+    if len(set(train_labels)) < 2:
+        return {"majority": _accuracy([train_labels[0]] * len(test_labels), test_labels)}
+    majority = max(LABELS, key=Counter(train_labels).__getitem__)
     words = make_union(
         TfidfVectorizer(token_pattern=_WORD.pattern, ngram_range=(1, 2)),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)),
     )
     hypothesis_only = make_pipeline(words, LogisticRegression(max_iter=300))
-    hypothesis_only.fit([item.hypothesis for item in train], true)
+    hypothesis_only.fit([item.hypothesis for item in train], train_labels)
     languages = sorted({item.language for item in train})
     overlap = GradientBoostingClassifier(n_estimators=60, max_depth=3, random_state=0)
-    overlap.fit(np.stack([_overlap(item, languages) for item in train]), true)
+    overlap.fit(np.stack([_overlap(item, languages) for item in train]), train_labels)
     return {
-        "majority": _accuracy([majority] * len(given), given),
-        "hypothesis_only": _accuracy(hypothesis_only.predict([item.hypothesis for item in test]), given),
-        "overlap": _accuracy(overlap.predict(np.stack([_overlap(item, languages) for item in test])), given),
+        "majority": _accuracy([majority] * len(test_labels), test_labels),
+        "hypothesis_only": _accuracy(hypothesis_only.predict([item.hypothesis for item in test]), test_labels),
+        "overlap": _accuracy(overlap.predict(np.stack([_overlap(item, languages) for item in test])), test_labels),
     }
 
 
 def _overlap(item: NliItem, languages: Sequence[str]) -> NDArray[np.float64]:
     """Return the overlap features of an item; shape (9 + len(languages),)."""
     premise, hypothesis = words_of(item.premise), words_of(item.hypothesis)
-    known = set(premise)
-    missing = [word for word in hypothesis if word not in known]
-    # A negative verb form is a new word of its own: counting stems as well lets "live" match "lives".
+    premise_words = set(premise)
+    missing = [word for word in hypothesis if word not in premise_words]
+    # Negated verb forms are different words; stems let "live" match "lives".
     stems = {word[:4] for word in premise}
     missing_stems = [word for word in hypothesis if word[:4] not in stems]
-    negated = negation(item.hypothesis, item.language)
+    is_negated = has_negation(item.hypothesis, item.language)
     values = [
         len(missing),
         len(missing) / max(len(hypothesis), 1),
         len(missing_stems),
         len(missing_stems) / max(len(hypothesis), 1),
-        len(known & set(hypothesis)) / max(len(known | set(hypothesis)), 1),
-        float(negated),
-        float(negated != negation(item.premise, item.language)),
+        len(premise_words & set(hypothesis)) / max(len(premise_words | set(hypothesis)), 1),
+        float(is_negated),
+        float(is_negated != has_negation(item.premise, item.language)),
         len(hypothesis),
         len(premise),
     ]
@@ -88,12 +88,12 @@ def _overlap(item: NliItem, languages: Sequence[str]) -> NDArray[np.float64]:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in any of the languages, in lower case."""
+    """Return the words of a text in any language, in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def negation(text: str, language: str) -> bool:
-    """Say whether a word of the text negates, from a short list per language; False in a language without a list."""
+def has_negation(text: str, language: str) -> bool:
+    """Return whether the text contains a negation, by a short word list; always False for a language without one."""
     pattern = _NEGATION.get(language)
     return pattern is not None and any(pattern.fullmatch(word) for word in _WORD.findall(text))
 

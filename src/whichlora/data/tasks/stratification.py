@@ -1,4 +1,4 @@
-"""Orders and parts of items that are balanced over their strata."""
+"""Stratified sampling: shuffled orders and hold-out splits that are balanced over the items' strata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Item = TypeVar("_Item", bound=Item)
 
 
 def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
-    """Return positions in a shuffled order of which every beginning has the strata in the proportions of the whole.
+    """Return the positions of `items` in a shuffled order of which every prefix has the overall strata proportions.
 
     Each stratum is shuffled and its members are spread evenly over the order.
     """
@@ -22,20 +22,20 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
     strata: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         strata[item.stratum].append(position)
-    placed: list[tuple[float, float, int]] = []
+    keyed: list[tuple[float, float, int]] = []
     for name in sorted(strata):
         members = strata[name]
         rng.shuffle(members)
-        placed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
-    return [position for *_, position in sorted(placed)]
+        keyed += [((k + 0.5) / len(members), rng.random(), position) for k, position in enumerate(members)]
+    return [position for *_, position in sorted(keyed)]
 
 
 def hold_out(items: Sequence[_Item], size: int) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
-    """Return (the rest, validation): `size` items of a pool held out for validation, at most a third of the pool.
+    """Split a pool into (rest, validation), with `size` items but at most a third of the pool held out for validation.
 
-    Which ones depends on nothing but the strata by position: on no seed, and on no text. So files of a parallel task
-    give the same positions in every language, and no translation of a validation item is left in the rest. Both parts
-    keep the pool's order and are numbered anew.
+    The choice depends only on the strata by position, not on a seed or on texts. In a parallel task the same positions
+    are therefore held out in every language, so that the rest contains no translation of a validation item. Both parts
+    keep the pool's order, and their items are renumbered from 0.
     """
     held = set(stratified_order(items, "held out")[: min(size, len(items) // 3)])
     parts: tuple[list[_Item], list[_Item]] = ([], [])

@@ -1,4 +1,4 @@
-"""The task `tydiqa`: the gold passage task of TyDi QA (Clark et al. 2020)."""
+"""The task `tydiqa`, the gold passage task of TyDi QA (Clark et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from whichlora.errors import choose
 
 HUB, HUB_CONFIG = "google-research-datasets/tydiqa", "secondary_task"
 HELD_OUT = 696
-"""Items of the train file held out for validation, a third where that is fewer: English has 3,000 and 696."""
+"""Number of train items held out for validation, at most a third; leaves 3,000 for training in English."""
 
-# On the hub all languages are together, and an id begins with the name of its own.
+# On the hub all languages are in one table; the ids begin with the name of the language.
 _NAMES = {
     "ar": "arabic",
     "bn": "bengali",
@@ -32,27 +32,27 @@ _COLUMNS = ("id", "context", "question", "answers")
 
 
 class TydiQa(QaTask):
-    """Extractive QA over Wikipedia in 9 languages, each with items of its own, from a folder or from the hub.
+    """Extractive QA over Wikipedia in 9 languages with different items each, from a folder or from the hub.
 
-    The test set is the whole dev file, whose size differs between languages. Validation is held out of the train file,
-    the same for every seed. A language without a train file can be evaluated but not trained: its splits train and
-    validation are empty.
+    The test set is the whole dev file, whose size differs between languages. Validation is held out from the train
+    file, the same for every seed. A language without a train file can be evaluated but not trained on: its splits train
+    and validation are empty.
     """
 
     name = "tydiqa"
     languages = tuple(_NAMES)
     pooled = ("sw", "bn", "te")
     parallel = False
-    answer_tokens = 128  # in a byte-level vocabulary one Telugu answer in twelve has more than 64
+    answer_tokens = 128  # with one token per byte, one in twelve Telugu answers exceeds 64
     sizes = Sizes(train=3000, validation=HELD_OUT, test=None)
 
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[QaItem, ...]:
-        """Return every item of a split in one language, in the order of the file.
+        """Return all items of a split in one language, in the order of the file.
 
         Raises:
-            OptionError: the data are not there or cannot be read; the message names file and line or item.
+            OptionError: the data is missing or cannot be read; the message names file and line or item.
         """
         choose("language", language, self.languages)
         choose("split", split, SPLITS)
@@ -72,9 +72,9 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, .
         rows = files.read(data_dir, language, split, _COLUMNS)
     items = tuple(_item(language, index, row) for index, row in enumerate(rows))
     if items:
-        name, times = Counter(item.id for item in items).most_common(1)[0]
-        if times > 1:
-            rows[0].wrong(f"id {name} is that of {times} items")
+        item_id, count = Counter(item.id for item in items).most_common(1)[0]
+        if count > 1:
+            rows[0].fail(f"id {item_id} occurs {count} times")
     return items
 
 
@@ -85,7 +85,7 @@ def _item(language: str, index: int, row: files.Row) -> QaItem:
         if answer not in starts:
             starts[answer] = _start(row, context, answer, start)
     if not starts:
-        row.wrong("has no answer")
+        row.fail("has no answer")
     return QaItem(
         index=index,
         id=row.text("id"),
@@ -99,9 +99,9 @@ def _item(language: str, index: int, row: files.Row) -> QaItem:
 
 
 def _answers(row: files.Row) -> Iterator[tuple[str, int | None]]:
-    """Yield each accepted answer and where it begins, None where the row does not say.
+    """Yield each accepted answer and its start offset, None if the row does not give one.
 
-    SQuAD has a list of objects, the hub an object of two lists, and a line of a TSV the texts alone.
+    SQuAD JSON has a list of objects, the hub an object of two lists, and a TSV line only the texts.
     """
     answers = row.values.get("answers") or []
     try:
@@ -112,19 +112,19 @@ def _answers(row: files.Row) -> Iterator[tuple[str, int | None]]:
         else:
             pairs = [(a, None) if isinstance(a, str) else (a["text"], a.get("answer_start")) for a in answers]
     except (KeyError, TypeError, ValueError, AttributeError):
-        row.wrong("its answers are no texts with their starts")
+        row.fail("answers must be texts with their start offsets")
     for text, start in pairs:
         if isinstance(text, str) and text.strip():
             yield text, start
 
 
 def _start(row: files.Row, context: str, answer: str, start: int | None) -> int:
-    """Return where the answer stands in the context, in characters: at `start`, or else where it is nearest to it."""
-    wanted = start if isinstance(start, int) and start >= 0 else 0
-    if context.startswith(answer, wanted):
-        return wanted
-    before, after = context.rfind(answer, 0, wanted + len(answer)), context.find(answer, wanted)
-    found = [place for place in (before, after) if place >= 0]
-    if not found:
-        row.wrong(f"its answer {answer!r} is not in the context")
-    return min(found, key=lambda place: abs(place - wanted))
+    """Return the character offset of the answer in the context: `start` if correct, else the nearest occurrence."""
+    expected = start if isinstance(start, int) and start >= 0 else 0
+    if context.startswith(answer, expected):
+        return expected
+    before, after = context.rfind(answer, 0, expected + len(answer)), context.find(answer, expected)
+    offsets = [offset for offset in (before, after) if offset >= 0]
+    if not offsets:
+        row.fail(f"answer {answer!r} is not in the context")
+    return min(offsets, key=lambda offset: abs(offset - expected))

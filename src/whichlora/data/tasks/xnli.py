@@ -11,21 +11,21 @@ from whichlora.errors import choose
 
 HUB = "facebook/xnli"
 HELD_OUT = 500
-"""Items held out of dev for validation where dev is trained on; a third of dev where that is fewer."""
+"""Number of dev items held out for validation if dev is used for training; at most a third of dev."""
 
 _COLUMNS = ("premise", "hypothesis", "label", "genre")
-# Numbers as on the hub, and a word that the machine-translated training files have.
+# Label numbers as on the hub; `contradictory` occurs in the machine-translated training files.
 _LABELS = {label: label for label in LABELS} | dict(zip("012", LABELS, strict=True)) | {"contradictory": LABELS[2]}
 
 
 class Xnli(NliTask):
-    """Cross-lingual NLI in 15 languages, the same items in each, from a folder or from the hub.
+    """Cross-lingual NLI in 15 languages with parallel items, from a folder or from the hub.
 
-    Where English has no train file, dev is the pool: `HELD_OUT` of its items are validation, the same in every
-    language and for every seed, and the others are trained on. Where it has one, dev is validation, and a language
-    without a train file can be evaluated but not trained.
+    If English has no train file, dev is split: `HELD_OUT` items, the same in every language and for every seed, are
+    validation and the rest are train. If it has one, dev is validation, and a language without a train file can be
+    evaluated but not trained on.
 
-    Strata are labels, or labels and genres where the source tells genres.
+    Strata are labels, combined with genres if the source gives them.
     """
 
     name = "xnli"
@@ -37,10 +37,10 @@ class Xnli(NliTask):
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[NliItem, ...]:
-        """Return every item of a split in one language, in the order of the file.
+        """Return all items of a split in one language, in the order of the file.
 
         Raises:
-            OptionError: the data are not there or cannot be read; the message names file and line.
+            OptionError: the data is missing or cannot be read; the message names file and line.
         """
         choose("language", language, self.languages)
         choose("split", split, SPLITS)
@@ -61,18 +61,18 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[NliItem, 
     return tuple(_item(language, f"{split}-{index}", index, row) for index, row in enumerate(rows))
 
 
-def _item(language: str, name: str, index: int, row: files.Row) -> NliItem:
+def _item(language: str, item_id: str, index: int, row: files.Row) -> NliItem:
     label = str(row.values.get("label", "")).strip()
     if label not in _LABELS:
-        row.wrong(f"label {label!r}; allowed are {', '.join(LABELS)}, or 0, 1, 2 for these")
+        row.fail(f"label {label!r}; allowed are {', '.join(LABELS)} (or 0, 1, 2)")
     genre = row.values.get("genre") or ""
-    if isinstance(genre, list):  # what a line of a TSV has after the label
+    if isinstance(genre, list):  # the remaining cells of a TSV line
         if len(genre) > 1:
-            row.wrong(f"more columns than {', '.join(_COLUMNS)}")
+            row.fail(f"more columns than {', '.join(_COLUMNS)}")
         genre = genre[0]
     return NliItem(
         index=index,
-        id=name,
+        id=item_id,
         language=language,
         stratum=f"{_LABELS[label]} {genre}".strip(),
         premise=row.text("premise"),

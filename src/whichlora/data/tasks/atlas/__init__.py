@@ -1,4 +1,8 @@
-"""The packaged synthetic tasks `atlas-nli` and `atlas-qa`: small stories about people in cities, in six languages."""
+"""The packaged synthetic tasks `atlas-nli` and `atlas-qa`: short texts about people in cities, in six languages.
+
+`world` and `people` define the entities and `splits` their split; `templates` and `grammar` write sentences about them;
+`stories` draws the content of NLI items.
+"""
 
 from whichlora.data.tasks.atlas.nli import AtlasNli
 from whichlora.data.tasks.atlas.qa import AtlasQa

@@ -1,4 +1,4 @@
-"""What `load` of an atlas task may be asked for."""
+"""Checks the arguments of `load` for atlas tasks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from whichlora.errors import OptionError, choose
 
 
 def check(task: Task, language: str, split: str, data_dir: str | None, difficulty: str) -> None:
-    """Check the options of `load`.
+    """Check the arguments of `load`.
 
     Raises:
-        OptionError: the language, split or difficulty is none of the task's, or a folder is given.
+        OptionError: the task has no such language, split or difficulty, or `data_dir` is set.
     """
     choose("language", language, task.languages)
     choose("split", split, SPLITS)
     choose("difficulty", difficulty, task.difficulties)
     if data_dir is not None:
-        raise OptionError("data_dir", data_dir, "atlas tasks are packaged and take no folder")
+        raise OptionError("data_dir", data_dir, "atlas tasks are packaged and take no folder; remove the option")

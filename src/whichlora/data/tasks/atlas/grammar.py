@@ -1,4 +1,4 @@
-"""Sentences and questions about people and places, with the position of each name in them."""
+"""Writes sentences and questions about people and places, with the character offsets of the names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SLOT = re.compile(r"\{(\w)\}")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, and the character at which its subject (a person, or the inner place) and its place start.
+    """A sentence, and the character offsets of its subject (a person, or the contained place) and its place.
 
-    -1 stands for a name that the sentence does not have.
+    An offset is -1 if the sentence has no such name.
     """
 
     text: str
@@ -28,23 +28,23 @@ class Sentence:
 
 @functools.cache
 def says(language: str, person: Person, verb: Verb, place: Place, *, negated: bool = False) -> Sentence:
-    """Return "PERSON lives in PLACE", with the verb given, or that this is not so."""
+    """Return "PERSON lives in PLACE" with the given verb, or its negation."""
     return _fill(language, templates.SAYS[language][verb][negated], person, place)
 
 
 @functools.cache
 def inside(language: str, place: Place) -> Sentence:
-    """Return "PLACE is in ..." with the next wider place; `place` is a city or a country."""
+    """Return "PLACE is in ..." with the place that contains it; `place` is a city or a country."""
     return _fill(language, templates.INSIDE[language], place, place.inside)
 
 
 def which_city(language: str, person: Person, verb: Verb) -> str:
-    """Return "Which city does PERSON live in?", with the verb given."""
+    """Return "Which city does PERSON live in?" with the given verb."""
     return _fill(language, templates.WHICH_CITY[language][verb], person, None).text
 
 
 def who(language: str, verb: Verb, place: Place) -> str:
-    """Return "Who lives in PLACE?", with the verb given."""
+    """Return "Who lives in PLACE?" with the given verb."""
     return _fill(language, templates.WHO[language][verb], None, place).text
 
 
@@ -55,7 +55,7 @@ def which_country(language: str, city: Place) -> str:
 
 def _fill(language: str, template: str, subject: Person | Place | None, place: Place | None) -> Sentence:
     text, subject_start, place_start = "", -1, -1
-    # Splitting by a pattern with one group gives plain text and slots in turn.
+    # Splitting by a pattern with one group alternates plain text and slots.
     for i, piece in enumerate(_SLOT.split(template)):
         if i % 2 == 0:
             text += piece
@@ -73,12 +73,12 @@ def _fill(language: str, template: str, subject: Person | Place | None, place: P
 
 
 def _where(language: str, place: Place) -> tuple[str, str]:
-    """Return what stands before and after the name of a place that something happens in."""
+    """Return the text before and after the name of a place in the locative case."""
     name = place.name(language)
     if language == "en":
         return _article(name), ""
     if language == "bn" and name.endswith("দেশ"):
-        return "", "ে"  # The name has the noun for a country in it already: বাংলাদেশে.
+        return "", "ে"  # The name already contains the noun for "country": বাংলাদেশে.
     before, _, after = templates.WHERE.get(language, {}).get(place.level, "{n}").partition("{n}")
     return before, after
 

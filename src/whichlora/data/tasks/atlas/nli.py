@@ -1,4 +1,4 @@
-"""The task `atlas-nli`."""
+"""The task `atlas-nli`: synthetic natural language inference."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from whichlora.data.tasks.nli import NliTask
 
 
 class AtlasNli(NliTask):
-    """Who lives where: synthetic NLI over CLDR's places, the same in six languages.
+    """Synthetic NLI about who lives where, over CLDR's places, with parallel items in six languages.
 
-    21,000 training items and 2,100 for validation and test each, whose people and cities are in no other split.
-    The three labels are equally frequent, also among the negated hypotheses, which are a fifth.
+    21,000 training items, and 2,100 each for validation and test; the people and cities of a split are in no other
+    split. The three labels are equally frequent, also among the negated hypotheses, which are a tenth of all.
 
-    The difficulty `normal` keeps lexical cues, as real NLI data does: whether a place, or else a person or verb, of the
-    hypothesis is missing from the premise. `floors` says how far counting such words leads; seeing which word is
-    missing leads further. `hard` has two people and two cities in every premise and no such cue; it is for models
-    larger than the default one, which stays at chance.
+    The difficulty `normal` has lexical cues, as real NLI data does: a place, or else a person or verb, of the
+    hypothesis that is missing from the premise. `floors` returns the score reached by counting such words; knowing
+    which word is missing scores higher. `hard` has two people and two cities in every premise and no such cue; it is
+    meant for models larger than the default one, which stays at chance.
     """
 
     name = "atlas-nli"
@@ -34,10 +34,10 @@ class AtlasNli(NliTask):
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[NliItem, ...]:
-        """Return every item of a split in one language, mixed so that any first n of them are balanced.
+        """Return all items of a split in one language, in an order of which every prefix is balanced.
 
         Raises:
-            OptionError: the language, split or difficulty is none of this task's, or a folder is given.
+            OptionError: the task has no such language, split or difficulty, or `data_dir` is set.
         """
         check(self, language, split, data_dir, difficulty)
         return tuple(_item(language, split, index, story) for index, story in enumerate(stories(split, difficulty)))

@@ -1,4 +1,4 @@
-"""The people of the atlas: given names, written by hand in six languages, each in one split only."""
+"""The people of the atlas: given names, written by hand in six languages; each is in one split only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 from whichlora.data.tasks.atlas.splits import split_of
 from whichlora.data.tasks.base import Split
 
-# One line a person, in the order of _COLUMNS. Swahili keeps the English spelling. Names that are also everyday words
-# (Urdu and Bengali "John"), places of the atlas or close to one (Sofia, Grace) are left out.
+# One person per line, in the order of _COLUMNS. Swahili uses the English spelling. Names that are also common words
+# (Urdu and Bengali "John") or that are or resemble places of the atlas (Sofia, Grace) are excluded.
 _COLUMNS = ("en", "ur", "hi", "bn", "te")
 _FEMALE = """
 Amina امینہ अमीना আমিনা అమీనా
@@ -69,7 +69,7 @@ Victor وکٹر विक्टर ভিক্টর విక్టర్
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
-    """A given name; `gender` is that of the verb forms it takes in Hindi and Urdu. People compare by identity."""
+    """A given name; `gender` selects the verb forms in Hindi and Urdu. People compare by identity."""
 
     key: str
     gender: Literal["f", "m"]
@@ -82,7 +82,7 @@ class Person:
 
 @functools.cache
 def people() -> tuple[Person, ...]:
-    """Return everyone, in the order of the table."""
+    """Return all people, in the order of the tables."""
     tables: tuple[tuple[Literal["f", "m"], str], ...] = (("f", _FEMALE), ("m", _MALE))
     everyone = []
     for gender, table in tables:

@@ -1,4 +1,4 @@
-"""The task `atlas-qa`."""
+"""The task `atlas-qa`: synthetic extractive question answering."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from whichlora.data.tasks.base import Sizes, Split
 from whichlora.data.tasks.items import Item, QaItem
 from whichlora.data.tasks.qa import QaTask, token_f1
 
-# Items of each split.
+# Items per split.
 POOL: dict[Split, int] = {"train": 21_000, "validation": 2_100, "test": 2_100}
 _KINDS = ("city", "person", "country")
 
 
 @dataclass(frozen=True, slots=True)
 class AtlasQaItem(QaItem):
-    """An item with all the names in its context that are of the answer's type, the answer among them."""
+    """A QA item with all names of the answer's type in its context, including the answer."""
 
     candidates: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What a context says, before it is put into a language.
+    """The content of a context and its question, independent of the language.
 
-    `order` shuffles the sentences: first those of `claims` (who does what where), then, for each of `cities`, the
-    country it is in. The question asks for the city or the person of `claims[asked]` or the country of
-    `cities[asked]`.
+    The sentences are those of `claims` (who does what where), followed by one per city that gives its country; `order`
+    is their permutation in the context. The question asks for the city or the person of `claims[target]`, or for the
+    country of `cities[target]`, depending on `kind`.
     """
 
     people: tuple[Person, ...]
@@ -42,16 +42,16 @@ class _Scene:
     claims: tuple[tuple[Person, Verb, Place], ...]
     order: tuple[int, ...]
     kind: str
-    asked: int
+    target: int
 
 
 class AtlasQa(QaTask):
-    """Who lives where: synthetic extractive QA over CLDR's places, the same in six languages.
+    """Synthetic extractive QA about who lives where, over CLDR's places, with parallel items in six languages.
 
-    21,000 training items and 2,100 for validation and test each, whose people and cities are in no other split. A
-    context has three people in three cities of three countries, and one of the people does a second thing in another
-    of the cities. So three names are of the answer's type, and for a city or a person only the verb and the other name
-    of the question together lead to one of them.
+    21,000 training items, and 2,100 each for validation and test; the people and cities of a split are in no other
+    split. A context has three people in three cities of three countries, and one of the people does a second thing in
+    another of the cities. So there are three names of the answer's type, and questions for a city or a person are
+    determined only by the verb together with the other name in the question.
     """
 
     name = "atlas-qa"
@@ -64,16 +64,16 @@ class AtlasQa(QaTask):
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[AtlasQaItem, ...]:
-        """Return every item of a split in one language; `stratum` is the type of the answer, each equally frequent.
+        """Return all items of a split in one language; `stratum` is the answer's type, each equally frequent.
 
         Raises:
-            OptionError: the language, split or difficulty is none of this task's, or a folder is given.
+            OptionError: the task has no such language, split or difficulty, or `data_dir` is set.
         """
         check(self, language, split, data_dir, difficulty)
         return tuple(_item(language, split, index, scene) for index, scene in enumerate(_scenes(split)))
 
     def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return `random_candidate`: the token F1 to expect of a random name of the answer's type in the context."""
+        """Return `random_candidate`, the expected token F1 of a random name of the answer's type from the context."""
         items = [item for item in test if isinstance(item, AtlasQaItem)]
         scores = [token_f1(name, item.answers[0]) for item in items for name in item.candidates]
         return {"random_candidate": sum(scores) / len(scores)}
@@ -81,14 +81,14 @@ class AtlasQa(QaTask):
 
 @functools.cache
 def _scenes(split: Split) -> tuple[_Scene, ...]:
-    """Return the scenes of a split, the same in every process and none twice; each three in a row ask for each type."""
+    """Return distinct scenes of a split, the same in every process, in triples that ask for one answer of each type."""
     rng = random.Random(f"atlas-qa/{split}")
     scenes: dict[tuple[object, ...], _Scene] = {}
     while len(scenes) < POOL[split]:
-        three = [_scene(rng, split, kind) for kind in rng.sample(_KINDS, 3)]
-        keys = [(frozenset(scene.claims), scene.kind, scene.asked) for scene in three]
+        triple = [_scene(rng, split, kind) for kind in rng.sample(_KINDS, 3)]
+        keys = [(frozenset(scene.claims), scene.kind, scene.target) for scene in triple]
         if scenes.keys().isdisjoint(keys):
-            scenes.update(zip(keys, three, strict=True))
+            scenes.update(zip(keys, triple, strict=True))
     return tuple(scenes.values())
 
 
@@ -97,12 +97,12 @@ def _scene(rng: random.Random, split: Split, kind: str) -> _Scene:
     cities = rng.sample(cities_of(split), 3)
     while len({city.inside for city in cities}) < 3:
         cities = rng.sample(cities_of(split), 3)
-    verb, second = rng.sample(VERBS, 2)
+    verb, second_verb = rng.sample(VERBS, 2)
     claims = [(person, verb, city) for person, city in zip(people, cities, strict=True)]
-    claims.append((people[0], second, rng.choice(cities[1:])))
+    claims.append((people[0], second_verb, rng.choice(cities[1:])))
     order = rng.sample(range(len(claims) + len(cities)), len(claims) + len(cities))
-    asked = rng.randrange(len(cities) if kind == "country" else len(claims))
-    return _Scene(tuple(people), tuple(cities), tuple(claims), tuple(order), kind, asked)
+    target = rng.randrange(len(cities) if kind == "country" else len(claims))
+    return _Scene(tuple(people), tuple(cities), tuple(claims), tuple(order), kind, target)
 
 
 def _item(language: str, split: Split, index: int, scene: _Scene) -> AtlasQaItem:
@@ -110,11 +110,11 @@ def _item(language: str, split: Split, index: int, scene: _Scene) -> AtlasQaItem
     sentences += [grammar.inside(language, city) for city in scene.cities]
     candidates: Sequence[Person | Place]
     if scene.kind == "country":
-        source, city = len(scene.claims) + scene.asked, scene.cities[scene.asked]
+        source, city = len(scene.claims) + scene.target, scene.cities[scene.target]
         answer, question = chain(city)[1].name(language), grammar.which_country(language, city)
         candidates = [chain(city)[1] for city in scene.cities]
     else:
-        source, (person, verb, city) = scene.asked, scene.claims[scene.asked]
+        source, (person, verb, city) = scene.target, scene.claims[scene.target]
         if scene.kind == "city":
             answer, question = city.name(language), grammar.which_city(language, person, verb)
             candidates = scene.cities

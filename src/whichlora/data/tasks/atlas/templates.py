@@ -1,8 +1,8 @@
 """The sentence templates of the six languages.
 
-They keep every name as CLDR writes it: a postposition (Urdu, Hindi), a locative noun (Swahili "nchini Kenya", Bengali
-"কেনিয়া দেশে", Telugu "కెన్యా దేశంలో") or a preposition (English) carries the case. Bengali and Telugu speak of people
-in the polite form, which has one verb form for women and men.
+They do not inflect names, which stay as CLDR writes them: a postposition (Urdu, Hindi), a locative noun (Swahili
+"nchini Kenya", Bengali "কেনিয়া দেশে", Telugu "కెన్యా దేశంలో") or a preposition (English) marks the case. Bengali and
+Telugu use the polite form, which has one verb form for women and men.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from whichlora.data.tasks.atlas.world import Level
 Verb = Literal["live", "work", "study", "born"]
 VERBS: tuple[Verb, ...] = ("live", "work", "study", "born")
 
-# {p} is a person, {x} a place with what marks it as the place where, {g} the verb's ending by gender. The second form
-# of each pair is the negative.
+# {p} is a person, {x} a place with its case marker, {g} the verb's ending by gender. The second form of each pair is
+# the negation.
 SAYS: dict[str, dict[Verb, tuple[str, str]]] = {
     "en": {
         "live": ("{p} lives in {x}.", "{p} does not live in {x}."),
@@ -55,7 +55,7 @@ SAYS: dict[str, dict[Verb, tuple[str, str]]] = {
     },
 }
 
-# {a} is the place inside {x}.
+# {a} is a place in {x}.
 INSIDE = {
     "en": "{a} is in {x}.",
     "ur": "{a} {x} میں ہے۔",
@@ -152,7 +152,7 @@ WHICH_COUNTRY = {
     "te": "{a} ఏ దేశంలో ఉంది?",
 }
 
-# How a place is marked as the place where, by level.
+# Locative markers by level of the place.
 WHERE: dict[str, dict[Level, str]] = {
     "sw": {"city": "mjini {n}", "country": "nchini {n}", "continent": "barani {n}"},
     "bn": {"city": "{n} শহরে", "country": "{n} দেশে", "continent": "{n} মহাদেশে"},

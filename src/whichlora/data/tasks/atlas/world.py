@@ -1,8 +1,8 @@
 """The places of the atlas: cities in countries in continents, with their CLDR names in six languages.
 
-Names come from the CLDR data inside Babel: cities are the exemplar cities of time zones. Which country lies in which
-continent comes from `containment.json`, CLDR's territory containment as `{territory: [subregion, continent]}`, under
-the Unicode License v3 in `LICENSE-Unicode-3.0.txt`.
+Names come from the CLDR data in Babel; cities are the exemplar cities of time zones. The continent of each country
+comes from `containment.json`, CLDR's territory containment as `{territory: [subregion, continent]}`, under the Unicode
+License v3 in `LICENSE-Unicode-3.0.txt`.
 """
 
 from __future__ import annotations
@@ -25,38 +25,39 @@ LANGUAGES = ("en", "ur", "sw", "hi", "bn", "te")
 Level = Literal["city", "country", "continent"]
 LEVELS: tuple[Level, ...] = ("city", "country", "continent")
 
-# The time zones' first word, by continent. A zone elsewhere is a city that geography and the state it belongs to put
-# on two continents (Vladivostok, Ceuta, Honolulu, Istanbul): "not in Asia" would be neither true nor false there.
+# Areas (first part of the time zone's name) by continent. Cities in other areas are excluded because geography and
+# their state place them on different continents (Vladivostok, Ceuta, Honolulu, Istanbul): "not in Asia" would be
+# neither true nor false.
 _AREAS = {"002": ("Africa", "Indian"), "019": ("America",), "142": ("Asia",), "150": ("Europe", "Atlantic")}
 _AREAS["009"] = ("Pacific", "Australia")
 
-# Zones that stand for an island or a state, not for a city; and Simferopol, since whose it is, is disputed.
+# Zones named after an island or a state rather than a city, and Simferopol, whose country is disputed.
 _NOT_CITIES = frozenset(
     {"America/Bahia", "America/Noronha", "Atlantic/Azores", "Atlantic/Canary", "Atlantic/Madeira", "Europe/Simferopol"}
     | {"Australia/Lindeman", "Indian/Comoro", "Indian/Mahe", "Pacific/Bougainville", "Pacific/Chatham", "Pacific/Efate"}
     | {"Pacific/Kanton", "Pacific/Kiritimati", "Pacific/Kosrae", "Pacific/Tarawa", "Pacific/Tongatapu"}
 )
 
-# Countries whose continent (Cyprus, Georgia, Armenia, Azerbaijan), capital or statehood is disputed.
+# Countries whose continent (Armenia, Azerbaijan, Cyprus, Georgia), capital or statehood is disputed.
 _DISPUTED = frozenset({"AM", "AZ", "CY", "EH", "GE", "IL", "TW", "XK"})
 
-# Parts of other states: "lives in Cayenne" neither entails nor contradicts "lives in France".
+# Dependent territories: "lives in Cayenne" neither entails nor contradicts "lives in France".
 _DEPENDENT = frozenset(
     {"AI", "AS", "AW", "BL", "BM", "BQ", "CW", "GF", "GG", "GI", "GL", "GP", "GU", "HK", "IM", "JE", "MF", "MO", "MQ"}
     | {"MS", "NC", "NU", "PF", "PR", "RE", "SH", "SX", "TK", "YT"}
 )
 
-# Digits, punctuation, and the Arabic letters that a few Urdu names have (Kaliningrad). Names in Latin script are one
-# word, so that the number of unmatched words does not tell an unmatched place from an unmatched person; the other
-# scripts write some of these names as two words, and asking it of them too would cost a tenth of the cities.
+# Names are excluded if they contain digits, punctuation, or the Arabic letters of a few Urdu names (Kaliningrad). Names
+# in Latin script must be one word, so that the number of unmatched words does not distinguish an unmatched place from
+# an unmatched person. Other scripts write some names as two words; excluding these would cost a tenth of the cities.
 _AWKWARD = re.compile(r"[\d()\[\],&/.’'‘–-]|[\u064a\u0643]|[A-Za-z] ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A city, a country or a continent; `inside` is the next wider place, None for a continent.
+    """A city, a country or a continent; `inside` is the place that contains it, None for a continent.
 
-    There is one object a place, so that places compare by identity.
+    There is one object per place, so places compare by identity.
     """
 
     key: str
@@ -79,14 +80,14 @@ def chain(city: Place) -> tuple[Place, Place, Place]:
 
 @functools.cache
 def cities() -> tuple[Place, ...]:
-    """Return every city, by time zone.
+    """Return all cities, in the order of their time zones.
 
-    Only those whose own, country's and continent's names are plain in all six languages, and each a name of no other
-    place in its language.
+    A city is included only if its name and those of its country and continent are plain in all six languages and
+    unique in each language.
     """
     text = resources.files("whichlora.data.tasks.atlas").joinpath("containment.json").read_text(encoding="utf-8")
     continents = {territory: continent for territory, (_, continent) in json.loads(text).items()}
-    found = []
+    candidates = []
     for zone, territory in sorted(get_global("zone_territories").items()):
         continent = continents.get(territory, "")
         if zone in _NOT_CITIES or territory in _DISPUTED | _DEPENDENT:
@@ -94,12 +95,12 @@ def cities() -> tuple[Place, ...]:
         if zone.count("/") == 1 and zone.split("/")[0] in _AREAS.get(continent, ()):
             city = Place(zone, "city", _city_names(zone), _country(territory, continent))
             if all(name and not _AWKWARD.search(name) for place in chain(city) for name in place.names.values()):
-                found.append(city)
-    # A name given to two places, such as a city called like its country, would make two facts read the same.
-    places = {place for city in found for place in chain(city)}
-    uses = Counter(used for place in places for used in place.names.items())
+                candidates.append(city)
+    # A name shared by two places, such as a city and its country, would make two facts read the same.
+    places = {place for city in candidates for place in chain(city)}
+    counts = Counter(entry for place in places for entry in place.names.items())
     return tuple(
-        city for city in found if all(uses[used] == 1 for place in chain(city) for used in place.names.items())
+        city for city in candidates if all(counts[entry] == 1 for place in chain(city) for entry in place.names.items())
     )
 
 
@@ -129,11 +130,11 @@ def _territory_names(code: str) -> dict[str, str]:
 
 
 def _city_names(zone: str) -> dict[str, str]:
-    # CLDR names no exemplar city where it is the zone's own last word, which is a name in Latin script only.
-    own = {"en": zone.split("/")[1].replace("_", " ")}
-    own["sw"] = own["en"]
+    # CLDR omits exemplar cities equal to the last part of the zone's name, which is valid in Latin script only.
+    fallback = {"en": zone.split("/")[1].replace("_", " ")}
+    fallback["sw"] = fallback["en"]
     return {
-        language: _clean(_locale(language).time_zones.get(zone, {}).get("city") or own.get(language))
+        language: _clean(_locale(language).time_zones.get(zone, {}).get("city") or fallback.get(language))
         for language in LANGUAGES
     }
 

@@ -1,4 +1,4 @@
-"""Word pairs: the packaged ones (NOTICE.txt), or a user's file."""
+"""Word pairs, packaged (sources in NOTICE.txt) or from a user's file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from whichlora.errors import OptionError, choose
 
 Pair = tuple[str, str]
-"""A text in English, or another first language, and its translation."""
+"""A text in the first language (English in the packaged pairs) and its translation."""
 _FOLDER = files("whichlora.data.tasks.pairs")
 LANGUAGES = tuple(
     sorted(
         entry.name.removeprefix("en-").removesuffix(".tsv") for entry in _FOLDER.iterdir() if entry.name[-4:] == ".tsv"
     )
 )
-"""Languages that have packaged pairs with English (ISO 639-1)."""
-LEAST = 2
-"""A pair is compared with the others, so there must be another."""
+"""ISO 639-1 codes of the languages with packaged pairs."""
+MIN_PAIRS = 2
+"""Minimum number of pairs in a file, because each pair is compared with the others."""
 
 
 def packaged(language: str) -> list[Pair]:
     """Return the packaged pairs of English and a language.
 
     Raises:
-        OptionError: there are none.
+        OptionError: no pairs are packaged for the language.
     """
     choose("language", language, LANGUAGES)
     text = (_FOLDER / f"en-{language}.tsv").read_text(encoding="utf-8")
@@ -32,16 +32,19 @@ def packaged(language: str) -> list[Pair]:
 
 
 def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
-    """Read pairs from a UTF-8 file with a text, a tab and its translation a line; `option` is the one that gave it.
+    """Read pairs from a UTF-8 file with one pair per line: a text, a tab and its translation.
+
+    Args:
+        option: name of the option that gave the path, for error messages.
 
     Raises:
-        OptionError: there is no such file, or a line is otherwise.
+        OptionError: the file cannot be read, a line has another format, or there are fewer than `MIN_PAIRS` pairs.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        named = "words (packaged), task, or " if option == "pairs" else ""
-        allowed = f"must be {named}a UTF-8 file of pairs ({type(error).__name__})"
+        keywords = "words (packaged), task, or " if option == "pairs" else ""
+        allowed = f"must be {keywords}a UTF-8 file of pairs ({type(error).__name__})"
         raise OptionError(option, path, allowed) from error
     pairs = []
     for number, line in enumerate(lines, start=1):
@@ -51,6 +54,6 @@ def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
         if len(texts) != 2 or not all(texts):
             raise OptionError(option, path, f"line {number} is not a text, a tab and its translation")
         pairs.append((texts[0], texts[1]))
-    if len(pairs) < LEAST:
-        raise OptionError(option, path, f"must have at least {LEAST} pairs")
+    if len(pairs) < MIN_PAIRS:
+        raise OptionError(option, path, f"must have at least {MIN_PAIRS} pairs")
     return pairs
