@@ -12,14 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from whichlora.errors import OptionError
 from whichlora.models.kernels import onednn
-from whichlora.models.loading import (
-    current_device,
-    load_model,
-    load_tokenizer,
-    locate,
-    read_shape,
-    shape_of,
-)
+from whichlora.models.loading import current_device, load_model, load_tokenizer, locate, read_shape, shape_of
 
 
 @pytest.fixture
@@ -66,7 +59,7 @@ def test_the_digest_is_of_the_content_wherever_it_lies(copy, tiny_model):
     (two / "README.md").write_text("notes")
     assert digest(one) == digest(two) == digest(Path(tiny_model))
     source = locate(str(one))
-    assert (source.place, source.revision) == (str(one), None)
+    assert (source.name_or_path, source.revision) == (str(one), None)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
