@@ -201,7 +201,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = make(tmp_path / "file")
     assert done.returncode == 1
-    assert f"could not make {tmp_path / 'file' / 'whichlora'}" in done.stderr
+    assert f"could not create {tmp_path / 'file' / 'whichlora'}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -39,7 +39,7 @@ class ModelSource:
     """
 
     name: str
-    place: str
+    name_or_path: str
     revision: str | None
     digest: str
 
