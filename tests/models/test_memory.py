@@ -18,6 +18,7 @@ from whichlora.data.batching import by_length, in_order
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
+from whichlora.evaluation.scoring import score
 from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
 from whichlora.training.trainer import TrainingResult, train
@@ -133,9 +134,9 @@ def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkey
     for name, scoring in (("atlas-nli", "likelihood"), ("atlas-qa", "generate")):
         encoder = Encoder(get_task(name), load_tokenizer(source))
         items = encoder.task.load("en", "test")[:11]
-        expected = scoring.score(model, encoder, items, scoring=scoring, name="whole")
+        expected = score(model, encoder, items, scoring=scoring, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:
-            halved = scoring.score(model, encoder, items, scoring=scoring, name="halved")
+            halved = score(model, encoder, items, scoring=scoring, name="halved")
         assert max(passed) <= 3
         assert halved.predicted == expected.predicted
         if expected.probabilities is not None:

@@ -191,7 +191,7 @@ def check_quantization(quantization: str) -> None:
 
 @lru_cache(maxsize=4)
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; without a padding token of its own it pads with the end-of-sequence token.
+    """Return the tokenizer; if it has no padding token, it pads with the end-of-sequence token.
 
     Raises:
         OptionError: it cannot be loaded.
