@@ -41,7 +41,7 @@ def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, 
 def _word_probabilities(
     model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
 ) -> np.ndarray[Any, Any]:
-    # All prompts of a wording end with the same text, so the tokens of a word after the first item's hold for all.
+    # All prompts of a wording end with the same text, so label tokens that continue the first prompt hold for all.
     labels = [encoder.continuation(items[0], f" {word}") for word in words]
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
