@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(
                 model=given.model,
-                place=locate(given.model).place,
+                place=locate(given.model).name_or_path,
                 pairs=given.pairs,
                 steps=given.steps,
                 items=given.items,

@@ -48,7 +48,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     from transformers import AutoModelForCausalLM
 
     source = locate(bench.model)
-    plain = AutoModelForCausalLM.from_pretrained(source.place, revision=source.revision).cpu().eval()
+    plain = AutoModelForCausalLM.from_pretrained(source.name_or_path, revision=source.revision).cpu().eval()
     model: Any = load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
     encoder = Encoder(task, load_tokenizer(source))

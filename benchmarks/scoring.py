@@ -82,9 +82,9 @@ def _measure(
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
     own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
-    plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
+    plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **own)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
-    tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
+    tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.name_or_path))
     found: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:

@@ -91,7 +91,11 @@ def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict
     if longest_of:
         chosen = sorted(chosen, key=lambda item: -len(encoder.example(item)))[:count]
     path = items.save(encoder, chosen, bench.scratch / f"train-{count}.json")
-    return {"model": source.place, "items": str(path), "adapter": str(start_adapter(source, bench.scratch / "start"))}
+    return {
+        "model": source.name_or_path,
+        "items": str(path),
+        "adapter": str(start_adapter(source, bench.scratch / "start")),
+    }
 
 
 def start_adapter(source: ModelSource, folder: Path) -> Path:

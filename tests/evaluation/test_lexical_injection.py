@@ -1,4 +1,4 @@
-"""Targeted lexical injection: the loss, the forward pass that ends early, the statistics, and whole runs."""
+"""Targeted lexical injection: the loss, the truncated forward pass, the statistics, and whole runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loaded(plan: Plan, *, attach: bool = True) -> Any:
 
 
 def circle(*degrees: float) -> torch.Tensor:
-    """Unit vectors at these angles."""
+    """Return unit vectors at these angles."""
     radians = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
     return torch.stack([radians.cos(), radians.sin()], dim=1)
 
@@ -161,7 +161,7 @@ def items_of(count: int) -> list[PairItem]:
 
 
 def states_of(cosines: np.ndarray[Any, Any], width: int = 1600) -> np.ndarray[Any, Any]:
-    """Return (places, pairs, 2, width): states of which each pair has this cosine, and random pairs have 0."""
+    """Return states, (sites, pairs, 2, width), where pairs have these cosines and random pairs have 0."""
     count = len(cosines)
     eye = np.eye(width)
     first, away = eye[:count], eye[count : 2 * count]
@@ -170,14 +170,14 @@ def states_of(cosines: np.ndarray[Any, Any], width: int = 1600) -> np.ndarray[An
 
 
 PUBLISHED = [("trained", 623, 0.3211, 0.4113, 1.33e-240), ("control", 63, 0.3143, 0.4033, 7.17e-27)]
-"""The means and p of arXiv 2506.15415; its table of pairs is not at hand."""
+"""Means and p values of arXiv 2506.15415, whose table of pairs is not available."""
 
 
 @pytest.mark.parametrize(("name", "count", "before", "after", "p"), PUBLISHED)
 def test_the_published_statistics_come_out_of_pairs_of_known_cosine(
     name: str, count: int, before: float, after: float, p: float
 ) -> None:
-    """How each pair rose is not known: any rises of the mean and the deviation that the published p implies will do."""
+    """The differences of single pairs are unknown: any with the mean and deviation that the published p implies do."""
     random = np.random.default_rng(0)
 
     def exactly(mean: float, deviation: float) -> np.ndarray[Any, Any]:
@@ -221,8 +221,8 @@ def test_the_paired_statistics_are_scipy_s_and_the_formula_s() -> None:
     assert word_alignment.paired(before, before)["difference"] == 0
 
 
-def test_a_rise_that_all_words_share_is_told_apart() -> None:
-    """What the original could not see: every cosine rises, and no translation is nearer than any other word."""
+def test_a_rise_common_to_all_words_does_not_count_as_alignment() -> None:
+    """Every cosine rises, but no translation is nearer than any other word; the paper's measure cannot show this."""
     random = np.random.default_rng(0)
     states = random.normal(size=(2, 60, 2, 64))
     items = items_of(60)
@@ -236,7 +236,7 @@ def test_a_rise_that_all_words_share_is_told_apart() -> None:
     assert metrics["paired/control/output/cosine/gap/centred/p"] > 0.05
 
 
-def test_the_translation_found_is_the_one_that_is_counted() -> None:
+def test_the_retrieved_translation_is_the_one_counted_in_p1() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(2, 40, 2, 8))
     states[:, :, 1] += states[:, :, 0]
@@ -309,7 +309,7 @@ def test_the_same_spec_gives_the_same_states_and_another_seed_others(store: Path
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
+def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**PAIRS, "train_size": 40, "epochs": 2, "retention": "atlas-nli", "retention_size": 9}
@@ -341,7 +341,7 @@ def test_full_fine_tuning_trains_what_the_pooled_state_depends_on_and_nothing_el
 
 
 @torch.inference_mode()
-def test_the_first_token_makes_all_words_alike(store: Path, tiny_model: str) -> None:
+def test_the_first_token_makes_all_words_similar(store: Path, tiny_model: str) -> None:
     plans = [plan_of(tiny_model, **PAIRS, first_token=first_token) for first_token in ("drop", "keep")]
     model = loaded(plans[0], attach=False)
     random = []
@@ -453,7 +453,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED)
-def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(
+def test_conflicting_options_are_refused_before_a_model_is_loaded(
     tiny_model: str, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load_model", None)

@@ -82,7 +82,7 @@ def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, pa
             np.testing.assert_allclose(label_probabilities(model, encoder, ITEMS, name="test"), expected, atol=1e-5)
 
 
-def test_a_cpu_reads_so_many_tokens_at_a_time(tiny_model, monkeypatch):
+def test_a_cpu_batch_holds_at_most_the_cached_tokens(tiny_model, monkeypatch):
     model, encoder = load(tiny_model)
     expected = naive(model, encoder, ITEMS)
     for most, passes in ((1, len(ITEMS)), (8192, 1)):
@@ -97,8 +97,8 @@ def test_a_cpu_reads_so_many_tokens_at_a_time(tiny_model, monkeypatch):
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_in_bf16_labels_are_told_apart_in_32_bits(tiny_model, packed, monkeypatch):
-    """Logits of bf16 lie so far apart that the best two of many items are equal."""
+def test_label_logits_are_fp32_for_a_bf16_model(tiny_model, packed, monkeypatch):
+    """bf16 logits are so coarse that the best two of many items are equal."""
     model, encoder = load(tiny_model)
     model.bfloat16()
     if not packed:
@@ -286,7 +286,7 @@ def test_scores_by_likelihood_make_a_table_with_a_column_a_label(tiny):
     assert "invalid_rate" not in scores.metrics
 
 
-def test_writing_goes_on_from_what_was_read_packed(tiny_model):
+def test_generation_continues_from_the_packed_prefill(tiny_model):
     model, encoder = load(tiny_model)
     encoder = Encoder(QA, encoder.tokenizer)
     items = [*QA.load("en", "test")[:4], *QA.load("sw", "test")[:2]]
@@ -300,7 +300,7 @@ def test_writing_goes_on_from_what_was_read_packed(tiny_model):
     assert set(shapes[1:]) == {(6, 1)}
 
 
-def test_writing_ends_with_the_line(tiny_model):
+def test_generation_ends_with_the_line(tiny_model):
     model, english = load(tiny_model)
     encoder = Encoder(QA, english.tokenizer)
     (newline,) = encoder.tokenizer("\n", add_special_tokens=False).input_ids
@@ -312,4 +312,4 @@ def test_writing_ends_with_the_line(tiny_model):
 
     model.register_forward_hook(force)
     assert generate(model, encoder, QA.load("en", "test")[:2], name="test") == ["", ""]
-    assert len(passes) == 1  # one token; what was read ahead has no logits
+    assert len(passes) == 1  # one token; the prefill computes no logits

@@ -1,4 +1,4 @@
-"""What is left out of PEFT's conversions changes no gradient, and no answer by more than bf16 does anyway."""
+"""Leaving out PEFT's dtype casts changes no gradient, and rounding factors no answer by more than bf16 does anyway."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
-WITHOUT = {"dora", "vera", "ia3", "delora", "gralora", "fourierft", "shira", "road"}
-"""Variants whose layers are left as they are: DoRA's for its norms, the others for want of the switch in PEFT."""
+KEEP_CAST = {"dora", "vera", "ia3", "delora", "gralora", "fourierft", "shira", "road"}
+"""Variants whose layers keep the cast: DoRA's because of its norms, the others because PEFT has no flag for them."""
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
-def test_every_variant_has_the_same_gradients_without_the_conversion(tiny_model: str, variant: str) -> None:
+def test_every_variant_has_the_same_gradients_without_the_cast(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
     model = moved(plan, precision="bf16").train()
     batch = packing.pack([encoder.example(item) for item in plan.mixture.train[:6]], share=packing.can_share(model))
     layers = layers_with_needless_cast(model)
     wrapped = [module for _, module in adapter_modules(model)]
-    assert len(layers) == (0 if variant in WITHOUT else len(wrapped))
+    assert len(layers) == (0 if variant in KEEP_CAST else len(wrapped))
 
     def gradients(*, without: bool) -> dict[str, torch.Tensor]:
         model.zero_grad()
@@ -60,34 +60,34 @@ def test_every_variant_has_the_same_gradients_without_the_conversion(tiny_model:
     assert all(layer.cast_input_dtype_enabled for layer in layers)
 
 
-@pytest.mark.parametrize(("precision", "converts"), [("bf16", False), ("fp32", True)])
-def test_training_does_without_the_conversion(tiny_model: str, tmp_path: Path, precision: str, converts: bool) -> None:
+@pytest.mark.parametrize(("precision", "casts"), [("bf16", False), ("fp32", True)])
+def test_training_leaves_out_the_cast_in_bf16(tiny_model: str, tmp_path: Path, precision: str, casts: bool) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant="adalora", precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
-    found: set[bool] = set()
+    seen: set[bool] = set()
 
     def watch(module: Any, inputs: Any) -> None:
         if module.training and hasattr(module, "cast_input_dtype_enabled"):
-            found.add(module.cast_input_dtype_enabled)
+            seen.add(module.cast_input_dtype_enabled)
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(watch)
     try:
         train(plan, [encoder.example(item) for item in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
     finally:
         hook.remove()
-    assert found == {converts}
+    assert seen == {casts}
 
 
-def test_with_dropout_inputs_are_converted(tiny_model: str) -> None:
-    """Autocast's dropout multiplies by 1 / (1 - p) in bf16, which is another factor."""
+def test_with_dropout_inputs_are_cast(tiny_model: str) -> None:
+    """In bf16 dropout multiplies by a rounded 1 / (1 - p)."""
     plan = plan_of(tiny_model, variant="lora", arm="recommended", precision="bf16")
     assert plan.spec.dropout > 0
     assert layers_with_needless_cast(moved(plan, precision="bf16").train()) == []
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa"])
-def test_a_saved_adapter_is_read_in_bf16_as_it_was_trained(tiny_model: str, tmp_path: Path, variant: str) -> None:
-    """PiSSA is saved as the difference of two adapters, each far larger than it: those are not rounded."""
+def test_a_saved_adapter_scores_in_bf16_as_it_was_trained(tiny_model: str, tmp_path: Path, variant: str) -> None:
+    """PiSSA is saved as the difference of two far larger adapters, so its factors must not be rounded."""
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
     fitted = train(plan, [encoder.example(i) for i in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
@@ -95,8 +95,8 @@ def test_a_saved_adapter_is_read_in_bf16_as_it_was_trained(tiny_model: str, tmp_
     adapter.save(fitted.model, plan, tmp_path / "adapter", initial=tmp_path)
     with torch.no_grad(), base_cache.with_saved_adapter(plan, tmp_path / "adapter") as model:
         read = {name: module.get_delta_weight("default").float() for name, module in adapter_modules(model)}
-        in_one = {"forward" in vars(module) for _, module in adapter_modules(model)}
-    assert in_one == {variant == "lora"}
+        fused = {"forward" in vars(module) for _, module in adapter_modules(model)}
+    assert fused == {variant == "lora"}
     exact = adapter.load_saved(plan, tmp_path / "adapter", base=base_cache.checkout(plan))
     with torch.no_grad():
         for name, module in adapter_modules(exact):
@@ -105,8 +105,8 @@ def test_a_saved_adapter_is_read_in_bf16_as_it_was_trained(tiny_model: str, tmp_
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora", "vera"])
-def test_narrow_factors_answer_as_wide_ones(tiny_model: str, variant: str) -> None:
-    """The model's own rounding to bf16 moves probabilities as much or more."""
+def test_bf16_factors_answer_as_fp32_ones(tiny_model: str, variant: str) -> None:
+    """Rounding the whole model to bf16 changes probabilities as much or more."""
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
     items = [item for test in plan.tests.values() for item in test.items]

@@ -1,4 +1,4 @@
-"""DoRA with norms in closed form computes what PEFT's computes, and training does not make the weights to take them."""
+"""DoRA with closed-form norms computes what PEFT's computes, and no adapted weight is materialised."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_the_norm_is_that_of_the_adapted_weight() -> None:
     assert torch.allclose(norm, torch.linalg.norm(weight + 0.7 * b @ a, dim=1), rtol=1e-12)
 
 
-def test_a_weight_that_is_taken_away_has_a_norm_near_zero() -> None:
-    """What is left where the update is the negative weight is rounding, of which no root is taken below zero."""
+def test_an_update_that_cancels_the_weight_has_a_norm_near_zero() -> None:
+    """Rounding may leave a negative square, which is clamped before the root."""
     torch.manual_seed(1)
     weight = torch.randn(24, 16)
     norm = weight_norm(weight.square().sum(dim=1), weight, torch.eye(16), -weight, 1.0)
     assert float(norm.max()) < 1e-2
 
 
-def light_and_usual(model: Any, batch: dict[str, Any], **context: Any) -> list[dict[str, torch.Tensor]]:
-    """Return the gradients as PEFT has them and then as they are with light norms."""
+def usual_and_closed_form(model: Any, batch: dict[str, Any], **context: Any) -> list[dict[str, torch.Tensor]]:
+    """Return the gradients with PEFT's norms and with closed-form norms."""
     found = []
-    for lighten in (False, True):
-        if lighten:
+    for closed_form in (False, True):
+        if closed_form:
             use_closed_form_norms(model)
         model.zero_grad()
         torch.manual_seed(3)  # of dropout
@@ -57,7 +57,7 @@ def batch_of(plan: Any, model: Any) -> dict[str, Any]:
 def test_gradients_are_those_of_peft(tiny_model: str, arm: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant="dora", arm=arm)
     model = moved(plan).double().train()
-    usual, ours = light_and_usual(model, batch_of(plan, model), enabled=False)
+    usual, ours = usual_and_closed_form(model, batch_of(plan, model), enabled=False)
     assert usual.keys() == ours.keys() != set()
     for name, gradient in usual.items():
         assert float((gradient - ours[name]).norm()) < 1e-6 * float(gradient.norm()), name
@@ -66,13 +66,13 @@ def test_gradients_are_those_of_peft(tiny_model: str, arm: str) -> None:
 def test_in_bf16_gradients_differ_as_little_as_rounding(tiny_model: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant="dora", precision="bf16")
     model = moved(plan, precision="bf16").train()
-    usual, ours = light_and_usual(model, batch_of(plan, model), enabled=True)
+    usual, ours = usual_and_closed_form(model, batch_of(plan, model), enabled=True)
     for name, gradient in usual.items():
         assert float((gradient - ours[name]).norm()) < 0.05 * float(gradient.norm()), name
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_and_scoring_make_no_weight_to_take_its_norm(
+def test_training_and_scoring_do_not_call_pefts_norms(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant="dora", precision=precision)

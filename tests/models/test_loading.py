@@ -1,4 +1,4 @@
-"""Models are found, known by their content, and measured without their weights."""
+"""Locating, identifying and loading models, and reading their shape without weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from whichlora.errors import OptionError
 from whichlora.models.kernels import onednn
-from whichlora.models.loading import (
-    current_device,
-    load_model,
-    load_tokenizer,
-    locate,
-    read_shape,
-    shape_of,
-)
+from whichlora.models.loading import current_device, load_model, load_tokenizer, locate, read_shape, shape_of
 
 
 @pytest.fixture
@@ -61,16 +54,16 @@ def test_what_is_neither_packaged_nor_a_folder_is_refused_with_what_is_allowed(t
     assert "\n" not in str(caught.value)
 
 
-def test_the_digest_is_of_the_content_wherever_it_lies(copy, tiny_model):
+def test_the_digest_depends_on_the_content_and_not_on_the_path(copy, tiny_model):
     one, two = copy("one"), copy("two")
     (two / "README.md").write_text("notes")
     assert digest(one) == digest(two) == digest(Path(tiny_model))
     source = locate(str(one))
-    assert (source.place, source.revision) == (str(one), None)
+    assert (source.name_or_path, source.revision) == (str(one), None)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_the_digest_tells_every_file_of_the_model(copy, name):
+def test_the_digest_changes_with_every_file_of_the_model(copy, name):
     one, two = copy("one"), copy("two")
     if name.endswith(".json"):
         content = json.loads((two / name).read_text())
@@ -146,7 +139,7 @@ def test_a_folder_that_holds_no_causal_model_is_refused_in_one_line(tmp_path, co
     assert "\n" not in str(caught.value)
 
 
-def test_an_encoder_that_sees_what_follows_is_no_causal_model(tmp_path):
+def test_a_bidirectional_encoder_is_refused(tmp_path):
     folder = write_config(
         tmp_path / "bert", '{"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}'
     )
@@ -205,6 +198,6 @@ def test_bf16_without_instructions_for_it_is_warned_of(
     load_model(source, precision="fp32", quantization="none")
     assert not [w for w in recwarn if "precision=bf16" in str(w.message)]
     load_model(source, precision="bf16", quantization="none")
-    said = [str(w.message) for w in recwarn if "precision=bf16" in str(w.message)]
-    assert len(said) == emulated
-    assert all("precision=fp32 is faster here" in text for text in said)
+    messages = [str(w.message) for w in recwarn if "precision=bf16" in str(w.message)]
+    assert len(messages) == emulated
+    assert all("precision=fp32 is faster here" in text for text in messages)

@@ -1,4 +1,4 @@
-"""LoRA's layer as one operation gives PEFT's results and gradients, and training uses it where it may."""
+"""The fused LoRA layer gives PEFT's results and gradients, and training uses it where possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 
 PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva"}
-"""Variants whose layers are plain: they differ in their start, scale or optimiser."""
+"""Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
@@ -50,7 +50,7 @@ def test_every_variant_of_plain_layers_has_the_same_gradients(tiny_model: str, v
     assert all("forward" not in vars(layer) for layer in layers)
 
 
-def test_what_a_layer_gives_may_be_written_into(tmp_path: Path) -> None:
+def test_the_output_of_a_fused_layer_may_be_changed_in_place(tmp_path: Path) -> None:
     """OLMo clips the outputs of its projections in place."""
     model = str(save_tiny_model(tmp_path / "olmo", config="OlmoConfig", clip_qkv=1.0))
     plan = plan_of(model, learning_rate="0.001")
@@ -70,7 +70,7 @@ def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str) -> None
     assert 0 < apart < 1.2 * rounding
 
 
-def test_layers_with_more_than_the_product_are_left_as_they_are(tiny_model: str) -> None:
+def test_layers_with_dropout_or_a_trained_base_are_not_fused(tiny_model: str) -> None:
     model = moved(plan_of(tiny_model, arm="recommended")).train()  # with dropout
     assert [module for _, module in adapter_modules(model) if type(module) is Linear] != []
     assert fusable_layers(model) == []
@@ -81,7 +81,7 @@ def test_layers_with_more_than_the_product_are_left_as_they_are(tiny_model: str)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_makes_no_matrix_of_the_adapter_alone(
+def test_training_does_not_call_pefts_forward(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", precision=precision)

@@ -1,4 +1,4 @@
-"""Memory that runs out changes how many items go through the model at once, and nothing else."""
+"""Running out of memory changes how many items go through the model at once, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from whichlora.training.trainer import TrainingResult, train
 
 @contextmanager
 def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]) -> Iterator[list[int]]:
-    """Let the model's forward pass run out of memory unless `fits(model, items)`; yields the sizes that went through.
+    """Simulate running out of memory in forward passes unless `fits(model, items)`; yield the sizes that passed.
 
-    The error comes after the pass, when memory does run out: random numbers have been drawn by then.
+    The error is raised after the pass, as in reality, when random numbers have been drawn already.
     """
     passed: list[int] = []
     forward = LlamaForCausalLM.forward
 
-    @wraps(forward)  # `generate` makes the positions that it sees among the arguments
+    @wraps(forward)  # `generate` looks for `position_ids` among the parameters
     def limited(self: Any, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = forward(self, input_ids=input_ids, **arguments)
         items = len(arguments["layout"].paths if "layout" in arguments else input_ids)
@@ -50,7 +50,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, int], bool]
 def trained(
     model: str, work: Path, **options: Any
 ) -> tuple[TrainingResult, list[tuple[int, float]], dict[str, torch.Tensor]]:
-    """Train without tracking; return what is fitted, the losses by step, and the trained tensors."""
+    """Train without tracking; return the result, the losses by step, and the trained tensors."""
     plan = plan_of(model, **options)
     encoder = Encoder(plan.task, plan.tokenizer)
     losses: list[tuple[int, float]] = []

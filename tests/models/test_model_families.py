@@ -1,4 +1,4 @@
-"""Other model families: attention over a window, capped logits, scaled embeddings, layers of other names."""
+"""Other model families: sliding-window attention, capped logits, scaled embeddings, other layer names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products in 32 bits are those of exact arithmetic up to rounding, whichever library computes them."""
+"""fp32 products equal exact ones up to rounding, whichever library computes them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def apart(found: torch.Tensor, right: torch.Tensor) -> float:
     return float((found.double() - right).norm() / right.norm())
 
 
-def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was measured there; without AVX-512 oneDNN is no faster."""
+def test_onednn_is_preferred_on_amd_with_avx512_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN was not measured there; without AVX-512 it is no faster."""
     monkeypatch.setattr(Path, "is_file", lambda _: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for vendor, chosen in (("GenuineIntel", False), ("AuthenticAMD", True)):
@@ -49,7 +49,7 @@ def test_on_intels_processors_the_library_chooses(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("cut", [0, 3])
 def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turned: bool, cut: int) -> None:
-    """However the matrices lie in memory: transposed, or with gaps between their rows."""
+    """Whatever the memory layout of the matrices: transposed, or with gaps between rows."""
     x, weight, bias = random(rows, terms + cut), random(out, terms + cut, seed=1), random(out, seed=2)
     if turned:
         x, weight = x.t().contiguous().t(), weight.t().contiguous().t()
@@ -69,7 +69,7 @@ def test_a_product_is_exact_up_to_rounding(rows: int, terms: int, out: int, turn
         (True, False, True, False),
     ],
 )
-def test_rows_are_filled_up_only_where_onednn_multiplies(
+def test_rows_are_padded_only_where_onednn_multiplies(
     chosen: bool, emulated: bool, gpu: bool, fills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onednn, "PREFERRED", chosen)
@@ -78,8 +78,8 @@ def test_rows_are_filled_up_only_where_onednn_multiplies(
     assert (onednn.padding_rows(1000) > 0) == fills
 
 
-def test_there_are_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each of them oneDNN keeps a megabyte of code a layer."""
+def test_there_are_few_distinct_row_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each of them oneDNN caches a megabyte of code per layer."""
     monkeypatch.setattr(onednn, "PREFERRED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     made = {rows + onednn.padding_rows(rows) for rows in range(1, 4097)}
@@ -88,7 +88,7 @@ def test_there_are_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @chosen
-def test_long_sums_are_divided() -> None:
+def test_long_sums_are_split() -> None:
     x, weight = random(200, 8192), random(80, 8192, seed=1)
     right = x.double() @ weight.double().t()
     ways = (onednn.matmul_transposed(x, weight), x @ weight.t(), onednn._multiply(x, weight, None))
@@ -98,12 +98,12 @@ def test_long_sums_are_divided() -> None:
 
 
 @pytest.mark.parametrize("stride", [0, 2])
-def test_a_bias_is_taken_as_it_lies_in_memory(stride: int) -> None:
+def test_a_bias_may_have_any_stride(stride: int) -> None:
     x, weight, bias = random(5, 7), random(4, 7, seed=1), random(8, seed=2).as_strided((4,), (stride,))
     assert apart(onednn.matmul_transposed(x, weight, bias), x.double() @ weight.double().t() + bias.double()) < 1e-6
 
 
-def test_what_does_not_fit_is_refused_as_torch_does() -> None:
+def test_mismatched_shapes_raise_torchs_error() -> None:
     layer = nn.Sequential(nn.Linear(7, 4))
     onednn.use_onednn_linear(layer)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
@@ -112,16 +112,14 @@ def test_what_does_not_fit_is_refused_as_torch_does() -> None:
         onednn.matmul_transposed(random(200, 600), random(30, 700))
 
 
-def test_of_no_rows_there_is_nothing() -> None:
+def test_no_rows_give_an_empty_result() -> None:
     assert onednn.matmul_transposed(random(0, 5), random(3, 5)).shape == (0, 3)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("width", "out"), [(40, 700), (700, 40)])
-def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
-    frozen: bool, bias: bool, width: int, out: int
-) -> None:
+def test_a_replaced_layer_has_the_same_result_and_gradients(frozen: bool, bias: bool, width: int, out: int) -> None:
     layer = nn.Linear(width, out, bias=bias).requires_grad_(not frozen)
     taken = nn.Sequential(copy.deepcopy(layer))
     onednn.use_onednn_linear(taken)
@@ -137,7 +135,7 @@ def test_a_layer_that_was_taken_has_the_same_result_and_gradients(
     assert frozen == (mine["weight"] is None)
 
 
-def test_a_loaded_model_is_taken_and_answers_as_it_did(tiny_model: str) -> None:
+def test_a_loaded_model_has_replaced_layers_and_the_same_logits(tiny_model: str) -> None:
     from transformers import AutoModelForCausalLM
 
     model: Any = load_model(locate(tiny_model), precision="fp32", quantization="none")
@@ -155,7 +153,7 @@ def test_a_loaded_model_is_taken_and_answers_as_it_did(tiny_model: str) -> None:
 
 @chosen
 @pytest.mark.parametrize("variant", ADAPTERS)
-def test_within_its_layers_every_variant_has_the_same_gradients(
+def test_every_variant_has_the_same_gradients_with_onednn_matmuls(
     tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
@@ -182,7 +180,7 @@ def test_within_its_layers_every_variant_has_the_same_gradients(
 
 
 @chosen
-def test_within_a_layer_its_own_products_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_inside_a_layer_use_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     class Layer(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.linear(input=x, weight=a) @ b + torch.matmul(x, c)

@@ -1,6 +1,6 @@
-"""The packaged model: what is in the cache, and what real processes do when things go wrong.
+"""The packaged model: the content of the cache, and the behaviour of real processes on failures.
 
-Tests of the content use the user's own cache, making the model if it is missing; the others get an empty cache.
+Tests of the content use the user's own cache and create the model if it is missing; the others get an empty cache.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ TEXTS = {
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
-    """This process's environment with an empty cache, and with nothing that tells pip where to look."""
+    """Return this process's environment with an empty cache and without pip's settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PIP_") and k != packaged.WHEEL_VARIABLE}
     return kept | {"XDG_CACHE_HOME": str(cache), "PIP_CONFIG_FILE": os.devnull} | more
 
 
 def make(cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Make the model in an empty cache; returns exit status, stdout and stderr."""
+    """Create the model in an empty cache; return exit status, stdout and stderr."""
     return subprocess.run(
         MAKE, env=environment(cache, **more), capture_output=True, text=True, timeout=120, check=False
     )
 
 
 def folders(cache: Path) -> set[str]:
-    """Names of the folders in the project's part of the cache."""
+    """Return the names of the folders in the project's part of the cache."""
     return {path.name for path in (cache / "whichlora").iterdir() if path.is_dir()}
 
 
@@ -82,7 +82,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def big(tmp_path: Path) -> Iterator[Path]:
-    """A temporary folder for whole models: pytest would keep three sessions of them."""
+    """A temporary folder for whole models, removed at once, since pytest would keep those of three sessions."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
@@ -201,7 +201,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = make(tmp_path / "file")
     assert done.returncode == 1
-    assert f"could not make {tmp_path / 'file' / 'whichlora'}" in done.stderr
+    assert f"could not create {tmp_path / 'file' / 'whichlora'}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

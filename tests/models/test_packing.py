@@ -1,4 +1,4 @@
-"""Packed examples give the loss and the gradients of padded ones, for every variant and every family that is packed."""
+"""Packed examples give the loss and the gradients of padded ones, for every variant and every packable family."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def attached(folder: str, **options: Any) -> tuple[Any, list[Encoded], int]:
-    """Return a model whose adapter is not at its start, examples of several languages, and the padding."""
+    """Return a model whose adapter is not at its initial values, examples in several languages, and the pad token."""
     plan = plan_of(folder, learning_rate="0.001", **options)
     model = moved(plan)
     encoder = Encoder(plan.task, plan.tokenizer)
@@ -47,7 +47,7 @@ def attached(folder: str, **options: Any) -> tuple[Any, list[Encoded], int]:
 def gradients(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     """Return loss and gradients, with packed attention where the batch is packed.
 
-    In double precision, so that only a difference of what is computed shows; norms and the loss remain in single.
+    In float64, so that only real differences show; norms and the loss stay in float32.
     """
     model.zero_grad()
     torch.manual_seed(3)
@@ -90,7 +90,7 @@ def test_every_packed_family_has_the_gradients_of_padded_examples(tmp_path: Path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
+def test_every_packed_family_generates_what_it_generates_from_padded_prompts(
     tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
@@ -102,7 +102,7 @@ def test_every_packed_family_writes_what_it_writes_from_padded_prompts(
     assert any(packed)
 
 
-def test_families_here_are_those_that_are_packed() -> None:
+def test_all_packable_families_are_tested() -> None:
     assert tuple(FAMILIES) == packing._FAMILIES
 
 
@@ -131,7 +131,7 @@ def test_dropout_is_drawn_for_each_example(tiny_model: str) -> None:
     assert not packing.can_share(model)
 
 
-def test_activations_computed_twice_change_nothing(tiny_model: str) -> None:
+def test_gradient_checkpointing_changes_nothing(tiny_model: str) -> None:
     model, examples, _ = attached(tiny_model)
     once = gradients(model, packing.pack(examples[:4]))
     set_checkpointing(model.get_base_model(), on=True)
@@ -157,7 +157,7 @@ def test_activations_computed_twice_change_nothing(tiny_model: str) -> None:
         ),
     ],
 )
-def test_what_examples_begin_with_is_there_once(tiny_model: str, examples: list[Encoded], ids: list[int]) -> None:
+def test_shared_prefixes_are_stored_once(tiny_model: str, examples: list[Encoded], ids: list[int]) -> None:
     model, _, pad = attached(tiny_model)
     packed = packing.pack(examples)
     assert packed["input_ids"].tolist() == [ids]
@@ -166,22 +166,22 @@ def test_what_examples_begin_with_is_there_once(tiny_model: str, examples: list[
 
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bf16 weights"])
 @pytest.mark.parametrize("how", ["scored", "scored on long texts", "trained", "trained on long texts"])
-def test_bf16_is_attended_in_fp32_on_a_cpu_but_for_short_texts(
+def test_on_a_cpu_attention_in_bf16_runs_in_fp32_except_for_short_texts(
     tiny_model: str, autocast: bool, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, examples, pad = attached(tiny_model)
     model.float()
     exact = answer_loss(model, collate(examples[:6], pad))[0].item()
     seen: set[torch.dtype] = set()
-    own = packing.sdpa_attention_forward
+    original = packing.sdpa_attention_forward
 
     def watched(module: Any, query: Any, key: Any, value: Any, *more: Any, **named: Any) -> Any:
-        output = own(module, query, key, value, *more, **named)
+        output = original(module, query, key, value, *more, **named)
         seen.update(states.dtype for states in (query, key, value, output[0]))
         return output
 
     monkeypatch.setattr(packing, "sdpa_attention_forward", watched)
-    monkeypatch.setattr(packing, "_SHORT", 4 if "long" in how else 256)
+    monkeypatch.setattr(packing, "_MAX_MATMUL_TOKENS", 4 if "long" in how else 256)
     model.train("trained" in how)
     if not autocast:
         model.bfloat16()
@@ -192,7 +192,7 @@ def test_bf16_is_attended_in_fp32_on_a_cpu_but_for_short_texts(
 
 @pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4), (3, 1)])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_in_products_is_that_of_torch_within_rounding(heads: int, shared: int, scaling: float | None) -> None:
+def test_matmul_attention_equals_torchs_within_rounding(heads: int, shared: int, scaling: float | None) -> None:
     torch.manual_seed(1)
     states = [torch.randn(5, n, 11, 16, requires_grad=True) for n in (heads, shared, shared)]
     upstream = torch.randn(5, 11, heads, 16)
@@ -202,11 +202,11 @@ def test_attention_in_products_is_that_of_torch_within_rounding(heads: int, shar
         return [attended.detach().float(), *grads]
 
     same = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True, scale=scaling).transpose(1, 2)
-    for ours, theirs in zip(outcome(packing._products(*states, scaling=scaling)), outcome(same), strict=True):
+    for ours, theirs in zip(outcome(packing._matmul_attention(*states, scaling=scaling)), outcome(same), strict=True):
         assert float((ours - theirs).norm()) < 0.01 * float(theirs.norm())
 
 
-def test_the_model_s_own_attention_is_put_back(tiny_model: str) -> None:
+def test_the_models_own_attention_is_restored(tiny_model: str) -> None:
     model, _, _ = attached(tiny_model)
     with packing.attention(model):
         assert model.config._attn_implementation != "sdpa"

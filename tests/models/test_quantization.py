@@ -1,4 +1,4 @@
-"""NF4 on the CPU: it trains all it should, and the trap of bitsandbytes' packed weights would be noticed."""
+"""NF4 on the CPU: all adapters are trained, and packed weights of bitsandbytes, which block gradients, are noticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bitsandbytes.functional import has_avx512bf16  # noqa: E402
 
 
 def attached(model: str) -> tuple[Any, Evidence]:
-    """Return an NF4 model with LoRA, and the evidence."""
+    """Return an NF4 model with LoRA, and the evidence about its training."""
     plan = plan_of(model, quantization="nf4", precision="bf16")
     torch.manual_seed(0)
     base = load_model(plan.source, precision="bf16", quantization="nf4")
@@ -62,7 +62,7 @@ def test_every_module_gets_a_gradient_after_a_pass_in_eval_mode(tiny_model: str)
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="bitsandbytes packs weights on CPUs with AVX512-BF16 alone")
 def test_packed_weights_are_noticed(tmp_path: Path) -> None:
-    """The first gradients alone do not tell: from the second step on some flow through the adapters."""
+    """Gradient checks in the first steps do not show it: from the second step on some gradients reach the adapters."""
     wide = save_tiny_model(tmp_path / "wide", hidden_size=64, intermediate_size=128)  # packing takes blocks of 64
     model, evidence = attached(str(wide))
     look_at_gradients(model, evidence)

@@ -1,4 +1,4 @@
-"""What a model writes as its answer to an item."""
+"""Generates the answers of a model to items, greedily and in batches."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
 
-_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}  # over a model's own
+_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}
+"""Overrides of a model's own generation config."""
 
 
 def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
-    """Return what the model writes greedily for each item, up to the end of the text or of the line.
+    """Return the greedily decoded answer to each item, up to the end-of-sequence token or the end of the line.
 
-    Where an item is read in windows, the answer of the window is taken whose tokens have the highest mean
-    log-likelihood; an empty answer only where every window has one.
+    For an item that is split into windows, it is the answer whose tokens have the highest mean log-likelihood; an empty
+    one is returned only if the answers of all windows are empty.
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
-    several = Counter(k for k, _ in windows)
-    texts = _written(model, encoder, [window for _, window in windows], name=name)
+    window_counts = Counter(k for k, _ in windows)
+    texts = _generate_each(model, encoder, [window for _, window in windows], name=name)
     likelihood = np.full(len(windows), -np.inf)
-    rivals = [i for i, (k, _) in enumerate(windows) if several[k] > 1 and texts[i]]
-    if rivals:
+    candidates = [i for i, (k, _) in enumerate(windows) if window_counts[k] > 1 and texts[i]]
+    if candidates:
         answers = [
-            Encoded(encoder.prompt(windows[i][1]), encoder.continuation(windows[i][1], f" {texts[i]}")) for i in rivals
+            Encoded(encoder.prompt(windows[i][1]), encoder.continuation(windows[i][1], f" {texts[i]}"))
+            for i in candidates
         ]
         total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
-        likelihood[rivals] = total / [len(answer.answer) for answer in answers]
+        likelihood[candidates] = total / [len(answer.answer) for answer in answers]
     best: dict[int, int] = {}
     for i, (k, _) in enumerate(windows):
         if k not in best or likelihood[i] > likelihood[best[k]]:
@@ -42,21 +44,21 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     return [texts[best[k]] for k in range(len(items))]
 
 
-def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
-    """Return what the model writes greedily after each prompt, up to the end of the text or of the line."""
+def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+    """Return the greedy continuation of each item's prompt, without windows."""
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    own = model.generation_config.eos_token_id
-    ends = sorted({*line_ends(tokenizer), *([own] if isinstance(own, int) else own or [])})
+    eos = model.generation_config.eos_token_id
+    stop_tokens = sorted({*line_ends(tokenizer), *([eos] if isinstance(eos, int) else eos or [])})
     packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
-    def read(batch: list[int]) -> Any:
+    def cache_of(batch: list[int]) -> Any:
         if not packs:
             return None
-        return packing.read_ahead(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
+        return packing.prefill(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
 
-    def write(batch: list[int]) -> None:
+    def generate_batch(batch: list[int]) -> None:
         longest = max(len(prompts[i]) for i in batch)
         ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -66,15 +68,15 @@ def _written(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            past_key_values=read(batch),
+            past_key_values=cache_of(batch),
             max_new_tokens=encoder.task.answer_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=ends,
+            eos_token_id=stop_tokens,
             **_PLAIN,
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
-    run_batched([len(p) for p in prompts], write, name=name, unit="item")
+    run_batched([len(p) for p in prompts], generate_batch, name=name, unit="item")
     return texts

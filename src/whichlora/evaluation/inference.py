@@ -1,4 +1,4 @@
-"""Forward passes over many texts: in batches that fit, packed where the model allows it, under a progress bar."""
+"""Runs inference over many texts in batches that fit into memory, packed where possible, with a progress bar."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from whichlora.models import packing
 from whichlora.models.memory import Divide, in_batches
 
 BATCH_TOKENS = 8192
-"""Of a batch, with its padding; of a packed one, those that are not shared (fewer on a CPU), and an eighth of all."""
+"""Token budget of a batch: padding included; for packed batches unshared tokens only (fewer on a CPU), in all 8x."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
 CACHED_TOKENS = 1024
-"""Of a packed batch on a CPU, those that are not shared: what lies between two products then stays in its caches."""
+"""Budget of unshared tokens of a packed batch on a CPU, whose activations then stay in the processor's caches."""
 
 
-def read_examples(
+def run_examples(
     model: Any,
     encoder: Encoder,
     examples: list[Encoded],
@@ -29,10 +29,10 @@ def read_examples(
     unit: str,
     packed_items: int | None = None,
 ) -> None:
-    """Do `work` on the positions and the tensors of batches of examples, which are packed where the model allows it.
+    """Call `work` with the positions and tensors of each batch of examples, packed where the model allows it.
 
-    Packed examples are sorted, so that those share a batch that begin alike; it has at most `packed_items` of them, as
-    many as any other batch if None.
+    Examples to be packed are sorted, so that common prefixes meet in a batch. A packed batch has at most `packed_items`
+    examples, or `BATCH_ITEMS` if None.
     """
     if not packing.can_pack(model):
 
@@ -42,15 +42,15 @@ def read_examples(
         run_batched([len(e) for e in examples], padded, name=name, unit=unit)
         return
     order, lengths = sorted_by_ids(examples)
-    most = min(packed_items or BATCH_ITEMS, max(1, 8 * BATCH_TOKENS // max(map(len, examples), default=1)))
+    max_items = min(packed_items or BATCH_ITEMS, max(1, 8 * BATCH_TOKENS // max(map(len, examples), default=1)))
 
-    def packed(places: list[int]) -> None:
-        batch = [order[k] for k in places]
+    def packed(positions: list[int]) -> None:
+        batch = [order[k] for k in positions]
         work(batch, to_device(packing.pack([examples[i] for i in batch]), model.device))
 
     tokens = CACHED_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
     with packing.attention(model):
-        run_batched(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=most)
+        run_batched(lengths, packed, name=name, unit=unit, divide=in_order, max_tokens=tokens, max_items=max_items)
 
 
 def run_batched(
@@ -63,7 +63,7 @@ def run_batched(
     max_tokens: int = BATCH_TOKENS,
     max_items: int | None = None,
 ) -> None:
-    """Do `work` on batches of positions, of at most `max_items` (`BATCH_ITEMS` if None), under a progress bar."""
+    """Call `work` with batches of at most `max_items` (`BATCH_ITEMS` if None) positions, with a progress bar."""
     with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
 
         def counted(batch: list[int]) -> None:

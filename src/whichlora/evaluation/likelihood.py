@@ -1,4 +1,4 @@
-"""How likely a model holds each label of an item, or an answer, to be."""
+"""Computes the probabilities of labels, and the log-likelihood of answers, under a model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from whichlora.models.kernels.patching import patched_forward
 
 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
-    """Return (items, labels): the probability of each label, among the labels, as the answer.
+    """Return the probability of each label as the answer, normalised over the labels, (items, labels).
 
-    Where the first tokens of the labels' words differ, one forward pass of the prompt decides, as greedy decoding
-    would; where they collide, each word is scored as a whole. Which of the two is decided for each wording, so that an
-    item's score does not hang on the languages beside it.
+    If the first tokens of all label words differ, one forward pass of the prompt gives the probabilities, as in greedy
+    decoding; if some coincide, each word is scored as a whole. This is decided per wording of the labels (language), so
+    that an item's score does not depend on the languages of the other items.
     """
     by_wording: dict[tuple[str, ...], list[int]] = {}
     for position, item in enumerate(items):
@@ -41,7 +41,7 @@ def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, 
 def _word_probabilities(
     model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
 ) -> np.ndarray[Any, Any]:
-    # Every prompt of a wording ends alike, so the words' tokens after the first one hold for all.
+    # All prompts of a wording end with the same text, so label tokens that continue the first prompt hold for all.
     labels = [encoder.continuation(items[0], f" {word}") for word in words]
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
@@ -53,24 +53,24 @@ def _word_probabilities(
 def _next_token_logits(
     model: Any, encoder: Encoder, prompts: list[list[int]], tokens: list[int], *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return (prompts, tokens): the logits of these tokens after each prompt.
+    """Return the logits of `tokens` after each prompt, (prompts, tokens).
 
-    What several prompts begin with, the instruction and often the premise, is read once a batch. Where the model cannot
-    read packed prompts, what all of them begin with is read once.
+    Prefixes that several prompts share, the instruction and often the premise, are computed once per batch. Where the
+    model cannot read packed prompts, the prefix of all prompts is computed once and cached.
     """
-    with _head_of(model, tokens):
+    with _head_restricted_to(model, tokens):
         return _read_logits(model, encoder, prompts, len(tokens), name=name)
 
 
-def _head_of(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
-    """Have the LM head give the logits of some tokens only, in 32 bits at least: in bf16 they are often equal."""
+def _head_restricted_to(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
+    """Let the LM head compute the logits of `tokens` only, in fp32 at least, because in bf16 they are often equal."""
     head = unwrap_peft(model).get_output_embeddings()
-    wide = torch.promote_types(head.weight.dtype, torch.float32)
-    weight, bias = head.weight[tokens].to(wide), None if head.bias is None else head.bias[tokens].to(wide)
+    dtype = torch.promote_types(head.weight.dtype, torch.float32)
+    weight, bias = head.weight[tokens].to(dtype), None if head.bias is None else head.bias[tokens].to(dtype)
 
     def forward(states: Tensor) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
-            return linear(states.to(wide), weight, bias)
+            return linear(states.to(dtype), weight, bias)
 
     return patched_forward([(head, forward)])
 
@@ -88,7 +88,7 @@ def _read_logits(
             result[batch] = logits.cpu().numpy()
 
         examples = [Encoded(prompt, []) for prompt in prompts]
-        inference.read_examples(
+        inference.run_examples(
             model, encoder, examples, read, name=name, unit="item", packed_items=inference.PACKED_ITEMS
         )
         return result
@@ -97,33 +97,33 @@ def _read_logits(
     cache = None
     if prefix:
         cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
-    rest = [p[len(prefix) :] for p in prompts]
+    suffixes = [p[len(prefix) :] for p in prompts]
 
-    def go_on(batch: list[int]) -> None:
-        chosen = [Encoded(rest[i], []) for i in batch]
-        ids = collate(chosen, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
-        last = torch.tensor([[len(e) - 1] for e in chosen], device=model.device)
-        own = copy.deepcopy(cache)
-        if own is not None:
-            own.batch_repeat_interleave(len(batch))
-        logits = model(input_ids=ids, past_key_values=own, logits_to_keep=last).logits[:, 0]
+    def read_suffixes(batch: list[int]) -> None:
+        texts = [Encoded(suffixes[i], []) for i in batch]
+        ids = collate(texts, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
+        last = torch.tensor([[len(e) - 1] for e in texts], device=model.device)
+        batch_cache = copy.deepcopy(cache)
+        if batch_cache is not None:
+            batch_cache.batch_repeat_interleave(len(batch))
+        logits = model(input_ids=ids, past_key_values=batch_cache, logits_to_keep=last).logits[:, 0]
         result[batch] = logits.cpu().numpy()
 
-    inference.run_batched([len(r) for r in rest], go_on, name=name, unit="item")
+    inference.run_batched([len(s) for s in suffixes], read_suffixes, name=name, unit="item")
     return result
 
 
 def answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded], *, name: str) -> np.ndarray[Any, Any]:
-    """Return (examples,): the log-likelihood of each answer after its prompt."""
+    """Return the log-likelihood of each answer given its prompt, (examples,)."""
     result = np.empty(len(examples))
 
     def read(batch: list[int], tensors: dict[str, Any]) -> None:
         logits, targets = answer_logits(model, tensors)
         tokens = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
-        each = torch.split(tokens, [len(examples[i].answer) for i in batch])
-        result[batch] = torch.stack([part.sum() for part in each]).cpu().numpy()
+        answers = torch.split(tokens, [len(examples[i].answer) for i in batch])
+        result[batch] = torch.stack([part.sum() for part in answers]).cpu().numpy()
 
-    inference.read_examples(model, encoder, examples, read, name=name, unit="answer")
+    inference.run_examples(model, encoder, examples, read, name=name, unit="answer")
     return result
 
 

@@ -1,8 +1,8 @@
-"""What is reported of targeted lexical injection (arXiv 2506.15415): how alike words and translations are.
+"""Evaluates targeted lexical injection (arXiv 2506.15415): the similarity of words and translations, with tests.
 
-The measures are those of the alignment probe, so that random pairs, the states without their language's mean and
-retrieval stand beside the cosine that the paper reports. A rise of the cosine alone is no alignment: it also comes when
-all words grow alike. `cosine/gap` is what is left of it without the random pairs'.
+The measures are those of the alignment probe: besides the cosine that the paper reports, that of random pairs, of
+centred states, and retrieval. A higher cosine alone does not show alignment, since it also results from all words
+becoming similar. `cosine/gap` is the cosine minus that of random pairs.
 """
 
 from __future__ import annotations
@@ -20,72 +20,73 @@ from whichlora.data.tasks.items import PairItem
 from whichlora.evaluation import translation_similarity
 from whichlora.models.pooling import SITES
 
-MEASURES = tuple(f"{place}/{measure}" for place in SITES for measure in translation_similarity.MEASURES)
-TESTED = tuple(f"{place}/{measure}" for place in SITES for measure in ("cosine/translation/raw", "cosine/gap/centred"))
-"""The paper's measure, and the one that random pairs and a language's mean have no part in."""
+MEASURES = tuple(f"{site}/{measure}" for site in SITES for measure in translation_similarity.MEASURES)
+TESTED = tuple(f"{site}/{measure}" for site in SITES for measure in ("cosine/translation/raw", "cosine/gap/centred"))
+"""The paper's measure, and the one corrected for random pairs and the mean of a language."""
 
 
 def measure_pairs(
     states: np.ndarray[Any, Any], items: Sequence[Item]
 ) -> tuple[list[str | None], dict[str, np.ndarray[Any, Any]]]:
-    """Return the translation found for each word at the pooled layer, and each pair's value in each of `MEASURES`.
+    """Return the translation retrieved for each word at the pooled layer, and the values of `MEASURES` by name.
 
-    `states` is (`SITES`, items, 2, width): of words and of their translations.
+    `states` are those of words and their translations, (`SITES`, items, 2, width).
     """
     pairs = [_words(item) for item in items]
-    values = [translation_similarity.compare(place, pairs) for place in states]
-    found = translation_similarity.nearest(states[0][:, 0], states[0][:, 1])
+    values = [translation_similarity.compare(site, pairs) for site in states]
+    retrieved = translation_similarity.nearest(states[0][:, 0], states[0][:, 1])
     columns = dict(zip(MEASURES, np.concatenate(values, axis=1).T, strict=True))
-    return [pairs[position][1] for position in found], columns
+    return [pairs[position][1] for position in retrieved], columns
 
 
 def pairs_table(
     items: Mapping[str, Sequence[Item]], before: Mapping[str, pd.DataFrame], after: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return a row a pair: set, id, word, translation, and each of `MEASURES` `before/` and `after/` the training.
+    """Return a row per pair: set, id, word, translation, and each of `MEASURES` `before/` and `after/` training.
 
-    `items` and the predictions of the base model and of the trained one are by set: trained and control.
+    `items`, and the predictions of the base model and of the trained one, are keyed by set: trained and control.
     """
     parts = []
-    for name, own in items.items():
-        words = pd.DataFrame([_words(item) for item in own], columns=["word", "translation"])
+    for name, pairs in items.items():
+        words = pd.DataFrame([_words(item) for item in pairs], columns=["word", "translation"])
         for frame in (before[name], after[name]):
-            assert list(frame["id"]) == [item.id for item in own]
+            assert list(frame["id"]) == [item.id for item in pairs]
         both = [
             frame[list(MEASURES)].add_prefix(prefix).reset_index(drop=True)
             for prefix, frame in (("before/", before[name]), ("after/", after[name]))
         ]
-        parts.append(pd.concat([pd.DataFrame({"set": name, "id": [item.id for item in own]}), words, *both], axis=1))
+        parts.append(pd.concat([pd.DataFrame({"set": name, "id": [item.id for item in pairs]}), words, *both], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
 def paired_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Return `paired`'s statistics of each set and tested measure of a `pairs_table`, by name."""
-    found = {
+    """Return the statistics of `paired` for each set and tested measure of a `pairs_table`, by metric name."""
+    metrics = {
         f"paired/{name}/{measure}/{statistic}": value
-        for name, own in table.groupby("set", sort=False)
+        for name, pairs in table.groupby("set", sort=False)
         for measure in TESTED
-        for statistic, value in paired(own[f"before/{measure}"], own[f"after/{measure}"]).items()
+        for statistic, value in paired(pairs[f"before/{measure}"], pairs[f"after/{measure}"]).items()
     }
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def paired(before: Any, after: Any) -> dict[str, float]:
-    """Return the mean rise with its 95 % interval, the paired t-test and Wilcoxon's signed-rank test, two-sided.
+    """Return the mean difference with its 95 % interval, the paired t-test and Wilcoxon's signed-rank test, two-sided.
 
-    Not finite where nothing changed. Pairs are taken as independent, which words of one list are only roughly.
+    Test statistics are not finite if nothing changed. Pairs are treated as independent, which holds only approximately
+    for words of one list.
     """
     first, second = np.asarray(before, float), np.asarray(after, float)
     test = stats.ttest_rel(second, first)
     interval = test.confidence_interval(0.95)
-    moved = bool(np.any(first != second))
+    changed = bool(np.any(first != second))
     return {
         "difference": float((second - first).mean()),
         "low": float(interval.low),
         "high": float(interval.high),
         "t": float(test.statistic),
         "p": float(test.pvalue),
-        "wilcoxon_p": float(stats.wilcoxon(second, first).pvalue) if moved else math.nan,
+        "wilcoxon_p": float(stats.wilcoxon(second, first).pvalue) if changed else math.nan,
     }
 
 

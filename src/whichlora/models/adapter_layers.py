@@ -1,4 +1,4 @@
-"""Layers that PEFT wrapped, and the plain model inside a PEFT model."""
+"""Finds the layers that PEFT wrapped, their merged weights, and the transformers model inside a PEFT model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def unwrap_peft(model: Any) -> Any:
-    """Return the model inside a PEFT model, whose blocks hold the adapter; any other model itself."""
+    """Return the transformers model inside a PEFT model, with the adapter in its layers; any other model unchanged."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield (name in the base model, module) of every layer that PEFT wrapped."""
+    """Yield (name in the base model, module) for every layer that PEFT wrapped."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in model.named_modules():
@@ -26,10 +26,9 @@ def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def merged_weight(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor] | None:
-    """Return an adapted layer's weight without and with the adapter folded in, both (out, in).
+    """Return an adapted layer's weight before and after merging the adapter, both (out, in), in `dtype` or fp32.
 
-    They are in 32 bits, or in `dtype`. None on a 4-bit base, into which nothing can be folded exactly. The module
-    itself stays as it is.
+    Returns None for a 4-bit base, where merging is not exact. The module itself is not changed.
     """
     import copy
 

@@ -1,4 +1,4 @@
-"""Logits at the positions that predict answers."""
+"""Computes logits and loss at the positions that predict answer tokens."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from whichlora.data.batching import IGNORED
 
 
 def answer_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]:
-    """Cross-entropy of the answer tokens, summed, and their number, of a batch that is padded or packed.
+    """Return the summed cross-entropy of the answer tokens of a padded or packed batch, and their number.
 
-    It is made from the logits, because a model's own `loss` may hold more (AdaLoRA adds its penalty to it).
+    It is computed from the logits, because a model's own `loss` may include other terms (AdaLoRA adds its penalty).
     """
     logits, targets = answer_logits(model, batch)
     return nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
 
 def answer_logits(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return (answer tokens, vocabulary) logits in fp32, and (answer tokens,) of the tokens themselves, in order.
+    """Return the logits in fp32, (answer tokens, vocabulary), and the answer tokens, (answer tokens,), in order.
 
-    The LM head is applied at the positions before answer tokens only: the others' logits would be thrown away.
+    The LM head is applied only at the positions before answer tokens: the other logits are not needed.
     """
     labels = batch["labels"][:, 1:]
-    learnt = labels != IGNORED
+    is_answer = labels != IGNORED
     keep = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
-    keep[:, :-1] = learnt
+    keep[:, :-1] = is_answer
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-    return logits.float(), labels[learnt]
+    return logits.float(), labels[is_answer]

@@ -1,4 +1,4 @@
-"""The hidden states of a model, layer by layer, handed out as they come, so that no two layers are kept."""
+"""Passes the hidden states of a model to a callback layer by layer, so that no two layers are held in memory."""
 
 from __future__ import annotations
 
@@ -11,42 +11,45 @@ from torch import Tensor
 from whichlora.models.adapter_layers import unwrap_peft
 
 EMBEDDING = -1
-"""The layer that stands for what enters the first block."""
+"""The layer number of the embeddings, which are the input of the first block."""
 
 Visit = Callable[[int, Tensor], None]
-"""Receives a layer and its states, (items or 1, positions, width), before the final norm."""
+"""Receives a layer number and its hidden states, (items or 1, positions, width), before the final norm."""
 
 
-class StopForward(Exception):  # no error: it ends a forward pass
-    """All that is wanted of a forward pass has been handed out."""
+class StopForward(Exception):  # control flow, not an error
+    """Ends a forward pass early, once it has computed all that is needed."""
 
 
 def visit_hidden_states(
     model: Any, blocks: str, inputs: Mapping[str, Any], visit: Visit, *, last: int | None = None
 ) -> Tensor | None:
-    """Read what `pad` or `packing.pack_texts` made and visit `EMBEDDING` and then every block's output.
+    """Run a forward pass without the LM head and visit `EMBEDDING` and then the output of every decoder block.
 
-    `blocks` is the name of the list of decoder blocks (`ModelShape.blocks`). The LM head is not computed. Unlike the
-    last of transformers' `hidden_states`, the last block's output has not gone through the final norm.
+    Unlike the last of transformers' `hidden_states`, the output of the last block is visited before the final norm.
 
-    After the block `last` the forward pass ends: what leaves a block does not depend on those after it.
+    Args:
+        blocks: name of the list of decoder blocks (`ModelShape.blocks`).
+        inputs: from `pad_right` or `packing.pack_texts`.
+        last: the block after which the forward pass ends, because nothing before depends on the blocks after it; None
+            runs all of them.
 
     Returns:
-        what leaves the final norm, (items or 1, positions, width); None if the forward pass ended before.
+        The output of the final norm, (items or 1, positions, width); None if the forward pass ended at `last`.
     """
     base = unwrap_peft(model)
     layers = base.get_submodule(blocks)
 
-    def before(module: Any, arguments: Any, named: Any) -> None:
-        visit(EMBEDDING, arguments[0] if arguments else named["hidden_states"])
+    def before(module: Any, arguments: Any, kwargs: Any) -> None:
+        visit(EMBEDDING, arguments[0] if arguments else kwargs["hidden_states"])
 
     def after(layer: int) -> Callable[[Any, Any, Any], None]:
-        def seen(module: Any, arguments: Any, output: Any) -> None:
+        def hook(module: Any, arguments: Any, output: Any) -> None:
             visit(layer, output[0] if isinstance(output, tuple) else output)
             if layer == last:
                 raise StopForward
 
-        return seen
+        return hook
 
     handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
     handles += [block.register_forward_hook(after(number)) for number, block in enumerate(layers)]
@@ -61,9 +64,9 @@ def visit_hidden_states(
 
 
 def pad_right(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
-    """Return `input_ids`, (items, longest), padded on the right.
+    """Return `input_ids`, (items, longest), padded on the right with zeros.
 
-    Under causal attention no mask is needed, and it does not matter with what.
+    Under causal attention neither a mask nor the padding token matters.
     """
     ids = torch.zeros((len(sequences), max(map(len, sequences))), dtype=torch.long)
     for row, sequence in enumerate(sequences):

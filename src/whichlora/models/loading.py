@@ -1,4 +1,4 @@
-"""The base model and its tokenizer: the packaged default, a local folder or a hub id."""
+"""Locates and loads the base model and its tokenizer: the packaged default, a local folder or a hub id."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Where a base model lies and what it is.
+    """Location and identity of a base model.
 
     Attributes:
-        name: as the user gave it.
-        place: folder or hub id, for `from_pretrained`.
-        revision: the hub's commit; None for a folder.
-        digest: of the content of a folder, or id and commit on the hub.
+        name: the value of the option `model`.
+        name_or_path: folder or hub id, for `from_pretrained`.
+        revision: commit on the hub; None for a folder.
+        digest: SHA-256 of a folder's content, or hub id and commit.
     """
 
     name: str
-    place: str
+    name_or_path: str
     revision: str | None
     digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What can be known of a model without its weights.
+    """Properties of a model that do not depend on its weights.
 
     Attributes:
         blocks: name of the list of decoder blocks: block 3 is `{blocks}.3`.
-        linears: linear layers within the decoder blocks, by full name, as (in_features, out_features).
-        parameters: all parameters, tied ones counted once.
-        context: the longest text it reads, in tokens; None where its configuration does not say.
+        linears: (in_features, out_features) of the linear layers in the decoder blocks, by full name.
+        parameters: number of all parameters, tied ones counted once.
+        context: maximum input length in tokens; None if the configuration does not state it.
     """
 
     n_layers: int
@@ -62,30 +62,30 @@ class ModelShape:
     context: int | None
 
     def module_names(self) -> list[str]:
-        """Return the last parts of the linear layers' names, in the order of the model."""
+        """Return the distinct last parts of the linear layers' names (`q_proj`, ...), in model order."""
         return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
 
 
 def locate(name: str) -> ModelSource:
-    """Find the model called `name` without loading its weights.
+    """Find the model `name` without loading its weights.
 
     Raises:
-        OptionError: it is neither packaged, nor a folder with a model, nor on the hub or in its cache.
+        OptionError: it is neither the packaged model, nor a folder with a model, nor on the hub or in its cache.
     """
     if name == MODEL_NAME:
         try:
-            place = packaged_model_path()
+            path = packaged_model_path()
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
-        return ModelSource(name=name, place=str(place), revision=None, digest=packaged_model_digest())
+        return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError("model", name, "the folder has no config.json")
-        stamps = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
-        return ModelSource(name=name, place=str(folder), revision=None, digest=_digest(tuple(stamps)))
+        file_stats = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
+        return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=_digest(tuple(file_stats)))
     commit = _commit(name)
-    return ModelSource(name=name, place=name, revision=commit, digest=f"{name}@{commit}")
+    return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
 
 
 @lru_cache(maxsize=4)
@@ -95,7 +95,7 @@ def _commit(name: str) -> str | None:
 
     try:
         commit: str | None = AutoConfig.from_pretrained(name)._commit_hash
-    except Exception as error:  # the libraries raise many kinds, here and below, none of which tells what to do
+    except Exception as error:  # here and below the libraries raise many types, none with advice for the user
         allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
         raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
     return commit
@@ -103,32 +103,32 @@ def _commit(name: str) -> str | None:
 
 @lru_cache(maxsize=4)
 def read_shape(source: ModelSource) -> ModelShape:
-    """Read a model's shape from its configuration, on the meta device.
+    """Return a model's shape from its configuration, by building it on the meta device, without weights.
 
     Raises:
-        OptionError: it is not a causal language model that transformers knows.
+        OptionError: it is not a causal language model that transformers supports.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(source.place, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.name_or_path, revision=source.revision)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except Exception as error:
         allowed = f"must be a causal language model ({_first_line(error)})"
         raise OptionError("model", source.name, allowed) from error
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
-        # Such a model would see the answer it is to learn. What an image encoder sees is its own affair.
-        raise OptionError("model", source.name, "must be a causal language model, but its attention sees what follows")
+        # It would attend to the answer that it is trained to predict. Image encoders are outside the decoder.
+        raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
     return shape_of(model)
 
 
 def shape_of(model: PreTrainedModel) -> ModelShape:
-    """Return the shape of a model that exists, on any device. Of one that reads images too, the text part counts.
+    """Return the shape of an instantiated model, on any device; for one that also takes images, of its text part.
 
     Raises:
-        OptionError: its decoder is not a list of blocks.
+        OptionError: it has no list of decoder blocks.
     """
     import torch
 
@@ -153,17 +153,17 @@ def blocks_of(model: PreTrainedModel) -> str:
     """Return the name of a model's list of decoder blocks.
 
     Raises:
-        OptionError: its decoder is not a list of blocks.
+        OptionError: it has no such list.
     """
     import torch
 
     config = model.config.get_text_config()
     n_layers = int(config.num_hidden_layers)
-    within = {id(module) for module in model.get_decoder().modules()}
+    decoder_modules = {id(module) for module in model.get_decoder().modules()}
     lists: list[str] = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in within
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in decoder_modules
     ]
     if not lists:
         raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
@@ -171,33 +171,35 @@ def blocks_of(model: PreTrainedModel) -> str:
 
 
 def current_device() -> torch.device:
-    """Return the accelerator of this process, or the CPU."""
+    """Return the current CUDA device of this process, or the CPU where there is none."""
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def check_quantization(quantization: str) -> None:
-    """Check that a quantised model can be loaded here, before one is.
+    """Check, before loading a model, that it can be quantised.
 
     Raises:
-        OptionError: bitsandbytes is not installed, which has wheels for Linux alone.
+        OptionError: bitsandbytes is not installed (its wheels are for Linux only).
     """
     if quantization != "none" and find_spec("bitsandbytes") is None:
-        raise OptionError("quantization", quantization, "needs the package bitsandbytes; without it allowed is none")
+        raise OptionError(
+            "quantization", quantization, "needs the package bitsandbytes; without it only none is allowed"
+        )
 
 
 @lru_cache(maxsize=4)
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, with a padding token.
+    """Return the tokenizer; if it has no padding token, it pads with the end-of-sequence token.
 
     Raises:
-        OptionError: there is none to load.
+        OptionError: it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.place, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, revision=source.revision)
     except Exception as error:
         raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_first_line(error)})") from error
     if tokenizer.pad_token_id is None:
@@ -206,7 +208,11 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_model(source: ModelSource, *, precision: str, quantization: str) -> PreTrainedModel:
-    """Load a model onto this process's device. `precision` is also what NF4 weights are computed in.
+    """Load a model onto this process's device.
+
+    Args:
+        precision: "fp32" or "bf16": dtype of the weights, or with NF4 the dtype that products are computed in.
+        quantization: "none" or "nf4".
 
     Raises:
         OptionError: the weights are missing or cannot be read.
@@ -219,8 +225,8 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
         warnings.warn(
-            "precision=bf16: this processor has no instructions for bf16, so its products take six to a hundred times "
-            "as long as in fp32; precision=fp32 is faster here.",
+            "precision=bf16: this processor has no bf16 instructions, so matrix products take 6 to 100 times as long "
+            "as in fp32; precision=fp32 is faster here.",
             stacklevel=2,
         )
     extra: dict[str, Any] = {}
@@ -230,7 +236,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.place, revision=source.revision, dtype=dtype, device_map={"": current_device()}, **extra
+            source.name_or_path, revision=source.revision, dtype=dtype, device_map={"": current_device()}, **extra
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -245,8 +251,8 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
 def _keep_unpacked(model: PreTrainedModel) -> None:
     """Keep bitsandbytes from packing 4-bit weights for CPU inference.
 
-    It does so for good on the first forward pass in eval mode where the CPU has AVX512-BF16, and through packed
-    weights no gradient flows: after the first validation most modules would train no more, without an error.
+    On a CPU with AVX512-BF16 it packs them for good in the first forward pass in eval mode, and packed weights pass on
+    no gradient: after the first validation most modules would silently stop training.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -260,21 +266,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files that make a saved model and its tokenizer."""
+    """Return the files of a saved model and its tokenizer, sorted."""
     return [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
 
 
 @lru_cache(maxsize=4)
-def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """SHA-256 over the names and contents of files. Their sizes and times only tell when they must be read again."""
-    total = hashlib.sha256()
-    for path, _, _ in stamps:
+def _digest(file_stats: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return the SHA-256 over names and contents of files; their sizes and times are part of the cache key only."""
+    digest = hashlib.sha256()
+    for path, _, _ in file_stats:
         with path.open("rb") as file:
-            total.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
-    return total.hexdigest()
+            digest.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
+    return digest.hexdigest()
 
 
 def copy_around_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the same model in modules of its own, around the same weights."""
+    """Return a copy of a model's modules that shares all parameters and buffers with the original."""
     weights = chain(model.parameters(), model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})

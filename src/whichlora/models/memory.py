@@ -1,4 +1,4 @@
-"""What is done when the accelerator's memory runs out: less at a time. What is computed stays the same."""
+"""Retries work in smaller batches when the accelerator runs out of memory; the results stay the same."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from whichlora.errors import MemoryExhausted
 
 
 class Divide(Protocol):
-    """What puts positions into batches, by the lengths of what they stand for."""
+    """Divides the positions of items into batches, by the lengths of the items."""
 
     def __call__(self, lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]: ...
 
 
 def fits(work: Callable[[], None]) -> bool:
-    """Do `work`; False, with what it took given back, if the accelerator's memory did not suffice."""
+    """Run `work` and return True; if the accelerator runs out of memory, free what it used and return False."""
     try:
         work()
     except torch.OutOfMemoryError:
-        pass  # only after this block does the traceback let go of the tensors
+        pass  # memory is freed below: inside this block the traceback still refers to the tensors
     else:
         return True
     gc.collect()
@@ -33,10 +33,10 @@ def fits(work: Callable[[], None]) -> bool:
 
 
 def freeze_gc() -> None:
-    """Take what is there by now out of the garbage collector's sight, to be called before a model is loaded.
+    """Freeze existing objects (gc.freeze) so that later collections skip them; call it before loading a model.
 
-    Each training has the collector called, which goes through every object: half a second for the modules and the items
-    of the packaged task, more than a small training takes.
+    Each training run calls the collector, which visits every object: half a second for the imported modules and the
+    items of the packaged task, more than a small training run takes.
     """
     gc.collect()
     gc.freeze()
@@ -50,20 +50,24 @@ def in_batches(
     max_items: int,
     divide: Divide = by_length,
 ) -> None:
-    """Call `work` with positions until each was in a batch; batches become smaller on want of memory.
+    """Call `work` with batches of positions until it has seen each once; halve the batches when memory runs out.
+
+    Args:
+        lengths: tokens of each item.
+        divide: makes batches of at most `max_items` items and `max_tokens` tokens.
 
     Raises:
         MemoryExhausted: not even one item fits.
     """
-    left = list(range(len(lengths)))
-    while left:
+    remaining = list(range(len(lengths)))
+    while remaining:
         done: set[int] = set()
-        for part in divide([lengths[i] for i in left], max_tokens=max_tokens, max_items=max_items):
-            batch = [left[k] for k in part]
+        for part in divide([lengths[i] for i in remaining], max_tokens=max_tokens, max_items=max_items):
+            batch = [remaining[k] for k in part]
             if not fits(lambda batch=batch: work(batch)):  # type: ignore[misc]
                 if len(batch) == 1:
                     raise MemoryExhausted("one item does not fit")
                 max_tokens = sum(lengths[i] for i in batch) // 2
                 break
             done.update(batch)
-        left = [i for i in left if i not in done]
+        remaining = [i for i in remaining if i not in done]

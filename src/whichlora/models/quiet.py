@@ -1,4 +1,4 @@
-"""What the libraries say without need."""
+"""Silences library warnings that users cannot act on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import warnings
 
 
 def quiet() -> None:
-    """Silence what the libraries say on every run and nobody can act on; other warnings are shown."""
+    """Silence warnings that come up in every run and need no action; other warnings are still shown."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # of loading weights, which takes a second
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel for 4-bit models on the CPU is missing
-    for said in (
-        "`is_gradient_checkpointing` is deprecated",  # PEFT asks for it
-        "The following rank_pattern keys did not match",  # AdaLoRA's name LoRA's
-        "OLoRA changes the base weights",  # it is saved as LoRA
+    transformers.utils.logging.disable_progress_bar()  # loading weights takes a second
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that a CPU kernel for 4-bit models is missing
+    for message in (
+        "`is_gradient_checkpointing` is deprecated",  # PEFT reads it
+        "The following rank_pattern keys did not match",  # AdaLoRA's keys have LoRA's names
+        "OLoRA changes the base weights",  # it is saved converted to LoRA
         "lora with eva initialization used with low_cpu_mem_usage=False",
-        r"Adapter 'default': \d+ LoRA tensor",  # AdaLoRA may leave a layer without any rank
-        "Sparse invariant checks are implicitly disabled",  # of SHiRA's entries
+        r"Adapter 'default': \d+ LoRA tensor",  # AdaLoRA may prune all ranks of a layer
+        "Sparse invariant checks are implicitly disabled",  # SHiRA's sparse entries
     ):
-        warnings.filterwarnings("ignore", message=said)
+        warnings.filterwarnings("ignore", message=message)

@@ -116,7 +116,7 @@ def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any
     if plan.variant.trains_whole_model:
         from dataclasses import replace
 
-        source = replace(plan.source, place=str(folder), revision=None)
+        source = replace(plan.source, name_or_path=str(folder), revision=None)
         return load_model(source, precision=spec.precision, quantization="none")
     from peft import PeftModel
 

@@ -1,1 +1,1 @@
-"""Faster forms of layers that give the same numbers: matrix products, LoRA, DoRA, bf16."""
+"""Faster implementations that compute the same results: oneDNN matrix products, fused LoRA, DoRA norms, bf16 casts."""

@@ -1,4 +1,13 @@
-"""LoRA and its kin in bf16: conversions to 32 bits and back that PEFT makes and that can be left out."""
+"""bf16 training and scoring without the dtype conversions of PEFT that change no result.
+
+PEFT keeps adapter weights in fp32 and casts every layer's input to that dtype. Under autocast to bf16 the matrix
+product casts the input back at once: widening a bf16 tensor to fp32 and narrowing it again is exact, so
+`skip_input_cast` leaves out both casts and the results are bit for bit the same. The flag it sets,
+`cast_input_dtype_enabled`, is the one of PEFT's own context manager `disable_input_dtype_casting`.
+
+For scoring without autocast, `adapter_to_weight_dtype` rounds the factors of plain LoRA to the dtype of the base
+weights. That changes the result, by no more than computing in bf16 does anyway.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +21,10 @@ from whichlora.models.adapter_layers import adapter_modules
 
 
 def layers_with_needless_cast(model: Any) -> list[Any]:
-    """Return the adapter layers that compute the same under autocast whether PEFT widens their inputs or not.
+    """Return the adapter layers that compute the same under autocast with and without PEFT's input cast.
 
-    All that have the switch do, as a test shows for every variant, but DoRA's, which takes norms in that precision, and
-    those with dropout, whose factor of 1 / (1 - p) bf16 rounds.
+    These are all layers that have the flag `cast_input_dtype_enabled` (a test checks every variant), except DoRA's,
+    which compute weight norms in the dtype of the input, and those with dropout, whose factor 1 / (1 - p) bf16 rounds.
     """
     layers = [module for _, module in adapter_modules(model) if hasattr(module, "cast_input_dtype_enabled")]
     return [layer for layer in layers if not getattr(layer, "lora_variant", None) and not has_dropout(layer)]
@@ -23,10 +32,10 @@ def layers_with_needless_cast(model: Any) -> list[Any]:
 
 @contextmanager
 def skip_input_cast(layers: Sequence[Any]) -> Iterator[None]:
-    """Have layers take their inputs as they come, which PEFT widens to 32 bits and autocast then narrows again.
+    """Keep layers from casting their inputs to the dtype of the adapter, fp32, which autocast would undo.
 
-    To be used under autocast, in the backward pass too. PEFT has a context for this, which fails on layers of some
-    methods and goes through the whole model each time.
+    Use it under autocast, and around the backward pass too. PEFT's own context manager fails on the layers of some
+    methods and iterates over the whole model on each entry.
     """
     for layer in layers:
         layer.cast_input_dtype_enabled = False
@@ -38,12 +47,12 @@ def skip_input_cast(layers: Sequence[Any]) -> Iterator[None]:
 
 
 def adapter_to_weight_dtype(model: Any) -> None:
-    """Have the factors of plain LoRA in the precision of the weights beside them, for reading without autocast.
+    """Cast the factors of plain LoRA layers to the dtype of bf16 base weights, in place, for scoring without autocast.
 
-    PEFT keeps them in 32 bits and widens every input to that. The rounding is one of the update, by some thousandths of
-    it; folded into bf16 weights the update would be rounded by some thousandths of the weights, which are far larger.
-    Not for factors that are a difference of two adapters, as those of PiSSA are saved: each is many times as large as
-    what they come to, which would be rounded by a tenth.
+    PEFT keeps the factors in fp32 and casts every input to it. Rounding the factors changes the update by a few
+    thousandths of its size; merging the update into bf16 weights would round it by a few thousandths of the weights,
+    which are far larger. Do not use it for adapters stored as a difference of two (PiSSA): the factors nearly cancel,
+    so bf16 rounding would be about 10 % of the update.
     """
     from peft.tuners.lora import Linear
 
@@ -55,5 +64,5 @@ def adapter_to_weight_dtype(model: Any) -> None:
 
 
 def has_dropout(layer: Any) -> bool:
-    """Say whether a layer has dropout."""
+    """Return whether a layer applies dropout."""
     return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in layer.modules())

@@ -1,7 +1,12 @@
-"""DoRA's norms of the adapted weights in closed form; PEFT makes each weight anew, in every pass, to take its norm.
+"""DoRA without materialising the adapted weights: their row norms in closed form.
 
-Of `W + s B A` a row's squared norm is that of `W`, which stays, and two sums over the rank: `2 s (W A') . B` and
-`s^2 (B (A A')) . B`. So no matrix of the size of `W` is made (arXiv 2402.09353, section 4.3: the norm has no gradient).
+DoRA (arXiv 2402.09353) divides by the norms of the rows of `W + s B A`. PEFT computes that matrix, (out, in), in every
+forward pass to take its norms. The squared norm of row i expands into
+
+    |W_i|^2 + 2 s (W A^T)_i . B_i + s^2 (B A A^T)_i . B_i
+
+where the first term is constant, because `W` is frozen, and the others are sums over the rank, so no matrix of the size
+of `W` is needed. This is the same number up to rounding; the norm carries no gradient in either form (section 4.3).
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from whichlora.models.kernels.onednn import is_linear
 
 
 def use_closed_form_norms(model: Any) -> None:
-    """Have a model's DoRA layers take their norms in closed form, for as long as their base weights stay."""
+    """Let a model's DoRA layers compute their norms in closed form, in place; valid while base weights are frozen."""
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer
 
@@ -25,29 +30,32 @@ def use_closed_form_norms(model: Any) -> None:
         if type(module) is Linear and is_linear(module.get_base_layer()):
             for dora in module.lora_magnitude_vector.values():
                 if type(dora) is DoraLinearLayer:
-                    dora.forward = partial(_forward, dora, _squares(module.get_base_layer().weight))
+                    dora.forward = partial(_forward, dora, _squared_row_norms(module.get_base_layer().weight))
 
 
 @torch.no_grad()
 def weight_norm(squares: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Return (out,), the norms of the rows of `weight + scale * b @ a`.
+    """Return the norms of the rows of `weight + scale * b @ a`, (out,).
 
     Args:
-        squares: (out,), the squared norms of the rows of `weight`.
-        weight: (out, in); a: (rank, in); b: (out, rank).
+        squares: squared norms of the rows of `weight`, (out,).
+        weight: (out, in).
+        a: (rank, in).
+        b: (out, rank).
+        scale: scaling of the update.
     """
     with torch.autocast(weight.device.type, enabled=False):
         a, b = a.to(squares.dtype), b.to(squares.dtype)
-        mixed = (weight @ a.to(weight.dtype).t()).to(squares.dtype)
-        added = (2 * scale * mixed + scale**2 * (b @ (a @ a.t()))) * b
-        norm: Tensor = (squares + added.sum(dim=1)).clamp_min_(0).sqrt_()
+        weight_a = (weight @ a.to(weight.dtype).t()).to(squares.dtype)
+        terms = (2 * scale * weight_a + scale**2 * (b @ (a @ a.t()))) * b
+        norm: Tensor = (squares + terms.sum(dim=1)).clamp_min_(0).sqrt_()
     return norm
 
 
 @torch.no_grad()
-def _squares(weight: Tensor) -> Tensor:
-    wide = weight if weight.dtype == torch.float64 else weight.float()
-    norms: Tensor = torch.linalg.vector_norm(wide, dim=1)
+def _squared_row_norms(weight: Tensor) -> Tensor:
+    full = weight if weight.dtype == torch.float64 else weight.float()
+    norms: Tensor = torch.linalg.vector_norm(full, dim=1)
     return norms.square_()
 
 
@@ -63,7 +71,7 @@ def _forward(
     base_result: Tensor | None = None,
     adapter_name: str = "default",
 ) -> Tensor:
-    """Return what PEFT's `DoraLinearLayer.forward` returns: what is to be added to the base layer's result."""
+    """Return what PEFT's `DoraLinearLayer.forward` returns: the term to be terms to the output of the base layer."""
     weight = base_layer.weight
     norm = weight_norm(squares, weight, lora_A.weight, lora_B.weight, scaling)  # type: ignore[arg-type]
     factor = (dora.weight / norm).view(1, -1)

@@ -1,7 +1,9 @@
-"""LoRA's layer as one operation of autograd: the same sums with fewer matrices made on the way.
+"""LoRA's linear layer as one autograd function, which saves intermediate matrices and memory traffic.
 
-PEFT adds the adapter's product to the base layer's, and in the gradient that of the adapter's input to that of the
-base's, each a matrix of its own. Here one is added into the other as it is computed (arXiv 2106.09685, equation 3).
+The layer computes `W x + bias + s B A x` (arXiv 2106.09685, equation 3). PEFT computes the base output and the update
+as two (tokens, out) matrices and adds them, and in the backward pass likewise the two gradients of the input. Here the
+second product is accumulated into the result of the first (`addmm_`) in both directions. The same products are
+computed, so results and gradients equal PEFT's up to rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from whichlora.models.kernels.patching import patched_forward
 
 
 def fusable_layers(model: Any) -> list[Any]:
-    """Return the adapter layers that add `scale * B A x` to what a frozen linear layer gives, and nothing else."""
+    """Return the adapter layers that add `scale * B A x` to the output of a frozen linear layer, and nothing else."""
     from peft.tuners.lora import Linear
 
     return [
@@ -39,7 +41,7 @@ def fusable_layers(model: Any) -> list[Any]:
 
 
 def fused(layers: Sequence[Any]) -> AbstractContextManager[None]:
-    """Have plain layers with one active adapter, which is not merged, compute in one operation until this is left."""
+    """Let `fusable_layers` with one active, unmerged adapter compute by the fused function within this context."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
@@ -50,40 +52,47 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     factors = layer.lora_A[name].weight, layer.lora_B[name].weight
     rows = x.flatten(0, -2)
     with torch.autocast(device, enabled=False):
-        wide: Tensor = _FusedLora.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
-    return wide.view(*x.shape[:-1], base.out_features)  # out here, or none may write into it, as OLMo does
+        out: Tensor = _FusedLora.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
+    # Outside the function, because autograd forbids in-place changes (OLMo's clipping) of a view that one returns.
+    return out.view(*x.shape[:-1], base.out_features)
 
 
 class _FusedLora(torch.autograd.Function):
-    """`W x + bias + scale * B A x` of (tokens, in) in one precision, with gradients for x, A and B."""
+    """`W x + bias + scale * B A x` for x of (tokens, in), computed in one dtype, with gradients for x, A and B."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype
     ) -> Tensor:
         rows, weight, down, up = (matrix.to(dtype) for matrix in (x, weight, a, b))
-        low = matmul_transposed(rows, down)
-        wide = matmul_transposed(rows, weight, None if bias is None else bias.to(dtype)).addmm_(
-            low, up.t(), alpha=scale
+        hidden = matmul_transposed(rows, down)
+        out = matmul_transposed(rows, weight, None if bias is None else bias.to(dtype)).addmm_(
+            hidden, up.t(), alpha=scale
         )
-        ctx.save_for_backward(rows, weight, down, up, low)
+        ctx.save_for_backward(rows, weight, down, up, hidden)
         ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
-        return wide
+        return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        rows, weight, down, up, low = ctx.saved_tensors
-        of_x, of_a, of_b = ctx.dtypes
-        # As (rank, tokens) and (rank, out): with the rank last, in 32 bits and below 16, MKL takes up to four times as
-        # long. oneDNN does not for the first, whose long sums it then need not copy parts of the gradient for.
-        quick = onednn.PREFERRED and gradient.dtype == torch.float32
-        inner = (matmul_transposed(gradient, up.t()).t() if quick else up.t() @ gradient.t()).mul_(ctx.scale)
+        rows, weight, down, up, hidden = ctx.saved_tensors
+        x_dtype, a_dtype, b_dtype = ctx.dtypes
+        # The products are (rank, tokens) and (rank, out), because in fp32 MKL takes up to four times as long where the
+        # last dimension is a rank below 16. oneDNN does not for the first one, which it computes as (tokens, rank):
+        # then it need not copy parts of the gradient to split the long sums.
+        by_onednn = onednn.PREFERRED and gradient.dtype == torch.float32
+        d_hidden = (matmul_transposed(gradient, up.t()).t() if by_onednn else up.t() @ gradient.t()).mul_(ctx.scale)
         x = (
-            matmul_transposed(gradient, weight.t()).addmm_(inner.t(), down).to(of_x)
+            matmul_transposed(gradient, weight.t()).addmm_(d_hidden.t(), down).to(x_dtype)
             if ctx.needs_input_grad[0]
             else None
         )
-        inner, rows, low, gradient = pad_rows(inner.t()).t(), pad_rows(rows), pad_rows(low), pad_rows(gradient)
-        a, b = matmul_transposed(inner, rows.t()), matmul_transposed(low.t(), gradient.t()).mul_(ctx.scale).t()
-        return x, None, None, a.to(of_a), b.to(of_b), None, None
+        d_hidden, rows, hidden, gradient = (
+            pad_rows(d_hidden.t()).t(),
+            pad_rows(rows),
+            pad_rows(hidden),
+            pad_rows(gradient),
+        )
+        a, b = matmul_transposed(d_hidden, rows.t()), matmul_transposed(hidden.t(), gradient.t()).mul_(ctx.scale).t()
+        return x, None, None, a.to(a_dtype), b.to(b_dtype), None, None

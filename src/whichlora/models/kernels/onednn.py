@@ -1,7 +1,12 @@
-"""Matrix products in 32 bits on a CPU, by oneDNN where torch's own choice, MKL, leaves AVX-512 unused.
+"""fp32 matrix products on the CPU by oneDNN where torch's default, MKL, leaves AVX-512 unused.
 
-That is on processors that are not Intel's. Products in bf16 torch hands to oneDNN itself. The operator taken here is
-the one that torch's compiler puts in a linear layer's place.
+torch multiplies fp32 matrices with MKL, which uses AVX-512 on Intel's processors only; on an AMD processor with AVX-512
+oneDNN is faster. (bf16 products go to oneDNN in torch itself.) This module calls `mkldnn._linear_pointwise`, the
+operator that torch's compiler (Inductor) substitutes for linear layers.
+
+The products are the same up to rounding. oneDNN adds the terms of a dot product one after the other, MKL in groups, so
+long sums are split here (`_TERMS_PER_SUM`) to keep gradients as accurate as MKL's. On all other machines, dtypes and
+devices every function falls back to torch's own.
 """
 
 from __future__ import annotations
@@ -23,16 +28,16 @@ from torch.overrides import TorchFunctionMode
 from whichlora.models.kernels.patching import patched_forward
 
 _TERMS_PER_SUM = 512
-"""oneDNN adds the terms of a sum one after the other, MKL in groups: in sums of more terms than these the error of
-gradients was up to three times that of MKL's, in sums of these about the same."""
+"""Longest dot product that oneDNN computes in one call. It adds terms one after the other, MKL in groups: above this
+length the error of gradients was up to three times MKL's, at this length about the same."""
 _FEW_ROWS = 128
-"""Fewer rows than these are multiplied in one go by weights that would have to be copied part by part, which would take
-as long as the product."""
+"""Below this many rows sums are not split where the weight is contiguous: slices of it would have to be copied, which
+takes as long as the product."""
 _MATMUL = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 
 
 def _preferred() -> bool:
-    """Say whether oneDNN is to be preferred here: without AVX-512 (EPYC, Zen 3) it is as fast as MKL."""
+    """Return whether oneDNN is faster than MKL on this machine; without AVX-512 (EPYC, Zen 3) it is only as fast."""
     info = Path("/proc/cpuinfo")
     vendor = info.read_text() if info.is_file() else platform.processor()
     return (
@@ -44,18 +49,24 @@ def _preferred() -> bool:
 
 
 PREFERRED = _preferred()
+"""Whether fp32 products on the CPU are computed by oneDNN in this process."""
 
 
 def emulates_bf16() -> bool:
-    """Say whether a CPU has no instructions for bf16, so that torch's own loops multiply it."""
+    """Return whether the CPU lacks bf16 instructions, so that torch multiplies bf16 matrices by slow loops."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and not supported()
 
 
 def matmul_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return (rows, out), `x @ weight.t() + bias` of (rows, in), (out, in) and (out,), without a gradient.
+    """Return `x @ weight.t() + bias`, (rows, out), without autograd.
 
-    In 32 bits it is exact enough for gradients to be MKL's to 1e-5.
+    In fp32 it is accurate enough for gradients to equal MKL's to 1e-5.
+
+    Args:
+        x: (rows, in).
+        weight: (out, in).
+        bias: (out,), or None.
     """
     if not _supports(x, weight, bias):
         return functional.linear(x, weight, bias)
@@ -63,57 +74,59 @@ def matmul_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     x = pad_rows(x)
     parts = 1 if len(x) < _FEW_ROWS and weight.is_contiguous() else -(-terms // _TERMS_PER_SUM)
     ends = [terms * part // parts for part in range(parts + 1)]
-    made = _multiply(x[:, : ends[1]], weight[:, : ends[1]], bias)
+    out = _multiply(x[:, : ends[1]], weight[:, : ends[1]], bias)
     for start, end in pairwise(ends[1:]):
-        made.add_(_multiply(x[:, start:end], weight[:, start:end], None))
-    return made if len(made) == rows else made[:rows].clone()  # into a view of its result no function may write
+        out.add_(_multiply(x[:, start:end], weight[:, start:end], None))
+    # A clone, because autograd forbids in-place changes of a view that a custom function returns.
+    return out if len(out) == rows else out[:rows].clone()
 
 
 def use_onednn_linear(model: nn.Module) -> None:
-    """Have the linear layers of a model multiply so from now on, forward and backward."""
+    """Replace the class of a model's `nn.Linear` layers, in place, so that oneDNN computes them and their gradients."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = _Linear
 
 
 def onednn_matmuls(layers: Sequence[Any]) -> AbstractContextManager[None]:
-    """Have the products that layers make outside their linear layers computed so too until this is left."""
+    """Within this context, let oneDNN also compute the products that layers make outside their linear layers."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
 def padding_rows(rows: int) -> int:
-    """Return how many rows to add to so many of packed texts, a sixteenth at most, that there be few numbers of rows.
+    """Return the padding rows (at most 1/16) that round a packed batch's row count up to a bucket size.
 
-    None are added where oneDNN multiplies nothing: on a GPU, or where MKL is as good and the processor has no bf16.
+    With few distinct row counts oneDNN compiles and caches few kernels. Returns 0 where oneDNN computes nothing: on a
+    GPU, or where MKL is as fast and the CPU lacks bf16 instructions.
     """
     return 0 if torch.cuda.is_available() or (emulates_bf16() and not PREFERRED) else _rows_to_next_bucket(rows)
 
 
 def pad_rows(x: Tensor) -> Tensor:
-    """Return (rows, terms) with rows of zeros after them, so that there are few numbers of rows."""
+    """Return a (rows, terms) matrix with zero rows appended up to the next bucket size, if oneDNN multiplies it."""
     missing = _rows_to_next_bucket(len(x)) if _supports(x, x, None) else 0
     return functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Say whether a module is torch's linear layer, taken or not, and no other library's."""
+    """Return whether a module is torch's linear layer, also after `use_onednn_linear`, and no other subclass."""
     return type(module) in (nn.Linear, _Linear)
 
 
 def _rows_to_next_bucket(rows: int) -> int:
-    """Return how many rows there are to the next of few numbers.
+    """Return the number of rows missing to the next bucket size.
 
-    For every number of rows oneDNN makes code of its own, about a megabyte a layer, and keeps it.
+    For each row count oneDNN generates a kernel of about a megabyte a layer and keeps it.
     """
     return -rows % max(1, (1 << rows.bit_length()) >> 5)
 
 
 def _supports(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Say whether the operator takes these, which checks little by itself."""
-    given = [x, weight] if bias is None else [x, weight, bias]
+    """Return whether oneDNN is preferred and its operator accepts these tensors; the operator itself checks little."""
+    tensors = [x, weight] if bias is None else [x, weight, bias]
     return (
         PREFERRED
-        and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided for t in given)
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.layout == torch.strided for t in tensors)
         and x.dim() >= 2
         and weight.dim() == 2
         and x.shape[-1] == weight.shape[1]
@@ -123,57 +136,57 @@ def _supports(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return what torch's function with these parameters does, with gradients."""
+    """Return what `torch.nn.functional.linear` does, with gradients; the parameters have the same names."""
     if torch.is_autocast_enabled("cpu") or not _supports(input, weight, bias):
         return functional.linear(input, weight, bias)
     rows = input.flatten(0, -2)
     if torch.is_grad_enabled():
-        made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-    else:  # nothing is learnt, and a rounding of some 4e-7 is as good as one of 3e-7
-        made = _multiply(pad_rows(rows), weight, bias)[: len(rows)]
-    return made.view(*input.shape[:-1], len(weight))
+        out: Tensor = _LinearFunction.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    else:  # without gradients a rounding error of 4e-7 (3e-7 with split sums) does not matter
+        out = _multiply(pad_rows(rows), weight, bias)[: len(rows)]
+    return out.view(*input.shape[:-1], len(weight))
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # With gaps between the rows of `weight` the operator falls back to a loop, a thousand times as slow.
+    # With gaps between the rows of `weight` the operator falls back to a loop that is a thousand times slower.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
-    bias = None if bias is None else bias.contiguous()  # of which it does not heed the stride
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return made
+    bias = None if bias is None else bias.contiguous()  # the operator ignores the stride of a bias
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
 
 
 class _Linear(nn.Linear):
-    """torch's linear layer."""
+    """`nn.Linear` computed by oneDNN."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _linear(input, self.weight, self.bias)
 
 
-def _forward(layer: Any, *given: Any, **named: Any) -> Any:
+def _forward(layer: Any, *args: Any, **kwargs: Any) -> Any:
     with _MatmulMode():
-        return type(layer).forward(layer, *given, **named)
+        return type(layer).forward(layer, *args, **kwargs)
 
 
 class _MatmulMode(TorchFunctionMode):
-    """Hands on all calls of torch but those that multiply by a matrix."""
+    """Redirects linear layers and products with a 2-D matrix to oneDNN; all other torch functions run unchanged."""
 
     def __torch_function__(
         self,
-        function: Callable[..., Any],
+        func: Callable[..., Any],
         types: Sequence[type],
-        given: Sequence[Any] = (),
-        named: Mapping[str, Any] | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if function is functional.linear:
-            return _linear(*given, **(named or {}))
-        if function in _MATMUL and not named and given[0].dim() >= 2 and given[1].dim() == 2:
-            return _linear(given[0], given[1].t())
-        return function(*given, **(named or {}))
+        if func is functional.linear:
+            return _linear(*args, **(kwargs or {}))
+        if func in _MATMUL and not kwargs and args[0].dim() >= 2 and args[1].dim() == 2:
+            return _linear(args[0], args[1].t())
+        return func(*args, **(kwargs or {}))
 
 
-class _Product(torch.autograd.Function):
-    """`product` with gradients for all that it takes."""
+class _LinearFunction(torch.autograd.Function):
+    """`matmul_transposed` with gradients for all three inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
@@ -184,10 +197,14 @@ class _Product(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        made = None
-        if of_weight:  # the narrower one first, which is up to seven times as fast
+        x_needs_grad, weight_needs_grad, bias_needs_grad = ctx.needs_input_grad
+        weight_gradient = None
+        if weight_needs_grad:  # narrower matrix first: up to seven times as fast
             first, second = sorted((gradient, x), key=lambda matrix: matrix.shape[1])
-            made = matmul_transposed(pad_rows(first).t(), pad_rows(second).t())
-            made = made if first is gradient else made.t()
-        return matmul_transposed(gradient, weight.t()) if of_x else None, made, gradient.sum(0) if of_bias else None
+            weight_gradient = matmul_transposed(pad_rows(first).t(), pad_rows(second).t())
+            weight_gradient = weight_gradient if first is gradient else weight_gradient.t()
+        return (
+            matmul_transposed(gradient, weight.t()) if x_needs_grad else None,
+            weight_gradient,
+            gradient.sum(0) if bias_needs_grad else None,
+        )

@@ -1,4 +1,4 @@
-"""Modules that compute otherwise for a while."""
+"""Temporary monkey patching of modules' `forward`, which the fast paths of this package share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 @contextmanager
 def patched_forward(forwards: Iterable[tuple[Any, Callable[..., Any]]]) -> Iterator[None]:
-    """Have modules compute by these functions in place of their class's `forward` until this is left."""
+    """Replace the `forward` of modules within this context, given pairs of module and function.
+
+    The function becomes an attribute of the instance, so the class stays unchanged and hooks still run.
+    """
     pairs = list(forwards)
     for module, forward in pairs:
         module.forward = forward

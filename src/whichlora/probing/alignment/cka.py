@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from whichlora.evaluation.translation_similarity import similarity_blocks
+from whichlora.evaluation.translation_similarity import unit_norm_blocks
 
 LEAST = 4
 """Texts, below which the estimate is not defined."""
@@ -30,7 +30,7 @@ def cka(one: Array, other: Array) -> float:
     """
     sums = {pair: _Sums() for pair in ("one", "other", "both")}
     centres: list[Array] = []
-    for (_, first), (_, second) in zip(similarity_blocks(one), similarity_blocks(other), strict=True):
+    for (_, first), (_, second) in zip(unit_norm_blocks(one), unit_norm_blocks(other), strict=True):
         # The estimate is the same whatever vector is taken off, and exact for longer if the states are then small.
         centres = centres or [first.mean(0), second.mean(0)]
         first, second = first - centres[0], second - centres[1]
