@@ -1,4 +1,4 @@
-"""Runs that take their training steps together end as they would alone."""
+"""Runs in lockstep end as they would alone."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_packed_runs_come_to_what_they_come_to_alone(
     sizes: list[int] = []
     taken = multi_adapter.backward_together
     monkeypatch.setattr(
-        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+        multi_adapter, "backward_together", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
     packed = done(chosen, "packed", pack=pack)
     assert max(sizes) == pack
@@ -95,7 +95,7 @@ def test_where_memory_does_not_suffice_fewer_train_at_once(
 
     monkeypatch.setattr(multi_adapter, "backward_together", none_left)
     packed = done(chosen, "packed", pack=2)
-    assert "Out of memory with 2 runs at once; going on with 1." in capsys.readouterr().err
+    assert "Out of memory with 2 runs at once; continuing with 1." in capsys.readouterr().err
     for fingerprint, own in alone.items():
         assert losses(packed[fingerprint]) == losses(own)
 
@@ -192,7 +192,7 @@ sent, cleaned = [], []
 def work():
     try:
         while True:
-            lockstep.step(object(), multi_adapter.take_together)
+            lockstep.step(object(), multi_adapter.try_together)
             if not sent:
                 sent.append(1)
                 os.kill(os.getpid(), signal.SIGINT)
