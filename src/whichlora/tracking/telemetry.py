@@ -93,9 +93,8 @@ class Telemetry:
 
     def _cpu_percent(self) -> float:
         (start, before), *_, (end, after) = self._samples["host_cpu"]
-        return (
-            100 * max(0.0, after - before) / (end - start)
-        )  # can be negative: CPU time of a child that nobody waits for is lost
+        # A child that ends without being waited for takes its CPU time along, so the difference can be negative.
+        return 100 * max(0.0, after - before) / (end - start)
 
 
 class _Gpus:
@@ -196,7 +195,7 @@ def _integral(samples: list[tuple[float, float]]) -> float:
 
 
 def _torch_cuda() -> Any | None:
-    """Return `torch.cuda` if this process has used CUDA; does not import torch, which would cost seconds for nothing."""
+    """Return `torch.cuda` if this process has used CUDA; importing torch here would cost seconds for a peak of zero."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
