@@ -105,7 +105,7 @@ class Variant:
         recommended: the values of the method's own source (paper or authors' code); None if nothing is trained.
         recommended_for: by task name, the values that the task's source gives for the method; they replace
             `recommended` on that task.
-        matched_learning_rate: the best rate of the equal sweep on the packaged model (docs/learning-rates.md); None if
+        matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None if
             the variant has not been in the sweep, in which case the arm `matched` requires a learning rate.
         matched_rank, matched_alpha: the values of the arm `matched`; a method whose rank has another meaning (VeRA,
             RandLoRA, a block size) has its own.
