@@ -254,7 +254,7 @@ class Study:
                 enqueue_again(self._optuna, trial)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self._optuna._storage.get_trial(trial._trial_id)
+        return storage.stored_trial(self._optuna, trial)
 
     def _link(self, trial: Trial, tags: Mapping[str, str]) -> None:
         """Note the trial's MLflow run, if it has come to one."""

@@ -1,4 +1,4 @@
-"""Two processes under `accelerate launch` train as one does, and one of them alone writes."""
+"""Two processes under `accelerate launch` train as one process does, and only one of them writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whichlora.errors import OptionError
 from whichlora.parallel import distributed
 from whichlora.training import checkpoints
 
-# 41 items in steps of 8: one process has no item in the last step.
+# With 41 items in steps of 8, one process has no item in the last step.
 SIZES = {"train_size": 41, "validation_size": 6, "test_size": 9, "batch_size": 8, "learning_rate": 0.01, "epochs": 2}
 
 
@@ -55,7 +55,7 @@ def losses(run: mlflow.entities.Run) -> dict[int, float]:
     }
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_model: str) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_model: str) -> None:
     from runs import plan_of
 
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -65,7 +65,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
     assert plan_of(tiny_model).spec.batch_size == 8
 
 
-def test_alone_there_is_nobody_to_wait_for() -> None:
+def test_a_single_process_waits_for_nobody() -> None:
     distributed.barrier()
     distributed.finish()
     assert distributed.all_reduce_sum(3, 1.5) == (3, 1.5)
@@ -73,7 +73,7 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_end_like_one_also_after_one_was_killed(
+def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished(start(tiny_model, 1))
@@ -99,7 +99,7 @@ def test_two_processes_end_like_one_also_after_one_was_killed(
 
 
 def kill_one(started: subprocess.Popen[str], work: Path) -> None:
-    """Kill the process that does not lead once there is a checkpoint; the launcher then ends the other."""
+    """Kill the rank that does not lead once there is a checkpoint; the launcher then ends the other."""
     while not any(checkpoints.last_complete(folder) for folder in work.glob("run-*") if folder.is_dir()):
         assert started.poll() is None, started.communicate()[0]
         time.sleep(0.005)
@@ -110,7 +110,7 @@ def kill_one(started: subprocess.Popen[str], work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bad_option_is_said_once_and_ends_both(store: Path, tiny_model: str) -> None:
+def test_a_bad_option_is_reported_once_and_ends_both_processes(store: Path, tiny_model: str) -> None:
     started = start(tiny_model, 2, batch_size=5)
     text, _ = started.communicate(timeout=300)
     assert started.returncode != 0

@@ -1,4 +1,4 @@
-"""Runs that take their training steps together end as they would alone."""
+"""Runs in lockstep end as they would alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from whichlora.training import multi_adapter
 
 
 def plans(folder: str) -> list[Plan]:
-    """Return runs of unlike variants, ranks, sizes and lengths."""
+    """Return plans with different variants, ranks, batch sizes and lengths."""
     return [
         plan_of(folder, variant="lora", seed="1"),
         plan_of(folder, variant="dora", seed="2", batch_size="4", target_modules="q_proj,v_proj"),
@@ -58,15 +58,15 @@ def answers(result: Result) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("pack", [2, 4])
-def test_packed_runs_come_to_what_they_come_to_alone(
+def test_packed_runs_have_the_results_of_single_runs(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, pack: int
 ) -> None:
     chosen = plans(tiny_model)
     alone = done(chosen, "alone", pack=1)
     sizes: list[int] = []
-    taken = multi_adapter.backward_together
+    backward = multi_adapter.backward_together
     monkeypatch.setattr(
-        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+        multi_adapter, "backward_together", lambda batches: (sizes.append(len(batches)), backward(batches))[1]
     )
     packed = done(chosen, "packed", pack=pack)
     assert max(sizes) == pack
@@ -80,10 +80,10 @@ def test_packed_runs_come_to_what_they_come_to_alone(
         assert "train/packed" not in own.metrics
     counted = [result.metrics.get("train/packed", 1) for result in packed.values()]
     assert max(counted) == pack
-    assert sum(runs > 1 for runs in counted) >= 3  # the last may have been left alone
+    assert sum(runs > 1 for runs in counted) >= 3  # the last run may have had no partner left
 
 
-def test_where_memory_does_not_suffice_fewer_train_at_once(
+def test_fewer_runs_train_at_once_when_memory_runs_out(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = plans(tiny_model)[:2]
@@ -95,20 +95,20 @@ def test_where_memory_does_not_suffice_fewer_train_at_once(
 
     monkeypatch.setattr(multi_adapter, "backward_together", none_left)
     packed = done(chosen, "packed", pack=2)
-    assert "Out of memory with 2 runs at once; going on with 1." in capsys.readouterr().err
+    assert "Out of memory with 2 runs at once; continuing with 1." in capsys.readouterr().err
     for fingerprint, own in alone.items():
         assert losses(packed[fingerprint]) == losses(own)
 
 
-def test_a_fault_of_one_in_a_pass_fails_it_alone(
+def test_after_a_failed_pass_each_run_takes_the_step_alone(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = plans(tiny_model)[:3]
     alone = done(chosen, "alone", pack=1)
-    taken, faults = multi_adapter.backward_together, iter([True])
+    backward, faults = multi_adapter.backward_together, iter([True])
 
     def once(batches: Any) -> Any:
-        losses = taken(batches)
+        losses = backward(batches)
         if next(faults, False):
             raise RuntimeError("a fault")
         return losses
@@ -116,11 +116,11 @@ def test_a_fault_of_one_in_a_pass_fails_it_alone(
     monkeypatch.setattr(multi_adapter, "backward_together", once)
     packed = done(chosen, "packed", pack=3)
     assert "A pass of 3 runs failed (RuntimeError: a fault)." in capsys.readouterr().err
-    for fingerprint, own in alone.items():  # the step was taken again, with no gradients left of the first try
+    for fingerprint, own in alone.items():  # the step was repeated without gradients of the first attempt
         assert losses(packed[fingerprint]) == pytest.approx(losses(own), abs=1e-3)
 
 
-def test_a_fault_in_scoring_leaves_the_base_as_it_was(
+def test_a_failure_in_scoring_leaves_the_base_unchanged(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = plans(tiny_model)[:3]
@@ -152,7 +152,7 @@ def test_a_fault_in_scoring_leaves_the_base_as_it_was(
         assert found[fingerprint].metrics["base/en/f1"] == own.metrics["base/en/f1"]
 
 
-def test_two_that_want_the_same_run_do_not_wait_for_ever(store: Path, tiny_model: str) -> None:
+def test_threads_that_want_the_same_run_do_not_deadlock(store: Path, tiny_model: str) -> None:
     plan = plan_of(tiny_model, variant="lora", seed="1")
     tracker = Tracker(connect(), "packed")
     found: list[Result] = []
@@ -161,7 +161,7 @@ def test_two_that_want_the_same_run_do_not_wait_for_ever(store: Path, tiny_model
     assert len(found) == 3
 
 
-def test_what_another_process_holds_is_waited_for_while_the_others_go_on(store: Path, tiny_model: str) -> None:
+def test_other_runs_continue_while_one_waits_for_a_lock_of_another_process(store: Path, tiny_model: str) -> None:
     held, free = plans(tiny_model)[:2]
     tracker = Tracker(connect(), "packed")
     identity = held.spec.training_fingerprint
@@ -187,12 +187,12 @@ import os, signal, time, torch
 from whichlora.parallel import lockstep
 from whichlora.training import multi_adapter
 multi_adapter.backward_together = lambda batches: [torch.zeros(())] * len(batches)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT, as do children
 sent, cleaned = [], []
 def work():
     try:
         while True:
-            lockstep.step(object(), multi_adapter.take_together)
+            lockstep.step(object(), multi_adapter.try_together)
             if not sent:
                 sent.append(1)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -208,12 +208,12 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_reaches_every_run() -> None:
-    """In a process of its own, because signals go to its main thread."""
+    """Run in a separate process, because signals are delivered to the main thread."""
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout == "[1, 1, 1]\n"
 
 
-def test_an_interrupt_before_all_have_set_out_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_all_threads_have_started_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     start, begun, worked = threading.Thread.start, [], []
 
     def interrupted(thread: threading.Thread) -> None:
@@ -228,7 +228,7 @@ def test_an_interrupt_before_all_have_set_out_waits_for_nobody(monkeypatch: pyte
     assert not worked
 
 
-def test_one_that_fails_leaves_the_others_at_work(store: Path, tiny_model: str) -> None:
+def test_a_failing_run_does_not_stop_the_others(store: Path, tiny_model: str) -> None:
     chosen = plans(tiny_model)[:2]
     tracker = Tracker(connect(), "packed")
     left: list[Callable[[], Any]] = [lambda: run(chosen[0], tracker), lambda: 1 / 0]
@@ -237,7 +237,7 @@ def test_one_that_fails_leaves_the_others_at_work(store: Path, tiny_model: str) 
     assert tracker.find("run", status="FINISHED", fingerprint=chosen[0].spec.fingerprint)
 
 
-def test_one_thread_works_at_a_time_and_its_clock_counts_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_works_at_a_time_and_its_clock_counts_only_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now, working, spent = [0.0], threading.Lock(), []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 

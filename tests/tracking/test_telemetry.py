@@ -1,6 +1,6 @@
-"""Telemetry, with the real NVML bindings against a stub library, and on the host alone.
+"""Telemetry with the real NVML bindings and a stub library, and on the host alone.
 
-Each test runs its window in a process of its own: the bindings load `libnvidia-ml.so.1` once in a process.
+Each test runs its window in a separate process, because the bindings load `libnvidia-ml.so.1` once per process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ HOST_METRICS = {"host/memory_max_mb", "host/cpu_mean"}
 
 
 class Result:
-    """What one window printed."""
+    """The parsed output of one window."""
 
     def __init__(self, output: str) -> None:
         self.metrics, self.inner, self.outer, self.threads, self.imported_torch = json.loads(output)
 
 
 def run_window(body: str, library: Path | None, interval: float = 60, **environment: str) -> Result:
-    """Run `body` in a window of a new process that sees `library`'s folder first, or else no NVML at all."""
+    """Run `body` in a window of a new process that loads NVML from the folder `library`; None hides NVML."""
     names = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
     inherited = {name: value for name, value in os.environ.items() if name not in names}
     if library is None:
@@ -71,7 +71,7 @@ def run_window(body: str, library: Path | None, interval: float = 60, **environm
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the compiled stub."""
+    """Compile the stub and return its folder."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler for the stub of NVML")

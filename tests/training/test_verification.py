@@ -166,7 +166,7 @@ def test_equal_rates_are_noticed_in_delora_too(tiny_model: str) -> None:
         one_step(model, evidence, optimizer)
     prove_trained(model, plan.variant, evidence)
     evidence.rates = dict.fromkeys(evidence.rates, 0.01)
-    with pytest.raises(ProofError, match=r"delora_lambda was to have 0\.5 times"):
+    with pytest.raises(ProofError, match=r"delora_lambda must have 0\.5 times"):
         prove_trained(model, plan.variant, evidence)
 
 

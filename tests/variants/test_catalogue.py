@@ -1,4 +1,4 @@
-"""`python -m whichlora.variants` as a process of its own, and what README says of the catalogue."""
+"""`python -m whichlora.variants` as a separate process, and the catalogue in README."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def called(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_command_counts_on_a_folder_s_model(tiny_model: str) -> None:
+def test_the_command_counts_parameters_of_a_model_in_a_folder(tiny_model: str) -> None:
     status, out, err = called("--model", tiny_model)
     assert (status, err) == (0, "")
     blocks = {block.split()[1]: block for block in out.strip().split("\n\n")}

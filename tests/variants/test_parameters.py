@@ -1,4 +1,4 @@
-"""Numbers of trainable parameters on models of real shapes, without weights: by formula and as PEFT builds them."""
+"""Numbers of trainable parameters on models with real shapes but no weights: by formula and as built by PEFT."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from whichlora.variants.adalora import initial_rank
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 ATTENTION_MLP = "q_proj,k_proj,v_proj,up_proj,down_proj"
 NOT_ON_META = ("pissa", "olora", "shira")
-"""They look at the weights, or at a mask of them; that the formula counts what is built is proved in every run."""
+"""They read the weights, or a mask of them; every run checks that their formula matches the built adapter."""
 
 
 def on_meta(config: Any) -> Any:
-    """The model without weights."""
+    """Return the model without weights."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -61,7 +61,7 @@ PAPER = [
     ("pissa", 8, "all-linear", {}, 20_971_520),
     ("dora", 16, ATTENTION_MLP, {}, 29_097_984),
     ("dora", 8, "all-linear", {}, 22_347_776),
-    # Rank 7 of which the budget is made in the end, 8 at the start: what counts is the start.
+    # The final budget is rank 7, the initial rank is 8: the initial rank determines the parameters.
     ("adalora", 7, "all-linear", {"initial_rank_ratio": 8 / 7}, 20_973_312),
     ("vera", 256, "all-linear", {}, 1_433_600),
     ("vera", 1024, "all-linear", {}, 1_605_632),
@@ -69,7 +69,7 @@ PAPER = [
 
 
 @pytest.mark.parametrize(("variant", "rank", "modules", "options", "expected"), PAPER)
-def test_the_paper_s_table_1_comes_out(
+def test_parameters_are_those_of_the_paper_s_table_1(
     variant: str, rank: int, modules: str, options: dict[str, Any], expected: int
 ) -> None:
     model = on_meta(config_of("llama-3.1-8b"))
@@ -87,7 +87,7 @@ def test_lora_on_other_models(name: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("variant", [name for name in ADAPTERS if name not in NOT_ON_META])
-def test_the_formula_is_what_peft_builds_on_real_widths(variant: str) -> None:
+def test_the_formula_matches_peft_on_real_widths(variant: str) -> None:
     config = config_of("llama-3.1-8b")
     config.num_hidden_layers = 2
     rank = CATALOGUE[variant].matched_rank or 0

@@ -1,4 +1,4 @@
-"""The one case that every variant passes: it trains, proves itself, saves, and reloads to the same predictions."""
+"""The case that every variant passes: it trains, passes its checks, saves, and reloads to the same predictions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     store: Path, tiny_model: str, variant: str, task: str
 ) -> None:
     options: dict[str, object] = {} if variant == "none" else {"epochs": 2}
-    if variant == "fourierft":  # at the others' rate its states grow so large that rounding moves a probability
+    if variant == "fourierft":  # at the common rate its hidden states grow so large that rounding changes a probability
         options["learning_rate"] = 0.002
     plan = plan_of(tiny_model, variant=variant, task=task, **options)
     weights_before = locate(tiny_model).digest
@@ -49,7 +49,7 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
     _digest.cache_clear()
     assert locate(tiny_model).digest == weights_before
 
-    kept = base_cache.checkout(plan).state_dict()  # what the next run of this process begins with
+    kept = base_cache.checkout(plan).state_dict()  # the base model with which the next run of this process starts
     for name, tensor in load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
         assert kept.pop(name).equal(tensor), name
     assert not kept
@@ -61,7 +61,7 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
         logged = pd.read_parquet(folder / "predictions" / f"{name}.parquet")
         again = score(model, encoder, test.items, scoring=test.scoring, name=name)
         differing = sum(a != b for a, b in zip(logged["predicted"], again.predicted, strict=True))
-        # A random model's next token is at times a tie within rounding, and the run's scores are of merged weights.
+        # The next token of a random model can be a tie within rounding, and the run scores with merged weights.
         assert differing <= (0 if plan.task.labels else 1)
         if again.probabilities is not None:
             columns = [f"p_{label}" for label in plan.task.labels]
@@ -74,12 +74,12 @@ def test_a_variant_trains_and_reloads_to_its_logged_predictions(
 
 
 def _reloaded(variant: str, base: str, adapter: Path) -> Any:
-    """Load as anyone would, without this project."""
+    """Load as users would, without this project."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    place = str(adapter) if variant == "full" else base
-    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    path = str(adapter) if variant == "full" else base
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return model if variant in ("full", "none") else PeftModel.from_pretrained(model, str(adapter))
 
 
@@ -104,13 +104,13 @@ def test_an_adapter_touches_only_the_chosen_layers(tmp_path: Path, tiny_model: s
 
 @pytest.fixture(scope="module")
 def deep_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a model with as many decoder blocks as the papers' and nothing else of theirs."""
+    """Save a tiny model with as many decoder blocks as the models of the papers; return its folder."""
     folder = tmp_path_factory.mktemp("models") / "deep"
     return str(save_tiny_model(folder, num_hidden_layers=32, hidden_size=16, intermediate_size=16))
 
 
 @pytest.mark.parametrize("variant", ADAPTERS)
-def test_layers_are_counted_from_block_0_trained_alone_and_merged(deep_model: str, variant: str) -> None:
+def test_layers_are_counted_from_block_0_adapted_exclusively_and_merged(deep_model: str, variant: str) -> None:
     forms = {
         "first:10,last:2": [*range(10), 30, 31],
         "last:2": [30, 31],
@@ -154,8 +154,8 @@ NF4 = [name for name in ADAPTERS if CATALOGUE[name].quantizable]
 
 
 @pytest.mark.parametrize("variant", NF4)
-def test_a_variant_that_says_so_trains_on_an_nf4_base(tiny_model: str, variant: str) -> None:
-    """On a CPU too, so long as nothing is scored before: bitsandbytes would pack the weights and stop the gradients."""
+def test_a_quantizable_variant_trains_on_an_nf4_base(tiny_model: str, variant: str) -> None:
+    """Also works on a CPU if nothing is scored first: bitsandbytes would pack the weights and stop the gradients."""
     plan = plan_of(tiny_model, variant=variant, quantization="nf4")
     base = load_model(plan.source, precision="fp32", quantization="nf4")
     model, evidence, _ = adapter.attach(base, plan, total_steps=5)

@@ -1,7 +1,7 @@
-"""Several processes under `accelerate launch`: one leads, the others join it wherever a model is trained.
+"""Coordinates the processes of `accelerate launch`: rank 0 leads, the other ranks join it wherever a model is trained.
 
-The leader alone resolves options, keeps locks, tracks, validates and scores. The others wait until it calls a function
-`on_all_ranks`, do that function with it, and wait again. They wait on sockets, not on the GPU.
+The leader alone resolves options, holds locks, tracks, validates and scores. The other ranks wait until it calls a
+function through `on_all_ranks`, execute that function too, and wait again. They wait on sockets (gloo), not on the GPU.
 """
 
 from __future__ import annotations
@@ -13,37 +13,41 @@ from typing import Any
 
 from whichlora.errors import OptionError, ProofError
 
-_LONGEST_WAIT = timedelta(days=30)
-"""The leader may wait for another run's lock, or score for hours, while the others wait for it."""
+_TIMEOUT = timedelta(days=30)
+"""Upper limit of a wait: the others wait while the leader scores for hours, or waits for another run's lock."""
 
-_control: Any = None
-"""The group of sockets on which processes wait; None until `start`, and after the leader failed in `on_all_ranks`."""
+_control_group: Any = None
+"""The process group (gloo) on which ranks wait; None until `join_ranks`, and after a failure in `on_all_ranks`."""
 
 
 def world_size() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Return this process's number; the leader is 0."""
+    """Return the rank of this process; the leader has rank 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def check_batch(batch_size: int | None) -> None:
-    """Check that every process can have the same share of an effective batch.
+    """Check that the effective batch can be divided evenly among the processes.
 
     Raises:
-        OptionError: the batch size is not a multiple of the number of processes.
+        OptionError: The batch size is not a multiple of the number of processes.
     """
     if batch_size is not None and batch_size % world_size():
         raise OptionError("batch_size", batch_size, f"must be a multiple of the {world_size()} processes")
 
 
 def join_ranks() -> None:
-    """Join the other processes, if there are any."""
-    global _control
-    if world_size() == 1 or _control is not None:
+    """Join the other ranks, if there are any.
+
+    Raises:
+        RuntimeError: accelerate was launched with anything but plain data parallelism.
+    """
+    global _control_group
+    if world_size() == 1 or _control_group is not None:
         return
     import torch
     import torch.distributed as dist
@@ -53,13 +57,13 @@ def join_ranks() -> None:
     kind = PartialState(cpu=not torch.cuda.is_available()).distributed_type
     if kind not in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
         raise RuntimeError(f"accelerate launch with {kind} is not supported; use plain data parallelism")
-    _control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    _control_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
 
 
 def run_on_leader(work: Callable[[], int], *, prepare: Callable[[], None] = lambda: None) -> int:
-    """Join the other processes, do `work` in the leader while they wait for its calls, and return its exit status.
+    """Join the ranks, run `work` on the leader while the other ranks serve its calls, and return its exit status.
 
-    The others call `prepare` before they wait.
+    The other ranks call `prepare` before they wait, and return 0.
     """
     join_ranks()
     if rank() > 0:
@@ -72,31 +76,32 @@ def run_on_leader(work: Callable[[], int], *, prepare: Callable[[], None] = lamb
         finish()
 
 
-def on_all_ranks(function: Callable[..., Any], *arguments: Any, **leaders: Any) -> Any:
-    """Call `function` in all processes and return the leader's result; `leaders` are given to the leader alone.
+def on_all_ranks(function: Callable[..., Any], *arguments: Any, **leader_only: Any) -> Any:
+    """Call `function(*arguments)` on all ranks and return the leader's result.
 
-    The function and its arguments must be picklable, and it must do the same collective calls in every process.
+    Only the leader's call receives the keyword arguments. The function and its arguments must be picklable, and it must
+    make the same collective calls on every rank.
     """
-    global _control
+    global _control_group
     if world_size() > 1:
-        _send((function, arguments))
+        _broadcast((function, arguments))
     try:
-        return function(*arguments, **leaders)
-    except ProofError:  # raised alike in every process, all of which can go on
+        return function(*arguments, **leader_only)
+    except ProofError:  # raised on every rank alike, so all can continue
         raise
     except BaseException:
-        _control = None  # the others may be anywhere; they end when this process does
+        _control_group = None  # the state of the others is unknown; they end with this process
         raise
 
 
 def out_of_sync() -> bool:
-    """Whether the processes cannot train together any more, because one failed while they did."""
-    return world_size() > 1 and _control is None
+    """Return whether the ranks can no longer train together because a call on all ranks failed."""
+    return world_size() > 1 and _control_group is None
 
 
 def serve() -> None:
-    """Join in what the leader calls for until it says that it has finished."""
-    while (message := _send(None)) is not None:
+    """Execute the functions that the leader calls on all ranks until it sends the end signal."""
+    while (message := _broadcast(None)) is not None:
         function, arguments = message
         try:
             function(*arguments)
@@ -105,36 +110,36 @@ def serve() -> None:
 
 
 def finish() -> None:
-    """Let the other processes end; called by the leader, whatever happened."""
-    if world_size() > 1 and _control is not None:
-        _send(None)
+    """Send the other ranks the end signal. The leader calls this on success and on failure."""
+    if world_size() > 1 and _control_group is not None:
+        _broadcast(None)
 
 
 def barrier() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has reached this call."""
     if world_size() > 1:
         import torch.distributed as dist
 
-        dist.barrier(group=_control)
+        dist.barrier(group=_control_group)
 
 
 def all_reduce_sum(*values: float) -> tuple[float, ...]:
-    """Return the sums of numbers over the processes."""
+    """Return each value summed over the processes."""
     if world_size() == 1:
         return values
     import torch
     import torch.distributed as dist
 
     tensor = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(tensor, group=_control)
+    dist.all_reduce(tensor, group=_control_group)
     return tuple(tensor.tolist())
 
 
 def all_reduce_gradients(model: Any) -> None:
-    """Replace each trainable parameter's gradient by the sum over the processes; none counts as zero.
+    """Replace each trainable parameter's gradient by its sum over the processes; a missing gradient counts as zero.
 
-    All at the end of an optimiser step: a process that runs out of memory can then do its share again while the others
-    wait, which `DistributedDataParallel` does not allow once its reduction has begun.
+    Called once at the end of an optimiser step, so that a process that runs out of memory can repeat its share while
+    the others wait. `DistributedDataParallel` does not allow that once its reduction has begun.
     """
     if world_size() == 1:
         return
@@ -148,12 +153,14 @@ def all_reduce_gradients(model: Any) -> None:
             dist.all_reduce(parameter.grad)
 
 
-def _send(message: Any) -> Any:
-    """Return in every process what the leader gives."""
+def _broadcast(message: Any) -> Any:
+    """Broadcast the leader's message and return it on every rank."""
     import torch.distributed as dist
 
-    if _control is None:
-        raise RuntimeError("the processes lost each other: an earlier run failed in one of them")
+    if _control_group is None:
+        raise RuntimeError(
+            "the processes are out of sync: an earlier run failed in one of them; start the command again"
+        )
     box = [message]
-    dist.broadcast_object_list(box, src=0, group=_control)
+    dist.broadcast_object_list(box, src=0, group=_control_group)
     return box[0]

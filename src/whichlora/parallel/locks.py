@@ -1,4 +1,4 @@
-"""Locks on work folders."""
+"""Locks work folders against other processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from whichlora.parallel import lockstep
 
 @contextmanager
 def exclusive(work: Path) -> Iterator[None]:
-    """Hold a run's work folder, saying so if it has to be waited for; others of a convoy go on meanwhile."""
+    """Hold the lock of a run's work folder, with a message if it has to be waited for.
+
+    In lockstep the other runs continue while this one waits.
+    """
     work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work.with_suffix(".lock"))
-    told = False
+    announced = False
     while True:
         try:
-            lock.acquire(blocking=told and not lockstep.active())
+            lock.acquire(blocking=announced and not lockstep.active())
             break
         except Timeout:
-            if not told:
+            if not announced:
                 print("Waiting: another process is working on the same spec.", file=sys.stderr)
-            told = True
+            announced = True
             if lockstep.active():
                 lockstep.yield_turn()
     try:

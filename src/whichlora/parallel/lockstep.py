@@ -1,8 +1,9 @@
-"""Several runs of one process that take their training steps together, each in a thread of its own.
+"""Runs several training runs of one process in lockstep: one thread per run, optimiser steps computed together.
 
-Only one thread works at a time: the turn is passed on where a run waits for the others before a training step, and
-where it ends. Everything between two steps (a run's start, its validation, its scores) is done as if it were alone, so
-nothing else of the program has to know of threads, and random states are set and used within one turn.
+Only one thread works at a time. The turn passes to another thread where a run waits for the others before a training
+step, where it is blocked on a lock, and where it ends. Everything between two steps (setup, validation, scoring)
+executes as in a single run, so no other module has to be thread-safe, and random states are set and used within one
+turn.
 """
 
 from __future__ import annotations
@@ -19,108 +20,111 @@ if TYPE_CHECKING:
 
 
 _IDLE_SECONDS = 0.5
-"""Between two tries where all that is left to do is to wait for another process."""
-_NO_SLOT = -1
+"""Pause between two attempts while every remaining thread is blocked on another process."""
+_NO_TURN = -1
 _current = threading.local()
 
-Take = Callable[[list[Any]], "list[Tensor] | None"]
-"""Takes one step for several batches. It returns the sum of losses of each, no losses if the pass failed (each run then
-takes its step alone), or None if memory ran out."""
+JointPass = Callable[[list[Any]], "list[Tensor] | None"]
+"""Computes the gradients of several batches in one pass. Returns the summed loss of each batch; an empty list if the
+pass failed (each run then takes its step alone); None if memory ran out."""
 
 
 @dataclass
 class _Slot:
-    """What a thread of the convoy is at.
+    """The state of one thread.
 
     Attributes:
-        batch: of the step that it waits for; None while it works.
-        loss: of that step, and `runs` how many took it in one pass; None if it was not done.
-        absent: whether it waits for something that none of the convoy may be able to give.
-        away: seconds in which others worked.
+        batch: the batch of the step that the thread waits for; None while it works.
+        loss: the summed loss of that batch; None if no joint pass computed it.
+        runs: the number of runs in the joint pass that computed `loss`.
+        blocked: whether the thread waits for a lock that another process may hold.
+        idle_seconds: time in which other threads worked.
     """
 
     number: int
     batch: Any = None
     loss: Tensor | None = None
     runs: int = 1
-    absent: bool = False
+    blocked: bool = False
     ended: bool = False
-    away: float = 0.0
+    idle_seconds: float = 0.0
 
 
 class _Lockstep:
     def __init__(self, size: int) -> None:
-        self.seats = [_Slot(number) for number in range(size)]
+        self.slots = [_Slot(number) for number in range(size)]
         self.stopped = False
-        self._most = size
-        self._turn = _NO_SLOT
+        self._max_runs = size
+        self._turn = _NO_TURN
         self._changed = threading.Condition()
 
-    def set_out(self) -> None:
-        """Give the first the turn, once there is a thread for each: a seat without one would keep it."""
+    def start(self) -> None:
+        """Give the first slot the turn. Call once every thread exists: a slot without one would keep the turn."""
         with self._changed:
             self._turn = 0
             self._changed.notify_all()
 
     def stop(self) -> bool:
-        """Have each that gets the turn end, and say whether there is anything to wait for."""
+        """Make each thread end at its next turn. Return whether the threads were started and must be awaited."""
         self.stopped = True
         with self._changed:
-            self._changed.notify_all()  # an interrupt may have come before this was done
-        return self._turn != _NO_SLOT
+            self._changed.notify_all()  # an interrupt may have prevented an earlier notification
+        return self._turn != _NO_TURN
 
-    def await_turn(self, seat: _Slot) -> None:
+    def await_turn(self, slot: _Slot) -> None:
         began = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: self._turn == seat.number)
-        seat.absent = False
-        seat.away += time.monotonic() - began
+            self._changed.wait_for(lambda: self._turn == slot.number)
+        slot.blocked = False
+        slot.idle_seconds += time.monotonic() - began
         if self.stopped:
             raise KeyboardInterrupt
 
-    def pass_on(self, seat: _Slot) -> None:
-        """Give the turn to the next that can work; where all wait for a step, to one of them, which then takes it."""
-        others = [self.seats[(seat.number + k) % len(self.seats)] for k in range(1, len(self.seats) + 1)]
+    def pass_turn(self, slot: _Slot) -> None:
+        """Pass the turn to the next runnable thread; if all wait for a step, to one of them, which then takes it."""
+        others = [self.slots[(slot.number + k) % len(self.slots)] for k in range(1, len(self.slots) + 1)]
         alive = [other for other in others if not other.ended]
-        able = [other for other in alive if other.batch is None and not other.absent]
+        runnable = [other for other in alive if other.batch is None and not other.blocked]
         waiting = [other for other in alive if other.batch is not None]
-        if alive and not able and not waiting:
+        if alive and not runnable and not waiting:
             time.sleep(_IDLE_SECONDS)
         if alive:
             with self._changed:
-                self._turn = (able or waiting or alive)[0].number
+                self._turn = (runnable or waiting or alive)[0].number
                 self._changed.notify_all()
 
-    def take_step(self, leader: _Slot, take: Take) -> None:
-        """Take the step that all wait for, with as many at a time as fit."""
-        waiting = [seat for seat in self.seats if seat.batch is not None]
+    def take_step(self, leader: _Slot, joint_pass: JointPass) -> None:
+        """Take the step that all threads wait for, with as many runs per pass as fit into memory."""
+        waiting = [slot for slot in self.slots if slot.batch is not None]
         _synchronize()
         began = time.monotonic()
-        self._take_step(waiting, take)
+        self._take_step(waiting, joint_pass)
         _synchronize()
         seconds = time.monotonic() - began
-        leader.away += seconds  # of which all have the same share
-        for seat in waiting:
-            seat.away -= seconds / len(waiting)
-            seat.batch = None
-        for seat in self.seats:
-            seat.absent = False  # what one waits for may have come about
+        leader.idle_seconds += seconds  # the step is charged to all runs in equal shares
+        for slot in waiting:
+            slot.idle_seconds -= seconds / len(waiting)
+            slot.batch = None
+        for slot in self.slots:
+            slot.blocked = False  # the lock may have been released meanwhile
 
-    def _take_step(self, waiting: list[_Slot], take: Take) -> None:
-        while waiting and self._most > 1:
-            part = waiting[: self._most]
-            losses = take([seat.batch for seat in part if seat.batch is not None]) if len(part) > 1 else []
+    def _take_step(self, waiting: list[_Slot], joint_pass: JointPass) -> None:
+        while waiting and self._max_runs > 1:
+            part = waiting[: self._max_runs]
+            losses = joint_pass([slot.batch for slot in part if slot.batch is not None]) if len(part) > 1 else []
             if losses is None:
-                self._most = len(part) // 2
-                print(f"Out of memory with {len(part)} runs at once; going on with {self._most}.", file=sys.stderr)
+                self._max_runs = len(part) // 2
+                print(
+                    f"Out of memory with {len(part)} runs at once; continuing with {self._max_runs}.", file=sys.stderr
+                )
                 continue
-            for seat, loss in zip(part, losses, strict=False):
-                seat.loss, seat.runs = loss, len(part)
+            for slot, loss in zip(part, losses, strict=False):
+                slot.loss, slot.runs = loss, len(part)
             waiting = waiting[len(part) :]
 
 
 def _synchronize() -> None:
-    """Wait for what the accelerator was given, or it would fall to whoever waits next."""
+    """Wait for queued CUDA kernels, whose time would otherwise be charged to the next run that synchronises."""
     import torch
 
     if torch.cuda.is_available():
@@ -128,38 +132,38 @@ def _synchronize() -> None:
 
 
 def run(count: int, work: Callable[[], None]) -> None:
-    """Do `work` in so many threads that take their training steps together, until all have returned.
+    """Call `work` in `count` threads that take their training steps together, and return once all have ended.
 
-    An interrupt reaches each where it waits for its turn; a second one does not wait for them.
+    Ctrl-C stops each thread at its next turn; a second Ctrl-C does not wait for the threads.
 
     Raises:
-        what the first of them raised, once the others have returned too.
+        BaseException: the first exception that a thread raised, once the others have ended too.
     """
     if count == 1:
         work()
         return
-    convoy = _Lockstep(count)
+    lockstep = _Lockstep(count)
     errors: list[BaseException] = []
 
-    def ride(seat: _Slot) -> None:
-        _current.convoy, _current.seat = convoy, seat
+    def thread_main(slot: _Slot) -> None:
+        _current.lockstep, _current.slot = lockstep, slot
         try:
-            convoy.await_turn(seat)
+            lockstep.await_turn(slot)
             work()
         except BaseException as error:
             errors.append(error)
         finally:
-            seat.ended, seat.batch = True, None
-            convoy.pass_on(seat)
+            slot.ended, slot.batch = True, None
+            lockstep.pass_turn(slot)
 
-    threads = [threading.Thread(target=ride, args=(seat,), daemon=True) for seat in convoy.seats]
+    threads = [threading.Thread(target=thread_main, args=(slot,), daemon=True) for slot in lockstep.slots]
     try:
         for thread in threads:
             thread.start()
-        convoy.set_out()
+        lockstep.start()
         _wait_for_all(threads)
     except KeyboardInterrupt:
-        if convoy.stop():
+        if lockstep.stop():
             _wait_for_all(threads)
         raise
     if errors:
@@ -167,51 +171,52 @@ def run(count: int, work: Callable[[], None]) -> None:
 
 
 def _wait_for_all(threads: Sequence[threading.Thread]) -> None:
-    """Wait until all have ended, the last one's passing on included: Python must not exit in the middle of it.
+    """Wait until all threads have ended, including the last `pass_turn`: Python must not exit in the middle of it.
 
-    Not by joining threads: an interrupt that comes just before a join blocks is not noticed until the thread ends,
-    which may wait for the interrupt; and an interrupted join takes its thread for ended.
+    Polls instead of joining: an interrupt that arrives just before a join blocks goes unnoticed until the thread ends,
+    and the thread may be waiting for that interrupt; an interrupted join also marks its thread as ended.
     """
     while any(thread.is_alive() for thread in threads):
         time.sleep(0.05)
 
 
 def active() -> bool:
-    """Whether this thread is one of a convoy."""
-    return hasattr(_current, "convoy")
+    """Return whether this thread is one of several in lockstep."""
+    return hasattr(_current, "lockstep")
 
 
 def others_active() -> bool:
-    """Whether this thread is one of a convoy in which others have not ended: they, too, look for work."""
-    return active() and any(not seat.ended for seat in _current.convoy.seats if seat is not _current.seat)
+    """Return whether other threads in lockstep with this one have not ended: they look for work, too."""
+    return active() and any(not slot.ended for slot in _current.lockstep.slots if slot is not _current.slot)
 
 
-def step(batch: Any, take: Take) -> tuple[Tensor, int] | None:
-    """Leave the gradients of a batch in its model, in one pass with the batches of the convoy's other runs.
+def step(batch: Any, joint_pass: JointPass) -> tuple[Tensor, int] | None:
+    """Compute the gradients of a batch in one pass with the batches of the other runs in lockstep.
 
-    `take` does such a pass.
+    Waits until every run that can work has reached its step; one thread then calls `joint_pass` for all of them, which
+    leaves the gradients in the models.
 
     Returns:
-        the sum of its losses, and how many runs took the pass; None, and no gradients, where there is no other run, no
-        memory for two, or a fault in the pass.
+        The summed loss of the batch and the number of runs in the pass; None, without gradients, if there is no other
+        run, memory does not suffice for two, or the pass failed.
     """
-    convoy: _Lockstep = _current.convoy
-    seat: _Slot = _current.seat
-    seat.batch, seat.loss = batch, None
-    convoy.pass_on(seat)
-    convoy.await_turn(seat)
-    if seat.batch is not None:  # all wait
-        convoy.take_step(seat, take)
-    return None if seat.loss is None else (seat.loss, seat.runs)
+    lockstep: _Lockstep = _current.lockstep
+    slot: _Slot = _current.slot
+    slot.batch, slot.loss = batch, None
+    lockstep.pass_turn(slot)
+    lockstep.await_turn(slot)
+    if slot.batch is not None:  # no thread took the step yet, so all are waiting
+        lockstep.take_step(slot, joint_pass)
+    return None if slot.loss is None else (slot.loss, slot.runs)
 
 
 def yield_turn() -> None:
-    """Let the others work, as one that waits for what one of them, or another process, holds."""
-    _current.seat.absent = True
-    _current.convoy.pass_on(_current.seat)
-    _current.convoy.await_turn(_current.seat)
+    """Pass the turn on while blocked on a lock that another thread or process holds."""
+    _current.slot.blocked = True
+    _current.lockstep.pass_turn(_current.slot)
+    _current.lockstep.await_turn(_current.slot)
 
 
 def busy_seconds() -> float:
-    """Return seconds that pass while this thread works; of a common step, an equal share for each run."""
-    return time.monotonic() - (_current.seat.away if active() else 0.0)
+    """Return a clock in seconds that runs only while this thread works; a joint step counts in equal shares."""
+    return time.monotonic() - (_current.slot.idle_seconds if active() else 0.0)

@@ -1,1 +1,1 @@
-"""Shares work among processes and machines: queue, leases, retries, storage, engines."""
+"""Shares work among processes and machines: storage, leases, queue, retries, engines."""

@@ -1,6 +1,6 @@
-"""Where work is done: in this process, in several of this machine, or in tasks of a Ray cluster.
+"""Runs workers: in this process, in several processes of this machine, or in tasks of a Ray cluster.
 
-Workers share a queue or a study, which keeps them apart: one that dies costs the others nothing.
+Workers coordinate only through a shared queue or study, so the death of one does not disturb the others.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MOST_WORKERS = 1024
 
 
 def engine_of(name: str, workers: str) -> Engine | None:
-    """Return what runs so many workers, or None where this process is to do the work itself.
+    """Return the engine for this number of workers, or None if this process should do the work itself.
 
     Raises:
-        OptionError: `name` or `workers` is not what the options allow, or a package is missing.
+        OptionError: `name` or `workers` has a value that is not allowed, or a package is missing.
     """
     choose("engine", name, ENGINES)
     count = parse_whole("workers", workers, 1, MOST_WORKERS)
@@ -44,28 +44,28 @@ def engine_of(name: str, workers: str) -> Engine | None:
 
 
 class LocalProcesses:
-    """Processes of this machine, which share out the processor's cores, and the GPUs in turn where there are any."""
+    """Local worker processes; CPU cores are divided evenly, and GPUs, if any, are assigned round robin."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     def connect(self) -> None:
-        """Do nothing: this machine has all they need."""
+        """Do nothing: local workers need no connection."""
 
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         command = [sys.executable, "-m", job.module, *job.arguments]
-        started = [subprocess.Popen(command, env=self._environment(number)) for number in range(self.workers)]
+        processes = [subprocess.Popen(command, env=self._environment(number)) for number in range(self.workers)]
         try:
-            while any(process.poll() is None for process in started):
+            while any(process.poll() is None for process in processes):
                 tick()
                 time.sleep(2)
         finally:
-            for process in started:
+            for process in processes:
                 process.terminate()
-            for process in started:
+            for process in processes:
                 process.wait()
-        statuses = [process.returncode for process in started]
+        statuses = [process.returncode for process in processes]
         return [f"signal {-status}" if status < 0 else f"status {status}" for status in statuses if status]
 
     def _environment(self, number: int) -> dict[str, str]:
@@ -75,7 +75,7 @@ class LocalProcesses:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.workers)))
         if torch.cuda.is_available():
-            every = ",".join(map(str, range(torch.cuda.device_count())))
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
+            all_devices = ",".join(map(str, range(torch.cuda.device_count())))
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_devices).split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
         return environment

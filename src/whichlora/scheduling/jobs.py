@@ -1,4 +1,4 @@
-"""Jobs for workers, and what an engine is."""
+"""Defines the job that workers do and the interface of the engines that run workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WORKER = "WHICHLORA_WORKER"
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker does: it calls `main` of a module with these arguments, which returns an exit status."""
+    """The work of every worker: a call of `main(arguments)` in a module, which returns an exit status."""
 
     module: str
     arguments: Sequence[str]
@@ -24,25 +24,25 @@ class Engine(Protocol):
     workers: int
 
     def connect(self) -> None:
-        """Find what the workers need.
+        """Prepare whatever the workers need.
 
         Raises:
-            OptionError: they cannot work as things are; the message says why.
+            OptionError: Workers cannot run in this environment; the message says why.
         """
 
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
-        """Have every worker do the job until all have ended; `tick` is called now and then.
+        """Run the job in every worker and return once all have ended, calling `tick` every few seconds.
 
         Returns:
-            what became of the workers that did not end well, a text for each.
+            One message for each worker that failed.
         """
 
 
 def is_worker() -> bool:
-    """Whether this process was started by an engine."""
+    """Return whether this process was started by an engine."""
     return _WORKER in os.environ
 
 
 def mark_worker(name: object) -> dict[str, str]:
-    """Return the environment variables by which a process knows that it is a worker."""
+    """Return the environment variables that mark a process as a worker."""
     return {_WORKER: str(name), "TQDM_DISABLE": "1"}

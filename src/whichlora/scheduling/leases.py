@@ -1,4 +1,7 @@
-"""Trials of a shared study as claims of workers: which worker lives, and whether a claim still holds."""
+"""Treats the running trials of a shared study as leases, each held by one worker.
+
+Checks that a lease is still valid, and releases those of dead workers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from whichlora.errors import LostClaimError
-from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath
+from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath, stored_trial
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -23,41 +26,43 @@ if TYPE_CHECKING:
 
 
 class Leases:
-    """The trials of one study, each of which one worker holds at a time."""
+    """The leases of one study: each trial is held by one worker at a time."""
 
     def __init__(self, study: Study, after_death: AfterDeath) -> None:
         self._study, self._after_death = study, after_death
-        self._without_worker: dict[int, float] = {}
+        self._first_seen_unsigned: dict[int, float] = {}
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states, or all."""
+        """Return the trials in these states, or all trials if none is given."""
         return self._study.get_trials(deepcopy=False, states=states or None)
 
     def take(self, trial: Trial) -> Callable[[], None]:
-        """Sign a trial that this process was given.
+        """Record this process as the holder of a trial that Optuna assigned to it.
 
         Returns:
-            a function to call before a result is written. It raises `LostClaimError` where this worker was suspended
-            for so long that another has the trial.
+            A function to call before a result is written. It raises `LostClaimError` if this worker was suspended for
+            so long that it was declared dead and another worker holds the trial.
         """
         trial.set_user_attr("worker", _process(os.getpid()))
-        storage = self._study._storage
 
         def check() -> None:
             try:
-                state = storage.get_trial(trial._trial_id).state
-            except StorageInternalError:  # not being able to ask is no loss
+                state = stored_trial(self._study, trial).state
+            except StorageInternalError:  # an unreachable database does not mean that the lease is lost
                 return
             if state is not TrialState.RUNNING:
-                raise LostClaimError(f"this worker was not heard of for {GRACE_SECONDS} s; another has its work")
+                raise LostClaimError(
+                    f"no heartbeat from this worker for {GRACE_SECONDS} s: its work was given to another worker"
+                )
 
         return check
 
     def release_dead(self) -> None:
-        """Fail the trials of dead workers and hand them to `after_death`.
+        """Fail the trials of dead workers and pass them to `after_death`.
 
-        Optuna does so once a heartbeat is overdue. A process of this machine is known to be dead at once, and one that
-        died between its claim and its first heartbeat is known to Optuna never.
+        Optuna itself does so once a heartbeat is overdue. Two cases are added: a dead process of this machine is
+        detected at once, and so is a worker that died between claiming a trial and its first heartbeat, which Optuna
+        never notices.
         """
         optuna.storages.fail_stale_trials(self._study)
         for trial in self.orphans():
@@ -68,34 +73,37 @@ class Leases:
             self._after_death(self._study, trial)
 
     def orphans(self) -> list[FrozenTrial]:
-        """Return the trials that a process of this machine had begun and died over."""
+        """Return the running trials whose worker has died.
+
+        These are trials of processes of this machine, and trials that no worker signed within the grace period.
+        """
         return [trial for trial in self.trials(TrialState.RUNNING) if self._is_dead(trial)]
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get("worker")
-        if worker is None:  # claimed a moment ago, or by a process that died in that moment
-            first_seen = self._without_worker.setdefault(trial.number, time.monotonic())
+        if worker is None:  # just claimed, or the worker died before it signed
+            first_seen = self._first_seen_unsigned.setdefault(trial.number, time.monotonic())
             return time.monotonic() - first_seen > GRACE_SECONDS
         machine, pid, _ = str(worker).rsplit("/", 2)
         return machine == _machine() and str(worker) != _process(int(pid))
 
 
 def _machine() -> str:
-    """Return a name within which process ids are comparable.
+    """Return a name that identifies the scope in which process ids are unique.
 
-    Machines may share a name, and containers of one machine have ids of their own.
+    The host name does not suffice: machines may share one, and each container has its own process ids.
     """
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    own = f"/{boot.read_text().strip()}/{namespace.readlink()}" if boot.exists() and namespace.exists() else ""
-    return platform.node() + own
+    suffix = f"/{boot.read_text().strip()}/{namespace.readlink()}" if boot.exists() and namespace.exists() else ""
+    return platform.node() + suffix
 
 
 def _process(pid: int) -> str | None:
-    """Return a name for a process that no later one has, or None if there is none."""
+    """Return a name for a process that no later process can have; None if the process does not exist."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         if Path("/proc").is_dir():
-            # State, and start in ticks since the machine's: psutil's time moves when the clock is set.
+            # State, and start time in ticks since boot: psutil's start time changes when the clock is set.
             fields = stat.read_text().rpartition(")")[2].split()
             return None if fields[0] == "Z" else f"{_machine()}/{pid}/{fields[19]}"
         return f"{_machine()}/{pid}/{psutil.Process(pid).create_time()}"

@@ -1,8 +1,9 @@
-"""Shares cells of work among processes and machines, through Optuna's database with heartbeats.
+"""Distributes cells of work among processes and machines through Optuna's database with heartbeats.
 
-A cell is a string, here the training fingerprint of an adapter. It is an enqueued trial without parameters: waiting,
-then claimed by one worker, then complete or failed. A worker that dies stops its heartbeat; another one then fails its
-trial and enqueues the cell again. MLflow records what came out and is never asked who does what.
+A cell is a string; here it is the training fingerprint of an adapter. It is stored as an enqueued trial without
+parameters: waiting, then claimed by one worker, then complete or failed. When a worker dies its heartbeat stops;
+another worker then fails its trial and enqueues the cell again. MLflow only records results and plays no part in
+assigning work.
 """
 
 from __future__ import annotations
@@ -27,46 +28,46 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ATTEMPTS = 2
-"""How often one call tries a cell that raises."""
+"""Attempts that one call makes at a cell that raises an exception."""
 DEATHS = 5
-"""How many workers may die over a cell before it is given up: it may be what kills them."""
+"""Worker deaths after which a cell is abandoned: the cell itself may be what kills its workers."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
-    """Return the database of the queues."""
+    """Return the database that holds the queues."""
     return storage.connect(_after_death, url)
 
 
 class Queue:
-    """One named queue. Any number of processes may offer cells and work on them at once."""
+    """A named queue. Any number of processes may offer cells and work on them concurrently."""
 
     def __init__(self, name: str, storage: RDBStorage) -> None:
         self._study: Study = optuna.create_study(
             study_name=f"queue/{name}",
             storage=storage,
-            # Never asked for a value; the default sampler would read the whole history for each cell.
+            # Cells have no parameters to sample, but the default sampler would read the whole history for each one.
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
-        self._claims = Leases(self._study, _after_death)
+        self._leases = Leases(self._study, _after_death)
 
     def offer(self, cells: Iterable[str], *, missing_at: float | None = None) -> None:
-        """Enqueue the cells that are neither waiting nor running, in this order.
+        """Enqueue the cells that are neither waiting nor running, in the given order.
 
-        `missing_at` is when they were found to have no result (seconds since the epoch; now if not given). A cell that
-        was completed since, or that another process offers at the same time, is not done again.
+        `missing_at` is the time at which the cells were found to have no result (seconds since the epoch; default:
+        now). A cell that was completed after that time, or that another process offers concurrently, is not repeated.
         """
         missing_at = time.time() if missing_at is None else missing_at
-        self._claims.release_dead()
-        taken = {cell for cell, state in self.states().items() if not state.is_finished()}
+        self._leases.release_dead()
+        pending = {cell for cell, state in self.states().items() if not state.is_finished()}
         for cell in cells:
-            if cell not in taken:
+            if cell not in pending:
                 _enqueue(self._study, cell, missing_at)
 
     def states(self) -> dict[str, TrialState]:
-        """Return the state of every cell that was ever offered: that of its newest trial that is no duplicate."""
+        """Return the state of every cell ever offered, which is that of its newest trial that is not a duplicate."""
         newest: dict[str, TrialState] = {}
-        for trial in self._claims.trials():
+        for trial in self._leases.trials():
             if "cell" in trial.user_attrs and trial.state is not TrialState.PRUNED:
                 newest[trial.user_attrs["cell"]] = trial.state
         return newest
@@ -79,25 +80,29 @@ class Queue:
         stop: Callable[[], bool] = lambda: False,
         pack: int = 1,
     ) -> None:
-        """Do waiting cells until none is waiting or running anywhere, or `stop()` says that this process cannot.
+        """Process waiting cells until none is waiting or running anywhere, or until `stop()` returns True.
 
-        With `pack` so many cells are done at once, whose training steps are taken together (`convoy`).
+        `do(cell, check)` processes one cell. It must call `check` before it writes a result; `check` raises
+        `LostClaimError` if this worker was suspended for so long that another worker has the cell. An exception from
+        `do` fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total.
 
-        `do(cell, check)` does one. It calls `check` before it writes a result, which raises `LostClaimError` where this
-        worker was suspended for so long that another has the cell. What `do` raises fails the cell, which is enqueued
-        again up to `ATTEMPTS`.
+        Args:
+            do: processes one cell.
+            poll: seconds between two looks at the database while there is nothing to do.
+            stop: returns whether this process can no longer work.
+            pack: number of cells to process at once, with their training steps in lockstep.
         """
 
         def step() -> bool:
-            self._claims.release_dead()
-            left = {trial.state for trial in self._claims.trials(TrialState.WAITING, TrialState.RUNNING)}
-            if TrialState.WAITING in left:
+            self._leases.release_dead()
+            states = {trial.state for trial in self._leases.trials(TrialState.WAITING, TrialState.RUNNING)}
+            if TrialState.WAITING in states:
                 self._study.optimize(lambda trial: self._do(trial, do), n_trials=1, catch=(Exception,))
-            elif left and lockstep.others_active():
-                return False  # one that is still at work looks for more
-            elif left:
+            elif states and lockstep.others_active():
+                return False  # a thread that is still working will look for further cells
+            elif states:
                 time.sleep(poll)
-            return bool(left)
+            return bool(states)
 
         lockstep.run(pack, lambda: repeat_until_done(step, poll=poll, stop=stop))
 
@@ -105,7 +110,7 @@ class Queue:
         if "cell" not in trial.user_attrs:
             raise TrialPruned("another worker took the last waiting cell")
         cell: str = trial.user_attrs["cell"]
-        check = self._claims.take(trial)
+        check = self._leases.take(trial)
         if self._is_duplicate(trial.number, **trial.user_attrs):
             raise TrialPruned("enqueued twice")
         try:
@@ -118,7 +123,7 @@ class Queue:
             if attempt < ATTEMPTS:
                 _enqueue(self._study, cell, time.time(), attempt=attempt + 1, after=trial.number)
             raise
-        except BaseException:  # interrupted, which is no fault of the cell
+        except BaseException:  # an interrupt does not count as an attempt
             check()
             _enqueue(self._study, cell, time.time(), attempt=trial.user_attrs["attempt"], after=trial.number)
             raise
@@ -126,9 +131,9 @@ class Queue:
         return 0.0
 
     def _is_duplicate(self, number: int, *, cell: str, missing_at: float, after: int | None, **_: Any) -> bool:
-        """Whether an older trial holds the cell, but for the one it comes after, or one completed it in between."""
+        """Return whether an older trial, other than `after`, holds the cell, or one completed it since `missing_at`."""
         others = [
-            t for t in self._claims.trials() if t.user_attrs.get("cell") == cell and t.number not in (number, after)
+            t for t in self._leases.trials() if t.user_attrs.get("cell") == cell and t.number not in (number, after)
         ]
         return any(
             t.user_attrs.get("completed", 0.0) >= missing_at if t.state.is_finished() else t.number < number
@@ -139,13 +144,13 @@ class Queue:
 def _enqueue(
     study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0, after: int | None = None
 ) -> None:
-    """Enqueue a cell; `after` is the number of the trial it follows, which may not have ended yet."""
+    """Enqueue a cell; `after` is the number of the trial that it replaces, which may not have ended yet."""
     attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths, "after": after}
     study.enqueue_trial({}, user_attrs=attributes)
 
 
 def _after_death(study: Study, trial: FrozenTrial) -> None:
-    """Enqueue the cell of a dead worker, unless it has seen too many die."""
+    """Enqueue the cell of a dead worker again, unless `DEATHS` workers have died over it."""
     attributes = trial.user_attrs
     if "cell" in attributes and attributes["deaths"] < DEATHS:
         deaths = attributes["deaths"] + 1

@@ -1,7 +1,7 @@
-"""Workers as tasks of Ray, which gives each its share of a cluster and starts it again where a process or a node dies.
+"""Runs workers as Ray tasks: Ray gives each a share of the cluster, and restarts it if its process or node dies.
 
-The cluster is that of `RAY_ADDRESS`, else one of this machine alone that lasts as long as the call. Ray hands out
-processes and GPUs, nothing else: who does what is agreed in the shared queue or study, as between any workers.
+The cluster is the one at `RAY_ADDRESS`, or by default a temporary one on this machine. Ray only places processes and
+assigns GPUs; work is distributed through the shared queue or study, as among any workers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from whichlora.errors import OptionError
 from whichlora.scheduling.jobs import Job, mark_worker
 
 RETRIES = 5
-"""How often Ray starts a worker again whose process or node died."""
+"""Maximum number of restarts of a worker whose process or node died."""
 _FOR_WORKERS = ("MLFLOW_", "WHICHLORA_", "TOKENIZERS_", "HF_", "PG", "AWS_")
 _STORE_BYTES = 2**27
-"""Ray's shared memory, which holds nothing here; it would take a third of the machine's."""
+"""Size of Ray's object store, which is not used here; the default would reserve a third of the memory."""
 
 
 class RayTasks:
-    """One task of Ray a worker, with a GPU each where the cluster has any, else with an equal share of the cores."""
+    """One Ray task per worker, with one GPU each if the cluster has any, otherwise with an equal share of the cores."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -37,24 +37,24 @@ class RayTasks:
         """Join or start the cluster, with token authentication unless `RAY_AUTH_MODE` says otherwise.
 
         Raises:
-            OptionError: there is no such cluster, it does not take the token, or its machines do not reach the servers.
+            OptionError: The cluster does not exist, rejects the token, or has machines that cannot reach the servers.
         """
         address = os.environ.get("RAY_ADDRESS") or "local"
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it an open port runs anyone's code
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it an open port would execute anyone's code
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        own: dict[str, Any] = {}
+        local_only: dict[str, Any] = {}
         if address == "local":
             if not any(f"RAY_AUTH_TOKEN{kind}" in os.environ for kind in ("", "_PATH")):
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # of this call alone
-            # Else Ray listens on all addresses of the machine, even where told 127.0.0.1.
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # valid for this call only
+            # Otherwise Ray listens on all addresses of the machine, even when given 127.0.0.1.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-            own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+            local_only = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         ray: Any = importlib.import_module("ray")
         _probe(address, ray.util.get_node_ip_address())
-        modules = [str(Path(__file__).parents[1]), *_beside()]  # so that every machine runs the same code
-        setting = {"py_modules": modules, "env_vars": mark_worker("ray")}
+        modules = [str(Path(__file__).parents[1]), *_tuning_folder()]  # so that every machine runs the same code
+        runtime_env = {"py_modules": modules, "env_vars": mark_worker("ray")}
         try:
-            ray.init(address=address, runtime_env=setting, logging_level="WARNING", **own)
+            ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **local_only)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise OptionError("engine", "ray", f"cannot join RAY_ADDRESS={address}: {error}") from error
         self._ray = ray
@@ -64,13 +64,13 @@ class RayTasks:
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         ray = self._ray
-        task = ray.remote(**self._share(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
+        task = ray.remote(**self._resources(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
         environment = {n: v for n, v in os.environ.items() if n.startswith(_FOR_WORKERS)}
         problems = []
         try:
-            left = [task.remote(job, environment, str(Path.cwd())) for _ in range(self.workers)]
-            while left:
-                ended, left = ray.wait(left, timeout=2)
+            pending = [task.remote(job, environment, str(Path.cwd())) for _ in range(self.workers)]
+            while pending:
+                ended, pending = ray.wait(pending, timeout=2)
                 for reference in ended:
                     try:
                         status = ray.get(reference)
@@ -83,7 +83,7 @@ class RayTasks:
             ray.shutdown()
         return problems
 
-    def _share(self) -> dict[str, int]:
+    def _resources(self) -> dict[str, int]:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         if any(resources.get("GPU") for resources in nodes):
             return {"num_cpus": 1, "num_gpus": 1}
@@ -91,12 +91,15 @@ class RayTasks:
         return {"num_cpus": max(1, min(sum(cores) // self.workers, *cores))}
 
 
-def _probe(address: str, own: str) -> None:
-    """Check that something answers at an address with a port: Ray would try for ever. It takes loopback as `own`."""
+def _probe(address: str, node_ip: str) -> None:
+    """Check that something listens at `address` if it has a port, because Ray would retry for ever.
+
+    Like Ray, treat a loopback address as `node_ip`.
+    """
     host, _, port = address.rpartition(":")
     if "//" in address or not port.isdecimal():
         return
-    host = own if host in ("localhost", "127.0.0.1", "[::1]") else host
+    host = node_ip if host in ("localhost", "127.0.0.1", "[::1]") else host
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
@@ -109,40 +112,41 @@ def check_shared(others: Sequence[str]) -> None:
     """Check that workers on other machines can reach the tracking server and the database.
 
     Raises:
-        OptionError: one of the two is a file or an address of this machine alone.
+        OptionError: One of them is a file or an address that only this machine can reach.
     """
     import mlflow
 
     from whichlora.scheduling.storage import storage_url
 
     for variable, address in (("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri()), ("WHICHLORA_STORAGE", storage_url())):
-        if others and _only_here(address):
+        if others and _is_local(address):
             raise OptionError(
                 "engine",
                 "ray",
                 f"{variable} must be a server that the cluster's machines ({', '.join(others)}) can reach; "
-                "it is a file or an address of this machine alone",
+                "it is a file or an address that only this machine can reach",
             )
 
 
-def _only_here(address: str) -> bool:
+def _is_local(address: str) -> bool:
     parts = urlsplit(address)
     host = parts.hostname or (os.environ.get("PGHOST") if parts.scheme.startswith("postgres") else None)
     return not host or host.startswith(("/", "127.")) or host in ("localhost", "::1", "0.0.0.0")
 
 
-def _beside() -> list[str]:
-    """Return the folder of `tuning`, if that is what runs: it is no installed package."""
+def _tuning_folder() -> list[str]:
+    """Return the folder of `tuning` if it is imported: unlike whichlora it is not an installed package."""
     module = sys.modules.get("tuning")
     return [str(Path(module.__file__).parent)] if module is not None and module.__file__ else []
 
 
 def _work(job: Job, environment: Mapping[str, str], folder: str) -> int:
-    """Do a job in a process of Ray's and return its exit status.
+    """Run a job in a Ray process and return its exit status.
 
-    The environment is an argument because Ray shows anyone what it is told to set, and this has passwords in it.
+    The environment is passed as an argument because it contains passwords, and Ray displays the variables of a
+    runtime environment to anyone.
     """
     os.environ.update(environment)
-    if Path(folder).is_dir():  # so that relative paths are those of the call, on machines that share them
+    if Path(folder).is_dir():  # relative paths stay valid on machines that share the folder
         os.chdir(folder)
     return int(importlib.import_module(job.module).main(job.arguments))

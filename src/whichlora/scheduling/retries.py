@@ -1,4 +1,4 @@
-"""Repeats work while a server or database is away."""
+"""Retries work while a server or database is unreachable."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 Result = TypeVar("Result")
 POLL_SECONDS = 2.0
-"""How often a worker that has nothing to do looks again: one elsewhere may die and leave its trial."""
+"""Seconds between two looks at the database by an idle worker: another worker may die and leave its trial."""
 _FAILURES = 60
-"""So many failures of the database in a row end a worker: with the pauses between them, some minutes."""
+"""Consecutive database errors that end a worker; with the pauses in between, this takes some minutes."""
 
 
 def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
-    """Return what `work`, which may be repeated, returns, in spite of moments without a server or a database."""
+    """Return `work()`, retrying while a server or database is unreachable; `work` must be safe to repeat."""
     for _ in range(_FAILURES - 1):
         try:
             return work()
         except (StorageInternalError, SQLAlchemyError, MlflowException, OSError) as error:
-            print(f"No answer ({type(error).__name__}: {error}); trying again.", file=sys.stderr)
+            print(f"Server or database not reachable ({type(error).__name__}: {error}), retrying.", file=sys.stderr)
             time.sleep(poll)
     return work()
 
@@ -32,10 +32,14 @@ def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> R
 def repeat_until_done(
     step: Callable[[], bool], *, poll: float = POLL_SECONDS, stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """Call `step` until it returns False or `stop()` says that this process cannot go on, in spite of lost connections.
+    """Call `step` until it returns False or `stop()` returns True, retrying after lost connections.
 
-    Optuna refuses the result of a worker that was taken for dead, and raises several kinds of error where the server is
-    away as it takes a result. The work is then done again, and found to be done.
+    Optuna rejects the result of a worker that was declared dead, and raises several kinds of errors if the server is
+    unreachable while a result is stored. Any exception is therefore followed by another call of `step`, in which
+    finished work is found to be finished.
+
+    Raises:
+        Exception: the error of the last of `_FAILURES` consecutive failures.
     """
     failures = 0
     while not stop():
@@ -47,5 +51,5 @@ def repeat_until_done(
             failures += 1
             if failures == _FAILURES:
                 raise
-            print(f"The database does not answer as it should ({type(error).__name__}: {error}).", file=sys.stderr)
+            print(f"Database error ({type(error).__name__}: {error}), retrying.", file=sys.stderr)
             time.sleep(poll)

@@ -1,6 +1,6 @@
-"""The database in which workers agree who does what: Optuna's, with heartbeats, on SQLite or a server.
+"""Opens the Optuna database through which workers share work, with heartbeats, on SQLite or a server.
 
-`python -m whichlora.scheduling.storage` creates its schema: run it before several workers start on an empty server.
+`python -m whichlora.scheduling.storage` creates the schema: run it before several workers start on an empty server.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from optuna.storages import RDBStorage
 from whichlora.tracking.client import sqlite_file
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
     from optuna.trial import FrozenTrial, TrialState
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module="(optuna|whichlora|tuning)")
 
 GRACE_SECONDS = int(os.environ.get("WHICHLORA_GRACE_SECONDS", "120"))
-"""A worker that has not been heard of for so long is taken for dead."""
-_SCHEMA_TRIES = 5
+"""A worker without a heartbeat for this long is declared dead."""
+_SCHEMA_ATTEMPTS = 5
 
 AfterDeath = Callable[["Study", "FrozenTrial"], None]
-"""Is told the trial of a dead worker, which has just been failed."""
+"""Callback for a trial that was failed because its worker died."""
 
 
 def storage_url() -> str:
-    """Return the URL of the shared database: `WHICHLORA_STORAGE`, else a SQLite file beside MLflow's.
+    """Return the URL of the shared database: `WHICHLORA_STORAGE`, or by default a SQLite file beside MLflow's.
 
-    A PostgreSQL URL without a driver gets the one that is installed with this package.
+    A PostgreSQL URL without a driver gets psycopg, which is installed with this package.
     """
-    given = os.environ.get("WHICHLORA_STORAGE")
-    if given:
-        scheme, separator, rest = given.partition("://")
-        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else given
+    configured = os.environ.get("WHICHLORA_STORAGE")
+    if configured:
+        scheme, separator, rest = configured.partition("://")
+        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else configured
     database = sqlite_file()
     return f"sqlite:///{(database.parent if database else Path.cwd()) / 'optuna.db'}"
 
 
 def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
-    """Return the shared database, whose schema exists from now on.
+    """Open the shared database, creating its schema if necessary.
 
-    Processes that create it at once hinder each other: a SQLite file is created under a lock, a server's schema is
-    tried again.
+    Processes that create the schema concurrently get in each other's way, so a SQLite file is created under a lock, and
+    on a server the creation is retried.
     """
     url = url or storage_url()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -70,26 +70,34 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             return open_storage()
-    for left in reversed(range(_SCHEMA_TRIES)):
+    for retries_left in reversed(range(_SCHEMA_ATTEMPTS)):
         try:
             return open_storage()
-        except Exception:  # what a half-made schema raises depends on the driver
-            if not left:
+        except Exception:  # the exception for a half-created schema depends on the driver
+            if not retries_left:
                 raise
             time.sleep(1)
     raise AssertionError
 
 
+def stored_trial(study: Study, trial: Trial) -> FrozenTrial:
+    """Return the current state of a trial as the database has it.
+
+    Uses private attributes: Optuna's public API returns single trials only by reading all trials of the study.
+    """
+    return study._storage.get_trial(trial._trial_id)
+
+
 class _Storage(RDBStorage):
-    """Optuna's storage, with two things mended."""
+    """Optuna's storage with two fixes."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Say that a worker lives, outlasting a moment without the server: Optuna's thread would end for good."""
+        """Record a heartbeat, ignoring a server that is briefly unreachable: the error would end Optuna's thread."""
         with contextlib.suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Claim or end a trial. SQLite has no row locks, without which two workers can claim the same one."""
+        """Claim or end a trial, under a file lock on SQLite: without row locks two workers could claim the same one."""
         with FileLock(f"{self._file}.claims.lock") if self._file else contextlib.nullcontext():
             return super().set_trial_state_values(trial_id, state, values)
 

@@ -1,4 +1,4 @@
-"""SQLite databases of MLflow: where they lie, and the lock for creating their schema."""
+"""Locates the SQLite databases of MLflow and locks them while their schema is created."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from filelock import FileLock
 
 
 def file_of(uri: str) -> Path | None:
-    """Return the file of a tracking database that is SQLite, else None."""
+    """Return the file of a SQLite tracking database; None for any other URI."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def path_of(uri: str) -> Path | None:
-    """Return the folder that a URI or path of artifacts stands for; None if it is none of this machine's."""
+    """Return the local folder of an artifact URI or path; None if it is not on this machine."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file") or not parts.path:
         return None
@@ -24,6 +24,6 @@ def path_of(uri: str) -> Path | None:
 
 
 def lock_of(file: Path) -> FileLock:
-    """Return the lock under which a schema is made: two processes at once would leave it half made for good."""
+    """Return the lock for creating the schema: two processes at once would leave it permanently half created."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{file}.lock")

@@ -1,6 +1,6 @@
-"""What a training window used: GPU figures through NVML where there is a GPU, host CPU and memory always.
+"""Measures the resources used in a training window: host CPU and memory, and GPU figures through NVML if available.
 
-MB in a metric's name is 2**20 bytes, as `nvidia-smi` and torch count.
+MB in a metric's name means 2**20 bytes, as in `nvidia-smi` and torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MIB = 2**20
 
 
 class Telemetry:
-    """Context manager that samples the visible GPUs and this process's tree until the window ends.
+    """Context manager that samples the visible GPUs, this process and its descendants until the window closes.
 
-    A daemon thread takes a sample every `interval` seconds; one more is taken when the window opens and one when it
-    closes, so a window shorter than the interval has figures too. Without NVML or a visible device the `gpu/`
-    metrics are absent. A figure that a device does not support is absent, the others stay.
+    A daemon thread takes a sample every `interval` seconds; additional samples are taken when the window opens and when
+    it closes, so a window shorter than the interval has figures, too. Without NVML or a visible device the `gpu/`
+    metrics are absent. If a device does not support a figure, only that figure is absent.
 
-    The visible devices are those of `CUDA_VISIBLE_DEVICES`. Its numbers are taken in NVML's order, which is the
-    order of CUDA on machines with one kind of GPU and everywhere under `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+    The visible devices are those of `CUDA_VISIBLE_DEVICES`. Its numbers are interpreted in NVML's order, which equals
+    CUDA's order on machines with a single GPU model, and on all machines under `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
@@ -54,35 +54,35 @@ class Telemetry:
         self._gpus.close()
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures of the window; call it after the window has closed.
+        """Return the figures of the window. Call only after the window has closed.
 
-        - `host/cpu_mean`: percent of one core, this process and its children: 200 is two busy cores
-        - `host/memory_max_mb`: resident memory of this process and its children; shared pages count in each
+        - `host/cpu_mean`: CPU use of this process and its children, in percent of one core (200 is two busy cores)
+        - `host/memory_max_mb`: peak resident memory of this process and its children; shared pages count in each
         - `gpu/utilization_mean` (percent), `gpu/temperature_mean_c`: averaged over devices
-        - `gpu/memory_mean_mb`, `gpu/memory_max_mb`, `gpu/power_mean_w`: summed over devices, by any process
-        - `gpu/energy_j`: the devices' own counters, or the integral of the power where one has no counter
-        - `gpu/torch_peak_mb`: the most memory torch had allocated, summed over devices, if torch used CUDA
+        - `gpu/memory_mean_mb`, `gpu/memory_max_mb`, `gpu/power_mean_w`: of all processes, summed over devices
+        - `gpu/energy_j`: from the devices' energy counters, or the integral of the power if a device has no counter
+        - `gpu/torch_peak_mb`: peak memory allocated by torch, summed over devices; only if torch used CUDA
         """
         values = {name: [value for _, value in samples] for name, samples in self._samples.items()}
-        found = {"host/memory_max_mb": max(values["host_memory"]) / MIB, "host/cpu_mean": self._cpu_percent()}
+        metrics = {"host/memory_max_mb": max(values["host_memory"]) / MIB, "host/cpu_mean": self._cpu_percent()}
         for name in ("utilization_mean", "memory_mean_mb", "temperature_mean_c", "power_mean_w"):
             readings = values.get(name.split("_mean")[0])
             if readings:
-                found[f"gpu/{name}"] = sum(readings) / len(readings)
+                metrics[f"gpu/{name}"] = sum(readings) / len(readings)
         if "memory" in values:
-            found["gpu/memory_max_mb"] = max(values["memory"])
+            metrics["gpu/memory_max_mb"] = max(values["memory"])
         if len(values.get("energy", [])) == len(values["host_memory"]):
-            found["gpu/energy_j"] = values["energy"][-1] - values["energy"][0]
+            metrics["gpu/energy_j"] = values["energy"][-1] - values["energy"][0]
         elif "power" in values:
-            found["gpu/energy_j"] = _integral(self._samples["power"])
-        return found | _torch_peak()
+            metrics["gpu/energy_j"] = _integral(self._samples["power"])
+        return metrics | _torch_peak()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             self._sample()
 
     def _sample(self, opening: bool = False) -> None:
-        """Add one sample of every figure. At the opening, utilisation is left out: it tells of the time before."""
+        """Add one sample of every figure; the first omits utilisation, which describes the time before the window."""
         readings = self._gpus.read()
         if opening:
             readings.pop("utilization", None)
@@ -93,11 +93,12 @@ class Telemetry:
 
     def _cpu_percent(self) -> float:
         (start, before), *_, (end, after) = self._samples["host_cpu"]
-        return 100 * max(0.0, after - before) / (end - start)  # a child that nobody waits for takes its seconds along
+        # A child that ends without being waited for takes its CPU time along, so the difference can be negative.
+        return 100 * max(0.0, after - before) / (end - start)
 
 
 class _Gpus:
-    """The visible devices through NVML; without NVML there are none."""
+    """The visible devices as seen by NVML; empty without NVML."""
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
@@ -113,16 +114,16 @@ class _Gpus:
             self._handles = _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def close(self) -> None:
-        """Let go of NVML; no reading may follow."""
+        """Shut NVML down; `read` must not be called afterwards."""
         if self._nvml is not None:
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
 
     def read(self) -> dict[str, float]:
-        """One reading of each figure over all devices, without those that some device does not give.
+        """Return one reading of each figure over all devices, omitting figures that a device does not support.
 
-        `utilization` in percent and `temperature` in degrees Celsius are means; `memory` in MiB, `power` in watts
-        and `energy` in joules since some moment in the past are sums.
+        `utilization` (percent) and `temperature` (degrees Celsius) are means over devices. `memory` (MiB), `power`
+        (watts) and `energy` (joules since an arbitrary moment) are sums.
         """
         nvml = self._nvml
         if nvml is None or not self._handles:
@@ -143,9 +144,9 @@ class _Gpus:
 
 
 def _visible(nvml: ModuleType, selection: str | None) -> list[Any]:
-    """Handles of the devices that CUDA would see under `CUDA_VISIBLE_DEVICES=selection`.
+    """Return the handles of the devices that CUDA would see under `CUDA_VISIBLE_DEVICES=selection`.
 
-    As in CUDA, an entry that names no device hides the entries after it, so "" and "-1" hide everything.
+    As in CUDA, an entry that names no device hides all entries after it, so "" and "-1" hide everything.
     """
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     if selection is None:
@@ -160,7 +161,10 @@ def _visible(nvml: ModuleType, selection: str | None) -> list[Any]:
 
 
 def _find(nvml: ModuleType, handles: list[Any], entry: str) -> Any | None:
-    """The device that one entry names: a number, the start of a GPU's UUID, or a MIG instance's UUID."""
+    """Return the device that one entry names; None if there is none.
+
+    An entry is an index, a prefix of a GPU's UUID, or a MIG instance's UUID.
+    """
     if entry.isdecimal():
         return handles[int(entry)] if int(entry) < len(handles) else None
     if entry.startswith("GPU-"):
@@ -172,10 +176,10 @@ def _find(nvml: ModuleType, handles: list[Any], entry: str) -> Any | None:
 
 
 def _host() -> tuple[int, float]:
-    """Resident bytes now, and CPU seconds so far, of this process and its descendants."""
+    """Return the resident bytes and the CPU seconds so far of this process and its descendants."""
     memory, seconds = 0, 0.0
     this = psutil.Process()
-    # Parents last: a child that ends between being listed and being read is then in its parent's `children_*`.
+    # Parents last: if a child ends between being listed and being read, its parent's `children_*` includes it.
     for process in [*reversed(this.children(recursive=True)), this]:
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
@@ -185,13 +189,13 @@ def _host() -> tuple[int, float]:
 
 
 def _integral(samples: list[tuple[float, float]]) -> float:
-    """Area under (time, value) samples by trapezoids."""
+    """Return the integral of (time, value) samples by the trapezoidal rule."""
     pairs = itertools.pairwise(samples)
     return sum((end - start) * (before + after) / 2 for (start, before), (end, after) in pairs)
 
 
 def _torch_cuda() -> Any | None:
-    """`torch.cuda` if this process has used it: importing torch here would cost seconds, for a peak of zero."""
+    """Return `torch.cuda` if this process has used CUDA; importing torch here would cost seconds for a peak of zero."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 

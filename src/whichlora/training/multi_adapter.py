@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 MAX_PACK = 64
 """Runs at once."""
-_ON_INPUT = ("ia3", "oft")
-"""Variants whose layers change what the base layer is given, so that its product is not that of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ def why_not_packable(plan: Plan) -> str | None:
         return f"the task {spec.task} is learnt by another loss than answers"
     if not variant.has_adapter or variant.changes_base or variant.fully_trained:
         return f"{variant.name} changes the base weights, which all runs of a pass share"
-    if variant.name in _ON_INPUT:
+    if variant.changes_input:
         return f"{variant.name} changes what the base layers are given, which all runs of a pass share"
     if spec.quantization != "none":
         return f"quantization {spec.quantization} has products of its own"

@@ -1,4 +1,4 @@
-"""The catalogue of variants."""
+"""Catalogues the LoRA variants and the references they are compared with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from whichlora.variants.scaling import IA3, ROAD
 from whichlora.variants.sparse import FOURIERFT, SHIRA
 from whichlora.variants.vera import VERA
 
-# The variants of "Which LoRA?", and those beside them.
+# STUDIED: the variants of "Which LoRA?"; WIDER: all other adapters.
 STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)
 WIDER = (
     OLORA,
@@ -49,12 +49,12 @@ def get_variant(name: str) -> Variant:
     """Return the variant called `name`.
 
     Raises:
-        OptionError: there is none; the message lists the names.
+        OptionError: There is no such variant; the message lists the names.
     """
     return CATALOGUE[choose("variant", name, CATALOGUE)]
 
 
-# A declaration holds functions that cannot be pickled, so it travels to other processes by name.
+# A declaration contains functions that cannot be pickled, so only its name is sent to other processes.
 copyreg.pickle(Variant, lambda variant: (get_variant, (variant.name,)))
 
 

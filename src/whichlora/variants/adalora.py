@@ -1,4 +1,4 @@
-"""AdaLoRA: updates in SVD form whose ranks shrink to a budget where they matter least."""
+"""Declares AdaLoRA: updates in SVD form, whose least important ranks are pruned down to a budget."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MNLI_STEPS = 7 * 392_702 / 32
-"""Optimiser steps of the paper's MNLI run, by which its schedule in steps becomes shares of a run."""
+"""Optimiser steps of the paper's MNLI run, used to convert its schedule from steps to shares of a run."""
 
 
 def initial_rank(rank: int, options: Mapping[str, Any]) -> int:
-    """Return the rank before pruning, for a final budget of `rank` a module on average."""
+    """Return the rank before pruning, given a final budget of `rank` per module on average."""
     return max(rank + 1, round(float(rank * options["initial_rank_ratio"])))
 
 
 def _t_final(total: int, options: Mapping[str, Any]) -> int:
-    """Return how many of the run's last steps train with the final ranks."""
+    """Return the number of steps at the end of the run that train with the final ranks."""
     return min(round(float(total * options["t_final"])), total - 1)
 
 
@@ -50,14 +50,14 @@ def _build(settings: AdapterSettings) -> Any:
 
 
 def _freeze_counts(model: Any) -> None:
-    """Freeze the numbers of ranks, which PEFT makes trainable in casting them from bf16."""
+    """Freeze the `ranknum` tensors, which PEFT makes trainable when it casts them from bf16."""
     for name, parameter in model.named_parameters():
         if ".ranknum." in name:
             parameter.requires_grad_(False)
 
 
 def _orthogonality(model: Any) -> Tensor:
-    """Mean distance of P P^T and Q^T Q from the identity (equation 4 of the paper), weighted as configured."""
+    """Return the mean Frobenius distance of P P^T and Q^T Q from the identity (equation 4), times `orth_reg_weight`."""
     import torch
 
     norms = []
@@ -72,7 +72,9 @@ def _orthogonality(model: Any) -> Tensor:
 def _allocate(model: Any, step: int) -> None:
     config, allocator = model.peft_config["default"], model.base_model.rankallocator
     if step == config.total_step - config.tfinal and not allocator.ipt:
-        allocator.update_ipt(model.base_model.model)  # of one or two steps the first has the final ranks already
+        allocator.update_ipt(
+            model.base_model.model
+        )  # in a run of one or two steps the first step already has the final ranks
     model.base_model.update_and_allocate(step)
 
 
@@ -92,10 +94,10 @@ def _restore_allocator(model: Any, state: dict[str, Any]) -> None:
 
 def _budget_met(model: Any, evidence: Evidence) -> None:
     values = [p for n, p in model.named_parameters() if "lora_E" in n]
-    kept = sum(int((p != 0).sum()) for p in values)
+    total = sum(int((p != 0).sum()) for p in values)
     budget = evidence.settings.rank * len(values)
-    if kept != budget:
-        raise ProofError(f"the final ranks add up to {kept}, the budget is {budget}")
+    if total != budget:
+        raise ProofError(f"the final ranks add up to {total}; the budget is {budget}")
 
 
 def _final_budget(step: int, total: int, options: Mapping[str, Any]) -> bool:
@@ -124,7 +126,7 @@ ADALORA = Variant(
         "beta": 0.85,
         "orthogonality": 0.1,
     },
-    rank_means="mean rank at the end",
+    rank_means="mean final rank",
     build=_build,
     expected_parameters=lambda shapes, rank, options: (
         initial_rank(rank, options) * sum(n_in + n_out + 1 for n_in, n_out in shapes.values())

@@ -1,4 +1,4 @@
-"""What a variant is: a declaration of an adapter method, its sources, and how to tell that it really trained."""
+"""Defines `Variant`, the declaration of an adapter method: its sources, construction, and training checks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from whichlora.variants.witness import Evidence
 
 Shapes = Mapping[str, tuple[int, int]]
-"""Adapted linear layers by full name, as (in_features, out_features)."""
+"""Maps the full names of adapted linear layers to (in_features, out_features)."""
 
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 HIGH_LEARNING_RATES = (*LEARNING_RATES[3:], 1e-2, 2e-2)
-"""For methods that scale or bound what they train."""
+"""For methods that scale or bound their update."""
 RANKS = (4, 8, 16, 32)
 ALPHAS = (4, 8, 16, 32)
 LLAMA_ATTENTION_MLP = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
@@ -31,13 +31,16 @@ PEFT_COMPARISON: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "scheduler": "cosine",
 }
-"""What the methods share in PEFT's own comparison (its repository, method_comparison/MetaMathQA: Llama-3.2-3B, 5,000
-steps of 4 items, which is less than one epoch). A variant that takes its values from there gives the rest."""
+"""Values shared by all methods in PEFT's own comparison (method_comparison/MetaMathQA in its repository: Llama-3.2-3B,
+5,000 steps of 4 items, which is less than one epoch). A variant that follows this comparison declares only the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """Values for every choice that an arm makes. `target_modules` is "all-linear" or module names."""
+    """The hyperparameters that an arm sets.
+
+    `target_modules` is "all-linear" or a tuple of module names; `source` says where the values come from.
+    """
 
     rank: int | None = None
     alpha: float | None = None
@@ -54,9 +57,9 @@ class Hyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """The grid a study of the variant searches. The default is that of "Which LoRA?", Appendix D.
+    """The grid that a tuning study of the variant searches; the default is that of "Which LoRA?", Appendix D.
 
-    A study adds the method's recommended and matched values. `options` are values of the method's own settings.
+    A study adds the method's recommended and matched values to it. `options` holds values of method-specific settings.
     """
 
     rank: tuple[int, ...] = RANKS
@@ -69,11 +72,11 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings:
-    """What a variant needs to build its PEFT configuration.
+    """The settings from which a variant builds its PEFT configuration.
 
-    `target_modules` are the full names of the adapted layers, by which every PEFT method takes any choice of decoder
-    blocks and leaves alone layers of the same name elsewhere, as in an image encoder. `rank` is 0 where the method
-    has none.
+    `target_modules` holds full names of the adapted layers. With full names every PEFT method supports any choice of
+    decoder blocks, and skips layers of the same short name elsewhere, such as in an image encoder. `rank` is 0 for a
+    method without a rank.
     """
 
     rank: int
@@ -85,43 +88,51 @@ class AdapterSettings:
     total_steps: int
 
     def common(self) -> dict[str, Any]:
-        """Return the arguments that every PEFT configuration shares; `r` is left out where there is no rank."""
+        """Return the arguments common to all PEFT configurations; `r` is omitted if the method has no rank."""
         rank = {"r": self.rank} if self.rank else {}
         return {**rank, "target_modules": list(self.target_modules), "task_type": "CAUSAL_LM"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One adapter method. Adding a variant is adding one such declaration to the catalogue.
+    """The declaration of one adapter method. To add a variant, add a declaration to the catalogue.
+
+    Variants are pickled by name: another process receives the declaration of the catalogue, so a change made with
+    `dataclasses.replace(variant, options=...)` is lost there. Per-run settings belong in the run's spec.
 
     Attributes:
-        kind: "adapter" is built by PEFT, "full" trains the model itself, "none" trains nothing.
-        recommended: the values of the method's own source.
-        recommended_for: by task, the values of the task's source where it has some for the method, in their place.
-        matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None as long as
-            the variant has not been in it, and the arm `matched` then asks for a learning rate.
-        matched_rank, matched_alpha: what the arm `matched` uses; where the rank counts something else (VeRA,
-            RandLoRA, a block size), the method's own.
-        rank_means: what the option `rank` sets.
-        build: makes the PEFT configuration.
-        expected_parameters: counts the trainable parameters from the adapted shapes, by the method's own formula.
-        witness: raises `ProofError` unless the trained model shows what is particular to the method.
-        options: the method's own settings and their values.
-        after_attach: mends what PEFT made of the model, before anything is counted.
-        fully_trained: modules trained in full beside the adapter (PEFT's `modules_to_save`).
-        initialize: sets the adapter's start from (model, first training batches, options).
-        start_witness: raises `ProofError` unless the adapter starts as the method says.
-        optimizer: makes the optimiser from (model, learning rate, weight decay, options); None is AdamW.
-        penalty: a term of the method's objective beside the cross-entropy.
-        after_step: called with the number of finished optimiser steps before gradients are cleared.
-        method_state, restore_method_state: read and write what the method keeps outside its trainable tensors, so
-            that a checkpoint can go on from it.
-        may_select: whether a checkpoint after `step` of `total` steps may be the one that is kept.
-        changes_base: whether attaching it alters the base weights, so that the base must be loaded anew.
-        converts_base_change: whether saving must express that alteration as part of the adapter.
-        quantizable: whether it trains on an NF4 base.
-        rank_limit: the greatest rank on these shapes.
-        check_rank: says what is allowed if a rank does not fit these shapes, from (rank, shapes, options).
+        kind: "adapter" is built by PEFT, "full" trains all weights of the model, "none" trains nothing.
+        recommended: the values of the method's own source (paper or authors' code); None if nothing is trained.
+        recommended_for: by task name, the values that the task's source gives for the method; they replace
+            `recommended` on that task.
+        matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None if
+            the variant has not been in the sweep, in which case the arm `matched` requires a learning rate.
+        matched_rank, matched_alpha: the values of the arm `matched`; a method whose rank has another meaning (VeRA,
+            RandLoRA, a block size) has its own.
+        rank_means: the meaning of the option `rank`.
+        build: returns the PEFT configuration.
+        expected_parameters: returns the number of trainable parameters from (shapes, rank, options), by the method's
+            own formula.
+        witness: raises `ProofError` unless the trained model shows the properties specific to the method.
+        options: the method-specific settings and their default values.
+        after_attach: corrects the model that PEFT returned, before its parameters are counted.
+        fully_trained: names of modules that are trained in full in addition to the adapter (PEFT's `modules_to_save`).
+        initialize: initialises the adapter from (model, first training batches, options).
+        start_witness: raises `ProofError` unless the adapter is initialised as the method prescribes.
+        optimizer: returns the optimiser for (model, learning rate, weight decay, options); None means AdamW.
+        penalty: returns a term that the method adds to the cross-entropy loss.
+        after_step: called with the number of finished optimiser steps, before gradients are cleared.
+        method_state, restore_method_state: read and write the state that the method keeps outside its trainable
+            tensors, so that training can resume from a checkpoint.
+        may_select: returns whether the checkpoint after `step` of `total` steps may be selected as the best, from
+            (step, total, options).
+        changes_base: whether attaching the adapter modifies the base weights, so that the base must be reloaded.
+        changes_input: whether its layers change what the base layer receives, so that its product cannot be shared by
+            several runs.
+        converts_base_change: whether saving must convert the modification of the base into part of the adapter.
+        quantizable: whether it can be trained on an NF4 base.
+        rank_limit: returns the largest rank for the given shapes.
+        check_rank: returns a message that says what is allowed if a rank does not fit, from (rank, shapes, options).
     """
 
     name: str
@@ -150,6 +161,7 @@ class Variant:
     restore_method_state: Callable[[nn.Module, dict[str, Any]], None] | None = None
     may_select: Callable[[int, int, Mapping[str, Any]], bool] | None = None
     changes_base: bool = False
+    changes_input: bool = False
     converts_base_change: bool = False
     quantizable: bool = True
     rank_limit: Callable[[Shapes], int] = lambda shapes: max(min(pair) for pair in shapes.values())
@@ -172,11 +184,14 @@ class Variant:
 
     @property
     def has_rank(self) -> bool:
-        """Whether the method has a rank to choose."""
+        """Whether the method has a rank hyperparameter."""
         return self.recommended is not None and self.recommended.rank is not None
 
     def rank_problem(self, rank: int, shapes: Shapes, options: Mapping[str, Any] | None = None) -> str | None:
-        """Return what is allowed if a rank does not fit these shapes; `options` are the variant's own by default."""
+        """Return a message that says what is allowed if a rank does not fit these shapes; None if it fits.
+
+        `options` are the method's settings, by default the declared ones.
+        """
         limit = self.rank_limit(shapes)
         if rank > limit:
             return f"must be at most {limit}, the width of the adapted layers for {self.name}"
@@ -184,20 +199,20 @@ class Variant:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the method scales its update by alpha over the rank."""
+        """Whether the method scales its update by alpha / rank."""
         return self.recommended is not None and self.recommended.alpha is not None
 
 
 def lora_parameters(shapes: Iterable[tuple[int, int]], rank: int) -> int:
-    """Parameters of two matrices of `rank` for each (in, out) shape."""
+    """Return the number of parameters of two matrices of rank `rank` for each (in, out) shape."""
     return sum(rank * (n_in + n_out) for n_in, n_out in shapes)
 
 
 def narrowest(shapes: Shapes) -> int:
-    """The least width of the adapted layers, as the greatest rank of what takes part of each weight away."""
+    """Return the smallest width of the adapted layers: the rank limit of methods that decompose each weight."""
     return min(min(pair) for pair in shapes.values())
 
 
 def narrowest_input(shapes: Shapes) -> int:
-    """The least input width of the adapted layers."""
+    """Return the smallest input width of the adapted layers."""
     return min(n_in for n_in, _ in shapes.values())

@@ -1,4 +1,4 @@
-"""DeLoRA: LoRA whose directions are normalised and whose strength is a trained bound."""
+"""Declares DeLoRA: LoRA with normalised directions, whose strength is bounded by a trained scalar."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _bounded(model: Any, evidence: Evidence) -> None:
     strength = float(((weights[1] - weights[0]) / norms).norm())
     bound = abs(float(module.delora_lambda["default"].detach()))
     if not 0 < strength <= 1.001 * bound:
-        raise ProofError(f"the update of {name} has strength {strength:.4f}, its bound lambda is {bound:.4f}")
+        raise ProofError(f"the update of {name} has strength {strength:.4f}; its bound lambda is {bound:.4f}")
 
 
 DELORA = Variant(
@@ -50,7 +50,10 @@ DELORA = Variant(
         batch_size=8,
         warmup=0.015,
         target_modules=QUERY_VALUE,
-        source="the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share, no schedule given",
+        source=(
+            "the paper's appendix B (Llama 2 7B on Alpaca); its 100 warm-up steps as a share of the run; no schedule "
+            "given"
+        ),
     ),
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),

@@ -1,4 +1,4 @@
-"""GraLoRA: each weight is cut into blocks, and each block has a low-rank update of its own."""
+"""Declares GraLoRA: each weight is divided into blocks, each with a separate low-rank update."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _granular(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
         shape = tuple(module.gralora_A["default"].shape)
         if shape != (k, module.in_features // k, rank):
-            raise ProofError(f"the first factors of {name} are {shape}, not {(k, module.in_features // k, rank)}")
+            raise ProofError(
+                f"the first factors of {name} have shape {shape} instead of {(k, module.in_features // k, rank)}"
+            )
     weights = merged_weight(module)
     if weights is not None:
         change = weights[1] - weights[0]
@@ -51,9 +53,13 @@ def _granular(model: Any, evidence: Evidence) -> None:
 def _divides(rank: int, shapes: Shapes, options: Any) -> str | None:
     k = options["blocks"]
     if rank % k:
-        return f"gralora shares it among {k} rows of blocks; allowed are multiples of {k}"
+        return f"gralora divides it among {k} rows of blocks; allowed are multiples of {k}"
     odd = [name for name, pair in shapes.items() if any(width % k for width in pair)]
-    return f"gralora cuts each side of a weight into {k} parts, which {odd[0]} does not allow" if odd else None
+    return (
+        f"gralora divides both sides of a weight into {k} parts, which the shape of {odd[0]} does not allow"
+        if odd
+        else None
+    )
 
 
 GRALORA = Variant(
@@ -71,7 +77,7 @@ GRALORA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     options={"blocks": 2},
-    rank_means="rank over all blocks of a row",
+    rank_means="total rank of the blocks in a row",
     build=_build,
     expected_parameters=lora_count,
     witness=_granular,

@@ -1,4 +1,4 @@
-"""HiRA: the update is the weight itself times a low-rank matrix, element by element."""
+"""Declares HiRA: the update is the elementwise product of the weight and a low-rank matrix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _hadamard(model: Any, evidence: Evidence) -> None:
     before, after = weights
     factors = module.hira_B["default"].detach().cpu().float() @ module.hira_A["default"].detach().cpu().float()
     if before.equal(after) or not (after - before).allclose(before * factors, atol=1e-5 * float(before.abs().max())):
-        raise ProofError(f"the update of {name} is not its weight times a low-rank matrix")
+        raise ProofError(f"the update of {name} is not the product of its weight and the low-rank matrix")
 
 
 HIRA = Variant(
@@ -48,7 +48,10 @@ HIRA = Variant(
         warmup=0.003,
         weight_decay=0.01,
         target_modules=LLAMA_ATTENTION_MLP,
-        source="the authors' README and train_hira.py (Llama-3-8B, commonsense 170k); 100 warm-up steps as a share",
+        source=(
+            "the authors' README and train_hira.py (Llama-3-8B, commonsense 170k); 100 warm-up steps as a share of the "
+            "run"
+        ),
     ),
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),

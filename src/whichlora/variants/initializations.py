@@ -1,4 +1,4 @@
-"""LoRA from another start than random: OLoRA from the weights, EVA from the data."""
+"""Declares LoRA with non-random initialisation: OLoRA (from the weights) and EVA (from the training data)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whichlora.variants.lora import check_residual, check_scaling, lora_config, 
 from whichlora.variants.witness import Evidence
 
 
-def _orthonormal(name: str, rows: Any) -> None:
+def _check_orthonormal(name: str, rows: Any) -> None:
     import torch
 
     rows = rows.detach().float()
@@ -24,7 +24,7 @@ def _orthonormal(name: str, rows: Any) -> None:
 
 def _starts_with_q(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
-        _orthonormal(f"lora_B of {name}", module.lora_B["default"].weight.T)
+        _check_orthonormal(f"lora_B of {name}", module.lora_B["default"].weight.T)
 
 
 OLORA = Variant(
@@ -40,7 +40,7 @@ OLORA = Variant(
         batch_size=16,
         warmup=0.03,
         target_modules=("q_proj", "v_proj"),
-        source="PEFT's examples/olora_finetuning (Alpaca-cleaned); its 100 warm-up steps as a share",
+        source="PEFT's examples/olora_finetuning (Alpaca-cleaned); its 100 warm-up steps as a share of the run",
     ),
     matched_learning_rate=None,
     build=lambda settings: lora_config(settings, init_lora_weights="olora"),
@@ -57,13 +57,13 @@ OLORA = Variant(
 def _eva_config(settings: Any) -> Any:
     from peft import EvaConfig
 
-    # Without label mask, as in the authors' scripts: one answer token an item would be too few to decompose.
+    # No label mask, as in the authors' scripts: one answer token per item would be too few to decompose.
     eva = EvaConfig(rho=settings.options["rho"], tau=settings.options["tau"], use_label_mask=False)
     return lora_config(settings, init_lora_weights="eva", eva_config=eva)
 
 
 def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
-    """Start A with the right singular vectors of each layer's inputs, and give ranks to where they explain most."""
+    """Initialise A with the right singular vectors of each layer's inputs; allocate ranks by explained variance."""
     import torch
     from peft import initialize_lora_eva_weights
 
@@ -71,18 +71,20 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
     usable = []
     for batch in batches:
         ids, labels = batch["input_ids"], batch["labels"]
-        last = (labels != -100).int().cumsum(1).argmax(1)  # the answer ends the text, all after it is padding
+        last = (labels != -100).int().cumsum(1).argmax(1)  # the answer ends the text; the rest is padding
         mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]
-        if int(mask.sum()) >= needed:  # PEFT would wait for such a batch for ever
+        if int(mask.sum()) >= needed:  # PEFT would wait for such a batch indefinitely
             usable.append({"input_ids": ids, "attention_mask": mask.long()})
     if not usable:
-        raise ProofError(f"no batch of the training items has the {needed} tokens that EVA's start needs at this rank")
+        raise ProofError(
+            f"no batch of training items has the {needed} tokens that EVA needs for its initialisation at this rank"
+        )
 
     def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
-        model.train()  # PEFT scores, which on a CPU would pack a 4-bit base for good and lose its gradients
+        model.train()  # PEFT calls in eval mode, which on a CPU packs a 4-bit base permanently and loses its gradients
         return model(**inputs)
 
-    # Every process has the same batches, so there is nothing to gather.
+    # All processes have the same batches, so there is nothing to gather.
     initialize_lora_eva_weights(
         model, usable, forward_fn=forward, gather_distributed_inputs=False, show_progress_bar=False
     )
@@ -90,15 +92,15 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
 
 def _starts_with_v(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
-        _orthonormal(f"lora_A of {name}", module.lora_A["default"].weight)
+        _check_orthonormal(f"lora_A of {name}", module.lora_A["default"].weight)
 
 
 def _ranks_on_budget(model: Any, evidence: Evidence) -> None:
     check_scaling(model, evidence, exponent=1.0)
-    given = sum(module.r["default"] for _, module in adapter_modules(model))
+    total = sum(module.r["default"] for _, module in adapter_modules(model))
     budget = evidence.settings.rank * len(evidence.base)
-    if given != budget:
-        raise ProofError(f"the ranks add up to {given}, the budget is {budget}")
+    if total != budget:
+        raise ProofError(f"the ranks add up to {total}; the budget is {budget}")
 
 
 EVA = Variant(
@@ -117,7 +119,7 @@ EVA = Variant(
     ),
     matched_learning_rate=None,
     options={"rho": 2.0, "tau": 0.99},
-    rank_means="mean rank; a layer gets up to twice as much, or none",
+    rank_means="mean rank; a layer gets up to twice as much, or none at all",
     build=_eva_config,
     expected_parameters=lora_count,
     initialize=_from_activations,

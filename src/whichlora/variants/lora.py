@@ -1,4 +1,4 @@
-"""LoRA and the variants that PEFT builds with the same class and other options."""
+"""Declares LoRA and the variants that PEFT builds from the same class with other options."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from whichlora.variants.witness import Evidence, check_base_unchanged, check_mov
 
 
 def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
-    """Return a `LoraConfig` with the shared settings and the options that make the variant."""
+    """Return a `LoraConfig` with the common settings and the options specific to a variant."""
     from peft import LoraConfig
 
     return LoraConfig(lora_alpha=settings.alpha, lora_dropout=settings.dropout, **settings.common(), **extra)
 
 
 def check_scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
-    """Check that the base is as it was and that the update is scaled by alpha / rank ** exponent."""
+    """Check that the base is unchanged and that the update is scaled by alpha / rank ** exponent.
+
+    Raises:
+        ProofError: The base changed, or a module has another scaling factor.
+    """
     check_base_unchanged(model, evidence)
     expected = evidence.settings.alpha / evidence.settings.rank**exponent
     for name, module in adapter_modules(model):
         if not math.isclose(module.scaling["default"], expected):
-            raise ProofError(f"{name} scales its update by {module.scaling['default']}, not by {expected}")
+            raise ProofError(f"{name} scales its update by {module.scaling['default']} instead of {expected}")
 
 
 def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
@@ -42,14 +46,23 @@ def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
 
 
 def check_residual(model: Any, evidence: Evidence) -> None:
-    """Check that what the adapter starts with was taken out of the base weights."""
-    same = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) == evidence.base[n]]
-    if same:
-        raise ProofError(f"the adapter's start was not taken out of the base in {len(same)} modules, {same[0]} first")
+    """Check that the adapter's initial product was subtracted from the base weights.
+
+    Raises:
+        ProofError: The base weight of a module is unchanged.
+    """
+    unchanged = [
+        n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) == evidence.base[n]
+    ]
+    if unchanged:
+        raise ProofError(
+            f"the adapter's initial product was not subtracted from the base in {len(unchanged)} modules, "
+            f"the first is {unchanged[0]}"
+        )
 
 
 def lora_count(shapes: Any, rank: int, options: Any) -> int:
-    """Parameters of LoRA's two matrices for every shape."""
+    """Return the number of parameters of LoRA's two matrices over all shapes."""
     return lora_parameters(shapes.values(), rank)
 
 
@@ -67,7 +80,7 @@ LORA = Variant(
         warmup=0.02,
         weight_decay=0.01,
         target_modules=QUERY_VALUE,
-        source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share",
+        source="the paper's Table 11 (GPT-2 on E2E); its 500 warm-up steps as a share of the run",
     ),
     recommended_for={
         "align-words": Hyperparameters(
@@ -121,7 +134,7 @@ DORA = Variant(
         batch_size=16,
         warmup=0.003,
         target_modules=LLAMA_ATTENTION_MLP,
-        source="the authors' LLaMA3-8B commonsense script at half rank; its 100 warm-up steps as a share",
+        source="the authors' LLaMA3-8B commonsense script at half rank; its 100 warm-up steps as a share of the run",
     ),
     matched_learning_rate=2e-3,
     space=SearchSpace(target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),

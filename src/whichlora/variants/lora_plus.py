@@ -1,4 +1,4 @@
-"""LoRA+: LoRA whose B learns faster than its A."""
+"""Declares LoRA+: LoRA with a higher learning rate for B than for A."""
 
 from __future__ import annotations
 

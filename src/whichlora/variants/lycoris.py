@@ -1,5 +1,4 @@
-"""LoHa and LoKr: updates that are products of small matrices, element by element (Hadamard) or block by block
-(Kronecker)."""
+"""Declares LoHa and LoKr, whose updates are Hadamard and Kronecker products of small matrices."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def _update_is(model: Any, evidence: Evidence, form: str) -> None:
     expected = product * evidence.settings.alpha / evidence.settings.rank
     change = weights[1] - weights[0]
     if not change.any() or not change.allclose(expected, atol=1e-5 * float(weights[0].abs().max())):
-        raise ProofError(f"the update of {name} is not the product of its parts")
+        raise ProofError(f"the update of {name} is not the product of its factors")
 
 
 LOHA = Variant(
@@ -89,7 +88,7 @@ def _lokr_parameters(shapes: Shapes, rank: int, options: Mapping[str, Any]) -> i
     total = 0
     for n_in, n_out in shapes.values():
         (out_blocks, out_size), (in_blocks, in_size) = (factorization(n, options["factor"]) for n in (n_out, n_in))
-        # The second part is a matrix of the rank only where that is smaller than the part itself.
+        # The second factor is decomposed into two matrices only if these are smaller than the factor itself.
         low_rank = rank < max(out_size, in_size) / 2
         total += out_blocks * in_blocks + (rank * (out_size + in_size) if low_rank else out_size * in_size)
     return total

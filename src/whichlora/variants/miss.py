@@ -1,4 +1,4 @@
-"""MiSS: one matrix, whose copies side by side are the update."""
+"""Declares MiSS: the update consists of copies of one trained matrix side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _shards_shared(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
         shape = tuple(module.miss_block["default"].shape)
         if shape != (rank, module.out_features):
-            raise ProofError(f"the block of {name} is {shape}, not {(rank, module.out_features)}")
+            raise ProofError(f"the block of {name} has shape {shape} instead of {(rank, module.out_features)}")
     weights = merged_weight(module)
     if weights is not None:
         change = weights[1] - weights[0]
@@ -53,7 +53,7 @@ MISS = Variant(
     ),
     matched_learning_rate=None,
     space=SearchSpace(rank=(16, 32, 64, 128), alpha=(), learning_rate=(1e-5, *LEARNING_RATES)),
-    rank_means="inputs that a shard spans",
+    rank_means="inputs per shard",
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_out for _, n_out in shapes.values()),
     witness=_shards_shared,

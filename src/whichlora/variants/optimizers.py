@@ -1,4 +1,4 @@
-"""Optimisers that train some of the adapter's tensors at another rate than the rest, and how to tell."""
+"""Builds and checks optimisers that train some of the adapter's tensors at a different learning rate."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from whichlora.variants.witness import Evidence
 
 
 def two_rates(model: Any, learning_rate: float, weight_decay: float, *, marker: str, ratio: float) -> Any:
-    """Return AdamW at `learning_rate`, and at `ratio` times it for tensors with `marker` in their names."""
+    """Return AdamW with `learning_rate`, and with `ratio` times that rate for tensors with `marker` in their names."""
     import torch
 
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for n, p in trained if marker not in n], "lr": learning_rate},
-        {"params": [p for n, p in trained if marker in n], "lr": learning_rate * ratio},
+        {"params": [p for n, p in trainable if marker not in n], "lr": learning_rate},
+        {"params": [p for n, p in trainable if marker in n], "lr": learning_rate * ratio},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
 
 
 def check_two_rates(evidence: Evidence, *, marker: str, ratio: float) -> None:
-    """Check that the optimiser had these two rates.
+    """Check that the optimiser used two learning rates with this ratio.
 
     Raises:
-        ProofError: it had others.
+        ProofError: It used other rates.
     """
     marked = {rate for name, rate in evidence.rates.items() if marker in name}
     others = {rate for name, rate in evidence.rates.items() if marker not in name}
     if len(marked) != 1 or len(others) != 1 or not math.isclose(marked.pop(), ratio * others.pop()):
-        found = sorted(set(evidence.rates.values()))
-        raise ProofError(f"the learning rates are {found}; {marker} was to have {ratio} times that of the rest")
+        rates = sorted(set(evidence.rates.values()))
+        raise ProofError(f"the learning rates are {rates}; {marker} must have {ratio} times the rate of the rest")

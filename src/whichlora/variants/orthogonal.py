@@ -1,4 +1,4 @@
-"""OFT and HRA: the weights' inputs are turned, so that the rows of each weight keep their lengths and angles."""
+"""Declares OFT and HRA: an orthogonal map of the inputs preserves the norms of weight rows and their angles."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from whichlora.variants.base import (
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
-def _turned(model: Any, evidence: Evidence) -> None:
-    """Check that one layer's weight changed but the inner products of its rows did not."""
+def _check_rotation(model: Any, evidence: Evidence) -> None:
+    """Check in one layer that the weight changed and the inner products of its rows did not."""
     check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
@@ -28,29 +28,29 @@ def _turned(model: Any, evidence: Evidence) -> None:
         return
     before, after = weights
     if before.equal(after):
-        raise ProofError(f"the weight of {name} was not turned")
+        raise ProofError(f"the weight of {name} was not rotated")
     gram = before @ before.T
     distance = float((after @ after.T - gram).abs().max() / gram.abs().max())
     if distance > 1e-3:
         raise ProofError(
-            f"the change of {name} is not orthogonal: inner products moved by {distance:.4f} of the greatest"
+            f"the change of {name} is not orthogonal: inner products changed by {distance:.4f} of the largest"
         )
 
 
 def _blocks(model: Any, evidence: Evidence) -> None:
-    _turned(model, evidence)
+    _check_rotation(model, evidence)
     size = evidence.settings.rank
     for name, module in adapter_modules(model):
         shape = tuple(module.oft_R["default"].weight.shape)
         if shape != (module.in_features // size, size * (size - 1) // 2):
-            raise ProofError(f"{name} is not turned in blocks of {size}: its angles are {shape}")
+            raise ProofError(f"{name} is not rotated in blocks of {size}: its parameters have shape {shape}")
 
 
 def _oft(settings: AdapterSettings) -> Any:
     from peft import OFTConfig
 
     common = settings.common()
-    # The exact Cayley transform: OFTv2's truncated series in its place is orthogonal for small angles only.
+    # Use the exact Cayley transform: OFTv2's truncated series is orthogonal only for small angles.
     return OFTConfig(
         oft_block_size=common.pop("r"), r=0, module_dropout=settings.dropout, use_cayley_neumann=False, **common
     )
@@ -67,7 +67,7 @@ def _block_fits(rank: int, shapes: Shapes, options: Any) -> str | None:
 OFT = Variant(
     name="oft",
     title="OFT",
-    paper="Qiu et al. 2023, arXiv 2306.07280; inputs turned as in OFTv2, arXiv 2506.19847",
+    paper="Qiu et al. 2023, arXiv 2306.07280; inputs rotated as in OFTv2, arXiv 2506.19847",
     recommended=Hyperparameters(
         rank=32,
         learning_rate=8e-4,
@@ -80,6 +80,7 @@ OFT = Variant(
     matched_rank=32,
     space=SearchSpace(rank=(16, 32, 64), alpha=()),
     rank_means="block size",
+    changes_input=True,
     build=_oft,
     expected_parameters=lambda shapes, rank, options: sum(n_in * (rank - 1) // 2 for n_in, _ in shapes.values()),
     witness=_blocks,
@@ -110,14 +111,14 @@ HRA = Variant(
     ),
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=(5e-6, 1e-5, *LEARNING_RATES)),
-    rank_means="reflections",
+    rank_means="number of reflections",
     build=_hra,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_in for n_in, _ in shapes.values()),
-    witness=_turned,
+    witness=_check_rotation,
     quantizable=False,
     rank_limit=narrowest_input,
-    # Reflections start in pairs that undo each other.
+    # Reflections are initialised in pairs that cancel.
     check_rank=lambda rank, shapes, options: (
-        "must be even, else hra does not start from the base" if rank % 2 else None
+        "must be even, because hra initialises reflections in pairs that cancel" if rank % 2 else None
     ),
 )

@@ -1,4 +1,4 @@
-"""RandLoRA: a full-rank update as a trained sum of frozen random low-rank bases, which all layers share."""
+"""Declares RandLoRA: a full-rank update as a trained sum of frozen random low-rank bases shared by all layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from whichlora.variants.witness import Evidence, check_base_unchanged, check_sha
 def _build(settings: AdapterSettings) -> Any:
     from peft import RandLoraConfig
 
-    # Drawn from the run's seed and saved, for the reasons given for VeRA.
+    # The bases are drawn from the run's seed and saved, for the reasons given in vera.py.
     return RandLoraConfig(
         randlora_alpha=settings.alpha,
         randlora_dropout=settings.dropout,
@@ -47,7 +47,7 @@ def _full_rank(model: Any, evidence: Evidence) -> None:
     if weights is not None:
         rank = int(torch.linalg.matrix_rank(weights[1] - weights[0]))
         if rank <= evidence.settings.rank < min(weights[0].shape):
-            raise ProofError(f"the update of {name} has rank {rank}, no more than one basis")
+            raise ProofError(f"the update of {name} has rank {rank}, which a single basis could reach")
 
 
 RANDLORA = Variant(
@@ -64,15 +64,15 @@ RANDLORA = Variant(
         warmup=0.003,
         target_modules=LLAMA_ATTENTION_MLP,
         source=(
-            "the paper's appendix C.4 and the authors' commonsense script (Llama-3-8B), 100 warm-up steps as a share; "
-            "rank and alpha from PEFT's method_comparison/MetaMathQA"
+            "the paper's appendix C.4 and the authors' commonsense script (Llama-3-8B), 100 warm-up steps as a share "
+            "of the run; rank and alpha from PEFT's method_comparison/MetaMathQA"
         ),
     ),
     matched_learning_rate=None,
     matched_rank=32,
     matched_alpha=640,
     space=SearchSpace(rank=(16, 32, 64), alpha=(320, 640, 1280), target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
-    rank_means="rank of each random basis; fewer parameters where it is higher",
+    rank_means="rank of each random basis; a higher rank has fewer parameters",
     build=_build,
     expected_parameters=_parameters,
     witness=_full_rank,

@@ -1,4 +1,4 @@
-"""What adapters are compared with: training the whole model, and not training at all."""
+"""Declares the references for adapters: full fine-tuning and the untrained base model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = Variant(
 NONE = Variant(
     name="none",
     title="base model",
-    paper="the base model, scored as it is",
+    paper="the base model, scored without training",
     kind="none",
     recommended=None,
     matched_learning_rate=None,

@@ -1,4 +1,4 @@
-"""(IA)3 and RoAd: vectors that scale, or scale and turn in pairs, what goes through a layer."""
+"""Declares (IA)3 and RoAd: vectors that scale the activations of a layer, or scale and rotate pairs of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from whichlora.variants.base import (
 from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
-"""Second layers of feed-forward blocks: the paper scales what goes into these, and what comes out of all others."""
+"""Second layers of feed-forward blocks: the paper scales the inputs of these layers and the outputs of all others."""
 
 
 def _ia3(settings: AdapterSettings) -> Any:
@@ -32,12 +32,14 @@ def _vectors(model: Any, evidence: Evidence) -> None:
     check_moved(model, evidence, "ia3_l")
     for name, module in adapter_modules(model):
         second = name.rpartition(".")[2] in evidence.settings.options["feedforward"]
-        wanted = (1, module.in_features) if second else (module.out_features, 1)
-        if tuple(module.ia3_l["default"].shape) != wanted:
-            raise ProofError(f"the vector of {name} is {tuple(module.ia3_l['default'].shape)}, not {wanted}")
+        expected = (1, module.in_features) if second else (module.out_features, 1)
+        if tuple(module.ia3_l["default"].shape) != expected:
+            raise ProofError(
+                f"the vector of {name} has shape {tuple(module.ia3_l['default'].shape)} instead of {expected}"
+            )
     weights = merged_weight(module)
     if weights is not None and not weights[1].allclose(weights[0] * module.ia3_l["default"].cpu().float()):
-        raise ProofError(f"the weight of {name} is not the base's scaled by one vector")
+        raise ProofError(f"the weight of {name} is not the base weight scaled by one vector")
 
 
 IA3 = Variant(
@@ -64,17 +66,18 @@ IA3 = Variant(
         n_in if name.rpartition(".")[2] in options["feedforward"] else n_out for name, (n_in, n_out) in shapes.items()
     ),
     witness=_vectors,
+    changes_input=True,
 )
 
 
 def _road(settings: AdapterSettings) -> Any:
     from peft import RoadConfig
 
-    # A group pairs its first half with its second; of two, neighbours, as the paper writes it, in any even width.
+    # PEFT pairs a group's first half with its second; groups of 2 pair neighbours, as in the paper, for any even width.
     return RoadConfig(variant="road_1", group_size=2, **settings.common())
 
 
-def _pairs_turned(model: Any, evidence: Evidence) -> None:
+def _pairs_rotated(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     check_moved(model, evidence, "road_theta")
     check_moved(model, evidence, "road_alpha")
@@ -82,10 +85,10 @@ def _pairs_turned(model: Any, evidence: Evidence) -> None:
     weights = merged_weight(module)
     if weights is None:
         return
-    # Turning two rows into each other and scaling both keeps the sum of their squares, but for the scale's square.
+    # Rotating a pair of rows preserves the sum of their squares; scaling multiplies it by the square of the scale.
     before, after = (w.square().sum(1).reshape(-1, 2).sum(1) for w in weights)
     if not after.allclose(before * module.road_alpha["default"].detach().cpu().float().square(), rtol=1e-3):
-        raise ProofError(f"pairs of outputs of {name} are not turned and scaled together")
+        raise ProofError(f"pairs of outputs of {name} are not rotated and scaled together")
 
 
 ROAD = Variant(
@@ -104,5 +107,5 @@ ROAD = Variant(
     space=SearchSpace(rank=(), alpha=(), learning_rate=HIGH_LEARNING_RATES),
     build=_road,
     expected_parameters=lambda shapes, rank, options: sum(n_out for _, n_out in shapes.values()),
-    witness=_pairs_turned,
+    witness=_pairs_rotated,
 )

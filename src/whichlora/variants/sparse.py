@@ -1,4 +1,4 @@
-"""FourierFT and SHiRA: a few trained entries, of the update's spectrum or of the update itself."""
+"""Declares FourierFT and SHiRA: a few trained entries of the update's spectrum, or of the update itself."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _few_frequencies(model: Any, evidence: Evidence) -> None:
         return
     spectrum = torch.fft.fft2((weights[1] - weights[0]).double()).abs()
     used = int((spectrum > 1e-3 * spectrum.max()).sum())
-    most = 2 * evidence.settings.rank  # the real part of a spectrum has each entry twice
-    if not 0 < used <= most:
-        raise ProofError(f"the update of {name} has {used} frequencies, at most {most} were to be trained")
+    limit = 2 * evidence.settings.rank  # taking the real part of the update mirrors each spectral entry
+    if not 0 < used <= limit:
+        raise ProofError(f"the update of {name} has {used} frequencies; at most {limit} are allowed")
 
 
 FOURIERFT = Variant(
@@ -67,7 +67,7 @@ FOURIERFT = Variant(
         target_modules=(QUERY_VALUE, "all-linear"),
     ),
     options={"scaling": 300.0},
-    rank_means="spectral coefficients of a layer",
+    rank_means="spectral coefficients per layer",
     build=_fourierft,
     expected_parameters=lambda shapes, rank, options: rank * len(shapes),
     witness=_few_frequencies,
@@ -87,12 +87,14 @@ def _few_entries(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
         entries = evidence.settings.rank * (module.in_features + module.out_features)
         if module.shira_weight["default"].numel() != entries:
-            raise ProofError(f"{module.shira_weight['default'].numel()} entries of {name} are trained, not {entries}")
+            raise ProofError(
+                f"{module.shira_weight['default'].numel()} entries of {name} are trained instead of {entries}"
+            )
     weights = merged_weight(module)
     assert weights is not None
     changed = int((weights[0] != weights[1]).sum())
     if not 0 < changed <= entries:
-        raise ProofError(f"{changed} entries of {name} changed, {entries} were to be trained")
+        raise ProofError(f"{changed} entries of {name} changed; {entries} are trainable")
 
 
 SHIRA = Variant(
@@ -108,7 +110,7 @@ SHIRA = Variant(
     ),
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
-    rank_means="as many entries of a layer as LoRA of this rank has",
+    rank_means="as many trained entries per layer as LoRA of this rank has parameters",
     build=_shira,
     expected_parameters=lora_count,
     witness=_few_entries,

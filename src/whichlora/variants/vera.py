@@ -1,4 +1,4 @@
-"""VeRA: one pair of frozen random matrices shared by every layer, scaled by trained vectors."""
+"""Declares VeRA: one pair of frozen random matrices shared by all layers, scaled by trained vectors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from whichlora.variants.witness import check_shared
 def _build(settings: AdapterSettings) -> Any:
     from peft import VeraConfig
 
-    # The projections are drawn from the run's seed, so that seeds differ in all that is random in the method, and
-    # they are saved: drawing them again on another machine need not give the same numbers.
+    # Draw the projections from the run's seed, so that runs with other seeds differ in everything random, and save
+    # them, because another machine may draw other numbers from the same seed.
     return VeraConfig(
         vera_dropout=settings.dropout,
         d_initial=settings.options["d_initial"],

@@ -1,4 +1,4 @@
-"""Evidence that a method trained, gathered at attachment and checked after training."""
+"""Collects evidence when an adapter is attached and checks after training that the method trained as declared."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STRETCH = 64
-"""Neighbouring numbers of a weight whose bits are summed for its digest."""
+"""Number of adjacent weight elements whose bits are summed into one number before hashing."""
 _STRETCHES = 1 << 15
-"""Summed at a time: torch makes a copy in 64 bits of what it sums, here one of 16 MiB."""
+"""Number of stretches summed at a time: torch copies the summands to 64 bits, here 16 MiB."""
 
 
 def digest(tensor: Tensor) -> str:
-    """Return a digest of a tensor's bits."""
+    """Return a hash of a tensor's bits."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -28,15 +28,16 @@ def digest(tensor: Tensor) -> str:
 
 
 def weight_digest(weight: Tensor) -> str:
-    """Return a digest of sums of a large tensor's bits, which are made on its device.
+    """Return a hash of a large tensor's bits, of which `STRETCH` at a time are first summed on its device.
 
-    Of a model of 16 GB not all has to be copied to the host and hashed there, before training and after. No change of a
-    single number escapes, and of several numbers within a stretch only those whose differences cancel.
+    This avoids copying and hashing all of a 16 GB model on the host, before and after training. A change of a single
+    element is always detected; changes of several elements are missed only if they are in the same stretch and their
+    differences cancel.
     """
     import torch
 
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    bits = weight.detach().contiguous().reshape(-1).view(whole)
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    bits = weight.detach().contiguous().reshape(-1).view(integer)
     even = len(bits) // STRETCH * STRETCH
     parts = torch.split(bits[:even], STRETCH * _STRETCHES)
     sums = [part.view(-1, STRETCH).sum(1, dtype=torch.int64) for part in parts]
@@ -45,14 +46,14 @@ def weight_digest(weight: Tensor) -> str:
 
 @dataclass
 class Evidence:
-    """What was true when the adapter had just been attached.
+    """The state of the model when the adapter was attached, and observations during training.
 
     Attributes:
-        settings: the `AdapterSettings` the variant was built from; None for full fine-tuning.
-        base: digests of the adapted layers' weights before attaching, by module.
-        trainable: digests of the trainable tensors just after attaching, by parameter.
-        without_gradient: modules that have not yet had a non-zero gradient.
-        rates: peak learning rates, by trainable parameter.
+        settings: the `AdapterSettings` from which the variant was built; None for full fine-tuning.
+        base: digests of the adapted layers' weights before attaching, by module name.
+        trainable: digests of the trainable tensors right after attaching, by parameter name.
+        without_gradient: modules that have not had a non-zero gradient yet, with their tensors.
+        rates: peak learning rates, by trainable parameter name.
     """
 
     settings: Any
@@ -64,41 +65,41 @@ class Evidence:
 
 
 def check_moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
-    """Check that every adapted module has a trainable tensor with `marker` in its name, and that each changed.
+    """Check that every adapted module has a trainable tensor with `marker` in its name, and that each of them changed.
 
     Raises:
-        ProofError: one is missing or did not move.
+        ProofError: A tensor is missing or did not change.
     """
     tensors = {n: p for n, p in model.named_parameters() if marker in n and n in evidence.trainable}
     n_modules = len(list(adapter_modules(model)))
     if len(tensors) != n_modules:
-        raise ProofError(f"{len(tensors)} tensors {marker} for {n_modules} adapted modules")
-    still = [n for n, p in tensors.items() if digest(p) == evidence.trainable[n]]
-    if still:
-        raise ProofError(f"{len(still)} tensors {marker} did not move, {still[0]} first")
+        raise ProofError(f"{len(tensors)} tensors named {marker} for {n_modules} adapted modules")
+    unchanged = [n for n, p in tensors.items() if digest(p) == evidence.trainable[n]]
+    if unchanged:
+        raise ProofError(f"{len(unchanged)} tensors named {marker} did not change, the first is {unchanged[0]}")
 
 
 def check_shared(model: nn.Module, *matrices: str) -> None:
-    """Check that all adapted modules use one and the same frozen matrix under each of these names.
+    """Check that all adapted modules share a single frozen matrix under each of these names.
 
     Raises:
-        ProofError: there are several, or one is trained.
+        ProofError: There are several matrices of one name, or one is trained.
     """
     for matrix in matrices:
-        places = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
-        if len(places) != 1:
-            raise ProofError(f"{matrix} is not one matrix shared by every module but {len(places)}")
+        addresses = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
+        if len(addresses) != 1:
+            raise ProofError(f"{matrix} must be one matrix shared by all modules; there are {len(addresses)}")
         trained = [n for n, p in model.named_parameters() if matrix in n and p.requires_grad]
         if trained:
             raise ProofError(f"{matrix} is trained: {trained[0]}")
 
 
 def check_base_unchanged(model: nn.Module, evidence: Evidence) -> None:
-    """Check that the weights under the adapter are the base model's.
+    """Check that the base weights under the adapter are unchanged.
 
     Raises:
-        ProofError: one changed.
+        ProofError: A weight changed.
     """
     changed = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) != evidence.base[n]]
     if changed:
-        raise ProofError(f"the frozen base weight changed in {len(changed)} modules, {changed[0]} first")
+        raise ProofError(f"the frozen base weight changed in {len(changed)} modules, the first is {changed[0]}")
