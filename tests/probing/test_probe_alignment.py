@@ -192,7 +192,7 @@ def test_parts_are_gathered_in_their_order_and_a_file_that_is_still_mapped_is_le
 
     parts = PartialResults(tmp_path / "parts", 70)  # of three parts
     rows = np.arange(70 * 2 * 3, dtype=np.float32).reshape(70, 2, 3)
-    parts.measure(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, name="rows")
+    parts.fill(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, description="rows")
     low = parts.gather("low", tmp_path / "rows.npy")
     high = parts.gather("high", tmp_path / "rows.npy")
     assert isinstance(high, np.memmap)

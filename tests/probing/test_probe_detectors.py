@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.probing.detectors import NOTHING, Detector, canonical, detect, get_detector
+from whichlora.probing.detectors import NO_LANGUAGE, Detector, canonical, detect, get_detector
 
 SENTENCES = {
     "en": "The children went to the market with their mother this morning.",
@@ -24,13 +24,13 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 
 def test_both_know_the_language_of_a_sentence_by_the_same_code(detector: Detector) -> None:
     found = {code: detect(detector, text) for code, text in SENTENCES.items()}
-    assert {code: verdict.language for code, verdict in found.items()} == {code: code for code in SENTENCES}
+    assert {code: detection.language for code, detection in found.items()} == {code: code for code in SENTENCES}
     assert found["hi"].reliable
 
 
 @pytest.mark.parametrize("text", ["", "  ", "47", "।", " , ", "��", "ा", "�\n7�"])
 def test_a_text_without_a_letter_is_in_no_language(detector: Detector, text: str) -> None:
-    assert detect(detector, text) == NOTHING
+    assert detect(detector, text) == NO_LANGUAGE
 
 
 def test_cld3_alone_would_call_it_japanese() -> None:

@@ -120,8 +120,8 @@ def by_the_obvious_loop(folder: str, choices: LanguageChoices, candidates: Any) 
     detector = get_detector(choices.detector, candidates)
 
     def shares(texts: list[str]) -> list[float]:
-        verdicts = [detect(detector, text) for text in texts]
-        languages = [v.language for v in verdicts if v.reliable or choices.unreliable == "keep"]
+        detections = [detect(detector, text) for text in texts]
+        languages = [v.language for v in detections if v.reliable or choices.unreliable == "keep"]
         kept = [found for found in languages if candidates is None or found in candidates]
         counts = [kept.count("en"), kept.count("sw"), len(kept) - kept.count("en") - kept.count("sw")]
         return [count / len(kept) if kept else np.nan for count in counts]

@@ -22,9 +22,9 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
         ({"final_norm": "perhaps"}, "final_norm=perhaps: allowed are true, false"),
         ({"detector": "fasttext"}, "detector=fasttext: allowed are cld3, lingua"),
         ({"preset": "zhao"}, "preset=zhao: allowed are default, paper, zhao2024"),
-        ({"pairs": "words"}, "pairs=words: is a choice of kind=alignment; leave it out"),
-        ({"kind": "alignment", "top_k": "2"}, "top_k=2: is a choice of kind=language; leave it out"),
-        ({"kind": "alignment", "preset": "paper"}, "preset=paper: is a choice of kind=language; leave it out"),
+        ({"pairs": "words"}, "pairs=words: applies only to kind=alignment; remove the option"),
+        ({"kind": "alignment", "top_k": "2"}, "top_k=2: applies only to kind=language; remove the option"),
+        ({"kind": "alignment", "preset": "paper"}, "preset=paper: applies only to kind=language; remove the option"),
         (
             {"kind": "alignment", "language": "tt"},
             "language=tt: allowed are az, bn, hi, kk, ky, sw, te, tk, tr, ur, uz",
@@ -33,11 +33,11 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
             {"kind": "alignment", "pairs": "nowhere.tsv"},
             "pairs=nowhere.tsv: must be words (packaged), task, or a UTF-8",
         ),
-        ({"kind": "weights", "language": "sw"}, "language=sw: says nothing with kind=weights, which reads no items"),
-        ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: says nothing with kind=alignment"),
-        ({"kind": "weights"}, "run_id=auto: kind=weights needs the id of a finished run"),
-        ({"run_id": "abc", "model": "tiny"}, "model=tiny: give a run_id or a model, not both"),
-        ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; leave it out"),
+        ({"kind": "weights", "language": "sw"}, "language=sw: has no effect with kind=weights, which reads no items"),
+        ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: has no effect with kind=alignment"),
+        ({"kind": "weights"}, "run_id=auto: kind=weights requires the id of a finished run"),
+        ({"run_id": "abc", "model": "tiny"}, "model=tiny: cannot be combined with run_id"),
+        ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; remove the option"),
         ({"run_id": "abc"}, "run_id=abc: must be the id of a run in the tracking database"),
         ({"task": "atlas"}, "task=atlas: allowed are atlas-nli, atlas-qa"),
         ({"items": "1000000"}, "items=1000000: atlas-nli has"),
@@ -85,7 +85,7 @@ def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsy
     place = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
     shutil.rmtree(Path(place) / "adapter")
     assert main(["--run_id", result.run_id, "--agreement", "0"]) == 2
-    assert "its adapter is not among its artifacts" in capsys.readouterr().err
+    assert "its adapter is no longer among its artifacts" in capsys.readouterr().err
 
 
 def test_auto_is_what_the_preset_says() -> None:

@@ -15,7 +15,7 @@ from runs import plan_of, run_of
 from safetensors.torch import load_file
 
 from whichlora.probing import main
-from whichlora.probing.weights import chance, overlap, sizes, spectrum
+from whichlora.probing.weights import chance_overlap, overlap, sizes, spectrum
 
 
 def orthonormal(width: int, columns: int, seed: int) -> torch.Tensor:
@@ -57,9 +57,9 @@ def test_a_layer_that_did_not_change_has_no_rank() -> None:
 def test_random_subspaces_overlap_as_chance_says() -> None:
     for columns in (8, 3):
         pairs = [(orthonormal(64, 8, seed), orthonormal(64, columns, 100 + seed)) for seed in range(50)]
-        assert {chance(*pair) for pair in pairs} == {8 / 64}
+        assert {chance_overlap(*pair) for pair in pairs} == {8 / 64}
         assert sum(overlap(*pair) for pair in pairs) / 50 == pytest.approx(8 / 64, abs=0.02)
-    assert math.isnan(chance(orthonormal(64, 8, 0), torch.empty(64, 0)))
+    assert math.isnan(chance_overlap(orthonormal(64, 8, 0), torch.empty(64, 0)))
 
 
 def adapter_of(run_id: str) -> dict[str, dict[str, torch.Tensor]]:
