@@ -35,7 +35,7 @@ CANDIDATES = ("en", "sw", "hi")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    """Every word is a token. `<tool>` is flagged as special in the file, but has no role such as BOS."""
+    """A tokenizer with one token per word. Its file flags `<tool>` as special, but gives it no role such as BOS."""
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="47"))
     words.decoder = decoders.WordPiece()
     words.add_special_tokens(["<s>", "<tool>"])
@@ -63,7 +63,7 @@ def test_one_detection_serves_every_target_language_and_shape(tokenizer: Any) ->
 
 
 @pytest.mark.parametrize(("unreliable", "expected"), [("keep", OTHER), ("drop", DROPPED)])
-def test_what_the_detector_doubts_is_kept_or_left_out(tokenizer: Any, unreliable: str, expected: int) -> None:
+def test_unreliable_detections_are_kept_or_dropped(tokenizer: Any, unreliable: str, expected: int) -> None:
     assert classes(tokenizer, MTOTO, unreliable=unreliable) == [expected]
     assert classes(tokenizer, THE, YA, NUMBER, unreliable=unreliable) == [ENGLISH, TARGET, OTHER]
     assert (
@@ -79,13 +79,13 @@ def test_what_the_detector_doubts_is_kept_or_left_out(tokenizer: Any, unreliable
         (("en", "de"), [ENGLISH, DROPPED, OTHER, DROPPED]),
     ],
 )
-def test_what_is_no_candidate_is_left_out(tokenizer: Any, candidates: Any, expected: list[int]) -> None:
+def test_languages_other_than_the_candidates_are_dropped(tokenizer: Any, candidates: Any, expected: list[int]) -> None:
     assert classes(tokenizer, THE, YA, CHILDREN, NUMBER, candidates=candidates) == expected
 
 
-def test_special_tokens_are_left_out_as_tokens_and_in_texts(tokenizer: Any) -> None:
+def test_special_tokens_are_dropped_as_tokens_and_in_texts(tokenizer: Any) -> None:
     assert special_ids(tokenizer) == {BEGIN, TOOL}
-    assert set(tokenizer.all_special_ids) == {BEGIN}  # which would leave the other one in
+    assert set(tokenizer.all_special_ids) == {BEGIN}  # which misses the other one
     classifier = LanguageClassifier(LanguageChoices(), tokenizer)
     found = classifier.classify_tokens(np.array([BEGIN, TOOL, YA, THE]), "sw")
     assert found.tolist() == [DROPPED, DROPPED, TARGET, ENGLISH]
@@ -94,18 +94,18 @@ def test_special_tokens_are_left_out_as_tokens_and_in_texts(tokenizer: Any) -> N
     assert classifier.classify_text(classifier.decode([BEGIN, TOOL]), "sw") == DROPPED
 
 
-def test_special_tokens_that_are_kept_are_texts_like_others(tokenizer: Any) -> None:
+def test_special_tokens_that_are_kept_are_classified_like_others(tokenizer: Any) -> None:
     classifier = LanguageClassifier(LanguageChoices(special_tokens="keep"), tokenizer)
     assert DROPPED not in classifier.classify_tokens(np.array([BEGIN, TOOL]), "sw")
     assert classifier.decode([BEGIN, YA]).split() == ["<s>", "ya"]
 
 
-def test_shares_are_of_what_was_not_dropped() -> None:
+def test_shares_do_not_count_dropped_classes() -> None:
     found = shares(np.array([[ENGLISH, TARGET], [DROPPED, TARGET], [OTHER, DROPPED], [OTHER, OTHER]]))
     assert found.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
 
 
-def test_an_item_of_which_nothing_is_left_has_no_share_and_is_not_in_the_mean() -> None:
+def test_an_item_with_everything_dropped_has_no_share_and_is_not_in_the_mean() -> None:
     nothing = shares(np.array([DROPPED, DROPPED]))
     assert np.isnan(nothing).all()
     assert np.isnan(shares(np.array([], dtype=int))).all()
@@ -116,16 +116,16 @@ def test_an_item_of_which_nothing_is_left_has_no_share_and_is_not_in_the_mean() 
 
 
 def drawn(folder: Path, tokens: list[int], texts: list[str]) -> PartialResults:
-    """Two parts in which these tokens and texts were sampled, half of them in each."""
+    """Return results of two parts, each with half of these tokens and texts as its sample."""
     parts = PartialResults(folder, 2 * PART_ITEMS)
     half = len(tokens) // 2
 
     def part(positions: range) -> dict[str, Any]:
-        own = slice(half) if positions.start == 0 else slice(half, None)
+        chosen = slice(half) if positions.start == 0 else slice(half, None)
         return {
-            "sampled_tokens": np.array(tokens[own]),
-            "sampled_targets": np.array(["sw"] * len(tokens[own])),
-            "sampled_texts": np.array(texts[own], dtype=str),
+            "sampled_tokens": np.array(tokens[chosen]),
+            "sampled_targets": np.array(["sw"] * len(tokens[chosen])),
+            "sampled_texts": np.array(texts[chosen], dtype=str),
         }
 
     parts.fill(part, description="sample")
@@ -133,7 +133,7 @@ def drawn(folder: Path, tokens: list[int], texts: list[str]) -> PartialResults:
 
 
 def test_kappa_is_that_of_a_table_counted_by_hand(tmp_path: Path, tokenizer: Any) -> None:
-    """Two tables with CLD3 in rows and Lingua in columns: English, target, dropped.
+    """Two tables with the classes of CLD3 in rows and those of Lingua in columns: English, target, dropped.
 
     Of tokens, English 5 0 0, target 0 4 0, other 3 2 6. They agree on 9 of 20, and by chance on
     (5 * 8 + 4 * 6) / 400 = .16 of them. Of texts: 8 0 0, 0 2 0, 6 0 4, which is 10 of 20, and (8 * 14 + 2 * 2) / 400.
@@ -149,7 +149,7 @@ def test_kappa_is_that_of_a_table_counted_by_hand(tmp_path: Path, tokenizer: Any
     assert kappas(parts, one, one) == {"kappa/token": 1, "kappa/sequence": 1, "kappa/n": 20}
 
 
-def test_where_both_only_ever_say_the_same_there_is_no_kappa(tmp_path: Path, tokenizer: Any) -> None:
+def test_kappa_is_undefined_if_both_give_only_one_class(tmp_path: Path, tokenizer: Any) -> None:
     classifier = LanguageClassifier(LanguageChoices(), tokenizer)
     found = kappas(drawn(tmp_path, [THE, THE], ["the", "the"]), classifier, classifier)
     assert np.isnan([found["kappa/token"], found["kappa/sequence"]]).all()

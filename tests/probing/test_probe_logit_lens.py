@@ -1,4 +1,4 @@
-"""From hidden states to tokens: every way of computing them gives the same ones."""
+"""The logit lens: every way of decoding hidden states gives the same tokens."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_other_families_too(tmp_path: Any, config: str, fields: dict[str, Any]) 
     assert lens.decode(SEQUENCES, EVERYWHERE)[1][-1, :, 0].tolist() == own_predictions(other, SEQUENCES[1])
 
 
-def test_inner_layers_are_those_that_transformers_hands_out(model: Any) -> None:
+def test_inner_layers_match_the_hidden_states_of_transformers(model: Any) -> None:
     with torch.inference_mode():
         states = model(torch.tensor(SEQUENCES[1:2]), output_hidden_states=True).hidden_states
         expected = [model.lm_head(model.model.norm(states[i + 1][0])).argmax(-1).tolist() for i in range(2)]
@@ -94,14 +94,14 @@ def test_the_batch_does_not_matter(model: Any, top_k: int) -> None:
         assert (alone == tokens).all()
 
 
-def test_only_what_is_asked_for_is_decoded(model: Any) -> None:
+def test_only_the_requested_positions_are_decoded(model: Any) -> None:
     lens = lens_of(model)
     everything, some = lens.decode(SEQUENCES, EVERYWHERE), lens.decode(SEQUENCES, [[4], [], [0, 1]])
     assert [tokens.shape[1] for tokens in some] == [1, 0, 2]
     assert (some[0] == everything[0][:, [4]]).all()
 
 
-def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_prefixes_are_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from whichlora.probing.language import logit_lens
 
     rows = []
@@ -125,7 +125,7 @@ def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: py
     ],
     ids=["lora", "dora", "pissa", "vera"],
 )
-def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any, config: Any) -> None:
+def test_a_merged_adapter_decodes_the_same_as_an_unmerged_one(model: Any, config: Any) -> None:
     torch.manual_seed(1)
     plain = lens_of(model).decode(SEQUENCES, EVERYWHERE)
     adapted = get_peft_model(model, config).eval()
@@ -139,7 +139,7 @@ def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any, c
     assert any((one != other).any() for one, other in zip(beside, plain, strict=True))
 
 
-def test_bf16_counts_how_often_it_answers_otherwise(model: Any) -> None:
+def test_bf16_counts_how_often_it_differs_from_fp32(model: Any) -> None:
     sequences = [list(range(3, 200)), list(range(300, 500))]
     everywhere = [list(range(len(s))) for s in sequences]
     exact, rough = lens_of(model), lens_of(model, arithmetic="bf16")

@@ -1,4 +1,4 @@
-"""Bad options of `probe` end with status 2 and say what is allowed, before a model is loaded."""
+"""Invalid options of `probe` exit with status 2 and name the allowed values, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -42,22 +42,25 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
         ({"task": "atlas"}, "task=atlas: allowed are atlas-nli, atlas-qa"),
         ({"items": "1000000"}, "items=1000000: atlas-nli has"),
         ({"detector": "lingua", "candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),
-        ({"candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),  # for the comparison with Lingua
+        (
+            {"candidates": "en,xx"},
+            "candidates=en,xx: must be two or more of",
+        ),  # because agreement with Lingua is measured
     ],
 )
 def test_a_bad_option_names_itself_and_what_is_allowed(
     store: Path, tiny_model: str, options: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = (
+    arguments = (
         options
         if {"run_id", "model"} & set(options) or options.get("kind") == "weights"
         else {"model": tiny_model, **options}
     )
-    assert main([text for name, value in given.items() for text in (f"--{name}", value)]) == 2
+    assert main([text for name, value in arguments.items() for text in (f"--{name}", value)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
-def test_where_there_is_no_database_none_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_database_is_not_created(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = store / "mlflow.db"
     file.unlink()
     assert main(["--run_id", "abc"]) == 2
@@ -82,13 +85,13 @@ def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsy
     from mlflow.tracking import MlflowClient
 
     result = run_of(plan_of(tiny_model))
-    place = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
-    shutil.rmtree(Path(place) / "adapter")
+    artifacts = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
+    shutil.rmtree(Path(artifacts) / "adapter")
     assert main(["--run_id", result.run_id, "--agreement", "0"]) == 2
     assert "its adapter is no longer among its artifacts" in capsys.readouterr().err
 
 
-def test_auto_is_what_the_preset_says() -> None:
+def test_auto_stands_for_the_value_of_the_preset() -> None:
     assert parse(DEFAULTS).choices == PRESETS["default"]
     assert parse({**DEFAULTS, "preset": "zhao2024"}).choices == PRESETS["zhao2024"]
     mixed = parse({**DEFAULTS, "preset": "zhao2024", "top_k": "3", "candidates": "all"}).choices
