@@ -16,7 +16,7 @@ from benchmarks.harness import Bench, Block, Equality, Result, Row, agreement, i
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.models.loading import load_model, load_tokenizer, locate, read_shape
-from whichlora.probing.language.logit_lens import Lens
+from whichlora.probing.language.logit_lens import LogitLens
 from whichlora.probing.options import LanguageChoices
 
 Tokens = list[np.ndarray[Any, Any]]
@@ -66,8 +66,8 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 
     ways = {"theirs": way("theirs", lambda count: usual(plain, sequences[:count]))}
     for arithmetic in rows:
-        lens = Lens(model, blocks, LanguageChoices(arithmetic=arithmetic))
-        ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.tokens(sequences[:count], positions[:count]))  # type: ignore[misc]
+        lens = LogitLens(model, blocks, LanguageChoices(arithmetic=arithmetic))
+        ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.decode(sequences[:count], positions[:count]))  # type: ignore[misc]
     taken = in_turns("probe", ways, bench.pairs)
     flat = {name: [int(t) for item in tokens for t in item.ravel()] for name, tokens in found.items()}
 

@@ -16,7 +16,7 @@ from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring import score
 from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
-from whichlora.probing.language.logit_lens import ARITHMETICS
+from whichlora.probing.language.logit_lens import DTYPES
 from whichlora.training import adapter, base_cache
 
 BATCH, WARM = 16, 8
@@ -81,7 +81,7 @@ def _measure(
     adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
+    own = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **own)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.name_or_path))

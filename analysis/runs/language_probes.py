@@ -251,7 +251,7 @@ def _agreement(reads: Sequence[_Read]) -> pd.DataFrame:
 
 
 def _compared(params: Mapping[str, str]) -> int:
-    """Return on how many tokens, and texts, a probe compared its detectors: as `whichlora.probing.agreement` draws.
+    """Return on how many tokens, and texts, a probe compared its detectors: as `whichlora.probing.language.agreement`.
 
     The option says about how many; probes before version 3 do not log the number itself.
     """

@@ -71,7 +71,7 @@ def test_the_number_of_compared_tokens_is_that_of_the_probe(store, items, wanted
     """Probes before version 3 do not log it; this is their own drawing."""
     sample = Sample(wanted, items, seed=0)
     for index in range(items):
-        sample.take(index, "sw", np.zeros((2, 1, 1), dtype=int), ["a", "b"])
+        sample.draw(index, "sw", np.zeros((2, 1, 1), dtype=int), ["a", "b"])
     log_probe(spec(), "e", source=log_run(spec(), "e", items=0), items=items, agreement=wanted)
     found, _ = read("e")
     assert set(found.agreement["n"]) == {len(sample.arrays()["sampled_tokens"])}

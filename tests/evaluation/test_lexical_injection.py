@@ -445,7 +445,7 @@ REFUSED = [
     ({"task": "atlas-nli", "pool_layer": 1}, "pool_layer=1: is no option of task=atlas-nli"),
     ({"task": "atlas-nli", "first_token": "keep"}, "first_token=keep: is no option of task=atlas-nli"),
     ({"task": "atlas-nli", "retention": "atlas-nli"}, "retention=atlas-nli: is what is trained; allowed are none, "),
-    ({"data_dir": "/data"}, "data_dir=/data: has no en-sw.tsv; leave it out"),
+    ({"data_dir": "/data"}, "data_dir=/data: has no en-sw.tsv; remove the option"),
     ({"retention": "align-words"}, "retention=align-words: allowed are none, atlas-nli"),
     ({"retention_size": 5}, "retention_size=5: needs a task in retention"),
     ({"retention": "atlas-nli", "retention_size": 9999}, "retention_size=9999: atlas-nli has 2100 test items in en"),

@@ -20,7 +20,7 @@ WIDTH = 64
 
 
 def states(cosine: float, count: int = 300) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Unit vectors without a common direction, each with one at this cosine."""
+    """Return unit vectors without a common direction, and for each a vector at this cosine."""
     random = np.random.default_rng(0)
     first, noise = random.normal(size=(2, count, WIDTH))
     first /= np.linalg.norm(first, axis=1, keepdims=True)
@@ -47,8 +47,8 @@ def test_known_cosines_come_out(cosine: float) -> None:
     assert found["cosine/translation/centred"] == pytest.approx(cosine, abs=0.01)
 
 
-def test_a_common_direction_makes_all_alike_and_centring_takes_it_off() -> None:
-    """The artefact of a first token in the mean: cosines of .99 that mean nothing."""
+def test_a_common_direction_makes_all_similar_and_centring_removes_it() -> None:
+    """The artefact of averaging over the first token: meaningless cosines of .99."""
     first, second = states(0.4)
     found = measured(first + 20, second + 20)
     assert found["cosine/translation/raw"] > 0.999
@@ -57,7 +57,7 @@ def test_a_common_direction_makes_all_alike_and_centring_takes_it_off() -> None:
     assert found["cosine/random/centred"] == pytest.approx(0, abs=0.01)
 
 
-def test_another_mean_of_each_language_is_no_alignment() -> None:
+def test_different_means_of_the_languages_do_not_matter_after_centring() -> None:
     first, second = states(0.4)
     apart = np.zeros(WIDTH)
     apart[0] = 10
@@ -66,7 +66,7 @@ def test_another_mean_of_each_language_is_no_alignment() -> None:
     assert found["p1/to/centred"] == pytest.approx(usual["p1/to/centred"], abs=0.05)
 
 
-def test_a_few_very_long_states_are_not_the_mean() -> None:
+def test_a_few_very_long_states_do_not_dominate_the_mean() -> None:
     first, second = states(0.4)
     first[:5] *= 1000
     second[:5] *= 1000
@@ -86,7 +86,7 @@ def test_ranks_are_those_of_the_sorted_cosines() -> None:
     assert measured(first, first)["p1/to/raw"] == 1
 
 
-def test_the_same_text_twice_is_no_other_text() -> None:
+def test_a_repeated_text_does_not_count_as_another_text() -> None:
     first, second = states(0.9, count=20)
     second[1] = second[0]
     names = [(f"a{i}", f"b{max(i, 1)}") for i in range(20)]
@@ -106,7 +106,7 @@ def test_the_size_of_a_block_does_not_matter(block: int, monkeypatch: pytest.Mon
     np.testing.assert_allclose(compare(mapped, names), whole, rtol=0, atol=1e-12)
 
 
-def test_random_pairs_are_all_that_are_of_other_texts() -> None:
+def test_random_pairs_are_all_pairs_of_different_texts() -> None:
     first, second = states(0.5, count=12)
     names = [(f"a{i // 2}", f"b{i % 5}") for i in range(12)]
     cosine = first @ second.T
@@ -162,7 +162,7 @@ def test_the_scan_of_a_model_and_the_artefact_of_its_first_token(store: Path, ti
     assert run.data.params["first_token"] == "drop"
     assert run.data.metrics["chance/p1"] == 1 / 60
     for layer in (0, 1, 2):
-        # What all texts have in common brings random pairs together.
+        # What all texts have in common makes random pairs more similar.
         assert value(original, "cosine/random/raw", layer) > value(run, "cosine/random/raw", layer) + 0.1
 
 
@@ -187,12 +187,12 @@ def test_parts_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.M
     pd.testing.assert_frame_equal(table(whole), table(probed(*few)), rtol=1e-4, atol=1e-5)
 
 
-def test_parts_are_gathered_in_their_order_and_a_file_that_is_still_mapped_is_let_go_of(tmp_path: Path) -> None:
+def test_parts_are_gathered_in_order_and_a_mapped_file_is_not_overwritten(tmp_path: Path) -> None:
     from whichlora.probing.partial_results import PartialResults
 
     parts = PartialResults(tmp_path / "parts", 70)  # of three parts
     rows = np.arange(70 * 2 * 3, dtype=np.float32).reshape(70, 2, 3)
-    parts.measure(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, name="rows")
+    parts.fill(lambda part: {"low": rows[list(part)], "high": rows[list(part)] + 1000}, description="rows")
     low = parts.gather("low", tmp_path / "rows.npy")
     high = parts.gather("high", tmp_path / "rows.npy")
     assert isinstance(high, np.memmap)

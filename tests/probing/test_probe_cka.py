@@ -1,4 +1,4 @@
-"""CKA: what it must not see, and what it must."""
+"""CKA: what it must be invariant to, and what it must detect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_rotation_and_length_do_not_matter() -> None:
     assert cka(states, states @ rotation * lengths) == pytest.approx(1)
 
 
-def test_states_that_have_nothing_in_common_are_unlike_though_there_are_few_of_them() -> None:
+def test_unrelated_states_are_dissimilar_even_if_there_are_few_of_them() -> None:
     found = [cka(draw(2 * seed), draw(2 * seed + 1)) for seed in range(30)]
     assert np.mean(found) == pytest.approx(0, abs=0.02)
 
@@ -39,7 +39,7 @@ def test_it_falls_with_noise() -> None:
 
 
 def by_inner_products(one: Any, other: Any) -> float:
-    """The same from the inner products of all texts with all, as Song et al. write it."""
+    """CKA from the inner products of all pairs of texts, as in Song et al."""
     kernels = []
     for states in (one, other):
         unit = states / np.linalg.norm(states, axis=1, keepdims=True)
@@ -56,7 +56,7 @@ def by_inner_products(one: Any, other: Any) -> float:
 
 @pytest.mark.parametrize("block", [4, 7, 1024])
 @pytest.mark.parametrize(("count", "widths", "shift"), [(60, (20, 200), 0), (60, (20, 20), 3), (5, (6, 4), 1)])
-def test_a_few_texts_at_a_time_come_to_what_all_inner_products_do(
+def test_blocks_of_texts_give_the_same_as_all_inner_products(
     count: int, widths: tuple[int, int], shift: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(translation_similarity, "BLOCK", block)
@@ -65,14 +65,14 @@ def test_a_few_texts_at_a_time_come_to_what_all_inner_products_do(
     assert cka(one, other) == pytest.approx(by_inner_products(one, other), abs=1e-9)
 
 
-def test_states_that_are_nearly_the_same_are_told_apart() -> None:
+def test_nearly_equal_states_are_distinguished() -> None:
     """At cosines of 1 - 1e-8, where sums of all inner products lose the digits that count."""
     one, other = draw(0), draw(1)
     expected = cka(one, one + other)
     assert cka(one + 1e4, one + other + 1e4) == pytest.approx(expected, abs=0.05)
 
 
-def test_there_is_no_similarity_to_states_that_are_all_the_same() -> None:
+def test_similarity_to_constant_states_is_undefined() -> None:
     assert np.isnan(cka(draw(0), np.ones((60, 3))))
 
 

@@ -1,11 +1,11 @@
-"""Detectors of languages: the real ones, on texts whose answer is known."""
+"""The language detectors on texts in known languages."""
 
 from __future__ import annotations
 
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.probing.detectors import NOTHING, Detector, canonical, detect, get_detector
+from whichlora.probing.detectors import NO_LANGUAGE, Detector, canonical, detect, get_detector
 
 SENTENCES = {
     "en": "The children went to the market with their mother this morning.",
@@ -24,21 +24,21 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 
 def test_both_know_the_language_of_a_sentence_by_the_same_code(detector: Detector) -> None:
     found = {code: detect(detector, text) for code, text in SENTENCES.items()}
-    assert {code: verdict.language for code, verdict in found.items()} == {code: code for code in SENTENCES}
+    assert {code: detection.language for code, detection in found.items()} == {code: code for code in SENTENCES}
     assert found["hi"].reliable
 
 
 @pytest.mark.parametrize("text", ["", "  ", "47", "।", " , ", "��", "ा", "�\n7�"])
 def test_a_text_without_a_letter_is_in_no_language(detector: Detector, text: str) -> None:
-    assert detect(detector, text) == NOTHING
+    assert detect(detector, text) == NO_LANGUAGE
 
 
 def test_cld3_alone_would_call_it_japanese() -> None:
-    """The reason for the rule above."""
+    """The reason for the check for letters."""
     assert get_detector("cld3").detect("47").language == "ja"
 
 
-def test_broken_characters_beside_letters_are_passed_over(detector: Detector) -> None:
+def test_broken_characters_among_letters_are_ignored(detector: Detector) -> None:
     broken = SENTENCES["hi"][:20] + "��" + SENTENCES["hi"][20:]
     assert detect(detector, broken).language == "hi"
 
@@ -51,6 +51,6 @@ def test_codes_have_one_spelling(code: str, same: str) -> None:
 
 
 @pytest.mark.parametrize("candidates", [("en",), ("en", "xx")])
-def test_lingua_refuses_what_it_cannot_choose_among(candidates: tuple[str, ...]) -> None:
+def test_lingua_rejects_unknown_or_too_few_candidates(candidates: tuple[str, ...]) -> None:
     with pytest.raises(OptionError, match=r"^candidates=.*two or more of af, ar"):
         get_detector("lingua", candidates)

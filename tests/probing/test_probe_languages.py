@@ -1,4 +1,4 @@
-"""The language probe from options to a tracked result, on the tiny model."""
+"""The language probe on the tiny model, from options to a tracked result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from whichlora.probing.options import LEVELS, OPTIONS, LanguageChoices, parse
 FEW = ("--items", "10", "--agreement", "0")
 
 
-def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tiny_model: str) -> None:
+def test_probing_a_base_model_logs_one_complete_run(store: Path, tiny_model: str) -> None:
     candidates = ("--candidates", "en,sw,hi")  # Lingua loads fewer models
     run = probed("--model", tiny_model, "--items", "10", "--agreement", "30", "--arithmetic", "bf16", *candidates)
     assert run.info.status == "FINISHED"
@@ -70,7 +70,7 @@ def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tin
     expected = layers.query("layer >= 0 and measure == 'token/english'").sort_values("layer")["value"].dropna()
     assert [point.value for point in sorted(history, key=lambda p: p.step)] == pytest.approx(expected.tolist())
 
-    names = {a.path for place in ("", "figures") for a in MlflowClient().list_artifacts(run.info.run_id, place)}
+    names = {a.path for folder in ("", "figures") for a in MlflowClient().list_artifacts(run.info.run_id, folder)}
     assert {"layers.parquet", "items.parquet", "figures/languages.png", "figures/languages.svg"} <= names
     items = table(run, "items.parquet")
     assert len(items) == 10 * 4
@@ -78,7 +78,7 @@ def test_a_base_model_leaves_one_run_with_all_that_was_promised(store: Path, tin
     assert mean == pytest.approx(layers.query("layer == 1 and measure == 'token/other'")["value"].item())
 
 
-def test_what_was_probed_is_not_probed_again(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_probe_is_not_repeated(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     probed("--model", tiny_model, *FEW)
     probed("--model", tiny_model, *FEW)
     assert len(probes()) == 1
@@ -88,7 +88,7 @@ def test_what_was_probed_is_not_probed_again(store: Path, tiny_model: str, capsy
 
 
 def test_the_ceiling_is_what_the_detector_says_of_the_input(store: Path, byte_model: str) -> None:
-    """Where every byte is a token, no token of Hindi has a letter and every one of it is other."""
+    """With a byte-level tokenizer no token of Hindi contains a letter, so all are classified as other."""
     run = probed("--model", byte_model, *FEW, "--language", "hi", "--positions", "item")
     ceiling = table(run).query("layer == -1").set_index("measure")["value"]
     assert ceiling["token/target"] == 0
@@ -114,17 +114,18 @@ def test_the_choices_of_zhao_2024(store: Path, tiny_model: str) -> None:
 
 
 def by_the_obvious_loop(folder: str, choices: LanguageChoices, candidates: Any) -> dict[str, Any]:
-    """The shares of Swahili items by layer and id, as a few lines with transformers and a detector give them."""
+    """Compute the shares of Swahili items by layer and id directly with transformers and a detector."""
     plan = plan_of(folder, variant="none", test_size=10)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     detector = get_detector(choices.detector, candidates)
 
     def shares(texts: list[str]) -> list[float]:
-        verdicts = [detect(detector, text) for text in texts]
-        languages = [v.language for v in verdicts if v.reliable or choices.unreliable == "keep"]
-        kept = [found for found in languages if candidates is None or found in candidates]
-        counts = [kept.count("en"), kept.count("sw"), len(kept) - kept.count("en") - kept.count("sw")]
-        return [count / len(kept) if kept else np.nan for count in counts]
+        detections = [detect(detector, text) for text in texts]
+        languages = [v.language for v in detections if v.reliable or choices.unreliable == "keep"]
+        counted = [language for language in languages if candidates is None or language in candidates]
+        english, swahili = counted.count("en"), counted.count("sw")
+        counts = [english, swahili, len(counted) - english - swahili]
+        return [count / len(counted) if counted else np.nan for count in counts]
 
     found: dict[str, Any] = {f"{level}/{layer}": {} for level in LEVELS for layer in range(3)}
     for item in plan.tests["tl"].items:
@@ -159,10 +160,10 @@ def test_shares_are_those_of_the_obvious_loop(
     expected = by_the_obvious_loop(tiny_model, choices, candidates)
     items = table(run, "items.parquet").set_index(["layer", "id"])
     assert len(items) == 10 * 4
-    for place, by_item in expected.items():
-        level, _, layer = place.partition("/")
+    for key, by_item in expected.items():
+        level, _, layer = key.partition("/")
         found = items.loc[int(layer)].loc[list(by_item), [f"{level}/{kind}" for kind in CLASSES]]
-        np.testing.assert_allclose(found, list(by_item.values()), err_msg=place)
+        np.testing.assert_allclose(found, list(by_item.values()), err_msg=key)
 
     layers, level = table(run).set_index(["measure", "layer"])["value"], choices.level
     history = MlflowClient().get_metric_history(run.info.run_id, f"language/{CLASSES[2]}")
@@ -172,7 +173,7 @@ def test_shares_are_those_of_the_obvious_loop(
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora", "pissa", "vera", "adalora"])
-def test_a_merged_adapter_speaks_as_one_beside_the_weights(
+def test_a_merged_adapter_gives_the_same_result_as_an_unmerged_one(
     store: Path, tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
@@ -183,10 +184,10 @@ def test_a_merged_adapter_speaks_as_one_beside_the_weights(
     merged = probed("--run_id", result.run_id, "--agreement", "0")
 
     @contextmanager
-    def beside(plan: Any, folder: Path) -> Any:
+    def unmerged_adapter(plan: Any, folder: Path) -> Any:
         yield adapter.load_saved(plan, folder, base=base_cache.checkout(plan))
 
-    monkeypatch.setattr(base_cache, "with_saved_adapter", beside)
+    monkeypatch.setattr(base_cache, "with_saved_adapter", unmerged_adapter)
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))
@@ -206,7 +207,7 @@ def test_the_probe_of_a_run_names_it(store: Path, tiny_model: str) -> None:
     assert read == {"task": "atlas-nli", "difficulty": "normal", "prompt_language": "en"}
     assert run.data.params["items"] == "9"
     digests = json.loads(MlflowClient().get_run(result.run_id).data.params["test_digests"])
-    assert run.data.params["items_digest"] == digests["tl"]  # by which the report tells what was read
+    assert run.data.params["items_digest"] == digests["tl"]  # by which the report identifies the items
 
 
 def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,9 +222,7 @@ def test_parts_and_batches_do_not_matter(store: Path, tiny_model: str, monkeypat
     pd.testing.assert_frame_equal(table(whole, "items.parquet"), table(split, "items.parquet"))
 
 
-def test_a_probe_that_failed_goes_on_where_it_stopped(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_probe_resumes_where_it_stopped(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from whichlora.probing.partial_results import PartialResults
 
     monkeypatch.setattr(partial_results, "PART_ITEMS", 2)
@@ -254,7 +253,7 @@ def test_a_probe_that_failed_goes_on_where_it_stopped(
 
 
 @pytest.mark.slow
-def test_a_killed_probe_ends_as_an_uninterrupted_one(store: Path, tiny_model: str) -> None:
+def test_a_killed_probe_gives_the_same_result_as_an_uninterrupted_one(store: Path, tiny_model: str) -> None:
     command = [sys.executable, "-m", "whichlora.probing", "--model", tiny_model, "--items", "400", "--agreement", "0"]
     for kill in range(1, 4):
         process = subprocess.Popen(command, start_new_session=True)

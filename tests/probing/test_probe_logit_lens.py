@@ -1,4 +1,4 @@
-"""From hidden states to tokens: every way of computing them gives the same ones."""
+"""The logit lens: every way of decoding hidden states gives the same tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from whichlora.errors import ProofError
 from whichlora.models.loading import shape_of
-from whichlora.probing.language.logit_lens import Lens, top_tokens
+from whichlora.probing.language.logit_lens import LogitLens, top_tokens
 from whichlora.probing.options import LanguageChoices
 
 SEQUENCES = [[5, 17, 80, 80, 3], [5, 17, 80, 9, 44, 21, 7], [100, 2]]
@@ -24,9 +24,9 @@ def model(tiny_model: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
 
 
-def lens_of(model: Any, **choices: Any) -> Lens:
+def lens_of(model: Any, **choices: Any) -> LogitLens:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return Lens(model, shape_of(base).blocks, LanguageChoices(**choices))
+    return LogitLens(model, shape_of(base).blocks, LanguageChoices(**choices))
 
 
 def own_predictions(model: Any, sequence: list[int]) -> list[int]:
@@ -52,7 +52,7 @@ def test_of_equal_logits_the_first_chunk_wins() -> None:
 @pytest.mark.parametrize("final_norm", [True, False])
 def test_the_last_layer_is_the_models_own_prediction(model: Any, final_norm: bool) -> None:
     for sequence, tokens in zip(
-        SEQUENCES, lens_of(model, final_norm=final_norm).tokens(SEQUENCES, EVERYWHERE), strict=True
+        SEQUENCES, lens_of(model, final_norm=final_norm).decode(SEQUENCES, EVERYWHERE), strict=True
     ):
         assert tokens.shape == (3, len(sequence), 1)
         assert tokens[-1, :, 0].tolist() == own_predictions(model, sequence)
@@ -70,38 +70,38 @@ def test_the_last_layer_is_the_models_own_prediction(model: Any, final_norm: boo
 def test_other_families_too(tmp_path: Any, config: str, fields: dict[str, Any]) -> None:
     other = AutoModelForCausalLM.from_pretrained(save_tiny_model(tmp_path / "other", config=config, **fields)).eval()
     lens = lens_of(other)
-    lens.prove(SEQUENCES[1])
-    assert lens.tokens(SEQUENCES, EVERYWHERE)[1][-1, :, 0].tolist() == own_predictions(other, SEQUENCES[1])
+    lens.verify(SEQUENCES[1])
+    assert lens.decode(SEQUENCES, EVERYWHERE)[1][-1, :, 0].tolist() == own_predictions(other, SEQUENCES[1])
 
 
-def test_inner_layers_are_those_that_transformers_hands_out(model: Any) -> None:
+def test_inner_layers_match_the_hidden_states_of_transformers(model: Any) -> None:
     with torch.inference_mode():
         states = model(torch.tensor(SEQUENCES[1:2]), output_hidden_states=True).hidden_states
         expected = [model.lm_head(model.model.norm(states[i + 1][0])).argmax(-1).tolist() for i in range(2)]
         raw = model.lm_head(states[1][0]).argmax(-1).tolist()
-    (tokens,) = lens_of(model).tokens(SEQUENCES[1:2], EVERYWHERE[1:2])
+    (tokens,) = lens_of(model).decode(SEQUENCES[1:2], EVERYWHERE[1:2])
     assert tokens[:2, :, 0].tolist() == expected
-    (tokens,) = lens_of(model, final_norm=False).tokens(SEQUENCES[1:2], EVERYWHERE[1:2])
+    (tokens,) = lens_of(model, final_norm=False).decode(SEQUENCES[1:2], EVERYWHERE[1:2])
     assert tokens[0, :, 0].tolist() == raw
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_the_batch_does_not_matter(model: Any, top_k: int) -> None:
     lens = lens_of(model, top_k=top_k)
-    together = lens.tokens(SEQUENCES, EVERYWHERE)
+    together = lens.decode(SEQUENCES, EVERYWHERE)
     for sequence, wanted, tokens in zip(SEQUENCES, EVERYWHERE, together, strict=True):
-        (alone,) = lens.tokens([sequence], [wanted])
+        (alone,) = lens.decode([sequence], [wanted])
         assert (alone == tokens).all()
 
 
-def test_only_what_is_asked_for_is_decoded(model: Any) -> None:
+def test_only_the_requested_positions_are_decoded(model: Any) -> None:
     lens = lens_of(model)
-    everything, some = lens.tokens(SEQUENCES, EVERYWHERE), lens.tokens(SEQUENCES, [[4], [], [0, 1]])
+    everything, some = lens.decode(SEQUENCES, EVERYWHERE), lens.decode(SEQUENCES, [[4], [], [0, 1]])
     assert [tokens.shape[1] for tokens in some] == [1, 0, 2]
     assert (some[0] == everything[0][:, [4]]).all()
 
 
-def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_prefixes_are_decoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from whichlora.probing.language import logit_lens
 
     rows = []
@@ -111,7 +111,7 @@ def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: py
         return top_tokens(states, *arguments)
 
     monkeypatch.setattr(logit_lens, "top_tokens", counted)
-    lens_of(model).tokens(SEQUENCES, EVERYWHERE)
+    lens_of(model).decode(SEQUENCES, EVERYWHERE)
     assert rows == [sum(map(len, SEQUENCES)) - 3] * 3
 
 
@@ -125,25 +125,25 @@ def test_what_texts_begin_with_alike_is_decoded_once(model: Any, monkeypatch: py
     ],
     ids=["lora", "dora", "pissa", "vera"],
 )
-def test_an_adapter_decodes_the_same_merged_and_beside_the_weights(model: Any, config: Any) -> None:
+def test_a_merged_adapter_decodes_the_same_as_an_unmerged_one(model: Any, config: Any) -> None:
     torch.manual_seed(1)
-    plain = lens_of(model).tokens(SEQUENCES, EVERYWHERE)
+    plain = lens_of(model).decode(SEQUENCES, EVERYWHERE)
     adapted = get_peft_model(model, config).eval()
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data += 0.2 * torch.randn_like(parameter)
-    beside = lens_of(adapted).tokens(SEQUENCES, EVERYWHERE)
-    merged = lens_of(adapted.merge_and_unload()).tokens(SEQUENCES, EVERYWHERE)
+    beside = lens_of(adapted).decode(SEQUENCES, EVERYWHERE)
+    merged = lens_of(adapted.merge_and_unload()).decode(SEQUENCES, EVERYWHERE)
     for one, other in zip(beside, merged, strict=True):
         assert (one == other).all()
     assert any((one != other).any() for one, other in zip(beside, plain, strict=True))
 
 
-def test_bf16_counts_how_often_it_answers_otherwise(model: Any) -> None:
+def test_bf16_counts_how_often_it_differs_from_fp32(model: Any) -> None:
     sequences = [list(range(3, 200)), list(range(300, 500))]
     everywhere = [list(range(len(s))) for s in sequences]
     exact, rough = lens_of(model), lens_of(model, arithmetic="bf16")
-    one, other = exact.tokens(sequences, everywhere), rough.tokens(sequences, everywhere)
+    one, other = exact.decode(sequences, everywhere), rough.decode(sequences, everywhere)
     differing = sum(int((a != b).sum()) for a, b in zip(one, other, strict=True)) / sum(a.size for a in one)
     assert rough.compared >= 3 * 397 // 16
     assert rough.differing / rough.compared == pytest.approx(differing, abs=0.1)
@@ -160,4 +160,4 @@ def test_a_model_with_something_else_before_its_head_is_refused(model: Any) -> N
 
     model.model.norm = Outside()  # which is not recognised as a norm
     with pytest.raises(ProofError, match="own prediction at"):
-        lens_of(model).prove(SEQUENCES[1])
+        lens_of(model).verify(SEQUENCES[1])

@@ -1,4 +1,4 @@
-"""Bad options of `probe` end with status 2 and say what is allowed, before a model is loaded."""
+"""Invalid options of `probe` exit with status 2 and name the allowed values, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
         ({"final_norm": "perhaps"}, "final_norm=perhaps: allowed are true, false"),
         ({"detector": "fasttext"}, "detector=fasttext: allowed are cld3, lingua"),
         ({"preset": "zhao"}, "preset=zhao: allowed are default, paper, zhao2024"),
-        ({"pairs": "words"}, "pairs=words: is a choice of kind=alignment; leave it out"),
-        ({"kind": "alignment", "top_k": "2"}, "top_k=2: is a choice of kind=language; leave it out"),
-        ({"kind": "alignment", "preset": "paper"}, "preset=paper: is a choice of kind=language; leave it out"),
+        ({"pairs": "words"}, "pairs=words: applies only to kind=alignment; remove the option"),
+        ({"kind": "alignment", "top_k": "2"}, "top_k=2: applies only to kind=language; remove the option"),
+        ({"kind": "alignment", "preset": "paper"}, "preset=paper: applies only to kind=language; remove the option"),
         (
             {"kind": "alignment", "language": "tt"},
             "language=tt: allowed are az, bn, hi, kk, ky, sw, te, tk, tr, ur, uz",
@@ -33,31 +33,34 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
             {"kind": "alignment", "pairs": "nowhere.tsv"},
             "pairs=nowhere.tsv: must be words (packaged), task, or a UTF-8",
         ),
-        ({"kind": "weights", "language": "sw"}, "language=sw: says nothing with kind=weights, which reads no items"),
-        ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: says nothing with kind=alignment"),
-        ({"kind": "weights"}, "run_id=auto: kind=weights needs the id of a finished run"),
-        ({"run_id": "abc", "model": "tiny"}, "model=tiny: give a run_id or a model, not both"),
-        ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; leave it out"),
+        ({"kind": "weights", "language": "sw"}, "language=sw: has no effect with kind=weights, which reads no items"),
+        ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: has no effect with kind=alignment"),
+        ({"kind": "weights"}, "run_id=auto: kind=weights requires the id of a finished run"),
+        ({"run_id": "abc", "model": "tiny"}, "model=tiny: cannot be combined with run_id"),
+        ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; remove the option"),
         ({"run_id": "abc"}, "run_id=abc: must be the id of a run in the tracking database"),
         ({"task": "atlas"}, "task=atlas: allowed are atlas-nli, atlas-qa"),
         ({"items": "1000000"}, "items=1000000: atlas-nli has"),
         ({"detector": "lingua", "candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),
-        ({"candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),  # for the comparison with Lingua
+        (
+            {"candidates": "en,xx"},
+            "candidates=en,xx: must be two or more of",
+        ),  # because agreement with Lingua is measured
     ],
 )
 def test_a_bad_option_names_itself_and_what_is_allowed(
     store: Path, tiny_model: str, options: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = (
+    arguments = (
         options
         if {"run_id", "model"} & set(options) or options.get("kind") == "weights"
         else {"model": tiny_model, **options}
     )
-    assert main([text for name, value in given.items() for text in (f"--{name}", value)]) == 2
+    assert main([text for name, value in arguments.items() for text in (f"--{name}", value)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
-def test_where_there_is_no_database_none_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_database_is_not_created(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = store / "mlflow.db"
     file.unlink()
     assert main(["--run_id", "abc"]) == 2
@@ -82,13 +85,13 @@ def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsy
     from mlflow.tracking import MlflowClient
 
     result = run_of(plan_of(tiny_model))
-    place = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
-    shutil.rmtree(Path(place) / "adapter")
+    artifacts = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
+    shutil.rmtree(Path(artifacts) / "adapter")
     assert main(["--run_id", result.run_id, "--agreement", "0"]) == 2
-    assert "its adapter is not among its artifacts" in capsys.readouterr().err
+    assert "its adapter is no longer among its artifacts" in capsys.readouterr().err
 
 
-def test_auto_is_what_the_preset_says() -> None:
+def test_auto_stands_for_the_value_of_the_preset() -> None:
     assert parse(DEFAULTS).choices == PRESETS["default"]
     assert parse({**DEFAULTS, "preset": "zhao2024"}).choices == PRESETS["zhao2024"]
     mixed = parse({**DEFAULTS, "preset": "zhao2024", "top_k": "3", "candidates": "all"}).choices

@@ -1,4 +1,4 @@
-"""The weight probe: ranks that each method must have, and updates whose spectrum is known."""
+"""The weight probe: the rank that each method must have, and updates with a known spectrum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runs import plan_of, run_of
 from safetensors.torch import load_file
 
 from whichlora.probing import main
-from whichlora.probing.weights import chance, overlap, sizes, spectrum
+from whichlora.probing.weights import chance_overlap, overlap, sizes, spectrum
 
 
 def orthonormal(width: int, columns: int, seed: int) -> torch.Tensor:
@@ -31,8 +31,8 @@ def test_a_known_spectrum_comes_out(shape: tuple[int, int]) -> None:
     found = spectrum(update)
     assert found.rank == 4
     assert found.values[:4].tolist() == pytest.approx(values.tolist())
-    kept = found.left.untyped_storage().nbytes() + found.right.untyped_storage().nbytes()
-    assert kept == 8 * 4 * sum(shape)  # and not all eigenvectors, which a large model has no room for
+    stored = found.left.untyped_storage().nbytes() + found.right.untyped_storage().nbytes()
+    assert stored == 8 * 4 * sum(shape)  # not all eigenvectors, which would not fit in memory for a large model
     assert overlap(found.left, left) == pytest.approx(1)
     assert overlap(found.right, right) == pytest.approx(1)
     weight = torch.ones(shape, dtype=torch.float64)
@@ -57,33 +57,33 @@ def test_a_layer_that_did_not_change_has_no_rank() -> None:
 def test_random_subspaces_overlap_as_chance_says() -> None:
     for columns in (8, 3):
         pairs = [(orthonormal(64, 8, seed), orthonormal(64, columns, 100 + seed)) for seed in range(50)]
-        assert {chance(*pair) for pair in pairs} == {8 / 64}
+        assert {chance_overlap(*pair) for pair in pairs} == {8 / 64}
         assert sum(overlap(*pair) for pair in pairs) / 50 == pytest.approx(8 / 64, abs=0.02)
-    assert math.isnan(chance(orthonormal(64, 8, 0), torch.empty(64, 0)))
+    assert math.isnan(chance_overlap(orthonormal(64, 8, 0), torch.empty(64, 0)))
 
 
 def adapter_of(run_id: str) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of a run's adapter by layer and module (`0 q_proj`) and by their own name (`lora_A.weight`)."""
+    """Return the tensors of an adapter by layer and module (`0 q_proj`) and by parameter name (`lora_A.weight`)."""
     path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter/adapter_model.safetensors")
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in load_file(path).items():
-        place = re.search(r"layers\.(\d+)\.\w+\.(\w+)\.(.+)$", name)
-        if place:
-            found.setdefault(f"{place[1]} {place[2]}", {})[place[3]] = tensor
+        match = re.search(r"layers\.(\d+)\.\w+\.(\w+)\.(.+)$", name)
+        if match:
+            found.setdefault(f"{match[1]} {match[2]}", {})[match[3]] = tensor
     return found
 
 
-def rank_of_vera(own: dict[str, torch.Tensor]) -> int:
-    """That of the shared matrices: neither vector takes a direction away."""
-    assert all(bool((own[f"vera_lambda_{side}"] != 0).all()) for side in "bd")
-    return len(own["vera_lambda_d"])
+def rank_of_vera(tensors: dict[str, torch.Tensor]) -> int:
+    """Return the rank of the shared matrices: no entry of the vectors is zero, so none of it is lost."""
+    assert all(bool((tensors[f"vera_lambda_{side}"] != 0).all()) for side in "bd")
+    return len(tensors["vera_lambda_d"])
 
 
 RANKS = {
-    "lora": lambda own: len(own["lora_A.weight"]),
-    "dora": lambda own: min(len(own["lora_B.weight"]), own["lora_A.weight"].shape[1]),  # every row is rescaled
-    "adalora": lambda own: int((own["lora_E"] != 0).sum()),  # what its budget left of each layer
-    "pissa": lambda own: len(own["lora_A.weight"]),  # of the converted adapter, which holds the start too
+    "lora": lambda tensors: len(tensors["lora_A.weight"]),
+    "dora": lambda tensors: min(len(tensors["lora_B.weight"]), tensors["lora_A.weight"].shape[1]),  # rescales every row
+    "adalora": lambda tensors: int((tensors["lora_E"] != 0).sum()),  # what its budget left of each layer
+    "pissa": lambda tensors: len(tensors["lora_A.weight"]),  # of the converted adapter, which includes the initial one
     "vera": rank_of_vera,
 }
 STORED = {"lora": 4, "dora": 4, "pissa": 8}
@@ -97,13 +97,13 @@ def test_every_method_has_its_rank(store: Path, tiny_model: str, variant: str) -
     ranks = layers[layers["measure"].str.startswith("rank/")]
     adapter = adapter_of(result.run_id)
     if variant in STORED:
-        assert {len(own["lora_A.weight"]) for own in adapter.values()} == {STORED[variant]}
-    expected = {place: RANKS[variant](own) for place, own in adapter.items()}
+        assert {len(tensors["lora_A.weight"]) for tensors in adapter.values()} == {STORED[variant]}
+    expected = {site: RANKS[variant](tensors) for site, tensors in adapter.items()}
     assert len(expected) == 3 * 7
     found = zip(ranks["layer"], ranks["measure"], ranks["value"], strict=True)
     assert {f"{layer} {measure.removeprefix('rank/')}": value for layer, measure, value in found} == expected
     if variant in ("adalora", "vera"):
-        assert sum(expected.values()) == 4 * 3 * 7  # which AdaLoRA deals out anew
+        assert sum(expected.values()) == 4 * 3 * 7  # which AdaLoRA redistributes over the layers
     assert 0 < run.data.metrics["update/mean_relative_norm"] < 10
     mean = layers[layers["measure"] == "rank"]
     assert set(mean["n"]) == {7}
@@ -119,7 +119,7 @@ def test_full_fine_tuning_changes_all_directions(store: Path, tiny_model: str) -
     assert run.data.metrics["update/mean_relative_norm"] < 0.2
 
 
-def test_a_run_points_where_it_points_and_another_elsewhere(store: Path, tiny_model: str) -> None:
+def test_a_run_overlaps_fully_with_itself_and_partly_with_another(store: Path, tiny_model: str) -> None:
     one, two = (run_of(plan_of(tiny_model, rank=4, seed=seed)).run_id for seed in (1, 2))
     itself = probed("--run_id", one, "--kind", "weights", "--against", one)
     assert itself.data.metrics["update/mean_overlap_out"] == pytest.approx(1)

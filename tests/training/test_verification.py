@@ -228,7 +228,7 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
         save(model, *arguments, **options)
 
     monkeypatch.setattr(adapter, "save", saved_badly)
-    with pytest.raises(ProofError, match="otherwise than the trained model"):
+    with pytest.raises(ProofError, match="differently from the trained model"):
         run_of(plan)
 
 

@@ -1,7 +1,7 @@
-"""Bootstrap intervals of means over items, in memory that does not grow with the number of items.
+"""Bootstrap confidence intervals of means over items, in memory independent of the number of items.
 
 In the Poisson bootstrap (Hanley and MacGibbon 2006, Comput. Methods Programs Biomed. 83:57-62) each item enters each
-resample a Poisson(1) number of times, so a resample is a running sum, and items can come one after the other.
+resample a Poisson(1) number of times. A resample is therefore a running sum, and items can be streamed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 RESAMPLES = 1000
 LEVEL = 0.95
-"""Of the percentile intervals."""
-_PORTION = 256
-"""Items whose weights in all resamples are held at a time."""
+"""Confidence level of the percentile intervals."""
+_CHUNK = 256
+"""Number of items whose weights in all resamples are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Means over items, their interval and the number of items that had a value; each array is (columns,)."""
+    """Means over items, their intervals and the number of items that had a value; each array is (columns,)."""
 
     mean: np.ndarray[Any, Any]
     low: np.ndarray[Any, Any]
@@ -29,10 +29,10 @@ class Intervals:
     n: np.ndarray[Any, Any]
 
 
-class Means:
-    """Collects the values of items, and gives their means with intervals.
+class PoissonBootstrap:
+    """Accumulates the values of items and returns their means with bootstrap intervals.
 
-    The result depends on the order of the items and the seed, not on how many are added at a time.
+    The result depends on the order of the items and on the seed, but not on how many items each call adds.
     """
 
     def __init__(self, columns: int, *, seed: int) -> None:
@@ -41,21 +41,21 @@ class Means:
         self._sums, self._counts = np.zeros((RESAMPLES, columns)), np.zeros((RESAMPLES, columns))
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
-        """Add (items, columns); an item without a value for a column has NaN there."""
-        for start in range(0, len(values), _PORTION):
-            self._add(values[start : start + _PORTION])
+        """Add values of shape (items, columns); NaN marks an item that has no value for a column."""
+        for start in range(0, len(values), _CHUNK):
+            self._add(values[start : start + _CHUNK])
 
     def _add(self, values: np.ndarray[Any, Any]) -> None:
-        there = np.isfinite(values)
-        numbers = np.where(there, values, 0.0).astype(float)
+        finite = np.isfinite(values)
+        filled = np.where(finite, values, 0.0).astype(float)
         weights = self._random.poisson(1.0, size=(len(values), RESAMPLES)).astype(float).T
-        self._sum += numbers.sum(0)
-        self._count += there.sum(0)
-        self._sums += weights @ numbers
-        self._counts += weights @ there.astype(float)
+        self._sum += filled.sum(0)
+        self._count += finite.sum(0)
+        self._sums += weights @ filled
+        self._counts += weights @ finite.astype(float)
 
     def result(self) -> Intervals:
-        """Return means and intervals; NaN where no item has a value."""
+        """Return means and intervals; NaN in columns for which no item has a value."""
         tail = 100 * (1 - LEVEL) / 2
         with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN

@@ -1,7 +1,7 @@
-"""What language a text is in: CLD3 or Lingua behind one interface.
+"""Detects the language of a text with CLD3 or Lingua, behind one interface.
 
-CLD3 (`cld3-py`, module `gcld3`) knows over 100 languages and answers for any text; Lingua knows 75 and is made for
-single words and phrases. How far they agree is measured by `agreement.py`.
+CLD3 (`cld3-py`, module `gcld3`) knows over 100 languages and returns one for any text; Lingua knows 75 and is designed
+for single words and phrases. `language/agreement.py` measures how far they agree.
 """
 
 from __future__ import annotations
@@ -15,58 +15,58 @@ from whichlora.errors import OptionError
 
 DETECTORS = ("cld3", "lingua")
 MIN_BYTES, MAX_BYTES = 0, 1000
-"""Of a text, for CLD3: a shorter one would be left unanswered, of a longer one some parts are read."""
+"""CLD3's bounds on the length of a text: it does not answer for a shorter one and samples parts of a longer one."""
 RELIABLE = 0.7
-"""The probability from which on CLD3 calls its answer reliable. Lingua calls none so; the same bound is used for it."""
+"""Lowest probability that CLD3 calls reliable. Lingua has no such flag; the same bound is applied to it."""
 UNKNOWN = ""
 
 _ALIASES = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "nb": "no", "nn": "no", "fil": "tl"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A language in `canonical` spelling, `UNKNOWN` if there is none, and whether the detector trusts its answer."""
+class Detection:
+    """A language in `canonical` spelling, or `UNKNOWN`, and whether the detector calls its answer reliable."""
 
     language: str
     reliable: bool
 
 
-NOTHING = Verdict(UNKNOWN, True)
+NO_LANGUAGE = Detection(UNKNOWN, True)
 
 
 class Detector(Protocol):
-    """Tells the language of a text that has a letter."""
+    """Detects the language of a text that contains a letter."""
 
-    def detect(self, text: str) -> Verdict:
+    def detect(self, text: str) -> Detection:
         """Return the most likely language."""
 
 
 def canonical(code: str) -> str:
-    """Return one spelling for a language: ISO 639-1 where it has a code, and without the script (`hi-Latn` is `hi`)."""
+    """Normalise a language code: ISO 639-1 where there is one, without the script (`hi-Latn` becomes `hi`)."""
     language = code.lower().partition("-")[0]
     return _ALIASES.get(language, language)
 
 
-def detect(detector: Detector, text: str) -> Verdict:
-    """Return the language of a text; `NOTHING` for one without a letter.
+def detect(detector: Detector, text: str) -> Detection:
+    """Return the language of a text, or `NO_LANGUAGE` if it contains no letter.
 
-    U+FFFD, which part of a character's UTF-8 becomes, is no letter. Detectors would answer all the same: CLD3 calls
-    digits, punctuation and nothing at all Japanese, with a probability of .78.
+    U+FFFD, to which an incomplete UTF-8 sequence decodes, is not a letter. The check is needed because detectors answer
+    for any input: CLD3 calls digits, punctuation and the empty string Japanese, with a probability of .78.
     """
     text = text.replace("�", " ").strip()
     if not any(unicodedata.category(character)[0] == "L" for character in text):
-        return NOTHING
+        return NO_LANGUAGE
     return detector.detect(text)
 
 
 @functools.cache
 def get_detector(name: str, candidates: tuple[str, ...] | None = None) -> Detector:
-    """Return a detector, kept for the process: Lingua's models of all languages take 15 s to load, and 1 GB.
+    """Return a detector, cached for the process: Lingua's models of all languages take 15 s to load and 1 GB of memory.
 
-    `candidates` are the languages that Lingua chooses among; None stands for all. CLD3 always chooses among all.
+    `candidates` are the languages that Lingua chooses from; None means all. CLD3 always chooses from all.
 
     Raises:
-        OptionError: Lingua does not know one of the candidates, or there is but one.
+        OptionError: Lingua does not know one of the candidates, or there is only one.
     """
     return _Lingua(candidates) if name == "lingua" else _Cld3()
 
@@ -77,10 +77,10 @@ class _Cld3:
 
         self._identifier: Any = gcld3.NNetLanguageIdentifier(min_num_bytes=MIN_BYTES, max_num_bytes=MAX_BYTES)
 
-    def detect(self, text: str) -> Verdict:
-        found = self._identifier.FindLanguage(text=text)
-        language = UNKNOWN if found.language == "und" else canonical(found.language)
-        return Verdict(language, bool(found.is_reliable))
+    def detect(self, text: str) -> Detection:
+        result = self._identifier.FindLanguage(text=text)
+        language = UNKNOWN if result.language == "und" else canonical(result.language)
+        return Detection(language, bool(result.is_reliable))
 
 
 class _Lingua:
@@ -98,8 +98,8 @@ class _Lingua:
         languages = [language for code in wanted for language in known[code]]
         self._detector: Any = lingua.LanguageDetectorBuilder.from_languages(*languages).build()
 
-    def detect(self, text: str) -> Verdict:
+    def detect(self, text: str) -> Detection:
         best = self._detector.compute_language_confidence_values(text)[0]
-        if best.value == 0:  # then the order of the languages says nothing
-            return NOTHING
-        return Verdict(canonical(best.language.iso_code_639_1.name), best.value >= RELIABLE)
+        if best.value == 0:  # then the order of the languages is arbitrary
+            return NO_LANGUAGE
+        return Detection(canonical(best.language.iso_code_639_1.name), best.value >= RELIABLE)

@@ -1,4 +1,4 @@
-"""The figures of a probe: black, grey and dashes, so that they read the same without colour."""
+"""Draws the figures of a probe in black, grey and line styles, so that they do not depend on colour."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ _STYLES: dict[str, dict[str, Any]] = {
     "other": {"color": "0.6", "linestyle": ":", "marker": "^"},
 }
 _BAND = 0.18
-_READ = {"all": "whole prompts", "item": "items' own words", "last": "last position", "generated": "prompt and answer"}
+_POSITIONS = {
+    "all": "whole prompts",
+    "item": "items' own words",
+    "last": "last position",
+    "generated": "prompt and answer",
+}
 
 
 def language_figure(layers: pd.DataFrame, name: str, language: str, choices: LanguageChoices) -> Figure:
-    """Draw the shares of English, target language and other by layer, by token and by sequence.
+    """Draw the shares of English, the target language and others at each layer, by token and by sequence.
 
-    Bands are the intervals of `layers`; at the right edge stand the ceilings, what the detector says of the true input.
+    Bands are the intervals of `layers`; marks at the right edge are the ceilings, the shares in the true input.
     """
-    note = (
-        f"{choices.detector}, {_READ[choices.positions]}; bands: 95 % bootstrap over items; marks at the right: ceiling"
-    )
+    positions = _POSITIONS[choices.positions]
+    note = f"{choices.detector}, {positions}; bands: 95 % bootstrap over items; marks at the right: ceiling"
     figure, axes = _panels(2, f"{name}, read in {language}", note)
     labels = {"english": "English", "target": language, "other": "other"}
     for axis, level in zip(axes, ("token", "sequence"), strict=True):
@@ -46,7 +50,7 @@ def language_figure(layers: pd.DataFrame, name: str, language: str, choices: Lan
             )
             axis.plot([last + 1.6], ceiling["value"], color=style["color"], marker=style["marker"], clip_on=False)
         axis.set(title=f"by {level}", ylim=(-0.02, 1.02), xlim=(-0.5, last + 1.6))
-    axes[0].set_ylabel(f"share, mean over {_n(layers)} items")
+    axes[0].set_ylabel(f"share, mean over {_n_items(layers)} items")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
@@ -68,14 +72,14 @@ def _line(axis: Any, rows: pd.DataFrame, label: str, style: dict[str, Any]) -> N
     axis.fill_between(rows["layer"], rows["low"], rows["high"], color=style["color"], alpha=_BAND, linewidth=0)
 
 
-def _n(layers: pd.DataFrame) -> int:
+def _n_items(layers: pd.DataFrame) -> int:
     return int(layers["n"].max())
 
 
 def alignment_figure(
     layers: pd.DataFrame, name: str, language: str, choices: AlignmentChoices, chance: Mapping[str, float]
 ) -> Figure:
-    """Draw the cosines of translations and of random pairs, raw and centred, and how often a translation is found."""
+    """Draw the cosines of translations and of random pairs, raw and centred, and the retrieval accuracy (P@1)."""
     first = (
         "first token left out" if choices.first_token == "drop" else "first token in the average, as in the original"
     )
@@ -85,7 +89,7 @@ def alignment_figure(
         _line(axis, curve(layers, f"cosine/translation/{space}"), "translations", solid)
         _line(axis, curve(layers, f"cosine/random/{space}"), "random pairs", dashed)
         axis.set(title=f"cosine, {space}")
-    axes[0].set_ylabel(f"mean over {_n(layers)} pairs")
+    axes[0].set_ylabel(f"mean over {_n_items(layers)} pairs")
     _line(axes[2], curve(layers, "p1/to/centred"), f"English to {language}", solid)
     _line(axes[2], curve(layers, "p1/from/centred"), f"{language} to English", dashed)
     axes[2].axhline(chance["chance/p1"], color="0.6", linestyle=":", label="chance")
@@ -97,23 +101,26 @@ def alignment_figure(
 
 
 def similarity_figure(layers: pd.DataFrame, name: str, other: str, language: str) -> Figure:
-    """Draw the CKA of two models' states by layer, for the texts of each language."""
+    """Draw the CKA of two models' states at each layer, for the texts of each language."""
     figure, (axis,) = _panels(1, f"{name}\nand {other}", "unit length, unbiased estimate")
     _line(axis, curve(layers, "cka/english"), "English", _STYLES["english"])
     _line(axis, curve(layers, "cka/translation"), language, _STYLES["target"])
-    axis.set(ylabel=f"linear CKA of {_n(layers)} texts", ylim=(None, 1.02), xlabel="after block (-1: embedding)")
+    axis.set(ylabel=f"linear CKA of {_n_items(layers)} texts", ylim=(None, 1.02), xlabel="after block (-1: embedding)")
     axis.legend(frameon=False)
     return figure
 
 
 def weight_figure(cells: Mapping[str, pd.DataFrame], name: str) -> Figure:
-    """Draw heat maps by layer and module, one for each measure, dark where it is large; each has a scale of its own.
+    """Draw a heat map by layer and module for each measure, darker for larger values, each with its own scale.
 
-    `cells` is by measure (layers, modules). Over `overlap_out` and `overlap_in` stand `chance_out` and `chance_in`.
+    `cells` maps measures to tables (layers, modules). The titles of `overlap_out` and `overlap_in` give the ranges of
+    `chance_out` and `chance_in`.
     """
-    drawn = {measure: table for measure, table in cells.items() if not measure.startswith("chance_")}
-    figure = Figure(figsize=(3.4 * len(drawn), 1.2 + 0.17 * max(len(t) for t in drawn.values())), layout="constrained")
-    for axis, (measure, table) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+    tables = {measure: table for measure, table in cells.items() if not measure.startswith("chance_")}
+    figure = Figure(
+        figsize=(3.4 * len(tables), 1.2 + 0.17 * max(len(t) for t in tables.values())), layout="constrained"
+    )
+    for axis, (measure, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         image = axis.imshow(table.to_numpy(), cmap="Greys", aspect="auto", vmin=0)
         axis.set_xticks(
             range(table.shape[1]), [c.removesuffix("_proj") for c in table.columns], rotation=45, fontsize=8

@@ -1,4 +1,4 @@
-"""The options of the entry point `probe`: names, defaults and help in one table, and the choices they stand for."""
+"""The options of the entry point `probe`, with defaults and help texts, and the typed choices parsed from them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageChoices:
-    """The choices of the language probe, as in `OPTIONS`; the defaults are explained in the README.
+    """The choices of the language probe, named as in `OPTIONS`; the README explains the defaults.
 
-    `candidates` are languages, None for all; ("task",) stands for the task's until `for_task`.
+    `candidates` are language codes or None for all languages; ("task",) is a placeholder that `for_task` resolves.
     """
 
     detector: str = "cld3"
@@ -62,13 +62,13 @@ class LanguageChoices:
     agreement: int = 200
 
     def for_task(self, task: Task) -> LanguageChoices:
-        """Return the choices with the task's languages in place of "task"."""
+        """Return the choices with the placeholder "task" replaced by the languages of a task."""
         return replace(self, candidates=task.languages) if self.candidates == ("task",) else self
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentChoices:
-    """The choices of the alignment probe, as in `OPTIONS`; `against` is a run's id, "base" or None for nothing."""
+    """The choices of the alignment probe, named as in `OPTIONS`; `against` is a run id, "base" or None."""
 
     pairs: str = "words"
     first_token: str = "drop"
@@ -77,7 +77,7 @@ class AlignmentChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightChoices:
-    """The choices of the weight probe, as in `OPTIONS`; None is no other run."""
+    """The choices of the weight probe, named as in `OPTIONS`; `against` is a run id or None."""
 
     against: str | None = None
 
@@ -89,9 +89,9 @@ _OF_KIND = {
 
 PRESETS = {
     "default": LanguageChoices(),
-    # The paper names CLD3, tokens and the whole test set; the rest it leaves open, so this is the default.
+    # The paper specifies CLD3, tokens and the whole test set and leaves the rest open, so the values are the defaults.
     "paper": LanguageChoices(detector="cld3", level="token"),
-    # The authors' layers/test_layer.py. What it keeps are reliable results in its list of English and their languages.
+    # As in the authors' layers/test_layer.py, which keeps only reliable detections of English and their languages.
     "zhao2024": LanguageChoices(
         final_norm=False,
         positions="generated",
@@ -105,7 +105,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be probed, and how. None stands for what the run, or the task, says."""
+    """The parsed options of a probe; None stands for the value of the run or the task."""
 
     run_id: str | None
     model: str | None
@@ -121,27 +121,29 @@ class Request:
 
     @property
     def reads_items(self) -> bool:
-        """Whether the task's items are needed."""
+        """Whether the probe reads items of the task."""
         return self.kind == "language" or (isinstance(self.choices, AlignmentChoices) and self.choices.pairs == "task")
 
 
 def parse(texts: Mapping[str, str]) -> Request:
-    """Turn the options' texts into a request, checking what can be checked without a run, a model or data.
+    """Parse option texts into a request, with all checks that need no run, model or data.
 
     Raises:
-        OptionError: for the first value that is not allowed.
+        OptionError: a value is not allowed; the first one is reported.
     """
     values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
     kind = choose("kind", texts["kind"], _OF_KIND)
     for owner, names in _OF_KIND.items():
         for name in names:
             if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
-                raise OptionError(name, texts[name], f"is a choice of kind={owner}; leave it out")
-    for name in _unread(kind, texts["pairs"]):
+                raise OptionError(name, texts[name], f"applies only to kind={owner}; remove the option")
+    for name in _ignored(kind, texts["pairs"]):
         if values[name] is not None:
-            raise OptionError(name, texts[name], f"says nothing with kind={kind}, which reads no items; leave it out")
+            raise OptionError(
+                name, texts[name], f"has no effect with kind={kind}, which reads no items; remove the option"
+            )
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
-        raise OptionError("preset", texts["preset"], "is a choice of kind=language; leave it out")
+        raise OptionError("preset", texts["preset"], "applies only to kind=language; remove the option")
     _check_source(values, kind)
     for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
@@ -168,12 +170,12 @@ def parse(texts: Mapping[str, str]) -> Request:
 
 
 def as_params(choices: LanguageChoices | AlignmentChoices | WeightChoices) -> dict[str, Any]:
-    """Return the choices by name, for params and fingerprints."""
+    """Return the choices as a dict for params and fingerprints."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(choices).items()}
 
 
-def _unread(kind: str, pairs: str) -> tuple[str, ...]:
-    """Return the options that have no part in a probe of this kind and of these pairs."""
+def _ignored(kind: str, pairs: str) -> tuple[str, ...]:
+    """Return the options that have no effect on a probe of this kind and these pairs."""
     if kind == "weights":
         return ("task", "language", "items", "data_dir")
     return ("task", "data_dir") if kind == "alignment" and pairs != "task" else ()
@@ -181,17 +183,17 @@ def _unread(kind: str, pairs: str) -> tuple[str, ...]:
 
 def _check_source(values: Mapping[str, Any], kind: str) -> None:
     if values["run_id"] and values["model"]:
-        raise OptionError("model", values["model"], "give a run_id or a model, not both")
+        raise OptionError("model", values["model"], "cannot be combined with run_id")
     if kind == "weights" and not values["run_id"]:
-        raise OptionError("run_id", AUTO, "kind=weights needs the id of a finished run with an adapter")
+        raise OptionError("run_id", AUTO, "kind=weights requires the id of a finished run with an adapter")
     for name in ("precision", "quantization"):
         if values["run_id"] and values[name]:
-            raise OptionError(name, values[name], "a run is probed as it was scored; leave it out")
+            raise OptionError(name, values[name], "a run is probed as it was scored; remove the option")
 
 
 def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
     preset = PRESETS[choose("preset", values["preset"], PRESETS)]
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     allowed = {
         "detector": DETECTORS,
         "level": LEVELS,
@@ -203,17 +205,17 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
     }
     for name, names in allowed.items():
         if values[name] is not None:
-            given[name] = choose(name, values[name].lower(), names)
-    if "final_norm" in given:
-        given["final_norm"] = given["final_norm"] == "true"
+            overrides[name] = choose(name, values[name].lower(), names)
+    if "final_norm" in overrides:
+        overrides["final_norm"] = overrides["final_norm"] == "true"
     if values["top_k"] is not None:
-        given["top_k"] = parse_whole("top_k", values["top_k"], 1, 50)
+        overrides["top_k"] = parse_whole("top_k", values["top_k"], 1, 50)
     if values["agreement"] is not None:
-        given["agreement"] = parse_whole("agreement", values["agreement"], 0, 10**6)
+        overrides["agreement"] = parse_whole("agreement", values["agreement"], 0, 10**6)
     if values["candidates"] is not None:
         codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
-        given["candidates"] = None if codes == ("all",) else codes
-    return replace(preset, **given)
+        overrides["candidates"] = None if codes == ("all",) else codes
+    return replace(preset, **overrides)
 
 
 def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:

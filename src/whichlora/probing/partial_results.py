@@ -1,4 +1,4 @@
-"""Keeps what was measured of a batch of items on disk, so that a killed probe goes on from it."""
+"""Stores the measurements of a probe on disk, part by part, so that a killed probe can resume."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ import numpy as np
 from tqdm import tqdm
 
 PART_ITEMS = 32
-"""Items in a part: what a kill can lose."""
+"""Number of items in a part; at most one part is lost when a probe is killed."""
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
 class PartialResults:
-    """The parts of `count` items in a folder. Each is a file of named arrays that is either whole or not there."""
+    """Results for `count` items in a folder, one file of named arrays per part; files are written atomically."""
 
     folder: Path
     count: int
 
     @property
     def complete(self) -> bool:
-        """Whether every part is there."""
+        """Whether every part has been measured."""
         return all(self._path(index).is_file() for index, _ in enumerate(self._ranges()))
 
-    def measure(self, work: Callable[[range], Arrays], *, name: str) -> None:
-        """Call `work` with the positions of each part that is not there, and write what it returns."""
+    def fill(self, measure: Callable[[range], Arrays], *, description: str) -> None:
+        """Call `measure` with the item indices of each missing part and write the arrays that it returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=self.count, desc=name, unit="item") as bar:
-            for index, positions in enumerate(self._ranges()):
+        with tqdm(total=self.count, desc=description, unit="item") as bar:
+            for index, items in enumerate(self._ranges()):
                 if not self._path(index).is_file():
-                    self._write(index, work(positions))
-                bar.update(len(positions))
+                    self._write(index, measure(items))
+                bar.update(len(items))
 
     def read(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
-        """Yield one array of each part, in order, without reading the part's others."""
+        """Yield the array `name` of each part, in order, without reading the other arrays."""
         for index, _ in enumerate(self._ranges()):
             with np.load(self._path(index), allow_pickle=False) as arrays:
                 yield arrays[name]
 
     def gather(self, name: str, path: Path) -> np.ndarray[Any, Any]:
-        """Return one array of all parts, (count, ...), mapped from the file `path`, to which it is written.
+        """Write the array `name` of all parts to the file `path` and return it memory-mapped, (count, ...).
 
-        A file that was there, and may still be mapped, is let go of and not written over.
+        An existing file is unlinked rather than overwritten, because it may still be mapped.
         """
         path.unlink(missing_ok=True)
         gathered, start = np.empty(0), 0
@@ -67,7 +67,7 @@ class PartialResults:
     def _write(self, index: int, arrays: Arrays) -> None:
         partial = self._path(index).with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # its stub takes the names for its own
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # the stub mistakes the names for keyword parameters
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._path(index))

@@ -1,4 +1,4 @@
-"""What is probed: the model of a finished run, or a base model."""
+"""Finds the model to probe: that of a finished run, or a base model."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class ProbedModel:
     """A model to probe, and the items to read with it.
 
     Attributes:
-        plan: its spec and variant are the run's, or say that nothing is trained; its test items are those to read.
-        run_id: of the run; None for a base model.
-        name: short, for progress bars and figures.
+        plan: spec and variant of the run, or of an untrained model for a base model; its test items are those to read.
+        run_id: the run whose model is probed; None for a base model.
+        name: short name for progress bars and figures.
+        client: client of the tracking database that holds the run.
     """
 
     plan: Plan
@@ -45,37 +46,37 @@ class ProbedModel:
 
     @property
     def language(self) -> str:
-        """The target language of the items; several are joined by "+"."""
+        """The target language of the items; several are joined with "+"."""
         return languages_of(self.plan.tests["tl"].items)
 
-    def adapter(self, work: Path) -> Path:
-        """Fetch the run's adapter into `work` and return its folder; for the variant `full` that of the model.
+    def download_adapter(self, work: Path) -> Path:
+        """Download the run's adapter (for the variant `full`, its model) into `work` and return its folder.
 
         Raises:
-            OptionError: the run has none any more.
+            OptionError: the adapter is no longer among the run's artifacts.
         """
         assert self.run_id is not None
-        shutil.rmtree(work / "adapter", ignore_errors=True)  # what a killed probe had fetched of it
+        shutil.rmtree(work / "adapter", ignore_errors=True)  # a partial download of a killed probe
         work.mkdir(parents=True, exist_ok=True)
         try:
             return Path(self.client.download_artifacts(self.run_id, "adapter", str(work)))
         except (MlflowException, OSError) as error:
-            raise OptionError("run_id", self.run_id, "its adapter is not among its artifacts any more") from error
+            raise OptionError("run_id", self.run_id, "its adapter is no longer among its artifacts") from error
 
     @contextmanager
-    def model(self, work: Path) -> Iterator[Any]:
-        """Give the model, in eval mode."""
+    def loaded(self, work: Path) -> Iterator[Any]:
+        """Load the model and yield it in eval mode."""
         if not self.plan.variant.trains:
             model = base_cache.checkout(self.plan)
             yield model.eval()
             base_cache.give_back(model, self.plan)
         else:
-            with base_cache.with_saved_adapter(self.plan, self.adapter(work)) as reloaded:
+            with base_cache.with_saved_adapter(self.plan, self.download_adapter(work)) as reloaded:
                 yield reloaded.eval()
 
 
 def find(request: Request, client: MlflowClient) -> ProbedModel:
-    """Return what a request asks for. The weights are not loaded yet.
+    """Return the model that a request names, without loading its weights.
 
     Raises:
         OptionError: there is no such run, it has no model to probe, or an option does not fit it.
@@ -85,42 +86,44 @@ def find(request: Request, client: MlflowClient) -> ProbedModel:
         plan = _plan(request, {"model": request.model})
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     spec = spec_of(client, "run_id", request.run_id)
-    kept = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
-    of_run = {name: str(getattr(spec, name)) for name in kept}
+    copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
+    of_run = {name: str(getattr(spec, name)) for name in copied}
     if request.task in (None, spec.task) and spec.test_size is not None:
         of_run["test_size"] = str(spec.test_size)
     plan = _plan(request, of_run)
     if plan.source.digest != spec.model_digest:
-        raise OptionError("run_id", request.run_id, f"its base model {spec.model} is another one here")
+        raise OptionError("run_id", request.run_id, f"its base model {spec.model} differs from the one found here")
     same_items = (request.task, request.language, request.items) == (None, None, None)
     if request.reads_items and same_items and plan.spec.test_digests["tl"] != spec.test_digests["tl"]:
-        raise OptionError("data_dir", request.data_dir or AUTO, "has other test items than the run was scored on")
+        raise OptionError(
+            "data_dir", request.data_dir or AUTO, "its test items differ from those that the run was scored on"
+        )
     plan = replace(plan, spec=spec, variant=get_variant(spec.variant))
     return ProbedModel(plan=plan, run_id=request.run_id, name=plan.name, client=client)
 
 
-def find_other(request: Request, subject: ProbedModel, against: str) -> ProbedModel:
-    """Return the run of this id, or for "base" the base model, to compare a subject with.
+def find_comparison(request: Request, probed: ProbedModel, against: str) -> ProbedModel:
+    """Return the model that `probed` is compared with: that of the run `against`, or its base model for "base".
 
     Raises:
-        OptionError: there is none, or it has another base model.
+        OptionError: there is no such run, or its base model is a different one.
     """
     if against == "base":
-        spec = subject.plan.spec
+        spec = probed.plan.spec
         base = replace(request, run_id=None, model=spec.model, precision=spec.precision, quantization=spec.quantization)
-        return find(base, subject.client)
-    spec_of(subject.client, "against", against)
-    other = find(replace(request, run_id=against), subject.client)
-    if other.plan.source.digest != subject.plan.source.digest:
-        raise OptionError("against", against, f"has another base model, {other.plan.spec.model}")
-    return other
+        return find(base, probed.client)
+    spec_of(probed.client, "against", against)
+    comparison = find(replace(request, run_id=against), probed.client)
+    if comparison.plan.source.digest != probed.plan.source.digest:
+        raise OptionError("against", against, f"has another base model, {comparison.plan.spec.model}")
+    return comparison
 
 
 def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
-    """Return the spec of a finished run that the option `option` names.
+    """Return the spec of a finished run; `option` is the option that names the run, for error messages.
 
     Raises:
-        OptionError: there is none, or another version wrote it.
+        OptionError: there is no such run, or another version of whichlora wrote its spec.
     """
     try:
         run = client.get_run(run_id)
@@ -135,28 +138,28 @@ def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
     try:
         return RunSpec.from_dict(json.loads(text))
     except ValueError as error:
-        raise OptionError(option, run_id, f"another version of whichlora made it ({error})") from error
+        raise OptionError(option, run_id, f"was made by another version of whichlora ({error})") from error
 
 
-def _plan(request: Request, known: dict[str, str]) -> Plan:
-    """Resolve a plan that trains nothing; what the request says goes before what is `known`."""
-    texts = {name: default for name, (default, _) in MAIN.items()} | known
+def _plan(request: Request, defaults: dict[str, str]) -> Plan:
+    """Resolve a plan that trains nothing; the options of the request override `defaults`."""
+    texts = {name: default for name, (default, _) in MAIN.items()} | defaults
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:
         choose("task", request.task or texts["task"], PROMPTED)
         if request.task:
             texts |= {
                 "task": request.task,
-                "difficulty": AUTO if request.task != known.get("task") else texts["difficulty"],
+                "difficulty": AUTO if request.task != defaults.get("task") else texts["difficulty"],
             }
         if request.language:
             texts["language"] = request.language
         if request.items:
             texts["test_size"] = str(request.items)
-    else:  # then any task will do, and its data need not be here
+    else:  # the task does not matter, and its data may not be available here
         texts |= {name: MAIN[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")}
-    given = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
-    texts |= {name: text for name, text in given.items() if text is not None}
+    overrides = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
+    texts |= {name: text for name, text in overrides.items() if text is not None}
     try:
         return resolve(parse_options(texts))
     except OptionError as error:

@@ -1,4 +1,4 @@
-"""What every probe hands over: a table by layer, figures, and headline values."""
+"""The result of a probe: a table by layer, figures and summary metrics."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COLUMNS = ("layer", "measure", "value", "low", "high", "n")
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What a probe measured.
+    """The result of a probe.
 
     Attributes:
-        layers: the columns `COLUMNS`, a row a layer and measure. Layers count from 0, each standing for the state after
-            that block; -1 is what enters the first block. `low` and `high` bound the interval, NaN where there is none,
-            and `n` is the number of items behind the value.
-        metrics: headline values by name.
-        series: a headline measure by layer, by name, as (layer, value).
-        figures: by file name without its ending.
+        layers: a row for each layer and measure, with the columns `COLUMNS`. Layer i is the state after block i,
+            counted from 0; -1 is the input of the first block. `low` and `high` bound the interval (NaN if there is
+            none), and `n` is the number of items behind the value.
+        metrics: summary values by name.
+        series: metrics by layer: (layer, value) pairs by name.
+        figures: figures by file name without extension.
         files: further artifacts.
     """
 
@@ -41,30 +41,30 @@ class ProbeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A probe that is ready to be done: all that can be checked without the weights has been.
+    """A prepared probe: everything that can be checked without loading the weights has been checked.
 
     Attributes:
-        identity: what decides the result beside model, precision and seed, by name; logged as params.
-        measure: does it. The folder it is given keeps what was measured, for a call after a kill to go on from.
+        identity: what determines the result besides model, precision and seed, by name; logged as params.
+        measure: runs the probe. Partial results go into the folder passed to it, from which a later call resumes.
     """
 
     identity: Mapping[str, Any]
     measure: Callable[[Path], ProbeResult]
 
 
-def by_layer(measures: Sequence[str], layers: Sequence[int], found: Intervals) -> pd.DataFrame:
-    """Return rows of `Measured.layers` from intervals whose columns are all layers of the first measure, and so on."""
+def layer_rows(measures: Sequence[str], layers: Sequence[int], intervals: Intervals) -> pd.DataFrame:
+    """Return rows of `ProbeResult.layers` from intervals whose columns are (measures, layers), flattened."""
     names, numbers = np.meshgrid(measures, layers, indexing="ij")
-    values = {"value": found.mean, "low": found.low, "high": found.high, "n": found.n}
+    values = {"value": intervals.mean, "low": intervals.low, "high": intervals.high, "n": intervals.n}
     return pd.DataFrame({"layer": numbers.ravel(), "measure": names.ravel(), **values})[list(COLUMNS)]
 
 
 def curve(layers: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Return the rows of one measure, by layer."""
+    """Return the rows of one measure, sorted by layer."""
     return layers[layers["measure"] == measure].sort_values("layer")
 
 
 def points(layers: pd.DataFrame, measure: str) -> list[tuple[int, float]]:
-    """Return (layer, value) of one measure after the blocks, without what has no value."""
+    """Return (layer, value) of one measure after each block; layers without a value are left out."""
     rows = curve(layers, measure).query("layer >= 0").dropna(subset="value")
     return [(int(layer), float(value)) for layer, value in zip(rows["layer"], rows["value"], strict=True)]

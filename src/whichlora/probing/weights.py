@@ -1,7 +1,7 @@
-"""What training did to the weights: the update of each adapted layer, its size and its rank, and where it points.
+"""The weight probe: size, rank and leading directions of the update that training made to each adapted layer.
 
-The update is the layer's weight with the adapter folded in, less that of the plain base, whatever the method. Both are
-in 64 bits, so that the difference of nearly equal numbers is exact enough to count ranks.
+For every method the update is the layer's weight with the adapter merged, minus the weight of the plain base. Both are
+in 64 bits, so that the difference of nearly equal numbers is accurate enough to count ranks.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
 
 DIRECTIONS = 8
-"""Leading singular directions of two updates that are compared; fewer where one has a smaller rank."""
+"""Number of leading singular directions in which two updates are compared; fewer if one has a smaller rank."""
 SIZES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
-"""Frobenius norm of the update over that of the weight; largest singular value; squared Frobenius over squared spectral
-norm (Rudelson and Vershynin 2007); singular values above `spectrum`'s tolerance."""
+"""Frobenius norm of the update over that of the weight; largest singular value; squared Frobenius norm over squared
+spectral norm (Rudelson and Vershynin 2007); number of singular values above the tolerance of `spectrum`."""
 OVERLAPS = ("overlap_out", "overlap_in")
-"""Grassmann similarity of the leading left or right singular directions (Hu et al. 2021, section 7.2): 0 to 1."""
+"""Grassmann similarity, 0 to 1, of the leading left or right singular directions (Hu et al. 2021, 7.2)."""
 CHANCES = ("chance_out", "chance_in")
-"""What the overlap of random subspaces of these numbers of directions is on average."""
+"""Expected overlap of random subspaces of the same dimensions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,109 +51,112 @@ class Spectrum:
     right: Tensor
 
 
-def prepare(request: Request, subject: ProbedModel) -> Job:
-    """Return the weight probe of a run, beside another run if one is named.
+def prepare(request: Request, probed: ProbedModel) -> Job:
+    """Return the weight probe of a run, compared with another run if `against` names one.
 
     Raises:
-        OptionError: a run trained no weights, or the other one has another base model.
+        OptionError: a run trained no weights, or the two runs have different base models.
     """
     assert isinstance(request.choices, WeightChoices)
-    _check(subject, "run_id")
-    other = None
+    _check_trained(probed, "run_id")
+    comparison = None
     if request.choices.against is not None:
-        other = probed_model.find_other(request, subject, request.choices.against)
-        _check(other, "against")
-    identity = {"against": other.plan.spec.fingerprint if other else "", "directions": DIRECTIONS}
-    return Job(identity=identity, measure=lambda work: _measure(subject, other, work))
+        comparison = probed_model.find_comparison(request, probed, request.choices.against)
+        _check_trained(comparison, "against")
+    identity = {"against": comparison.plan.spec.fingerprint if comparison else "", "directions": DIRECTIONS}
+    return Job(identity=identity, measure=lambda work: _measure(probed, comparison, work))
 
 
 def spectrum(update: Tensor) -> Spectrum:
     """Return the spectrum of an update, (out, in) in 64 bits.
 
-    It comes from the eigenvalues of the smaller Gram matrix, which cost a fraction of a singular value decomposition
-    and leave 8 digits. The rank counts what is above the largest value times max(out, in) times the 32-bit precision,
-    in which adapters are stored.
+    It is computed from the eigenvalues of the smaller Gram matrix, which cost a fraction of a singular value
+    decomposition and are accurate to 8 digits. The rank counts singular values above the largest one times max(out, in)
+    times the machine epsilon of 32-bit floats, in which adapters are stored.
     """
-    flat = update.shape[0] <= update.shape[1]
-    rows = update if flat else update.T
+    wide = update.shape[0] <= update.shape[1]
+    rows = update if wide else update.T
     squares, vectors = torch.linalg.eigh(rows @ rows.T)
     values = squares.clamp(min=0).sqrt().flip(0)
     tolerance = float(values[0]) * max(update.shape) * torch.finfo(torch.float32).eps
     rank = int((values > tolerance).sum())
     k = min(rank, DIRECTIONS)
-    one = vectors[:, len(vectors) - k :].flip(1)  # a copy, so that the other columns are let go of
-    other = rows.T @ one / values[:k]
-    return Spectrum(values=values, rank=rank, left=one if flat else other, right=other if flat else one)
+    short = vectors[:, len(vectors) - k :].flip(1)  # flip copies, so the other columns can be freed
+    long = rows.T @ short / values[:k]
+    return Spectrum(values=values, rank=rank, left=short if wide else long, right=long if wide else short)
 
 
-def sizes(weight: Tensor, update: Tensor, found: Spectrum) -> dict[str, float]:
-    """Return `SIZES` of an update; a layer that did not change has no stable rank."""
-    norm, largest = float(update.norm()), float(found.values[0])
+def sizes(weight: Tensor, update: Tensor, decomposed: Spectrum) -> dict[str, float]:
+    """Return `SIZES` of an update; the stable rank of a zero update is NaN."""
+    norm, largest = float(update.norm()), float(decomposed.values[0])
     return {
         "relative_norm": norm / float(weight.norm()),
         "spectral_norm": largest,
         "stable_rank": (norm / largest) ** 2 if largest else math.nan,
-        "rank": float(found.rank),
+        "rank": float(decomposed.rank),
     }
 
 
-def overlap(one: Tensor, other: Tensor) -> float:
-    """Return how far two subspaces coincide: 1 if the smaller is inside the larger, 0 if they are orthogonal.
+def overlap(first: Tensor, second: Tensor) -> float:
+    """Return the overlap of two subspaces: 1 if one contains the other, 0 if they are orthogonal.
 
-    The columns of each, (width, directions), are orthonormal. NaN where there are none.
+    Each is given by orthonormal columns, (width, directions). NaN if one has no columns.
     """
-    k = min(one.shape[1], other.shape[1])
-    return float((one.T @ other).square().sum()) / k if k else math.nan
+    k = min(first.shape[1], second.shape[1])
+    return float((first.T @ second).square().sum()) / k if k else math.nan
 
 
-def chance(one: Tensor, other: Tensor) -> float:
-    """Return the mean `overlap` of random subspaces of these sizes: the larger number of directions over the width."""
-    return max(one.shape[1], other.shape[1]) / one.shape[0] if min(one.shape[1], other.shape[1]) else math.nan
+def chance_overlap(first: Tensor, second: Tensor) -> float:
+    """Return the expected `overlap` of random subspaces of these dimensions: the larger dimension over the width."""
+    return max(first.shape[1], second.shape[1]) / first.shape[0] if min(first.shape[1], second.shape[1]) else math.nan
 
 
-def _check(subject: ProbedModel, option: str) -> None:
-    if not subject.plan.variant.trains:
-        raise OptionError(option, subject.run_id or "base", "must be a run that trained something")
+def _check_trained(probed: ProbedModel, option: str) -> None:
+    if not probed.plan.variant.trains:
+        raise OptionError(option, probed.run_id or "base", "must be a run that trained something")
 
 
-def _measure(subject: ProbedModel, other: ProbedModel | None, work: Path) -> ProbeResult:
-    found: dict[tuple[int, str], dict[str, float]] = {}
-    known = {}
-    if other is not None:
-        known = {place: spectrum(update) for place, _, update in _updates(other, work)}
-    for place, weight, update in _updates(subject, work):
-        own = spectrum(update)
-        found[place] = sizes(weight, update, own)
-        if place in known:
+def _measure(probed: ProbedModel, comparison: ProbedModel | None, work: Path) -> ProbeResult:
+    measures: dict[tuple[int, str], dict[str, float]] = {}
+    reference = {}
+    if comparison is not None:
+        reference = {site: spectrum(update) for site, _, update in _updates(comparison, work)}
+    for site, weight, update in _updates(probed, work):
+        decomposed = spectrum(update)
+        measures[site] = sizes(weight, update, decomposed)
+        if site in reference:
             for name, expected, side in zip(OVERLAPS, CHANCES, ("left", "right"), strict=True):
-                both = getattr(own, side), getattr(known[place], side)
-                found[place] |= {name: overlap(*both), expected: chance(*both)}
-    cells = pd.DataFrame.from_dict(found, orient="index")
-    cells.index = pd.MultiIndex.from_tuples(found, names=["layer", "module"])
+                bases = getattr(decomposed, side), getattr(reference[site], side)
+                measures[site] |= {name: overlap(*bases), expected: chance_overlap(*bases)}
+    cells = pd.DataFrame.from_dict(measures, orient="index")
+    cells.index = pd.MultiIndex.from_tuples(measures, names=["layer", "module"])
     layers = _rows(cells)
     return ProbeResult(
         layers=layers,
         metrics={f"update/mean_{name}": float(column.mean()) for name, column in cells.items()},
         series={f"update/{name}": points(layers, name) for name in cells.columns},
-        figures={"weights": weight_figure(_tables(cells), f"Update by {subject.name}")},
+        figures={"weights": weight_figure(_tables(cells), f"Update by {probed.name}")},
     )
 
 
-def _updates(subject: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str], Tensor, Tensor]]:
+def _updates(probed: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str], Tensor, Tensor]]:
     """Yield ((layer, module), weight, update), both (out, in), of each trained linear layer of the decoder blocks.
 
-    The base is in full precision even where the run trained on a quantised one.
+    The base is not quantised, even if the run trained on a quantised one.
     """
-    plan = replace(subject.plan, spec=replace(subject.plan.spec, quantization="none"))
-    folder = subject.adapter(work)
+    plan = replace(probed.plan, spec=replace(probed.plan.spec, quantization="none"))
+    folder = probed.download_adapter(work)
     base = base_cache.checkout(plan)
-    pairs = _of_full(plan, folder, base) if plan.variant.trains_whole_model else _of_adapter(plan, folder, base)
-    for name, before, after in tqdm(pairs, desc=f"weights of {subject.name}", unit="layer", total=_count(plan)):
+    pairs = (
+        _full_weights(plan, folder, base) if plan.variant.trains_whole_model else _merged_weights(plan, folder, base)
+    )
+    for name, before, after in tqdm(pairs, desc=f"weights of {probed.name}", unit="layer", total=_count(plan)):
         layer, _, module = name.removeprefix(f"{plan.shape.blocks}.").partition(".")
         yield (int(layer), module.rpartition(".")[2]), before, after - before
 
 
-def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _merged_weights(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, base weight, weight with the adapter merged) of each adapted layer."""
     model = adapter.load_saved(plan, folder, base=base)
     for name, module in adapter_modules(model):
         if name.startswith(f"{plan.shape.blocks}."):
@@ -165,7 +168,8 @@ def _of_adapter(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tens
         base_cache.give_back(base, plan)
 
 
-def _of_full(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _full_weights(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, base weight, trained weight) of each linear layer of a fully fine-tuned model."""
     trained = adapter.load_saved(plan, folder, base=None)
     for name in plan.shape.linears:
         yield name, *(model.get_submodule(name).weight.detach().cpu().double() for model in (base, trained))
@@ -177,17 +181,17 @@ def _count(plan: Plan) -> int:
 
 
 def _rows(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of `Measured.layers`: each measure by module (`rank/q_proj`), and its mean over a layer (`rank`)."""
+    """Return rows of `ProbeResult.layers`: each measure by module (`rank/q_proj`) and its mean by layer (`rank`)."""
     long = cells.reset_index().melt(id_vars=["layer", "module"], var_name="measure").dropna(subset="value")
     mean = long.groupby(["layer", "measure"], sort=False)["value"].agg(value="mean", n="size").reset_index()
     long["measure"], long["n"] = long["measure"] + "/" + long["module"], 1
-    both = pd.concat([long, mean], ignore_index=True)
-    both["low"] = both["high"] = np.nan
-    return both[list(COLUMNS)]
+    rows = pd.concat([long, mean], ignore_index=True)
+    rows["low"] = rows["high"] = np.nan
+    return rows[list(COLUMNS)]
 
 
 def _tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return each measure as (layers, modules), the modules in the order of the model."""
+    """Return a table (layers, modules) for each measure, with the modules in the order of the model."""
     modules = list(cells.index.get_level_values("module").unique())
     wide = cells.reset_index()
     return {str(name): wide.pivot(index="layer", columns="module", values=name)[modules] for name in cells.columns}

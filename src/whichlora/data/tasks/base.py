@@ -39,7 +39,7 @@ class Task(ABC):
         selection_role: role whose validation selects the checkpoint; None if the option `select_on` decides.
         scores_training_items: whether the training items are scored too, as the test set `trained`.
         headline: the metric that selects the checkpoint; the gain is its increase over the base model.
-        labels: the possible answers as scored and logged, if there are only a few; prompts may use other words for them.
+        labels: the answers of a task with few of them, as scored and logged; prompts may use other words.
         prompt_version: to be raised whenever the prompt's text changes.
         prompt_languages: the languages for which there are prompts.
         answer_tokens: maximum number of tokens of a generated answer.

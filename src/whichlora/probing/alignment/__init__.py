@@ -1,1 +1,1 @@
-"""The alignment probe: how close translations lie, layer by layer."""
+"""The alignment probe: similarity of the hidden states of translations, layer by layer."""

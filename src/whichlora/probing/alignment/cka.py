@@ -1,11 +1,11 @@
-"""How much of the geometry of one model's states another model's have: linear CKA (Kornblith et al. 2019).
+"""Linear CKA (Kornblith et al. 2019): similarity of the geometry of two models' hidden states.
 
-With Song et al.'s unbiased estimate of HSIC (2012, equation 5), because there are fewer texts than dimensions: the
-plain one is then near 1 for states that have nothing to do with each other. States are first given unit length, so that
-the few that are hundreds of times as long as the others are not all that is compared.
+It uses the unbiased HSIC estimator of Song et al. (2012, equation 5), because there are fewer texts than dimensions:
+the biased estimator then gives a CKA close to 1 even for unrelated states. States are normalised to unit length,
+because a few of them are hundreds of times as long as the others and would dominate the comparison.
 
-The estimate is written with the inner products of all texts. Here it comes from sums over texts of the products of
-features, so that what is held does not grow with the number of texts.
+The estimator is defined on the inner products of all pairs of texts. Here it is computed from sums over texts of
+products of features, so that memory does not grow with the number of texts.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ import numpy as np
 
 from whichlora.evaluation.translation_similarity import unit_norm_blocks
 
-LEAST = 4
-"""Texts, below which the estimate is not defined."""
+MIN_TEXTS = 4
+"""Smallest number of texts for which the estimator is defined."""
 
 Array = np.ndarray[Any, Any]
 
 
-def cka(one: Array, other: Array) -> float:
-    """Return the CKA of two models' states of the same texts, (texts, width): 1 if alike up to rotation, 0 if not.
+def cka(first: Array, second: Array) -> float:
+    """Return the CKA of two models' states (texts, width) of the same texts: 1 if equal up to rotation, 0 if unrelated.
 
-    The states may be mapped from a file: held are a block of them and three matrices (width, width) in 64 bits. NaN
-    where all states of a model are the same.
+    The states may be memory-mapped: only a block of them and three (width, width) matrices in 64 bits are in memory.
+    NaN if all states of a model are the same.
     """
-    sums = {pair: _Sums() for pair in ("one", "other", "both")}
+    sums = {pair: _Sums() for pair in ("first", "second", "both")}
     centres: list[Array] = []
-    for (_, first), (_, second) in zip(unit_norm_blocks(one), unit_norm_blocks(other), strict=True):
-        # The estimate is the same whatever vector is taken off, and exact for longer if the states are then small.
-        centres = centres or [first.mean(0), second.mean(0)]
-        first, second = first - centres[0], second - centres[1]
-        sums["one"].add(first, first)
-        sums["other"].add(second, second)
-        sums["both"].add(first, second)
-    hsic = {pair: own.hsic(len(one)) for pair, own in sums.items()}
-    scale = hsic["one"] * hsic["other"]
+    for (_, x), (_, y) in zip(unit_norm_blocks(first), unit_norm_blocks(second), strict=True):
+        # The estimate does not depend on the vector that is subtracted; small states lose fewer digits.
+        centres = centres or [x.mean(0), y.mean(0)]
+        x, y = x - centres[0], y - centres[1]
+        sums["first"].add(x, x)
+        sums["second"].add(y, y)
+        sums["both"].add(x, y)
+    hsic = {pair: accumulated.hsic(len(first)) for pair, accumulated in sums.items()}
+    scale = hsic["first"] * hsic["second"]
     return float(hsic["both"] / np.sqrt(scale)) if scale > 0 else float("nan")
 
 
 class _Sums:
-    """Sums over texts of what the estimate asks of two models' states x and y.
+    """Sums over texts from which the HSIC of two models' states X and Y, (texts, width), is estimated.
 
-    The kernels are K = X X' and L = Y Y' with zeros in place of their diagonals k and l, the squared lengths. Then
-    sum(K L) is |X'Y|^2 - sum(k l), and the sum of a row of K is x sum(x)' - k.
+    The kernels are K = X X' and L = Y Y', with their diagonals k and l (the squared lengths) set to zero. Then
+    sum(K * L) = |X'Y|^2 - sum(k * l), and the row sums of K are x sum(x)' - k for each row x of X.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _Sums:
         self._k, self._l, self._kl = self._k + k.sum(), self._l + l.sum(), self._kl + k @ l
 
     def hsic(self, n: int) -> float:
-        """Return the estimate for the `n` texts that were added."""
+        """Return the estimate from the `n` texts that were added."""
         products = (self._xy**2).sum() - self._kl
         all_k, all_l = self._x @ self._x - self._k, self._y @ self._y - self._l
         rows = self._x @ self._xy @ self._y - self._x @ self._lx - self._y @ self._ky + self._kl

@@ -1,1 +1,1 @@
-"""The language probe: the language of the tokens that each layer predicts."""
+"""The language probe: the languages of the tokens that each layer predicts."""

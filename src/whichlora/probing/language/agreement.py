@@ -1,4 +1,4 @@
-"""How far two detectors agree, on a sample of what the layers decoded to: Cohen's kappa over the classes of a probe."""
+"""Measures the agreement of two detectors by Cohen's kappa over the classes of a probe, on a sample of decoded text."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
 
 
 class Sample:
-    """Tokens and texts out of any layer, about `count` of each from all items: the same ones for the same seed."""
+    """A reproducible sample of about `count` tokens and `count` texts from all items and layers."""
 
     def __init__(self, count: int, n_items: int, seed: int) -> None:
-        self._each = math.ceil(count / n_items)
+        self._per_item = math.ceil(count / n_items)
         self._stride = math.ceil(n_items / count) if count else 0
         self._seed = seed
-        self._taken: list[tuple[int, str, str]] = []
+        self._drawn: list[tuple[int, str, str]] = []
 
-    def take(self, index: int, target: str, tokens: np.ndarray[Any, Any], texts: Sequence[str]) -> None:
-        """Draw from an item's tokens, (layers, positions, k), and the texts of its layers."""
+    def draw(self, index: int, target: str, tokens: np.ndarray[Any, Any], texts: Sequence[str]) -> None:
+        """Draw from the tokens of item `index`, (layers, positions, k), and from the texts of its layers."""
         if not self._stride or index % self._stride or not tokens.size:
             return
         random = np.random.default_rng([self._seed, index])
-        for _ in range(self._each):
+        for _ in range(self._per_item):
             layer, position, text = random.integers([*tokens.shape[:2], len(texts)])
-            self._taken.append((int(tokens[layer, position, 0]), target, texts[text]))
+            self._drawn.append((int(tokens[layer, position, 0]), target, texts[text]))
 
     def arrays(self) -> Arrays:
-        """Return what was drawn, to store."""
+        """Return the sample as arrays for `PartialResults`."""
         return {
-            "sampled_tokens": np.array([token for token, _, _ in self._taken], dtype=int),
-            "sampled_targets": np.array([target for _, target, _ in self._taken], dtype=str),
-            "sampled_texts": np.array([text for _, _, text in self._taken], dtype=str),
+            "sampled_tokens": np.array([token for token, _, _ in self._drawn], dtype=int),
+            "sampled_targets": np.array([target for _, target, _ in self._drawn], dtype=str),
+            "sampled_texts": np.array([text for _, _, text in self._drawn], dtype=str),
         }
 
 
-def other_detector(choices: LanguageChoices, tokenizer: Any) -> LanguageClassifier | None:
-    """Return a judge with the other detector; None if no agreement is wanted.
+def second_classifier(choices: LanguageChoices, tokenizer: Any) -> LanguageClassifier | None:
+    """Return a classifier with the other detector, or None if `choices.agreement` is 0.
 
     Raises:
         OptionError: the other detector does not know one of the candidates.
@@ -56,22 +56,26 @@ def other_detector(choices: LanguageChoices, tokenizer: Any) -> LanguageClassifi
     return LanguageClassifier(choices, tokenizer, detector=other)
 
 
-def kappas(parts: PartialResults, one: LanguageClassifier, other: LanguageClassifier) -> dict[str, float]:
-    """Return `kappa/token` and `kappa/sequence` of two judges, from -1 to 1; NaN where both only ever say the same.
+def kappas(results: PartialResults, first: LanguageClassifier, second: LanguageClassifier) -> dict[str, float]:
+    """Return `kappa/token` and `kappa/sequence` of two classifiers, from -1 to 1; NaN if both only ever give one class.
 
-    "Dropped" is a class like the others. `kappa/n` is the number of tokens, and of texts, that were drawn.
+    `DROPPED` is a class like the others. `kappa/n` is the number of tokens, and of texts, in the sample.
     """
     tokens, targets, texts = (
-        [value for part in parts.read(f"sampled_{name}") for value in part.tolist()]
+        [value for part in results.read(f"sampled_{name}") for value in part.tolist()]
         for name in ("tokens", "targets", "texts")
     )
     classes: dict[str, list[list[int]]] = {"token": [], "sequence": []}
-    for judge in (one, other):
-        by_token = [int(judge.of_tokens(np.array([t]), target)[0]) for t, target in zip(tokens, targets, strict=True)]
+    for classifier in (first, second):
+        by_token = [
+            int(classifier.classify_tokens(np.array([t]), target)[0]) for t, target in zip(tokens, targets, strict=True)
+        ]
         classes["token"].append(by_token)
-        classes["sequence"].append([judge.of_text(text, target) for text, target in zip(texts, targets, strict=True)])
-    found = {
+        classes["sequence"].append(
+            [classifier.classify_text(text, target) for text, target in zip(texts, targets, strict=True)]
+        )
+    kappa = {
         f"kappa/{level}": float(cohen_kappa_score(*both)) if len({*both[0], *both[1]}) > 1 else math.nan
         for level, both in classes.items()
     }
-    return {**found, "kappa/n": float(len(tokens))}
+    return {**kappa, "kappa/n": float(len(tokens))}

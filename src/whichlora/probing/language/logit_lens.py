@@ -1,8 +1,8 @@
-"""Hidden states to tokens through the LM head, layer by layer: the logit lens, without keeping a logit.
+"""Logit lens: decodes the hidden states of every layer to tokens with the LM head, without storing logits.
 
-The product with the LM head is nearly all of the cost. It is done in chunks of the vocabulary, of which only the best
-tokens are kept, and once for what items have in common: under causal attention the state at a position depends on the
-tokens up to it alone, and prompts begin with the same instruction.
+The product with the LM head accounts for nearly all of the cost. It is computed in chunks of the vocabulary, keeping
+only the best tokens, and once for a prefix that several items share: under causal attention the state at a position
+depends only on the tokens up to it, and prompts begin with the same instruction.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from whichlora.probing.options import LanguageChoices
 
 CHUNK = 4096
-"""Rows of the LM head at a time."""
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_CHECKED = 16
-"""In bf16 one row in so many is computed in fp32 too, to tell how often the answers differ."""
-_AGREEING = 0.95
+"""Number of rows of the LM head that are multiplied at a time."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_CHECK_EVERY = 16
+"""With bf16, every 16th row is also decoded in fp32 to measure how often the two differ."""
+_MIN_AGREEMENT = 0.95
+"""Smallest share of positions at which the last layer must decode to the model's own prediction."""
 
 
 def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chunk: int = CHUNK) -> Tensor:
-    """Return (rows, k): the tokens with the highest logits of `states` (rows, width), highest first.
+    """Return the `k` tokens with the highest logits for each of `states` (rows, width), best first, as (rows, k).
 
-    `weight` is (vocabulary, width) and is cast to the type of `states` chunk by chunk.
+    `weight` is (vocabulary, width) and is cast to the dtype of `states` chunk by chunk.
     """
     values = torch.empty((len(states), 0), dtype=states.dtype, device=states.device)
     tokens = torch.empty((len(states), 0), dtype=torch.long, device=states.device)
@@ -55,25 +56,26 @@ def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chun
     return tokens
 
 
-class Lens:
+class LogitLens:
     """Decodes the states after every block of one model.
 
     Attributes:
         n_layers: number of decoder blocks.
-        compared, differing: rows computed in both arithmetics, and those whose most likely token differs.
+        compared: number of rows decoded in both bf16 and fp32.
+        differing: number of those rows whose most likely token differs.
     """
 
     def __init__(self, model: Any, blocks: str, choices: LanguageChoices) -> None:
-        """Take `final_norm`, `top_k` and `arithmetic` from the choices; `blocks` is as in `visit_hidden_states`.
+        """Use `final_norm`, `top_k` and `arithmetic` of the choices; `blocks` is the same as in `visit_hidden_states`.
 
-        Without `final_norm` the last layer is normed all the same: it is the model's own output, and the last of
-        transformers' `hidden_states`, which such a probe usually reads, is normed too.
+        The last layer is normalised even without `final_norm`: it is the model's own output, and the last of the
+        `hidden_states` of transformers, which such probes usually read, is normalised too.
         """
         self._model, self._blocks, self._top_k = model, blocks, choices.top_k
         self._head = unwrap_peft(model).get_output_embeddings()
         self._norm = _final_norm(model, blocks)
-        self._final_norm, self._dtype = choices.final_norm, _DTYPES[choices.arithmetic]
-        # To bf16 it is cast once: the copy is at most half of the size. An fp32 copy might be twice.
+        self._final_norm, self._dtype = choices.final_norm, DTYPES[choices.arithmetic]
+        # Cast in advance to bf16 only: a bf16 copy is at most half as large as the weight, an fp32 copy up to twice.
         self._weight = self._head.weight.detach()
         if self._dtype == torch.bfloat16:
             self._weight = self._weight.to(self._dtype)
@@ -82,83 +84,85 @@ class Lens:
         self.compared = self.differing = 0
 
     @torch.inference_mode()
-    def tokens(
+    def decode(
         self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> list[np.ndarray[Any, Any]]:
-        """Return for each sequence of token ids (layers, positions, k): the most likely tokens at these positions."""
-        rows, places = _distinct(sequences, positions)
+        """Return the most likely tokens at these positions of each sequence of token ids, (layers, positions, k)."""
+        rows, indices = _distinct_prefixes(sequences, positions)
         device = self._model.device
         inputs: dict[str, Any]
-        packs = can_pack(self._model)
-        if packs:
+        packed = can_pack(self._model)
+        if packed:
             inputs = pack_texts(sequences, device)
-            at = [inputs["layout"].paths[item][position] for item, position in rows]
+            flat = [inputs["layout"].paths[item][position] for item, position in rows]
         else:
             inputs = pad_right(sequences, device)
-            at = [item * inputs["input_ids"].shape[1] + position for item, position in rows]
-        wanted = torch.tensor(at, dtype=torch.long, device=device)
-        found: list[np.ndarray[Any, Any]] = []
+            flat = [item * inputs["input_ids"].shape[1] + position for item, position in rows]
+        selected = torch.tensor(flat, dtype=torch.long, device=device)
+        by_block: list[np.ndarray[Any, Any]] = []
 
-        def decode(layer: int, states: Tensor) -> None:
+        def visit(layer: int, states: Tensor) -> None:
             if layer != EMBEDDING:
-                found.append(self._decode(layer, states.flatten(0, 1)[wanted]).cpu().numpy())
+                by_block.append(self._decode_layer(layer, states.flatten(0, 1)[selected]).cpu().numpy())
 
-        with attention(self._model) if packs else nullcontext():
-            visit_hidden_states(self._model, self._blocks, inputs, decode)
-        every = np.stack(found)
-        return [every[:, place] for place in places]
+        with attention(self._model) if packed else nullcontext():
+            visit_hidden_states(self._model, self._blocks, inputs, visit)
+        stacked = np.stack(by_block)
+        return [stacked[:, index] for index in indices]
 
-    def prove(self, sequence: Sequence[int]) -> None:
-        """Check that the last layer, normed, decodes to the model's own prediction after each of these tokens.
+    def verify(self, sequence: Sequence[int]) -> None:
+        """Check that the normalised last layer decodes to the model's own prediction after each token of a sequence.
 
         Raises:
-            ProofError: it does not, because the model has something else before its LM head.
+            ProofError: it does not, because the model applies something else before its LM head.
         """
         ids = torch.tensor([list(sequence)], device=self._model.device)
         with torch.inference_mode():
-            own = self._model(input_ids=ids, use_cache=False).logits[0].argmax(-1).cpu().numpy()
-        (mine,) = self.tokens([sequence], [range(len(sequence))])
+            predicted = self._model(input_ids=ids, use_cache=False).logits[0].argmax(-1).cpu().numpy()
+        (decoded,) = self.decode([sequence], [range(len(sequence))])
         self.compared = self.differing = 0
-        agreeing = float((mine[-1, :, 0] == own).mean())
-        if agreeing < _AGREEING:
-            raise ProofError(f"the last layer decodes to the model's own prediction at {agreeing:.0%} of the positions")
+        agreement = float((decoded[-1, :, 0] == predicted).mean())
+        if agreement < _MIN_AGREEMENT:
+            raise ProofError(
+                f"the last layer decodes to the model's own prediction at {agreement:.0%} of the positions"
+            )
 
-    def _decode(self, layer: int, states: Tensor) -> Tensor:
+    def _decode_layer(self, layer: int, states: Tensor) -> Tensor:
         if self._final_norm or layer == self.n_layers - 1:
             states = self._norm(states)
         tokens = top_tokens(states.to(self._dtype), self._weight, self._bias, self._top_k)
         if self._dtype != torch.float32:
-            exact = top_tokens(states[::_CHECKED].float(), self._head.weight, self._bias, 1)
+            exact = top_tokens(states[::_CHECK_EVERY].float(), self._head.weight, self._bias, 1)
             self.compared += len(exact)
-            self.differing += int((exact[:, 0] != tokens[::_CHECKED, 0]).sum())
+            self.differing += int((exact[:, 0] != tokens[::_CHECK_EVERY, 0]).sum())
         return tokens
 
 
 def _final_norm(model: Any, blocks: str) -> Any:
-    """Return the norm beside the list of blocks: the last one, as some models norm their embeddings too."""
+    """Return the last norm beside the list of blocks: some models also normalise their embeddings."""
     decoder = unwrap_peft(model).get_submodule(blocks.rpartition(".")[0])
     norms = [module for module in decoder.children() if "norm" in type(module).__name__.lower()]
     return norms[-1] if norms else torch.nn.Identity()
 
 
-def _distinct(
+def _distinct_prefixes(
     sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
 ) -> tuple[list[tuple[int, int]], list[list[int]]]:
-    """Return (item, position) for each distinct beginning of a sequence that is wanted, and for each item its rows."""
-    beginnings: dict[tuple[int, int], int] = {}
+    """Return (item, position) of each distinct prefix to decode, and for each item the indices of its prefixes."""
+    prefixes: dict[tuple[int, int], int] = {}
     rows: list[tuple[int, int]] = []
     row_of: dict[int, int] = {}
-    places = []
+    indices = []
     for item, (sequence, wanted) in enumerate(zip(sequences, positions, strict=True)):
-        beginning, path = -1, []
+        prefix, path = -1, []
         for token in sequence:
-            beginning = beginnings.setdefault((beginning, token), len(beginnings))
-            path.append(beginning)
-        place = []
+            prefix = prefixes.setdefault((prefix, token), len(prefixes))
+            path.append(prefix)
+        item_rows = []
         for position in wanted:
             if path[position] not in row_of:
                 row_of[path[position]] = len(rows)
                 rows.append((item, position))
-            place.append(row_of[path[position]])
-        places.append(place)
-    return rows, places
+            item_rows.append(row_of[path[position]])
+        indices.append(item_rows)
+    return rows, indices
