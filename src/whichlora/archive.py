@@ -46,9 +46,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     Raises:
         OptionError: there is no such database.
     """
-    if not database.is_file():
-        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
-        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
+    _check_database(database)
     folder = database.parent
     with tempfile.TemporaryDirectory() as scratch:
         copies = {TRACKING: _copied(database, Path(scratch) / TRACKING)}
@@ -78,6 +76,12 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     left += [f"Artifacts of {elsewhere} runs lie elsewhere and are not in it."] if elsewhere else []
     left += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} beside the runs."]
     return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *left])
+
+
+def _check_database(database: Path) -> None:
+    if not database.is_file():
+        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
+        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
 
 
 def _within(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -182,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OptionError(
                 "MLFLOW_TRACKING_URI", uri, "must be sqlite:///...: a server's results are its own to keep"
             )
+        _check_database(file)  # before the lock, which would leave its file beside none
         with lock_of(file):
             print(pack(given.archive, database=file, adapters=given.adapters == "true"))
     except OptionError as error:

@@ -42,6 +42,7 @@ def main() -> None:
     """Have the schema made unless it is there."""
     file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
+        # MLflow takes seconds to import, which only a missing schema need wait for.
         from whichlora.tracking.client import connect, ensure_schema
 
         ensure_schema(connect())

@@ -17,10 +17,13 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from tuning import finalists, report, retries
-from tuning.study import ATTEMPTS, Study, connect
+from tuning.optuna_study import Study
+from tuning.pipeline import tune
+from tuning.retries import ATTEMPTS
 from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
-from tuning.tune import OPTIONS, main, settings_of, tune
+from tuning.study_status import connect
+from tuning.tune import OPTIONS, main, settings_of
 from whichlora.experiment.grid import read_grid
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
@@ -295,8 +298,7 @@ def test_the_listing_tells_which_trials_have_lost_their_worker(
     opened = study(options)
     begin = f"""
 import os, optuna, sys
-from tuning.study_status import PREFIX
-from tuning.study import connect
+from tuning.study_status import PREFIX, connect
 from whichlora.claims import Claims
 study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
 Claims(study, print).take(study.ask())

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from whichlora.config.layers import parse_layers
-from whichlora.data.mixture import COMPOSITIONS
-from whichlora.data.tasks import PROMPTED, TASKS
+from whichlora.data.mixture import COMPOSITIONS, POOLED
+from whichlora.data.tasks import PROMPTED, TASKS, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.variants import CATALOGUE
@@ -70,6 +71,17 @@ def parse_values(texts: Mapping[str, str]) -> dict[str, Any]:
             choose("option", name, MAIN)
         values[name] = None if text == AUTO and MAIN[name][0] == AUTO else _PARSERS[name](name, text)
     return values
+
+
+def check_task(task: Task, values: Mapping[str, Any]) -> None:
+    """Check that a task has the language and the difficulty of `parse_values`.
+
+    Raises:
+        OptionError: it has not; the message lists those that it has.
+    """
+    targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
+    choose("language", values["language"], [*targets, POOLED])
+    choose("difficulty", values["difficulty"] or task.difficulties[0], task.difficulties)
 
 
 def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:

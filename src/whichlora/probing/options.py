@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS
-from whichlora.data.tasks import PROMPTED, Task
+from whichlora.config.options import AUTO, FIRST_TOKEN, MAIN, PRECISIONS, QUANTIZATIONS, check_task
+from whichlora.data.tasks import PROMPTED, Task, get_task
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.probing.detectors import DETECTORS, canonical
@@ -146,6 +146,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
             choose(name, values[name], allowed)
+    _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)
     elif kind == "alignment":
@@ -187,6 +188,14 @@ def _check_source(values: Mapping[str, Any], kind: str) -> None:
     for name in ("precision", "quantization"):
         if values["run_id"] and values[name]:
             raise OptionError(name, values[name], "a run is probed as it was scored; leave it out")
+
+
+def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
+    """Check that the task has the language, where items are read and the task is not that of a run."""
+    reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
+    if values["language"] and reads_items and (values["task"] or not values["run_id"]):
+        task = get_task(values["task"] or MAIN["task"][0])
+        check_task(task, {"language": values["language"], "difficulty": None})
 
 
 def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from whichlora.config.cli import parse_arguments, refuse
 from whichlora.config.options import parse_values
+from whichlora.config.plan import resolve
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -25,17 +26,16 @@ def _lead(arguments: Sequence[str] | None) -> int:
     texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        values = parse_values(texts)
-        from whichlora.config.plan import resolve
+        plan = resolve(parse_values(texts))
+
+        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
         from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary
-
-        quiet()
-        plan = resolve(values)
-        freeze_gc()
         from whichlora.tracking.runs import Tracker
 
+        quiet()
+        freeze_gc()
         tracker = Tracker.of_call()
         result = run(plan, tracker)
     except OptionError as error:
