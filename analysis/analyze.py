@@ -11,27 +11,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from whichlora.config.cli import parse_arguments, refuse
+from whichlora.command_line import FILE, FOLDER, Command
+from whichlora.config.cli import refuse
 from whichlora.errors import OptionError, check_folder
 
 OPTIONS = {
-    "experiment": (None, "MLflow experiment, or several joined by commas"),
+    "experiment": (None, "MLflow experiment, or several separated by commas."),
     "output": (
         "report",
-        "folder to write the report into; under mlflow run beside a SQLite database, else where it is called",
+        "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
     ),
-    "margin": ("1", "F1 points within which methods count as equivalent"),
+    "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
     "claims": (
         "none",
-        "YAML file of claims of your own, judged after the paper's; its form is that of analysis/claims/claims.yaml",
+        "YAML file with claims of your own, judged after the paper's; its form is that of analysis/claims/claims.yaml.",
     ),
 }
+COMMAND = Command(
+    "analyze",
+    "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures go into a folder "
+    "and into MLflow, as a run of kind report.",
+    OPTIONS,
+    choices={"output": FOLDER, "claims": FILE},
+    examples=(
+        "whichlora analyze --experiment pocket",
+        "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, analyse, and print the report's first sentences. Returns the exit status: 2 for bad options."""
-    given = parse_arguments(arguments, (__doc__ or "").partition("\n")[0], OPTIONS)
-
+    given = COMMAND.read(arguments)
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
 

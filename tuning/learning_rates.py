@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from whichlora.command_line import Command
 from whichlora.errors import OptionError, choose
 
 RATES = {
@@ -24,10 +25,20 @@ RATES = {
 }
 
 
+COMMAND = Command(
+    "learning-rates",
+    "Run the sweep behind the learning rates of the arm matched and print its table, for all variants or those named.",
+    {},
+    positional={"variant...": tuple(RATES)},
+    program="python -m tuning.learning_rates",
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing of the sweep, for the variants named or for all, and print its table."""
+    names = COMMAND.read(arguments)["variant"]
     try:
-        variants = [choose("variant", name, RATES) for name in arguments or ()] or list(RATES)
+        variants = [choose("variant", name, RATES) for name in names] or list(RATES)
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,4 +51,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

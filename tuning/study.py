@@ -6,29 +6,43 @@ python -m tuning.study stop NAME
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from whichlora.command_line import Command, Group
 from whichlora.errors import OptionError
+
+COMMAND = Group(
+    "studies",
+    "List studies of tune, or stop one.",
+    (
+        Command(
+            "status",
+            "List the studies.\n\nShows trials by state, the best value, the last heartbeat and the command to resume.",
+            {},
+        ),
+        Command(
+            "stop",
+            "End the study NAME after its running trials.\n\nThe command that opened it resumes it.",
+            {},
+            positional={"name": ()},
+        ),
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """List or stop studies. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(prog="python -m tuning.study", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("status", help="list the studies")
-    commands.add_parser("stop", help="end a study after its running trials").add_argument("study")
-    given = parser.parse_args(arguments)
+    action, values = COMMAND.read(arguments)
 
     # Optuna and MLflow take seconds to import, so bad options are refused first.
     from tuning.study_status import connect, status, stop
 
     database = connect()
     try:
-        if given.command == "stop":
-            stop(database, given.study)
-            print(f"{given.study} ends after its running trials.")
+        if action == "stop":
+            stop(database, values["name"])
+            print(f"{values['name']} ends after its running trials.")
         else:
             print(status(database))
     except OptionError as error:

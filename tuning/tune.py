@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tuning.space import KINDS, SEARCHED, read_space, space_of
-from tuning.study_config import FRESH_SEEDS, PRUNERS, TUNING_SEED, StudyConfig, parse_objective
-from whichlora.config.cli import PACK, check_pack, parse_arguments, refuse
-from whichlora.config.options import AUTO, MAIN, check_task, parse_values
+from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
+from whichlora.command_line import FOLDER, TRUTH, Command
+from whichlora.config.cli import WORKERS, check_pack, refuse
+from whichlora.config.options import AUTO, CHOICES, GROUPS, MAIN, check_task, parse_values
 from whichlora.data.tasks import PROMPTED, get_task
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.loading import locate, read_shape
@@ -25,20 +26,55 @@ _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
 """Options of `main` that say nothing of what a study trains and validates."""
 OPTIONS = {
     **{name: entry for name, entry in MAIN.items() if name not in _NOT_TUNED},
-    "variant": ("lora", "one variant, several joined by commas, or all: each gets the same budget, in turn"),
-    "seed": ("42", "seeds of the final runs, joined by commas; never those of tuning"),
-    "trials": (AUTO, "complete and pruned trials of each study, in all; auto is 20, and no limit with a budget"),
-    "timeout": (AUTO, "seconds after which this process begins no more trials"),
-    "budget": (AUTO, "device-seconds of each study, after which it begins no more trials"),
-    "objective": ("mean", "validation F1 of en, tl or mean; with ,parameters or ,seconds the Pareto front against it"),
-    "space": ("paper", f"{' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges of your own"),
-    "pruner": (AUTO, f"what stops trials early: {', '.join(PRUNERS)}; auto is median, with a cost none"),
-    "reports": ("4", "how often a trial reports its score to the pruner"),
-    "final": ("false", "train and score the best point with the seeds: true or false"),
-    "engine": ("local", f"where the trials are made: {', '.join(ENGINES)}"),
-    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
-    "pack": PACK,
+    "variant": ("lora", "A variant, several separated by commas, or all; each gets the same budget."),
+    "task": ("atlas-nli", f"Task to train and validate: {', '.join(PROMPTED)}."),
+    "seed": ("42", "Seeds of the final runs, separated by commas; those of tuning are refused."),
+    "trials": (AUTO, "Complete and pruned trials per study; auto is 20, or no limit with a budget."),
+    "timeout": (AUTO, "Seconds after which this process starts no more trials."),
+    "budget": (AUTO, "Device-seconds of trials per study, after which no more start."),
+    "objective": (
+        "mean",
+        "Validation F1 to maximise: en, tl (target language) or mean (of both); with ,parameters or ,seconds the "
+        "Pareto front of F1 and that cost.",
+    ),
+    "space": ("paper", f"Search space: {' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges."),
+    "pruner": (
+        AUTO,
+        f"Optuna pruner that stops trials early: {', '.join(PRUNERS)}; auto is median, and none with a cost.",
+    ),
+    "reports": ("4", "How many times a trial reports its score to the pruner."),
+    "final": ("false", "Whether to train and score the best point with the seeds: true or false."),
+    **WORKERS,
 }
+_STUDY = ("trials", "budget", "timeout", "objective", "space", "pruner", "reports", "final")
+COMMAND = Command(
+    "tune",
+    "Search hyperparameters of variants with equal budgets.\n\nOpens the Optuna study of each variant or resumes it. "
+    "Processes on any machines with the same MLFLOW_TRACKING_URI and WHICHLORA_STORAGE join by the same command. A "
+    "hyperparameter that is given is not searched.",
+    OPTIONS,
+    groups={
+        "Study": _STUDY,
+        **{title: [name for name in names if name in OPTIONS] for title, names in GROUPS.items()},
+        "Workers": tuple(WORKERS),
+    },
+    choices={
+        **{name: values for name, values in CHOICES.items() if name in OPTIONS},
+        "variant": ("all", *(name for name, variant in CATALOGUE.items() if variant.kind != "none")),
+        "task": PROMPTED,
+        "model": FOLDER,
+        "data_dir": FOLDER,
+        "objective": tuple(ROLES),
+        "space": KINDS,
+        "pruner": (AUTO, *PRUNERS),
+        "final": TRUTH,
+        "engine": ENGINES,
+    },
+    examples=(
+        "whichlora tune --variant vera --trials 20",
+        "whichlora tune --variant lora,dora,vera --budget 3600 --space continuous --final true --seed 1,2",
+    ),
+)
 _TRIALS = 20
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
 
@@ -105,7 +141,7 @@ def _count(option: str, text: str) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune as the options say and print what came of it. Returns the exit status: 2 for bad options."""
-    texts = parse_arguments(arguments, __doc__.splitlines()[0], OPTIONS)
+    texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         if distributed.world_size() > 1:
@@ -115,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trials is None:
             trials = _TRIALS if budget is None else _COUNTS["trials"]
         seeds = _seeds(texts["seed"])
-        final = choose("final", texts["final"], ("true", "false")) == "true"
+        final = choose("final", texts["final"], TRUTH) == "true"
         check_pack(texts["pack"])
         settings = settings_of(texts)
 

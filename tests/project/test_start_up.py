@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from whichlora import __version__
+from whichlora.__main__ import COMMANDS as SUBCOMMANDS
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "peft", "sklearn", "scipy", "pandas", "optuna", "mlflow"}
 SCRIPT = """
@@ -40,30 +43,65 @@ def called(module: str, *arguments: str, folder: Path) -> tuple[int, set[str], s
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     status, imported = json.loads(last)
-    return status, set(imported), "\n".join([*lines, done.stderr])
+    return status, set(imported), "".join(f"{line}\n" for line in lines) + done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "whichlora.run",
-        "whichlora.experiment",
-        "whichlora.probing",
-        "whichlora.variants",
-        "whichlora.archive",
-        "tuning.tune",
-        "tuning.study",
-        "analysis.analyze",
-    ],
-)
+COMMANDS = [
+    "whichlora.run",
+    "whichlora.experiment",
+    "whichlora.probing",
+    "whichlora.variants",
+    "whichlora.archive",
+    "whichlora.archive pack",
+    "whichlora.database",
+    "tuning.tune",
+    "tuning.study",
+    "tuning.study stop",
+    "tuning.learning_rates",
+    "analysis.analyze",
+    "whichlora",
+    *(f"whichlora {name}" for name in SUBCOMMANDS),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     status, imported, text = called(*command.split(), "--help", folder=tmp_path)
     assert status == 0, text
+    assert text.startswith("Usage: ")
     assert not HEAVY & imported
-    assert "usage" in text.lower()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_version_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
+    status, imported, text = called(*command.split(), "--version", folder=tmp_path)
+    assert (status, text) == (0, f"whichlora {__version__}\n")
+    assert not HEAVY & imported
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "whichlora"])
+def test_a_misspelt_option_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
+    status, imported, text = called(*command.split(), "--versoin", folder=tmp_path)
+    assert status == 2, text
+    assert text.startswith("error: no option --versoin (did you mean '--version'?)\n")
+    assert not HEAVY & imported
+
+
+def test_the_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
+    _, imported, _ = called("whichlora", "--help", folder=tmp_path)
+    assert not {"tuning", "analysis", "yaml"} & imported
 
 
 WRONG = [
+    ("whichlora run --variant veraa", "variant=veraa: "),
+    ("whichlora tune --variant lorra", "variant=lorra: "),
+    ("whichlora probe --kind langauge", "kind=langauge: "),
+    ("whichlora variants --rank many", "rank=many: "),
+    ("whichlora archive pack none.tar", "MLFLOW_TRACKING_URI="),
+    ("whichlora analyze --experiment x --margin 0", "margin=0: "),
+    ("whichlora rnu", "no command 'rnu'; commands are run, "),
+    ("whichlora studies stpo", "no command 'stpo'; commands are status, stop (did you mean 'stop'?)"),
     ("whichlora.run --variant veraa", "variant=veraa: "),
     ("whichlora.run --rank 0", "rank=0: "),
     ("whichlora.run --language xx", "language=xx: "),

@@ -102,7 +102,7 @@ def test_packed_trials_train_together_and_are_the_budget(
     sizes: list[int] = []
     taken = multi_adapter.backward_together
     monkeypatch.setattr(
-        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+        multi_adapter, "backward_together", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
     assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
     assert 3 in sizes
@@ -299,9 +299,9 @@ def test_the_listing_tells_which_trials_have_lost_their_worker(
     begin = f"""
 import os, optuna, sys
 from tuning.study_status import PREFIX, connect
-from whichlora.claims import Claims
+from whichlora.scheduling.leases import Leases
 study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
-Claims(study, print).take(study.ask())
+Leases(study, print).take(study.ask())
 print("begun", flush=True)
 sys.stdin.read()
 """

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from whichlora.config.cli import PACK, check_pack, parse_arguments, refuse
+from whichlora.command_line import FILE, TRUTH, Command
+from whichlora.config.cli import WORKERS, check_pack, refuse
 from whichlora.errors import OptionError, choose
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
@@ -18,12 +19,22 @@ from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.scheduling.jobs import is_worker
 
 OPTIONS = {
-    "file": (None, "YAML file of the experiment"),
-    "dry_run": ("false", "print the plan and stop: true or false"),
-    "engine": ("local", f"where the runs are done: {', '.join(ENGINES)}"),
-    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
-    "pack": PACK,
+    "file": (None, "YAML file of the experiment."),
+    "dry_run": ("false", "Print the plan and stop: true or false."),
+    **WORKERS,
 }
+COMMAND = Command(
+    "experiment",
+    "Do the runs of a grid that a YAML file describes.\n\nPrints the plan, does the runs that are missing and resumes "
+    "after any interruption. Several processes and machines may work on one experiment.",
+    OPTIONS,
+    groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKERS)},
+    choices={"file": FILE, "dry_run": TRUTH, "engine": ENGINES},
+    examples=(
+        "whichlora experiment --file experiments/smoke.yaml --dry_run true",
+        "whichlora experiment --file experiments/smoke.yaml --workers 2",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
-    return distributed.run_on_leader(lambda: _lead(arguments), prepare=quiet)
+    texts = COMMAND.read(arguments)
+    return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
 
 
-def _lead(arguments: Sequence[str] | None) -> int:
-    given = parse_arguments(arguments, __doc__.splitlines()[0] if __doc__ else "", OPTIONS)
+def _lead(given: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         engine = engine_of(given["engine"], given["workers"])
-        dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
+        dry_run = choose("dry_run", given["dry_run"].lower(), TRUTH) == "true"
         check_pack(given["pack"])
         if not is_worker():
             print(f"Reading {given['file']} and the items of its runs.", flush=True)

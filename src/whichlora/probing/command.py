@@ -6,15 +6,30 @@ import os
 import sys
 from collections.abc import Sequence
 
-from whichlora.config.cli import parse_arguments, refuse
+from whichlora.command_line import FOLDER, Command
+from whichlora.config.cli import refuse
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
-from whichlora.probing.options import OPTIONS, parse
+from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
+
+COMMAND = Command(
+    "probe",
+    "Measure what the layers of a model represent, as an MLflow run of kind probe.\n\nThe model is that of a finished "
+    "run, or a base model. The value auto stands for what the run, the task or the preset says.",
+    OPTIONS,
+    groups=GROUPS,
+    choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
+    examples=(
+        "whichlora probe --run_id ID",
+        "whichlora probe --kind alignment --language tr",
+        "whichlora probe --kind weights --run_id ID --against OTHER_ID",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, probe, and say which run holds the result. Returns the exit status: 2 for bad options."""
-    texts = parse_arguments(arguments, "Look inside a model, layer by layer.", OPTIONS)
+    texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         request = parse(texts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from whichlora.command_line import FOLDER, Command
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import MODEL_NAME
@@ -13,17 +13,24 @@ from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant
 
 FORMATS = ("text", "markdown")
+COMMAND = Command(
+    "variants",
+    "List the adapter methods with their hyperparameters, sources and trainable parameters on a model.",
+    {
+        "model": (MODEL_NAME, "Model on which parameters are counted: packaged, a local folder, or a hub id."),
+        "rank": ("auto", "Rank at which they are counted; auto is that of the arm matched."),
+        "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
+    },
+    choices={"model": FOLDER, "format": FORMATS},
+    examples=("whichlora variants --rank 8 --format markdown",),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the catalogue. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(prog="python -m whichlora.variants", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", default=MODEL_NAME, help="count parameters on this: packaged, a folder, or a hub id")
-    parser.add_argument("--rank", default="auto", help="count at this rank; auto is that of the arm matched")
-    parser.add_argument("--format", default=FORMATS[0], help=", ".join(FORMATS))
-    texts = vars(parser.parse_args(arguments))
+    texts = COMMAND.read(arguments)
     try:
-        style = choose("format", texts.pop("format"), FORMATS)
+        style = choose("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         quiet()
         shape = read_shape(locate(texts["model"]))
