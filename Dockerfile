@@ -12,7 +12,7 @@ COPY pyproject.toml .
 
 FROM base AS server
 RUN python -c 'import re, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-    shared = [r for r in project["dependencies"] if re.match(r"(filelock|mlflow|optuna|psycopg)\b", r)]; \
+    shared = [r for r in project["dependencies"] if re.match(r"(click|filelock|mlflow|optuna|psycopg)\b", r)]; \
     print(*shared, *project["optional-dependencies"]["server"], sep="\n")' > wanted.txt \
     && pip install --requirement wanted.txt
 COPY src src

@@ -13,7 +13,7 @@ from benchmarks.ours import plan_of
 from benchmarks.peers.usual import padding, written
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
-from whichlora.evaluation.scoring import score
+from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
 from whichlora.probing.language.logit_lens import DTYPES

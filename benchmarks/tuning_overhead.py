@@ -19,7 +19,7 @@ import optuna
 from benchmarks.harness import spread, timed
 
 if TYPE_CHECKING:
-    from tuning.study import Study
+    from tuning.optuna_study import Study
     from tuning.study_config import StudyConfig
 
 OPTIONS = {"space": "continuous", "epochs": "1", "target_modules": "all-linear", "pruner": "none", "reports": "1"}
@@ -29,7 +29,7 @@ def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> fl
     """Train and validate one point in a plain Optuna study and return the seconds."""
     from tuning.study_config import TUNING_SEED
     from whichlora.data.encoding import Encoder
-    from whichlora.evaluation.scoring import score
+    from whichlora.evaluation.scores import score
     from whichlora.training.trainer import train
 
     study = optuna.create_study(direction="maximize")
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         os.environ["WHICHLORA_STORAGE"] = f"sqlite:///{scratch}/optuna.db"
-        from tuning.study import Study
-        from tuning.study import connect as connect_studies
+        from tuning.optuna_study import Study
+        from tuning.study_status import connect as connect_studies
         from tuning.tune import OPTIONS as TUNE
         from tuning.tune import settings_of
         from whichlora.models.memory import freeze_gc

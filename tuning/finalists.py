@@ -18,7 +18,7 @@ from whichlora.scheduling.queue import Queue, connect
 from whichlora.training.fit import PruningReports
 
 if TYPE_CHECKING:
-    from tuning.study import Study
+    from tuning.optuna_study import Study
     from whichlora.config.plan import Plan
     from whichlora.tracking.runs import Tracker
 

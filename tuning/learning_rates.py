@@ -10,18 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from statistics import mean
 
-from whichlora.config.options import MAIN, parse_options
-from whichlora.config.resolve import resolve
+from whichlora.command_line import Command
 from whichlora.errors import OptionError, choose
-from whichlora.run.pipeline import trial
-from whichlora.tracking.client import connect
-from whichlora.tracking.runs import Tracker
 
-EXPERIMENT = "learning-rates"
-SEEDS = ("0", "1")
-KEPT = 2
 RATES = {
     "lora": ("1e-3", "2e-3", "4e-3"),
     "dora": ("1e-3", "2e-3", "4e-3"),
@@ -33,39 +25,30 @@ RATES = {
 }
 
 
+COMMAND = Command(
+    "learning-rates",
+    "Run the sweep behind the learning rates of the arm matched and print its table, for all variants or those named.",
+    {},
+    positional={"variant...": tuple(RATES)},
+    program="python -m tuning.learning_rates",
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing of the sweep, for the variants named or for all, and print its table."""
+    names = COMMAND.read(arguments)["variant"]
     try:
-        variants = [choose("variant", name, RATES) for name in arguments or ()] or list(RATES)
+        variants = [choose("variant", name, RATES) for name in names] or list(RATES)
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    tracker = Tracker(connect(), EXPERIMENT)
-    columns = [f"seed {seed}: en / sw" for seed in SEEDS]
-    print("| variant | rate |", " | ".join(columns), "| mean |\n|---|---|" + "---|" * (len(columns) + 1), flush=True)
-    for variant in variants:
-        scores: dict[str, list[tuple[float, float]]] = {}
-        rates: Sequence[str] = RATES[variant]
-        for seed in SEEDS:
-            for rate in rates:
-                scores.setdefault(rate, []).append(_validated(tracker, variant, rate, seed))
-            rates = sorted(rates, key=lambda rate: -_mean(scores[rate]))[:KEPT]
-        for rate, pairs in scores.items():
-            cells = [f"{en:.3f} / {tl:.3f}" for en, tl in pairs] + [""] * (len(SEEDS) - len(pairs))
-            print(f"| {variant} | {rate} |", " | ".join(cells), f"| {_mean(pairs):.3f} |", flush=True)
+
+    # torch and MLflow take seconds to import, so bad options are refused first.
+    from tuning.rate_sweep import sweep
+
+    sweep({variant: RATES[variant] for variant in variants})
     return 0
 
 
-def _validated(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
-    texts = {name: default for name, (default, _) in MAIN.items()}
-    plan = resolve(parse_options({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
-    found = trial(plan, tracker).metrics
-    return found["validation/en/f1"], found["validation/tl/f1"]
-
-
-def _mean(pairs: Sequence[tuple[float, float]]) -> float:
-    return mean(score for pair in pairs for score in pair)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -21,7 +21,7 @@ from whichlora.tracking.runs import RunLog
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from tuning.study import Study
+    from tuning.optuna_study import Study
     from whichlora.tracking.runs import Tracker
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial, TrialState
 
-PRUNERS = ("median", "hyperband", "none")
 _STARTUP = 5
 """Trials that are drawn at random, or from the known points, before TPE and the median say anything."""
 

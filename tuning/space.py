@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from whichlora.config.hyperparameters import adapted_shapes, resolve_modules
+from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules
 from whichlora.errors import OptionError, choose, did_you_mean
+from whichlora.models.loading import ModelShape
 from whichlora.variants import CATALOGUE, Hyperparameters, Variant
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.trial import BaseTrial
-
-    from whichlora.models.loading import ModelShape
 
 KINDS = ("paper", "continuous")
 SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
@@ -174,8 +173,6 @@ def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any
     assert recommended is not None
     points = {"recommended": _point(variant, recommended, shape)}
     if variant.matched_learning_rate is not None:
-        from whichlora.config.hyperparameters import arm_values
-
         matched = arm_values(variant, "matched")
         assert matched is not None
         points["matched"] = _point(variant, matched, shape)

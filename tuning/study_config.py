@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tuning.space import SEARCHED, Space, fits, known_points
 from whichlora.config.options import RunOptions
+from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import texts_digest
 from whichlora.errors import OptionError, choose
+from whichlora.models.loading import ModelShape
 from whichlora.variants import Variant
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.models.loading import ModelShape
 
 TUNING_SEED = 9_000
 """Trials train with this seed; a point that is proposed again, with the next."""
 FRESH_SEEDS = (9_500, 9_501)
 """Seeds with which the best points are scored again: what won among many trials on one seed won in part by luck."""
 ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
+PRUNERS = ("median", "hyperband", "none")
 COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
 
 

@@ -13,10 +13,16 @@ from sqlalchemy import text as sql
 from tuning.retries import enqueue_again
 from tuning.space import describe_point
 from whichlora.errors import choose
+from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
 
 PREFIX = "tune/"
 """Before the names of studies in the database, which holds queues too."""
+
+
+def connect(url: str | None = None) -> RDBStorage:
+    """Return the database of the studies."""
+    return storage.connect(enqueue_again, url)
 
 
 def names(database: RDBStorage) -> list[str]:

@@ -9,7 +9,6 @@ absolute again where it is unpacked, so that `mlflow ui`, `analyze` and an unfin
 
 from __future__ import annotations
 
-import argparse
 import os
 import sqlite3
 import sys
@@ -21,8 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from whichlora.command_line import FILE, FOLDER, TRUTH, Command, Group
 from whichlora.config.cli import refuse
-from whichlora.errors import OptionError, check_folder
+from whichlora.errors import OptionError, check_folder, choose
 from whichlora.tracking.sqlite import file_of, lock_of, path_of
 
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
@@ -30,6 +30,31 @@ _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "a
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
 _LEFT_OUT = "adapter"
 """Folder of a run's artifacts that an archive does without unless asked: adapters are most of its size."""
+COMMAND = Group(
+    "archive",
+    "Put results into one file, or unpack them elsewhere.",
+    (
+        Command(
+            "pack",
+            "Write the runs of a SQLite tracking database, their artifacts, and the studies beside it into the file "
+            "ARCHIVE (.tar.xz, .tar.gz or .tar).\n\nThe database is that of MLFLOW_TRACKING_URI, else mlflow.db in "
+            "the current folder.",
+            {"adapters": ("false", "Whether to include the trained adapters, most of the size: true or false.")},
+            positional={"archive": FILE},
+            choices={"adapters": TRUTH},
+            examples=("whichlora archive pack study.tar.xz",),
+        ),
+        Command(
+            "unpack",
+            "Unpack the file ARCHIVE into a folder, in which mlflow ui, analyze and unfinished experiments find the "
+            "results.",
+            {"folder": (None, "Folder to unpack into, empty or new.")},
+            positional={"archive": FILE},
+            choices={"folder": FOLDER},
+            examples=("whichlora archive unpack study.tar.xz --folder study",),
+        ),
+    ),
+)
 
 
 def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
@@ -46,9 +71,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     Raises:
         OptionError: there is no such database.
     """
-    if not database.is_file():
-        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
-        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
+    _check_database(database)
     folder = database.parent
     with tempfile.TemporaryDirectory() as scratch:
         copies = {TRACKING: _copied(database, Path(scratch) / TRACKING)}
@@ -78,6 +101,12 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     left += [f"Artifacts of {elsewhere} runs lie elsewhere and are not in it."] if elsewhere else []
     left += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} beside the runs."]
     return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *left])
+
+
+def _check_database(database: Path) -> None:
+    if not database.is_file():
+        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
+        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
 
 
 def _within(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -163,27 +192,22 @@ def _set(tracking: sqlite3.Connection, table: str, place: str, uri: str) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack or unpack. Returns the exit status: 2 for bad options."""
-    parser = argparse.ArgumentParser(prog="python -m whichlora.archive", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    packing = commands.add_parser("pack", help="the results of this folder's or MLFLOW_TRACKING_URI's SQLite database")
-    packing.add_argument("archive", type=Path, help="file to write: .tar.xz, .tar.gz or .tar")
-    packing.add_argument("--adapters", choices=("true", "false"), default="false", help="whether adapters come along")
-    unpacking = commands.add_parser("unpack", help="take results out")
-    unpacking.add_argument("archive", type=Path)
-    unpacking.add_argument("--folder", type=Path, required=True, help="an empty or a new one")
-    given = parser.parse_args(arguments)
+    action, values = COMMAND.read(arguments)
+    archive = Path(values["archive"])
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING}"
     try:
-        if given.command == "unpack":
-            print(unpack(given.archive, given.folder))
+        if action == "unpack":
+            print(unpack(archive, Path(values["folder"])))
             return 0
+        adapters = choose("adapters", values["adapters"], TRUTH) == "true"
         file = file_of(uri)
         if file is None:
             raise OptionError(
                 "MLFLOW_TRACKING_URI", uri, "must be sqlite:///...: a server's results are its own to keep"
             )
+        _check_database(file)  # before the lock, which would leave its file beside none
         with lock_of(file):
-            print(pack(given.archive, database=file, adapters=given.adapters == "true"))
+            print(pack(archive, database=file, adapters=adapters))
     except OptionError as error:
         return refuse(error)
     return 0

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import sys
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
+from whichlora.command_line import Command
 from whichlora.tracking.sqlite import file_of, lock_of
 
 
@@ -38,14 +41,26 @@ def _newest() -> str | None:
     return min(own - before, default=None)
 
 
-def main() -> None:
-    """Have the schema made unless it is there."""
+COMMAND = Command(
+    "database",
+    "Create the tables of the tracking database where they are missing, before several processes start at once.\n\nThe "
+    "database is that of MLFLOW_TRACKING_URI, else mlflow.db in the current folder.",
+    {},
+    examples=("whichlora database",),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Create the schema unless it is there. Returns the exit status."""
+    COMMAND.read(arguments)
     file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
+        # MLflow takes seconds to import, which only a missing schema need wait for.
         from whichlora.tracking.client import connect, ensure_schema
 
         ensure_schema(connect())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

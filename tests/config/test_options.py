@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -172,9 +173,10 @@ def test_a_process_with_a_typing_error_ends_in_status_2(tmp_path):
 def test_help_names_every_option_with_its_default(tmp_path):
     done = process(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    sections = done.stdout.partition("--help")[2].replace("\n", " ").split("  --")[1:]
-    told = {s.split()[0]: "".join(s.split()).rpartition("(default:")[2].rstrip(")") for s in sections}
-    assert told == {name: default for name, (default, _) in options.MAIN.items()}
+    told = re.findall(r"^  --(\w+) VALUE(.*?)\[default:(.*?)\]$", done.stdout, re.MULTILINE | re.DOTALL)
+    assert {name: default.strip() for name, _, default in told} == {
+        n: default for n, (default, _) in options.MAIN.items()
+    }
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ from whichlora.data.tasks.items import PairItem
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.evaluation import word_alignment
-from whichlora.evaluation.scoring import word_states
+from whichlora.evaluation.word_states import word_states
 from whichlora.models import loading
 from whichlora.models.loading import load_model
 from whichlora.models.pooling import pooled_states, states_at_sites

@@ -13,7 +13,8 @@ from whichlora.data.tasks.items import LABELS
 from whichlora.evaluation import inference, scoring
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.evaluation.scoring import Generation, Likelihood, score
+from whichlora.evaluation.scores import score
+from whichlora.evaluation.scoring import Generation, Likelihood
 from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
 

@@ -19,6 +19,7 @@ from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
 from whichlora.evaluation import scoring
+from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
 from whichlora.training.trainer import TrainingResult, train
@@ -134,9 +135,9 @@ def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkey
     for name in ("atlas-nli", "atlas-qa"):
         encoder = Encoder(get_task(name), load_tokenizer(source))
         items, way = encoder.task.load("en", "test")[:11], scoring.prompt_scoring(encoder.task)
-        expected = scoring.score(model, encoder, items, scoring=way, name="whole")
+        expected = score(model, encoder, items, scoring=way, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:
-            halved = scoring.score(model, encoder, items, scoring=way, name="halved")
+            halved = score(model, encoder, items, scoring=way, name="halved")
         assert max(passed) <= 3
         assert halved.predicted == expected.predicted
         if expected.probabilities is not None:

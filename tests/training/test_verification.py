@@ -14,7 +14,7 @@ import torch
 from runs import plan_of, run_of
 
 from whichlora.errors import ProofError
-from whichlora.evaluation.scoring import Scores
+from whichlora.evaluation.scores import Scores
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import emulates_bf16
 from whichlora.models.loading import load_model

@@ -24,8 +24,7 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.study import connect
-from tuning.study_status import PREFIX, names
+from tuning.study_status import PREFIX, connect, names
 
 PROJECT = Path(__file__).parents[2]
 STARTED: list[subprocess.Popen[bytes]] = []

@@ -9,7 +9,8 @@ from typing import Any
 import optuna
 import pytest
 
-from tuning.sampler import PRUNERS, TrialSampler, pruner_of
+from tuning.sampler import TrialSampler, pruner_of
+from tuning.study_config import PRUNERS
 
 
 def search(storage: str, name: str, trials: int) -> list[dict[str, Any]]:

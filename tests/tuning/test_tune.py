@@ -17,10 +17,13 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from tuning import finalists, report, retries
-from tuning.study import ATTEMPTS, Study, connect
+from tuning.optuna_study import Study
+from tuning.pipeline import tune
+from tuning.retries import ATTEMPTS
 from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
-from tuning.tune import OPTIONS, main, settings_of, tune
+from tuning.study_status import connect
+from tuning.tune import OPTIONS, main, settings_of
 from whichlora.experiment.grid import read_grid
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
@@ -99,7 +102,7 @@ def test_packed_trials_train_together_and_are_the_budget(
     sizes: list[int] = []
     taken = multi_adapter.backward_together
     monkeypatch.setattr(
-        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+        multi_adapter, "backward_together", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
     assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
     assert 3 in sizes
@@ -295,11 +298,10 @@ def test_the_listing_tells_which_trials_have_lost_their_worker(
     opened = study(options)
     begin = f"""
 import os, optuna, sys
-from tuning.study_status import PREFIX
-from tuning.study import connect
-from whichlora.claims import Claims
+from tuning.study_status import PREFIX, connect
+from whichlora.scheduling.leases import Leases
 study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
-Claims(study, print).take(study.ask())
+Leases(study, print).take(study.ask())
 print("begun", flush=True)
 sys.stdin.read()
 """

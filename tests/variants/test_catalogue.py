@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from whichlora.variants import CATALOGUE
-from whichlora.variants.__main__ import main
+from whichlora.variants.command import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,8 @@ from tiny import save_tiny_model
 from whichlora.config.hyperparameters import arm_values
 from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
-from whichlora.evaluation.scoring import Likelihood, score
+from whichlora.evaluation.scores import score
+from whichlora.evaluation.scoring import Likelihood
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.loading import _digest, load_model, load_tokenizer, locate
 from whichlora.training import adapter, base_cache

@@ -1,40 +1,44 @@
-"""Command lines: parsing options, reporting a bad one, showing durations."""
+"""What commands share: options of workers, reporting a bad option, showing durations."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
 
-from whichlora.config.options import MAIN
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, parse_whole
+from whichlora.scheduling.engines import ENGINES
 
 
 def refuse(error: OptionError) -> int:
     """Say what is wrong with an option, mark the launch that `mlflow run` may have made, and return exit status 2."""
     print(f"error: {error}", file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
-        from whichlora.tracking.client import connect, mark_launch  # MLflow takes more than a second to import
+        # MLflow takes more than a second to import, which only a launch by `mlflow run` need wait for.
+        from whichlora.tracking.client import connect, mark_launch
 
         mark_launch(connect())
     return 2
 
 
-PACK = ("1", "runs that each process trains in one pass over a base model that they share")
-"""The option of a grid and of tuning."""
-Options = Mapping[str, tuple[str | None, str]]
-"""Default and help by name; an option without a default must be given."""
+WORKERS = {
+    "engine": (
+        "local",
+        f"Where work is done: {' (processes of this machine) or '.join(ENGINES)} (tasks of a cluster).",
+    ),
+    "workers": ("1", "Number of workers; the same command on another machine with the same servers adds more."),
+    "pack": ("1", "Number of runs that each worker trains together in one pass over a shared base model."),
+}
+"""The options of a grid and of tuning that say who does the work."""
+MAX_PACK = 64
 
 
-def parse_arguments(arguments: Sequence[str] | None, description: str, options: Options = MAIN) -> dict[str, str]:
-    """Read options from a command line, as text; a bad option name exits with status 2."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
-    for name, (default, text) in options.items():
-        parser.add_argument(f"--{name}", default=default, required=default is None, help=text, metavar="VALUE")
-    return vars(parser.parse_args(arguments))
+def check_pack(text: str) -> None:
+    """Check all of the option `pack` that can be checked without the runs.
+
+    Raises:
+        OptionError: it is no number of runs.
+    """
+    parse_whole("pack", text, 1, MAX_PACK)
 
 
 def duration(seconds: float) -> str:

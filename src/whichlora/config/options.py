@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from whichlora.config.layers import parse_layers
-from whichlora.data.mixture import COMPOSITIONS
-from whichlora.data.tasks import PROMPTED, TASKS
+from whichlora.data.mixture import COMPOSITIONS, POOLED
+from whichlora.data.tasks import PROMPTED, TASKS, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.variants import CATALOGUE
@@ -24,39 +25,81 @@ PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 
 MAIN = {
-    "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
-    "arm": ("matched", "how hyperparameters are set: recommended (the method's own source), matched, or tuned (given)"),
-    "task": ("atlas-nli", f"what is learnt: {', '.join(TASKS)}"),
-    "difficulty": (AUTO, "normal or hard, where the task has both"),
-    "language": ("sw", "target language (ISO 639-1), or pooled: the task's study languages at once"),
-    "model": ("smollm2-135m", "smollm2-135m (packaged), a folder, or a hub id"),
-    "tl_ratio": (AUTO, "target items as a share of train_size, 0 to 1"),
-    "composition": ("substitution", "substitution: they replace English items; addition: they come on top"),
-    "train_size": (AUTO, "training items in all; with addition, the English ones"),
-    "validation_size": (AUTO, "validation items in each language"),
-    "test_size": (AUTO, "test items in each language"),
-    "seed": ("42", "seed of the item sets, the adapter's start and the order of items"),
-    "rank": (AUTO, "rank of the update; AdaLoRA's final budget"),
-    "alpha": (AUTO, "scale of the update before it is divided by the rank"),
-    "learning_rate": (AUTO, "peak learning rate"),
-    "epochs": (AUTO, "passes over the training items"),
-    "batch_size": (AUTO, "items an optimiser step, whatever the memory"),
-    "target_modules": (AUTO, "all-linear, or module names joined by commas"),
-    "layers": ("all", "decoder blocks to adapt, from 0: all, first:N, last:N, A-B or A, joined by commas"),
-    "prompt_language": ("en", "language of instruction and labels: en, or item (that of each item)"),
-    "pool_layer": (AUTO, "align-words: decoder block, from 0, whose output is trained; auto is the last adapted one"),
-    "first_token": (AUTO, "align-words: drop, or keep it in the mean over a word's tokens"),
+    "variant": ("lora", f"Adapter method: {', '.join(CATALOGUE)}."),
+    "arm": (
+        "matched",
+        "Where hyperparameters come from: recommended (the method's own source), matched (equal for all methods), or "
+        "tuned (those that a study found, given as options).",
+    ),
+    "task": ("atlas-nli", f"Task to train and score: {', '.join(TASKS)}."),
+    "difficulty": (AUTO, "normal or hard, for tasks that have both."),
+    "language": ("sw", "Target language (ISO 639-1), or pooled for all study languages of the task together."),
+    "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
+    "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1."),
+    "composition": (
+        "substitution",
+        "substitution: target-language items replace English ones; addition: they are added to them.",
+    ),
+    "train_size": (AUTO, "Number of training items; with composition=addition, of English ones."),
+    "validation_size": (AUTO, "Number of validation items per language."),
+    "test_size": (AUTO, "Number of test items per language."),
+    "seed": ("42", "Random seed of the data sample, the initialisation of the adapter and the order of items."),
+    "rank": (AUTO, "Rank of the update; for AdaLoRA, the final average rank."),
+    "alpha": (AUTO, "Scaling: the update is multiplied by alpha / rank."),
+    "learning_rate": (AUTO, "Peak learning rate."),
+    "epochs": (AUTO, "Number of epochs."),
+    "batch_size": (AUTO, "Items per optimiser step; where memory is short, a step takes several passes."),
+    "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
+    "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
+    "prompt_language": ("en", "Language of instruction and labels: en, or item for the language of each item."),
+    "pool_layer": (
+        AUTO,
+        "For align-words: decoder block, counted from 0, whose output the loss compares; auto is the last adapted one.",
+    ),
+    "first_token": (
+        AUTO,
+        "For align-words: drop or keep the first token of a text when the tokens of a word are averaged.",
+    ),
     "retention": (
         "none",
-        f"a task that is scored and not trained, to see what is forgotten: none, {', '.join(PROMPTED)}",
+        f"Second task that is scored but not trained, to measure forgetting: none, {', '.join(PROMPTED)}.",
     ),
-    "retention_size": (AUTO, "its test items in each language"),
-    "scoring": (AUTO, "likelihood (of the labels) or generate"),
-    "select_on": (AUTO, "validation that chooses the checkpoint: en, tl or mean"),
-    "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU"),
-    "quantization": ("none", "none or nf4"),
-    "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
+    "retention_size": (AUTO, "Number of test items per language of the retention task."),
+    "scoring": (AUTO, "How answers are scored: likelihood (of the labels) or generate."),
+    "select_on": (AUTO, "Validation score that selects the checkpoint: en, tl (target language) or mean (of both)."),
+    "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU."),
+    "quantization": ("none", "none, or nf4 for 4-bit weights of the base model."),
+    "data_dir": (
+        AUTO,
+        "Folder with the data of a task that is not packaged, or with your own word pairs; auto reads the hub.",
+    ),
 }
+GROUPS = {
+    "What is compared": ("variant", "arm", "seed"),
+    "Data": (
+        *("task", "language", "tl_ratio", "composition", "difficulty", "train_size", "validation_size", "test_size"),
+        *("prompt_language", "data_dir"),
+    ),
+    "Adapter": ("rank", "alpha", "target_modules", "layers"),
+    "Training": ("learning_rate", "epochs", "batch_size", "select_on", "pool_layer", "first_token"),
+    "Scoring": ("scoring", "retention", "retention_size"),
+    "Model": ("model", "precision", "quantization"),
+}
+"""The options of `MAIN` as `--help` puts them together."""
+CHOICES: dict[str, Sequence[str]] = {
+    "variant": tuple(CATALOGUE),
+    "arm": ARMS,
+    "task": tuple(TASKS),
+    "composition": COMPOSITIONS,
+    "prompt_language": PROMPT_LANGUAGES,
+    "first_token": FIRST_TOKEN,
+    "retention": ("none", *PROMPTED),
+    "scoring": SCORINGS,
+    "select_on": SELECTORS,
+    "precision": PRECISIONS,
+    "quantization": QUANTIZATIONS,
+}
+"""The values of the options of `MAIN` that have fixed ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +154,17 @@ def parse_options(texts: Mapping[str, str]) -> RunOptions:
     return RunOptions(**values)
 
 
+def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
+    """Check that a task has a target language and a difficulty.
+
+    Raises:
+        OptionError: it has not; the message lists those that it has.
+    """
+    targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
+    choose("language", language, [*targets, POOLED])
+    choose("difficulty", difficulty or task.difficulties[0], task.difficulties)
+
+
 def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:
     return lambda option, text: choose(option, text, choices)
 
@@ -149,14 +203,11 @@ def _layers(option: str, text: str) -> str:
 
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "variant": _name_of(list(CATALOGUE)),
-    "arm": _name_of(ARMS),
-    "task": _name_of(list(TASKS)),
+    **{name: _name_of(choices) for name, choices in CHOICES.items()},
     "difficulty": _text,
     "language": _text,
     "model": _text,
     "tl_ratio": _number(low=0, high=1),
-    "composition": _name_of(COMPOSITIONS),
     "train_size": _integer(1),
     "validation_size": _integer(1),
     "test_size": _integer(1),
@@ -168,14 +219,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "batch_size": _integer(1),
     "target_modules": _text,
     "layers": _layers,
-    "prompt_language": _name_of(PROMPT_LANGUAGES),
     "pool_layer": _integer(0),
-    "first_token": _name_of(FIRST_TOKEN),
-    "retention": _name_of(("none", *PROMPTED)),
     "retention_size": _integer(1),
-    "scoring": _name_of(SCORINGS),
-    "select_on": _name_of(SELECTORS),
-    "precision": _name_of(PRECISIONS),
-    "quantization": _name_of(QUANTIZATIONS),
     "data_dir": _text,
 }

@@ -1,59 +1,24 @@
-"""Scores a model on a task's items: by the likelihood of the labels, by what it writes, or by the states of words."""
+"""Ways of scoring: by the likelihood of labels, by what a model generates, by the similarity of words.
+
+Options are resolved into these before a model is needed, so they import torch only when they predict.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import torch
-
-from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.base import Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
-from whichlora.evaluation.generation import generate
-from whichlora.evaluation.inference import run_batched
-from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.evaluation.word_alignment import measure_pairs
-from whichlora.models.adapter_layers import unwrap_peft
-from whichlora.models.loading import blocks_of
-from whichlora.models.pooling import SITES, states_at_sites
 
+if TYPE_CHECKING:
+    import numpy as np
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Predictions for items in their order, and their metrics.
-
-    Attributes:
-        predicted: a label, the text written, or the translation found; None for an answer that is none of the labels.
-        probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
-        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
-        measures: for word pairs, the value of each of `injection.MEASURES` for each item, by name.
-    """
-
-    items: Sequence[Item]
-    gold: list[tuple[str, ...]]
-    predicted: list[str | None]
-    probabilities: np.ndarray[Any, Any] | None
-    labels: tuple[str, ...]
-    metrics: dict[str, float]
-    measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-
-    def frame(self) -> pd.DataFrame:
-        """Return a row an item: id, gold (the first accepted answer), predicted, `p_<label>` or measures if any."""
-        columns: dict[str, Any] = {
-            "id": [item.id for item in self.items],
-            "gold": [answers[0] for answers in self.gold],
-            "predicted": self.predicted,
-        }
-        if self.probabilities is not None:
-            columns |= {f"p_{label}": self.probabilities[:, i] for i, label in enumerate(self.labels)}
-        return pd.DataFrame({**columns, **self.measures})
+    from whichlora.data.encoding import Encoder
 
 
 class Scoring(ABC):
@@ -85,6 +50,8 @@ class Likelihood(Scoring):
         return "likelihood"
 
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        from whichlora.evaluation.likelihood import label_probabilities  # torch, which options do not need
+
         probabilities = label_probabilities(model, encoder, items, name=name)
         labels = encoder.task.labels
         return Predictions(predicted=[labels[i] for i in probabilities.argmax(axis=1)], probabilities=probabilities)
@@ -98,6 +65,8 @@ class Generation(Scoring):
         return "generate"
 
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        from whichlora.evaluation.generation import generate  # torch, which options do not need
+
         texts = generate(model, encoder, items, name=name)
         if not encoder.task.labels:
             return Predictions(predicted=list(texts))
@@ -117,6 +86,9 @@ class WordSimilarity(Scoring):
         return str(self.pooling)
 
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        from whichlora.evaluation.word_alignment import measure_pairs  # torch, which options do not need
+        from whichlora.evaluation.word_states import word_states
+
         predicted, measures = measure_pairs(word_states(model, encoder, items, self.pooling, name=name), items)
         return Predictions(predicted=list(predicted), measures=measures)
 
@@ -130,46 +102,6 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
     if name == "likelihood" and not task.labels:
         raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
     return Likelihood() if task.labels and name != "generate" else Generation()
-
-
-@torch.inference_mode()
-def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
-    """Score `items`; `name` is shown on the progress bar. The model is in evaluation mode meanwhile."""
-    was_training = model.training
-    model.eval()
-    try:
-        task = encoder.task
-        found = scoring.predict(model, encoder, items, name=name)
-        gold = [task.gold(item) for item in items]
-        means = {measure: float(values.mean()) for measure, values in found.measures.items()}
-        return Scores(
-            items=items,
-            gold=gold,
-            predicted=found.predicted,
-            probabilities=found.probabilities,
-            labels=task.labels,
-            metrics=task.metrics(found.predicted, gold) | means | scoring.metrics(task, found.predicted),
-            measures=found.measures,
-        )
-    finally:
-        model.train(was_training)
-
-
-def word_states(
-    model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
-) -> np.ndarray[Any, Any]:
-    """Return (`SITES`, items, 2, width): the states of each word and of its translation."""
-    pairs = [encoder.pair(item) for item in items]
-    sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
-    blocks = blocks_of(unwrap_peft(model))
-    found: dict[int, np.ndarray[Any, Any]] = {}
-
-    def read(batch: list[int]) -> None:
-        states = states_at_sites(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
-        found.update({i: states[:, row] for row, i in enumerate(batch)})
-
-    run_batched([len(s) for s in sequences], read, name=name, unit="word")
-    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:

@@ -1,4 +1,4 @@
-"""A grid of runs from a YAML file: prints the plan, does what is missing, goes on after any stop.
+"""A grid of runs from a YAML file: prints the plan, does what is missing, and resumes after any stop.
 
 `python -m whichlora.experiment --file experiments/smoke.yaml`
 """
@@ -7,87 +7,34 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from whichlora.config.cli import PACK, parse_arguments, refuse
-from whichlora.errors import LostClaimError, OptionError, choose
-from whichlora.experiment.grid import Grid, read_grid
+from whichlora.command_line import FILE, TRUTH, Command
+from whichlora.config.cli import WORKERS, check_pack, refuse
+from whichlora.errors import OptionError, choose
+from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
-from whichlora.scheduling.jobs import Job, is_worker
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.experiment.progress import Progress, Survey
-    from whichlora.scheduling.jobs import Engine
-    from whichlora.scheduling.queue import Queue
-    from whichlora.tracking.runs import Tracker
+from whichlora.scheduling.jobs import is_worker
 
 OPTIONS = {
-    "file": (None, "YAML file of the experiment"),
-    "dry_run": ("false", "print the plan and stop: true or false"),
-    "engine": ("local", f"where the runs are done: {', '.join(ENGINES)}"),
-    "workers": ("1", "processes on this machine, or tasks of Ray; start the same command elsewhere for more"),
-    "pack": PACK,
+    "file": (None, "YAML file of the experiment."),
+    "dry_run": ("false", "Print the plan and stop: true or false."),
+    **WORKERS,
 }
-
-
-def work(
-    cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
-) -> None:
-    """Do what waits in the queue, with any other process that does the same, until nothing is left.
-
-    A cell is an adapter: one run trains it, and every run that it serves is scored. `pack` adapters train at once.
-    """
-    from dataclasses import replace
-
-    from whichlora.run.pipeline import run
-
-    def do(cell: str, check: Callable[[], None]) -> None:
-        errors = []
-        for plan in cells[cell]:
-            try:
-                result = run(plan, replace(tracker, claim=check))
-            except LostClaimError as error:
-                progress.failed(plan, error)
-                raise
-            except Exception as error:  # the cell's other runs may do
-                progress.failed(plan, error)
-                traceback.print_exc()
-                errors.append(error)
-                continue
-            progress.finished(plan, result)
-        if errors:
-            raise errors[0]
-
-    queue.work(do, stop=distributed.out_of_sync, pack=pack)
-
-
-def carry_out(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
-    """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
-    from whichlora.config.spec import canonical_digest
-    from whichlora.experiment.progress import Progress
-    from whichlora.scheduling.queue import Queue, connect
-
-    cells = grid.cells()
-    # An edited file is another queue: its workers know other runs.
-    runs = sorted(plan.spec.fingerprint for plan in grid.plans)
-    queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
-    if not is_worker():
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
-        queue.offer(missing, missing_at=found.time)
-    with Progress(grid, tracker, shown=not is_worker()) as progress:
-        if engine is None:
-            work(cells, queue, tracker, progress, pack=pack)
-        else:
-            died = engine.run(
-                Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
-            )
-            if died:
-                print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+COMMAND = Command(
+    "experiment",
+    "Do the runs of a grid that a YAML file describes.\n\nPrints the plan, does the runs that are missing and resumes "
+    "after any interruption. Several processes and machines may work on one experiment.",
+    OPTIONS,
+    groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKERS)},
+    choices={"file": FILE, "dry_run": TRUTH, "engine": ENGINES},
+    examples=(
+        "whichlora experiment --file experiments/smoke.yaml --dry_run true",
+        "whichlora experiment --file experiments/smoke.yaml --workers 2",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,52 +45,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 2 for bad options, 1 if runs are left without a result.
     """
-    return distributed.run_on_leader(lambda: _lead(arguments), prepare=quiet)
+    texts = COMMAND.read(arguments)
+    return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
 
 
-def _lead(arguments: Sequence[str] | None) -> int:
-    given = parse_arguments(arguments, __doc__.splitlines()[0] if __doc__ else "", OPTIONS)
+def _lead(given: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-    from whichlora.experiment.progress import survey_runs
-    from whichlora.models.memory import freeze_gc
-    from whichlora.tracking.runs import Tracker
-
+    quiet()
     try:
         engine = engine_of(given["engine"], given["workers"])
-        dry_run = choose("dry_run", given["dry_run"].lower(), ("true", "false")) == "true"
+        dry_run = choose("dry_run", given["dry_run"].lower(), TRUTH) == "true"
+        check_pack(given["pack"])
         if not is_worker():
             print(f"Reading {given['file']} and the items of its runs.", flush=True)
         grid = read_grid(given["file"])
-        from whichlora.training.multi_adapter import parse_pack
 
-        pack = parse_pack(given["pack"], grid.plans)
-        freeze_gc()
-        quiet()
-        tracker = Tracker.of_call(grid.name)
-        found = survey_runs(grid, tracker)
-        precision = {plan.spec.precision for plan in grid.plans}
-        if found.precisions - precision:
-            allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
-            raise OptionError("precision", ", ".join(precision), allowed)
-        if engine is not None and not dry_run:
-            engine.connect()
+        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        from whichlora.experiment.pipeline import carry_out
+
+        return carry_out(grid, engine=engine, dry_run=dry_run, file=given["file"], pack=given["pack"])
     except OptionError as error:
         return refuse(error)
-    if not is_worker():
-        print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
-    if dry_run:
-        return 0
-    carry_out(grid, tracker, found, engine=engine, file=given["file"], pack=pack)
-    if is_worker():
-        return 0
-    failures = survey_runs(grid, tracker).failures(grid)
-    print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
-    for name, reason in failures.items():
-        print(f"  without a result: {name}: {reason}")
-    if failures:
-        print("The same command tries them again.")
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -24,15 +24,14 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from whichlora.config.options import MAIN, parse_options
+from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
 from whichlora.errors import OptionError, did_you_mean
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
 
 _OF_ARMS = ("source", "options")
 _KEYS = ("extends", "name", "about", "defaults", "arms")
@@ -60,8 +59,6 @@ def read_grid(file: str) -> Grid:
     Raises:
         OptionError: the file is missing or not of this form, or one of its runs has a bad option.
     """
-    from whichlora.config.resolve import resolve
-
     content = _read(file)
     plans: dict[str, Plan] = {}
     for options, own in _runs(content):

@@ -219,9 +219,11 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils import logging
 
     from whichlora.models.kernels import onednn
 
+    logging.disable_progress_bar()  # loading weights takes a second
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
         warnings.warn(

@@ -7,10 +7,10 @@ import warnings
 
 
 def quiet() -> None:
-    """Silence warnings that come up in every run and need no action; other warnings are still shown."""
-    import transformers
+    """Silence warnings that come up in every run and need no action; other warnings are still shown.
 
-    transformers.utils.logging.disable_progress_bar()  # loading weights takes a second
+    To be called before the libraries are imported: some warn as they are.
+    """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that a CPU kernel for 4-bit models is missing
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT reads it

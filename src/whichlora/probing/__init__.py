@@ -1,4 +1,4 @@
-"""Measurements inside a model, layer by layer: `python -m whichlora.probing`. Read `probe.py` first."""
+"""Measurements inside a model, layer by layer: `python -m whichlora.probing`. Read `pipeline.py` first."""
 
 from whichlora.probing.command import main
 

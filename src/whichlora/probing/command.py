@@ -1,131 +1,45 @@
-"""A look inside a model, as one MLflow run of kind `probe`: `python -m whichlora.probing --run_id ID`."""
+"""The command `probe`: `python -m whichlora.probing --run_id ID`."""
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from whichlora import __version__
-from whichlora.config.cli import parse_arguments, refuse
+from whichlora.command_line import FOLDER, Command
+from whichlora.config.cli import refuse
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
-from whichlora.probing.options import OPTIONS, Request, parse
+from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
 
-if TYPE_CHECKING:
-    from whichlora.probing.probed_model import ProbedModel
-    from whichlora.probing.results import Job, ProbeResult
-    from whichlora.tracking.runs import RunLog, Tracker
-
-PROBE_VERSION = 3
-"""Rises whenever the same request could give another number, so that older probes are never reused silently."""
-_VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
-_OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")
-
-
-def probe(request: Request, tracker: Tracker) -> str:
-    """Carry out a request, and return the id of its run; that of the finished one if it was done before.
-
-    A killed probe is gone on with. While another process works on the same one, this one waits.
-
-    Raises:
-        OptionError: an option does not fit the run, the model or the data.
-        ProofError: the probe does not see what the model computes.
-    """
-    from whichlora.config.spec import canonical_digest
-    from whichlora.parallel.locks import exclusive
-    from whichlora.probing import probed_model
-    from whichlora.tracking.client import work_folder
-
-    subject = probed_model.find(request, tracker.client)
-    job = _prepare(request, subject)
-    identity = _identity(request, subject, job)
-    fingerprint = canonical_digest(identity)
-    work = work_folder() / f"probe-{fingerprint[:16]}"
-    with exclusive(work):
-        finished = tracker.find("probe", status="FINISHED", fingerprint=fingerprint)
-        if finished is not None:
-            print(f"Already done: probe {finished.info.run_id}. Delete it in the UI to do it again.")
-            return str(finished.info.run_id)
-        log = tracker.open("probe", f"{request.kind} of {subject.name}", {"fingerprint": fingerprint})
-        with log.guarded():
-            _record(request, subject, identity, log)
-            work.mkdir(parents=True, exist_ok=True)
-            _write(job.measure(work), log, work)
-        shutil.rmtree(work, ignore_errors=True)
-    return log.run_id
-
-
-def _prepare(request: Request, subject: ProbedModel) -> Job:
-    from whichlora.probing import weights
-    from whichlora.probing.alignment import probe as alignment
-    from whichlora.probing.language import probe as language
-
-    kinds = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
-    return kinds[request.kind](request, subject)
-
-
-def _identity(request: Request, subject: ProbedModel, job: Job) -> dict[str, Any]:
-    """Return what decides the result, and nothing else, by name."""
-    spec = subject.plan.spec
-    return {
-        "probe_version": PROBE_VERSION,
-        "kind": request.kind,
-        "model_digest": spec.model_digest,
-        "source_fingerprint": spec.fingerprint if subject.run_id else "",
-        "precision": spec.precision,
-        "quantization": spec.quantization,
-        "seed": request.seed,
-        **job.identity,
-    }
-
-
-def _record(request: Request, subject: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
-    spec = subject.plan.spec
-    source: dict[str, Any] = {"model": spec.model}
-    if request.reads_items:  # of a task that need not be the source's
-        source |= {"task": subject.plan.task.name}
-        source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
-    if subject.run_id is not None:
-        source |= {f"source/{name}": getattr(spec, name) for name in _OF_RUN}
-        log.tags({"source": subject.run_id})
-    versions = {f"version/{package}": version(package) for package in _VERSIONED}
-    log.params({**identity, **source, **versions, "version/whichlora": __version__})
-
-
-def _write(measured: ProbeResult, log: RunLog, work: Path) -> None:
-    """Log metrics, `layers.parquet`, the figures and the other files."""
-    folder = work / "artifacts"
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "figures").mkdir(parents=True)
-    measured.layers.to_parquet(folder / "layers.parquet", index=False)
-    for name, figure in measured.figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
-        figure.savefig(folder / "figures" / f"{name}.svg")
-    for path in measured.files:
-        shutil.copy(path, folder)
-    log.artifacts(folder)
-    log.metrics({name: value for name, value in measured.metrics.items() if math.isfinite(value)})
-    for name, curve in measured.series.items():
-        log.series(name, curve)
+COMMAND = Command(
+    "probe",
+    "Measure what the layers of a model represent, as an MLflow run of kind probe.\n\nThe model is that of a finished "
+    "run, or a base model. The value auto stands for what the run, the task or the preset says.",
+    OPTIONS,
+    groups=GROUPS,
+    choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
+    examples=(
+        "whichlora probe --run_id ID",
+        "whichlora probe --kind alignment --language tr",
+        "whichlora probe --kind weights --run_id ID --against OTHER_ID",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, probe, and say which run holds the result. Returns the exit status: 2 for bad options."""
-    texts = parse_arguments(arguments, "Look inside a model, layer by layer.", OPTIONS)
+    texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
     try:
         request = parse(texts)
+
+        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        from whichlora.probing.pipeline import probe
         from whichlora.tracking.client import require_database
         from whichlora.tracking.runs import Tracker
 
-        quiet()
         if request.run_id is not None:
             require_database("run_id", request.run_id)
         tracker = Tracker.of_call()

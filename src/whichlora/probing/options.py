@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS
-from whichlora.data.tasks import PROMPTED, Task
+from whichlora.command_line import TRUTH
+from whichlora.config.options import AUTO, FIRST_TOKEN, MAIN, PRECISIONS, QUANTIZATIONS, check_task
+from whichlora.data.tasks import PROMPTED, Task, get_task
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.probing.detectors import DETECTORS, canonical
@@ -15,32 +16,91 @@ from whichlora.probing.detectors import DETECTORS, canonical
 LEVELS = ("token", "sequence")
 POSITIONS = ("all", "item", "last", "generated")
 ARITHMETICS = ("fp32", "bf16")
+KEPT = ("keep", "drop")
 OPTIONS = {
-    "run_id": (AUTO, "finished run whose model is probed"),
-    "model": (AUTO, "base model to probe instead: packaged, a folder, or a hub id; smollm2-135m if no run is given"),
-    "kind": ("language", "language (what each layer speaks), alignment (of translations) or weights (of an adapter)"),
-    "task": (AUTO, f"whose items are read: {', '.join(PROMPTED)}; the run's, else atlas-nli"),
-    "language": (AUTO, "target language (ISO 639-1); the run's, else sw"),
-    "items": (AUTO, "most test items, or pairs; as many as the run was scored on, else the task's, or 2000 pairs"),
-    "data_dir": (AUTO, "folder with the task's data, for tasks that are not packaged"),
-    "precision": (AUTO, "of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU; a run has its own"),
-    "quantization": (AUTO, "of a base model: none or nf4; a run has its own"),
-    "seed": ("42", "seed of the intervals and samples"),
-    "preset": ("default", "what auto stands for with kind=language: default, paper (the same values) or zhao2024"),
-    "detector": (AUTO, f"of languages: {', '.join(DETECTORS)}"),
-    "level": (AUTO, "what the metrics tell, token or sequence; both are measured and drawn"),
-    "final_norm": (AUTO, "true or false: the model's last norm before the LM head in every layer, or in the last one"),
-    "positions": (AUTO, "all, item (without the instruction), last, or generated (all, and what the model writes)"),
-    "top_k": (AUTO, "most likely tokens a position, 1 to 50"),
-    "unreliable": (AUTO, "keep or drop what the detector itself calls unreliable"),
-    "special_tokens": (AUTO, "keep or drop them, as positions and among what is decoded"),
-    "candidates": (AUTO, "languages a result may be, joined by commas; all, or task: English and the task's"),
-    "arithmetic": (AUTO, "of the LM head: fp32 (exact) or bf16, whose disagreement is measured"),
-    "agreement": (AUTO, "on how many tokens and texts both detectors are compared; 0 for none"),
-    "pairs": (AUTO, f"words (packaged: {', '.join(LANGUAGES)}), task (its hypotheses or questions), or a TSV file"),
-    "first_token": (AUTO, "drop, or keep it in the averages, where it makes all texts alike"),
-    "against": (AUTO, "another run to compare with: its states (kind=alignment; also base) or its update (weights)"),
+    "run_id": (AUTO, "MLflow id of a finished run whose model is probed; auto probes a base model."),
+    "model": (
+        AUTO,
+        "Base model to probe: smollm2-135m (packaged; auto without run_id), a local folder, or a hub id.",
+    ),
+    "kind": (
+        "language",
+        "language (that each layer decodes to), alignment (of translations) or weights (of an adapter's update).",
+    ),
+    "task": (AUTO, f"Task whose test items are read: {', '.join(PROMPTED)}; auto is the run's, else atlas-nli."),
+    "language": (AUTO, "Target language (ISO 639-1); auto is the run's, else sw."),
+    "items": (
+        AUTO,
+        "Maximum number of test items, or of pairs; auto is the run's number of items, else the task's, or 2000 pairs.",
+    ),
+    "data_dir": (AUTO, "Folder with the data of a task that is not packaged."),
+    "precision": (
+        AUTO,
+        "Precision of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU. A run is probed in its own.",
+    ),
+    "quantization": (AUTO, "Quantization of a base model: none or nf4. A run is probed in its own."),
+    "seed": ("42", "Random seed of bootstrap intervals and samples."),
+    "preset": (
+        "default",
+        "What auto stands for in the options below: default, paper (the same values) or zhao2024 (its authors' code).",
+    ),
+    "detector": (AUTO, f"Language detector: {', '.join(DETECTORS)}."),
+    "level": (AUTO, "What metrics are computed from, token or sequence; both are measured and drawn."),
+    "final_norm": (
+        AUTO,
+        "true: apply the model's final norm before the LM head in every layer; false: in the last layer only.",
+    ),
+    "positions": (
+        AUTO,
+        "Decoded positions: all, item (without the instruction), last, or generated (all, and generated tokens).",
+    ),
+    "top_k": (AUTO, "Number of most likely tokens per position, 1 to 50."),
+    "unreliable": (AUTO, "keep or drop results that the detector itself calls unreliable."),
+    "special_tokens": (AUTO, "keep or drop special tokens, as positions and among the decoded tokens."),
+    "candidates": (
+        AUTO,
+        "Languages that a result may be, separated by commas; all; or task for English and the task's.",
+    ),
+    "arithmetic": (AUTO, "Arithmetic of the LM head: fp32 (exact) or bf16 (faster; its disagreement is measured)."),
+    "agreement": (AUTO, "Number of tokens, and of texts, on which both detectors are compared; 0 for none."),
+    "pairs": (
+        AUTO,
+        f"words (packaged for {', '.join(LANGUAGES)}), task (its hypotheses or questions), or a TSV file.",
+    ),
+    "first_token": (AUTO, "drop or keep the first token of a text in averages, which makes all texts similar."),
+    "against": (
+        AUTO,
+        "Id of another run to compare with: its hidden states (alignment; also base) or update (weights).",
+    ),
 }
+GROUPS = {
+    "What is probed": ("run_id", "model", "kind", "precision", "quantization"),
+    "Texts": ("task", "language", "items", "data_dir", "seed"),
+    "Language probe (kind=language)": (
+        *("preset", "detector", "level", "final_norm", "positions", "top_k", "unreliable", "special_tokens"),
+        *("candidates", "arithmetic", "agreement"),
+    ),
+    "Alignment probe (kind=alignment)": ("pairs", "first_token"),
+    "Comparison (kind=alignment or weights)": ("against",),
+}
+"""The options as `--help` puts them together."""
+CHOICES: dict[str, Sequence[str]] = {
+    "kind": ("language", "alignment", "weights"),
+    "task": PROMPTED,
+    "precision": PRECISIONS,
+    "quantization": QUANTIZATIONS,
+    "preset": ("default", "paper", "zhao2024"),
+    "detector": DETECTORS,
+    "level": LEVELS,
+    "final_norm": TRUTH,
+    "positions": POSITIONS,
+    "unreliable": KEPT,
+    "special_tokens": KEPT,
+    "arithmetic": ARITHMETICS,
+    "pairs": ("words", "task"),
+    "first_token": FIRST_TOKEN,
+}
+"""The values of options that the shell completes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +208,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
             choose(name, values[name], allowed)
+    _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)
     elif kind == "alignment":
@@ -191,21 +252,20 @@ def _check_source(values: Mapping[str, Any], kind: str) -> None:
             raise OptionError(name, values[name], "a run is probed as it was scored; remove the option")
 
 
+def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
+    """Check that the task has the language, where items are read and the task is not that of a run."""
+    reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
+    if values["language"] and reads_items and (values["task"] or not values["run_id"]):
+        task = get_task(values["task"] or MAIN["task"][0])
+        check_task(task, language=values["language"], difficulty=None)
+
+
 def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
     preset = PRESETS[choose("preset", values["preset"], PRESETS)]
     overrides: dict[str, Any] = {}
-    allowed = {
-        "detector": DETECTORS,
-        "level": LEVELS,
-        "final_norm": ("true", "false"),
-        "positions": POSITIONS,
-        "unreliable": ("keep", "drop"),
-        "special_tokens": ("keep", "drop"),
-        "arithmetic": ARITHMETICS,
-    }
-    for name, names in allowed.items():
+    for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic"):
         if values[name] is not None:
-            overrides[name] = choose(name, values[name].lower(), names)
+            overrides[name] = choose(name, values[name].lower(), CHOICES[name])
     if "final_norm" in overrides:
         overrides["final_norm"] = overrides["final_norm"] == "true"
     if values["top_k"] is not None:

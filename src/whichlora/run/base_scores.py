@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
 from whichlora.data.mixture import languages_of
-from whichlora.evaluation.scoring import score
+from whichlora.evaluation.scores import score
 from whichlora.run.reuse import TestScores
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import Tracker

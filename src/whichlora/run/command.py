@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from whichlora.config.cli import parse_arguments, refuse
-from whichlora.config.options import parse_options
+from whichlora.command_line import FOLDER, Command
+from whichlora.config.cli import refuse
+from whichlora.config.options import CHOICES, GROUPS, MAIN, parse_options
+from whichlora.config.resolve import resolve
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
+
+COMMAND = Command(
+    "run",
+    "Train one adapter, score it, and track it in MLflow.\n\nThe value auto stands for what the arm and the task give. "
+    "A run that is done already is not repeated, an interrupted one resumes.",
+    MAIN,
+    groups=GROUPS,
+    choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
+    examples=(
+        "whichlora run --variant vera --language sw",
+        "whichlora run --variant dora --arm recommended --task atlas-qa --seed 1",
+        "accelerate launch --multi_gpu --num_processes 4 -m whichlora.run --variant lora --batch_size 8",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,24 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Under `accelerate launch` the first process does all this, and the others train with it.
     """
-    return distributed.run_on_leader(lambda: _lead(arguments), prepare=quiet)
+    texts = COMMAND.read(arguments)
+    return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
 
 
-def _lead(arguments: Sequence[str] | None) -> int:
-    texts = parse_arguments(arguments, "Train one adapter, score it, and track it.")
+def _lead(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
     try:
-        options = parse_options(texts)
-        from whichlora.config.resolve import resolve
+        plan = resolve(parse_options(texts))
+
+        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
         from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary
-
-        quiet()
-        plan = resolve(options)
-        freeze_gc()
         from whichlora.tracking.runs import Tracker
 
+        freeze_gc()
         tracker = Tracker.of_call()
         result = run(plan, tracker)
     except OptionError as error:

@@ -15,7 +15,8 @@ from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
-from whichlora.evaluation.scoring import Scores, Scoring, score
+from whichlora.evaluation.scores import Scores, score
+from whichlora.evaluation.scoring import Scoring
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_scores
 from whichlora.run.provenance import log_provenance

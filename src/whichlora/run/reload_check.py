@@ -9,7 +9,7 @@ from whichlora.errors import ProofError
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
-    from whichlora.evaluation.scoring import Scores
+    from whichlora.evaluation.scores import Scores
 
 NEAR = {"fp32": 0.0, "bf16": 0.2}
 """Largest gap in probability at which the reloaded adapter may predict another label, by precision.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.data.mixture import languages_of, selection_roles
-from whichlora.evaluation.scoring import Scores, score
+from whichlora.evaluation.scores import Scores, score
 from whichlora.parallel import distributed
 from whichlora.tracking.telemetry import Telemetry
 from whichlora.training import adapter, base_cache

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from whichlora.config.cli import MAX_PACK
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
 from whichlora.errors import OptionError, parse_whole
@@ -31,8 +32,6 @@ from whichlora.training.objectives import objective_of
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
 
-MAX_PACK = 64
-"""Runs at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,203 @@
+"""Command lines with click: options in groups, examples, the nearest name for a misspelt one, and completion."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from whichlora import __version__
+from whichlora.errors import did_you_mean
+
+PROGRAM = "whichlora"
+Options = Mapping[str, tuple[str | None, str]]
+"""Default and help by name; an option without a default must be given."""
+Groups = Mapping[str, Sequence[str]]
+"""Names of options by the title under which `--help` lists them."""
+FILE, FOLDER = ("<file>",), ("<folder>",)
+"""In place of the choices of an option: the shell completes the names of files, or of folders."""
+TRUTH = ("true", "false")
+_WIDTH = {"max_content_width": 110}
+
+
+class Command(click.Command):
+    """A command whose values are texts, which its own parsers judge: click only finds the options.
+
+    Args:
+        about: what it does; the first sentence is its short help.
+        groups: how `--help` puts the options together; all under one title without.
+        choices: values of options that the shell completes.
+        examples: calls, as they are typed.
+        positional: names of the values that are given without an option, in order; the last may be `name...`, any
+            number of them.
+        program: the words that call it, for `--help`; else `whichlora` and the name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        options: Options,
+        *,
+        groups: Groups | None = None,
+        choices: Mapping[str, Sequence[str]] | None = None,
+        examples: Sequence[str] = (),
+        positional: Mapping[str, Sequence[str]] | None = None,
+        program: str | None = None,
+    ) -> None:
+        chosen = choices or {}
+        params: list[click.Parameter] = [
+            _argument(word, completed) for word, completed in (positional or {}).items()
+        ] + [_option(option, *entry, chosen.get(option)) for option, entry in options.items()]
+        super().__init__(
+            name, help=about, params=[*params, _version()], callback=self._given, context_settings=dict(_WIDTH)
+        )
+        self.program = program or f"{PROGRAM} {name}"
+        self._groups = groups or {"Options": list(options)}
+        self._examples = examples
+
+    def read(self, arguments: Sequence[str] | None) -> dict[str, Any]:
+        """Return the values of a command line by name, texts all of them; of this process's without `arguments`.
+
+        Raises:
+            SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option.
+        """
+        _, values = call(self, self.program, arguments)
+        return dict(values)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by group."""
+        records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
+        sections = {title: [records.pop(name) for name in names] for title, names in self._groups.items()}
+        for title, rows in {**sections, "Other": list(records.values())}.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl([row for row in rows if row is not None])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        write_examples(formatter, self._examples)
+
+    def _given(self, **values: Any) -> tuple[str, dict[str, Any]]:
+        return str(self.name), values
+
+
+class Group(click.Group):
+    """A command of subcommands; a misspelt one is answered with the nearest."""
+
+    def __init__(self, name: str, about: str, commands: Sequence[click.Command] = ()) -> None:
+        super().__init__(
+            name,
+            help=about,
+            commands=commands,
+            params=[_version()],
+            no_args_is_help=False,
+            context_settings=dict(_WIDTH),
+        )
+        self.program = f"{PROGRAM} {name}"
+
+    def read(self, arguments: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+        """Return the name of the subcommand and its values, as `Command.read` does."""
+        name, values = call(self, self.program, arguments)
+        return str(name), dict(values)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Find the group's own options; without any argument name the subcommands."""
+        if not args and not ctx.resilient_parsing:
+            ctx.fail(f"a command is missing; commands are {', '.join(self.list_commands(ctx))}")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and not ctx.resilient_parsing:
+            ctx.fail(f"no command {args[0]!r}; commands are {', '.join(names)}{did_you_mean(args[0], names)}")
+        return super().resolve_command(ctx, args)
+
+
+def call(command: click.Command, program: str, arguments: Sequence[str] | None) -> Any:
+    """Parse a command line and return what the command's callback makes of it.
+
+    click's own `main` is not used, as it would turn an interrupt of the work into an exit status.
+
+    Raises:
+        SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option or command.
+    """
+    try:
+        with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as end:
+        raise SystemExit(end.exit_code) from None
+    except click.ClickException as error:
+        print(f"error: {_message(error)}", file=sys.stderr)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            print(f"See {error.ctx.command_path} --help.", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    """Write calls into the help, each on a line of its own that is never wrapped."""
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def _message(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts if name[0] == "-"]
+        return f"no option {error.option_name}{did_you_mean(error.option_name, names)}"
+    text = error.format_message().rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _option(name: str, default: str | None, text: str, choices: Sequence[str] | None) -> click.Option:
+    needed: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    return click.Option(
+        [f"--{name}"],
+        **needed,
+        type=str,
+        metavar="VALUE",
+        help=text,
+        shell_complete=_completion(choices),
+    )
+
+
+def _argument(word: str, choices: Sequence[str]) -> click.Argument:
+    name = word.removesuffix("...")
+    several = name != word
+    return click.Argument(
+        [name],
+        type=str,
+        nargs=-1 if several else 1,
+        required=not several,
+        metavar=f"[{name.upper()}]..." if several else name.upper(),
+        shell_complete=_completion(choices),
+    )
+
+
+def _completion(
+    choices: Sequence[str] | None,
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]] | None:
+    if choices is None:
+        return None
+    if choices in (FILE, FOLDER):
+        kind = "file" if choices is FILE else "dir"
+        return lambda context, parameter, begun: [CompletionItem(begun, type=kind)]
+    return lambda context, parameter, begun: [CompletionItem(value) for value in choices if value.startswith(begun)]
+
+
+def _version() -> click.Option:
+    def show(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            click.echo(f"{PROGRAM} {__version__}")
+            context.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version and exit."
+    )

@@ -1,0 +1,69 @@
+"""Scores a model on the items of a task: predictions and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from whichlora.data.encoding import Encoder
+from whichlora.data.tasks.items import Item
+from whichlora.evaluation.scoring import Scoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Predictions for items in their order, and their metrics.
+
+    Attributes:
+        predicted: a label, the text written, or the translation found; None for an answer that is none of the labels.
+        probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
+        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
+        measures: for word pairs, the value of each of `word_alignment.MEASURES` for each item, by name.
+    """
+
+    items: Sequence[Item]
+    gold: list[tuple[str, ...]]
+    predicted: list[str | None]
+    probabilities: np.ndarray[Any, Any] | None
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+    measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row an item: id, gold (the first accepted answer), predicted, `p_<label>` or measures if any."""
+        columns: dict[str, Any] = {
+            "id": [item.id for item in self.items],
+            "gold": [answers[0] for answers in self.gold],
+            "predicted": self.predicted,
+        }
+        if self.probabilities is not None:
+            columns |= {f"p_{label}": self.probabilities[:, i] for i, label in enumerate(self.labels)}
+        return pd.DataFrame({**columns, **self.measures})
+
+
+@torch.inference_mode()
+def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
+    """Score `items`; `name` is shown on the progress bar. The model is in evaluation mode meanwhile."""
+    was_training = model.training
+    model.eval()
+    try:
+        task = encoder.task
+        found = scoring.predict(model, encoder, items, name=name)
+        gold = [task.gold(item) for item in items]
+        means = {measure: float(values.mean()) for measure, values in found.measures.items()}
+        return Scores(
+            items=items,
+            gold=gold,
+            predicted=found.predicted,
+            probabilities=found.probabilities,
+            labels=task.labels,
+            metrics=task.metrics(found.predicted, gold) | means | scoring.metrics(task, found.predicted),
+            measures=found.measures,
+        )
+    finally:
+        model.train(was_training)

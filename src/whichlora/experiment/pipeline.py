@@ -1,0 +1,108 @@
+"""Carries out an experiment: surveys what is done, queues what is missing, works on it or starts workers."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from whichlora.config.plan import Plan
+from whichlora.config.spec import canonical_digest
+from whichlora.errors import LostClaimError, OptionError
+from whichlora.experiment.grid import Grid
+from whichlora.experiment.progress import Progress, Survey, survey_runs
+from whichlora.models.memory import freeze_gc
+from whichlora.parallel import distributed
+from whichlora.run.pipeline import run
+from whichlora.scheduling.jobs import Engine, Job, is_worker
+from whichlora.scheduling.queue import Queue, connect
+from whichlora.tracking.runs import Tracker
+from whichlora.training.multi_adapter import parse_pack
+
+
+def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
+    """Print the plan of a grid and do the runs that are missing, unless it is a dry run.
+
+    Args:
+        file: of the grid, for the workers of an engine.
+        pack: the option, as text: how many runs train at once.
+
+    Returns:
+        the exit status: 1 if runs are left without a result.
+
+    Raises:
+        OptionError: runs cannot be packed, the experiment has runs of another precision, or workers cannot start.
+    """
+    together = parse_pack(pack, grid.plans)
+    freeze_gc()
+    tracker = Tracker.of_call(grid.name)
+    found = survey_runs(grid, tracker)
+    precision = {plan.spec.precision for plan in grid.plans}
+    if found.precisions - precision:
+        allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
+        raise OptionError("precision", ", ".join(precision), allowed)
+    if engine is not None and not dry_run:
+        engine.connect()
+    if not is_worker():
+        print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
+    if dry_run:
+        return 0
+    _do_missing(grid, tracker, found, engine=engine, file=file, pack=together)
+    if is_worker():
+        return 0
+    failures = survey_runs(grid, tracker).failures(grid)
+    print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
+    for name, reason in failures.items():
+        print(f"  without a result: {name}: {reason}")
+    if failures:
+        print("The same command tries them again.")
+    return 1 if failures else 0
+
+
+def _do_missing(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
+    """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
+    cells = grid.cells()
+    # An edited file is another queue: its workers know other runs.
+    runs = sorted(plan.spec.fingerprint for plan in grid.plans)
+    queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
+    if not is_worker():
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
+        queue.offer(missing, missing_at=found.time)
+    with Progress(grid, tracker, shown=not is_worker()) as progress:
+        if engine is None:
+            _work(cells, queue, tracker, progress, pack=pack)
+        else:
+            died = engine.run(
+                Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
+            )
+            if died:
+                print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+
+
+def _work(
+    cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
+) -> None:
+    """Do what waits in the queue, with any other process that does the same, until nothing is left.
+
+    A cell is an adapter: one run trains it, and every run that it serves is scored. `pack` adapters train at once.
+    """
+
+    def do(cell: str, check: Callable[[], None]) -> None:
+        errors = []
+        for plan in cells[cell]:
+            try:
+                result = run(plan, replace(tracker, claim=check))
+            except LostClaimError as error:
+                progress.failed(plan, error)
+                raise
+            except Exception as error:  # the cell's other runs may do
+                progress.failed(plan, error)
+                traceback.print_exc()
+                errors.append(error)
+                continue
+            progress.finished(plan, result)
+        if errors:
+            raise errors[0]
+
+    queue.work(do, stop=distributed.out_of_sync, pack=pack)

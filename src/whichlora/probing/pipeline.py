@@ -1,0 +1,97 @@
+"""One probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from whichlora import __version__
+from whichlora.config.spec import canonical_digest
+from whichlora.probing import probed_model, weights
+from whichlora.probing.alignment import probe as alignment
+from whichlora.probing.language import probe as language
+from whichlora.probing.options import Request
+from whichlora.probing.probed_model import ProbedModel
+from whichlora.probing.results import Job, ProbeResult
+from whichlora.tracking.client import work_folder
+from whichlora.tracking.runs import RunLog, Tracker
+
+PROBE_VERSION = 3
+"""Rises whenever the same request could give another number, so that older probes are never reused silently."""
+_VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
+_KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
+_OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")
+
+
+def probe(request: Request, tracker: Tracker) -> str:
+    """Carry out a request, and return the id of its run; that of the finished one if it was done before.
+
+    A killed probe is resumed. While another process works on the same one, this one waits.
+
+    Raises:
+        OptionError: an option does not fit the run, the model or the data.
+        ProofError: the probe does not see what the model computes.
+    """
+    probed = probed_model.find(request, tracker.client)
+    job = _KINDS[request.kind](request, probed)
+    identity = _identity(request, probed, job)
+    fingerprint = canonical_digest(identity)
+    work = work_folder() / f"probe-{fingerprint[:16]}"
+    name = f"{request.kind} of {probed.name}"
+    with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work) as attempt:
+        if attempt.finished is not None:
+            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to do it again.")
+            return attempt.run_id
+        _log_params(request, probed, identity, attempt.log)
+        work.mkdir(parents=True, exist_ok=True)
+        _log_result(job.measure(work), attempt.log, work)
+        return attempt.run_id
+
+
+def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]:
+    """Return what decides the result, and nothing else, by name."""
+    spec = probed.plan.spec
+    return {
+        "probe_version": PROBE_VERSION,
+        "kind": request.kind,
+        "model_digest": spec.model_digest,
+        "source_fingerprint": spec.fingerprint if probed.run_id else "",
+        "precision": spec.precision,
+        "quantization": spec.quantization,
+        "seed": request.seed,
+        **job.identity,
+    }
+
+
+def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
+    """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
+    spec = probed.plan.spec
+    source: dict[str, Any] = {"model": spec.model}
+    if request.reads_items:  # of a task that need not be the source's
+        source |= {"task": probed.plan.task.name}
+        source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
+    if probed.run_id is not None:
+        source |= {f"source/{name}": getattr(spec, name) for name in _OF_RUN}
+        log.tags({"source": probed.run_id})
+    versions = {f"version/{package}": version(package) for package in _VERSIONED}
+    log.params({**identity, **source, **versions, "version/whichlora": __version__})
+
+
+def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
+    """Log metrics, `layers.parquet`, the figures and the other files."""
+    folder = work / "artifacts"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "figures").mkdir(parents=True)
+    result.layers.to_parquet(folder / "layers.parquet", index=False)
+    for name, figure in result.figures.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
+        figure.savefig(folder / "figures" / f"{name}.svg")
+    for path in result.files:
+        shutil.copy(path, folder)
+    log.artifacts(folder)
+    log.metrics({name: value for name, value in result.metrics.items() if math.isfinite(value)})
+    for name, curve in result.series.items():
+        log.series(name, curve)

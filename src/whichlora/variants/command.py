@@ -1,0 +1,126 @@
+"""The catalogue with its values, and what each variant would train on a model: `python -m whichlora.variants`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from whichlora.command_line import FOLDER, Command
+from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.models.loading import ModelShape, locate, read_shape
+from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.quiet import quiet
+from whichlora.variants import CATALOGUE, Variant
+
+FORMATS = ("text", "markdown")
+COMMAND = Command(
+    "variants",
+    "List the adapter methods with their hyperparameters, sources and trainable parameters on a model.",
+    {
+        "model": (MODEL_NAME, "Model on which parameters are counted: packaged, a local folder, or a hub id."),
+        "rank": ("auto", "Rank at which they are counted; auto is that of the arm matched."),
+        "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
+    },
+    choices={"model": FOLDER, "format": FORMATS},
+    examples=("whichlora variants --rank 8 --format markdown",),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the catalogue. Returns the exit status: 2 for bad options."""
+    texts = COMMAND.read(arguments)
+    quiet()
+    try:
+        style = choose("format", texts["format"], FORMATS)
+        rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
+        shape = read_shape(locate(texts["model"]))
+        rows = [_row(variant, shape, rank) for variant in CATALOGUE.values()]
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(_markdown(rows) if style == "markdown" else _text(rows))
+    return 0
+
+
+def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
+    adapter = variant.has_adapter
+    supports = {
+        "layers": adapter,
+        "nf4": variant.quantizable,
+        "alpha": variant.has_alpha,
+        "rank": variant.has_rank,
+    }
+    return {
+        "variant": variant.name,
+        "title": variant.title,
+        "paper": variant.paper,
+        "recommended": _values(variant),
+        "source": variant.recommended.source if variant.recommended else "-",
+        "matched": _matched(variant),
+        "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
+        "rank": variant.rank_means if variant.has_rank else "-",
+        "parameters": _parameters(variant, shape, rank),
+        "supports": ", ".join(name for name, has in supports.items() if has) or "-",
+    }
+
+
+def _values(variant: Variant) -> str:
+    values = variant.recommended
+    if values is None:
+        return "-"
+    parts = {
+        "rank": values.rank,
+        "alpha": values.alpha,
+        "learning rate": values.learning_rate,
+        "epochs": values.epochs,
+        "batch": values.batch_size,
+        "warm-up": values.warmup,
+        "dropout": values.dropout or None,
+        "weight decay": values.weight_decay or None,
+    }
+    text = ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
+    modules = values.target_modules
+    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.has_adapter else ""
+    return f"{text}, {values.scheduler}{where}"
+
+
+def _matched(variant: Variant) -> str:
+    if variant.recommended is None:
+        return "-"
+    rate = variant.matched_learning_rate
+    parts = {"rank": variant.matched_rank, "alpha": variant.matched_alpha if variant.has_alpha else None}
+    known = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
+    last = "learning rate to be given (no equal sweep yet)" if rate is None else f"learning rate {rate:g}"
+    return ", ".join([*known, last])
+
+
+def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
+    if not variant.trains:
+        return "0"
+    count, note = shape.parameters, ""
+    if variant.expected_parameters is not None:
+        shapes = shape.linears
+        chosen = 0
+        if variant.has_rank:
+            assert variant.matched_rank is not None
+            chosen = min(variant.matched_rank, variant.rank_limit(shapes)) if rank is None else rank
+            problem = variant.rank_problem(chosen, shapes)
+            if problem is not None:
+                return f"rank {chosen} does not fit: {problem}"
+            note = f" at rank {chosen}"
+        count = variant.expected_parameters(shapes, chosen, variant.options)
+    return f"{count:,} ({100 * count / shape.parameters:.3f} %){note}"
+
+
+def _text(rows: list[dict[str, str]]) -> str:
+    width = max(map(len, rows[0]))
+    return "\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in row.items()) for row in rows)
+
+
+def _markdown(rows: list[dict[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

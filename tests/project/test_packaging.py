@@ -1,0 +1,89 @@
+"""`pip install .` gives the command and the three packages with their data, wherever it is called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"whichlora": ROOT / "src" / "whichlora", "tuning": ROOT / "tuning", "analysis": ROOT / "analysis"}
+
+
+def done(command: Sequence[str | Path], folder: Path) -> str:
+    """Run a command in a folder, without what this process's environment adds to the path, and return its output."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW_", "WHICHLORA_"))}
+    ended = subprocess.run(
+        list(map(str, command)), cwd=folder, env=own, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the repository, in which no build of before can lie."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "repository"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("src", "tuning", "analysis", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    # Without isolation, for which pip would have to fetch setuptools.
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", folder]
+    done([sys.executable, "-m", "pip", "wheel", *options, copy], folder)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_every_module_and_its_data_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert "whichlora = whichlora.__main__:main" in archive.read(entry).decode()
+    expected = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in PACKAGES.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert names == expected
+    assert {"analysis/claims/claims.yaml", "analysis/report/page.html.j2"} <= names
+
+
+@pytest.mark.slow
+def test_what_is_installed_works_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own, which sees this one's dependencies, but not its whichlora."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    binaries = tmp_path / "venv" / "bin"
+    options = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    done([binaries / "python", "-m", "pip", "install", *options, wheel], tmp_path)
+    own = Path(
+        done([binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip()
+    )
+    dependencies = tmp_path / "dependencies"
+    dependencies.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("whichlora", "__editable__", "_virtualenv")) and path.suffix != ".pth":
+            (dependencies / path.name).symlink_to(path)
+    (own / "dependencies.pth").write_text(f"{dependencies}\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for module in PACKAGES:
+        where = done([binaries / "python", "-c", f"import {module}; print({module}.__file__)"], empty)
+        assert where.startswith(str(own))
+    assert done([binaries / "whichlora", "--help"], empty).startswith("Usage: whichlora ")
+    for name in ("run", "variants", "tune", "analyze"):
+        assert done([binaries / "whichlora", name, "--help"], empty).startswith(f"Usage: whichlora {name} ")
+    assert done([binaries / "python", "-m", "analysis.analyze", "--help"], empty).startswith("Usage: ")
+    assert done([binaries / "whichlora", "studies", "status"], empty) == "There are no studies.\n"
+    claims = "from analysis.claims import claims; print(claims.PACKAGED.is_file())"
+    assert done([binaries / "python", "-c", f"import analysis.pipeline, tuning.pipeline; {claims}"], empty) == "True\n"

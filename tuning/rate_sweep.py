@@ -1,0 +1,44 @@
+"""Runs the equal sweep of learning rates and prints its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from whichlora.config.options import MAIN, parse_options
+from whichlora.config.resolve import resolve
+from whichlora.run.pipeline import trial
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
+
+EXPERIMENT = "learning-rates"
+SEEDS = ("0", "1")
+KEPT = 2
+"""Rates of a variant that are trained with the second seed too."""
+
+
+def sweep(rates_of: Mapping[str, Sequence[str]]) -> None:
+    """Run what is missing of the sweep over the rates of each variant, and print its table."""
+    tracker = Tracker(connect(), EXPERIMENT)
+    columns = [f"seed {seed}: en / sw" for seed in SEEDS]
+    print("| variant | rate |", " | ".join(columns), "| mean |\n|---|---|" + "---|" * (len(columns) + 1), flush=True)
+    for variant, rates in rates_of.items():
+        scores: dict[str, list[tuple[float, float]]] = {}
+        for seed in SEEDS:
+            for rate in rates:
+                scores.setdefault(rate, []).append(_validated(tracker, variant, rate, seed))
+            rates = sorted(rates, key=lambda rate: -_mean(scores[rate]))[:KEPT]
+        for rate, pairs in scores.items():
+            cells = [f"{en:.3f} / {tl:.3f}" for en, tl in pairs] + [""] * (len(SEEDS) - len(pairs))
+            print(f"| {variant} | {rate} |", " | ".join(cells), f"| {_mean(pairs):.3f} |", flush=True)
+
+
+def _validated(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
+    texts = {name: default for name, (default, _) in MAIN.items()}
+    plan = resolve(parse_options({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
+    found = trial(plan, tracker).metrics
+    return found["validation/en/f1"], found["validation/tl/f1"]
+
+
+def _mean(pairs: Sequence[tuple[float, float]]) -> float:
+    return mean(score for pair in pairs for score in pair)
