@@ -80,7 +80,7 @@ def gather(
     found += [*of_injection, *layer_shares.count_records(probes), *of_layers]
     tables += injection.make_tables(injected, of_injection)
     tables += layers.make_tables(of_layers, probes.shares, settings)
-    shown, of_insides = representations.make(insides)
+    shown, of_insides = representations.make_tables(insides)
     tables, found = [*tables, *shown], [*found, *of_insides]
     return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
 

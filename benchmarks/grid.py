@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
 from benchmarks.ours import plan_of
-from benchmarks.workers import ROOT, Watch, environment, started
+from benchmarks.workers import ROOT, Stopwatch, running_worker, worker_environment
 
 SIZES = {"train_size": 100, "validation_size": 1, "test_size": 50, "batch_size": 16}
 """A sixth of the packaged tasks' default sizes, and the least validation there may be: the scripts have none."""
@@ -36,7 +36,7 @@ def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
     }
     began = time.perf_counter()
     log = bench.scratch / "grid.log"
-    with started("benchmarks.runs", threads=bench.threads, log=log, variables=variables) as worker:
+    with running_worker("benchmarks.runs", threads=bench.threads, log=log, variables=variables) as worker:
         ready = worker.ask("load", model=bench.model, cells=chosen)
         start = {"wall": time.perf_counter() - began, "cpu": ready["cpu_total"]}
         for number, cell in enumerate(chosen):
@@ -62,8 +62,8 @@ def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
 def _script(bench: Bench, data: Path, cell: Mapping[str, Any]) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.peers.script", "--model", bench.place, "--data", str(data)]
     command += ["--seed", str(cell["seed"]), "--precision", cell["precision"]]
-    with Watch() as watch:
-        subprocess.run(command, cwd=ROOT, env=environment(bench.threads), check=True, capture_output=True)
+    with Stopwatch() as watch:
+        subprocess.run(command, cwd=ROOT, env=worker_environment(bench.threads), check=True, capture_output=True)
     return watch.seconds()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.workers import Watch
+from benchmarks.workers import Stopwatch
 
 Seconds = dict[str, float]
 """`wall` and `cpu` seconds of one turn."""
@@ -92,7 +92,7 @@ class Result:
 
     def record(self, clock: str) -> dict[str, Any]:
         """Return all of it for results.json, with medians, quartiles and the ratio by `clock`."""
-        summary = {side: spread(values[clock]) for side, values in self.sides().items()}
+        summary = {side: quartiles_of(values[clock]) for side, values in self.sides().items()}
         value = self.ratio(clock) if self.theirs else summary["ours"]["median"] / self.scale
         assert value is not None
         reached = value <= self.row.goal if self.row.less else value >= self.row.goal
@@ -102,7 +102,7 @@ class Result:
             **asdict(self.row),
             **whole,
             "equal": equal,
-            **summary_names(summary),
+            **summary_keys(summary),
             "value": value,
             "reached": reached,
         }
@@ -112,12 +112,12 @@ class Result:
         return {"ours": self.ours} | ({"theirs": self.theirs} if self.theirs else {})
 
 
-def summary_names(summary: Mapping[str, Any]) -> dict[str, Any]:
+def summary_keys(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return summaries under the names they have in results.json."""
     return {f"{side}_summary": value for side, value in summary.items()}
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def quartiles_of(values: Sequence[float]) -> dict[str, float]:
     """Return the median, the quartiles and the number of values."""
     low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {"median": median(values), "low": low, "high": high, "n": len(values)}
@@ -162,7 +162,7 @@ class Block:
     measure: Measure
 
 
-def in_turns(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int) -> dict[str, dict[str, list[float]]]:
+def alternate(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int) -> dict[str, dict[str, list[float]]]:
     """Have the sides take turns and return their seconds by side and clock.
 
     The order is turned round after every round, so that a machine that grows slower or faster favours none.
@@ -178,11 +178,11 @@ def in_turns(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int) 
     return taken
 
 
-def timed(work: Callable[[], Any]) -> Callable[[], Seconds]:
+def timed_turn(work: Callable[[], Any]) -> Callable[[], Seconds]:
     """Return `work` as a turn."""
 
     def turn() -> Seconds:
-        with Watch() as watch:
+        with Stopwatch() as watch:
             work()
         return watch.seconds()
 

@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import CLOCKS, timed
+from benchmarks.harness import CLOCKS, timed_turn
 from whichlora.models.kernels.onednn import matmul_transposed
 
 SIDE, REPEATS = 2048, 5
@@ -50,7 +50,7 @@ def peak(threads: int) -> dict[str, dict[str, float]]:
         ("bf16", torch.bfloat16, (multiply,)),
     ):
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-        ways = [timed(partial(way, a, b)) for way in among]
+        ways = [timed_turn(partial(way, a, b)) for way in among]
         turns = min(([way() for _ in range(REPEATS + 1)][1:] for way in ways), key=_wall)
         busy = {"wall": 1, "cpu": threads}
         seconds = {clock: median(t[clock] for t in turns) / busy[clock] for clock in CLOCKS}

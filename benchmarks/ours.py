@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from benchmarks.peers.usual import Recorder
-from benchmarks.workers import Watch, serve
+from benchmarks.peers.usual import GradientRecorder
+from benchmarks.workers import Stopwatch, serve
 from whichlora.config.options import MAIN, parse_values
 from whichlora.data.encoding import Encoded
 from whichlora.models.memory import freeze_gc
@@ -31,7 +31,7 @@ def plan_of(model: str, **options: Any) -> Plan:
     return resolve(parse_values(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
 
 
-def starting_from(plan: Plan, adapter: str) -> Plan:
+def with_start_adapter(plan: Plan, adapter: str) -> Plan:
     """Return the plan with a saved adapter to start from in place of a fresh one."""
 
     def load(model: Any) -> None:
@@ -50,12 +50,12 @@ class Ours:
         quiet()
         self.examples = [Encoded(e["prompt"], e["answer"]) for e in json.loads(Path(items).read_text())]
         plan = plan_of(model, precision=precision, epochs=1, learning_rate=2e-3, train_size=len(self.examples))
-        self.plan = starting_from(plan, adapter)
+        self.plan = with_start_adapter(plan, adapter)
         freeze_gc()
 
     def train(self, *, count: int, batch_size: int) -> dict[str, float]:
         """Train on the first `count` items and return the seconds of that alone."""
-        watch = Watch()
+        watch = Stopwatch()
         self._fit(self.plan, count, batch_size, watch)
         return watch.seconds()
 
@@ -63,15 +63,15 @@ class Ours:
         """Write the gradients of the first `count` items as one batch to a file."""
         made = []
 
-        def recorder(model: Any, rate: float, decay: float, options: Any) -> Recorder:
-            made.append(Recorder([(n, p) for n, p in model.named_parameters() if p.requires_grad], lr=rate))
+        def recorder(model: Any, rate: float, decay: float, options: Any) -> GradientRecorder:
+            made.append(GradientRecorder([(n, p) for n, p in model.named_parameters() if p.requires_grad], lr=rate))
             return made[0]
 
         plan = replace(self.plan, variant=replace(self.plan.variant, optimizer=recorder))
-        self._fit(plan, count, count, Watch())
+        self._fit(plan, count, count, Stopwatch())
         save_file(made[0].first, to)
 
-    def _fit(self, plan: Plan, count: int, batch_size: int, watch: Watch) -> None:
+    def _fit(self, plan: Plan, count: int, batch_size: int, watch: Stopwatch) -> None:
         spec = replace(plan.spec, train_size=count, batch_size=batch_size)
         with tempfile.TemporaryDirectory() as work:
             train(replace(plan, spec=spec), list(itertools.islice(self.examples, count)), Path(work), window=watch)

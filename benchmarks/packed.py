@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import spread, timed
+from benchmarks.harness import quartiles_of, timed_turn
 
 LLAMA_8B = {
     **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -25,7 +25,7 @@ LLAMA_8B = {
 TOKENS, ANSWER = 63, 2
 
 
-def base(blocks: int, width: int) -> Any:
+def random_base_model(blocks: int, width: int) -> Any:
     """Return the model with random weights, with fewer blocks or of another width if asked for."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -38,7 +38,7 @@ def base(blocks: int, width: int) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=config.dtype, attn_implementation="sdpa")
 
 
-def batches(model: Any, count: int, items: int) -> list[Any]:
+def make_batches(model: Any, count: int, items: int) -> list[Any]:
     """Return so many runs' batches, each with an adapter of its own around the same weights."""
     from peft import LoraConfig, get_peft_model
 
@@ -61,7 +61,7 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
     return found
 
 
-def together(runs: Sequence[Any]) -> None:
+def packed_step(runs: Sequence[Any]) -> None:
     """Take a step of every run in one pass."""
     from whichlora.training.multi_adapter import backward_together
 
@@ -69,7 +69,7 @@ def together(runs: Sequence[Any]) -> None:
     _wait()
 
 
-def alone(runs: Sequence[Any]) -> None:
+def separate_steps(runs: Sequence[Any]) -> None:
     """Take a step of every run, one after the other, as training does without `pack`."""
     from whichlora.data.batching import to_device
     from whichlora.models import packing
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--blocks", type=int, default=LLAMA_8B["num_hidden_layers"])
     parser.add_argument("--width", type=int, default=LLAMA_8B["hidden_size"])
     given = parser.parse_args(arguments)
-    model = base(given.blocks, given.width)
+    model = random_base_model(given.blocks, given.width)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -106,15 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("adapters, items each: ms a step together (quartiles), ms one after the other (quartiles), ratio of medians")
     for count in map(int, given.adapters.split(",")):
         for items in map(int, given.items.split(",")):
-            runs = batches(model, count, items)
-            ways = {"together": partial(together, runs), "alone": partial(alone, runs)}
+            runs = make_batches(model, count, items)
+            ways = {"together": partial(packed_step, runs), "alone": partial(separate_steps, runs)}
             taken: dict[str, list[float]] = {way: [] for way in ways}
             for turn in range(given.turns + 1):
                 for way in ways if turn % 2 else reversed(ways):
-                    seconds = timed(ways[way])()["wall"]
+                    seconds = timed_turn(ways[way])()["wall"]
                     if turn:  # the first warms up
                         taken[way].append(1000 * seconds)
-            found = {way: spread(values) for way, values in taken.items()}
+            found = {way: quartiles_of(values) for way, values in taken.items()}
             shown = [f"{s['median']:.1f} ({s['low']:.1f} to {s['high']:.1f})" for s in found.values()]
             ratio = found["alone"]["median"] / found["together"]["median"]
             print(f"{count}, {items}: {shown[0]}, {shown[1]}, {ratio:.2f}", flush=True)

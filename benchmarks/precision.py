@@ -15,7 +15,7 @@ from scipy import stats
 _CELL = ["method", "task", "model", "language", "tl_ratio", "outcome"]
 
 
-def paired(table: pd.DataFrame) -> pd.DataFrame:
+def pair_runs(table: pd.DataFrame) -> pd.DataFrame:
     """Return bf16 and fp32, F1 in points, of every run that there is in both, a row a run and outcome.
 
     Args:
@@ -28,7 +28,7 @@ def paired(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(columns=["bf16", "fp32"]).dropna().reset_index()
 
 
-def compared(pairs: pd.DataFrame) -> pd.DataFrame:
+def compare(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each method and outcome, in points of F1.
 
     Its columns: n (pairs), bf16 and fp32 (means), difference (bf16 minus fp32), seeds (standard deviation over seeds
@@ -64,7 +64,7 @@ def summary(pairs: pd.DataFrame) -> str:
     numbers = ("bf16", "fp32", "difference", "seeds", "expected")
     lines = ["| method | F1 on | n | bf16 | fp32 | bf16 - fp32 | SD over seeds | expected by seeds | within |"]
     lines.append("|---" * 9 + "|")
-    for row in compared(pairs).to_dict("records"):
+    for row in compare(pairs).to_dict("records"):
         verdict = "-" if math.isnan(row["expected"]) else "yes" if row["within"] else "no"
         told = [row["method"], row["outcome"], row["n"], *(f"{row[name]:.1f}" for name in numbers), verdict]
         lines.append("| " + " | ".join(map(str, told)) + " |")
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from whichlora.tracking.client import connect
 
     client = connect()
-    print(summary(paired(pull(client, find_experiments(client, given.experiments)).table)))
+    print(summary(pair_runs(pull(client, find_experiments(client, given.experiments)).table)))
 
 
 if __name__ == "__main__":

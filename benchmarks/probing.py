@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Bench, Block, Equality, Result, Row, agreement, in_turns, timed
+from benchmarks.harness import (
+    Bench,
+    Block,
+    Equality,
+    Result,
+    Row,
+    agreement,
+    alternate,
+    timed_turn,
+)
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.models.loading import load_model, load_tokenizer, locate, read_shape
@@ -32,7 +41,7 @@ SAME = {"fp32": 1.0, "bf16": 0.95}
 
 
 @torch.inference_mode()
-def usual(model: Any, sequences: Sequence[Sequence[int]]) -> Tokens:
+def decode_all_layers(model: Any, sequences: Sequence[Sequence[int]]) -> Tokens:
     """Return for each sequence (layers, positions, 1), by the logits of every layer."""
     found = []
     for sequence in sequences:
@@ -62,13 +71,13 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 
     def way(name: str, tokens: Callable[[int], Tokens]) -> Callable[[], dict[str, float]]:
         tokens(WARM)
-        return timed(lambda: found.update({name: tokens(len(sequences))}))
+        return timed_turn(lambda: found.update({name: tokens(len(sequences))}))
 
-    ways = {"theirs": way("theirs", lambda count: usual(plain, sequences[:count]))}
+    ways = {"theirs": way("theirs", lambda count: decode_all_layers(plain, sequences[:count]))}
     for arithmetic in rows:
         lens = Lens(model, blocks, LanguageChoices(arithmetic=arithmetic))
         ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.tokens(sequences[:count], positions[:count]))  # type: ignore[misc]
-    taken = in_turns("probe", ways, bench.pairs)
+    taken = alternate("probe", ways, bench.pairs)
     flat = {name: [int(t) for item in tokens for t in item.ravel()] for name, tokens in found.items()}
 
     def equal(arithmetic: str) -> Equality:

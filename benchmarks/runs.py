@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.ours import plan_of
-from benchmarks.workers import Watch, serve
+from benchmarks.workers import Stopwatch, serve
 from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
 from whichlora.run.base_scores import base_scores
@@ -14,7 +14,7 @@ from whichlora.tracking.client import connect
 from whichlora.tracking.runs import Tracker
 
 
-class Runs:
+class GridRuns:
     """A grid that goes on when it is told."""
 
     def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
@@ -27,10 +27,10 @@ class Runs:
 
     def run(self, *, number: int) -> dict[str, float]:
         """Do one run and return its seconds."""
-        with Watch() as watch:
+        with Stopwatch() as watch:
             run(self.plans[number], self.tracker)
         return watch.seconds()
 
 
 if __name__ == "__main__":
-    serve(Runs())
+    serve(GridRuns())

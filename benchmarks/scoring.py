@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Result, Row, agreement, in_turns, timed
+from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed_turn
 from benchmarks.ours import plan_of
-from benchmarks.peers.usual import padding, written
+from benchmarks.peers.usual import generated_texts, with_pad_token
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring import score
@@ -78,13 +78,13 @@ def _measure(
     precision = row.precision
     plan = plan_of(bench.model, task=task, precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
-    adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
+    adapter = trained_adapter(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
     own = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **own)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
-    tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.place))
+    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(plan.source.place))
     found: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
@@ -93,14 +93,16 @@ def _measure(
 
     def theirs(count: int = count) -> None:
         model = PeftModel.from_pretrained(plain, str(adapter))
-        texts = written(model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens)
+        texts = generated_texts(
+            model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens
+        )
         found["theirs"] = read(texts, plan.task.labels)
         model.unload()
 
     freeze_gc()
     ours(WARM)
     theirs(WARM)
-    taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
+    taken = alternate(row.name, {"ours": timed_turn(ours), "theirs": timed_turn(theirs)}, bench.pairs)
     base_cache.checkout(plan)  # lets go of it
     answers = found["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
@@ -116,7 +118,7 @@ def _measure(
     )
 
 
-def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
+def trained_adapter(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
     """Train an adapter in fp32, which the rows of both precisions read, unless it is there, and return its folder."""
     from whichlora.training.trainer import train
 

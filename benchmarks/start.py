@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
-from benchmarks.workers import ROOT, environment
+from benchmarks.workers import ROOT, worker_environment
 
 START = Row(name="start", work="`make run` again, to its first training step", against="", goal=15, less=True)
 STEPS = 5
@@ -46,7 +46,7 @@ def _first_step(bench: Bench, variables: dict[str, str], *, seed: int) -> dict[s
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment(bench.threads) | variables,
+        env=worker_environment(bench.threads) | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

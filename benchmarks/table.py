@@ -93,7 +93,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def within(text: str, table: str) -> str:
+def insert_table(text: str, table: str) -> str:
     """Return a README with the table between its marks."""
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
@@ -104,7 +104,7 @@ def main() -> int:
     """Rewrite the table in the README."""
     readme = HERE / "README.md"
     table = markdown(json.loads((HERE / "results.json").read_text()))
-    readme.write_text(within(readme.read_text(), table))
+    readme.write_text(insert_table(readme.read_text(), table))
     return 0
 
 

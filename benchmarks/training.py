@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Equality, Result, Row, in_turns
-from benchmarks.workers import Worker, started
+from benchmarks.harness import Bench, Block, Equality, Result, Row, alternate
+from benchmarks.workers import Worker, running_worker
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_shape
@@ -39,16 +39,16 @@ def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Re
     """
     rows = [row for row in rows if row.name in wanted]
     precision = rows[0].precision
-    setting = prepared(bench, bench.steps * BATCH) | {"precision": precision}
+    setting = prepare(bench, bench.steps * BATCH) | {"precision": precision}
     with contextlib.ExitStack() as stack:
         start = partial(_start, bench, stack)
         ours = start("benchmarks.ours", **setting)
         theirs = {row.name: _peer(row.name, bench, start, setting) for row in rows}
-        equal = {name: gradients_of(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
+        equal = {name: check_gradients(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
         turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
         sides = {"ours": partial(ours.ask, "train", **turn)}
         sides |= {name: partial(peer.ask, "train", **turn) for name, peer in theirs.items()}
-        taken = in_turns(f"training {precision}", sides, bench.pairs)
+        taken = alternate(f"training {precision}", sides, bench.pairs)
     return [
         Result(
             row=row,
@@ -68,12 +68,12 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 
     Two processes start at once, which saves time; then they work one after the other.
     """
-    setting = prepared(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
+    setting = prepare(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
     taken: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
     log = bench.scratch / "memory.log"
     for _ in range(bench.pairs):
         with contextlib.ExitStack() as stack:
-            sides = [stack.enter_context(started(module, threads=bench.threads, log=log)) for module in taken]
+            sides = [stack.enter_context(running_worker(module, threads=bench.threads, log=log)) for module in taken]
             for worker, peaks in zip(sides, taken.values(), strict=True):
                 worker.ask("load", **setting)
                 peaks.append(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
@@ -82,7 +82,7 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]
 
 
-def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
+def prepare(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
     """Write the items and an adapter to start from, and return where they and the model are."""
     source = locate(bench.model)
     task = get_task("atlas-nli")
@@ -91,10 +91,14 @@ def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict
     if longest_of:
         chosen = sorted(chosen, key=lambda item: -len(encoder.example(item)))[:count]
     path = items.save(encoder, chosen, bench.scratch / f"train-{count}.json")
-    return {"model": source.place, "items": str(path), "adapter": str(start_adapter(source, bench.scratch / "start"))}
+    return {
+        "model": source.place,
+        "items": str(path),
+        "adapter": str(save_start_adapter(source, bench.scratch / "start")),
+    }
 
 
-def start_adapter(source: ModelSource, folder: Path) -> Path:
+def save_start_adapter(source: ModelSource, folder: Path) -> Path:
     """Save a LoRA of rank 8 on all linear layers whose two factors are both at random, so that both have gradients."""
     if not folder.is_dir():
         from peft import LoraConfig, get_peft_model
@@ -111,15 +115,17 @@ def start_adapter(source: ModelSource, folder: Path) -> Path:
     return folder
 
 
-def gradients_of(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
+def check_gradients(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
     """Have both sides take the gradients of one batch, which also warms them up, and compare."""
     files = {side: scratch / f"gradients-{side}.safetensors" for side in ("ours", "theirs")}
     for side, worker in (("ours", ours), ("theirs", theirs)):
         worker.ask("gradients", count=BATCH, to=str(files[side]))
-    return compared(*(load_file(path) for path in files.values()), limit=LIMIT if precision == "fp32" else None)
+    return compare_gradients(
+        *(load_file(path) for path in files.values()), limit=LIMIT if precision == "fp32" else None
+    )
 
 
-def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, limit: float | None) -> Equality:
+def compare_gradients(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, limit: float | None) -> Equality:
     """Return the greatest difference of two sets of gradients, relative to the norm of each tensor."""
     if ours.keys() != theirs.keys():
         return Equality(what="gradients of the same tensors", value=float("inf"), limit=limit)
@@ -144,7 +150,7 @@ def useful_flops(bench: Bench, path: Path) -> float:
 def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **setting: Any) -> Worker:
     more = {"python": python} if python else {}
     log = bench.scratch / f"{module}.log"
-    worker = stack.enter_context(started(module, threads=bench.threads, log=log, **more))
+    worker = stack.enter_context(running_worker(module, threads=bench.threads, log=log, **more))
     worker.ask("load", **setting)
     return worker
 

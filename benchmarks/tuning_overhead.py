@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from benchmarks.harness import spread, timed
+from benchmarks.harness import quartiles_of, timed_turn
 
 if TYPE_CHECKING:
     from tuning.study import Study
@@ -55,12 +55,12 @@ def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> fl
         )
         return max(best)
 
-    return timed(lambda: study.optimize(objective, n_trials=1))()["wall"]
+    return timed_turn(lambda: study.optimize(objective, n_trials=1))()["wall"]
 
 
 def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
     """Make one trial through the tuner and return its seconds and its point."""
-    seconds = timed(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
+    seconds = timed_turn(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
     return seconds, max(study.counted(), key=lambda t: t.number).params
 
 
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
             pairs.append((ours, theirs))
             print(f"tuner {ours:.2f} s, plain {theirs:.2f} s", flush=True)
-    ours, theirs = (spread(column) for column in zip(*pairs, strict=True))
+    ours, theirs = (quartiles_of(column) for column in zip(*pairs, strict=True))
     for side, taken in (("tuner", ours), ("plain", theirs)):
         print(f"{side}: {taken['median']:.2f} s a trial ({taken['low']:.2f} to {taken['high']:.2f}), n {len(pairs)}")
     print(f"ratio of medians {ours['median'] / theirs['median']:.3f}")

@@ -22,13 +22,13 @@ ROOT = Path(__file__).parent.parent
 
 
 @dataclass
-class Watch:
+class Stopwatch:
     """A stopwatch for one block of code: seconds of the clock, and of all the processor's cores."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Stopwatch:
         self._began = time.perf_counter(), _cpu_seconds()
         return self
 
@@ -103,7 +103,7 @@ class Worker:
                 stderr=errors,
                 text=True,
                 cwd=ROOT,
-                env=environment(threads) | dict(variables or {}),
+                env=worker_environment(threads) | dict(variables or {}),
             )
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Worker:
 
 
 @contextmanager
-def started(module: str, **arguments: Any) -> Iterator[Worker]:
+def running_worker(module: str, **arguments: Any) -> Iterator[Worker]:
     """Give a worker that ends with the block."""
     worker = Worker(module, **arguments)
     try:
@@ -139,7 +139,7 @@ def started(module: str, **arguments: Any) -> Iterator[Worker]:
         worker.close()
 
 
-def environment(threads: int) -> dict[str, str]:
+def worker_environment(threads: int) -> dict[str, str]:
     """Return the environment of a side's process: so many threads, and no look at the hub."""
     own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | own

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.plots.comparisons import critical_difference, forest, power_curve
-from analysis.plots.fronts import pareto
-from analysis.plots.insides import inside_plots
+from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
+from analysis.plots.representations import representation_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
-from analysis.plots.style import Plot, look, styles
+from analysis.plots.style import Plot, method_styles, plot_style
 from analysis.records import Record
 from analysis.runs.language_probes import Probes
 from analysis.runs.methods import method_order
@@ -25,9 +25,9 @@ def make_plots(
     table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, insides: Insides, *, margin: float
 ) -> list[Plot]:
     """Draw what can be drawn; a design too small for a plot has none."""
-    with look():  # what is written into a figure takes its size from here
+    with plot_style():  # what is written into a figure takes its size from here
         made = _draw(table, records, losses, probes, margin)
-        made += inside_plots(insides.alignment, styles(method_order(table)))
+        made += representation_plots(insides.alignment, method_styles(method_order(table)))
     return [plot for plot in made if plot is not None]
 
 
@@ -35,11 +35,11 @@ def _draw(
     table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, margin: float
 ) -> list[Plot | None]:
     made: list[Plot | None] = []
-    marks = styles(method_order(table))
+    marks = method_styles(method_order(table))
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
     for number, (setting, rows) in enumerate(settings, 1):
         end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto, "cost")):
+        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto_fronts, "cost")):
             made += [
                 draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{end}", where=where) for outcome in ("en", "tl")
             ]

@@ -9,7 +9,7 @@ import scikit_posthocs
 from matplotlib.transforms import Transform, offset_copy
 
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import Plot, finish, look, new, ticks
+from analysis.plots.style import Plot, label_ticks, new_figure, plot_style, render
 from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
 from analysis.stats.cells import points
@@ -43,7 +43,7 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
             a, b, low, middle, high = b, a, -high, -middle, -low
         lines.append((middle, low, high, f"{a} − {b}", frozenset(record.groups) in same, low > 0))
     lines.sort(key=lambda line: (line[0], line[3]))
-    figure, axes = new(0.9 + 0.2 * len(lines))
+    figure, axes = new_figure(0.9 + 0.2 * len(lines))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0, label=f"margin ±{margin:g}")
     axes.axvline(0, color="#555555", linewidth=0.8)
     for y, (middle, low, high, _, alike, apart) in enumerate(lines):
@@ -51,14 +51,14 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
         marker = "s" if apart else "o" if alike else "D"
         axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if apart else 1.2)
         axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if apart or alike else "white")
-    ticks(axes.yaxis, [line[3] for line in lines])
+    label_ticks(axes.yaxis, [line[3] for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (
         f"Differences of {what}, over blocks, with Tukey's 95 % intervals. Square and thick line: a difference. Filled "
         f"circle: equivalent within the grey margin of ±{points(margin)} (TOST, Holm). Open diamond: undecided."
     )
-    return finish(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
@@ -75,8 +75,8 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     for record in find(own, test="Nemenyi"):
         a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
-    figure, axes = new(1.4 + 0.17 * len(mean))
-    with look():
+    figure, axes = new_figure(1.4 + 0.17 * len(mean))
+    with plot_style():
         drawn = scikit_posthocs.critical_difference_diagram(
             by_number,
             p,
@@ -108,7 +108,7 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
         f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
         f"apart; the critical difference is {width:.2f} ranks."
     )
-    return finish(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
@@ -121,7 +121,7 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
     }
     if not any(len(curve) > 1 for curve in lines.values()):
         return None
-    figure, axes = new(2.4)
+    figure, axes = new_figure(2.4)
     for (outcome, curve), (colour, marker, line) in zip(
         lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--")), strict=True
     ):
@@ -136,4 +136,4 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
         f"Probability that the primary analysis tells two methods apart that truly differ by {points(margin)}, if the "
         "spread is the one observed. The dotted line is the usual 80 %."
     )
-    return finish(figure, name=name, title="Power.", caption=caption)
+    return render(figure, name=name, title="Power.", caption=caption)

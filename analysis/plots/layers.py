@@ -21,7 +21,7 @@ from analysis.measures.layer_shares import (
     parsed,
     stands_out,
 )
-from analysis.plots.style import Plot, Style, Styles, finish, legend, new
+from analysis.plots.style import Plot, Style, Styles, new_figure, render, shared_legend
 from analysis.records import Record, find
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
 from analysis.runs.methods import method_order
@@ -70,7 +70,7 @@ def share_curves(
     methods = method_order(runs)
     side = len(ratios) < 2  # then the two shares stand side by side
     shape = (1, 2) if side else (2, len(ratios))
-    figure, grid = new(
+    figure, grid = new_figure(
         0.75 + 2.05 * shape[0] + 0.17 * math.ceil((len(methods) + 2) / 3),
         nrows=shape[0],
         ncols=shape[1],
@@ -98,13 +98,13 @@ def share_curves(
     for axes in grid.flat:  # once all are drawn: a limit that is set stops the scale from growing
         top = max(0.01, axes.get_ylim()[1])
         axes.set_ylim(-0.03 * top, top)
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
     spread = said_of_bands(counts, base=len(runs) < len(shares))
     caption = f"{where}{spread}{_detector(records, language, level)}"
     if len(known) > len(ratios):
         caption += f" Of {len(known)} ratios {len(ratios)} are shown."
-    return finish(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
+    return render(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
 
 
 def correlation_curves(records: Sequence[Record], level: str, *, name: str, where: str) -> Plot:
@@ -113,7 +113,7 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
     panels = list(limits)
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    figure, grid = new(0.8 + 2.1 * down, nrows=down, ncols=across, sharex=True, sharey=True, squeeze=False)
+    figure, grid = new_figure(0.8 + 2.1 * down, nrows=down, ncols=across, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         for share, style in _STYLES.items():
             own = [r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share]
@@ -151,12 +151,12 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
         axes.set_xlabel("after block")
     for axes in grid.flat:  # there may be none below
         axes.tick_params(labelbottom=True)
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     caption = f"{where}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
     if APART in panels:
         caption += " Ratios apart: the mean of each language and ratio is taken out."
     title = f"F1 on the target language and what each layer speaks, by {level}."
-    return finish(figure, name=name, title=title, caption=caption)
+    return render(figure, name=name, title=title, caption=caption)
 
 
 def _detector(records: Sequence[Record], language: str, level: str) -> str:

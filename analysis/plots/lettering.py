@@ -8,7 +8,7 @@ import unicodedata
 from matplotlib import font_manager
 
 
-def readable(text: str) -> str:
+def transliterate(text: str) -> str:
     """Return the text with what DejaVu Sans cannot show transliterated; the font has Latin, Greek, Cyrillic and Arabic.
 
     The Latin letters are those of the characters' Unicode names. In Indic scripts a consonant has the vowel a unless a

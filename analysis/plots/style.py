@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from analysis.plots.lettering import readable
+from analysis.plots.lettering import transliterate
 
 WIDTH = 5.2
 """Inches. At 400 pixels a label of 8.5 points is still some 9 pixels high."""
@@ -32,7 +32,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
 
-def look() -> AbstractContextManager[None]:
+def plot_style() -> AbstractContextManager[None]:
     """Draw as all plots are drawn, whatever style the user's files or other code of the process have set."""
     return style.context(_SETTINGS, after_reset=True)
 
@@ -60,35 +60,35 @@ class Plot:
     png: bytes
 
 
-def styles(methods: Sequence[str]) -> Styles:
+def method_styles(methods: Sequence[str]) -> Styles:
     """Return a style for each method; markers differ for up to eleven, pairs of marker and colour for 77."""
     cycles = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False)
     return {method: Style(*style) for method, style in zip(methods, cycles, strict=False)}
 
 
-def new(height: float, **options: Any) -> tuple[Figure, Any]:
+def new_figure(height: float, **options: Any) -> tuple[Figure, Any]:
     """Return a figure and its axes (an array if `nrows` or `ncols` is given)."""
-    with look():
+    with plot_style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.subplots(**options)
 
 
-def legend(figure: Figure, axes: Any, columns: int = 3) -> None:
+def shared_legend(figure: Figure, axes: Any, columns: int = 3) -> None:
     """Put one legend under a figure, as its axes' first has it."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
 
 
-def ticks(axis: Any, labels: Sequence[str]) -> None:
+def label_ticks(axis: Any, labels: Sequence[str]) -> None:
     """Name the positions 0, 1, 2 of an axis; tick labels are made anew when drawn, so they are transliterated here."""
-    axis.set_ticks(range(len(labels)), [readable(label) for label in labels])
+    axis.set_ticks(range(len(labels)), [transliterate(label) for label in labels])
 
 
-def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
+def render(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
     """Render a figure, the same bytes for the same figure, and transliterate what its font cannot show."""
-    with look():
+    with plot_style():
         for text in figure.findobj(mpl.text.Text):
-            text.set_text(readable(text.get_text()))
+            text.set_text(transliterate(text.get_text()))
             text.set_parse_math(False)  # a name with dollar signs is no formula
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, for both forms

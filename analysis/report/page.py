@@ -13,14 +13,14 @@ from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
 from analysis.report import sentences, summary_table
-from analysis.report.layers import section
+from analysis.report.layers import layer_section
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
 from analysis.runs.language_probes import Probes
 from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.representation_probes import Insides
 from analysis.tables import formats, injection
-from analysis.tables.paper import arms_of
+from analysis.tables.paper import arms_by_method
 from whichlora import __version__
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
@@ -69,7 +69,9 @@ def compose(
             answers=answers,
             advice=advice,
             cautions=cautions,
-            rows=summary_table.first_table(records, method_order(table[table["variant"] != UNTRAINED]), arms_of(table)),
+            rows=summary_table.summary_rows(
+                records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)
+            ),
             settings=sorted(set(table["setting"])),
             tables={kind: [formats.to_html(t) for t in own] for kind, own in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
@@ -82,7 +84,7 @@ def compose(
             probes=probes,
             insides=insides,
             aligned=[plot for plot in plots if plot.name.startswith("alignment")],
-            layers=section(records, probes, plots),
+            layers=layer_section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),
@@ -98,14 +100,14 @@ def compose(
         texts={
             PAGE: page,
             STATISTICS: dumps(records),
-            RESULTS: results(table, injected),
+            RESULTS: results_csv(table, injected),
             SOURCES: json.dumps(sources, indent=1) + "\n",
         },
         plots=tuple(plots),
     )
 
 
-def results(*tables: pd.DataFrame) -> str:
+def results_csv(*tables: pd.DataFrame) -> str:
     """Return all results as CSV, with every field of their runs but where the files are.
 
     A line is a run and an outcome; English of an adapter that serves several languages is one line without a language.

@@ -12,7 +12,7 @@ from analysis.stats.groupings import LETTERS
 from analysis.tables.formats import number, p_value
 
 
-class Family(NamedTuple):
+class Topic(NamedTuple):
     """A section of the report.
 
     Attributes:
@@ -28,7 +28,7 @@ class Family(NamedTuple):
 
 
 TESTS = (
-    Family(
+    Topic(
         "primary",
         "Do the methods differ? The primary analysis",
         "Means over seeds in blocks of language and ratio; methods are tested against how much their differences "
@@ -36,7 +36,7 @@ TESTS = (
         ("blocked", "groupings", "blocked in *", "groupings in *"),
         ("differences", "blocks"),
     ),
-    Family(
+    Topic(
         "own-errors",
         "If pairs differ in their errors",
         "The primary analysis takes one error for all pairs. Where some pairs of methods go together from block to "
@@ -44,40 +44,40 @@ TESTS = (
         "degrees of freedom that this leaves (Greenhouse and Geisser), and each pair its own error, from few blocks.",
         ("own errors",),
     ),
-    Family(
+    Topic(
         "equivalence",
         "Are they the same?",
         "A difference that was not found is no equality. Two one-sided tests (TOST, Holm-corrected) ask whether a pair "
         "is within the margin; Wellek's test asks it of all methods at once.",
         ("equivalence",),
     ),
-    Family(
+    Topic(
         "ranks",
         "By ranks",
         "Friedman's test over the same blocks, and Nemenyi's for pairs: no assumption on the distribution of F1.",
         ("friedman",),
         ("ranks",),
     ),
-    Family(
+    Topic(
         "items",
         "Item by item",
         "Each pair of methods on the same test items: McNemar's test, and a bootstrap over items, Holm-corrected.",
         ("paired",),
     ),
-    Family(
+    Topic(
         "effects",
         "How large are the effects?",
         "Shares of variance that the methods explain, and standardised differences, with 95 % intervals.",
         ("effects",),
     ),
-    Family(
+    Topic(
         "power",
         "What could this design have seen?",
         "The least differences that would have been found with a power of 80 %, and how many seeds the margin needs.",
         ("power",),
         ("power",),
     ),
-    Family(
+    Topic(
         "replication",
         "The paper's own test",
         "One-way ANOVA over all runs and Tukey's HSD, as in “Which LoRA?”. It takes language and ratio for noise, so "
@@ -87,63 +87,63 @@ TESTS = (
     ),
 )
 VIEWS = (
-    Family("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
-    Family(
+    Topic("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
+    Topic(
         "floors",
         "Above the floor",
         "Test F1 minus that of the best shallow method on the same items (the majority's label, a classifier of the "
         "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are no better.",
         ("above the floor", "floors"),
     ),
-    Family("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
-    Family(
+    Topic("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
+    Topic(
         "retention", "Retention of English", "English F1 minus that of ratio 0, same method and seed.", ("retention",)
     ),
-    Family("gap", "Transfer gap", "English minus target-language F1 of the same run.", ("transfer gap",)),
-    Family(
+    Topic("gap", "Transfer gap", "English minus target-language F1 of the same run.", ("transfer gap",)),
+    Topic(
         "bought",
         "Gain per percent of target items",
         "Target-language F1 minus that of ratio 0, divided by the percent of target items.",
         ("gain per percent",),
     ),
-    Family("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
-    Family(
+    Topic("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
+    Topic(
         "tuned",
         "Tuned against default",
         "The tuned arm against the default values (matched), and the method's own recommended ones, paired.",
         ("tuned",),
     ),
-    Family(
+    Topic(
         "cost",
         "What F1 costs",
         "Mean F1 (statistic) over all runs against mean cost (estimate); the front is what no method improves on.",
         ("pareto",),
         ("cost",),
     ),
-    Family("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
-    Family("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
+    Topic("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
+    Topic("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
 )
 INJECTED = (
-    Family(
+    Topic(
         "injected-output",
         "Do the methods differ in what they bring nearer?",
         "Rise of the centred gap of control pairs in the model's output, hundredths of a cosine, means over seeds in "
         "blocks of language; tested as F1 is in the primary analysis.",
         (GAINS[OUTPUT],),
     ),
-    Family(
+    Topic(
         "injected-pooled",
         "And where the loss is?",
         "The same rise at the block whose output is trained, where that is one block for all methods.",
         (GAINS[POOLED],),
     ),
-    Family(
+    Topic(
         "injected-lost",
         "What is forgotten",
         "What is lost of F1 on a task that was not trained, points below the base model.",
         (FORGOTTEN,),
     ),
-    Family(
+    Topic(
         "injected-retained",
         "Do the methods differ in what they retain?",
         "F1 on that task after the training, in blocks of language; tested as F1 is in the primary analysis.",
@@ -179,7 +179,7 @@ class Brief(NamedTuple):
 class Section(NamedTuple):
     """A family with what there is of it: the methods' means in brief, every line, and why tests are not there."""
 
-    family: Family
+    family: Topic
     brief: list[Brief]
     lines: list[Line]
     notes: list[str]
@@ -187,7 +187,7 @@ class Section(NamedTuple):
     plots: list[Plot]
 
 
-def sections(families: Iterable[Family], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
+def sections(families: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
     """Return the families of which there is something to show."""
     found = []
     for family in families:

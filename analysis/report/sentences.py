@@ -43,26 +43,26 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     tested = find(own, analysis="equivalence", test=TOST)
     same = [r for r in tested if r.p_adjusted is not None and r.p_adjusted < ALPHA]
     if test.p < ALPHA:
-        sentences.append(f"{where} the methods differ ({fisher(test)}): {_order(own)}.")
+        sentences.append(f"{where} the methods differ ({format_f_test(test)}): {_order(own)}.")
         if lead := _lead(own, means):
             sentences.append(lead)
         if same and len(means) > 2:
-            sentences.append(f"Equivalent within {points(margin)}: {_pairs(same)}.")
+            sentences.append(f"Equivalent within {format_points(margin)}: {_pairs(same)}.")
     elif tested and len(same) == len(tested):
-        sentences.append(f"{where} the methods are equivalent: {_every(tested)} within {points(margin)} (TOST).")
+        sentences.append(f"{where} the methods are equivalent: {_every(tested)} within {format_points(margin)} (TOST).")
     else:
-        found = f"no difference between the methods was found ({fisher(test)})"
+        found = f"no difference between the methods was found ({format_f_test(test)})"
         sentences.append(f"{where} {found}, which does not show that there is none.")
         shown = f": {_pairs(same)}" if same else ""
         sentences.append(
-            f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {points(margin)}{shown}."
+            f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {format_points(margin)}{shown}."
         )
     uneven = next(iter(find(own, analysis="own errors", test=SPHERICITY)), None)
     if uneven is not None and uneven.p is not None and uneven.p < ALPHA:
         allowed = find(own, analysis="own errors", test=CORRECTED)[0]
         sentences.append(
-            f"But pairs differ in their errors ({probability(uneven.p)}); with that allowed for, the methods' "
-            f"{probability(allowed.p)} (Greenhouse-Geisser), and {_apart(own)}."
+            f"But pairs differ in their errors ({format_p(uneven.p)}); with that allowed for, the methods' "
+            f"{format_p(allowed.p)} (Greenhouse-Geisser), and {_apart(own)}."
         )
     least = next((r for r in find(own, analysis="power", test=SEEN) if r.effect is not None), None)
     if least is not None and least.effect is not None:
@@ -185,18 +185,18 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
     return found
 
 
-def fisher(record: Record) -> str:
+def format_f_test(record: Record) -> str:
     """Write an F test: F(2, 10) = 3.21, p = .083."""
     df = ", ".join(f"{value:g}" for value in record.df or ())
-    return f"F({df}) = {record.statistic:,.2f}, {probability(record.p)}"
+    return f"F({df}) = {record.statistic:,.2f}, {format_p(record.p)}"
 
 
-def points(margin: float) -> str:
+def format_points(margin: float) -> str:
     """Write a number of F1 points."""
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
-def probability(p: float | None) -> str:
+def format_p(p: float | None) -> str:
     """Write p as papers do."""
     return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 

@@ -28,7 +28,7 @@ class Row(NamedTuple):
     seconds: str
 
 
-def first_table(records: Sequence[Record], methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
+def summary_rows(records: Sequence[Record], methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
     """Return what the first screen shows of each method: arm, mean F1, letters, costs; the best in the target first.
 
     What methods are measured by comes last: the best floor and the base model, as far as they are known.

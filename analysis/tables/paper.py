@@ -73,7 +73,7 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
                         parts.append(Part("–"))
                         continue
                     mean, sd, n = cells[outcome, own, ratio, method]
-                    parts.append(Part(spread(mean, sd, 1), ranked.get((outcome, own, ratio, method), 0)))
+                    parts.append(Part(mean_and_sd(mean, sd, 1), ranked.get((outcome, own, ratio, method), 0)))
                     numbers.append((setting, language, ratio, method, outcome, mean, sd, n))
                 line.append(tuple(parts))
             body.append(tuple(line))
@@ -171,7 +171,9 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
                 continue
             mean, sd, _ = cells[metric, method]
             column = {m: better * cells[metric, m][0] for m in methods if (metric, m) in cells}
-            line.append((Part(spread(mean, sd, decimals), _places(column, decimals).get(method, 0) if better else 0),))
+            line.append(
+                (Part(mean_and_sd(mean, sd, decimals), _places(column, decimals).get(method, 0) if better else 0),)
+            )
         body.append(tuple(line))
     gpu = "" if any(metric.startswith("gpu/") for metric in found) else " No GPU figures were logged."
     made = Table(
@@ -218,12 +220,12 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
     return made, records
 
 
-def arms_of(rows: pd.DataFrame) -> dict[str, str]:
+def arms_by_method(rows: pd.DataFrame) -> dict[str, str]:
     """Return the arm of each method; of one whose arms have come to the same values, all of them."""
     return {str(method): _values(own, "arm") for method, own in rows.groupby("method", sort=True)}
 
 
-def spread(mean: float, sd: float, decimals: int) -> str:
+def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
     """Write a mean and, if there is one, its standard deviation."""
     return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
 

@@ -28,7 +28,7 @@ COUNTS = "alignment and weight probes"
 _SHOWN = ["mean", "low", "high", "n"]
 
 
-def make(insides: Insides) -> tuple[list[Table], list[Record]]:
+def make_tables(insides: Insides) -> tuple[list[Table], list[Record]]:
     """Return the tables, and a record for each number in them and for each count of probes."""
     counts = {
         "used": len(insides.used),

@@ -9,7 +9,7 @@ from pathlib import Path
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from benchmarks.peers.usual import padding, trainer, written
+from benchmarks.peers.usual import generated_texts, make_trainer, with_pad_token
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
 
     set_seed(given.seed)
     data = json.loads(Path(given.data).read_text())
-    tokenizer = padding(AutoTokenizer.from_pretrained(given.model))
+    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(given.model))
     examples = []
     for item in data["train"]:
         prompt = tokenizer(item["prompt"])["input_ids"]
@@ -40,7 +40,7 @@ def main() -> None:
     base = AutoModelForCausalLM.from_pretrained(given.model)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, config)
-    trainer(
+    make_trainer(
         model,
         tokenizer,
         examples,
@@ -53,7 +53,7 @@ def main() -> None:
     right = {}
     for language, scored in data["test"].items():
         prompts = [tokenizer(item["prompt"])["input_ids"] for item in scored]
-        texts = written(model, tokenizer, prompts, batch_size=given.batch_size, tokens=data["tokens"])
+        texts = generated_texts(model, tokenizer, prompts, batch_size=given.batch_size, tokens=data["tokens"])
         right[language] = sum(t.strip() == i["answer"].strip() for t, i in zip(texts, scored, strict=True)) / len(texts)
     print(json.dumps(right))
 

@@ -9,11 +9,11 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.peers.usual import Example, Usual
+from benchmarks.peers.usual import Example, TrainerPeer
 from benchmarks.workers import serve
 
 
-class Sft(Usual):
+class SftPeer(TrainerPeer):
     """SFTTrainer as one side of a comparison."""
 
     def load(self, *, checkpointing: bool, **setting: Any) -> None:
@@ -45,4 +45,4 @@ class Sft(Usual):
 
 
 if __name__ == "__main__":
-    serve(Sft())
+    serve(SftPeer())

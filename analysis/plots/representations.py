@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.style import Plot, Style, Styles, finish, legend, new, styles
+from analysis.plots.style import (
+    Plot,
+    Style,
+    Styles,
+    method_styles,
+    new_figure,
+    render,
+    shared_legend,
+)
 from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
 from analysis.runs.representation_probes import MRR, P1, SIMILAR, Group, groups, similarities
 
@@ -25,7 +33,7 @@ _PANELS = (
 )
 
 
-def inside_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
+def representation_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
     """Draw each group of alignment probes, and where there is another model the similarity of both."""
     made = []
     for group in groups(alignment):
@@ -38,7 +46,7 @@ def inside_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
 def alignment_curves(group: Group, marks: Styles) -> Plot:
     """The gap between translations and random pairs, and how often the one finds the other, by layer."""
     drawn, left = _lines(group.lines())
-    figure, grid = new(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
+    figure, grid = new_figure(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
     for axes, (measure, said) in zip(grid.flat, _PANELS, strict=True):
         _curves(axes, drawn, measure, marks)
         chance = group.rows.get(f"chance_{measure.partition('/')[0]}")
@@ -47,28 +55,28 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
         axes.set_title(said)
     for axes in grid[-1]:
         axes.set_xlabel("after block (-1: what enters the first)")
-    legend(figure, grid.flat[0], columns=2)
+    shared_legend(figure, grid.flat[0], columns=2)
     caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
     caption += f"chance is 0; P@1 and MRR are centred.{left}"
     title = f"Translations in {group.language}, layer by layer."
-    return finish(figure, name=f"alignment{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment{group.end}", title=title, caption=caption)
 
 
 def similarity_curves(group: Group) -> Plot:
     """Linear CKA of the same texts' states in two models, by layer."""
     drawn, left = _lines(similarities(group))
-    figure, grid = new(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
+    figure, grid = new_figure(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
     for axes, measure, said in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
         _curves(axes, drawn, measure, {})
         axes.set_title(said)
         axes.set_xlabel("after block (-1: what enters the first)")
     grid[0].set_ylabel("linear CKA")
-    legend(figure, grid[0], columns=1)
+    shared_legend(figure, grid[0], columns=1)
     caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{left}"
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
     title = f"States of two models, English and {group.language}."
-    return finish(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
 
 
 def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
@@ -83,7 +91,7 @@ def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, 
     """Draw a measure of each line; `marks` are those of the methods, which hold where a line is a method."""
     names = [line for line, _ in lines if line != BASE]
     if not marks.keys() >= set(names):
-        marks = styles(names)
+        marks = method_styles(names)
     for position, (line, rows) in enumerate(lines):
         found = by_layer(rows[rows["measure"] == measure])
         every = max(1, len(found) // 4)
