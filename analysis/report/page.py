@@ -1,4 +1,4 @@
-"""Writes the report: one HTML page that opens anywhere, `statistics.json` beside it, tables and figures in files."""
+"""Composes and writes the report: a self-contained HTML page, `statistics.json`, and tables and figures as files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Report:
     """A finished report.
 
     Attributes:
-        summary: the sentences of the first screen.
-        texts: the files to write, by path.
-        plots: written as PNG and SVG.
+        summary: the sentences of the page's first screen.
+        texts: the content of each text file, by its path in the report's folder.
+        plots: figures, to be written as PNG and SVG.
     """
 
     summary: tuple[str, ...]
@@ -51,11 +51,11 @@ def compose(
     evidence: Evidence,
     plots: list[Plot],
 ) -> Report:
-    """Make the report's files. The same input gives the same bytes: there is no clock in it."""
+    """Return the report. It holds no timestamp, so the same input gives the same bytes."""
     records, margin = evidence.records, evidence.margin
     compared = bool(len(table))
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
-    of_injection = injection.sentences(injected, records)
+    injection_sentences = injection.sentences(injected, records)
     advice = sentences.advice(records)
     cautions = sentences.cautions(records, design.synthetic)
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
@@ -73,13 +73,13 @@ def compose(
                 records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)
             ),
             settings=sorted(set(table["setting"])),
-            tables={kind: [formats.to_html(t) for t in own] for kind, own in tables.items()},
+            tables={kind: [formats.to_html(t) for t in of_kind] for kind, of_kind in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
             losses=[plot for plot in plots if plot.name.startswith("loss")],
             tests=sections(TESTS, records, plots),
             views=sections(VIEWS, records, plots),
             judged=evidence.judged,
-            injection=of_injection,
+            injection=injection_sentences,
             injected=sections(INJECTED, records, plots),
             probes=probes,
             insides=insides,
@@ -96,7 +96,7 @@ def compose(
         "probes": [*probes.used, *insides.used],
     }
     return Report(
-        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *of_injection, *advice, *cautions),
+        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *injection_sentences, *advice, *cautions),
         texts={
             PAGE: page,
             STATISTICS: dumps(records),
@@ -108,9 +108,10 @@ def compose(
 
 
 def results_csv(*tables: pd.DataFrame) -> str:
-    """Return all results as CSV, with every field of their runs but where the files are.
+    """Return all results as CSV, with every field of the runs except `artifact_uri`.
 
-    A line is a run and an outcome; English of an adapter that serves several languages is one line without a language.
+    A line is a run and an outcome; the English result of an adapter that serves several languages is one line with an
+    empty language.
     """
     frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]
     if not frames:
@@ -119,7 +120,7 @@ def results_csv(*tables: pd.DataFrame) -> str:
 
 
 def write(report: Report, evidence: Evidence, folder: Path) -> None:
-    """Write the report into a folder, which is made."""
+    """Write the report into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in report.texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The families of records as the report shows them: what each is about, its records as rows, its plots."""
+"""Groups records and plots into the sections of the report, and formats records as rows of text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from analysis.tables.formats import number, p_value
 
 
 class Topic(NamedTuple):
-    """A section of the report.
+    """What a section of the report shows.
 
     Attributes:
-        analyses: the values of `Record.analysis` that it shows; with a final "*" the beginnings of such values.
-        plots: the beginnings of the names of its plots.
+        anchor: id of the section in the page.
+        analyses: the values of `Record.analysis` that it shows; a final "*" matches any ending.
+        plots: prefixes of the names of its plots.
     """
 
     anchor: str
     title: str
-    about: str
+    description: str
     analyses: tuple[str, ...]
     plots: tuple[str, ...] = ()
 
@@ -153,7 +154,12 @@ INJECTED = (
 
 
 class Line(NamedTuple):
-    """A record as a row of text; `notes` is the number of its footnote, or empty."""
+    """A record as a row of text.
+
+    Attributes:
+        note: number of its footnote, or empty.
+        strong: whether p, adjusted where it is, is below .05.
+    """
 
     outcome: str
     test: str
@@ -168,8 +174,8 @@ class Line(NamedTuple):
     strong: bool
 
 
-class Brief(NamedTuple):
-    """A method's mean over blocks on each outcome."""
+class MethodMeans(NamedTuple):
+    """A method's mean with its interval, as text, on each outcome."""
 
     method: str
     en: str
@@ -177,41 +183,48 @@ class Brief(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A family with what there is of it: the methods' means in brief, every line, and why tests are not there."""
+    """A topic with its results.
 
-    family: Topic
-    brief: list[Brief]
+    Attributes:
+        brief: the methods' means.
+        lines: all records.
+        notes: footnotes of the lines.
+        reasons: why some tests could not be made.
+    """
+
+    topic: Topic
+    brief: list[MethodMeans]
     lines: list[Line]
     notes: list[str]
     reasons: list[str]
     plots: list[Plot]
 
 
-def sections(families: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
-    """Return the families of which there is something to show."""
+def sections(topics: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
+    """Return a section for each topic that has records."""
     found = []
-    for family in families:
-        own = [record for record in records if _belongs(record.analysis, family.analyses)]
-        reasons = _reasons([record for record in own if _untested(record)])
-        lines, notes = _lines([record for record in own if not _untested(record)])
-        drawn = [plot for plot in plots if plot.name.startswith(family.plots)] if family.plots else []
+    for topic in topics:
+        matching = [record for record in records if _matches(record.analysis, topic.analyses)]
+        reasons = _reasons([record for record in matching if _untested(record)])
+        lines, notes = _lines([record for record in matching if not _untested(record)])
+        topic_plots = [plot for plot in plots if plot.name.startswith(topic.plots)] if topic.plots else []
         if lines or reasons:
-            found.append(Section(family, _brief(own), lines, notes, reasons, drawn))
+            found.append(Section(topic, _method_means(matching), lines, notes, reasons, topic_plots))
     return found
 
 
-def _brief(records: Sequence[Record]) -> list[Brief]:
-    """Return the records that say one number of one method, side by side."""
+def _method_means(records: Sequence[Record]) -> list[MethodMeans]:
+    """Return the records of a single method's mean (or ECE), both outcomes side by side."""
     shown: dict[str, dict[str, str]] = {}
     for r in records:
         if len(r.groups) == 1 and r.test in ("mean", "ECE") and r.effect is not None:
             interval = "" if r.interval is None else f" ({number(r.interval[0])} to {number(r.interval[1])})"
             shown.setdefault(r.groups[0], {})[r.outcome] = number(r.effect) + interval
-    return [Brief(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
+    return [MethodMeans(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
 
 
-def _belongs(analysis: str, wanted: tuple[str, ...]) -> bool:
-    return any(analysis == name or (name.endswith("*") and analysis.startswith(name[:-1])) for name in wanted)
+def _matches(analysis: str, patterns: tuple[str, ...]) -> bool:
+    return any(analysis == name or (name.endswith("*") and analysis.startswith(name[:-1])) for name in patterns)
 
 
 def _untested(record: Record) -> bool:
@@ -219,33 +232,34 @@ def _untested(record: Record) -> bool:
 
 
 def _reasons(records: Sequence[Record]) -> list[str]:
-    """Say once for each reason which tests it prevents."""
+    """Return a sentence for each reason, with the tests that it prevents."""
     tests: dict[str, list[str]] = {}
     languages: dict[str, list[str]] = {}
     for record in records:
         why = record.note.removeprefix("no test: ")
         tests.setdefault(why, []).append(record.test)
         languages.setdefault(why, []).append({"en": "English", "tl": "target language"}.get(record.outcome, ""))
-    found = []
+    sentences = []
     for why, names in tests.items():
         outcomes = " and ".join(filter(None, dict.fromkeys(languages[why])))
-        found.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
-    return found
+        sentences.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
+    return sentences
 
 
 def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
+    """Return the records as rows, and their footnotes."""
     notes = list(dict.fromkeys(record.note for record in records if record.note and record.test != LETTERS))
     everyone = {len(record.groups) for record in records if len(record.groups) > 2}
-    found = []
+    lines = []
     for r in records:
         setting = f" ({r.analysis.partition(' in ')[2]})" if " in " in r.analysis else ""
-        between = ", " if r.test == "mean" else " − "  # of a view's cell, or of a difference
+        between = ", " if r.test == "mean" else " − "  # a mean is of one cell; other pairs are differences
         groups = "all" if len(r.groups) in everyone and r.test != "mean" else between.join(r.groups)
         interval = "" if r.interval is None else f"{number(r.interval[0])} to {number(r.interval[1])}"
         df = "" if r.df is None else f" ({', '.join(number(d) if d % 1 else f'{d:,.0f}' for d in r.df)})"
         statistic = number(r.statistic)
-        best = r.p if r.p_adjusted is None else r.p_adjusted
-        found.append(
+        p = r.p if r.p_adjusted is None else r.p_adjusted
+        lines.append(
             Line(
                 outcome={"en": "en", "tl": "tl"}.get(r.outcome, ""),
                 test=f"{r.test}: {r.note}" if r.test == LETTERS else r.test + setting,
@@ -257,7 +271,7 @@ def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
                 p_adjusted=p_value(r.p_adjusted),
                 n="" if r.n is None else f"{r.n:,}",
                 note=str(notes.index(r.note) + 1) if r.note in notes else "",
-                strong=best is not None and best < 0.05,
+                strong=p is not None and p < 0.05,
             )
         )
-    return found, notes
+    return lines, notes
