@@ -1,4 +1,4 @@
-"""Plots of what was measured: F1 against ratio, methods within their blocks, and the loss while training."""
+"""Draws F1 against the ratio, methods within blocks, and training loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ LANGUAGE = {"en": "English", "tl": "the target language"}
 
 
 def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
-    """F1 of each method against the share of target-language items, with intervals over seeds, a panel a language."""
+    """Draw F1 of each method against the share of target-language items, with intervals over seeds.
+
+    There is a panel for each language; with a single ratio all runs are drawn by method instead.
+    """
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     languages = sorted(set(table["language"]) - {""})
     ratios = sorted(set(rows["tl_ratio"]))
@@ -41,17 +44,17 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     figure, grid = new_figure(
         1.1 + 2.2 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False
     )
-    places = dict(zip(ratios, range(len(ratios)), strict=True))
+    positions = dict(zip(ratios, range(len(ratios)), strict=True))
     for axes, language in zip(grid.flat, languages, strict=False):
         panel = rows[rows["language"].isin([language, ""])]
         for position, method in enumerate(methods):
             shift = 0.3 * (position / max(1, len(methods) - 1) - 0.5)
-            own = panel[panel["method"] == method].groupby("tl_ratio")["f1"]
-            x = [places[ratio] + shift for ratio in own.groups]
-            intervals = [_interval(values) for _, values in own]
+            by_ratio = panel[panel["method"] == method].groupby("tl_ratio")["f1"]
+            x = [positions[ratio] + shift for ratio in by_ratio.groups]
+            intervals = [_interval(values) for _, values in by_ratio]
             axes.errorbar(
                 x,
-                [100 * values.mean() for _, values in own],
+                [100 * values.mean() for _, values in by_ratio],
                 yerr=np.array(intervals).T if intervals else None,
                 label=method,
                 capsize=2,
@@ -61,7 +64,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         for label, values in _references(panel, outcome).items():
             known = values.dropna()
             axes.plot(
-                [places[ratio] for ratio in known.index],
+                [positions[ratio] for ratio in known.index],
                 known,
                 label=label,
                 color=_GREY,
@@ -73,7 +76,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     for axes in grid.flat[len(languages) :]:
         axes.set_visible(False)
     low, high = grid[0, 0].get_ylim()
-    grid[0, 0].set_ylim(max(0, low), min(101, high))  # an interval of few seeds may leave what F1 can be
+    grid[0, 0].set_ylim(max(0, low), min(101, high))  # with few seeds an interval may exceed the range of F1
     for axes in grid[:, 0]:
         axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
     grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
@@ -90,7 +93,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
 def _f1_by_method(
     rows: pd.DataFrame, outcome: str, methods: Sequence[str], languages: Sequence[str], *, name: str, where: str
 ) -> Plot:
-    """With one ratio only: every run's F1, methods below one another."""
+    """Draw every run's F1 for a single ratio, a row per method."""
     figure, axes = new_figure(0.9 + 0.27 * len(methods))
     marks = method_styles(languages)
     for language in languages:
@@ -98,8 +101,8 @@ def _f1_by_method(
         y = [len(methods) - 1 - methods.index(method) for method in panel["method"]]
         line = {**marks[language]._asdict(), "linestyle": "none"}
         axes.plot(100 * panel["f1"], y, label=language, markerfacecolor="none", **line)
-    for label, own in _references(rows, outcome).items():
-        axes.axvline(own.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
+    for label, values in _references(rows, outcome).items():
+        axes.axvline(values.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
     label_ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
@@ -109,19 +112,19 @@ def _f1_by_method(
 
 
 def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
-    """How far each method is from the mean of its block: parallel lines say that methods differ alike everywhere."""
+    """Draw each method's distance from the mean of its block; parallel lines mean that there is no interaction."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
-    # Lines need every block: blocks that lack a method are left out or, if that leaves none, methods that lack one.
+    # Lines need complete data: drop blocks that lack a method or, if at most one is left, methods that lack a block.
     means = means.dropna() if len(means.dropna()) > 1 else means.dropna(axis=1)
     if means.shape[0] < 2 or means.shape[1] < 2:
         return None
-    apart = means.sub(means.mean(axis=1), axis=0)
-    methods = [method for method in method_order(rows) if method in apart]
+    deviations = means.sub(means.mean(axis=1), axis=0)
+    methods = [method for method in method_order(rows) if method in deviations]
     figure, axes = new_figure(2.6 + 0.16 * len(methods) / 3)
     for method in methods:
-        axes.plot(range(len(apart)), apart[method], label=method, **marks[method]._asdict())
-    labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in apart.index]
+        axes.plot(range(len(deviations)), deviations[method], label=method, **marks[method]._asdict())
+    labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in deviations.index]
     label_ticks(axes.xaxis, labels)
     axes.set_ylabel("points from the block's mean")
     axes.axhline(0, color="#777777", linewidth=0.8)
@@ -134,7 +137,11 @@ def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
 
 
 def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, where: str) -> Plot | None:
-    """Training loss by step, the mean over seeds of running means; `losses` are series indexed by step."""
+    """Draw training loss by step: the mean over seeds, smoothed by a running mean.
+
+    Args:
+        losses: by method, a series for each seed, indexed by step.
+    """
     if not any(losses.values()):
         return None
     figure, axes = new_figure(2.6 + 0.16 * len(losses) / 3)
@@ -153,17 +160,17 @@ def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles,
 
 
 def _references(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
-    """Return by ratio, in points, what the base model and the best shallow method score, as far as they are known."""
+    """Return F1 in points by ratio of the base model and of the best shallow method, where known."""
     floors = best_floor(rows, outcome)
-    found = {
+    references = {
         "base model": 100 * rows.groupby("tl_ratio")["base_f1"].mean(),
         BEST_FLOOR: floors.groupby("tl_ratio")["floor"].mean(),
     }
-    return {label: values for label, values in found.items() if values.notna().any()}
+    return {label: values for label, values in references.items() if values.notna().any()}
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
-    """Return how far a 95 % t interval reaches on each side, in points; nowhere with one seed."""
+    """Return the lengths of a 95 % t interval below and above the mean, in points; 0 with one seed."""
     if len(values) < 2:
         return 0.0, 0.0
     half = 100 * float(half_width(values.std(), len(values)))
