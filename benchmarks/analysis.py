@@ -1,4 +1,4 @@
-"""How long the report of 1,008 invented runs with predictions takes: `python -m benchmarks.analysis [--items 300]`."""
+"""Times the report of 1,008 invented runs with predictions: `python -m benchmarks.analysis [--items 300]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS += [("adalora", "matched"), ("pissa", "matched")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Invent the runs in a database of their own, analyse them, and print the seconds."""
+    """Log invented runs to a temporary database, analyse them, and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=300, help="test items of each language")
     parser.add_argument("--seeds", type=int, default=14)

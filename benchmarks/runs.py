@@ -1,4 +1,4 @@
-"""The runs of a grid in one process of this project, one on demand: scored in two languages, and tracked."""
+"""Serves the runs of a grid in one process of this project, each scored in two languages and tracked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from whichlora.tracking.runs import Tracker
 
 
 class GridRuns:
-    """A grid that goes on when it is told."""
+    """A grid whose runs are done on request."""
 
     def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
-        """Resolve the runs, open the tracking database and score the base model, which the runs share."""
+        """Resolve the runs, open the tracking database and score the base model, whose scores the runs share."""
         quiet()
         self.plans = [plan_of(model, **cell) for cell in cells]
         freeze_gc()

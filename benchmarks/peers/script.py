@@ -1,4 +1,4 @@
-"""One run as a script, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
+"""Does one run, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from benchmarks.peers.usual import generated_texts, make_trainer, with_pad_token
 
 
 def main() -> None:
-    """Train one adapter and print the share of right labels in each language."""
+    """Train one adapter and print its accuracy in each language."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True, help="JSON: texts to train on, and texts to score by language")
+    parser.add_argument("--data", required=True, help="JSON file: texts to train on, and texts to score by language")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--batch_size", type=int, default=16)

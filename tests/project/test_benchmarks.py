@@ -73,7 +73,7 @@ def labelling_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -
 def bench_of(model: str, scratch: Path) -> Bench:
     sizes: dict[str, Any] = dict.fromkeys(("pairs", "steps", "threads"), 1)
     sizes |= {"items": 8, "answers": 2, "probed": 2, "runs": 1}
-    return Bench(model=model, place=model, peer_python=None, scratch=scratch, **sizes)
+    return Bench(model=model, folder=model, peer_python=None, scratch=scratch, **sizes)
 
 
 def measured(model: str, output: Path, rows: str) -> tuple[int, dict[str, Any]]:
