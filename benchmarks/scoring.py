@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import items
 from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed_turn
 from benchmarks.ours import plan_of
@@ -16,11 +18,11 @@ from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring import score
 from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
-from whichlora.probing.language.logit_lens import ARITHMETICS
 from whichlora.training import adapter, base_cache
 
 BATCH, WARM = 16, 8
 """Batch size of `generate()` for labels, and number of items in the warm-up."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SAME = {"fp32": 1.0, "bf16": 0.7}
 """Lowest share of equal predictions. In bf16 a model that has hardly learnt the task has many near ties."""
 FITTED = {"atlas-nli": 96, "atlas-qa": 64}
@@ -81,7 +83,7 @@ def _measure(
     adapter = trained_adapter(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    options = {"revision": plan.source.revision, "dtype": ARITHMETICS[precision]}
+    options = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.place, **options)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
     tokenizer = with_pad_token(AutoTokenizer.from_pretrained(plan.source.place))
