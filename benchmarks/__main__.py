@@ -24,9 +24,9 @@ AT_REST = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the rows and write results.json. Return 1 if the two sides of a row did not do the same work."""
-    given = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     busy = psutil.cpu_percent(interval=3)
-    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # must be set before torch is imported
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # must be set before torch is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     import torch
@@ -35,50 +35,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from whichlora.models.loading import locate
     from whichlora.models.quiet import quiet
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(args.threads)
     quiet()
     names = [row.name for block in blocks_of("fp32") for row in block.rows]
-    only = given.only.split(",") if given.only else []
+    only = args.only.split(",") if args.only else []
     unknown = [name for name in only if name not in names]
     if unknown:
         _parser().error(f"only={unknown[0]}: allowed are {', '.join(names)}")
-    peer = given.peer_python if Path(given.peer_python).is_file() else None
-    peak = machine.peak(given.threads)
+    peer = args.peer_python if Path(args.peer_python).is_file() else None
+    peak = machine.peak(args.threads)
     chosen, skipped = rows_of(only, peak, peer)
-    minutes = sum(block.minutes for block, _ in chosen) * given.pairs / 5
+    minutes = sum(block.minutes for block, _ in chosen) * args.pairs / 5
     print(f"This takes about {minutes:.0f} minutes on two idle cores.", file=sys.stderr)
 
     began = time.monotonic()
     results: list[Result] = []
     for block, rows in chosen:
-        print(f"{', '.join(rows)}: about {block.minutes * given.pairs / 5:.0f} minutes", file=sys.stderr)
+        print(f"{', '.join(rows)}: about {block.minutes * args.pairs / 5:.0f} minutes", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(
-                model=given.model,
-                folder=locate(given.model).place,
-                pairs=given.pairs,
-                steps=given.steps,
-                items=given.items,
-                answers=given.answers,
-                probed=given.probed,
-                runs=given.runs,
-                threads=given.threads,
+                model=args.model,
+                folder=locate(args.model).place,
+                pairs=args.pairs,
+                steps=args.steps,
+                items=args.items,
+                answers=args.answers,
+                probed=args.probed,
+                runs=args.runs,
+                threads=args.threads,
                 peer_python=peer,
                 scratch=Path(scratch),
             )
             results += block.measure(bench, rows)
     record = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine.describe(peer) | {"threads": given.threads, "busy_before": busy},
-        "clock": given.clock,
-        "provisional": given.clock != "wall" or busy > AT_REST or given.pairs < 5,
-        "model": given.model,
+        "machine": machine.describe(peer) | {"threads": args.threads, "busy_before": busy},
+        "clock": args.clock,
+        "provisional": args.clock != "wall" or busy > AT_REST or args.pairs < 5,
+        "model": args.model,
         "minutes": (time.monotonic() - began) / 60,
         "peak_gflops": peak,
-        "rows": [result.record(given.clock) for result in results],
+        "rows": [result.record(args.clock) for result in results],
         "skipped": skipped,
     }
-    _write(record, given)
+    _write(record, args)
     differing = [result for result in results if result.equal and not result.equal.holds]
     for result in differing:
         assert result.equal
@@ -129,10 +129,10 @@ def rows_of(
     return [(block, chosen_rows) for block, chosen_rows in chosen if chosen_rows], skipped
 
 
-def _write(record: dict[str, object], given: argparse.Namespace) -> None:
-    if given.output or not given.only:
-        Path(given.output or table.HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not given.output and not given.only:
+def _write(record: dict[str, object], args: argparse.Namespace) -> None:
+    if args.output or not args.only:
+        Path(args.output or table.HERE / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not args.output and not args.only:
         table.main()
     print(table.markdown(record))
 

@@ -94,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=5, help="measurements of each way")
     parser.add_argument("--blocks", type=int, default=LLAMA_8B["num_hidden_layers"])
     parser.add_argument("--width", type=int, default=LLAMA_8B["hidden_size"])
-    given = parser.parse_args(arguments)
-    model = random_base_model(given.blocks, given.width)
+    args = parser.parse_args(arguments)
+    model = random_base_model(args.blocks, args.width)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -103,12 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{device}, {model.dtype}, {sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}"
     )
     print("adapters, items each: ms a step together (quartiles), ms one after the other (quartiles), ratio of medians")
-    for count in map(int, given.adapters.split(",")):
-        for items in map(int, given.items.split(",")):
+    for count in map(int, args.adapters.split(",")):
+        for items in map(int, args.items.split(",")):
             runs = make_batches(model, count, items)
             ways = {"together": partial(packed_step, runs), "alone": partial(separate_steps, runs)}
             measured: dict[str, list[float]] = {way: [] for way in ways}
-            for turn in range(given.turns + 1):
+            for turn in range(args.turns + 1):
                 for way in ways if turn % 2 else reversed(ways):
                     seconds = timed_turn(ways[way])()["wall"]
                     if turn:  # the first is a warm-up

@@ -81,12 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the runs of the given experiments and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", default="pocket,pocket-fp32", help="comma-separated names")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     from analysis.runs.pull import find_experiments, pull
     from whichlora.tracking.client import connect
 
     client = connect()
-    print(summary(pair_runs(pull(client, find_experiments(client, given.experiments)).table)))
+    print(summary(pair_runs(pull(client, find_experiments(client, args.experiments)).table)))
 
 
 if __name__ == "__main__":

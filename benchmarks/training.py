@@ -64,9 +64,9 @@ def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Re
 
 
 def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Have each side train on one batch with the longest items, in a process of its own each time.
+    """Measure the peak memory of one step on the longest items, in a fresh process for each measurement.
 
-    Two processes start at once, which saves time; then they work one after the other.
+    Both processes start at the same time, which saves time, and then work one after the other.
     """
     inputs = prepare(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
     measured: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
@@ -174,8 +174,8 @@ def blocks(faster: str) -> list[Block]:
         Row(name=name, work=f"training, {faster}", against=against, goal=4, precision=faster)
         for name, against in zip(SFT, (checkpointed, unchecked), strict=True)
     ]
-    found = []
+    training = []
     for row in USUALS:
         rows = [row, *(by_trl if row.precision == faster else [])]
-        found.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
-    return [*found, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]
+        training.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
+    return [*training, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train_size", default="48")
     parser.add_argument("--validation_size", default="24")
     parser.add_argument("--pairs", type=int, default=5)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         os.environ["WHICHLORA_STORAGE"] = f"sqlite:///{scratch}/optuna.db"
@@ -88,14 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         quiet()
         texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS
-        texts |= {name: getattr(given, name) for name in ("model", "train_size", "validation_size")}
+        texts |= {name: getattr(args, name) for name in ("model", "train_size", "validation_size")}
         (setting,) = settings_of(texts)
         study = Study(setting, Tracker(connect(), "overhead"), connect_studies(), command="")
         freeze_gc()
         _, point = tuned_trial(study, 10**6)  # warm-up: loads libraries and the model
         plain_trial(setting, point, Path(scratch) / "warm")
         pairs = []
-        for n in range(given.pairs):
+        for n in range(args.pairs):
             ours, point = tuned_trial(study, 10**6)
             theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
             pairs.append((ours, theirs))

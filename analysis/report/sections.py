@@ -202,15 +202,15 @@ class Section(NamedTuple):
 
 def sections(topics: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
     """Return a section for each topic that has records."""
-    found = []
+    shown = []
     for topic in topics:
         matching = [record for record in records if _matches(record.analysis, topic.analyses)]
         reasons = _reasons([record for record in matching if _untested(record)])
         lines, notes = _lines([record for record in matching if not _untested(record)])
         topic_plots = [plot for plot in plots if plot.name.startswith(topic.plots)] if topic.plots else []
         if lines or reasons:
-            found.append(Section(topic, _method_means(matching), lines, notes, reasons, topic_plots))
-    return found
+            shown.append(Section(topic, _method_means(matching), lines, notes, reasons, topic_plots))
+    return shown
 
 
 def _method_means(records: Sequence[Record]) -> list[MethodMeans]:

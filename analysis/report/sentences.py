@@ -23,10 +23,10 @@ Records = Sequence[Record]
 
 def answer(records: Records, outcome: str, margin: float) -> list[str]:
     """Return the answer for an outcome: the order of the methods, its significance, and the detectable difference."""
-    own = find(records, outcome=outcome)
+    of_outcome = find(records, outcome=outcome)
     where = f"In {NAMES[outcome]}"
-    test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
-    means = _ordered_means(own)
+    test = next(iter(find(of_outcome, analysis="blocked", test=F_TEST)), None)
+    means = _ordered_means(of_outcome)
     if test is None or test.p is None:
         why = test.note.removeprefix("no test: ").partition("; a block")[0] if test else "there are no runs"
         if why == ONE_BLOCK:
@@ -38,13 +38,13 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
             caveat = ", but not all methods ran in the same cells" * _incomplete(records)
             subject = f"{_and(best)} {'has' if len(best) == 1 else 'have'}"
             sentences.append(f"{subject} the highest mean F1, {top}{caveat}.")
-        return sentences + _by_item(own, means)
+        return sentences + _by_item(of_outcome, means)
     sentences = []
-    tested = find(own, analysis="equivalence", test=TOST)
+    tested = find(of_outcome, analysis="equivalence", test=TOST)
     same = [r for r in tested if r.p_adjusted is not None and r.p_adjusted < ALPHA]
     if test.p < ALPHA:
-        sentences.append(f"{where} the methods differ ({format_f_test(test)}): {_order(own)}.")
-        if lead := _lead(own, means):
+        sentences.append(f"{where} the methods differ ({format_f_test(test)}): {_order(of_outcome)}.")
+        if lead := _lead(of_outcome, means):
             sentences.append(lead)
         if same and len(means) > 2:
             sentences.append(f"Equivalent within {format_points(margin)}: {_pairs(same)}.")
@@ -59,14 +59,14 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
         sentences.append(
             f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {format_points(margin)}{names}."
         )
-    uneven = next(iter(find(own, analysis="own errors", test=SPHERICITY)), None)
+    uneven = next(iter(find(of_outcome, analysis="own errors", test=SPHERICITY)), None)
     if uneven is not None and uneven.p is not None and uneven.p < ALPHA:
-        corrected = find(own, analysis="own errors", test=CORRECTED)[0]
+        corrected = find(of_outcome, analysis="own errors", test=CORRECTED)[0]
         sentences.append(
             f"But pairs differ in their errors ({format_p(uneven.p)}); with that allowed for, the methods' "
-            f"{format_p(corrected.p)} (Greenhouse-Geisser), and {_pairs_that_differ(own)}."
+            f"{format_p(corrected.p)} (Greenhouse-Geisser), and {_pairs_that_differ(of_outcome)}."
         )
-    least = next((r for r in find(own, analysis="power", test=SEEN) if r.effect is not None), None)
+    least = next((r for r in find(of_outcome, analysis="power", test=SEEN) if r.effect is not None), None)
     if least is not None and least.effect is not None:
         sentences.append(f"This design shows a pair's difference from {least.effect:.1f} points on (power 80 %).")
     return sentences
@@ -82,20 +82,22 @@ def advice(records: Records) -> list[str]:
     low: set[str] = set()
     by_item = []
     for outcome in ("en", "tl"):
-        own = find(records, outcome=outcome)
-        test = next(iter(find(own, analysis="blocked", test=F_TEST)), None)
+        of_outcome = find(records, outcome=outcome)
+        test = next(iter(find(of_outcome, analysis="blocked", test=F_TEST)), None)
         if test is None or test.p is None:
             return []
-        best = _ordered_means(own)[0][0]
+        best = _ordered_means(of_outcome)[0][0]
         below = {
             next(name for name in r.groups if name != best)
-            for r in find(own, analysis="blocked", test=PAIR_TEST)
+            for r in find(of_outcome, analysis="blocked", test=PAIR_TEST)
             if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA
         }
-        group = {name for name, _ in _ordered_means(own)} - below
+        group = {name for name, _ in _ordered_means(of_outcome)} - below
         leading = group if leading is None else leading & group
-        low |= {r.groups[0] for r in find(own, analysis="floors", test=REACHED) if r.groups and (r.effect or 0) >= 50}
-        by_item.append((best, _fewer_right(own, best)))
+        low |= {
+            r.groups[0] for r in find(of_outcome, analysis="floors", test=REACHED) if r.groups and (r.effect or 0) >= 50
+        }
+        by_item.append((best, _fewer_right(of_outcome, best)))
     both = "in both English and the target language"
     if not leading:
         return [f"No method is among the best {both}."]
@@ -204,13 +206,13 @@ def format_p(p: float | None) -> str:
     return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
-def _order(own: Records) -> str:
+def _order(records: Records) -> str:
     """Return the methods as "A = B > C" where they fall into groups, else with their grouping letters."""
-    text = next(iter(find(own, analysis="groupings", test=TEXT)), None)
+    text = next(iter(find(records, analysis="groupings", test=TEXT)), None)
     if text is not None and " > " in text.note and not text.note.startswith("no "):
         order = text.note.partition(" ('=' ")[0]
         return f"{order} ('=' says not told apart)" if " = " in order else order
-    letters = find(own, analysis="groupings", test=LETTERS)
+    letters = find(records, analysis="groupings", test=LETTERS)
     lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
     return f"from the highest mean down {lettered}; methods that share a letter are not told apart"
 
@@ -220,9 +222,9 @@ def _incomplete(records: Records) -> bool:
     return any(r.n for r in find(records, analysis="design", test="incomplete cells"))
 
 
-def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:
+def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     """Compare these adapters item by item, for designs in which the methods themselves cannot be tested."""
-    tested = [r for r in find(own, analysis="paired", test=MCNEMAR) if r.p_adjusted is not None]
+    tested = [r for r in find(records, analysis="paired", test=MCNEMAR) if r.p_adjusted is not None]
     if not tested or not means:
         return []
     significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
@@ -234,28 +236,30 @@ def _by_item(own: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     return [f"{text}; {result}. Other seeds may give another order."]
 
 
-def _pairs_that_differ(own: Records) -> str:
+def _pairs_that_differ(records: Records) -> str:
     """Count the pairs that differ when each is tested against its own error."""
-    tested = [r for r in find(own, analysis="own errors", test=OWN_PAIR) if r.p_adjusted is not None]
+    tested = [r for r in find(records, analysis="own errors", test=OWN_PAIR) if r.p_adjusted is not None]
     significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
     names = f" ({_pairs(significant)})" if significant else ""
     return f"{len(significant)} of {len(tested)} pairs differ on their own errors{names}"
 
 
-def _fewer_right(own: Records, best: str) -> set[str]:
+def _fewer_right(records: Records, best: str) -> set[str]:
     """Return the methods whose adapters have significantly fewer items right than those of the best."""
     methods = set()
-    for r in find(own, analysis="paired", test=MCNEMAR):
+    for r in find(records, analysis="paired", test=MCNEMAR):
         if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA and r.effect is not None:
             ahead = r.groups[0] if r.effect > 0 else r.groups[1]
             methods |= {*r.groups} - {best} if ahead == best else set()
     return methods
 
 
-def _lead(own: Records, means: Sequence[tuple[str, float]]) -> str:
+def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
     """Return how far the best is above the worst, with the interval; empty if that pair was not tested."""
     best, worst = means[0][0], means[-1][0]
-    record = next((r for r in find(own, analysis="blocked", test=PAIR_TEST) if {best, worst} == set(r.groups)), None)
+    record = next(
+        (r for r in find(records, analysis="blocked", test=PAIR_TEST) if {best, worst} == set(r.groups)), None
+    )
     if record is None or record.effect is None or record.interval is None:
         return ""
     sign = 1 if record.groups[0] == best else -1
@@ -263,9 +267,9 @@ def _lead(own: Records, means: Sequence[tuple[str, float]]) -> str:
     return f"{best} is {sign * record.effect:.1f} points above {worst} (95 % interval {low:.1f} to {high:.1f})."
 
 
-def _ordered_means(own: Records) -> list[tuple[str, float]]:
+def _ordered_means(records: Records) -> list[tuple[str, float]]:
     """Return the methods and their mean F1, best first: adjusted for blocks if available, else over all runs."""
-    means = find(own, analysis="blocked", test=MEAN) or find(own, analysis="description", test="mean F1")
+    means = find(records, analysis="blocked", test=MEAN) or find(records, analysis="description", test="mean F1")
     return sorted(((r.groups[0], r.effect or 0.0) for r in means), key=lambda pair: (-pair[1], pair[0]))
 
 
