@@ -1,4 +1,4 @@
-"""Everything that is known of some runs, as records: what was measured, every test, the derived views, the claims."""
+"""Computes all records of an analysis: counts, measurements, tests, derived scores and verdicts on claims."""
 
 from __future__ import annotations
 
@@ -37,9 +37,12 @@ FORGETTING, LANGUAGES = "forgetting", "F1 by language"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The records in the order of `statistics.json`, the tables, and each claim with what the runs make of it.
+    """Everything that the report is made from.
 
-    A record about neither outcome (a count, a parameter, a time) has the outcome "".
+    Attributes:
+        records: in the order of `statistics.json`. One about neither outcome (a count, a time) has the outcome "".
+        judged: each claim with its verdict.
+        margin: of equivalence, in F1 points.
     """
 
     records: tuple[Record, ...]
@@ -59,56 +62,61 @@ def gather(
     margin: float,
     own_claims: Path | None = None,
 ) -> Evidence:
-    """Compute it all. `margin` is in F1 points; `own_claims` is a file of claims beside the paper's.
+    """Compute all records, tables and verdicts.
 
-    The table has the columns of `probes.join`; either it or `injected`, the runs of lexical injection, may be empty.
+    Args:
+        table: a row per run and outcome, with the columns that `probes.join` adds; may be empty.
+        items: predictions of single test items.
+        injected: runs of lexical injection; may be empty.
+        margin: of equivalence, in F1 points.
+        own_claims: a file of claims to judge besides the paper's.
 
     Raises:
-        OptionError: the file of claims is not of its form.
+        OptionError: the file of claims is malformed.
     """
-    # The paper's claims are about F1; where there is none, those of one's own are still answered.
+    # The paper's claims are about F1, so they are skipped without F1 runs; the user's own are judged all the same.
     judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin)]
-    tables, described = make_tables(table)
-    found = [*design_records(table, injected, design, items), *described]
+    tables, table_records = make_tables(table)
+    records = [*design_records(table, injected, design, items), *table_records]
     if len(table):
-        found += _comparisons(table, items, margin)
-    found += claims.records(judged)
-    of_injection = lexical_injection.injection_records(injected)
+        records += _comparisons(table, items, margin)
+    records += claims.records(judged)
+    injection_records = lexical_injection.injection_records(injected)
     settings = sorted(set(table["setting"]))
-    of_layers = [*layer_shares.share_records(probes.shares, settings), *layer_shares.correlation_records(table)]
-    of_layers += layer_shares.agreement_records(probes.agreement, settings)
-    found += [*of_injection, *layer_shares.count_records(probes), *of_layers]
-    tables += injection.make_tables(injected, of_injection)
-    tables += layers.make_tables(of_layers, probes.shares, settings)
-    shown, of_insides = representations.make(insides)
-    tables, found = [*tables, *shown], [*found, *of_insides]
-    return Evidence(records=tuple(found), tables=tuple(tables), judged=tuple(judged), margin=margin)
+    layer_records = [*layer_shares.share_records(probes.shares, settings), *layer_shares.correlation_records(table)]
+    layer_records += layer_shares.agreement_records(probes.agreement, settings)
+    records += [*injection_records, *layer_shares.count_records(probes), *layer_records]
+    tables += injection.make_tables(injected, injection_records)
+    tables += layers.make_tables(layer_records, probes.shares, settings)
+    representation_tables, representation_records = representations.make_tables(insides)
+    tables, records = [*tables, *representation_tables], [*records, *representation_records]
+    return Evidence(records=tuple(records), tables=tuple(tables), judged=tuple(judged), margin=margin)
 
 
 def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float) -> list[Record]:
-    """Return what is tested of methods, and what is derived of their scores."""
-    found: list[Record] = []
+    """Return the tests between methods, and the scores derived from their F1."""
+    records: list[Record] = []
     for outcome in OUTCOMES:
         primary = blocked(table, outcome=outcome)
-        found += primary
-        found += groupings(primary, outcome=outcome)
-        found += _by_setting(table, outcome)
-        found += own_errors(table, outcome=outcome)
-        found += ranks(table, outcome=outcome)
-        found += equivalence(table, outcome=outcome, margin=margin)
-        found += replication(table, outcome=outcome)
-        found += paired(items, outcome=outcome)
-        found += effects(table, outcome=outcome)
-        found += power(table, outcome=outcome, margin=margin)
-        found += item_power(items, outcome=outcome)
-        found += derived(table, outcome=outcome, margin=margin)
-        found += item_records(items, outcome=outcome)
-        found += _more_views(table, outcome)
-    return found
+        records += primary
+        records += groupings(primary, outcome=outcome)
+        records += _by_setting(table, outcome)
+        records += own_errors(table, outcome=outcome)
+        records += ranks(table, outcome=outcome)
+        records += equivalence(table, outcome=outcome, margin=margin)
+        records += replication(table, outcome=outcome)
+        records += paired(items, outcome=outcome)
+        records += effects(table, outcome=outcome)
+        records += power(table, outcome=outcome, margin=margin)
+        records += item_power(items, outcome=outcome)
+        records += derived(table, outcome=outcome, margin=margin)
+        records += item_records(items, outcome=outcome)
+        records += _by_language_and_forgetting(table, outcome)
+    return records
 
 
 def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:
-    """Return the counts that tell how much there is to go by."""
+    """Return the size of the design, and for each outcome the base model's F1, the floors and each method's mean F1."""
     tested = table[table["variant"] != "none"]
     languages = set(table["language"]) - {""}
     counts = {
@@ -132,22 +140,22 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         pairs = lexical_injection.trained(injected)
         counts |= {"injection runs": len(design.injected), "injection adapters": pairs["adapter"].nunique()}
         counts |= {f"injection {key}s": pairs[key].nunique() for key in ("method", "language", "seed")}
-    found = [_count(test, n) for test, n in counts.items()]
+    records = [_count(test, n) for test, n in counts.items()]
     if len(items):
         sizes = items.groupby(["run_id", "outcome"], observed=True).size()
-        found.append(_count("test items a run, least", int(sizes.min())))
-        found.append(_count("test items a run, most", int(sizes.max())))
+        records.append(_count("test items a run, least", int(sizes.min())))
+        records.append(_count("test items a run, most", int(sizes.max())))
     for outcome in OUTCOMES:
         scored = table[table["outcome"] == outcome]
         base = 100 * scored["base_f1"].astype(float)
         if base.notna().any():
             note = "points, mean over blocks of language and ratio of what their base model scores"
-            found.append(described("base F1", (), outcome, scored, base, note))
-        found += floor_records(table, outcome)
-        own = rows(table, outcome)
-        for method, values in own.groupby("method", sort=True)["value"]:
+            records.append(described("base F1", (), outcome, scored, base, note))
+        records += floor_records(table, outcome)
+        scores_of_methods = rows(table, outcome)
+        for method, values in scores_of_methods.groupby("method", sort=True)["value"]:
             note = "points, over all runs; effect is the mean, statistic the standard deviation"
-            found.append(
+            records.append(
                 Record(
                     outcome=outcome,
                     analysis="description",
@@ -159,31 +167,31 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
                     note=note,
                 )
             )
-    return found
+    return records
 
 
 def _count(test: str, n: int) -> Record:
     return Record(outcome="", analysis="design", test=test, groups=(), n=n)
 
 
-def _claims(own: Path | None, *, papers: bool) -> list[Claim]:
-    return [*(claims.load() if papers else ()), *(claims.load(own) if own else ())]
+def _claims(own_claims: Path | None, *, papers: bool) -> list[Claim]:
+    return [*(claims.load() if papers else ()), *(claims.load(own_claims) if own_claims else ())]
 
 
 def _by_setting(table: pd.DataFrame, outcome: str) -> list[Record]:
-    """Return the primary test and the grouping in each setting, where there are several."""
-    found: list[Record] = []
+    """Return the primary test and the grouping of each setting; empty for a single setting."""
+    records: list[Record] = []
     if table["setting"].nunique() > 1:
-        for setting, own in table.groupby("setting", sort=True):
-            primary = blocked(own, outcome=outcome)
-            kept = [*find(primary, test=F_TEST), *find(groupings(primary, outcome=outcome), test=TEXT)]
-            found += [replace(record, analysis=f"{record.analysis} in {setting}") for record in kept]
-    return found
+        for setting, part in table.groupby("setting", sort=True):
+            primary = blocked(part, outcome=outcome)
+            main = [*find(primary, test=F_TEST), *find(groupings(primary, outcome=outcome), test=TEXT)]
+            records += [replace(record, analysis=f"{record.analysis} in {setting}") for record in main]
+    return records
 
 
-def _more_views(table: pd.DataFrame, outcome: str) -> list[Record]:
-    """Return F1 by language, and what was lost on tasks that were not trained, where runs have scores of those."""
-    found = summarise(
+def _by_language_and_forgetting(table: pd.DataFrame, outcome: str) -> list[Record]:
+    """Return F1 by language, and the F1 lost on each untrained task that was scored before and after training."""
+    records = summarise(
         rows(table, outcome), analysis=LANGUAGES, outcome=outcome, by=("method", "language"), note="points"
     )
     columns = {c.removeprefix("test/") for c in map(str, table) if c.startswith("test/") and c.endswith("/f1")}
@@ -191,5 +199,5 @@ def _more_views(table: pd.DataFrame, outcome: str) -> list[Record]:
     for metric in untrained:
         lost = scores.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")
         note = f"{metric.removesuffix('/f1')}, points below the base model"
-        found += summarise(lost, analysis=FORGETTING, outcome=outcome, by=("method",), note=note)
-    return found
+        records += summarise(lost, analysis=FORGETTING, outcome=outcome, by=("method",), note=note)
+    return records

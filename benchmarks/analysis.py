@@ -1,4 +1,4 @@
-"""How long the report of 1,008 invented runs with predictions takes: `python -m benchmarks.analysis [--items 300]`."""
+"""Times the report of 1,008 invented runs with predictions: `python -m benchmarks.analysis [--items 300]`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ METHODS += [("adalora", "matched"), ("pissa", "matched")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Invent the runs in a database of their own, analyse them, and print the seconds."""
+    """Log invented runs to a temporary database, analyse them, and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=300, help="test items of each language")
     parser.add_argument("--seeds", type=int, default=14)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "analysis"))
     from synthetic import log_design
 
@@ -35,15 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             methods=METHODS,
             languages=("sw", "ur", "hi"),
             ratios=(0.0, 0.01, 0.1, 0.5),
-            seeds=range(1, given.seeds + 1),
-            items=given.items,
-            fields={"test_size": given.items},
+            seeds=range(1, args.seeds + 1),
+            items=args.items,
+            fields={"test_size": args.items},
         )
         wall, processor = time.monotonic(), time.process_time()
         status = analyze.main(["--experiment", "invented"])
         wall, processor = time.monotonic() - wall, time.process_time() - processor
         size = (Path(scratch) / "report" / "report.html").stat().st_size / 1e6
-    print(f"{len(runs)} runs, {given.items} items each way: {wall:.0f} s, {processor:.0f} s of CPU; page {size:.1f} MB")
+    print(f"{len(runs)} runs, {args.items} items each way: {wall:.0f} s, {processor:.0f} s of CPU; page {size:.1f} MB")
     return status
 
 

@@ -1,4 +1,4 @@
-"""A grid of runs in one process of this project, beside a shell loop that starts a script for every run."""
+"""Compares a grid of runs in one process of this project with a shell loop that starts a script for each run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 
 from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
 from benchmarks.ours import plan_of
-from benchmarks.workers import ROOT, Watch, environment, started
+from benchmarks.workers import ROOT, Stopwatch, running_worker, worker_environment
 
 SIZES = {"train_size": 100, "validation_size": 1, "test_size": 50, "batch_size": 16}
-"""A sixth of the packaged tasks' default sizes, and the least validation there may be: the scripts have none."""
+"""A sixth of the packaged tasks' default sizes, with minimal validation, because the scripts do not validate."""
 WHOLE = 12
-"""Runs of the grid, over which what the one process does but once is divided; fewer of them are measured."""
+"""Runs of the whole grid, over which one-off costs are spread; fewer runs are measured."""
 
 
 def cells(count: int, precision: str) -> list[dict[str, Any]]:
-    """Return options of so many runs, each with an adapter of its own."""
+    """Return the options of `count` runs, each of which trains its own adapter."""
     return [{**SIZES, "precision": precision, "seed": 1 + n // 2, "tl_ratio": (0.25, 0.5)[n % 2]} for n in range(count)]
 
 
 def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
-    """Take turns run by run. What the one process does but once is added to its runs in equal parts."""
-    taken: dict[str, dict[str, list[float]]] = {side: {c: [] for c in CLOCKS} for side in ("ours", "theirs")}
+    """Measure both sides alternately, run by run; one-off costs of the single process are spread over its runs."""
+    measured: dict[str, dict[str, list[float]]] = {side: {c: [] for c in CLOCKS} for side in ("ours", "theirs")}
     chosen = cells(bench.runs, row.precision)
     variables = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{bench.scratch / 'grid.db'}",
@@ -36,39 +36,39 @@ def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
     }
     began = time.perf_counter()
     log = bench.scratch / "grid.log"
-    with started("benchmarks.runs", threads=bench.threads, log=log, variables=variables) as worker:
+    with running_worker("benchmarks.runs", threads=bench.threads, log=log, variables=variables) as worker:
         ready = worker.ask("load", model=bench.model, cells=chosen)
         start = {"wall": time.perf_counter() - began, "cpu": ready["cpu_total"]}
         for number, cell in enumerate(chosen):
-            data = _data(bench, cell, bench.scratch / f"run-{number}.json")
+            data = _write_data(bench, cell, bench.scratch / f"run-{number}.json")
             sides = [lambda n=number: worker.ask("run", number=n), lambda d=data, c=cell: _script(bench, d, c)]  # type: ignore[misc]
             seconds: dict[str, dict[str, float]] = {}
             for side in (0, 1) if number % 2 == 0 else (1, 0):
                 seconds[("ours", "theirs")[side]] = sides[side]()
             for clock in CLOCKS:
                 seconds["ours"][clock] += start[clock] / WHOLE
-                for side, values in taken.items():
+                for side, values in measured.items():
                     values[clock].append(seconds[side][clock])
-            shown = ", ".join(f"{side} {s['wall']:.1f}" for side, s in seconds.items())
-            print(f"  grid {number + 1}/{len(chosen)}: {shown} s", file=sys.stderr, flush=True)
+            latest = ", ".join(f"{side} {s['wall']:.1f}" for side, s in seconds.items())
+            print(f"  grid {number + 1}/{len(chosen)}: {latest} s", file=sys.stderr, flush=True)
     notes = [
-        f"{len(chosen)} of the {WHOLE} runs, in turns. What the one process does but once, to start, to load and to "
-        f"score the base model, took {start['wall']:.0f} s; each of its runs has a {WHOLE}th of it. Ours also "
+        f"{len(chosen)} of the {WHOLE} runs, measured alternately. The single process starts, loads and scores the "
+        f"base model once, which took {start['wall']:.0f} s; each of its runs includes a {WHOLE}th of that. Ours also "
         "validates, saves the adapter and tracks; the scripts do not."
     ]
-    return [Result(row=row, ours=taken["ours"], theirs=taken["theirs"], per="run", notes=notes)]
+    return [Result(row=row, ours=measured["ours"], theirs=measured["theirs"], per="run", notes=notes)]
 
 
 def _script(bench: Bench, data: Path, cell: Mapping[str, Any]) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.peers.script", "--model", bench.place, "--data", str(data)]
+    command = [sys.executable, "-m", "benchmarks.peers.script", "--model", bench.folder, "--data", str(data)]
     command += ["--seed", str(cell["seed"]), "--precision", cell["precision"]]
-    with Watch() as watch:
-        subprocess.run(command, cwd=ROOT, env=environment(bench.threads), check=True, capture_output=True)
+    with Stopwatch() as watch:
+        subprocess.run(command, cwd=ROOT, env=worker_environment(bench.threads), check=True, capture_output=True)
     return watch.seconds()
 
 
-def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
-    """Write the texts of the same items that this project's run trains on and is scored on."""
+def _write_data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
+    """Write the texts of the items that this project's run trains on and is scored on, for the script."""
     plan = plan_of(bench.model, **cell)
 
     def texts(chosen: Sequence[Any]) -> list[dict[str, str]]:
@@ -80,15 +80,15 @@ def _data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def blocks(quick: str) -> list[Block]:
-    """Return what is measured where products are faster in the precision `quick`: in it both sides train and score."""
-    narrow = ", `bf16=True`" if quick == "bf16" else ""
+def blocks(faster: str) -> list[Block]:
+    """Return the grid's block; both sides train and score in the precision `faster`."""
+    bf16 = ", `bf16=True`" if faster == "bf16" else ""
     row = Row(
         name="grid",
-        work=f"a grid of 12 runs of 100 items, {quick}",
-        against=f"a shell loop of Trainer + PEFT scripts{narrow}, scored by `generate()`",
+        work=f"a grid of 12 runs of 100 items, {faster}",
+        against=f"a shell loop of Trainer + PEFT scripts{bf16}, scored by `generate()`",
         goal=3,
-        precision=quick,
+        precision=faster,
         total=True,
     )
     return [Block(rows=[row], minutes=5.5, measure=partial(measure, row=row))]

@@ -1,4 +1,4 @@
-"""Turns, medians and ratios: what every comparison here shares."""
+"""Runs the sides of a comparison alternately and computes medians, quartiles and ratios."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.workers import Watch
+from benchmarks.workers import Stopwatch
 
 Seconds = dict[str, float]
-"""`wall` and `cpu` seconds of one turn."""
+"""`wall` and `cpu` seconds of one measurement."""
 CLOCKS = ("wall", "cpu")
 
 
@@ -21,12 +21,13 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: for the option `only`.
-        work: what is done.
-        against: what it is compared with; empty where there is nothing to compare with.
-        goal: the ratio to reach; `less` is set where small values are good: a ratio, or a value without `against`.
+        name: value of the option `only`.
+        work: what is measured.
+        against: what it is compared with; empty if only this project is measured.
+        goal: the ratio to reach, or without `against` the value.
         precision: of both sides.
-        total: whether the ratio is that of the sums, of runs that are not alike, instead of the medians.
+        less: whether lower is better.
+        total: whether to take the ratio of sums instead of medians, for runs that differ from each other.
     """
 
     name: str
@@ -41,12 +42,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Equality:
-    """What shows that both sides did the same work.
+    """Evidence that both sides did the same work.
 
     Attributes:
         what: what was compared.
-        value: how far apart they are, or what share agrees.
-        limit: what `value` may at most be, or must at least be if it is a share; None only reports it.
+        value: a difference, or the share that agrees.
+        limit: the highest difference or lowest share allowed; None only reports the value.
+        share: whether `value` is a share.
     """
 
     what: str
@@ -56,7 +58,7 @@ class Equality:
 
     @property
     def holds(self) -> bool:
-        """Whether the work was the same. No number at all is not the same."""
+        """Whether the work was the same; NaN is not."""
         if self.limit is None:
             return True
         return self.value >= self.limit if self.share else self.value <= self.limit
@@ -64,13 +66,14 @@ class Equality:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a row came to.
+    """The measurements of a row.
 
     Attributes:
-        ours, theirs: values by clock, a turn each, in `row.unit`; `theirs` is empty where there is nothing to compare.
-        scale: what values are divided by for the table: items a turn.
-        flops: useful floating-point operations a turn, for the share of the machine's peak; None where not counted.
-        notes: what else is to be known, each a sentence.
+        ours, theirs: values by clock, one per measurement, in `row.unit`; `theirs` may be empty.
+        scale: items per measurement, by which the table divides the values.
+        per: what the table's values are per, for example "item".
+        flops: useful floating-point operations per measurement; None if not counted.
+        notes: remarks, each a sentence.
     """
 
     row: Row
@@ -83,26 +86,26 @@ class Result:
     notes: Sequence[str] = field(default_factory=list)
 
     def ratio(self, clock: str) -> float | None:
-        """Return the ratio of medians, greater than 1 where ours takes less, or ours to theirs for `less`."""
+        """Return theirs / ours (ours / theirs if `row.less`), of medians or of sums; None without a second side."""
         if not self.theirs:
             return None
-        middle: Callable[[Sequence[float]], float] = sum if self.row.total else median
-        ours, theirs = middle(self.ours[clock]), middle(self.theirs[clock])
+        aggregate: Callable[[Sequence[float]], float] = sum if self.row.total else median
+        ours, theirs = aggregate(self.ours[clock]), aggregate(self.theirs[clock])
         return ours / theirs if self.row.less else theirs / ours
 
     def record(self, clock: str) -> dict[str, Any]:
-        """Return all of it for results.json, with medians, quartiles and the ratio by `clock`."""
-        summary = {side: spread(values[clock]) for side, values in self.sides().items()}
+        """Return the entry of results.json, with medians, quartiles and the ratio by `clock`."""
+        summary = {side: quartiles_of(values[clock]) for side, values in self.sides().items()}
         value = self.ratio(clock) if self.theirs else summary["ours"]["median"] / self.scale
         assert value is not None
         reached = value <= self.row.goal if self.row.less else value >= self.row.goal
         equal = None if self.equal is None else {**asdict(self.equal), "holds": self.equal.holds}
-        whole = {k: v for k, v in asdict(self).items() if k not in ("row", "equal")}
+        fields = {k: v for k, v in asdict(self).items() if k not in ("row", "equal")}
         return {
             **asdict(self.row),
-            **whole,
+            **fields,
             "equal": equal,
-            **summary_names(summary),
+            **summary_keys(summary),
             "value": value,
             "reached": reached,
         }
@@ -112,12 +115,12 @@ class Result:
         return {"ours": self.ours} | ({"theirs": self.theirs} if self.theirs else {})
 
 
-def summary_names(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return summaries under the names they have in results.json."""
+def summary_keys(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summaries under their keys in results.json."""
     return {f"{side}_summary": value for side, value in summary.items()}
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def quartiles_of(values: Sequence[float]) -> dict[str, float]:
     """Return the median, the quartiles and the number of values."""
     low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {"median": median(values), "low": low, "high": high, "n": len(values)}
@@ -125,20 +128,24 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all rows are measured with.
+    """The settings of a benchmark.
 
     Attributes:
-        model: the option `model` of the project's own entry points; `place` is its folder.
-        pairs: turns each side takes.
-        steps: optimiser steps of a turn of training.
-        items: what a turn scores; `answers` of QA, `probed` by the probe.
-        runs: of the grid.
-        peer_python: the interpreter of the benchmark's own environment; None where there is none.
-        scratch: a folder that is deleted afterwards.
+        model: value of the project's option `model`.
+        folder: the folder of that model.
+        pairs: measurements of each side.
+        steps: optimizer steps per training measurement.
+        items: labelled items per scoring measurement.
+        answers: questions per QA measurement.
+        probed: items per probe measurement.
+        runs: runs of the grid that are measured.
+        threads: of each side.
+        peer_python: the interpreter of the environment with TRL; None if there is none.
+        scratch: a temporary folder.
     """
 
     model: str
-    place: str
+    folder: str
     pairs: int
     steps: int
     items: int
@@ -155,34 +162,38 @@ Measure = Callable[[Bench, Sequence[str]], list[Result]]
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows that are measured together, because they share a side. `minutes` are those of five pairs at rest."""
+    """Rows that are measured together because they share a side.
+
+    Attributes:
+        minutes: duration with five pairs on two idle cores.
+    """
 
     rows: Sequence[Row]
     minutes: float
     measure: Measure
 
 
-def in_turns(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int) -> dict[str, dict[str, list[float]]]:
-    """Have the sides take turns and return their seconds by side and clock.
+def alternate(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int) -> dict[str, dict[str, list[float]]]:
+    """Measure the sides alternately and return their seconds by side and clock.
 
-    The order is turned round after every round, so that a machine that grows slower or faster favours none.
+    The order is reversed after every round, so that a drift in the machine's speed favours no side.
     """
-    taken: dict[str, dict[str, list[float]]] = {side: {clock: [] for clock in CLOCKS} for side in sides}
+    measured: dict[str, dict[str, list[float]]] = {side: {clock: [] for clock in CLOCKS} for side in sides}
     for number in range(pairs):
         for side in list(sides) if number % 2 == 0 else list(sides)[::-1]:
             seconds = sides[side]()
             for clock in CLOCKS:
-                taken[side][clock].append(seconds[clock])
-        shown = ", ".join(f"{side} {values['wall'][-1]:.2f}" for side, values in taken.items())
-        print(f"  {name} {number + 1}/{pairs}: {shown} s", file=sys.stderr, flush=True)
-    return taken
+                measured[side][clock].append(seconds[clock])
+        latest = ", ".join(f"{side} {values['wall'][-1]:.2f}" for side, values in measured.items())
+        print(f"  {name} {number + 1}/{pairs}: {latest} s", file=sys.stderr, flush=True)
+    return measured
 
 
-def timed(work: Callable[[], Any]) -> Callable[[], Seconds]:
-    """Return `work` as a turn."""
+def timed_turn(work: Callable[[], Any]) -> Callable[[], Seconds]:
+    """Return a function that does `work` and returns its seconds."""
 
     def turn() -> Seconds:
-        with Watch() as watch:
+        with Stopwatch() as watch:
             work()
         return watch.seconds()
 
@@ -190,6 +201,6 @@ def timed(work: Callable[[], Any]) -> Callable[[], Seconds]:
 
 
 def agreement(ours: Sequence[Any], theirs: Sequence[Any], what: str, *, limit: float | None = 1.0) -> Equality:
-    """Return what share of the predictions is the same."""
+    """Return the share of equal predictions; `what` names them in the plural."""
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
     return Equality(what=f"{same} of {len(ours)} {what} the same", value=same / len(ours), limit=limit, share=True)

@@ -1,10 +1,10 @@
-"""What the sides work on: items of the packaged tasks, brought to the lengths of the data sets they stand for.
+"""Builds the items of the benchmarks: packaged tasks, lengthened to match XNLI and TyDi QA.
 
-English XNLI (5,510 items of dev and test) has 63.3 tokens in this project's prompt with the packaged tokenizer, answer
-included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the longest
-of 16 items has 86 on average. atlas-nli has 48 and 6. So further words of the task follow the premise until the
-length is one of XNLI's: a quantile of them, so that 32 items already have the lengths of many. XNLI's dev and test
-items come in threes with one premise, and so do those to score.
+English XNLI (5,510 dev and test items) has a mean of 63.3 tokens in this project's prompt with the packaged tokenizer,
+answer included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the
+longest of 16 items has 86 on average. atlas-nli has 48 and 6. So words from other items are appended to the premise
+until an item is as long as a quantile of XNLI's lengths; with quantiles 32 items already have the distribution of many.
+XNLI's dev and test items come in threes that share a premise, and so do the items to score.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.items import NliItem, QaItem
 
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
-"""Of XNLI's lengths in tokens."""
+"""Mean, standard deviation, minimum and maximum of XNLI's lengths in tokens."""
 QUANTILES = 32
-"""Of these lengths, each of which one item in so many has."""
+"""Number of quantiles of the lengths; each occurs once in that many items."""
 HYPOTHESES = 3
-"""Of each premise in XNLI's dev and test items."""
+"""Hypotheses per premise in XNLI's dev and test items."""
 OWN = 5
-"""Tokens of the further words that stand before the hypothesis: so 22 of an XNLI item's tokens are its own, counting
-what the items of the test set begin with once."""
+"""Tokens of added words that go before the hypothesis instead of into the premise.
+
+In XNLI 22 tokens of an item are not part of a prefix shared with other items of the test set; this matches that.
+"""
 PASSAGES = 3
-"""Stories of atlas-qa, of some 60 tokens each, that make one passage: TyDi QA's are longer than one of them."""
+"""Stories of atlas-qa (about 60 tokens each) per passage, since TyDi QA's passages are longer than one story."""
 
 
 def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
-    """Return the first items of a split of atlas-nli in English, as long as XNLI's; the same ones on every call.
+    """Return the first English items of a split of atlas-nli, as long as XNLI's; the same ones on every call.
 
-    To learn from, items are drawn from many, so they have a premise each. Labels of those to score are not true of a
-    premise that is another item's: only answers are compared.
+    Training items are drawn from many, so each has its own premise. Items to score share premises, so their labels may
+    be wrong; only the answers of both sides are compared.
     """
     stories = get_task("atlas-nli").load("en", split)
     rng = random.Random(f"{split} 1")
@@ -63,7 +65,7 @@ def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
 
 
 def _lengths(rng: random.Random) -> Iterator[float]:
-    """Give tokens of one premise's items after the other."""
+    """Yield the length in tokens of the items of each premise in turn."""
     normal = NormalDist(MEAN, DEVIATION)
     while True:
         block = [normal.inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)]
@@ -76,9 +78,9 @@ def _word(stories: Sequence[Any], rng: random.Random) -> str:
 
 
 def qa_items(split: Split, count: int) -> list[QaItem]:
-    """Return the first items of a split of atlas-qa in English, with passages and answers as long as TyDi QA's.
+    """Return the first English items of a split of atlas-qa, with passages and answers as long as TyDi QA's.
 
-    The answer is the sentence that holds it.
+    The answer is lengthened to the sentence that contains it.
     """
     stories = get_task("atlas-qa").load("en", split)
     items = []
@@ -94,7 +96,7 @@ def qa_items(split: Split, count: int) -> list[QaItem]:
 
 
 def save(encoder: Encoder, items: Sequence[NliItem | QaItem], path: Path) -> Path:
-    """Write token ids of prompts and answers, for sides that know nothing of this project's tasks."""
+    """Write token ids of prompts and answers, for sides that do not use this project's tasks."""
     encoded = [encoder.example(item) for item in items]
     path.write_text(json.dumps([{"prompt": e.prompt, "answer": e.answer} for e in encoded]))
     return path

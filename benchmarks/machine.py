@@ -1,4 +1,4 @@
-"""What the figures were measured on, and how fast its processor multiplies matrices."""
+"""Describes the machine, and measures how fast its processor multiplies matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import CLOCKS, timed
+from benchmarks.harness import CLOCKS, timed_turn
 from whichlora.models.kernels.onednn import matmul_transposed
 
 SIDE, REPEATS = 2048, 5
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate")
 
 
 def describe(peer_python: str | None) -> dict[str, Any]:
-    """Return what the table says of the machine."""
+    """Return processor, memory and versions of the machine, for the table."""
     trl = None
     if peer_python:
         command = [peer_python, "-c", "from importlib.metadata import version; print(version('trl'))"]
@@ -39,27 +39,27 @@ def describe(peer_python: str | None) -> dict[str, Any]:
 
 
 def peak(threads: int) -> dict[str, dict[str, float]]:
-    """Return GFLOP/s of a product of two matrices of 2048 x 2048, by precision and clock.
+    """Return the GFLOP/s of a product of two 2048 x 2048 matrices, by precision and clock.
 
-    In fp32 it is the quicker of what torch does by itself and what this project does.
+    In fp32 it is the faster of torch's default and this project's kernel.
     """
-    found: dict[str, dict[str, float]] = {}
+    gflops: dict[str, dict[str, float]] = {}
     multiply = functional.linear
-    for name, dtype, among in (
+    for name, dtype, kernels in (
         ("fp32", torch.float32, (multiply, matmul_transposed)),
         ("bf16", torch.bfloat16, (multiply,)),
     ):
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-        ways = [timed(partial(way, a, b)) for way in among]
-        turns = min(([way() for _ in range(REPEATS + 1)][1:] for way in ways), key=_wall)
-        busy = {"wall": 1, "cpu": threads}
-        seconds = {clock: median(t[clock] for t in turns) / busy[clock] for clock in CLOCKS}
-        found[name] = {clock: 2e-9 * SIDE**3 / seconds[clock] for clock in CLOCKS}
-    return found
+        products = [timed_turn(partial(kernel, a, b)) for kernel in kernels]
+        measured = min(([product() for _ in range(REPEATS + 1)][1:] for product in products), key=_median_wall)
+        divisors = {"wall": 1, "cpu": threads}
+        seconds = {clock: median(m[clock] for m in measured) / divisors[clock] for clock in CLOCKS}
+        gflops[name] = {clock: 2e-9 * SIDE**3 / seconds[clock] for clock in CLOCKS}
+    return gflops
 
 
-def _wall(turns: list[dict[str, float]]) -> float:
-    return median(turn["wall"] for turn in turns)
+def _median_wall(measured: list[dict[str, float]]) -> float:
+    return median(seconds["wall"] for seconds in measured)
 
 
 def _processor() -> str:

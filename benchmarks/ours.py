@@ -1,4 +1,4 @@
-"""This project's training as one side of a comparison."""
+"""Serves this project's training as one side of a comparison."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from benchmarks.peers.usual import Recorder
-from benchmarks.workers import Watch, serve
+from benchmarks.peers.usual import GradientRecorder
+from benchmarks.workers import Stopwatch, serve
 from whichlora.config.options import MAIN, parse_options
 from whichlora.data.encoding import Encoded
 from whichlora.models.memory import freeze_gc
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 def plan_of(model: str, **options: Any) -> Plan:
-    """Resolve one run: LoRA of rank 8 on all linear layers, and what is given."""
+    """Resolve the plan of a run: LoRA of rank 8 on all linear layers, with these options on top."""
     from whichlora.config.resolve import resolve
 
     texts = {name: default for name, (default, _) in MAIN.items()}
     return resolve(parse_options(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
 
 
-def starting_from(plan: Plan, adapter: str) -> Plan:
-    """Return the plan with a saved adapter to start from in place of a fresh one."""
+def with_start_adapter(plan: Plan, adapter: str) -> Plan:
+    """Return the plan with training started from a saved adapter instead of a fresh one."""
 
     def load(model: Any) -> None:
         from peft import set_peft_model_state_dict
@@ -46,32 +46,33 @@ class Ours:
     """This project's training."""
 
     def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
-        """Take in what the next requests are about; `adapter` is what training starts from."""
+        """Load model and items for the requests that follow; training starts from the saved `adapter`."""
         quiet()
         self.examples = [Encoded(e["prompt"], e["answer"]) for e in json.loads(Path(items).read_text())]
         plan = plan_of(model, precision=precision, epochs=1, learning_rate=2e-3, train_size=len(self.examples))
-        self.plan = starting_from(plan, adapter)
+        self.plan = with_start_adapter(plan, adapter)
         freeze_gc()
 
     def train(self, *, count: int, batch_size: int) -> dict[str, float]:
-        """Train on the first `count` items and return the seconds of that alone."""
-        watch = Watch()
+        """Train on the first `count` items and return the seconds of training alone."""
+        watch = Stopwatch()
         self._fit(self.plan, count, batch_size, watch)
         return watch.seconds()
 
     def gradients(self, *, count: int, to: str) -> None:
-        """Write the gradients of the first `count` items as one batch to a file."""
-        made = []
+        """Write the gradients of the first `count` items, taken as one batch, to a file."""
+        recorders = []
 
-        def recorder(model: Any, rate: float, decay: float, options: Any) -> Recorder:
-            made.append(Recorder([(n, p) for n, p in model.named_parameters() if p.requires_grad], lr=rate))
-            return made[0]
+        def recorder(model: Any, rate: float, decay: float, options: Any) -> GradientRecorder:
+            named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+            recorders.append(GradientRecorder(named, lr=rate))
+            return recorders[0]
 
         plan = replace(self.plan, variant=replace(self.plan.variant, optimizer=recorder))
-        self._fit(plan, count, count, Watch())
-        save_file(made[0].first, to)
+        self._fit(plan, count, count, Stopwatch())
+        save_file(recorders[0].first, to)
 
-    def _fit(self, plan: Plan, count: int, batch_size: int, watch: Watch) -> None:
+    def _fit(self, plan: Plan, count: int, batch_size: int, watch: Stopwatch) -> None:
         spec = replace(plan.spec, train_size=count, batch_size=batch_size)
         with tempfile.TemporaryDirectory() as work:
             train(replace(plan, spec=spec), list(itertools.islice(self.examples, count)), Path(work), window=watch)

@@ -1,9 +1,8 @@
-"""Training steps of several runs in one pass beside one after the other: `python -m benchmarks.packed`.
+"""Compares training several adapters in one pass with training them one by one: `python -m benchmarks.packed`.
 
-For a machine with a GPU: by default on the shape of Llama-3.1-8B with random weights in bf16, for 1, 2, 4 and 8
-adapters and batches of 1, 4 and 16. A step is forward and backward over the batches of all adapters, LoRA of rank 8 on
-all linear layers; items have 63 random tokens, of which 2 are the answer. Optimisers, validation and tracking are left
-out.
+Meant for a GPU: by default the shape of Llama-3.1-8B with random bf16 weights, for 1, 2, 4 and 8 adapters and batches
+of 1, 4 and 16. A step is forward and backward over the batches of all adapters, LoRA of rank 8 on all linear layers;
+items have 63 random tokens, of which 2 are the answer. Optimizers, validation and tracking are excluded.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import spread, timed
+from benchmarks.harness import quartiles_of, timed_turn
 
 LLAMA_8B = {
     **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -25,8 +24,8 @@ LLAMA_8B = {
 TOKENS, ANSWER = 63, 2
 
 
-def base(blocks: int, width: int) -> Any:
-    """Return the model with random weights, with fewer blocks or of another width if asked for."""
+def random_base_model(blocks: int, width: int) -> Any:
+    """Return a model of Llama's shape with random weights, `blocks` layers and hidden size `width`."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     shape = LLAMA_8B | {"num_hidden_layers": blocks}
@@ -38,8 +37,8 @@ def base(blocks: int, width: int) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=config.dtype, attn_implementation="sdpa")
 
 
-def batches(model: Any, count: int, items: int) -> list[Any]:
-    """Return so many runs' batches, each with an adapter of its own around the same weights."""
+def make_batches(model: Any, count: int, items: int) -> list[Any]:
+    """Return the batches of `count` runs, each with its own adapter around the same base weights."""
     from peft import LoraConfig, get_peft_model
 
     from whichlora.data.encoding import Encoded
@@ -47,7 +46,7 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
     from whichlora.models.loading import copy_around_weights
     from whichlora.training.multi_adapter import Batch
 
-    found = []
+    runs = []
     for seed in range(count):
         torch.manual_seed(seed)
         config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -56,21 +55,21 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
         layers = dict(adapter_modules(adapter))
-        more: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "arithmetic": arithmetic}
-        found.append(Batch(model=adapter, layers=layers, examples=examples, **more))
-    return found
+        fields: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "arithmetic": arithmetic}
+        runs.append(Batch(model=adapter, layers=layers, examples=examples, **fields))
+    return runs
 
 
-def together(runs: Sequence[Any]) -> None:
-    """Take a step of every run in one pass."""
+def packed_step(runs: Sequence[Any]) -> None:
+    """Do forward and backward of every run in one pass."""
     from whichlora.training.multi_adapter import backward_together
 
     backward_together(runs)
-    _wait()
+    _synchronize()
 
 
-def alone(runs: Sequence[Any]) -> None:
-    """Take a step of every run, one after the other, as training does without `pack`."""
+def separate_steps(runs: Sequence[Any]) -> None:
+    """Do forward and backward of every run, one after the other, as training does without `pack`."""
     from whichlora.data.batching import to_device
     from whichlora.models import packing
     from whichlora.models.answer_logits import answer_loss
@@ -79,24 +78,24 @@ def alone(runs: Sequence[Any]) -> None:
         with packing.attention(run.model), run.arithmetic():
             loss, _ = answer_loss(run.model, to_device(packing.pack(run.examples), run.model.device))
         loss.backward()
-    _wait()
+    _synchronize()
 
 
-def _wait() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print a line for each number of adapters and batch."""
+    """Measure and print a line for each number of adapters and batch size."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packed", description=__doc__.splitlines()[0])
     parser.add_argument("--adapters", default="1,2,4,8")
-    parser.add_argument("--items", default="1,4,16", help="of each adapter's batch")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--items", default="1,4,16", help="batch sizes of each adapter")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each way")
     parser.add_argument("--blocks", type=int, default=LLAMA_8B["num_hidden_layers"])
     parser.add_argument("--width", type=int, default=LLAMA_8B["hidden_size"])
-    given = parser.parse_args(arguments)
-    model = base(given.blocks, given.width)
+    args = parser.parse_args(arguments)
+    model = random_base_model(args.blocks, args.width)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -104,20 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{device}, {model.dtype}, {sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}"
     )
     print("adapters, items each: ms a step together (quartiles), ms one after the other (quartiles), ratio of medians")
-    for count in map(int, given.adapters.split(",")):
-        for items in map(int, given.items.split(",")):
-            runs = batches(model, count, items)
-            ways = {"together": partial(together, runs), "alone": partial(alone, runs)}
-            taken: dict[str, list[float]] = {way: [] for way in ways}
-            for turn in range(given.turns + 1):
+    for count in map(int, args.adapters.split(",")):
+        for items in map(int, args.items.split(",")):
+            runs = make_batches(model, count, items)
+            ways = {"together": partial(packed_step, runs), "alone": partial(separate_steps, runs)}
+            measured: dict[str, list[float]] = {way: [] for way in ways}
+            for turn in range(args.turns + 1):
                 for way in ways if turn % 2 else reversed(ways):
-                    seconds = timed(ways[way])()["wall"]
-                    if turn:  # the first warms up
-                        taken[way].append(1000 * seconds)
-            found = {way: spread(values) for way, values in taken.items()}
-            shown = [f"{s['median']:.1f} ({s['low']:.1f} to {s['high']:.1f})" for s in found.values()]
-            ratio = found["alone"]["median"] / found["together"]["median"]
-            print(f"{count}, {items}: {shown[0]}, {shown[1]}, {ratio:.2f}", flush=True)
+                    seconds = timed_turn(ways[way])()["wall"]
+                    if turn:  # the first is a warm-up
+                        measured[way].append(1000 * seconds)
+            summaries = {way: quartiles_of(values) for way, values in measured.items()}
+            texts = [f"{s['median']:.1f} ({s['low']:.1f} to {s['high']:.1f})" for s in summaries.values()]
+            ratio = summaries["alone"]["median"] / summaries["together"]["median"]
+            print(f"{count}, {items}: {texts[0]}, {texts[1]}, {ratio:.2f}", flush=True)
             del runs, ways
     return 0
 

@@ -1,11 +1,11 @@
-"""The runs of a grid in one process of this project, one on demand: scored in two languages, and tracked."""
+"""Serves the runs of a grid in one process of this project, each scored in two languages and tracked."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from benchmarks.ours import plan_of
-from benchmarks.workers import Watch, serve
+from benchmarks.workers import Stopwatch, serve
 from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
 from whichlora.run.base_scores import base_scores
@@ -14,11 +14,11 @@ from whichlora.tracking.client import connect
 from whichlora.tracking.runs import Tracker
 
 
-class Runs:
-    """A grid that goes on when it is told."""
+class GridRuns:
+    """A grid whose runs are done on request."""
 
     def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
-        """Resolve the runs, open the tracking database and score the base model, which the runs share."""
+        """Resolve the runs, open the tracking database and score the base model, whose scores the runs share."""
         quiet()
         self.plans = [plan_of(model, **cell) for cell in cells]
         freeze_gc()
@@ -27,10 +27,10 @@ class Runs:
 
     def run(self, *, number: int) -> dict[str, float]:
         """Do one run and return its seconds."""
-        with Watch() as watch:
+        with Stopwatch() as watch:
             run(self.plans[number], self.tracker)
         return watch.seconds()
 
 
 if __name__ == "__main__":
-    serve(Runs())
+    serve(GridRuns())

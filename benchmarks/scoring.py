@@ -1,4 +1,4 @@
-"""Scoring beside `generate()`: three-way labels in batches, and answers to questions one by one."""
+"""Compares scoring with `generate()`: three-way labels in batches, and answers to questions one by one."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Result, Row, agreement, in_turns, timed
+from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed_turn
 from benchmarks.ours import plan_of
-from benchmarks.peers.usual import padding, written
+from benchmarks.peers.usual import generated_texts, with_pad_token
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
-from whichlora.probing.language.logit_lens import DTYPES
 from whichlora.training import adapter, base_cache
 
 BATCH, WARM = 16, 8
-"""Prompts that are answered at a time where batches are usual, and items before the first turn."""
+"""Batch size of `generate()` for labels, and number of items in the warm-up."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SAME = {"fp32": 1.0, "bf16": 0.7}
-"""Least share of equal predictions. In bf16 a model that has hardly learnt the task has many near ties."""
+"""Lowest share of equal predictions. In bf16 a model that has hardly learnt the task has many near ties."""
 FITTED = {"atlas-nli": 96, "atlas-qa": 64}
-"""Items that an adapter is trained on first, so that the model answers with a label or a short span, and then stops."""
+"""Training items of the adapter, so that the model answers with a label or a short span and then stops."""
 WRITTEN = "`generate()` in batches, its text matched with the labels"
 LABELS = Row(name="scoring", work="three-way scoring, fp32", against=WRITTEN, goal=5)
 LABELS_BF16 = replace(
@@ -38,7 +40,7 @@ ANSWERS_BF16 = replace(
 
 
 def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Score labelled items both ways; both begin with a base model in memory and an adapter on disk."""
+    """Score labelled items both ways, starting from a base model in memory and an adapter on disk."""
 
     def match(texts: list[str], labels: Sequence[str]) -> list[str | None]:
         return [next((label for label in labels if text.strip().startswith(label)), None) for text in texts]
@@ -50,7 +52,7 @@ def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 
 
 def measure_answers(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Answer questions both ways; both begin with a base model in memory and an adapter on disk."""
+    """Answer questions both ways, starting from a base model in memory and an adapter on disk."""
 
     def questions(encoder: Encoder, split: Any, count: int) -> Sequence[Item]:
         return items.qa_items(split, count)
@@ -78,37 +80,41 @@ def _measure(
     precision = row.precision
     plan = plan_of(bench.model, task=task, precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
-    adapter = fitted(bench, task, make(encoder, "train", FITTED[task]))
+    adapter = trained_adapter(bench, task, make(encoder, "train", FITTED[task]))
     scored = make(encoder, "test", count)
     prompts = [encoder.prompt(item) for item in scored]
-    own = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
-    plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **own)
+    options = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
+    plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **options)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
-    tokenizer = padding(AutoTokenizer.from_pretrained(plan.source.name_or_path))
-    found: dict[str, Sequence[str | None]] = {}
+    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(plan.source.name_or_path))
+    predicted: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
         with base_cache.with_saved_adapter(plan, adapter) as model:
-            found["ours"] = score(model, encoder, scored[:count], scoring=plan.scoring, name=row.name).predicted
+            predicted["ours"] = score(
+                model, encoder, scored[:count], scoring=plan.scoring, name=row.name
+            ).predicted
 
     def theirs(count: int = count) -> None:
         model = PeftModel.from_pretrained(plain, str(adapter))
-        texts = written(model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens)
-        found["theirs"] = read(texts, plan.task.labels)
+        texts = generated_texts(
+            model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens
+        )
+        predicted["theirs"] = read(texts, plan.task.labels)
         model.unload()
 
     freeze_gc()
     ours(WARM)
     theirs(WARM)
-    taken = in_turns(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
-    base_cache.checkout(plan)  # lets go of it
-    answers = found["theirs"]
+    measured = alternate(row.name, {"ours": timed_turn(ours), "theirs": timed_turn(theirs)}, bench.pairs)
+    base_cache.checkout(plan)  # frees the model
+    answers = predicted["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
-    equal = agreement(found["ours"], answers, "predictions", limit=SAME[precision])
+    equal = agreement(predicted["ours"], answers, "predictions", limit=SAME[precision])
     return Result(
         row=row,
-        ours=taken["ours"],
-        theirs=taken["theirs"],
+        ours=measured["ours"],
+        theirs=measured["theirs"],
         scale=count,
         per="item",
         equal=equal,
@@ -116,8 +122,8 @@ def _measure(
     )
 
 
-def fitted(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
-    """Train an adapter in fp32, which the rows of both precisions read, unless it is there, and return its folder."""
+def trained_adapter(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
+    """Return the folder of an adapter trained in fp32; rows of both precisions share it, so it is trained once."""
     from whichlora.training.trainer import train
 
     work = bench.scratch / task

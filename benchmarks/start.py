@@ -1,4 +1,4 @@
-"""How long a second `make run` takes to its first training step."""
+"""Measures the time from `make run` to the first training step, with the environment already installed."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness import CLOCKS, Bench, Block, Result, Row
-from benchmarks.workers import ROOT, environment
+from benchmarks.workers import ROOT, worker_environment
 
 START = Row(name="start", work="`make run` again, to its first training step", against="", goal=15, less=True)
 STEPS = 5
 SIZES = f"train_size={4 * STEPS} batch_size=4 validation_size=6 test_size=9"
 _STEP = re.compile(rb"\b[1-5]/5 \[")
-"""The progress bar of training once a step is done; those of scoring count other numbers of items."""
+"""Matches the training progress bar after its first step; scoring bars have other totals."""
 
 
 def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Start runs, each stopped after its first step; the one before the counted ones makes the database."""
+    """Start runs and stop each after its first step; the first one creates the database and is not counted."""
     variables = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{bench.scratch / 'start.db'}",
         "WHICHLORA_WORK": str(bench.scratch / "start-work"),
     }
-    taken: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
+    measured: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
     for number in range(bench.pairs + 1):
         seconds = _first_step(bench, variables, seed=number)
         print(f"  start {number}/{bench.pairs}: {seconds['wall']:.1f} s", file=sys.stderr, flush=True)
         for clock in CLOCKS:
-            taken[clock] += [seconds[clock]] if number else []
-    return [Result(row=START, ours=taken, theirs={}, notes=["The first step, of 4 items, is within the time."])]
+            measured[clock] += [seconds[clock]] if number else []
+    return [Result(row=START, ours=measured, theirs={}, notes=["The first step, of 4 items, is within the time."])]
 
 
 def _first_step(bench: Bench, variables: dict[str, str], *, seed: int) -> dict[str, float]:
     installed = Path(sys.prefix) / ".installed"
     command = ["make", "run", f"VENV={sys.prefix}", f"PARAMS={SIZES} model={bench.model} seed={seed}"]
-    command += ["--old-file", str(installed)]  # this very environment is in use: it is not to be made anew
+    command += ["--old-file", str(installed)]  # keep make from reinstalling the environment that this process uses
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment(bench.threads) | variables,
+        env=worker_environment(bench.threads) | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     assert process.stdout
-    seen = b""
+    output = b""
     try:
-        while not _STEP.search(seen):
-            more = os.read(process.stdout.fileno(), 65536)
-            if not more:
-                raise RuntimeError(f"make run ended without a step: {seen.decode(errors='replace')[-2000:]}")
-            seen += more
+        while not _STEP.search(output):
+            chunk = os.read(process.stdout.fileno(), 65536)
+            if not chunk:
+                raise RuntimeError(f"make run ended before its first step: {output.decode(errors='replace')[-2000:]}")
+            output += chunk
         wall = time.perf_counter() - began
         parent = psutil.Process(process.pid)
         times = [p.cpu_times() for p in (parent, *parent.children(recursive=True))]

@@ -1,4 +1,4 @@
-"""Makes the table of benchmarks/README.md from results.json: `python -m benchmarks.table`."""
+"""Writes the table in benchmarks/README.md from results.json: `python -m benchmarks.table`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKS = ("<!-- made by `python -m benchmarks.table` -->", "<!-- end -->")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table and what is to be known beside it."""
+    """Return the table in Markdown, followed by the conditions of the measurement and the notes."""
     lines = [
         "| work | against | here | there | n | ratio | goal | the same result |",
         "|---|---|---|---|---|---|---|---|",
@@ -39,9 +39,9 @@ def _values(row: Mapping[str, Any], side: str) -> str:
     summary = row.get(f"{side}_summary")
     if summary is None:
         return ""
-    middle, low, high = (_number(summary[key] / row["scale"]) for key in ("median", "low", "high"))
+    median, low, high = (_number(summary[key] / row["scale"]) for key in ("median", "low", "high"))
     per = f" {'an' if row['per'][0] in 'aeiou' else 'a'} {row['per']}" if row["per"] else ""
-    return f"{middle} {row['unit']}{per} ({low} to {high})"
+    return f"{median} {row['unit']}{per} ({low} to {high})"
 
 
 def _same(equal: Mapping[str, Any]) -> str:
@@ -53,17 +53,17 @@ def _same(equal: Mapping[str, Any]) -> str:
 
 def _below(results: Mapping[str, Any]) -> list[str]:
     machine, clock = results["machine"], results["clock"]
-    unit = {"wall": "Seconds are of the clock", "cpu": "Seconds are of the processor, over all threads"}[clock]
+    unit = {"wall": "Wall-clock seconds", "cpu": "CPU seconds over all threads"}[clock]
     lines = [
-        f"{unit}; medians with quartiles; ratios of medians, of the grid that of the sums. {results['date']}, model "
-        f"{results['model']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads a side, "
+        f"{unit}: medians with quartiles; ratios are of medians, for the grid of sums. {results['date']}, model "
+        f"{results['model']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads per side, "
         f"{machine['memory_gib']} GiB; Python {machine['python']}, torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, peft {machine['peft']}, TRL {machine['trl'] or 'not installed'}. All of it took "
+        f"{machine['transformers']}, peft {machine['peft']}, TRL {machine['trl'] or 'not installed'}. Total time: "
         f"{results['minutes']:.0f} minutes.",
     ]
     if results["provisional"]:
-        busy = f"others used {machine['busy_before']:.0f} % of the processor before"
-        lines += ["", f"**Provisional**: too few turns, or the machine was at other work ({busy})."]
+        busy = f"CPU use by other processes beforehand: {machine['busy_before']:.0f} %"
+        lines += ["", f"**Provisional**: too few measurements, or the machine was not idle ({busy})."]
     peaks = results["peak_gflops"]
     shares = [
         f"{row['work']}: {_share(row, 'ours', peaks, clock, machine):.0%} here, "
@@ -75,8 +75,8 @@ def _below(results: Mapping[str, Any]) -> list[str]:
         products = ", ".join(f"{name} {by[clock]:.0f}" for name, by in peaks.items())
         lines += [
             "",
-            f"A product of two 2048 x 2048 matrices runs at {products} GFLOP/s. Useful work (no padding, no logits) "
-            f"as a share of that: {'; '.join(shares)}.",
+            f"Peak, from products of two 2048 x 2048 matrices, in GFLOP/s: {products}. Useful work (no padding, no "
+            f"logits) as a share of the peak: {'; '.join(shares)}.",
         ]
     notes = [f"- {row['work']}: {note}" for row in results["rows"] for note in row["notes"]]
     return [*lines, *(["", *notes] if notes else [])]
@@ -93,8 +93,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def within(text: str, table: str) -> str:
-    """Return a README with the table between its marks."""
+def insert_table(text: str, table: str) -> str:
+    """Return a README with the table inserted between its marks."""
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"
@@ -104,7 +104,7 @@ def main() -> int:
     """Rewrite the table in the README."""
     readme = HERE / "README.md"
     table = markdown(json.loads((HERE / "results.json").read_text()))
-    readme.write_text(within(readme.read_text(), table))
+    readme.write_text(insert_table(readme.read_text(), table))
     return 0
 
 

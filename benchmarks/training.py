@@ -1,4 +1,4 @@
-"""Training beside Trainer + PEFT and beside TRL, at equal precision: seconds, gradients and memory."""
+"""Compares training with Trainer + PEFT and with TRL at equal precision: seconds, gradients and memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Equality, Result, Row, in_turns
-from benchmarks.workers import Worker, started
+from benchmarks.harness import Bench, Block, Equality, Result, Row, alternate
+from benchmarks.workers import Worker, running_worker
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_shape
 
 BATCH = 16
 LIMIT = 1e-5
-"""Relative difference of gradients: of a tensor, by its norm; the worst tensor counts."""
+"""Highest relative difference of gradients: the norm of a tensor's difference over its norm, of the worst tensor."""
 USUAL = "transformers Trainer + PEFT"
 USUALS = (
     Row(name="training-fp32", work="training, fp32", against=USUAL, goal=2.5),
@@ -29,61 +29,64 @@ USUALS = (
 )
 MEMORY = Row(name="memory", work="peak memory of training, fp32", against=USUAL, goal=0.7, less=True, unit="MiB")
 SFT: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
-"""Rows with TRL, and whether activations are computed twice."""
+"""Rows with TRL, and whether they use gradient checkpointing."""
 
 
 def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Result]:
-    """Have this project and its peers train on the same items from the same adapter, in turns.
+    """Train alternately with this project and its peers, on the same items from the same adapter.
 
-    All `rows` have one precision, and with it one side of this project.
+    All `rows` have the same precision, so that they share this project's side.
     """
     rows = [row for row in rows if row.name in wanted]
     precision = rows[0].precision
-    setting = prepared(bench, bench.steps * BATCH) | {"precision": precision}
+    inputs = prepare(bench, bench.steps * BATCH) | {"precision": precision}
     with contextlib.ExitStack() as stack:
         start = partial(_start, bench, stack)
-        ours = start("benchmarks.ours", **setting)
-        theirs = {row.name: _peer(row.name, bench, start, setting) for row in rows}
-        equal = {name: gradients_of(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
+        ours = start("benchmarks.ours", **inputs)
+        theirs = {row.name: _peer(row.name, bench, start, inputs) for row in rows}
+        equal = {name: check_gradients(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
         turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
         sides = {"ours": partial(ours.ask, "train", **turn)}
         sides |= {name: partial(peer.ask, "train", **turn) for name, peer in theirs.items()}
-        taken = in_turns(f"training {precision}", sides, bench.pairs)
+        measured = alternate(f"training {precision}", sides, bench.pairs)
     return [
         Result(
             row=row,
-            ours=taken["ours"],
-            theirs=taken[row.name],
+            ours=measured["ours"],
+            theirs=measured[row.name],
             scale=bench.steps * BATCH,
             per="item",
             equal=equal[row.name],
-            flops=useful_flops(bench, Path(setting["items"])),
+            flops=useful_flops(bench, Path(inputs["items"])),
         )
         for row in rows
     ]
 
 
 def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Have each side train on one batch with the longest items, in a process of its own each time.
+    """Measure the peak memory of one step on the longest items, in a fresh process for each measurement.
 
-    Two processes start at once, which saves time; then they work one after the other.
+    Both processes start at the same time, which saves time, and then work one after the other.
     """
-    setting = prepared(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
-    taken: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
+    inputs = prepare(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
+    measured: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
     log = bench.scratch / "memory.log"
     for _ in range(bench.pairs):
         with contextlib.ExitStack() as stack:
-            sides = [stack.enter_context(started(module, threads=bench.threads, log=log)) for module in taken]
-            for worker, peaks in zip(sides, taken.values(), strict=True):
-                worker.ask("load", **setting)
+            sides = [stack.enter_context(running_worker(module, threads=bench.threads, log=log)) for module in measured]
+            for worker, peaks in zip(sides, measured.values(), strict=True):
+                worker.ask("load", **inputs)
                 peaks.append(worker.ask("train", count=BATCH, batch_size=BATCH)["peak_mib"])
-    ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in taken.values())
+    ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in measured.values())
     notes = ["The most that a whole process held: interpreter, libraries, weights and one step of the longest items."]
     return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]
 
 
-def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
-    """Write the items and an adapter to start from, and return where they and the model are."""
+def prepare(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
+    """Write the items and a start adapter, and return the paths of both and of the model.
+
+    With `longest_of` the items are the `count` longest of that many.
+    """
     source = locate(bench.model)
     task = get_task("atlas-nli")
     encoder = Encoder(task, load_tokenizer(source))
@@ -94,12 +97,12 @@ def prepared(bench: Bench, count: int, *, longest_of: int | None = None) -> dict
     return {
         "model": source.name_or_path,
         "items": str(path),
-        "adapter": str(start_adapter(source, bench.scratch / "start")),
+        "adapter": str(save_start_adapter(source, bench.scratch / "start")),
     }
 
 
-def start_adapter(source: ModelSource, folder: Path) -> Path:
-    """Save a LoRA of rank 8 on all linear layers whose two factors are both at random, so that both have gradients."""
+def save_start_adapter(source: ModelSource, folder: Path) -> Path:
+    """Save a LoRA of rank 8 on all linear layers with both factors random, so that both have nonzero gradients."""
     if not folder.is_dir():
         from peft import LoraConfig, get_peft_model
 
@@ -115,27 +118,29 @@ def start_adapter(source: ModelSource, folder: Path) -> Path:
     return folder
 
 
-def gradients_of(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
-    """Have both sides take the gradients of one batch, which also warms them up, and compare."""
+def check_gradients(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
+    """Compute the gradients of one batch on both sides, which also warms them up, and compare them."""
     files = {side: scratch / f"gradients-{side}.safetensors" for side in ("ours", "theirs")}
     for side, worker in (("ours", ours), ("theirs", theirs)):
         worker.ask("gradients", count=BATCH, to=str(files[side]))
-    return compared(*(load_file(path) for path in files.values()), limit=LIMIT if precision == "fp32" else None)
+    return compare_gradients(
+        *(load_file(path) for path in files.values()), limit=LIMIT if precision == "fp32" else None
+    )
 
 
-def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, limit: float | None) -> Equality:
-    """Return the greatest difference of two sets of gradients, relative to the norm of each tensor."""
+def compare_gradients(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, limit: float | None) -> Equality:
+    """Return the largest difference between two sets of gradients, relative to each tensor's norm."""
     if ours.keys() != theirs.keys():
         return Equality(what="gradients of the same tensors", value=float("inf"), limit=limit)
-    apart = max(float((ours[n] - theirs[n]).norm() / theirs[n].norm()) for n in ours)
-    return Equality(what="gradients, relative difference", value=apart, limit=limit)
+    difference = max(float((ours[n] - theirs[n]).norm() / theirs[n].norm()) for n in ours)
+    return Equality(what="gradients, relative difference", value=difference, limit=limit)
 
 
 def useful_flops(bench: Bench, path: Path) -> float:
-    """Return the floating-point operations that one pass over the items' tokens takes, forward and backward.
+    """Return the floating-point operations of one forward and backward pass over the items' tokens.
 
-    Nothing is counted for padding, attention's products, or logits that are not learnt; what is shared between items
-    counts for each of them. The frozen weights need no gradient: two products a token and weight, not three.
+    Padding, attention's products and the LM head are not counted; a prefix shared by several items counts for each.
+    Frozen weights need no gradient: two products per token and weight instead of three.
     """
     shape = read_shape(locate(bench.model))
     examples = json.loads(path.read_text())
@@ -145,32 +150,32 @@ def useful_flops(bench: Bench, path: Path) -> float:
     return tokens * (4.0 * frozen + 6.0 * trained)
 
 
-def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **setting: Any) -> Worker:
-    more = {"python": python} if python else {}
+def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **inputs: Any) -> Worker:
+    options = {"python": python} if python else {}
     log = bench.scratch / f"{module}.log"
-    worker = stack.enter_context(started(module, threads=bench.threads, log=log, **more))
-    worker.ask("load", **setting)
+    worker = stack.enter_context(running_worker(module, threads=bench.threads, log=log, **options))
+    worker.ask("load", **inputs)
     return worker
 
 
-def _peer(name: str, bench: Bench, start: Callable[..., Worker], setting: Mapping[str, str]) -> Worker:
+def _peer(name: str, bench: Bench, start: Callable[..., Worker], inputs: Mapping[str, str]) -> Worker:
     if name in SFT:
-        return start("benchmarks.peers.sft", bench.peer_python, checkpointing=SFT[name], **setting)
-    return start("benchmarks.peers.usual", **setting)
+        return start("benchmarks.peers.sft", bench.peer_python, checkpointing=SFT[name], **inputs)
+    return start("benchmarks.peers.usual", **inputs)
 
 
-def blocks(quick: str) -> list[Block]:
-    """Return what is measured where products are faster in the precision `quick`: in it TRL trains."""
-    checkpointed = f"TRL SFTTrainer with its defaults ({'bf16, ' if quick == 'bf16' else ''}checkpointing)"
-    kept = "TRL SFTTrainer without gradient checkpointing"
-    if quick == "fp32":
-        checkpointed, kept = (f"{against}, but `bf16=False`" for against in (checkpointed, kept))
+def blocks(faster: str) -> list[Block]:
+    """Return the blocks of training; TRL trains in the precision `faster`."""
+    checkpointed = f"TRL SFTTrainer with its defaults ({'bf16, ' if faster == 'bf16' else ''}checkpointing)"
+    unchecked = "TRL SFTTrainer without gradient checkpointing"
+    if faster == "fp32":
+        checkpointed, unchecked = (f"{against}, but `bf16=False`" for against in (checkpointed, unchecked))
     by_trl = [
-        Row(name=name, work=f"training, {quick}", against=against, goal=4, precision=quick)
-        for name, against in zip(SFT, (checkpointed, kept), strict=True)
+        Row(name=name, work=f"training, {faster}", against=against, goal=4, precision=faster)
+        for name, against in zip(SFT, (checkpointed, unchecked), strict=True)
     ]
-    found = []
+    training = []
     for row in USUALS:
-        rows = [row, *(by_trl if row.precision == quick else [])]
-        found.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
-    return [*found, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]
+        rows = [row, *(by_trl if row.precision == faster else [])]
+        training.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
+    return [*training, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

@@ -1,7 +1,9 @@
-"""What tracking, the shared database and the proofs cost a trial: `python -m benchmarks.tuning_overhead [--model M]`.
+"""Measures the cost per trial of tracking, the shared database and verification.
 
-Each pair makes one trial through the tuner and one with the same point, items and training in a plain Optuna study in
-memory that tracks nothing, in turn. The ratio is that of the median seconds.
+python -m benchmarks.tuning_overhead [--model M]
+
+Each pair is a trial of the tuner, followed by one with the same point, items and training in a plain in-memory Optuna
+study without tracking. The ratio is that of the median seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from benchmarks.harness import spread, timed
+from benchmarks.harness import quartiles_of, timed_turn
 
 if TYPE_CHECKING:
     from tuning.optuna_study import Study
@@ -55,23 +57,23 @@ def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> fl
         )
         return max(best)
 
-    return timed(lambda: study.optimize(objective, n_trials=1))()["wall"]
+    return timed_turn(lambda: study.optimize(objective, n_trials=1))()["wall"]
 
 
 def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
-    """Make one trial through the tuner and return its seconds and its point."""
-    seconds = timed(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
+    """Run one trial of the tuner and return its seconds and its point."""
+    seconds = timed_turn(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
     return seconds, max(study.counted(), key=lambda t: t.number).params
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print a line a pair, the medians and their ratio."""
+    """Measure and print a line for each pair, the medians and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning_overhead", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--train_size", default="48")
     parser.add_argument("--validation_size", default="24")
     parser.add_argument("--pairs", type=int, default=5)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         os.environ["WHICHLORA_STORAGE"] = f"sqlite:///{scratch}/optuna.db"
@@ -86,22 +88,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         quiet()
         texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS
-        texts |= {name: getattr(given, name) for name in ("model", "train_size", "validation_size")}
+        texts |= {name: getattr(args, name) for name in ("model", "train_size", "validation_size")}
         (setting,) = settings_of(texts)
         study = Study(setting, Tracker(connect(), "overhead"), connect_studies(), command="")
         freeze_gc()
-        _, point = tuned_trial(study, 10**6)  # not counted: it loads libraries and the model
+        _, point = tuned_trial(study, 10**6)  # warm-up: loads libraries and the model
         plain_trial(setting, point, Path(scratch) / "warm")
         pairs = []
-        for n in range(given.pairs):
+        for n in range(args.pairs):
             ours, point = tuned_trial(study, 10**6)
             theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
             pairs.append((ours, theirs))
             print(f"tuner {ours:.2f} s, plain {theirs:.2f} s", flush=True)
-    ours, theirs = (spread(column) for column in zip(*pairs, strict=True))
-    for side, taken in (("tuner", ours), ("plain", theirs)):
-        print(f"{side}: {taken['median']:.2f} s a trial ({taken['low']:.2f} to {taken['high']:.2f}), n {len(pairs)}")
-    print(f"ratio of medians {ours['median'] / theirs['median']:.3f}")
+    ours, theirs = (quartiles_of(column) for column in zip(*pairs, strict=True))
+    for side, s in (("tuner", ours), ("plain", theirs)):
+        print(f"{side}: {s['median']:.2f} s per trial ({s['low']:.2f} to {s['high']:.2f}), n = {len(pairs)}")
+    print(f"ratio of medians: {ours['median'] / theirs['median']:.3f}")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""One side of a comparison as a process of its own: it loads once and then does on demand what it is asked.
+"""Runs each side of a comparison as a worker process that loads once and then answers requests.
 
-Requests and answers are JSON, one a line. So two sides take turns although each has an environment of its own.
+Requests and answers are JSON lines over stdin and stdout, so that sides in different Python environments can alternate.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ROOT = Path(__file__).parent.parent
 
 
 @dataclass
-class Watch:
-    """A stopwatch for one block of code: seconds of the clock, and of all the processor's cores."""
+class Stopwatch:
+    """Measures wall-clock and CPU seconds (over all cores) of a `with` block."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Stopwatch:
         self._began = time.perf_counter(), _cpu_seconds()
         return self
 
@@ -36,20 +36,20 @@ class Watch:
         self.wall, self.cpu = time.perf_counter() - self._began[0], _cpu_seconds() - self._began[1]
 
     def seconds(self) -> dict[str, float]:
-        """Return what was measured, as an answer to a request."""
+        """Return the seconds as the answer to a request."""
         return {"wall": self.wall, "cpu": self.cpu}
 
 
 def _cpu_seconds() -> float:
-    """Processor seconds of this process and of the children that it has waited for."""
+    """Return the CPU seconds of this process and of the children that it has waited for."""
     times = os.times()
-    return time.process_time() + times.children_user + times.children_system  # `times` counts this process in 100ths
+    return time.process_time() + times.children_user + times.children_system  # os.times resolves only 1/100 s
 
 
 def _peak_mib() -> float:
-    """The most memory that this process held at any time.
+    """Return the peak resident memory of this process in MiB.
 
-    Linux passes `ru_maxrss` on from the parent through fork and exec, so its own figure is read where there is one.
+    On Linux `ru_maxrss` is inherited from the parent through fork and exec, so VmHWM is read from /proc if available.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -60,9 +60,9 @@ def _peak_mib() -> float:
 
 
 def serve(side: object) -> None:
-    """Answer requests with the public methods of `side` until the parent hangs up.
+    """Answer requests with the public methods of `side` until the parent closes stdin.
 
-    What the libraries print goes to standard error.
+    Anything that libraries print is redirected to stderr.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -78,11 +78,11 @@ def serve(side: object) -> None:
 
 
 class WorkerError(RuntimeError):
-    """A side could not do what it was asked."""
+    """A worker failed to answer a request."""
 
 
 class Worker:
-    """The parent's end of a side."""
+    """The parent's handle of a worker process."""
 
     def __init__(
         self,
@@ -93,7 +93,13 @@ class Worker:
         python: str = sys.executable,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `module`, which calls `serve`, with another environment's `python` or more `variables` if need be."""
+        """Start `module`, which must call `serve`.
+
+        Args:
+            log: file for the worker's stderr.
+            python: interpreter, possibly of another environment.
+            variables: additional environment variables.
+        """
         self.module, self._log = module, log
         with log.open("a") as errors:
             self._process = subprocess.Popen(
@@ -103,14 +109,14 @@ class Worker:
                 stderr=errors,
                 text=True,
                 cwd=ROOT,
-                env=environment(threads) | dict(variables or {}),
+                env=worker_environment(threads) | dict(variables or {}),
             )
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """Have the side do something and return its answer.
+        """Send a request and return its answer.
 
         Raises:
-            WorkerError: with what the side said.
+            WorkerError: the request failed or the worker died; the message holds its traceback or the end of its log.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -125,13 +131,13 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """Hang up and wait for the process to end."""
+        """Close the pipes and wait for the process to end."""
         self._process.communicate()
 
 
 @contextmanager
-def started(module: str, **arguments: Any) -> Iterator[Worker]:
-    """Give a worker that ends with the block."""
+def running_worker(module: str, **arguments: Any) -> Iterator[Worker]:
+    """Yield a worker that is closed at the end of the block."""
     worker = Worker(module, **arguments)
     try:
         yield worker
@@ -139,7 +145,7 @@ def started(module: str, **arguments: Any) -> Iterator[Worker]:
         worker.close()
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a side's process: so many threads, and no look at the hub."""
-    own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | own
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the environment variables of a worker: `threads` threads, offline, without MLflow's variables."""
+    variables = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | variables

@@ -1,4 +1,4 @@
-"""The plots, as PNG files and as SVG that stands in the report's page."""
+"""Draws the report's plots, as PNG files and as inline SVG."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.plots.comparisons import critical_difference, forest, power_curve
-from analysis.plots.fronts import pareto
-from analysis.plots.insides import inside_plots
+from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
+from analysis.plots.representations import representation_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
-from analysis.plots.style import Plot, look, styles
+from analysis.plots.style import Plot, method_styles, plot_style
 from analysis.records import Record
 from analysis.runs.language_probes import Probes
 from analysis.runs.methods import method_order
 from analysis.runs.representation_probes import Insides
 
 Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
-"""By the words for a cell of the design, and by method: the loss of each seed, indexed by step."""
+"""Training losses by cell of the design (as text) and method: a series for each seed, indexed by step."""
 
 
 def make_plots(
     table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, insides: Insides, *, margin: float
 ) -> list[Plot]:
-    """Draw what can be drawn; a design too small for a plot has none."""
-    with look():  # what is written into a figure takes its size from here
-        made = _draw(table, records, losses, probes, margin)
-        made += inside_plots(insides.alignment, styles(method_order(table)))
-    return [plot for plot in made if plot is not None]
+    """Return every plot for which the design is large enough."""
+    with plot_style():  # artists take their font sizes from the style that is active when they are created
+        plots = _draw(table, records, losses, probes, margin)
+        plots += representation_plots(insides.alignment, method_styles(method_order(table)))
+    return [plot for plot in plots if plot is not None]
 
 
 def _draw(
     table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, margin: float
 ) -> list[Plot | None]:
-    made: list[Plot | None] = []
-    marks = styles(method_order(table))
+    plots: list[Plot | None] = []
+    marks = method_styles(method_order(table))
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
     for number, (setting, rows) in enumerate(settings, 1):
-        end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto, "cost")):
-            made += [
-                draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{end}", where=where) for outcome in ("en", "tl")
+        suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto_fronts, "cost")):
+            plots += [
+                draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", where=where)
+                for outcome in ("en", "tl")
             ]
     for outcome in ("en", "tl"):
-        made.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
-        made.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))
-    made.append(power_curve(records, name="power-curve", margin=margin))
+        plots.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
+        plots.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))
+    plots.append(power_curve(records, name="power-curve", margin=margin))
     for number, (where, by_method) in enumerate(losses.items(), 1):
-        made.append(training_curves(by_method, marks=marks, name=f"loss-{number}", where=where))
-    made += layer_plots(probes.shares, records, [setting for setting, _ in settings], marks=marks)
-    return made
+        plots.append(training_curves(by_method, marks=marks, name=f"loss-{number}", where=where))
+    plots += layer_plots(probes.shares, records, [setting for setting, _ in settings], marks=marks)
+    return plots
 
 
 __all__ = ["Losses", "Plot", "make_plots"]

@@ -1,4 +1,4 @@
-"""Plots of what the tests say: differences with the margin, mean ranks, and what the design could have seen."""
+"""Draws the results of the tests: differences with the margin, mean ranks, and the design's power."""
 
 from __future__ import annotations
 
@@ -9,75 +9,75 @@ import scikit_posthocs
 from matplotlib.transforms import Transform, offset_copy
 
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import Plot, finish, look, new, ticks
+from analysis.plots.style import Plot, label_ticks, new_figure, plot_style, render
 from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
 from analysis.stats.cells import points
 
 MOST_PAIRS = 36
-"""More differences than nine methods have are drawn against the best method only."""
+"""Number of pairs of nine methods; with more pairs only those with the best method are drawn."""
 
 
 def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
-    """Differences of all pairs with Tukey's intervals, and the margin within which methods count as equivalent."""
-    found = [r for r in find(records, outcome=outcome, analysis="blocked", test=blocked.PAIR_TEST) if r.interval]
-    if not found:
+    """Draw the differences of all pairs with Tukey's intervals, and the margin of equivalence."""
+    differences = [r for r in find(records, outcome=outcome, analysis="blocked", test=blocked.PAIR_TEST) if r.interval]
+    if not differences:
         return None
-    same = {
+    equivalent = {
         frozenset(r.groups)
         for r in find(records, outcome=outcome, analysis="equivalence", test=equivalence.PAIR_TEST)
         if r.p_adjusted is not None and r.p_adjusted < 0.05
     }
     what = "every pair of methods"
-    if len(found) > MOST_PAIRS:
+    if len(differences) > MOST_PAIRS:
         means = find(records, outcome=outcome, analysis="blocked", test=blocked.MEAN)
         best = max(means, key=lambda r: r.effect or 0.0).groups[0]
-        found = [r for r in found if best in r.groups]
+        differences = [r for r in differences if best in r.groups]
         what = f"every method and the best, {best}"
     lines = []
-    for record in found:
+    for record in differences:
         a, b = record.groups
         low, high = record.interval or (0.0, 0.0)
         middle = record.effect or 0.0
-        if middle < 0:  # the better method is named first
+        if middle < 0:  # name the better method first
             a, b, low, middle, high = b, a, -high, -middle, -low
-        lines.append((middle, low, high, f"{a} − {b}", frozenset(record.groups) in same, low > 0))
+        lines.append((middle, low, high, f"{a} − {b}", frozenset(record.groups) in equivalent, low > 0))
     lines.sort(key=lambda line: (line[0], line[3]))
-    figure, axes = new(0.9 + 0.2 * len(lines))
+    figure, axes = new_figure(0.9 + 0.2 * len(lines))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0, label=f"margin ±{margin:g}")
     axes.axvline(0, color="#555555", linewidth=0.8)
-    for y, (middle, low, high, _, alike, apart) in enumerate(lines):
-        colour = "#D55E00" if apart else "#0072B2" if alike else "#666666"
-        marker = "s" if apart else "o" if alike else "D"
-        axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if apart else 1.2)
-        axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if apart or alike else "white")
-    ticks(axes.yaxis, [line[3] for line in lines])
+    for y, (middle, low, high, _, same, differs) in enumerate(lines):
+        colour = "#D55E00" if differs else "#0072B2" if same else "#666666"
+        marker = "s" if differs else "o" if same else "D"
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if differs else 1.2)
+        axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if differs or same else "white")
+    label_ticks(axes.yaxis, [line[3] for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (
         f"Differences of {what}, over blocks, with Tukey's 95 % intervals. Square and thick line: a difference. Filled "
         f"circle: equivalent within the grey margin of ±{points(margin)} (TOST, Holm). Open diamond: undecided."
     )
-    return finish(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
-    """Mean ranks over blocks, with bars over methods that Nemenyi's test does not tell apart (Demsar 2006)."""
-    own = find(records, outcome=outcome, analysis="friedman")
-    mean = {r.groups[0]: r.effect for r in find(own, test=ranks.RANK) if r.effect is not None}
-    critical = next(iter(find(own, test=ranks.CRITICAL)), None)
+    """Draw mean ranks over blocks, with bars joining methods that Nemenyi's test does not separate (Demsar 2006)."""
+    friedman = find(records, outcome=outcome, analysis="friedman")
+    mean = {r.groups[0]: r.effect for r in find(friedman, test=ranks.RANK) if r.effect is not None}
+    critical = next(iter(find(friedman, test=ranks.CRITICAL)), None)
     if len(mean) < 3 or critical is None or critical.effect is None:
         return None
     width = critical.effect
-    # Methods by number: scikit-posthocs keeps them in sets, whose order changes from process to process with texts.
+    # Methods are passed as numbers: scikit-posthocs keeps them in sets, whose order varies between processes for str.
     names, by_number = list(mean), pd.Series(list(mean.values()))
     p = pd.DataFrame(1.0, index=by_number.index, columns=by_number.index)
-    for record in find(own, test="Nemenyi"):
+    for record in find(friedman, test="Nemenyi"):
         a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
-    figure, axes = new(1.4 + 0.17 * len(mean))
-    with look():
-        drawn = scikit_posthocs.critical_difference_diagram(
+    figure, axes = new_figure(1.4 + 0.17 * len(mean))
+    with plot_style():
+        diagram = scikit_posthocs.critical_difference_diagram(
             by_number,
             p,
             ax=axes,
@@ -89,12 +89,12 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
             marker_props={"zorder": 3, "s": 16},
             elbow_props={"linewidth": 0.9},
         )
-    for label in drawn["labels"]:
+    for label in diagram["labels"]:
         method = names[int(label.get_text())]
         rank = f"({mean[method]:.2f})"
         label.set_text(f"{method} {rank} " if label.get_ha() == "right" else f" {rank} {method}")
     left, right = min(mean.values()), max(mean.values())
-    end = max(right, left + width)  # with few blocks the ruler is longer than the ranks differ
+    end = max(right, left + width)  # with few blocks the ruler may be longer than the range of ranks
     axes.set_xlim(left - 0.03 * (end - left), end + 0.03 * (end - left))
 
     def above(height: float) -> Transform:
@@ -108,11 +108,11 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
         f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
         f"apart; the critical difference is {width:.2f} ranks."
     )
-    return finish(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
-    """How probable it is that a pair of methods that are one margin apart is told apart, by the number of seeds."""
+    """Draw the power to detect a difference of one margin between two methods, by the number of seeds."""
     lines = {
         outcome: [
             r for r in find(records, outcome=outcome, analysis="power", test=power.CURVE) if r.statistic is not None
@@ -121,7 +121,7 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
     }
     if not any(len(curve) > 1 for curve in lines.values()):
         return None
-    figure, axes = new(2.4)
+    figure, axes = new_figure(2.4)
     for (outcome, curve), (colour, marker, line) in zip(
         lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--")), strict=True
     ):
@@ -136,4 +136,4 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
         f"Probability that the primary analysis tells two methods apart that truly differ by {points(margin)}, if the "
         "spread is the one observed. The dotted line is the usual 80 %."
     )
-    return finish(figure, name=name, title="Power.", caption=caption)
+    return render(figure, name=name, title="Power.", caption=caption)

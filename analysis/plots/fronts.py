@@ -1,4 +1,4 @@
-"""What F1 costs: methods by trainable parameters, seconds, memory and energy, with the front that none improves on."""
+"""Draws mean F1 against cost (parameters, time, memory, energy), with the Pareto front."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from analysis.measures import scores
 from analysis.plots.scores import LANGUAGE
-from analysis.plots.style import Plot, Styles, finish, legend, new
+from analysis.plots.style import Plot, Styles, new_figure, render, shared_legend
 from analysis.runs.methods import UNTRAINED, method_order
 
 COSTS = {
@@ -21,27 +21,29 @@ COSTS = {
 }
 
 
-def costs_of(table: pd.DataFrame) -> list[str]:
-    """Return the costs that were logged; host memory only where there is no GPU's."""
-    found = [cost for cost in COSTS if cost in table and table[cost].notna().any()]
-    return [cost for cost in found if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in found)]
+def logged_costs(table: pd.DataFrame) -> list[str]:
+    """Return the costs that were logged; host memory only where no GPU memory was."""
+    costs = [cost for cost in COSTS if cost in table and table[cost].notna().any()]
+    return [cost for cost in costs if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in costs)]
 
 
-def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
-    """Mean F1 against each cost; methods on the front are filled and joined."""
+def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+    """Draw mean F1 against each cost; the marks of methods on the front are filled and joined."""
     trained = table[table["variant"] != UNTRAINED]
-    costs = costs_of(trained)
+    costs = logged_costs(trained)
     if not costs or trained["method"].nunique() < 2:
         return None
     methods = method_order(trained)
     across = min(2, len(costs))
     down = math.ceil(len(costs) / across)
-    figure, grid = new(0.7 + 2.1 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
+    figure, grid = new_figure(
+        0.7 + 2.1 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False
+    )
     for axes, cost in zip(grid.flat, costs, strict=False):
-        found = scores.pareto(trained, outcome=outcome, cost=cost)
-        front = found[found["front"]]
+        points = scores.pareto(trained, outcome=outcome, cost=cost)
+        front = points[points["front"]]
         axes.step(front["cost"], front["value"], where="post", color="#999999", linewidth=1, zorder=1)
-        for row in sorted(found.to_dict("records"), key=lambda row: methods.index(row["method"])):
+        for row in sorted(points.to_dict("records"), key=lambda row: methods.index(row["method"])):
             style = marks[row["method"]]
             face = style.color if row["front"] else "white"
             axes.plot(
@@ -54,7 +56,7 @@ def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where
                 label=row["method"],
                 markersize=7,
             )
-        wide = found["cost"].max() > 8 * found["cost"].min() > 0
+        wide = points["cost"].max() > 8 * points["cost"].min() > 0
         if wide:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -68,12 +70,13 @@ def pareto(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     caption = f"{where}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
-    return finish(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
+    return render(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
 
 
 def _short(value: float, position: int) -> str:
+    """Format a tick label with a unit prefix, for example "1.5M"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"

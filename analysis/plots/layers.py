@@ -1,4 +1,4 @@
-"""What the layers speak: shares of languages by layer (the paper's Figures 1 to 3), and how they go with F1 (4)."""
+"""Draws language shares by layer (the paper's Figures 1 to 3) and their correlation with F1 (Figure 4)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from analysis.measures.layer_shares import (
     parsed,
     stands_out,
 )
-from analysis.plots.style import Plot, Style, Styles, finish, legend, new
+from analysis.plots.style import Plot, Style, Styles, new_figure, render, shared_legend
 from analysis.records import Record, find
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
 from analysis.runs.methods import method_order
@@ -30,100 +30,108 @@ from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
 MOST_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}
 _CEILING: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": (0, (6, 3)), "zorder": 1.2}
-_SAID = {"en": "English", "tl": "target language"}
+_NAMES = {"en": "English", "tl": "target language"}
 _STYLES = {"en": Style("#0072B2", "o", "-"), "tl": Style("#D55E00", "s", "--")}
 
 
 def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Sequence[str], marks: Styles) -> list[Plot]:
-    """Draw the shares in each language, by token and by sequence, and each level's correlations with F1."""
-    made = []
+    """Return the plots of shares for each language, by token and by sequence, and of correlations with F1."""
+    plots = []
     for number, setting in enumerate(settings, 1):
-        end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        own = shares[shares["setting"] == setting]
-        for language, level in itertools.product(sorted(set(own["language"])), LEVELS):
-            part = own[(own["language"] == language) & (own["level"] == level)]
-            name = f"layers-{language}-{level}{end}"
-            told = find(records, analysis=named(SHARED, setting, settings))
-            made.append(share_curves(part, told, language, level, marks=marks, name=name, where=where))
+        suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        of_setting = shares[shares["setting"] == setting]
+        for language, level in itertools.product(sorted(set(of_setting["language"])), LEVELS):
+            part = of_setting[(of_setting["language"] == language) & (of_setting["level"] == level)]
+            name = f"layers-{language}-{level}{suffix}"
+            detector = find(records, analysis=named(SHARED, setting, settings))
+            plots.append(share_curves(part, detector, language, level, marks=marks, name=name, where=where))
         for level in LEVELS:
-            found = [
+            correlations = [
                 r
                 for r in records
                 if r.analysis == named(ANALYSIS, setting, settings) and r.effect is not None and _level(r) == level
             ]
-            if found:
-                made.append(correlation_curves(found, level, name=f"layer-correlation-{level}{end}", where=where))
-    return made
+            if correlations:
+                name = f"layer-correlation-{level}{suffix}"
+                plots.append(correlation_curves(correlations, level, name=name, where=where))
+    return plots
 
 
 def share_curves(
     shares: pd.DataFrame, records: Sequence[Record], language: str, level: str, *, marks: Styles, name: str, where: str
 ) -> Plot:
-    """The share of English and of the target language after each block: a line a method, a column of panels a ratio.
+    """Draw the shares of English and the target language after each block: a line per method, a column per ratio.
 
-    `records` tell of the detector's ceiling and agreement.
+    `records` hold the detector's ceiling and agreement, for the caption.
     """
     runs = shares[shares["method"] != BASE]
     known = sorted(set(runs["tl_ratio"]))
-    # A page is narrow: of many ratios the least, the greatest and one between are shown.
+    # The page is narrow: of many ratios only the lowest, the middle and the highest are drawn.
     ratios = known if len(known) <= MOST_RATIOS else [known[0], known[len(known) // 2], known[-1]]
     methods = method_order(runs)
-    side = len(ratios) < 2  # then the two shares stand side by side
-    shape = (1, 2) if side else (2, len(ratios))
-    figure, grid = new(
+    side_by_side = len(ratios) < 2  # with one ratio the panels of the two shares form a row
+    shape = (1, 2) if side_by_side else (2, len(ratios))
+    figure, grid = new_figure(
         0.75 + 2.05 * shape[0] + 0.17 * math.ceil((len(methods) + 2) / 3),
         nrows=shape[0],
         ncols=shape[1],
         sharex=True,
-        sharey=False if side else "row",
+        sharey=False if side_by_side else "row",
         squeeze=False,
     )
     for column, ratio in enumerate(ratios or [math.nan]):
         for row, share in enumerate(SHARES):
-            axes = grid[0, row] if side else grid[row, column]
+            axes = grid[0, row] if side_by_side else grid[row, column]
             part = runs[(runs["tl_ratio"] == ratio) & (runs["share"] == share)]
             for position, method in enumerate(methods):
                 curves = part[part["method"] == method]
                 _curve(axes, curves, method, marks[method], position, len(methods))
             _references(axes, shares[shares["share"] == share])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            if side:
-                axes.set_title(_SAID[share])
+            if side_by_side:
+                axes.set_title(_NAMES[share])
             elif row == 0:
                 axes.set_title(f"{100 * ratio:g} % target items")
-            if side or column == 0:
-                axes.set_ylabel("share" if side else f"share of {_SAID[share]}")
-            if row == len(SHARES) - 1 or side:
+            if side_by_side or column == 0:
+                axes.set_ylabel("share" if side_by_side else f"share of {_NAMES[share]}")
+            if row == len(SHARES) - 1 or side_by_side:
                 axes.set_xlabel("after block")
-    for axes in grid.flat:  # once all are drawn: a limit that is set stops the scale from growing
+    for axes in grid.flat:  # after drawing, because setting a limit disables autoscaling
         top = max(0.01, axes.get_ylim()[1])
         axes.set_ylim(-0.03 * top, top)
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
     spread = said_of_bands(counts, base=len(runs) < len(shares))
     caption = f"{where}{spread}{_detector(records, language, level)}"
     if len(known) > len(ratios):
         caption += f" Of {len(known)} ratios {len(ratios)} are shown."
-    return finish(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
+    return render(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
 
 
 def correlation_curves(records: Sequence[Record], level: str, *, name: str, where: str) -> Plot:
-    """Pearson's r of each layer's share with F1, a panel for each language and for all; full marks stand out."""
+    """Draw Pearson's r of each layer's share with F1, a panel per language and one for all.
+
+    Marks are filled where r is significant after adjustment.
+    """
     limits = {r.groups[0]: r for r in find(records, test=CRITICAL)}
     panels = list(limits)
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    figure, grid = new(0.8 + 2.1 * down, nrows=down, ncols=across, sharex=True, sharey=True, squeeze=False)
+    figure, grid = new_figure(0.8 + 2.1 * down, nrows=down, ncols=across, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         for share, style in _STYLES.items():
-            own = [r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share]
-            layers, values = [parsed(r.groups[1])[1] for r in own], [r.effect or 0.0 for r in own]
+            tests = [
+                r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share
+            ]
+            layers, values = [parsed(r.groups[1])[1] for r in tests], [r.effect or 0.0 for r in tests]
             line = style._asdict() | {"marker": "none"}
-            found = dict(zip(layers, values, strict=True))
-            whole = range(min(layers, default=0), max(layers, default=0) + 1)  # a layer without a value breaks the line
-            axes.plot(whole, [found.get(layer, math.nan) for layer in whole], **line, linewidth=1)
-            for sure in (False, True):
-                chosen = [i for i, r in enumerate(own) if stands_out(r) == sure]
+            by_block = dict(zip(layers, values, strict=True))
+            blocks = range(
+                min(layers, default=0), max(layers, default=0) + 1
+            )  # a block without a value breaks the line
+            axes.plot(blocks, [by_block.get(block, math.nan) for block in blocks], **line, linewidth=1)
+            for significant in (False, True):
+                chosen = [i for i, r in enumerate(tests) if stands_out(r) == significant]
                 axes.plot(
                     [layers[i] for i in chosen],
                     [values[i] for i in chosen],
@@ -131,9 +139,9 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
                     marker=style.marker,
                     color=style.color,
                     markersize=4,
-                    markerfacecolor=style.color if sure else "white",
+                    markerfacecolor=style.color if significant else "white",
                 )
-            axes.plot([], [], label=f"{_SAID[share]} share", **style._asdict())
+            axes.plot([], [], label=f"{_NAMES[share]} share", **style._asdict())
         limit = limits[panel].effect or 1.0
         for value in (limit, -limit):
             axes.axhline(
@@ -149,23 +157,25 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
         axes.set_ylabel("Pearson's r with F1")
     for axes in grid[-1]:
         axes.set_xlabel("after block")
-    for axes in grid.flat:  # there may be none below
+    for axes in grid.flat:  # the panel below may be hidden
         axes.tick_params(labelbottom=True)
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     caption = f"{where}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
     if APART in panels:
         caption += " Ratios apart: the mean of each language and ratio is taken out."
     title = f"F1 on the target language and what each layer speaks, by {level}."
-    return finish(figure, name=name, title=title, caption=caption)
+    return render(figure, name=name, title=title, caption=caption)
 
 
 def _detector(records: Sequence[Record], language: str, level: str) -> str:
-    """Say what the ceiling is, and how far two detectors agree on what the layers decode to."""
-    tops = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
-    told = ", ".join(
-        f"{said} {100 * top:.1f} %" for share, said in _SAID.items() if (top := tops.get(share)) is not None
+    """Return the caption's sentences on the detector's ceiling and its agreement with a second detector."""
+    ceilings = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
+    values = ", ".join(
+        f"{name} {100 * ceiling:.1f} %"
+        for share, name in _NAMES.items()
+        if (ceiling := ceilings.get(share)) is not None
     )
-    text = f"Dashed: the ceiling, what the detector calls the true input ({told})."
+    text = f"Dashed: the ceiling, what the detector calls the true input ({values})."
     for kappa in find(records, test=KAPPA, groups=(language, level)):
         sizes = kappa.note.partition(", mean")[0]
         text += f" CLD3 and Lingua agree with kappa {kappa.effect:.2f} {sizes}."
@@ -173,7 +183,7 @@ def _detector(records: Sequence[Record], language: str, level: str) -> str:
 
 
 def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
-    """Draw the mean and its interval; the marks of methods stand at different layers."""
+    """Draw the mean and its interval; markers are staggered over layers so that methods do not cover each other."""
     lines = by_layer(curves[curves["layer"] != CEILING], bounds=(0.0, 1.0))
     every = max(1, len(lines) // 4)
     start = position * every // max(1, of)
@@ -182,7 +192,7 @@ def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position:
 
 
 def _references(axes: Any, shares: pd.DataFrame) -> None:
-    """Draw the base model, where it was probed, and the ceiling."""
+    """Draw the base model, if it was probed, and the ceiling."""
     base = by_layer(shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)], bounds=(0.0, 1.0))
     if len(base):
         axes.plot(base.index, base["mean"], label=BASE, **_BASE)
@@ -193,5 +203,5 @@ def _references(axes: Any, shares: pd.DataFrame) -> None:
 
 
 def _level(record: Record) -> str:
-    """Return the level that a record of the correlations is about."""
+    """Return the level ("token" or "sequence") of a correlation record."""
     return record.groups[1] if record.test == CRITICAL else record.groups[1].split("/")[1]

@@ -1,4 +1,4 @@
-"""Letters that a plot's font does not have, written in Latin ones, so that no label becomes a row of boxes."""
+"""Transliterates labels whose letters the plots' font lacks, which would otherwise print as boxes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import unicodedata
 from matplotlib import font_manager
 
 
-def readable(text: str) -> str:
-    """Return the text with what DejaVu Sans cannot show transliterated; the font has Latin, Greek, Cyrillic and Arabic.
+def transliterate(text: str) -> str:
+    """Return the text in Latin letters where DejaVu Sans lacks a glyph; it has Latin, Greek, Cyrillic and Arabic.
 
-    The Latin letters are those of the characters' Unicode names. In Indic scripts a consonant has the vowel a unless a
-    sign changes or removes it: "हिन्दी" becomes "hindii". A character whose name has no sound, such as a Chinese one,
-    becomes its code point.
+    The Latin letters come from the characters' Unicode names. In Indic scripts a consonant carries the vowel a unless a
+    sign changes or removes it: "हिन्दी" becomes "hindii". A character whose name spells no sound, such as a Chinese
+    one, becomes its code point.
     """
     if all(ord(c) < 0x250 or ord(c) in _charmap() for c in text):
         return text

@@ -1,4 +1,4 @@
-"""Plots of what was measured: F1 against ratio, methods within their blocks, and the loss while training."""
+"""Draws F1 against the ratio, methods within blocks, and training loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
-from analysis.plots.style import Plot, Styles, finish, legend, new, styles, ticks
+from analysis.plots.style import (
+    Plot,
+    Styles,
+    label_ticks,
+    method_styles,
+    new_figure,
+    render,
+    shared_legend,
+)
 from analysis.runs.methods import UNTRAINED, method_order
 from analysis.stats.distributions import half_width
 
@@ -19,7 +27,10 @@ LANGUAGE = {"en": "English", "tl": "the target language"}
 
 
 def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
-    """F1 of each method against the share of target-language items, with intervals over seeds, a panel a language."""
+    """Draw F1 of each method against the share of target-language items, with intervals over seeds.
+
+    There is a panel for each language; with a single ratio all runs are drawn by method instead.
+    """
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     languages = sorted(set(table["language"]) - {""})
     ratios = sorted(set(rows["tl_ratio"]))
@@ -30,18 +41,20 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         return _f1_by_method(rows, outcome, methods, languages, name=name, where=where)
     across = min(3, len(languages))
     down = math.ceil(len(languages) / across)
-    figure, grid = new(1.1 + 2.2 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False)
-    places = dict(zip(ratios, range(len(ratios)), strict=True))
+    figure, grid = new_figure(
+        1.1 + 2.2 * down + 0.16 * len(methods) / 3, nrows=down, ncols=across, sharey=True, squeeze=False
+    )
+    positions = dict(zip(ratios, range(len(ratios)), strict=True))
     for axes, language in zip(grid.flat, languages, strict=False):
         panel = rows[rows["language"].isin([language, ""])]
         for position, method in enumerate(methods):
             shift = 0.3 * (position / max(1, len(methods) - 1) - 0.5)
-            own = panel[panel["method"] == method].groupby("tl_ratio")["f1"]
-            x = [places[ratio] + shift for ratio in own.groups]
-            intervals = [_interval(values) for _, values in own]
+            by_ratio = panel[panel["method"] == method].groupby("tl_ratio")["f1"]
+            x = [positions[ratio] + shift for ratio in by_ratio.groups]
+            intervals = [_interval(values) for _, values in by_ratio]
             axes.errorbar(
                 x,
-                [100 * values.mean() for _, values in own],
+                [100 * values.mean() for _, values in by_ratio],
                 yerr=np.array(intervals).T if intervals else None,
                 label=method,
                 capsize=2,
@@ -51,7 +64,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         for label, values in _references(panel, outcome).items():
             known = values.dropna()
             axes.plot(
-                [places[ratio] for ratio in known.index],
+                [positions[ratio] for ratio in known.index],
                 known,
                 label=label,
                 color=_GREY,
@@ -59,75 +72,79 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
                 linestyle=_REFERENCES[label],
             )
         axes.set_title(language)
-        ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
+        label_ticks(axes.xaxis, [f"{100 * ratio:g} %" for ratio in ratios])
     for axes in grid.flat[len(languages) :]:
         axes.set_visible(False)
     low, high = grid[0, 0].get_ylim()
-    grid[0, 0].set_ylim(max(0, low), min(101, high))  # an interval of few seeds may leave what F1 can be
+    grid[0, 0].set_ylim(max(0, low), min(101, high))  # with few seeds an interval may exceed the range of F1
     for axes in grid[:, 0]:
         axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
     grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
-    legend(figure, grid.flat[0])
+    shared_legend(figure, grid.flat[0])
     sizes = set(rows.groupby(["method", "language", "tl_ratio"]).size())
     spread = "Bars are 95 % intervals over seeds" if max(sizes) > 1 else "One seed, so without intervals"
     spread += " (without a bar: one seed)" * (1 in sizes and len(sizes) > 1)
     caption = f"{where}{spread}; points are moved apart sideways so that they can be seen."
     if _references(rows, outcome):
         caption += " Grey lines are to be beaten: the base model, and the best shallow method on the same items."
-    return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
+    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
 
 
 def _f1_by_method(
     rows: pd.DataFrame, outcome: str, methods: Sequence[str], languages: Sequence[str], *, name: str, where: str
 ) -> Plot:
-    """With one ratio only: every run's F1, methods below one another."""
-    figure, axes = new(0.9 + 0.27 * len(methods))
-    marks = styles(languages)
+    """Draw every run's F1 for a single ratio, a row per method."""
+    figure, axes = new_figure(0.9 + 0.27 * len(methods))
+    marks = method_styles(languages)
     for language in languages:
         panel = rows[rows["language"].isin([language, ""])]
         y = [len(methods) - 1 - methods.index(method) for method in panel["method"]]
         line = {**marks[language]._asdict(), "linestyle": "none"}
         axes.plot(100 * panel["f1"], y, label=language, markerfacecolor="none", **line)
-    for label, own in _references(rows, outcome).items():
-        axes.axvline(own.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
-    ticks(axes.yaxis, list(reversed(methods)))
+    for label, values in _references(rows, outcome).items():
+        axes.axvline(values.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
+    label_ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
-    legend(figure, axes)
+    shared_legend(figure, axes)
     caption = f"{where}Every run is a mark. There is one ratio only, so F1 is not drawn against it."
-    return finish(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
-    """How far each method is from the mean of its block: parallel lines say that methods differ alike everywhere."""
+    """Draw each method's distance from the mean of its block; parallel lines mean that there is no interaction."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
-    # Lines need every block: blocks that lack a method are left out or, if that leaves none, methods that lack one.
+    # Lines need complete data: drop blocks that lack a method or, if at most one is left, methods that lack a block.
     means = means.dropna() if len(means.dropna()) > 1 else means.dropna(axis=1)
     if means.shape[0] < 2 or means.shape[1] < 2:
         return None
-    apart = means.sub(means.mean(axis=1), axis=0)
-    methods = [method for method in method_order(rows) if method in apart]
-    figure, axes = new(2.6 + 0.16 * len(methods) / 3)
+    deviations = means.sub(means.mean(axis=1), axis=0)
+    methods = [method for method in method_order(rows) if method in deviations]
+    figure, axes = new_figure(2.6 + 0.16 * len(methods) / 3)
     for method in methods:
-        axes.plot(range(len(apart)), apart[method], label=method, **marks[method]._asdict())
-    labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in apart.index]
-    ticks(axes.xaxis, labels)
+        axes.plot(range(len(deviations)), deviations[method], label=method, **marks[method]._asdict())
+    labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in deviations.index]
+    label_ticks(axes.xaxis, labels)
     axes.set_ylabel("points from the block's mean")
     axes.axhline(0, color="#777777", linewidth=0.8)
-    legend(figure, axes)
+    shared_legend(figure, axes)
     caption = f"{where}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
     caption += "where lines cross, which method is better depends on the block."
     if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
         caption += " Blocks or methods with missing cells are left out."
-    return finish(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
 
 
 def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, where: str) -> Plot | None:
-    """Training loss by step, the mean over seeds of running means; `losses` are series indexed by step."""
+    """Draw training loss by step: the mean over seeds, smoothed by a running mean.
+
+    Args:
+        losses: by method, a series for each seed, indexed by step.
+    """
     if not any(losses.values()):
         return None
-    figure, axes = new(2.6 + 0.16 * len(losses) / 3)
+    figure, axes = new_figure(2.6 + 0.16 * len(losses) / 3)
     for method, runs in losses.items():
         if not runs:
             continue
@@ -137,23 +154,23 @@ def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles,
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss of the answer tokens")
     axes.set_ylim(bottom=0)
-    legend(figure, axes)
+    shared_legend(figure, axes)
     caption = f"{where} Mean over seeds of running means over a twentieth of the steps."
-    return finish(figure, name=name, title="Training loss.", caption=caption)
+    return render(figure, name=name, title="Training loss.", caption=caption)
 
 
 def _references(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
-    """Return by ratio, in points, what the base model and the best shallow method score, as far as they are known."""
+    """Return F1 in points by ratio of the base model and of the best shallow method, where known."""
     floors = best_floor(rows, outcome)
-    found = {
+    references = {
         "base model": 100 * rows.groupby("tl_ratio")["base_f1"].mean(),
         BEST_FLOOR: floors.groupby("tl_ratio")["floor"].mean(),
     }
-    return {label: values for label, values in found.items() if values.notna().any()}
+    return {label: values for label, values in references.items() if values.notna().any()}
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
-    """Return how far a 95 % t interval reaches on each side, in points; nowhere with one seed."""
+    """Return the lengths of a 95 % t interval below and above the mean, in points; 0 with one seed."""
     if len(values) < 2:
         return 0.0, 0.0
     half = 100 * float(half_width(values.std(), len(values)))

@@ -1,4 +1,7 @@
-"""How every plot looks: told apart by marker and line as well as by colour, small enough for a telephone's screen."""
+"""Defines the look of all plots and renders them.
+
+Methods differ in marker and line as well as in colour, and figures are small enough for a phone's screen.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ import matplotlib as mpl
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from analysis.plots.lettering import readable
+from analysis.plots.lettering import transliterate
 
 WIDTH = 5.2
-"""Inches. At 400 pixels a label of 8.5 points is still some 9 pixels high."""
+"""Inches. On a screen 400 pixels wide a label of 8.5 points is still about 9 pixels high."""
 
 _SETTINGS: dict[Any, Any] = {
     **{"font.size": 8.5, "axes.titlesize": 9, "legend.fontsize": 8.5, "figure.dpi": 100, "savefig.dpi": 150},
@@ -26,19 +29,19 @@ _SETTINGS: dict[Any, Any] = {
     **{"svg.hashsalt": "whichlora", "svg.fonttype": "path", "figure.constrained_layout.use": True},
     "font.family": "DejaVu Sans",
 }
-# Okabe and Ito's colours without the yellow, which is hard to see on white.
+# The palette of Okabe and Ito without yellow, which is hard to see on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
 
-def look() -> AbstractContextManager[None]:
-    """Draw as all plots are drawn, whatever style the user's files or other code of the process have set."""
+def plot_style() -> AbstractContextManager[None]:
+    """Return a context with the report's matplotlib style, unaffected by the user's or the process's settings."""
     return style.context(_SETTINGS, after_reset=True)
 
 
 class Style(NamedTuple):
-    """What stands for a method in every plot."""
+    """The colour, marker and line of a method, as keywords of `Axes.plot`."""
 
     color: str
     marker: str
@@ -51,7 +54,12 @@ Styles = dict[str, Style]
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A drawn plot: what it is called, what it shows in words, and both its forms."""
+    """A rendered plot.
+
+    Attributes:
+        name: file name without extension, and id in the page.
+        svg: an `svg` element for inclusion in HTML.
+    """
 
     name: str
     title: str
@@ -60,38 +68,41 @@ class Plot:
     png: bytes
 
 
-def styles(methods: Sequence[str]) -> Styles:
-    """Return a style for each method; markers differ for up to eleven, pairs of marker and colour for 77."""
+def method_styles(methods: Sequence[str]) -> Styles:
+    """Return a style for each method; up to 11 methods differ in marker, up to 77 in marker and colour."""
     cycles = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_LINES), strict=False)
     return {method: Style(*style) for method, style in zip(methods, cycles, strict=False)}
 
 
-def new(height: float, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure and its axes (an array if `nrows` or `ncols` is given)."""
-    with look():
+def new_figure(height: float, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure `height` inches high and its axes (an array if `nrows` or `ncols` is given)."""
+    with plot_style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.subplots(**options)
 
 
-def legend(figure: Figure, axes: Any, columns: int = 3) -> None:
-    """Put one legend under a figure, as its axes' first has it."""
+def shared_legend(figure: Figure, axes: Any, columns: int = 3) -> None:
+    """Put one legend below a figure, with the handles of these axes."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
 
 
-def ticks(axis: Any, labels: Sequence[str]) -> None:
-    """Name the positions 0, 1, 2 of an axis; tick labels are made anew when drawn, so they are transliterated here."""
-    axis.set_ticks(range(len(labels)), [readable(label) for label in labels])
+def label_ticks(axis: Any, labels: Sequence[str]) -> None:
+    """Label the positions 0, 1, 2, ... of an axis.
+
+    Labels are transliterated here because matplotlib recreates tick labels when it draws.
+    """
+    axis.set_ticks(range(len(labels)), [transliterate(label) for label in labels])
 
 
-def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
-    """Render a figure, the same bytes for the same figure, and transliterate what its font cannot show."""
-    with look():
+def render(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
+    """Render a figure as SVG and PNG, reproducible to the byte, with its texts transliterated."""
+    with plot_style():
         for text in figure.findobj(mpl.text.Text):
-            text.set_text(readable(text.get_text()))
-            text.set_parse_math(False)  # a name with dollar signs is no formula
+            text.set_text(transliterate(text.get_text()))
+            text.set_parse_math(False)  # dollar signs in names are not math
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for both forms
+        figure.set_layout_engine("none")  # keep one layout for both formats
         vector, bitmap = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(bitmap, format="png", metadata={"Software": None})
@@ -99,7 +110,7 @@ def finish(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Make an SVG file one that can stand in a page with others: no prologue, ids of its own."""
+    """Turn an SVG file into an element that can share a page with others: no prologue, ids prefixed by `name`."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)

@@ -1,1 +1,1 @@
-"""Writes the report: sections, sentences, the page."""
+"""Writes the report: its sections, sentences and HTML page."""

@@ -1,25 +1,43 @@
-"""The report's section on layers."""
+"""Collects what the report's section on layers shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from analysis.measures.layer_shares import ANALYSIS
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.runs.language_probes import Probes
-from analysis.tables.layers import LayerSection, sentences
+from analysis.tables.layers import sentences
 
 
-def section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
-    """Return what the page shows of layers."""
+class LayerSection(NamedTuple):
+    """The report's section on layers.
+
+    Attributes:
+        choices: the options of the probes, as text.
+        sentences: one for each panel of correlations.
+        reasons: why tests could not be made.
+    """
+
+    choices: str
+    shares: list[Plot]
+    correlations: list[Plot]
+    sentences: list[str]
+    reasons: list[str]
+
+
+def layer_section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
+    """Return the section on layers."""
     choices = {name: "all" if value in ("", "None") else value for name, value in probes.choices.items()}
-    own = [record for record in records if record.analysis.startswith(ANALYSIS)]
-    drawn = [plot for plot in plots if plot.name.startswith("layer")]
+    correlations = [record for record in records if record.analysis.startswith(ANALYSIS)]
+    notes = [record.note for record in correlations if record.note.startswith("no test: ")]
+    layer_plots = [plot for plot in plots if plot.name.startswith("layer")]
     return LayerSection(
-        made=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in choices.items()),
-        shares=[plot for plot in drawn if not plot.name.startswith("layer-correlation")],
-        correlations=[plot for plot in drawn if plot.name.startswith("layer-correlation")],
-        sentences=sentences(own),
-        reasons=list(dict.fromkeys(r.note.removeprefix("no test: ") for r in own if r.note.startswith("no test: "))),
+        choices=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in choices.items()),
+        shares=[plot for plot in layer_plots if not plot.name.startswith("layer-correlation")],
+        correlations=[plot for plot in layer_plots if plot.name.startswith("layer-correlation")],
+        sentences=sentences(correlations),
+        reasons=list(dict.fromkeys(note.removeprefix("no test: ") for note in notes)),
     )

@@ -1,4 +1,4 @@
-"""Writes the report: one HTML page that opens anywhere, `statistics.json` beside it, tables and figures in files."""
+"""Composes and writes the report: a self-contained HTML page, `statistics.json`, and tables and figures as files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
 from analysis.report import sentences, summary_table
-from analysis.report.layers import section
+from analysis.report.layers import layer_section
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
 from analysis.runs.language_probes import Probes
 from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.representation_probes import Insides
 from analysis.tables import formats, injection
-from analysis.tables.paper import arms_of
+from analysis.tables.paper import arms_by_method
 from whichlora import __version__
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
@@ -32,9 +32,9 @@ class Report:
     """A finished report.
 
     Attributes:
-        summary: the sentences of the first screen.
-        texts: the files to write, by path.
-        plots: written as PNG and SVG.
+        summary: the sentences of the page's first screen.
+        texts: the content of each text file, by its path in the report's folder.
+        plots: figures, to be written as PNG and SVG.
     """
 
     summary: tuple[str, ...]
@@ -51,11 +51,11 @@ def compose(
     evidence: Evidence,
     plots: list[Plot],
 ) -> Report:
-    """Make the report's files. The same input gives the same bytes: there is no clock in it."""
+    """Return the report. It holds no timestamp, so the same input gives the same bytes."""
     records, margin = evidence.records, evidence.margin
     compared = bool(len(table))
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
-    of_injection = injection.sentences(injected, records)
+    injection_sentences = injection.sentences(injected, records)
     advice = sentences.advice(records)
     cautions = sentences.cautions(records, design.synthetic)
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
@@ -69,20 +69,22 @@ def compose(
             answers=answers,
             advice=advice,
             cautions=cautions,
-            rows=summary_table.first_table(records, method_order(table[table["variant"] != UNTRAINED]), arms_of(table)),
+            rows=summary_table.summary_rows(
+                records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)
+            ),
             settings=sorted(set(table["setting"])),
-            tables={kind: [formats.to_html(t) for t in own] for kind, own in tables.items()},
+            tables={kind: [formats.to_html(t) for t in of_kind] for kind, of_kind in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
             losses=[plot for plot in plots if plot.name.startswith("loss")],
             tests=sections(TESTS, records, plots),
             views=sections(VIEWS, records, plots),
             judged=evidence.judged,
-            injection=of_injection,
+            injection=injection_sentences,
             injected=sections(INJECTED, records, plots),
             probes=probes,
             insides=insides,
             aligned=[plot for plot in plots if plot.name.startswith("alignment")],
-            layers=section(records, probes, plots),
+            layers=layer_section(records, probes, plots),
             margin=margin,
             version=__version__,
             records=len(records),
@@ -94,21 +96,22 @@ def compose(
         "probes": [*probes.used, *insides.used],
     }
     return Report(
-        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *of_injection, *advice, *cautions),
+        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *injection_sentences, *advice, *cautions),
         texts={
             PAGE: page,
             STATISTICS: dumps(records),
-            RESULTS: results(table, injected),
+            RESULTS: results_csv(table, injected),
             SOURCES: json.dumps(sources, indent=1) + "\n",
         },
         plots=tuple(plots),
     )
 
 
-def results(*tables: pd.DataFrame) -> str:
-    """Return all results as CSV, with every field of their runs but where the files are.
+def results_csv(*tables: pd.DataFrame) -> str:
+    """Return all results as CSV, with every field of the runs except `artifact_uri`.
 
-    A line is a run and an outcome; English of an adapter that serves several languages is one line without a language.
+    A line is a run and an outcome; the English result of an adapter that serves several languages is one line with an
+    empty language.
     """
     frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]
     if not frames:
@@ -117,7 +120,7 @@ def results(*tables: pd.DataFrame) -> str:
 
 
 def write(report: Report, evidence: Evidence, folder: Path) -> None:
-    """Write the report into a folder, which is made."""
+    """Write the report into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in report.texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The families of records as the report shows them: what each is about, its records as rows, its plots."""
+"""Groups records and plots into the sections of the report, and formats records as rows of text."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from analysis.stats.groupings import LETTERS
 from analysis.tables.formats import number, p_value
 
 
-class Family(NamedTuple):
-    """A section of the report.
+class Topic(NamedTuple):
+    """What a section of the report shows.
 
     Attributes:
-        analyses: the values of `Record.analysis` that it shows; with a final "*" the beginnings of such values.
-        plots: the beginnings of the names of its plots.
+        anchor: id of the section in the page.
+        analyses: the values of `Record.analysis` that it shows; a final "*" matches any ending.
+        plots: prefixes of the names of its plots.
     """
 
     anchor: str
     title: str
-    about: str
+    description: str
     analyses: tuple[str, ...]
     plots: tuple[str, ...] = ()
 
 
 TESTS = (
-    Family(
+    Topic(
         "primary",
         "Do the methods differ? The primary analysis",
         "Means over seeds in blocks of language and ratio; methods are tested against how much their differences "
@@ -36,7 +37,7 @@ TESTS = (
         ("blocked", "groupings", "blocked in *", "groupings in *"),
         ("differences", "blocks"),
     ),
-    Family(
+    Topic(
         "own-errors",
         "If pairs differ in their errors",
         "The primary analysis takes one error for all pairs. Where some pairs of methods go together from block to "
@@ -44,40 +45,40 @@ TESTS = (
         "degrees of freedom that this leaves (Greenhouse and Geisser), and each pair its own error, from few blocks.",
         ("own errors",),
     ),
-    Family(
+    Topic(
         "equivalence",
         "Are they the same?",
         "A difference that was not found is no equality. Two one-sided tests (TOST, Holm-corrected) ask whether a pair "
         "is within the margin; Wellek's test asks it of all methods at once.",
         ("equivalence",),
     ),
-    Family(
+    Topic(
         "ranks",
         "By ranks",
         "Friedman's test over the same blocks, and Nemenyi's for pairs: no assumption on the distribution of F1.",
         ("friedman",),
         ("ranks",),
     ),
-    Family(
+    Topic(
         "items",
         "Item by item",
         "Each pair of methods on the same test items: McNemar's test, and a bootstrap over items, Holm-corrected.",
         ("paired",),
     ),
-    Family(
+    Topic(
         "effects",
         "How large are the effects?",
         "Shares of variance that the methods explain, and standardised differences, with 95 % intervals.",
         ("effects",),
     ),
-    Family(
+    Topic(
         "power",
         "What could this design have seen?",
         "The least differences that would have been found with a power of 80 %, and how many seeds the margin needs.",
         ("power",),
         ("power",),
     ),
-    Family(
+    Topic(
         "replication",
         "The paper's own test",
         "One-way ANOVA over all runs and Tukey's HSD, as in “Which LoRA?”. It takes language and ratio for noise, so "
@@ -87,63 +88,63 @@ TESTS = (
     ),
 )
 VIEWS = (
-    Family("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
-    Family(
+    Topic("gain", "Gain", "Test F1 minus the untrained base model's, points.", ("gain",)),
+    Topic(
         "floors",
         "Above the floor",
         "Test F1 minus that of the best shallow method on the same items (the majority's label, a classifier of the "
         "hypothesis alone or of word overlap; for questions a random candidate), points; and how many are no better.",
         ("above the floor", "floors"),
     ),
-    Family("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
-    Family(
+    Topic("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
+    Topic(
         "retention", "Retention of English", "English F1 minus that of ratio 0, same method and seed.", ("retention",)
     ),
-    Family("gap", "Transfer gap", "English minus target-language F1 of the same run.", ("transfer gap",)),
-    Family(
+    Topic("gap", "Transfer gap", "English minus target-language F1 of the same run.", ("transfer gap",)),
+    Topic(
         "bought",
         "Gain per percent of target items",
         "Target-language F1 minus that of ratio 0, divided by the percent of target items.",
         ("gain per percent",),
     ),
-    Family("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
-    Family(
+    Topic("forgetting", "Forgetting", "What is lost on tasks that were not trained, points.", ("forgetting",)),
+    Topic(
         "tuned",
         "Tuned against default",
         "The tuned arm against the default values (matched), and the method's own recommended ones, paired.",
         ("tuned",),
     ),
-    Family(
+    Topic(
         "cost",
         "What F1 costs",
         "Mean F1 (statistic) over all runs against mean cost (estimate); the front is what no method improves on.",
         ("pareto",),
         ("cost",),
     ),
-    Family("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
-    Family("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
+    Topic("agreement", "Agreement", "Do two methods answer the same items right?", ("agreement",)),
+    Topic("calibration", "Calibration", "Distance of confidence and share of right answers (ECE).", ("calibration",)),
 )
 INJECTED = (
-    Family(
+    Topic(
         "injected-output",
         "Do the methods differ in what they bring nearer?",
         "Rise of the centred gap of control pairs in the model's output, hundredths of a cosine, means over seeds in "
         "blocks of language; tested as F1 is in the primary analysis.",
         (GAINS[OUTPUT],),
     ),
-    Family(
+    Topic(
         "injected-pooled",
         "And where the loss is?",
         "The same rise at the block whose output is trained, where that is one block for all methods.",
         (GAINS[POOLED],),
     ),
-    Family(
+    Topic(
         "injected-lost",
         "What is forgotten",
         "What is lost of F1 on a task that was not trained, points below the base model.",
         (FORGOTTEN,),
     ),
-    Family(
+    Topic(
         "injected-retained",
         "Do the methods differ in what they retain?",
         "F1 on that task after the training, in blocks of language; tested as F1 is in the primary analysis.",
@@ -153,7 +154,12 @@ INJECTED = (
 
 
 class Line(NamedTuple):
-    """A record as a row of text; `notes` is the number of its footnote, or empty."""
+    """A record as a row of text.
+
+    Attributes:
+        note: number of its footnote, or empty.
+        strong: whether p, adjusted where it is, is below .05.
+    """
 
     outcome: str
     test: str
@@ -168,8 +174,8 @@ class Line(NamedTuple):
     strong: bool
 
 
-class Brief(NamedTuple):
-    """A method's mean over blocks on each outcome."""
+class MethodMeans(NamedTuple):
+    """A method's mean with its interval, as text, on each outcome."""
 
     method: str
     en: str
@@ -177,41 +183,48 @@ class Brief(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A family with what there is of it: the methods' means in brief, every line, and why tests are not there."""
+    """A topic with its results.
 
-    family: Family
-    brief: list[Brief]
+    Attributes:
+        brief: the methods' means.
+        lines: all records.
+        notes: footnotes of the lines.
+        reasons: why some tests could not be made.
+    """
+
+    topic: Topic
+    brief: list[MethodMeans]
     lines: list[Line]
     notes: list[str]
     reasons: list[str]
     plots: list[Plot]
 
 
-def sections(families: Iterable[Family], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
-    """Return the families of which there is something to show."""
-    found = []
-    for family in families:
-        own = [record for record in records if _belongs(record.analysis, family.analyses)]
-        reasons = _reasons([record for record in own if _untested(record)])
-        lines, notes = _lines([record for record in own if not _untested(record)])
-        drawn = [plot for plot in plots if plot.name.startswith(family.plots)] if family.plots else []
+def sections(topics: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
+    """Return a section for each topic that has records."""
+    shown = []
+    for topic in topics:
+        matching = [record for record in records if _matches(record.analysis, topic.analyses)]
+        reasons = _reasons([record for record in matching if _untested(record)])
+        lines, notes = _lines([record for record in matching if not _untested(record)])
+        topic_plots = [plot for plot in plots if plot.name.startswith(topic.plots)] if topic.plots else []
         if lines or reasons:
-            found.append(Section(family, _brief(own), lines, notes, reasons, drawn))
-    return found
+            shown.append(Section(topic, _method_means(matching), lines, notes, reasons, topic_plots))
+    return shown
 
 
-def _brief(records: Sequence[Record]) -> list[Brief]:
-    """Return the records that say one number of one method, side by side."""
+def _method_means(records: Sequence[Record]) -> list[MethodMeans]:
+    """Return the records of a single method's mean (or ECE), both outcomes side by side."""
     shown: dict[str, dict[str, str]] = {}
     for r in records:
         if len(r.groups) == 1 and r.test in ("mean", "ECE") and r.effect is not None:
             interval = "" if r.interval is None else f" ({number(r.interval[0])} to {number(r.interval[1])})"
             shown.setdefault(r.groups[0], {})[r.outcome] = number(r.effect) + interval
-    return [Brief(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
+    return [MethodMeans(method, texts.get("en", ""), texts.get("tl", "")) for method, texts in shown.items()]
 
 
-def _belongs(analysis: str, wanted: tuple[str, ...]) -> bool:
-    return any(analysis == name or (name.endswith("*") and analysis.startswith(name[:-1])) for name in wanted)
+def _matches(analysis: str, patterns: tuple[str, ...]) -> bool:
+    return any(analysis == name or (name.endswith("*") and analysis.startswith(name[:-1])) for name in patterns)
 
 
 def _untested(record: Record) -> bool:
@@ -219,33 +232,34 @@ def _untested(record: Record) -> bool:
 
 
 def _reasons(records: Sequence[Record]) -> list[str]:
-    """Say once for each reason which tests it prevents."""
+    """Return a sentence for each reason, with the tests that it prevents."""
     tests: dict[str, list[str]] = {}
     languages: dict[str, list[str]] = {}
     for record in records:
         why = record.note.removeprefix("no test: ")
         tests.setdefault(why, []).append(record.test)
         languages.setdefault(why, []).append({"en": "English", "tl": "target language"}.get(record.outcome, ""))
-    found = []
+    sentences = []
     for why, names in tests.items():
         outcomes = " and ".join(filter(None, dict.fromkeys(languages[why])))
-        found.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
-    return found
+        sentences.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
+    return sentences
 
 
 def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
+    """Return the records as rows, and their footnotes."""
     notes = list(dict.fromkeys(record.note for record in records if record.note and record.test != LETTERS))
     everyone = {len(record.groups) for record in records if len(record.groups) > 2}
-    found = []
+    lines = []
     for r in records:
         setting = f" ({r.analysis.partition(' in ')[2]})" if " in " in r.analysis else ""
-        between = ", " if r.test == "mean" else " − "  # of a view's cell, or of a difference
+        between = ", " if r.test == "mean" else " − "  # a mean is of one cell; other pairs are differences
         groups = "all" if len(r.groups) in everyone and r.test != "mean" else between.join(r.groups)
         interval = "" if r.interval is None else f"{number(r.interval[0])} to {number(r.interval[1])}"
         df = "" if r.df is None else f" ({', '.join(number(d) if d % 1 else f'{d:,.0f}' for d in r.df)})"
         statistic = number(r.statistic)
-        best = r.p if r.p_adjusted is None else r.p_adjusted
-        found.append(
+        p = r.p if r.p_adjusted is None else r.p_adjusted
+        lines.append(
             Line(
                 outcome={"en": "en", "tl": "tl"}.get(r.outcome, ""),
                 test=f"{r.test}: {r.note}" if r.test == LETTERS else r.test + setting,
@@ -257,7 +271,7 @@ def _lines(records: Sequence[Record]) -> tuple[list[Line], list[str]]:
                 p_adjusted=p_value(r.p_adjusted),
                 n="" if r.n is None else f"{r.n:,}",
                 note=str(notes.index(r.note) + 1) if r.note in notes else "",
-                strong=best is not None and best < 0.05,
+                strong=p is not None and p < 0.05,
             )
         )
-    return found, notes
+    return lines, notes

@@ -1,4 +1,4 @@
-"""The table of the report's first screen: what each method scores and costs, and what it is to be measured by."""
+"""Builds the table of the report's first screen: scores and costs of each method, with floor and base model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from analysis.stats.blocked import MEAN
 from analysis.stats.groupings import LETTERS
 
 ALONE = " †"
-"""Marks a mean in the first table that is over cells in which no other method ran."""
+"""Marks a mean over cells in which no other method ran."""
 
 
 class Row(NamedTuple):
-    """A method in the table of the first screen; texts are empty where there is nothing to show."""
+    """A row of the table of the first screen, as text; a field without a value is empty."""
 
     method: str
     arm: str
@@ -28,42 +28,42 @@ class Row(NamedTuple):
     seconds: str
 
 
-def first_table(records: Sequence[Record], methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
-    """Return what the first screen shows of each method: arm, mean F1, letters, costs; the best in the target first.
+def summary_rows(records: Sequence[Record], methods: Sequence[str], arms: Mapping[str, str]) -> list[Row]:
+    """Return a row for each method, sorted by F1 on the target language, best first.
 
-    What methods are measured by comes last: the best floor and the base model, as far as they are known.
+    The best floor and the base model come last, where they are known.
     """
-    found = []
+    ranked = []
     for method in methods:
         f1, letters, marks = {}, {}, {}
         for outcome in OUTCOMES:
-            own = find(records, outcome=outcome, groups=(method,))
-            adjusted = find(own, analysis="blocked", test=MEAN)
-            mean = adjusted or find(own, analysis="description", test="mean F1")
+            of_method = find(records, outcome=outcome, groups=(method,))
+            adjusted = find(of_method, analysis="blocked", test=MEAN)
+            mean = adjusted or find(of_method, analysis="description", test="mean F1")
             f1[outcome] = mean[0].effect if mean else None
             others = find(records, outcome=outcome, analysis="blocked", test=MEAN)
             marks[outcome] = ALONE if others and not adjusted else ""
-            letters[outcome] = next((r.note for r in find(own, analysis="groupings", test=LETTERS)), "")
+            letters[outcome] = next((r.note for r in find(of_method, analysis="groupings", test=LETTERS)), "")
         costs = [
             next((r.effect for r in find(records, analysis="pareto", test=cost, groups=(method,))), None)
             for cost in ("adapter/trainable_parameters", "train/seconds")
         ]
         times = [r for r in find(records, analysis="description", test="train/seconds") if r.groups[0] == method]
-        apart = times[0].statistic if len(times) == 1 else None
+        deviation = times[0].statistic if len(times) == 1 else None
         texts = [
             text
             for outcome in OUTCOMES
             for text in ("" if f1[outcome] is None else f"{f1[outcome]:.1f}{marks[outcome]}", letters[outcome])
         ]
-        told = ["" if cost is None else f"{cost:,.0f}" for cost in costs]
-        told[1] += f" ± {apart:,.0f}" if told[1] and apart is not None else ""
-        row = Row(method, arms.get(method, ""), *texts, *told)
-        found.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
-    ordered = [row for *_, row in sorted(found)]
+        cost_texts = ["" if cost is None else f"{cost:,.0f}" for cost in costs]
+        cost_texts[1] += f" ± {deviation:,.0f}" if cost_texts[1] and deviation is not None else ""
+        row = Row(method, arms.get(method, ""), *texts, *cost_texts)
+        ranked.append((-(f1["tl"] or 0.0), -(f1["en"] or 0.0), method, row))
+    rows = [row for *_, row in sorted(ranked)]
     for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
-        of = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
-        if name == BEST_FLOOR and any(len(set(floored(records, outcome))) > 1 for outcome in of):
-            continue  # it is a mean over other results than the methods'
-        if of:
-            ordered.append(Row(name, "", of.get("en", ""), "", of.get("tl", ""), "", "", ""))
-    return ordered
+        means = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
+        if name == BEST_FLOOR and any(len(set(floored(records, outcome))) > 1 for outcome in means):
+            continue  # some results have no floor, so its mean is over fewer results than the methods' means
+        if means:
+            rows.append(Row(name, "", means.get("en", ""), "", means.get("tl", ""), "", "", ""))
+    return rows

@@ -1,1 +1,1 @@
-"""Tables of the report, in Markdown, LaTeX and CSV."""
+"""Builds the report's tables and writes them as Markdown, LaTeX, CSV and HTML."""

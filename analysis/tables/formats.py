@@ -1,9 +1,10 @@
-"""A table as Markdown, LaTeX, CSV and HTML."""
+"""Formats tables as Markdown, LaTeX, CSV and HTML, and numbers as text."""
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,31 +20,34 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "→": r"$\rightarrow$",
 }
 
-
 _LONG = 24
-"""Characters beyond which a cell may take several lines."""
+"""Length in characters from which a cell may wrap."""
 
 
 class Part(NamedTuple):
-    """A piece of a cell; the best of a column is bold, the second is underlined."""
+    """A piece of a cell.
+
+    Attributes:
+        rank: BEST is printed bold, SECOND underlined; 0 for neither.
+    """
 
     text: str
-    place: int = 0
+    rank: int = 0
 
 
 Cell = tuple[Part, ...]
-"""Parts that are shown with " / " between them."""
+"""Parts, printed with " / " between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table to print, and the numbers behind it.
+    """A table to print, with the unrounded numbers behind it.
 
     Attributes:
-        name: file name without its end.
+        name: file name without extension.
         rows: cells, each row as long as `header`.
-        labels: how many of the first columns are words; the others are aligned to the right.
-        numbers: one row per number, as the CSV file gives them.
+        labels: number of leading columns that hold text; the others are right-aligned.
+        numbers: a row per number, as written to the CSV file.
     """
 
     name: str
@@ -56,19 +60,19 @@ class Table:
 
 
 def cell(*texts: str) -> Cell:
-    """Return a cell of parts that are neither best nor second."""
+    """Return a cell of unranked parts."""
     return tuple(Part(text) for text in texts)
 
 
 def markdown(table: Table) -> str:
-    """Return a GitHub-flavoured table under its title; Markdown has no underline, so HTML's is used."""
+    """Return a GitHub-flavoured table below its title; the underline is HTML's `<u>`, as Markdown has none."""
     marks = {0: "{}", BEST: "**{}**", SECOND: "<u>{}</u>"}
 
     def escape(text: str) -> str:
         return text.replace("|", r"\|").replace("*", r"\*")
 
     def show(parts: Cell) -> str:
-        return " / ".join(marks[part.place].format(escape(part.text)) for part in parts)
+        return " / ".join(marks[part.rank].format(escape(part.text)) for part in parts)
 
     lines = [f"**{table.title}** {table.caption}", ""]
     lines.append(f"| {' | '.join(map(escape, table.header))} |")
@@ -78,14 +82,14 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return a `table` environment that needs the package booktabs and no other."""
+    """Return a `table` environment; of LaTeX packages it needs only booktabs."""
     marks = {0: "{}", BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}
 
     def escape(text: str) -> str:
         return "".join(_LATEX.get(c, c) for c in text)
 
     def show(parts: Cell) -> str:
-        return " / ".join(marks[part.place].format(escape(part.text)) for part in parts)
+        return " / ".join(marks[part.rank].format(escape(part.text)) for part in parts)
 
     columns = "l" * table.labels + "r" * (len(table.header) - table.labels)
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
@@ -96,23 +100,23 @@ def latex(table: Table) -> str:
 
 
 def csv(table: Table) -> str:
-    """Return the numbers, one a line, unrounded."""
+    """Return the unrounded numbers, one per line."""
     return str(table.numbers.to_csv(index=False, lineterminator="\n"))
 
 
 def to_html(table: Table) -> str:
-    """Return a `figure` with the table in it, which scrolls on its own where the screen is narrow."""
+    """Return a `figure` that holds the table and scrolls horizontally on narrow screens."""
     marks = {0: "{}", BEST: "<strong>{}</strong>", SECOND: "<u>{}</u>"}
 
     def show(parts: Cell, position: int) -> str:
-        text = " / ".join(f'<span class="v">{marks[p.place].format(html.escape(p.text))}</span>' for p in parts)
+        text = " / ".join(f'<span class="v">{marks[p.rank].format(html.escape(p.text))}</span>' for p in parts)
         long = max(len(part.text) for part in parts) > _LONG
         if long:
             text = text.replace(",", ",<wbr/>")
-        names = ["key"] * (position == table.labels - 1)  # stays where it is while the rest scrolls
-        names += ["long"] * long
-        shown = f' class="{" ".join(names)}"' if names else ""
-        return f"<td{shown}>{text}</td>" if position >= table.labels else f'<th scope="row"{shown}>{text}</th>'
+        classes = ["key"] * (position == table.labels - 1)  # sticky while the rest scrolls
+        classes += ["long"] * long
+        attribute = f' class="{" ".join(classes)}"' if classes else ""
+        return f"<td{attribute}>{text}</td>" if position >= table.labels else f'<th scope="row"{attribute}>{text}</th>'
 
     firsts = [row[0] for row in table.rows]
     grouped = table.labels > 1 and len(set(firsts)) < len(firsts)
@@ -120,10 +124,10 @@ def to_html(table: Table) -> str:
     def line(number: int) -> str:
         above = table.rows[number - 1] if number else ()
         row = table.rows[number]
-        again = grouped and bool(above) and above[0] == row[0]
-        first = "<td></td>" if again else show(row[0], 0)
+        repeated = grouped and bool(above) and above[0] == row[0]
+        first = "<td></td>" if repeated else show(row[0], 0)
         rest = "".join(show(parts, i) for i, parts in enumerate(row[1:], 1))
-        start = "<tr>" if again or not grouped else '<tr class="group">'
+        start = "<tr>" if repeated or not grouped else '<tr class="group">'
         return f"{start}{first}{rest}</tr>"
 
     starts = ['<th scope="col" class="word">'] * table.labels + ['<th scope="col">'] * len(table.header)
@@ -135,15 +139,15 @@ def to_html(table: Table) -> str:
 
 
 def write(table: Table, folder: Path) -> None:
-    """Write the four forms into a folder."""
+    """Write a table in all four formats into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    forms = {"md": markdown, "tex": latex, "csv": csv, "html": to_html}
-    for end, form in forms.items():
-        (folder / f"{table.name}.{end}").write_text(form(table), encoding="utf-8")
+    formats = {"md": markdown, "tex": latex, "csv": csv, "html": to_html}
+    for extension, format_table in formats.items():
+        (folder / f"{table.name}.{extension}").write_text(format_table(table), encoding="utf-8")
 
 
 def number(value: float | None) -> str:
-    """Write a number with as many digits as a reader needs; empty for none."""
+    """Format a number: integers from 1,000 on, else two decimals or two significant digits; empty if not finite."""
     if value is None or not math.isfinite(value):
         return ""
     size = abs(value)
@@ -153,5 +157,23 @@ def number(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Write p without the zero before the point."""
+    """Format p without the leading zero."""
     return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+
+
+def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
+    """Format a mean, with its standard deviation where that is finite."""
+    return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
+
+
+def best_and_second(values: Mapping[str, float], decimals: int) -> dict[str, int]:
+    """Return the names ranked BEST or SECOND by their printed numbers, so that equal prints get equal marks."""
+    printed = {name: round(value, decimals) for name, value in values.items()}
+    if len(printed) < 2:
+        return {}
+    order: Sequence[float] = sorted(set(printed.values()), reverse=True)
+    return {
+        name: BEST if value == order[0] else SECOND
+        for name, value in printed.items()
+        if value == order[0] or (len(order) > 1 and value == order[1])
+    }

@@ -1,4 +1,4 @@
-"""What the page says of lexical injection: a table of the runs, one of the pairs, and a sentence for each method."""
+"""Tabulates lexical injection (the runs, the word pairs) and summarises each method in sentences."""
 
 from __future__ import annotations
 
@@ -30,81 +30,84 @@ from analysis.runs.methods import method_order, text
 from analysis.tables.formats import Cell, Table, cell, p_value
 
 _Means = Mapping[tuple[str, ...], Record]
-"""The mean of a column by (column, method) or (column, method, language)."""
+"""The mean of a column, by (column, method) or (column, method, language)."""
 _Tests = Mapping[tuple[str, str, str], Sequence[Record]]
+"""Paired tests of single runs, by (test, method, language)."""
 
 
 def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table]:
     """Return for each setting a table of the runs and one of the pairs; the CSV files have every number."""
-    runs, made = trained(injected), []
+    runs, tables = trained(injected), []
     settings = sorted(set(runs["setting"]))
     for number, setting in enumerate(settings, 1):
-        own = runs[runs["setting"] == setting]
-        end = f"-{number}" if len(settings) > 1 else ""
-        found = find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(found), tested(found)
-        made.append(_run_table(own, means, tests, name=f"injection-runs{end}", setting=setting))
-        made.append(_pair_table(own, found, means, tests, name=f"injection-pairs{end}", setting=setting))
-    return made
+        part = runs[runs["setting"] == setting]
+        suffix = f"-{number}" if len(settings) > 1 else ""
+        of_setting = find(records, analysis=named(ANALYSIS, setting, settings))
+        means, tests = _means(of_setting), tested(of_setting)
+        tables.append(_run_table(part, means, tests, name=f"injection-runs{suffix}", setting=setting))
+        tables.append(_pair_table(part, of_setting, means, tests, name=f"injection-pairs{suffix}", setting=setting))
+    return tables
 
 
 def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
-    """Say of each method what became of control pairs, beside random ones, and of the task that was not trained."""
-    runs, told = trained(injected), []
+    """Describe for each method how control pairs, random pairs and F1 on the untrained task changed."""
+    runs, texts = trained(injected), []
     settings = sorted(set(runs["setting"]))
     for setting in settings:
-        own, found = runs[runs["setting"] == setting], find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(found), tested(found)
+        part, of_setting = runs[runs["setting"] == setting], find(records, analysis=named(ANALYSIS, setting, settings))
+        means, tests = _means(of_setting), tested(of_setting)
         where = f" ({setting})" if len(settings) > 1 else ""
-        for method in method_order(own):
+        for method in method_order(part):
 
-            def change(place: str, measure: str, method: str = method, means: _Means = means) -> str:
-                ends = (means.get((similarity(w, "control", place, measure), method)) for w in WHEN)
+            def change(state: str, measure: str, method: str = method, means: _Means = means) -> str:
+                ends = (means.get((similarity(w, "control", state, measure), method)) for w in WHEN)
                 return " to ".join(_cosine(r) for r in ends)
 
-            def gap(place: str, method: str = method, tests: _Tests = tests) -> str:
-                mine = [
-                    r for (name, of, _), rs in tests.items() if of == method for r in rs if name == _gap_test(place)
+            def gap(state: str, method: str = method, tests: _Tests = tests) -> str:
+                of_method = [
+                    r for (name, of, _), rs in tests.items() if of == method for r in rs if name == _gap_test(state)
                 ]
-                up, down = (sum(_apart(r) and (r.effect or 0.0) * sign > 0 for r in mine) for sign in (1, -1))
-                return f"{change(place, GAP)} (a rise in {up} and a fall in {down} of {len(mine)} runs, p < .05)"
+                up, down = (
+                    sum(_significant(r) and (r.effect or 0.0) * sign > 0 for r in of_method) for sign in (1, -1)
+                )
+                return f"{change(state, GAP)} (a rise in {up} and a fall in {down} of {len(of_method)} runs, p < .05)"
 
             parts = [
                 f"{method}{where}, control pairs where the loss is: cosine of translations {change(POOLED, COSINE)}, "
                 f"of random pairs {change(POOLED, RANDOM)}; centred gap {gap(POOLED)}, in the output {gap(OUTPUT)}."
             ]
-            for role, said in zip(ROLES, ("English", "the target language"), strict=True):
+            for role, language in zip(ROLES, ("English", "the target language"), strict=True):
                 ends = [means.get((retained(w, role), method)) for w in WHEN]
                 if None not in ends:
-                    task = " and ".join(sorted(set(own["retained"]) - {""})) or "the other task"
+                    task = " and ".join(sorted(set(part["retained"]) - {""})) or "the other task"
                     points = " to ".join(f"{r.effect:.1f}" for r in ends if r is not None)
-                    parts.append(f"F1 on {task} in {said}, not trained: {points}.")
-            told.append(" ".join(parts))
-    return told
+                    parts.append(f"F1 on {task} in {language}, not trained: {points}.")
+            texts.append(" ".join(parts))
+    return texts
 
 
-def _gap_test(place: str) -> str:
-    return paired("control", place, GAP)
+def _gap_test(state: str) -> str:
+    return paired("control", state, GAP)
 
 
 def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, setting: str) -> Table:
     body, numbers = [], []
-    kept = [role for role in ROLES if any(key[0] == retained(AFTER, role) for key in means)]
-    for language, method, own in _cells(runs):
+    retention_roles = [role for role in ROLES if any(key[0] == retained(AFTER, role) for key in means)]
+    for language, method, of_cell in _cells(runs):
         where = (method, language)
-        first = {key: _values(own, key) for key in ("layers", "pool_layer", "rank")}
+        fields = {key: _values(of_cell, key) for key in ("layers", "pool_layer", "rank")}
         size = means.get(("adapter/trainable_parameters", *where))
         loss = means.get(("train/loss", *where))
-        line = [cell(language), cell(method), *(cell(value or "–") for value in first.values())]
-        line += [cell("–" if size is None else f"{size.effect:,.0f}"), cell(str(len(own))), cell(_cosine(loss))]
-        for place in PLACES:
-            line += [_change(means, "control", place, GAP, where), _t_and_p(tests, "control", place, GAP, where)]
-        for role in kept:
+        line = [cell(language), cell(method), *(cell(value or "–") for value in fields.values())]
+        line += [cell("–" if size is None else f"{size.effect:,.0f}"), cell(str(len(of_cell))), cell(_cosine(loss))]
+        for state in PLACES:
+            line += [_change(means, "control", state, GAP, where), _t_and_p(tests, "control", state, GAP, where)]
+        for role in retention_roles:
             ends = (means.get((retained(w, role), *where)) for w in WHEN)
             line.append(cell(" → ".join("–" if r is None else f"{r.effect:.1f}" for r in ends)))
         body.append(tuple(line))
         numbers += [
-            (language, method, *first.values(), r.test, r.effect, r.statistic, r.n)
+            (language, method, *fields.values(), r.test, r.effect, r.statistic, r.n)
             for key, r in means.items()
             if key[1:] == where
         ]
@@ -115,7 +118,7 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         "t and p of the runs' own tests over pairs (Holm over runs). A loss that ends at its margin of .4 has told "
         "nothing apart. Means over seeds."
     )
-    caption += f" F1 in points on {' and '.join(tasks)}, which is not trained." if tasks and kept else ""
+    caption += f" F1 in points on {' and '.join(tasks)}, which is not trained." if tasks and retention_roles else ""
     return Table(
         name=name,
         title="Runs of lexical injection.",
@@ -123,7 +126,7 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         header=(
             *("language", "method", "blocks", "loss after block", "rank", "parameters", "runs", "last loss"),
             *("gap, at the loss", "t; p", "gap, output", "t; p"),
-            *(f"F1, {'English' if role == 'en' else 'target'}" for role in kept),
+            *(f"F1, {'English' if role == 'en' else 'target'}" for role in retention_roles),
         ),
         rows=tuple(body),
         labels=2,
@@ -141,13 +144,13 @@ def _pair_table(
     for language, method, _ in _cells(runs):
         where = (method, language)
         for pairs in SETS:
-            for place in PLACES:
-                line = [cell(language), cell(method), cell(pairs), cell("at the loss" if place == POOLED else place)]
-                line += [_change(means, pairs, place, COSINE, where), _change(means, pairs, place, RANDOM, where)]
-                line.append(_t_and_p(tests, pairs, place, COSINE, where))
-                line += [_change(means, pairs, place, GAP, where), _t_and_p(tests, pairs, place, GAP, where)]
+            for state in PLACES:
+                line = [cell(language), cell(method), cell(pairs), cell("at the loss" if state == POOLED else state)]
+                line += [_change(means, pairs, state, COSINE, where), _change(means, pairs, state, RANDOM, where)]
+                line.append(_t_and_p(tests, pairs, state, COSINE, where))
+                line += [_change(means, pairs, state, GAP, where), _t_and_p(tests, pairs, state, GAP, where)]
                 for measure in ("p1", "mrr"):
-                    both = (_change(means, pairs, place, f"{measure}/{way}/centred", where) for way in ("to", "from"))
+                    both = (_change(means, pairs, state, f"{measure}/{way}/centred", where) for way in ("to", "from"))
                     line.append(tuple(part for one in both for part in one))
                     line.append(cell(_cosine(means.get((f"floor/{pairs}/{measure}", *where)))))
                 body.append(tuple(line))
@@ -181,13 +184,13 @@ def _test_of(record: Record) -> tuple[float | None, ...]:
 
 
 def _cells(runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Return language, method and runs, languages together."""
+    """Return the (language, method, runs) that exist, sorted by language."""
     order = method_order(runs)
     return [
-        (language, method, own)
+        (language, method, of_cell)
         for language in sorted(set(runs["language"]))
         for method in order
-        if len(own := runs[(runs["language"] == language) & (runs["method"] == method)])
+        if len(of_cell := runs[(runs["language"] == language) & (runs["method"] == method)])
     ]
 
 
@@ -195,16 +198,16 @@ def _means(records: Sequence[Record]) -> _Means:
     return {(r.test, *r.groups): r for r in records if not r.test.startswith("paired/")}
 
 
-def _change(means: _Means, pairs: str, place: str, measure: str, where: tuple[str, str]) -> Cell:
-    return cell(" → ".join(_cosine(means.get((similarity(w, pairs, place, measure), *where))) for w in WHEN))
+def _change(means: _Means, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
+    return cell(" → ".join(_cosine(means.get((similarity(w, pairs, state, measure), *where))) for w in WHEN))
 
 
-def _t_and_p(tests: _Tests, pairs: str, place: str, measure: str, where: tuple[str, str]) -> Cell:
-    """Write t and Holm's p of the runs in a cell: from the least to the greatest where they are several."""
-    found = tests.get((paired(pairs, place, measure), *where), ())
-    if not found:
+def _t_and_p(tests: _Tests, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
+    """Format t and Holm-adjusted p of a cell's runs, as a range for several runs."""
+    results = tests.get((paired(pairs, state, measure), *where), ())
+    if not results:
         return cell("–")
-    ts, ps = sorted(r.statistic or 0.0 for r in found), sorted(r.p_adjusted or 0.0 for r in found)
+    ts, ps = sorted(r.statistic or 0.0 for r in results), sorted(r.p_adjusted or 0.0 for r in results)
     both = ((f"{ts[0]:.1f}", f"{ts[-1]:.1f}"), (p_value(ps[0]), p_value(ps[-1])))
     return cell("; ".join(" to ".join(dict.fromkeys(ends)) for ends in both))
 
@@ -217,5 +220,5 @@ def _cosine(record: Record | None) -> str:
     return "–" if record is None or record.effect is None else f"{record.effect:.3f}"
 
 
-def _apart(record: Record) -> bool:
+def _significant(record: Record) -> bool:
     return record.p_adjusted is not None and record.p_adjusted < 0.05

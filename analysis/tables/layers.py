@@ -1,10 +1,9 @@
-"""What the page says of layers: tables, and a sentence for each panel of correlations."""
+"""Tabulates the language probes by layer, and summarises each panel of correlations in a sentence."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -18,54 +17,43 @@ from analysis.measures.layer_shares import (
     parsed,
     stands_out,
 )
-from analysis.plots import Plot
 from analysis.records import Record, find
 from analysis.runs.language_probes import LEVELS, SHARES
 from analysis.runs.methods import ranges
 from analysis.tables.formats import BEST, Part, Table, cell
 
 
-class LayerSection(NamedTuple):
-    """The section of the page: how the probes were made, both kinds of plots, and what they come to."""
-
-    made: str
-    shares: list[Plot]
-    correlations: list[Plot]
-    sentences: list[str]
-    reasons: list[str]
-
-
 def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Sequence[str]) -> list[Table]:
-    """Return the tables of shares and of correlations, one of each a setting that has probes."""
-    made = []
+    """Return the tables of detectors, shares and correlations for each setting that has probes."""
+    tables = []
     for number, setting in enumerate(settings, 1):
-        own = shares[shares["setting"] == setting]
-        if own.empty:
+        part = shares[shares["setting"] == setting]
+        if part.empty:
             continue
-        end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        shared = find(records, analysis=named(SHARED, setting, settings))
-        made.append(_detector_table(shared, own, f"detectors{end}", where))
-        made.append(_share_table(shared, own, f"layer-shares{end}", where))
+        suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        share_records = find(records, analysis=named(SHARED, setting, settings))
+        tables.append(_detector_table(share_records, part, f"detectors{suffix}", where))
+        tables.append(_share_table(share_records, part, f"layer-shares{suffix}", where))
         for level in LEVELS:
             tested = find(records, analysis=named(ANALYSIS, setting, settings), test=PEARSON)
             tested = [r for r in tested if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")]
             if tested:
-                made.append(_correlation_table(tested, level, f"layer-correlation-{level}{end}", where))
-    return made
+                tables.append(_correlation_table(tested, level, f"layer-correlation-{level}{suffix}", where))
+    return tables
 
 
 def _detector_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:
-    """What the detector can tell at all, and whether another one would tell the same."""
-    by_place = {(r.test, *r.groups): r for r in records if r.test in ("ceiling", KAPPA)}
+    """Tabulate the language detector's ceiling on the true input, and its agreement with a second detector."""
+    by_key = {(r.test, *r.groups): r for r in records if r.test in ("ceiling", KAPPA)}
     body = []
     for language, level in itertools.product(sorted(set(shares["language"])), LEVELS):
-        tops = [by_place[("ceiling", language, level, share)] for share in SHARES]
-        kappa = by_place.get((KAPPA, language, level))
-        agreed = "not measured" if kappa is None else f"{_r(kappa.effect)}{_range(kappa)}"
+        ceilings = [by_key[("ceiling", language, level, share)] for share in SHARES]
+        kappa = by_key.get((KAPPA, language, level))
+        agreement = "not measured" if kappa is None else f"{_r(kappa.effect)}{_range(kappa)}"
         sizes = "–" if kappa is None else kappa.note.removeprefix("on ").partition(" of a probe")[0]
-        ceilings = (cell(f"{_percent(r.effect)}{_range(r, 100)}") for r in tops)
-        body.append((cell(language), cell(level), *ceilings, cell(agreed), cell(sizes)))
-    rows = [(*r.groups, r.test, r.effect, *(r.interval or (None, None)), r.n) for r in by_place.values()]
+        ceiling_cells = (cell(f"{_percent(r.effect)}{_range(r, 100)}") for r in ceilings)
+        body.append((cell(language), cell(level), *ceiling_cells, cell(agreement), cell(sizes)))
+    rows = [(*r.groups, r.test, r.effect, *(r.interval or (None, None)), r.n) for r in by_key.values()]
     numbers = [(*row[:2], "" if len(row) < 8 else row[2], *row[-5:]) for row in rows]
     return Table(
         name=name,
@@ -83,7 +71,7 @@ def _detector_table(records: Sequence[Record], shares: pd.DataFrame, name: str, 
 
 
 def _range(record: Record, scale: float = 1.0) -> str:
-    """Return the interval of a record in brackets; nothing where it has none, or no width."""
+    """Return the interval of a record in brackets; empty if it has none or its width is 0."""
     ends = record.interval
     if ends is None or ends[0] == ends[1]:
         return ""
@@ -92,16 +80,17 @@ def _range(record: Record, scale: float = 1.0) -> str:
 
 
 def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, where: str) -> Table:
-    by_place = {(r.test, *r.groups): r for r in records}
-    places = dict.fromkeys((r.groups[0], r.groups[1], r.groups[3]) for r in records if len(r.groups) == 4)
+    """Tabulate the shares of English and the target language: ceiling, highest and last layer."""
+    by_key = {(r.test, *r.groups): r for r in records}
+    curves = dict.fromkeys((r.groups[0], r.groups[1], r.groups[3]) for r in records if len(r.groups) == 4)
     body = []
-    for language, level, of in places:
+    for language, level, of in curves:
         both = {share: (language, level, share, of) for share in SHARES}
-        last = [by_place.get(("last", *key)) for key in both.values()]
-        high = [by_place.get(("highest", *key)) for key in both.values()]
-        top = [by_place.get(("ceiling", *key[:3])) for key in both.values()]
+        last = [by_key.get(("last", *key)) for key in both.values()]
+        high = [by_key.get(("highest", *key)) for key in both.values()]
+        top = [by_key.get(("ceiling", *key[:3])) for key in both.values()]
         blocks = cell(*("–" if r is None else r.note.partition("block ")[2].partition(";")[0] for r in high))
-        values = [cell(*("–" if r is None else _percent(r.effect) for r in found)) for found in (top, high, last)]
+        values = [cell(*("–" if r is None else _percent(r.effect) for r in shown)) for shown in (top, high, last)]
         body.append((cell(language), cell(level), cell(of), values[0], values[1], blocks, values[2]))
     grouped = shares.groupby(["setting", "language", "level", "method", "tl_ratio", "share", "layer"], dropna=False)
     numbers = grouped["value"].agg(["mean", "std", "count"]).reset_index().rename(columns={"std": "sd", "count": "n"})
@@ -114,14 +103,15 @@ def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, whe
 
 
 def _correlation_table(records: Sequence[Record], level: str, name: str, where: str) -> Table:
-    found = {(r.groups[0], *parsed(r.groups[1])): r for r in records}
+    """Tabulate Pearson's r by layer, a column for each panel."""
+    by_key = {(r.groups[0], *parsed(r.groups[1])): r for r in records}
     names = list(dict.fromkeys(r.groups[0] for r in records))
-    layers = sorted({layer for _, _, layer in found})
+    layers = sorted({layer for _, _, layer in by_key})
     body = []
     for layer in layers:
         parts = []
         for panel in names:
-            both = [found.get((panel, share, layer)) for share in SHARES]
+            both = [by_key.get((panel, share, layer)) for share in SHARES]
             parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * stands_out(r)) for r in both))
         body.append((cell(str(layer)), *parts))
     numbers = [
@@ -145,32 +135,35 @@ def _correlation_table(records: Sequence[Record], level: str, name: str, where: 
 
 
 def sentences(records: Sequence[Record]) -> list[str]:
-    """Say of each panel which layers stand out."""
-    told = []
+    """Return a sentence for each panel of correlations: the layers that stand out."""
+    texts = []
     for critical in find(records, test=CRITICAL):
         panel, level = critical.groups
-        own = [
+        significant = [
             r
             for r in find(records, analysis=critical.analysis, test=PEARSON)
             if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and stands_out(r)
         ]
         setting = critical.analysis.removeprefix(ANALYSIS).removeprefix(" in ")
-        place = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
-        parts = [part for share in SHARES for sign in (1, -1) if (part := _blocks(own, share, sign))]
+        title = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
+        parts = [part for share in SHARES for sign in (1, -1) if (part := _blocks(significant, share, sign))]
         text = f"F1 {' and '.join(parts)}" if parts else "no layer's share goes with F1 beyond chance"
-        told.append(f"{place}: {text} (n = {critical.n} runs, critical |r| {_r(critical.effect)}).")
-    return told
+        texts.append(f"{title}: {text} (n = {critical.n} runs, critical |r| {_r(critical.effect)}).")
+    return texts
 
 
 def _blocks(records: Sequence[Record], share: str, sign: int) -> str:
-    """Say for which blocks a share goes with F1 in one direction: "rises with the English share after blocks 22-27"."""
-    own = {parsed(r.groups[1])[1]: r.effect for r in records if parsed(r.groups[1])[0] == share}
-    layers = sorted(layer for layer, r in own.items() if r is not None and r * sign > 0)
+    """Name the blocks whose share correlates with F1 in one direction.
+
+    For example "rises with the English share after blocks 22-27"; empty if there are none.
+    """
+    by_layer = {parsed(r.groups[1])[1]: r.effect for r in records if parsed(r.groups[1])[0] == share}
+    layers = sorted(layer for layer, r in by_layer.items() if r is not None and r * sign > 0)
     if not layers:
         return ""
     what = f"{'rises' if sign > 0 else 'falls'} with the {'English' if share == 'en' else 'target'} share after block"
-    size = sorted(own[layer] or 0.0 for layer in layers)
-    ends = dict.fromkeys((_r(size[0]), _r(size[-1])))
+    coefficients = sorted(by_layer[layer] or 0.0 for layer in layers)
+    ends = dict.fromkeys((_r(coefficients[0]), _r(coefficients[-1])))
     return f"{what}{'s' * (len(layers) > 1)} {ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
 
 
@@ -179,4 +172,5 @@ def _percent(value: float | None) -> str:
 
 
 def _r(value: float | None) -> str:
+    """Format a correlation without the leading zero."""
     return "–" if value is None else f"{value:.2f}".replace("0.", ".", 1)

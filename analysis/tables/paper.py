@@ -1,10 +1,10 @@
-"""The paper's tables of what was measured: parameters, F1, efficiency and hyperparameters, one of each a setting."""
+"""Builds the paper's tables for each setting: F1, parameters, efficiency and hyperparameters."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
 from analysis.records import Record
 from analysis.runs.methods import UNTRAINED, method_order, text
-from analysis.tables.formats import BEST, SECOND, Cell, Part, Table, cell
+from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, mean_and_sd
 
 _Key = tuple[str, str, float, str]
 """Outcome, language, ratio and method."""
@@ -33,7 +33,7 @@ EFFICIENCY = {
 
 
 def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
-    """Return the tables of a table of runs, and a record for each number in them."""
+    """Return the tables of each setting, and a record for each number in them."""
     tables: list[Table] = []
     records: list[Record] = []
     several = table["setting"].nunique() > 1
@@ -45,21 +45,24 @@ def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
             ("efficiency", efficiency_table),
             ("hyperparameters", hyperparameter_table),
         ):
-            made, own = make(rows, name=f"{name}{suffix}", setting=str(setting))
-            if made is not None:
-                tables.append(made)
-                records += own
+            printed, numbers = make(rows, name=f"{name}{suffix}", setting=str(setting))
+            if printed is not None:
+                tables.append(printed)
+                records += numbers
     return tables, records
 
 
 def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """F1 in points as English / target language, by language, method and ratio; the paper's 2, 4 to 9, 13, 14."""
+    """Tabulate F1 in points, English / target language, by language, method and ratio.
+
+    These are the paper's Tables 2, 4 to 9, 13 and 14.
+    """
     ratios = sorted(set(rows["tl_ratio"]))
     languages = sorted(set(rows["language"]) - {""})
     floors = _floors(rows)
     order = [*method_order(rows), *([BEST_FLOOR] if floors else ())]
     cells = _means(rows) | floors
-    ranked = _rank(cells, {*rows.loc[rows["variant"] == UNTRAINED, "method"], BEST_FLOOR})
+    ranks = _ranks(cells, {*rows.loc[rows["variant"] == UNTRAINED, "method"], BEST_FLOOR})
     numbers, records, body = [], [], []
     for language in languages:
         for method in order:
@@ -67,33 +70,33 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
             for ratio in ratios:
                 parts = []
                 for outcome in ("en", "tl"):
-                    # At ratio 0 the English result is that of one adapter for every language.
-                    own = next((c for c in (language, "") if (outcome, c, ratio, method) in cells), None)
-                    if own is None or (outcome == "tl" and own == ""):
+                    # At ratio 0 all languages share one adapter, whose English result has an empty language.
+                    key = next((c for c in (language, "") if (outcome, c, ratio, method) in cells), None)
+                    if key is None or (outcome == "tl" and key == ""):
                         parts.append(Part("–"))
                         continue
-                    mean, sd, n = cells[outcome, own, ratio, method]
-                    parts.append(Part(spread(mean, sd, 1), ranked.get((outcome, own, ratio, method), 0)))
+                    mean, sd, n = cells[outcome, key, ratio, method]
+                    parts.append(Part(mean_and_sd(mean, sd, 1), ranks.get((outcome, key, ratio, method), 0)))
                     numbers.append((setting, language, ratio, method, outcome, mean, sd, n))
                 line.append(tuple(parts))
             body.append(tuple(line))
     for (outcome, language, ratio, method), (mean, sd, n) in cells.items():
         where = (method, setting, language or "every language", f"{ratio:g}")
         records.append(_record(outcome, "F1", where, mean, sd, n, "points, over seeds"))
-    trained = [key for key in cells if key[3] != BEST_FLOOR]
-    many = any(cells[key][2] > 1 for key in trained)
-    alone = any(cells[key][2] == 1 for key in trained)
-    below = " The best floor is the best shallow method on the same items." if floors else ""
-    if any(key[:2] == ("en", "") for key in trained):
-        below += " English at 0 % is that of one adapter for all languages."
-    seeds = "Mean ± standard deviation over seeds" if many else "One seed a cell, so without a spread"
-    seeds += " (without ±: one seed)" * (many and alone)
+    of_methods = [key for key in cells if key[3] != BEST_FLOOR]
+    several_seeds = any(cells[key][2] > 1 for key in of_methods)
+    one_seed = any(cells[key][2] == 1 for key in of_methods)
+    remarks = " The best floor is the best shallow method on the same items." if floors else ""
+    if any(key[:2] == ("en", "") for key in of_methods):
+        remarks += " English at 0 % is that of one adapter for all languages."
+    seeds = "Mean ± standard deviation over seeds" if several_seeds else "One seed a cell, so without a spread"
+    seeds += " (without ±: one seed)" * (several_seeds and one_seed)
     caption = (
         f"{setting}. F1 in points, English / target language, by share of target-language items. {seeds}; "
-        f"best of a column and language bold, second underlined.{below}"
+        f"best of a column and language bold, second underlined.{remarks}"
     )
     columns = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
-    made = Table(
+    table = Table(
         name=name,
         title="F1.",
         caption=caption,
@@ -102,38 +105,44 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
         labels=2,
         numbers=pd.DataFrame(numbers, columns=columns),
     )
-    return made, records
+    return table, records
 
 
 def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Trainable parameters of each method; the paper's Table 1."""
+    """Tabulate the trainable parameters of each method; the paper's Table 1."""
     if "adapter/trainable_parameters" not in rows:
         return None, []
     body, numbers, records = [], [], []
     for method in method_order(rows):
-        own = rows[rows["method"] == method].drop_duplicates("adapter")
-        counts = sorted(set(own["adapter/trainable_parameters"].dropna()))
+        adapters = rows[rows["method"] == method].drop_duplicates("adapter")
+        counts = sorted(set(adapters["adapter/trainable_parameters"].dropna()))
         if not counts:
             continue
-        shares = sorted(set(own.get("adapter/trainable_percent", pd.Series(dtype=float)).dropna()))
-        fields = [_values(own, key) for key in ("rank", "target_modules", "layers")]
+        shares = sorted(set(adapters.get("adapter/trainable_percent", pd.Series(dtype=float)).dropna()))
+        fields = [_values(adapters, key) for key in ("rank", "target_modules", "layers")]
         size = " to ".join(f"{count:,.0f}" for count in counts)
         share = " to ".join(f"{value:.3f}" for value in shares)
         body.append((cell(method), cell(fields[1]), cell(fields[2]), cell(fields[0]), cell(size), cell(share)))
         for count in counts:
             numbers.append((setting, method, *fields, count))
             records.append(
-                _record("", "trainable parameters", (method, setting), count, math.nan, len(own), "adapters")
+                _record("", "trainable parameters", (method, setting), count, math.nan, len(adapters), "adapters")
             )
         records += [
             _record(
-                "", "trainable parameters, % of the model", (method, setting), value, math.nan, len(own), "adapters"
+                "",
+                "trainable parameters, % of the model",
+                (method, setting),
+                value,
+                math.nan,
+                len(adapters),
+                "adapters",
             )
             for value in shares
         ]
     if not body:
         return None, []
-    made = Table(
+    table = Table(
         name=name,
         title="Trainable parameters.",
         caption=f"{setting}. {_GROWN if 'adalora' in set(rows['variant']) else ''}".strip(),
@@ -142,54 +151,58 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
         labels=3,
         numbers=pd.DataFrame(numbers, columns=["setting", "method", "rank", "modules", "blocks", "parameters"]),
     )
-    return made, records
+    return table, records
 
 
 def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Time, GPU and memory of training; the paper's Table 3. An adapter that serves several runs counts once."""
+    """Tabulate time, GPU use and memory of training; the paper's Table 3.
+
+    An adapter that several runs share counts once.
+    """
     trained = rows[rows["adapter_of"].isna()] if "adapter_of" in rows else rows
     trained = trained.drop_duplicates("adapter")
-    found = [metric for metric in EFFICIENCY if metric in trained and trained[metric].notna().any()]
-    if not found:
+    metrics = [metric for metric in EFFICIENCY if metric in trained and trained[metric].notna().any()]
+    if not metrics:
         return None, []
     cells: dict[tuple[str, str], tuple[float, float, int]] = {}
     records, numbers = [], []
-    for metric in found:
+    for metric in metrics:
         for method, values in trained.dropna(subset=[metric]).groupby("method", sort=True)[metric]:
             mean, sd, n = float(values.mean()), float(values.std()), len(values)
             cells[metric, str(method)] = (mean, sd, n)
             records.append(_record("", metric, (str(method), setting), mean, sd, n, "over adapters"))
             numbers.append((setting, str(method), metric, mean, sd, n))
     body = []
-    methods = [method for method in method_order(rows) if any((metric, method) in cells for metric in found)]
+    methods = [method for method in method_order(rows) if any((metric, method) in cells for metric in metrics)]
     for method in methods:
         line = [cell(method)]
-        for metric in found:
+        for metric in metrics:
             _, decimals, better = EFFICIENCY[metric]
             if (metric, method) not in cells:
                 line.append(cell("–"))
                 continue
             mean, sd, _ = cells[metric, method]
             column = {m: better * cells[metric, m][0] for m in methods if (metric, m) in cells}
-            line.append((Part(spread(mean, sd, decimals), _places(column, decimals).get(method, 0) if better else 0),))
+            rank = best_and_second(column, decimals).get(method, 0) if better else 0
+            line.append((Part(mean_and_sd(mean, sd, decimals), rank),))
         body.append(tuple(line))
-    gpu = "" if any(metric.startswith("gpu/") for metric in found) else " No GPU figures were logged."
-    made = Table(
+    gpu = "" if any(metric.startswith("gpu/") for metric in metrics) else " No GPU figures were logged."
+    table = Table(
         name=name,
         title="Efficiency of training.",
         caption=f"{setting}. Mean ± standard deviation over adapters, best bold, second underlined.{gpu} Times compare "
         "methods only if all runs had the same device to themselves; host memory is that of a process which may have "
         "trained others before.",
-        header=("method", *(EFFICIENCY[metric][0] for metric in found)),
+        header=("method", *(EFFICIENCY[metric][0] for metric in metrics)),
         rows=tuple(body),
         labels=1,
         numbers=pd.DataFrame(numbers, columns=["setting", "method", "metric", "mean", "sd", "adapters"]),
     )
-    return made, records
+    return table, records
 
 
 def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """What each method was trained with; the paper's Tables 10 to 12."""
+    """Tabulate the hyperparameters of each method; the paper's Tables 10 to 12."""
     fields = [key for key in SETTINGS if key in rows and rows[key].map(lambda v, k=key: text(k, v)).any()]
     methods = [m for m in method_order(rows) if (rows.loc[rows["method"] == m, "variant"] != UNTRAINED).any()]
     if not fields or not methods:
@@ -200,7 +213,7 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
         for (m, key), value in values.items()
         if value
     ]
-    made = Table(
+    table = Table(
         name=name,
         title="Hyperparameters.",
         caption=f"{setting}. Several values stand for cells that differ, such as the languages of a tuned arm.",
@@ -215,62 +228,46 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
             columns=["setting", "method", "field", "value"],
         ),
     )
-    return made, records
+    return table, records
 
 
-def arms_of(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the arm of each method; of one whose arms have come to the same values, all of them."""
-    return {str(method): _values(own, "arm") for method, own in rows.groupby("method", sort=True)}
-
-
-def spread(mean: float, sd: float, decimals: int) -> str:
-    """Write a mean and, if there is one, its standard deviation."""
-    return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
+def arms_by_method(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the arm of each method; all of them for a method whose arms resolved to the same values."""
+    return {str(method): _values(runs, "arm") for method, runs in rows.groupby("method", sort=True)}
 
 
 def _means(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
     """Return mean, standard deviation and number of seeds, in points, by outcome, language, ratio and method."""
     grouped = (rows.assign(points=100 * rows["f1"])).groupby(["outcome", "language", "tl_ratio", "method"], sort=True)
-    found = grouped["points"].agg(["mean", "std", "size"])
-    return {tuple(key): (float(m), float(s), int(n)) for key, m, s, n in found.itertuples(name=None)}  # type: ignore[misc]
+    summary = grouped["points"].agg(["mean", "std", "size"])
+    return {tuple(key): (float(m), float(s), int(n)) for key, m, s, n in summary.itertuples(name=None)}  # type: ignore[misc]
 
 
 def _floors(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
-    """Return the same of the best floor in each run, which runs of one mixture share."""
-    found: dict[_Key, tuple[float, float, int]] = {}
+    """Return the same summary of the best floor; runs on the same mixture share one, which counts once a seed."""
+    floors: dict[_Key, tuple[float, float, int]] = {}
     for outcome in ("en", "tl"):
         by_seed = best_floor(rows, outcome).groupby(["language", "tl_ratio", "seed"])["floor"].mean()
         grouped = by_seed.groupby(["language", "tl_ratio"]).agg(["mean", "std", "size"])
         for (language, ratio), mean, sd, n in grouped.itertuples(name=None):
-            found[outcome, language, ratio, BEST_FLOOR] = (float(mean), float(sd), int(n))
-    return found
+            floors[outcome, language, ratio, BEST_FLOOR] = (float(mean), float(sd), int(n))
+    return floors
 
 
-def _rank(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) -> dict[_Key, int]:
+def _ranks(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) -> dict[_Key, int]:
+    """Rank the trained methods within each column and language."""
     columns: dict[tuple[str, str, float], dict[str, float]] = {}
     for (outcome, language, ratio, method), (mean, _, _) in cells.items():
         if method not in untrained:
             columns.setdefault((outcome, language, ratio), {})[method] = mean
-    places: dict[_Key, int] = {}
+    ranks: dict[_Key, int] = {}
     for column, means in columns.items():
-        places |= {(*column, method): place for method, place in _places(means, 1).items()}
-    return places
-
-
-def _places(values: Mapping[str, float], decimals: int) -> dict[str, int]:
-    """Return who is best and second by the printed numbers, so that what looks equal is marked alike."""
-    printed = {name: round(value, decimals) for name, value in values.items()}
-    if len(printed) < 2:
-        return {}
-    order: Sequence[float] = sorted(set(printed.values()), reverse=True)
-    return {
-        name: BEST if value == order[0] else SECOND
-        for name, value in printed.items()
-        if value == order[0] or (len(order) > 1 and value == order[1])
-    }
+        ranks |= {(*column, method): rank for method, rank in best_and_second(means, 1).items()}
+    return ranks
 
 
 def _values(rows: pd.DataFrame, key: str) -> str:
+    """Return the different values of a field, joined."""
     if key not in rows:
         return ""
     ordered = rows.sort_values(key, kind="stable")[key]
@@ -278,7 +275,7 @@ def _values(rows: pd.DataFrame, key: str) -> str:
 
 
 def _number(value: str) -> float | None:
-    """Return a value as a number if it is a single one."""
+    """Return the text as a number; None if it is not one."""
     try:
         return float(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the page says of alignment and weights: a table for texts that were read alike, one for a setting's methods."""
+"""Tabulates alignment and weight probes: a table for each group of comparable texts, and one for each setting."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from analysis.runs.representation_probes import (
 from analysis.tables.formats import Cell, Table, cell, number
 
 COUNTS = "alignment and weight probes"
-_SHOWN = ["mean", "low", "high", "n"]
+_SUMMARY = ["mean", "low", "high", "n"]
 
 
-def make(insides: Insides) -> tuple[list[Table], list[Record]]:
-    """Return the tables, and a record for each number in them and for each count of probes."""
+def make_tables(insides: Insides) -> tuple[list[Table], list[Record]]:
+    """Return the tables, and a record for each number in them and for each count of probes.
+
+    Without any probe both are empty.
+    """
     counts = {
         "used": len(insides.used),
         "failed": len(insides.failed),
@@ -37,42 +40,43 @@ def make(insides: Insides) -> tuple[list[Table], list[Record]]:
         "done twice": len(insides.duplicates),
         "left out": len(insides.left_out),
     }
-    found = [Record(outcome="", analysis=COUNTS, test=test, groups=(), n=n) for test, n in counts.items()]
+    records = [Record(outcome="", analysis=COUNTS, test=test, groups=(), n=n) for test, n in counts.items()]
     tables: list[Table] = []
     for group in groups(insides.alignment):
         for make_table in (_alignment_table, _similarity_table):
-            table, own = make_table(group)
+            table, table_records = make_table(group)
             tables += [table] if table.rows else []
-            found += own
+            records += table_records
     settings = sorted(set(insides.weights["setting"]))
     for position, setting in enumerate(settings, 1):
-        end = f"-{position}" if len(settings) > 1 else ""
-        table, own = _weight_table(insides.weights[insides.weights["setting"] == setting], setting, f"weights{end}")
+        name = f"weights-{position}" if len(settings) > 1 else "weights"
+        table, table_records = _weight_table(insides.weights[insides.weights["setting"] == setting], setting, name)
         tables.append(table)
-        found += own
-    return tables, found if any(counts.values()) else []
+        records += table_records
+    return tables, records if any(counts.values()) else []
 
 
 def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
+    """Tabulate cosine gap, P@1 and MRR of translations after the best block and the last."""
     body: list[tuple[Cell, ...]] = []
-    found: list[Record] = []
+    records: list[Record] = []
     for line, rows in group.lines():
-        means = {measure: _of(rows, measure) for measure in ALIGNED}
+        means = {measure: _by_block(rows, measure) for measure in ALIGNED}
         for what, block in _blocks(means[ALIGNED[0]]):
-            own = {measure: _record("alignment", measure, line, block, means[measure], group) for measure in ALIGNED}
-            found += own.values()
-            gaps = [cell(f"{own[measure].effect:.3f}") for measure in ALIGNED[:2]]
+            at = {measure: _record("alignment", measure, line, block, means[measure], group) for measure in ALIGNED}
+            records += at.values()
+            gaps = [cell(f"{at[measure].effect:.3f}") for measure in ALIGNED[:2]]
             both = [
-                cell(*(f"{own[f'{name}/{way}/centred'].effect:.3f}" for way in ("to", "from"))) for name in (P1, MRR)
+                cell(*(f"{at[f'{name}/{way}/centred'].effect:.3f}" for way in ("to", "from"))) for name in (P1, MRR)
             ]
             probes = cell(str(rows["probe_id"].nunique()))
             body.append((cell(line), cell(what), cell(str(block)), *gaps, *both, probes))
     chances = []
-    for name, said in ((P1, "P@1"), (MRR, "MRR")):
+    for name, title in ((P1, "P@1"), (MRR, "MRR")):
         chance = float(group.rows[f"chance_{name}"].mean())
-        chances.append(f"{said} {chance:.3f}")
+        chances.append(f"{title} {chance:.3f}")
         where = (name, group.about)
-        found.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
+        records.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
     table = Table(
         name=f"translations{group.end}",
         title=f"Translations in {group.language}, layer by layer.",
@@ -87,20 +91,20 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
         labels=2,
         numbers=_numbers(group.lines()),
     )
-    return table, found
+    return table, records
 
 
 def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
-    """CKA of the same texts' states in two models, where probes were made against another one."""
-    body, found = [], []
+    """Tabulate CKA of the same texts' states in two models, for probes that have a second model."""
+    body, records = [], []
     pairs = similarities(group)
     for line, rows in pairs:
         cells = []
         for measure in SIMILAR:
-            mean = _of(rows, measure)
+            mean = _by_block(rows, measure)
             for block in (int(str(mean["mean"].idxmin())), int(mean.index.max())):
                 record = _record("similarity", measure, line, block, mean, group)
-                found.append(record)
+                records.append(record)
                 cells.append(cell(f"{record.effect:.3f} ({block})"))
         body.append((cell(line), *cells, cell(str(rows["probe_id"].nunique()))))
     table = Table(
@@ -118,11 +122,12 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
         labels=1,
         numbers=_numbers([(line, rows[rows["measure"].isin(SIMILAR)]) for line, rows in pairs]),
     )
-    return table, found
+    return table, records
 
 
 def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table, list[Record]]:
-    body, found = [], []
+    """Tabulate norms, stable rank and rank of the weight updates, and their overlap with another run's."""
+    body, records = [], []
     overlaps = [measure for measure in OVERLAPS if (weights["measure"] == measure).any()]
     order = method_order(weights)
     parts = sorted(
@@ -145,13 +150,13 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
                 n=len(means),
                 note="mean over n probes of the mean over modules, the statistic is the standard deviation",
             )
-            found.append(record)
-            told = number(record.effect) + ("" if record.statistic is None else f" ± {number(record.statistic)}")
+            records.append(record)
+            text = number(record.effect) + ("" if record.statistic is None else f" ± {number(record.statistic)}")
             if measure in OVERLAPS:
                 chance = float(_over_modules(rows, OVERLAPS[measure]).mean())
-                found.append(replace(record, test=OVERLAPS[measure], effect=chance, statistic=None))
-                told += f" ({number(chance)})"
-            line.append(cell(told))
+                records.append(replace(record, test=OVERLAPS[measure], effect=chance, statistic=None))
+                text += f" ({number(chance)})"
+            line.append(cell(text))
         body.append((*line, cell(str(rows["probe_id"].nunique()))))
     caption = (
         f"{setting}. Of the update of each adapted layer: Frobenius norm over that of the weight, largest singular "
@@ -173,28 +178,29 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
         rows=tuple(body),
         labels=2 if overlaps else 1,
         numbers=_numbers([(f"{method}{f' and {other}' if other else ''}", rows) for (method, other), rows in parts]),
-    ), found
+    ), records
 
 
 def _over_modules(rows: pd.DataFrame, measure: str) -> pd.Series[float]:
-    """Return each probe's mean over modules: a layer's value is the mean over its `n`."""
-    own = rows[(rows["measure"] == measure) & rows["value"].notna()]
-    weighted = own.assign(total=own["value"] * own["n"]).groupby("probe_id")[["total", "n"]].sum()
+    """Return each probe's mean over modules; a layer's value is itself a mean over its `n` modules."""
+    known = rows[(rows["measure"] == measure) & rows["value"].notna()]
+    weighted = known.assign(total=known["value"] * known["n"]).groupby("probe_id")[["total", "n"]].sum()
     return weighted["total"] / weighted["n"]
 
 
-def _of(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _by_block(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return a measure's mean and interval after each block."""
     return by_layer(rows[(rows["measure"] == measure) & (rows["layer"] >= 0)])
 
 
 def _blocks(gap: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return the block with the highest gap and the last one, each with its label."""
     highest, last = int(str(gap["mean"].idxmax())), int(gap.index.max())
     return [("highest and last", last)] if highest == last else [("highest", highest), ("last", last)]
 
 
 def _record(analysis: str, measure: str, line: str, block: int, means: pd.DataFrame, group: Group) -> Record:
-    mean, low, high, n = means.loc[block, _SHOWN].to_numpy(dtype=float)
+    mean, low, high, n = means.loc[block, _SUMMARY].to_numpy(dtype=float)
     note = f"after block {block}, mean over n probes, interval over them or, of one, over its items; {group.about}"
     return Record(
         outcome="",
@@ -210,10 +216,10 @@ def _record(analysis: str, measure: str, line: str, block: int, means: pd.DataFr
 
 def _numbers(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     """Return every layer and measure of each line, for the CSV file."""
-    found = [
+    frames = [
         by_layer(rows).reset_index().assign(of=line, measure=measure)
-        for line, own in parts
-        for measure, rows in own.groupby("measure", sort=True)
+        for line, part in parts
+        for measure, rows in part.groupby("measure", sort=True)
     ]
-    columns = ["of", "measure", "layer", *_SHOWN]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+    columns = ["of", "measure", "layer", *_SUMMARY]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

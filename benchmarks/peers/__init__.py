@@ -1,1 +1,1 @@
-"""What users would otherwise pick, as they would write it. Nothing in here imports this project."""
+"""Implements the tools that users would otherwise pick, as they would write them, without importing this project."""

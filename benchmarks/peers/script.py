@@ -1,4 +1,4 @@
-"""One run as a script, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
+"""Does one run, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from benchmarks.peers.usual import padding, trainer, written
+from benchmarks.peers.usual import generated_texts, make_trainer, with_pad_token
 
 
 def main() -> None:
-    """Train one adapter and print the share of right labels in each language."""
+    """Train one adapter and print its accuracy in each language."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True, help="JSON: texts to train on, and texts to score by language")
+    parser.add_argument("--data", required=True, help="JSON file: texts to train on, and texts to score by language")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
-    set_seed(given.seed)
-    data = json.loads(Path(given.data).read_text())
-    tokenizer = padding(AutoTokenizer.from_pretrained(given.model))
+    set_seed(args.seed)
+    data = json.loads(Path(args.data).read_text())
+    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(args.model))
     examples = []
     for item in data["train"]:
         prompt = tokenizer(item["prompt"])["input_ids"]
@@ -37,23 +37,23 @@ def main() -> None:
                 "labels": [-100] * len(prompt) + answer,
             }
         )
-    base = AutoModelForCausalLM.from_pretrained(given.model)
+    base = AutoModelForCausalLM.from_pretrained(args.model)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, config)
-    trainer(
+    make_trainer(
         model,
         tokenizer,
         examples,
-        batch_size=given.batch_size,
+        batch_size=args.batch_size,
         num_train_epochs=1,
-        bf16=given.precision == "bf16",
-        learning_rate=given.learning_rate,
-        seed=given.seed,
+        bf16=args.precision == "bf16",
+        learning_rate=args.learning_rate,
+        seed=args.seed,
     ).train()
     right = {}
     for language, scored in data["test"].items():
         prompts = [tokenizer(item["prompt"])["input_ids"] for item in scored]
-        texts = written(model, tokenizer, prompts, batch_size=given.batch_size, tokens=data["tokens"])
+        texts = generated_texts(model, tokenizer, prompts, batch_size=args.batch_size, tokens=data["tokens"])
         right[language] = sum(t.strip() == i["answer"].strip() for t, i in zip(texts, scored, strict=True)) / len(texts)
     print(json.dumps(right))
 

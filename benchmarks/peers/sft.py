@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with its defaults. It runs in the benchmark's own environment (`benchmarks/requirements.txt`)."""
+"""Serves TRL's SFTTrainer with its defaults; runs in a separate environment (`benchmarks/requirements.txt`)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.peers.usual import Example, Usual
+from benchmarks.peers.usual import Example, TrainerPeer
 from benchmarks.workers import serve
 
 
-class Sft(Usual):
+class SftPeer(TrainerPeer):
     """SFTTrainer as one side of a comparison."""
 
-    def load(self, *, checkpointing: bool, **setting: Any) -> None:
-        """Take in what the next requests are about."""
+    def load(self, *, checkpointing: bool, **inputs: Any) -> None:
+        """Load the inputs for the requests that follow."""
         self.checkpointing = checkpointing
-        super().load(**setting)
+        super().load(**inputs)
 
     def trainer(self, model: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any) -> SFTTrainer:
-        """Return what trains `model` for one epoch: gradient checkpointing and bf16 are SFTConfig's defaults."""
+        """Return a trainer of one epoch; gradient checkpointing and bf16 are SFTConfig's defaults."""
         columns = ("input_ids", "labels")
         return SFTTrainer(
             model=model,
@@ -45,4 +45,4 @@ class Sft(Usual):
 
 
 if __name__ == "__main__":
-    serve(Sft())
+    serve(SftPeer())

@@ -1,4 +1,4 @@
-"""transformers' Trainer with PEFT, and `generate()`, in their usual form."""
+"""Serves transformers' Trainer with PEFT, and provides `generate()`, both in their usual form."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from transformers import (
 Example = dict[str, list[int]]
 
 
-def read(path: str | Path) -> list[Example]:
-    """Return the examples of a file: whole texts as `input_ids`, of which only the answer is learnt."""
+def read_examples(path: str | Path) -> list[Example]:
+    """Return the examples of a file: whole texts as `input_ids`, with labels on the answer only."""
     return [
         {
             "input_ids": e["prompt"] + e["answer"],
@@ -36,17 +36,17 @@ def read(path: str | Path) -> list[Example]:
     ]
 
 
-def padding(tokenizer: Any) -> Any:
+def with_pad_token(tokenizer: Any) -> Any:
     """Return the tokenizer with a padding token."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def trainer(
+def make_trainer(
     model: Any, tokenizer: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any = None, **options: Any
 ) -> Trainer:
-    """Return a Trainer: batches padded to their longest item, the loss on the answers, logits at every position."""
+    """Return a Trainer: batches padded to their longest item, loss on the answers, logits at every position."""
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),
         per_device_train_batch_size=batch_size,
@@ -67,8 +67,10 @@ def trainer(
 
 
 @torch.inference_mode()
-def written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_size: int, tokens: int) -> list[str]:
-    """Return what `generate()` writes greedily after each prompt, up to `tokens` tokens, a batch after the other."""
+def generated_texts(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_size: int, tokens: int
+) -> list[str]:
+    """Return the greedy `generate()` output for each prompt, up to `tokens` new tokens, batch by batch."""
     model.eval()
     tokenizer.padding_side = "left"
     texts: list[str] = []
@@ -79,8 +81,8 @@ def written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_s
     return texts
 
 
-class Recorder(torch.optim.AdamW):
-    """AdamW that keeps the first gradients it is given. It is for comparing gradients, and in no timing."""
+class GradientRecorder(torch.optim.AdamW):
+    """AdamW that stores the gradients of its first step, for comparing gradients; never used in timings."""
 
     def __init__(self, named: Sequence[tuple[str, torch.Tensor]], **options: Any) -> None:
         super().__init__([p for _, p in named], **options)
@@ -88,45 +90,47 @@ class Recorder(torch.optim.AdamW):
         self.first: dict[str, torch.Tensor] = {}
 
     def step(self, closure: Any = None) -> Any:
-        """Keep the gradients, if they are the first, and step."""
+        """Store the gradients at the first step, and step."""
         if not self.first:
             self.first = {n.replace(".default", ""): p.grad.clone() for n, p in self._named if p.grad is not None}
         return super().step(closure)
 
 
-class Usual:
-    """This way of training as one side of a comparison."""
+class TrainerPeer:
+    """Trainer + PEFT as one side of a comparison."""
 
     def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
-        """Take in what the next requests are about; `adapter` is what training starts from."""
-        self.place, self.adapter, self.precision = model, adapter, precision
-        self.tokenizer = padding(AutoTokenizer.from_pretrained(model))
-        self.examples = read(items)
+        """Load the inputs for the requests that follow; training starts from the saved `adapter`."""
+        self.model_path, self.adapter, self.precision = model, adapter, precision
+        self.tokenizer = with_pad_token(AutoTokenizer.from_pretrained(model))
+        self.examples = read_examples(items)
 
     def trainer(self, model: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any) -> Trainer:
-        """Return what trains `model` for one epoch."""
+        """Return a trainer of one epoch."""
         bf16 = self.precision == "bf16"
         options = {"num_train_epochs": 1, "learning_rate": 2e-3, "bf16": bf16, "max_grad_norm": 1.0}
-        return trainer(model, self.tokenizer, examples, batch_size=batch_size, optimizer=optimizer, **options)
+        return make_trainer(model, self.tokenizer, examples, batch_size=batch_size, optimizer=optimizer, **options)
 
     def train(self, *, count: int, batch_size: int) -> dict[str, float]:
-        """Train on the first `count` items and return the seconds of that alone."""
+        """Train on the first `count` items and return the seconds of training alone."""
         return self._fit(count, batch_size)[0]
 
     def gradients(self, *, count: int, to: str) -> None:
-        """Write the gradients of the first `count` items as one batch to a file."""
+        """Write the gradients of the first `count` items, taken as one batch, to a file."""
         save_file(self._fit(count, count, record=True)[1], to)
 
     def _fit(self, count: int, batch_size: int, *, record: bool = False) -> tuple[dict[str, float], Any]:
-        from benchmarks.workers import Watch
+        from benchmarks.workers import Stopwatch
 
         set_seed(0)
-        base = AutoModelForCausalLM.from_pretrained(self.place)
+        base = AutoModelForCausalLM.from_pretrained(self.model_path)
         model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
-        optimizer = Recorder([(n, p) for n, p in model.named_parameters() if p.requires_grad]) if record else None
+        optimizer = (
+            GradientRecorder([(n, p) for n, p in model.named_parameters() if p.requires_grad]) if record else None
+        )
         examples = list(itertools.islice(self.examples, count))
         fitting = self.trainer(model, examples, batch_size=batch_size, optimizer=optimizer)
-        with Watch() as watch:
+        with Stopwatch() as watch:
             fitting.train()
         return watch.seconds(), optimizer.first if optimizer else None
 
@@ -134,4 +138,4 @@ class Usual:
 if __name__ == "__main__":
     from benchmarks.workers import serve
 
-    serve(Usual())
+    serve(TrainerPeer())

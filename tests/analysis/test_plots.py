@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from analysis import plots
 from analysis.plots import style
 from analysis.plots.comparisons import critical_difference
-from analysis.plots.lettering import readable
+from analysis.plots.lettering import transliterate
 from analysis.plots.scores import f1_by_ratio
 from analysis.runs.pull import find_experiments, pull
 from analysis.stats.ranks import ranks
@@ -40,8 +40,10 @@ def test_what_is_to_be_beaten_is_drawn_where_it_is_known(full, monkeypatch, rati
         lines = {}
         with monkeypatch.context() as watched:
             keep = lambda figure, axes: lines.update({line.get_label(): line for line in axes.get_lines()})  # noqa: E731
-            watched.setattr(plots.scores, "legend", keep)
-            plot = f1_by_ratio(table, "tl", marks=style.styles(sorted(set(table["method"]))), name="f1", where="")
+            watched.setattr(plots.scores, "shared_legend", keep)
+            plot = f1_by_ratio(
+                table, "tl", marks=style.method_styles(sorted(set(table["method"]))), name="f1", where=""
+            )
         return lines, plot.caption
 
     lines, caption = drawn(table)
@@ -70,7 +72,7 @@ def test_an_svg_stands_in_a_page_with_others(written):
 
 
 def test_methods_differ_in_more_than_colour():
-    made = style.styles([str(i) for i in range(24)])
+    made = style.method_styles([str(i) for i in range(24)])
     assert len({(s.marker, str(s.linestyle)) for s in made.values()}) == 24
     assert len({s.marker for s in list(made.values())[:11]}) == 11
 
@@ -88,11 +90,11 @@ def test_nothing_is_cut_off(written):
 
 def test_a_style_that_other_code_has_set_changes_nothing():
     def draw() -> str:
-        figure, axes = style.new(2.0)
-        with style.look():
+        figure, axes = style.new_figure(2.0)
+        with style.plot_style():
             axes.plot([1, 2], label="a line")
-            style.legend(figure, axes)
-        return style.finish(figure, name="line", title="A line", caption="").svg
+            style.shared_legend(figure, axes)
+        return style.render(figure, name="line", title="A line", caption="").svg
 
     own = draw()
     with matplotlib.style.context("ggplot"):
@@ -124,12 +126,12 @@ def test_a_critical_difference_wider_than_the_ranks_fits(scores):
     ],
 )
 def test_letters_that_the_font_lacks_are_transliterated(text, expected):
-    assert readable(text) == expected
+    assert transliterate(text) == expected
 
 
 def test_labels_of_every_script_are_drawn_without_a_missing_glyph(recwarn):
-    figure, axes = style.new(1)
+    figure, axes = style.new_figure(1)
     axes.set_title("हिन्दी বাংলা తెలుగు اردو")
-    style.ticks(axes.xaxis, ["हिन्दी", "中文"])
-    style.finish(figure, name="x", title="", caption="")
+    style.label_ticks(axes.xaxis, ["हिन्दी", "中文"])
+    style.render(figure, name="x", title="", caption="")
     assert not [w for w in recwarn if "missing from font" in str(w.message)]

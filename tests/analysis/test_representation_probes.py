@@ -41,7 +41,7 @@ def test_every_line_has_its_own_values_at_its_best_block_and_the_last(store):
     ids = log_pair("e")
     found = read("e")
     assert set(found.used) == {ids["probe of lora"], ids["probe of vera"], ids["base"]}
-    tables, records = representations.make(found)
+    tables, records = representations.make_tables(found)
     (table,) = tables
     shown = [tuple("/".join(part.text for part in cell) for cell in row) for row in table.rows]
     assert shown[0] == ("LoRA", "highest", "7", "0.300", "0.030", "0.300/0.150", "0.500/0.400", "1")
@@ -89,7 +89,7 @@ def test_lines_are_told_apart_by_what_differs_but_the_seed(store):
             log_aligned(own, "e", source=log_run(own, "e", items=0), table=aligned_table(top=0.2 + 0.1 * seed))
     (group,) = representation_probes.groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA, 0 %", "LoRA, 50 %"]
-    _, records = representations.make(read("e"))
+    _, records = representations.make_tables(read("e"))
     (mean,) = find(records, test="cosine/gap/centred", groups=("LoRA, 0 %", "block 7"))
     assert (mean.effect, mean.n) == (pytest.approx(0.35), 2)
     assert "Bands are 95 % intervals over seeds. The gap" in text_of(report_of("e"))
@@ -101,12 +101,12 @@ def test_states_of_two_models_are_compared_by_layer(store):
     for against in ("base", other.fingerprint):
         log_aligned(own, "e", source=first, table=aligned_table(cka=True), against=against)
     log_aligned(other, "e", source=second, table=aligned_table())
-    tables, _ = representations.make(read("e"))
+    tables, _ = representations.make_tables(read("e"))
     table = next(table for table in tables if table.name.startswith("cka"))
     shown = [["/".join(part.text for part in cell) for cell in row] for row in table.rows]
     assert shown[0] == ["LoRA and VeRA, seed 1", "0.880 (11)", "0.880 (11)", "0.790 (11)", "0.790 (11)", "1"]
     assert shown[1][0] == "LoRA and base model"
-    _, records = representations.make(read("e"))
+    _, records = representations.make_tables(read("e"))
     (top,) = find(records, test="cosine/gap/centred", groups=("LoRA", "block 7"))
     assert top.n == 1  # two probes, but one run
     assert report_of("e").joinpath("figures", "alignment-cka-sw.png").is_file()
@@ -120,7 +120,7 @@ def test_weights_are_a_mean_over_modules_and_then_over_probes(store):
         own = spec(seed=seed)
         table = weight_table(norm, overlap=0.5)
         log_probe(own, "e", source=log_run(own, "e", items=0), kind="weights", table=table, against=fingerprint)
-    _, records = representations.make(read("e"))
+    _, records = representations.make_tables(read("e"))
     layers = np.arange(1, LAYERS + 1)
     modules = np.where(layers < LAYERS, 2, 1)
     mean = 0.03 * (layers * modules).sum() / modules.sum()
@@ -203,7 +203,7 @@ def test_real_probes_of_a_real_run_are_read(store, tiny_model, monkeypatch):
     assert (found.left_out, found.duplicates) == ((), ())
     (group,) = representation_probes.groups(found.alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
-    tables, records = representations.make(found)
+    tables, records = representations.make_tables(found)
     assert [table.name for table in tables] == ["translations-sw", "cka-sw", "weights"]
     values = logged(own).set_index(["measure", "layer"])["value"]
     (last,) = find(records, test="cosine/gap/raw", groups=("LoRA", "block 2"))

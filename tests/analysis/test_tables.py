@@ -38,7 +38,7 @@ def test_f1_shows_means_spreads_best_and_second(store):
     )
     assert rows["sw", "DoRA*"][0] == (formats.Part("94.0 ± 1.4", formats.BEST), formats.Part("6.0 ± 1.4"))
     assert rows["sw", "VeRA"][0][1] == formats.Part("50.0 ± 0.0", formats.BEST)
-    assert rows["sw", "base model"][0][0].place == 0  # what was not trained does not compete
+    assert rows["sw", "base model"][0][0].rank == 0  # what was not trained does not compete
     assert made["f1"].header == ("language", "method", "50 %")
     (record,) = [r for r in records if r.outcome == "en" and r.groups[0] == "LoRA"]
     assert record.effect == pytest.approx(91)
@@ -55,7 +55,7 @@ def test_the_best_floor_stands_below_the_methods_and_does_not_compete(store):
     rows = shown(made["f1"])
     assert list(rows)[-1] == ("sw", "best floor")
     assert rows["sw", "best floor"][0] == (formats.Part("95.0 ± 0.0"), formats.Part("70.0 ± 0.0"))
-    assert rows["sw", "LoRA"][0][0].place == formats.BEST
+    assert rows["sw", "LoRA"][0][0].rank == formats.BEST
     assert "The best floor is the best shallow method" in made["f1"].caption
     (floor,) = [r for r in records if r.outcome == "tl" and r.groups[0] == "best floor"]
     assert (floor.effect, floor.n) == (pytest.approx(70), 2)  # the runs of one mixture share it
@@ -65,7 +65,7 @@ def test_what_is_printed_alike_is_marked_alike(store):
     for variant, f1 in (("lora", 0.90001), ("dora", 0.90002), ("vera", 0.8)):
         log_run(spec(variant), "e", items=0, f1={"en": f1, "tl": f1})
     rows = shown(tables_of("e")[0]["f1"])
-    assert [rows["sw", m][0][0].place for m in ("LoRA", "DoRA*", "VeRA")] == [
+    assert [rows["sw", m][0][0].rank for m in ("LoRA", "DoRA*", "VeRA")] == [
         formats.BEST,
         formats.BEST,
         formats.SECOND,
@@ -92,7 +92,7 @@ def test_parameters_efficiency_and_hyperparameters(full):
     assert shown(made["parameters"])["VeRA", "q_proj,v_proj", "0-29"][1] == formats.cell("209,280")
     assert made["efficiency"].header == ("method", "seconds", "items/s", "host MiB, peak")
     assert "No GPU figures" in made["efficiency"].caption
-    assert shown(made["efficiency"])["VeRA",][0][0].place == formats.BEST
+    assert shown(made["efficiency"])["VeRA",][0][0].rank == formats.BEST
     (seconds,) = [r for r in records if r.test == "train/seconds" and r.groups[0] == "VeRA"]
     assert seconds.n == 9  # adapters, not the 12 runs that they serve
     hyper = made["hyperparameters"]

@@ -16,11 +16,11 @@ from scipy import stats
 
 from benchmarks import __main__ as command
 from benchmarks import machine, packed, precision, scoring, training
-from benchmarks.harness import Bench, Equality, Result, Row, agreement, in_turns
+from benchmarks.harness import Bench, Equality, Result, Row, agreement, alternate
 from benchmarks.ours import Ours
-from benchmarks.peers.usual import Usual
-from benchmarks.table import HERE, markdown, within
-from benchmarks.workers import ROOT, WorkerError, started
+from benchmarks.peers.usual import TrainerPeer
+from benchmarks.table import HERE, insert_table, markdown
+from benchmarks.workers import ROOT, WorkerError, running_worker
 from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
@@ -73,7 +73,7 @@ def labelling_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -
 def bench_of(model: str, scratch: Path) -> Bench:
     sizes: dict[str, Any] = dict.fromkeys(("pairs", "steps", "threads"), 1)
     sizes |= {"items": 8, "answers": 2, "probed": 2, "runs": 1}
-    return Bench(model=model, place=model, peer_python=None, scratch=scratch, **sizes)
+    return Bench(model=model, folder=model, peer_python=None, scratch=scratch, **sizes)
 
 
 def measured(model: str, output: Path, rows: str) -> tuple[int, dict[str, Any]]:
@@ -83,20 +83,22 @@ def measured(model: str, output: Path, rows: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_both_sides_take_the_same_gradients_and_others_from_other_items(tiny_model: str, tmp_path: Path) -> None:
-    setting = training.prepared(bench_of(tiny_model, tmp_path), 17) | {"precision": "fp32"}
+    setting = training.prepare(bench_of(tiny_model, tmp_path), 17) | {"precision": "fp32"}
     taken = {}
-    for name, side in (("ours", Ours()), ("theirs", Usual())):
+    for name, side in (("ours", Ours()), ("theirs", TrainerPeer())):
         side.load(**setting)
         side.gradients(count=16, to=str(tmp_path / name))
         taken[name] = training.load_file(tmp_path / name)
-    same = training.compared(taken["ours"], taken["theirs"], limit=training.LIMIT)
+    same = training.compare_gradients(taken["ours"], taken["theirs"], limit=training.LIMIT)
     assert same.holds
     assert same.value > 0
     assert min(float(g.norm()) for g in taken["ours"].values()) > 0  # both factors are compared, not zeros
     side.gradients(count=17, to=str(tmp_path / "other"))
-    assert not training.compared(taken["ours"], training.load_file(tmp_path / "other"), limit=training.LIMIT).holds
+    assert not training.compare_gradients(
+        taken["ours"], training.load_file(tmp_path / "other"), limit=training.LIMIT
+    ).holds
     del taken["theirs"][next(iter(taken["theirs"]))]
-    assert not training.compared(taken["ours"], taken["theirs"], limit=training.LIMIT).holds
+    assert not training.compare_gradients(taken["ours"], taken["theirs"], limit=training.LIMIT).holds
 
 
 def test_scores_answers_and_probed_tokens_are_the_same(labelling_model: str, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_precisions_are_apart_where_student_s_test_says_so() -> None:
         for seed, f1 in enumerate(own)
     ]
     alone = {**place, "method": "pissa", "precision": "bf16", "seed": 1, "f1": 0.5}  # has no partner
-    found = precision.compared(precision.paired(pd.DataFrame([*rows, alone])))
+    found = precision.compare(precision.pair_runs(pd.DataFrame([*rows, alone])))
     assert list(found["method"]) == ["lora", "vera"]
     for row, both in zip(found.to_dict("records"), scores.values(), strict=True):
         apart = 100 * (np.mean(both[0]) - np.mean(both[1]))
@@ -192,7 +194,7 @@ def test_packed_steps_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_side_answers_says_what_failed_and_its_end_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a_peer.py").write_text(PEER)
     variables = {"PYTHONPATH": str(tmp_path)}
-    with started("a_peer", threads=1, log=tmp_path / "log", variables=variables) as worker:
+    with running_worker("a_peer", threads=1, log=tmp_path / "log", variables=variables) as worker:
         assert worker.ask("add", a=1, b=2)["sum"] == 3
         with pytest.raises(WorkerError, match="too bad"):
             worker.ask("fail")
@@ -208,7 +210,7 @@ def test_sides_take_turns_in_turned_order() -> None:
         order.append(name)
         return {"wall": len(order), "cpu": 0.0}
 
-    taken = in_turns("x", {"a": lambda: side("a"), "b": lambda: side("b")}, 3)
+    taken = alternate("x", {"a": lambda: side("a"), "b": lambda: side("b")}, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert taken["a"]["wall"] == [1, 4, 5]
 
@@ -246,8 +248,8 @@ def test_a_row_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) 
 def test_the_table_of_the_readme_is_that_of_the_results() -> None:
     readme = (HERE / "README.md").read_text()
     table = markdown(json.loads((HERE / "results.json").read_text()))
-    assert within(readme, table) == readme
-    assert within(readme, table.replace("|", "!", 1)) != readme
+    assert insert_table(readme, table) == readme
+    assert insert_table(readme, table.replace("|", "!", 1)) != readme
 
 
 def test_the_peers_have_the_libraries_that_the_project_allows() -> None:

@@ -1,4 +1,4 @@
-"""How alike translations are by layer, beside random pairs, and how alike two models' states are."""
+"""Draws alignment probes by layer: translations against random pairs, and CKA between two models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.style import Plot, Style, Styles, finish, legend, new, styles
+from analysis.plots.style import (
+    Plot,
+    Style,
+    Styles,
+    method_styles,
+    new_figure,
+    render,
+    shared_legend,
+)
 from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
 from analysis.runs.representation_probes import MRR, P1, SIMILAR, Group, groups, similarities
 
@@ -25,75 +33,76 @@ _PANELS = (
 )
 
 
-def inside_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
-    """Draw each group of alignment probes, and where there is another model the similarity of both."""
-    made = []
+def representation_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
+    """Return the plots of each group of alignment probes: alignment, and CKA where a second model was probed."""
+    plots = []
     for group in groups(alignment):
-        made.append(alignment_curves(group, marks))
+        plots.append(alignment_curves(group, marks))
         if similarities(group):
-            made.append(similarity_curves(group))
-    return made
+            plots.append(similarity_curves(group))
+    return plots
 
 
 def alignment_curves(group: Group, marks: Styles) -> Plot:
-    """The gap between translations and random pairs, and how often the one finds the other, by layer."""
-    drawn, left = _lines(group.lines())
-    figure, grid = new(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
-    for axes, (measure, said) in zip(grid.flat, _PANELS, strict=True):
+    """Draw cosine gap and retrieval (P@1, MRR) of translations by layer."""
+    drawn, omitted = _lines(group.lines())
+    figure, grid = new_figure(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
+    for axes, (measure, title) in zip(grid.flat, _PANELS, strict=True):
         _curves(axes, drawn, measure, marks)
         chance = group.rows.get(f"chance_{measure.partition('/')[0]}")
         level = 0.0 if chance is None else float(chance.mean())
         axes.axhline(level, color="#000000", linewidth=0.8, linestyle=":", label="chance")
-        axes.set_title(said)
+        axes.set_title(title)
     for axes in grid[-1]:
         axes.set_xlabel("after block (-1: what enters the first)")
-    legend(figure, grid.flat[0], columns=2)
+    shared_legend(figure, grid.flat[0], columns=2)
     caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
-    caption += f"chance is 0; P@1 and MRR are centred.{left}"
+    caption += f"chance is 0; P@1 and MRR are centred.{omitted}"
     title = f"Translations in {group.language}, layer by layer."
-    return finish(figure, name=f"alignment{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment{group.end}", title=title, caption=caption)
 
 
 def similarity_curves(group: Group) -> Plot:
-    """Linear CKA of the same texts' states in two models, by layer."""
-    drawn, left = _lines(similarities(group))
-    figure, grid = new(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
-    for axes, measure, said in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
+    """Draw linear CKA between two models' states of the same texts, by layer."""
+    drawn, omitted = _lines(similarities(group))
+    figure, grid = new_figure(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
+    for axes, measure, language in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
         _curves(axes, drawn, measure, {})
-        axes.set_title(said)
+        axes.set_title(language)
         axes.set_xlabel("after block (-1: what enters the first)")
     grid[0].set_ylabel("linear CKA")
-    legend(figure, grid[0], columns=1)
-    caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{left}"
+    shared_legend(figure, grid[0], columns=1)
+    caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{omitted}"
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
     title = f"States of two models, English and {group.language}."
-    return finish(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
 
 
 def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
-    """Return what a page has room for, the base model always, and a word on what is left out."""
+    """Return at most `MOST_LINES` lines and the base model's, and a sentence for the caption if lines are omitted."""
     runs = [line for line in lines if line[0] != BASE]
     base = [line for line in lines if line[0] == BASE]
-    left = f" Of {len(runs)} lines {MOST_LINES} are drawn; the table has all." if len(runs) > MOST_LINES else ""
-    return [*runs[:MOST_LINES], *base], left
+    omitted = f" Of {len(runs)} lines {MOST_LINES} are drawn; the table has all." if len(runs) > MOST_LINES else ""
+    return [*runs[:MOST_LINES], *base], omitted
 
 
 def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, marks: Styles) -> None:
-    """Draw a measure of each line; `marks` are those of the methods, which hold where a line is a method."""
+    """Draw a measure of each line; `marks` are the methods' styles, used only if every line is a method."""
     names = [line for line, _ in lines if line != BASE]
     if not marks.keys() >= set(names):
-        marks = styles(names)
+        marks = method_styles(names)
     for position, (line, rows) in enumerate(lines):
-        found = by_layer(rows[rows["measure"] == measure])
-        every = max(1, len(found) // 4)
+        curve = by_layer(rows[rows["measure"] == measure])
+        every = max(1, len(curve) // 4)
         style = _BASE if line == BASE else marks[line]
         start = position * every // max(1, len(lines))
-        axes.plot(found.index, found["mean"], label=line, markevery=(start, every), **style._asdict(), markersize=4.5)
-        axes.fill_between(found.index, found["low"], found["high"], color=style.color, alpha=0.13, linewidth=0)
+        axes.plot(curve.index, curve["mean"], label=line, markevery=(start, every), **style._asdict(), markersize=4.5)
+        axes.fill_between(curve.index, curve["low"], curve["high"], color=style.color, alpha=0.13, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _bands(lines: Sequence[tuple[str, pd.DataFrame]]) -> str:
+    """Return the caption's sentence on what the bands are intervals over."""
     counts = pd.Series([rows["probe_id"].nunique() for line, rows in lines if line != BASE], dtype="int64")
     return said_of_bands(counts, base=any(line == BASE for line, _ in lines))
