@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
-from analysis.stats.contrasts import LEAST, SAME_TEST, contrast
+from analysis.stats.contrasts import DETECTABLE, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.equivalence import equivalence
@@ -69,7 +69,7 @@ def compare_levels(
     ]
     differences = holm_records([find(pair, test=T_TEST)[0] for pair in found])
     equal = holm_records([find(pair, test=SAME_TEST)[0] for pair in found])
-    least = [find(pair, test=LEAST)[0] for pair in found]
+    least = [find(pair, test=DETECTABLE)[0] for pair in found]
     return {
         pair: Pair(d, e if metric == "f1" else None, s)
         for pair, d, e, s in zip(asked, differences, equal, least, strict=True)

@@ -25,7 +25,7 @@ def parse_order(text: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def methods_named(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str]:
+def resolve_method(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str]:
     """Return the methods that a name in an order may mean, out of labels with their variant and arm.
 
     A name is a label, a variant (`lora`), a variant and its arm (`lora/tuned`), or a label without what follows it:
@@ -38,7 +38,9 @@ def methods_named(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str
     return found or [label for label in methods if label.startswith((f"{name} (", f"{name}, "))]
 
 
-def relations_of(neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]) -> list[tuple[str, str, str]]:
+def pairwise_relations(
+    neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]
+) -> list[tuple[str, str, str]]:
     """Return every pair that an order speaks of: all pairs of equals, and each of a level against each of the next."""
     named = {level for first, _, second in neighbours for level in (first, second)}
     others = [name for name in present if name not in named]

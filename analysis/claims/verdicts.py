@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.comparisons import Pair, compare_levels, compare_methods
-from analysis.claims.orders import OTHERS, methods_named, parse_order, relations_of
+from analysis.claims.orders import OTHERS, pairwise_relations, parse_order, resolve_method
 from analysis.measures.layer_shares import check_layers, columns_of
 from analysis.records import NotTestable, Record, find
 from analysis.runs.language_probes import LEVELS
@@ -30,7 +30,7 @@ from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import TEXT, groupings
 from analysis.stats.multiplicity import holm_records
-from analysis.stats.power import SEEN, power
+from analysis.stats.power import DETECTABLE, power
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 
@@ -123,9 +123,9 @@ def order(
         if isinstance(meant, str):
             return undecided(meant)
         neighbours = [(meant.get(a, a), sign, meant.get(b, b)) for a, sign, b in neighbours]
-        relations = relations_of(neighbours, present)
+        relations = pairwise_relations(neighbours, present)
     else:
-        relations = relations_of(neighbours, [])
+        relations = pairwise_relations(neighbours, [])
         lacking = [level for level in named if not any(same_level(factor, value, level) for value in present)]
         if lacking:
             return undecided(f"there are no runs with {factor} {enumerate_few(lacking)}")
@@ -227,14 +227,14 @@ def _meant(named: Sequence[str], frame: pd.DataFrame) -> dict[str, str] | str:
     """Return the method that each name means, or the reason why that is not known."""
     who = [tuple(map(str, frame.get(key, pd.Series("", frame.index)))) for key in ("method", "variant", "arm")]
     methods = {label: (variant, arm) for label, variant, arm in sorted(set(zip(*who, strict=True)))}
-    found = {name: methods_named(name, methods) for name in named}
+    found = {name: resolve_method(name, methods) for name in named}
     if lacking := [name for name in named if not found[name]]:
         here = enumerate_few(sorted(methods), 12) or "none"
         return f"there are no runs with method {enumerate_few(lacking)}; the methods here are {here}"
     for name, labels in found.items():
         if len(labels) > 1:
             short = "/".join(methods[labels[-1]])
-            also = f" or as {short}" * (methods_named(short, methods) == labels[-1:])
+            also = f" or as {short}" * (resolve_method(short, methods) == labels[-1:])
             return (
                 f"{name} is several methods here: {enumerate_few(labels, 12)}; a claim of your own can name one of "
                 f"them, as {labels[-1]}{also}, or choose runs by where"
@@ -279,7 +279,7 @@ def _seen(least: Record | None) -> str:
 
 
 def _power(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> tuple[list[Record], str]:
-    found = find(power(table, outcome=outcome, margin=margin, alpha=alpha), test=SEEN)
+    found = find(power(table, outcome=outcome, margin=margin, alpha=alpha), test=DETECTABLE)
     if not found or found[0].effect is None:
         return found, ""
     return (

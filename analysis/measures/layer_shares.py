@@ -10,17 +10,23 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import NotTestable, Record
-from analysis.runs.language_probes import CEILING, LEVELS, SHARES, Probes, column
+from analysis.runs.language_probes import CEILING, LEVELS, SHARES, LanguageProbes, share_column
 from analysis.runs.probe_runs import BASE
 from analysis.stats.cells import rows
-from analysis.stats.correlations import DRAWS, Map, correlation_map, ranked, strata
+from analysis.stats.correlations import (
+    DRAWS,
+    CorrelationMap,
+    correlation_map,
+    rank_within_groups,
+    strata,
+)
 from whichlora.config.layers import parse_layers
 from whichlora.errors import OptionError
 
-ANALYSIS, SHARED, COUNTS = "layer correlation", "layer shares", "probes"
+ANALYSIS, SHARES_ANALYSIS, COUNTS = "layer correlation", "layer shares", "probes"
 KAPPA = "kappa of CLD3 and Lingua"
 CRITICAL, PEARSON, SPEARMAN = "critical |r|", "Pearson", "Spearman"
-ALL, APART = "all languages", "ratios apart"
+ALL_LANGUAGES, WITHIN_RATIOS = "all languages", "ratios apart"
 """Panels over everything: each language's mean is taken out of shares and F1, or that of each language and ratio."""
 RUNS = "runs"
 
@@ -61,7 +67,7 @@ def columns_of(
             raise NotTestable(f"layers {layers}: {error.allowed}") from None
     if not meant:
         raise NotTestable(f"no layer of the {n} lies at this depth")
-    return [column(level, share, layer) for layer in meant]
+    return [share_column(level, share, layer) for layer in meant]
 
 
 def check_layers(*, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object) -> None:
@@ -92,7 +98,7 @@ def check_layers(*, share: object, layers: object, depth: object, level: object,
         raise ValueError(f"depth {depth}; must be two numbers from 0 to 1, the lower first")
 
 
-def count_records(probes: Probes) -> list[Record]:
+def count_records(probes: LanguageProbes) -> list[Record]:
     """Return how many probes there are, and what became of them."""
     counts = {
         "used": len(probes.used),
@@ -113,9 +119,9 @@ def correlation_records(table: pd.DataFrame) -> list[Record]:
     found = []
     settings = sorted(set(table["setting"]))
     for setting in settings:
-        own, analysis = table[table["setting"] == setting], named(ANALYSIS, setting, settings)
+        own, analysis = table[table["setting"] == setting], analysis_name(ANALYSIS, setting, settings)
         for level in LEVELS:
-            names = [column(level, share, layer) for share in SHARES for layer in _layers(own, level, share)]
+            names = [share_column(level, share, layer) for share in SHARES for layer in _layers(own, level, share)]
             for panel in panels(own, names):
                 found += _panel_records(panel, names, analysis, level)
     return found
@@ -129,9 +135,9 @@ def panels(table: pd.DataFrame, names: Sequence[str]) -> list[Panel]:
     frame = frame[frame[list(names)].notna().any(axis=1)]
     found = [Panel(str(name), own, strata(own, ("language",))) for name, own in frame.groupby("language", sort=True)]
     if len(found) > 1:
-        found.append(Panel(ALL, frame, strata(frame, ("language",))))
+        found.append(Panel(ALL_LANGUAGES, frame, strata(frame, ("language",))))
     if frame["tl_ratio"].nunique() > 1:
-        found.append(Panel(APART, frame, strata(frame, ("language", "tl_ratio"))))
+        found.append(Panel(WITHIN_RATIOS, frame, strata(frame, ("language", "tl_ratio"))))
     return found
 
 
@@ -140,7 +146,7 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
     shares = panel.runs[list(names)].to_numpy(dtype=float)
     try:
         pearson = correlation_map(shares, f1, panel.groups)
-        by_rank = (ranked(part, panel.groups) for part in (shares, f1[:, None]))
+        by_rank = (rank_within_groups(part, panel.groups) for part in (shares, f1[:, None]))
         spearman = correlation_map(next(by_rank), next(by_rank)[:, 0], panel.groups)
     except NotTestable as reason:
         note = f"no test: {reason} ({panel.name}, by {level})"
@@ -166,7 +172,7 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
     return [*made, _critical(panel, analysis, level, pearson)]
 
 
-def _critical(panel: Panel, analysis: str, level: str, mapped: Map) -> Record:
+def _critical(panel: Panel, analysis: str, level: str, mapped: CorrelationMap) -> Record:
     lacking = sum(result is None for result in mapped.results)
     note = f"Pearson's |r| above which a layer stands out at .05 among {mapped.tests} tests"
     note += f"; {lacking} shares do not vary or are not known of every run, and are not tested" if lacking else ""
@@ -180,7 +186,7 @@ def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]
     found = []
     shares = shares.assign(of=np.where(shares["method"] == BASE, BASE, RUNS))
     for setting in settings:
-        analysis, own = named(SHARED, setting, settings), shares[shares["setting"] == setting]
+        analysis, own = analysis_name(SHARES_ANALYSIS, setting, settings), shares[shares["setting"] == setting]
         for key, part in own.groupby(["language", "level", "share"], sort=True):
             ceiling = part[part["layer"] == CEILING]
             where = tuple(map(str, key))
@@ -212,7 +218,7 @@ def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[
         found.append(
             Record(
                 outcome="",
-                analysis=named(SHARED, str(setting), settings),
+                analysis=analysis_name(SHARES_ANALYSIS, str(setting), settings),
                 test=KAPPA,
                 groups=tuple(map(str, key)),
                 effect=float(kappa.mean()),
@@ -228,17 +234,17 @@ def _share(analysis: str, test: str, groups: tuple[str, ...], value: float, n: i
     return Record(outcome="", analysis=analysis, test=test, groups=groups, effect=value, n=n, note=f"share, {note}")
 
 
-def stands_out(record: Record) -> bool:
+def is_significant(record: Record) -> bool:
     """Tell whether a layer's correlation is more than chance among all of its panel."""
     return record.p_adjusted is not None and record.p_adjusted < 0.05
 
 
-def named(analysis: str, setting: str, settings: Sequence[str]) -> str:
+def analysis_name(analysis: str, setting: str, settings: Sequence[str]) -> str:
     """Return what an analysis is called in a setting: where there are several, the name says which."""
     return f"{analysis} in {setting}" if len(settings) > 1 else analysis
 
 
-def parsed(name: str) -> tuple[str, int]:
+def parse_column(name: str) -> tuple[str, int]:
     """Return share and layer of a column."""
     _, _, share, layer = name.split("/")
     return share.removesuffix("_share"), int(layer)
@@ -252,6 +258,6 @@ def _layers(table: pd.DataFrame, level: str, share: str) -> list[int]:
 
 def _taken_out(panel: str) -> str:
     return {
-        ALL: "each language's mean taken out",
-        APART: "the mean of each language and ratio taken out",
+        ALL_LANGUAGES: "each language's mean taken out",
+        WITHIN_RATIOS: "the mean of each language and ratio taken out",
     }.get(panel, "of one language")

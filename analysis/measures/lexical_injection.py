@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.measures import scores
-from analysis.measures.layer_shares import named
+from analysis.measures.layer_shares import analysis_name
 from analysis.measures.summaries import summarise
 from analysis.records import Record
 from analysis.runs.methods import UNTRAINED
@@ -21,56 +21,62 @@ from analysis.stats.groupings import groupings
 from analysis.stats.multiplicity import holm_records
 
 ANALYSIS, FORGOTTEN, RETAINED = "injection", "injection, forgotten", "injection, retained F1"
-SETS = ("trained", "control")
-POOLED, OUTPUT = PLACES = ("pooled", "output")
+PAIR_SETS = ("trained", "control")
+POOLED, OUTPUT = SITES = ("pooled", "output")
 """Where the loss is, and the model's output: as `whichlora.pooling` calls them, which needs torch."""
-COSINE, RANDOM, GAP = TOLD = ("cosine/translation/raw", "cosine/random/raw", "cosine/gap/centred")
-FOUND = ("p1/to/centred", "p1/from/centred", "mrr/to/centred", "mrr/from/centred")
+COSINE, RANDOM, GAP = SIMILARITIES = ("cosine/translation/raw", "cosine/random/raw", "cosine/gap/centred")
+RETRIEVAL = ("p1/to/centred", "p1/from/centred", "mrr/to/centred", "mrr/from/centred")
 TESTED = (COSINE, GAP)
-BEFORE, AFTER = WHEN = ("base", "test")
+BEFORE, AFTER = PHASES = ("base", "test")
 ROLES = ("en", "tl")
-GAINS = {POOLED: "injection, rise of the gap at the loss", OUTPUT: "injection, rise of the gap of the output"}
+RISE_ANALYSES = {POOLED: "injection, rise of the gap at the loss", OUTPUT: "injection, rise of the gap of the output"}
 """What the comparisons of methods by the rise on control pairs, in hundredths of a cosine, are called."""
 
 
-def similarity(when: str, pairs: str, place: str, measure: str) -> str:
+def similarity_metric(when: str, pairs: str, place: str, measure: str) -> str:
     """Return the metric of a measure, before or after the training."""
     return f"{when}/{pairs}/{place}/{measure}"
 
 
-def paired(pairs: str, place: str, measure: str) -> str:
+def paired_test_name(pairs: str, place: str, measure: str) -> str:
     """Return what a run's own test of the rise by pair is called; without the statistic also the metric's beginning."""
     return f"paired/{pairs}/{place}/{measure}"
 
 
-def retained(when: str, role: str) -> str:
+def retention_metric(when: str, role: str) -> str:
     """Return the metric of F1 on the task that was not trained."""
     return f"{when}/retention/{role}/f1"
 
 
 _COLUMNS = (
-    *(similarity(w, s, p, m) for s in SETS for p in PLACES for m in (*TOLD, *FOUND) for w in WHEN),
-    *(f"floor/{s}/{m}" for s in SETS for m in ("p1", "mrr")),
-    *(retained(w, role) for role in ROLES for w in WHEN),
+    *(
+        similarity_metric(w, s, p, m)
+        for s in PAIR_SETS
+        for p in SITES
+        for m in (*SIMILARITIES, *RETRIEVAL)
+        for w in PHASES
+    ),
+    *(f"floor/{s}/{m}" for s in PAIR_SETS for m in ("p1", "mrr")),
+    *(retention_metric(w, role) for role in ROLES for w in PHASES),
     *("train/loss", "adapter/trainable_parameters"),
 )
 
 
-def trained(injected: pd.DataFrame) -> pd.DataFrame:
+def trained_runs(injected: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that trained something: of the base model there is only a before."""
     return injected[injected["variant"] != UNTRAINED] if len(injected) else injected
 
 
 def injection_records(injected: pd.DataFrame) -> list[Record]:
     """Return means over runs by method and language, and by method; each run's tests by pair; methods compared."""
-    runs = trained(injected)
+    runs = trained_runs(injected)
     settings = sorted(set(runs["setting"]))
     found: list[Record] = []
     for setting in settings:
-        own, analysis = runs[runs["setting"] == setting], named(ANALYSIS, setting, settings)
+        own, analysis = runs[runs["setting"] == setting], analysis_name(ANALYSIS, setting, settings)
         found += _described(own, analysis)
-        for place in PLACES:
-            for pairs in SETS:
+        for place in SITES:
+            for pairs in PAIR_SETS:
                 for measure in TESTED:
                     found += _by_pair(own, analysis, pairs, place, measure)
     return [*found, *_compared(runs)] if len(runs) else []
@@ -101,7 +107,7 @@ def _described(runs: pd.DataFrame, analysis: str) -> list[Record]:
 
 def _by_pair(runs: pd.DataFrame, analysis: str, pairs: str, place: str, measure: str) -> list[Record]:
     """Return the paired t-test of each run, adjusted for all of these runs."""
-    name = paired(pairs, place, measure)
+    name = paired_test_name(pairs, place, measure)
     if f"{name}/t" not in runs:
         return []
     found = []
@@ -132,14 +138,14 @@ def _compared(runs: pd.DataFrame) -> list[Record]:
     for place in (OUTPUT, POOLED):
         # What two blocks of a model hold is not on one scale; its output is the same place for all.
         unlike = place == POOLED and runs.groupby("setting")["pool_layer"].nunique().max() > 1
-        rise = f"{paired('control', place, GAP)}/difference"
+        rise = f"{paired_test_name('control', place, GAP)}/difference"
         scaled = runs.assign(rise=100 * runs[rise]) if rise in runs else runs
-        found += _methods(scaled, "rise", GAINS[place], "", unlike=unlike)
+        found += _methods(scaled, "rise", RISE_ANALYSES[place], "", unlike=unlike)
     for role in ROLES:
-        metric = retained(AFTER, role)
+        metric = retention_metric(AFTER, role)
         found += _methods(runs, metric, RETAINED, role)
         if metric in runs and runs[metric].notna().any():
-            lost = scores.forgetting(runs, before=retained(BEFORE, role), after=metric)
+            lost = scores.forgetting(runs, before=retention_metric(BEFORE, role), after=metric)
             note = "points below the base model"
             found += summarise(lost, analysis=FORGOTTEN, outcome=role, by=("method",), note=note)
     return found
@@ -161,7 +167,7 @@ def scaled(rows: pd.DataFrame, column: str) -> pd.Series[float]:
     return (100 if column.endswith("f1") else 1) * rows[column].dropna().astype(float)
 
 
-def tested(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record]]:
+def paired_tests(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record]]:
     """Return the tests by pair of the runs of a setting, by name, method and language."""
     found: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.records import Record, find
-from analysis.stats.cells import PLACE, rows
+from analysis.stats.cells import BLOCK_COLUMNS, rows
 
 BEST_FLOOR = "best floor"
 """How the best of them in each run is called among the methods."""
@@ -38,11 +38,11 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
         return []
     where = "points, mean over blocks of language and ratio, of a shallow method on the same items"
     found = [
-        described("floor F1", (name.rpartition("/")[2],), outcome, frame, 100 * frame[name].astype(float), where)
+        mean_record("floor F1", (name.rpartition("/")[2],), outcome, frame, 100 * frame[name].astype(float), where)
         for name in floor_columns(frame, outcome)
         if frame[name].notna().any()
     ]
-    found.append(described("best floor F1", (), outcome, frame, frame["floor"], f"{where}, the best in each run"))
+    found.append(mean_record("best floor F1", (), outcome, frame, frame["floor"], f"{where}, the best in each run"))
     reached = frame["value"] <= frame["floor"]
     note = f"{REACHED}: n results, effect is their share in percent"
     groups = [((), reached), *(((str(method),), own) for method, own in reached.groupby(frame["method"], sort=True))]
@@ -61,17 +61,17 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
     return found
 
 
-def floored(records: Sequence[Record], outcome: str) -> tuple[int, int]:
+def count_with_floor(records: Sequence[Record], outcome: str) -> tuple[int, int]:
     """Return how many results have a floor, and how many there are."""
     own = find(records, outcome=outcome, analysis="description")
     return sum(r.n or 0 for r in find(own, test="best floor F1")), sum(r.n or 0 for r in find(own, test="mean F1"))
 
 
-def described(
+def mean_record(
     test: str, groups: tuple[str, ...], outcome: str, frame: pd.DataFrame, values: pd.Series[float], note: str
 ) -> Record:
     """Return the mean of values over blocks, which weighs them as the means of methods are weighed; n values."""
     known = frame.assign(value=values).dropna(subset="value")
-    by_block = known.groupby([column for column in PLACE if column in known])["value"].mean()
+    by_block = known.groupby([column for column in BLOCK_COLUMNS if column in known])["value"].mean()
     effect, n = float(by_block.mean()), len(known)
     return Record(outcome=outcome, analysis="description", test=test, groups=groups, effect=effect, n=n, note=note)

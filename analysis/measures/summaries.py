@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.measures import scores
 from analysis.records import Record
-from analysis.stats.cells import shown
+from analysis.stats.cells import format_level
 from analysis.stats.contrasts import contrast
 from analysis.stats.distributions import half_width
 
@@ -115,7 +115,7 @@ def summarise(
     values = frame.groupby([*by, *inner], dropna=False)["value"].mean().reset_index() if coarse else frame
     text = f"{note}; n {'blocks of language x ratio' if coarse else 'runs'}".lstrip("; ")
     return [
-        _mean(group["value"].to_numpy(dtype=float), analysis, outcome, tuple(map(shown, key)), text)
+        _mean(group["value"].to_numpy(dtype=float), analysis, outcome, tuple(map(format_level, key)), text)
         for key, group in values.groupby(list(by), sort=True, dropna=False)
     ]
 

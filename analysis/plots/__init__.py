@@ -13,16 +13,22 @@ from analysis.plots.layers import layer_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, look, styles
 from analysis.records import Record
-from analysis.runs.language_probes import Probes
+from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.methods import method_order
-from analysis.runs.representation_probes import Insides
+from analysis.runs.representation_probes import RepresentationProbes
 
 Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 """By the words for a cell of the design, and by method: the loss of each seed, indexed by step."""
 
 
 def make_plots(
-    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, insides: Insides, *, margin: float
+    table: pd.DataFrame,
+    records: Sequence[Record],
+    losses: Losses,
+    probes: LanguageProbes,
+    insides: RepresentationProbes,
+    *,
+    margin: float,
 ) -> list[Plot]:
     """Draw what can be drawn; a design too small for a plot has none."""
     with look():  # what is written into a figure takes its size from here
@@ -32,7 +38,7 @@ def make_plots(
 
 
 def _draw(
-    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, margin: float
+    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: LanguageProbes, margin: float
 ) -> list[Plot | None]:
     made: list[Plot | None] = []
     marks = styles(method_order(table))

@@ -10,8 +10,15 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from analysis.plots.style import Plot, Style, Styles, finish, legend, new, styles
-from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
-from analysis.runs.representation_probes import MRR, P1, SIMILAR, Group, groups, similarities
+from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
+from analysis.runs.representation_probes import (
+    CKA_MEASURES,
+    MRR,
+    P1,
+    Group,
+    cka_lines,
+    comparable_groups,
+)
 
 MOST_LINES = 8
 _BASE = Style("#8a8a8a", "", "-")
@@ -28,9 +35,9 @@ _PANELS = (
 def inside_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
     """Draw each group of alignment probes, and where there is another model the similarity of both."""
     made = []
-    for group in groups(alignment):
+    for group in comparable_groups(alignment):
         made.append(alignment_curves(group, marks))
-        if similarities(group):
+        if cka_lines(group):
             made.append(similarity_curves(group))
     return made
 
@@ -48,27 +55,27 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
     for axes in grid[-1]:
         axes.set_xlabel("after block (-1: what enters the first)")
     legend(figure, grid.flat[0], columns=2)
-    caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
+    caption = f"{group.description} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
     caption += f"chance is 0; P@1 and MRR are centred.{left}"
     title = f"Translations in {group.language}, layer by layer."
-    return finish(figure, name=f"alignment{group.end}", title=title, caption=caption)
+    return finish(figure, name=f"alignment{group.suffix}", title=title, caption=caption)
 
 
 def similarity_curves(group: Group) -> Plot:
     """Linear CKA of the same texts' states in two models, by layer."""
-    drawn, left = _lines(similarities(group))
+    drawn, left = _lines(cka_lines(group))
     figure, grid = new(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
-    for axes, measure, said in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
+    for axes, measure, said in zip(grid.flat, CKA_MEASURES, ("English", group.language), strict=True):
         _curves(axes, drawn, measure, {})
         axes.set_title(said)
         axes.set_xlabel("after block (-1: what enters the first)")
     grid[0].set_ylabel("linear CKA")
     legend(figure, grid[0], columns=1)
-    caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{left}"
+    caption = f"{group.description} 1 says that the states are alike up to a rotation and a scale.{left}"
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
     title = f"States of two models, English and {group.language}."
-    return finish(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
+    return finish(figure, name=f"alignment-cka{group.suffix}", title=title, caption=caption)
 
 
 def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
@@ -85,7 +92,7 @@ def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, 
     if not marks.keys() >= set(names):
         marks = styles(names)
     for position, (line, rows) in enumerate(lines):
-        found = by_layer(rows[rows["measure"] == measure])
+        found = mean_by_layer(rows[rows["measure"] == measure])
         every = max(1, len(found) // 4)
         style = _BASE if line == BASE else marks[line]
         start = position * every // max(1, len(lines))
@@ -96,4 +103,4 @@ def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, 
 
 def _bands(lines: Sequence[tuple[str, pd.DataFrame]]) -> str:
     counts = pd.Series([rows["probe_id"].nunique() for line, rows in lines if line != BASE], dtype="int64")
-    return said_of_bands(counts, base=any(line == BASE for line, _ in lines))
+    return band_caption(counts, base=any(line == BASE for line, _ in lines))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from analysis.measures.layer_shares import ANALYSIS
 from analysis.plots import Plot
 from analysis.records import Record
-from analysis.runs.language_probes import Probes
+from analysis.runs.language_probes import LanguageProbes
 from analysis.tables.layers import LayerSection, sentences
 
 
-def section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
+def section(records: Sequence[Record], probes: LanguageProbes, plots: Sequence[Plot]) -> LayerSection:
     """Return what the page shows of layers."""
     choices = {name: "all" if value in ("", "None") else value for name, value in probes.choices.items()}
     own = [record for record in records if record.analysis.startswith(ANALYSIS)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.evidence import OUTCOMES
-from analysis.measures.shallow_baselines import BEST_FLOOR, floored
+from analysis.measures.shallow_baselines import BEST_FLOOR, count_with_floor
 from analysis.records import Record, find
 from analysis.stats.blocked import MEAN
 from analysis.stats.groupings import LETTERS
@@ -62,7 +62,7 @@ def first_table(records: Sequence[Record], methods: Sequence[str], arms: Mapping
     ordered = [row for *_, row in sorted(found)]
     for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
         of = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
-        if name == BEST_FLOOR and any(len(set(floored(records, outcome))) > 1 for outcome in of):
+        if name == BEST_FLOOR and any(len(set(count_with_floor(records, outcome))) > 1 for outcome in of):
             continue  # it is a mean over other results than the methods'
         if of:
             ordered.append(Row(name, "", of.get("en", ""), "", of.get("tl", ""), "", "", ""))

@@ -13,7 +13,7 @@ THREADS = 8
 """Files that are read at once: a tracking server answers slowly, but many at a time."""
 
 
-def local(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) -> Path:
+def local_path(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) -> Path:
     """Return where an artifact of a finished run can be read.
 
     Where the artifacts are files of this machine that is their own place; else it is downloaded once into `cache` (by

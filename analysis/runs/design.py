@@ -28,7 +28,7 @@ class Missing(NamedTuple):
     language: str
     tl_ratio: float
     seeds: tuple[int, ...]
-    of: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Design:
         """The ids of all runs that the report stands on, but for probes."""
         return (*self.used, *self.injected)
 
-    def with_lacking(self, unpredicted: tuple[Issue, ...]) -> Design:
+    def with_unpredicted(self, unpredicted: tuple[Issue, ...]) -> Design:
         """Return the same with the results that have no predictions."""
         return replace(self, unpredicted=unpredicted)
 

@@ -19,7 +19,15 @@ import pyarrow as pa
 
 from analysis.runs.design import Issue
 from analysis.runs.methods import UNTRAINED
-from analysis.runs.probe_runs import BASE, EMBEDDING, INSIDE, LAYERS, issue, read_layers, states
+from analysis.runs.probe_runs import (
+    BASE,
+    EMBEDDING,
+    LAYER_COLUMNS,
+    REPRESENTATION_KINDS,
+    group_by_status,
+    probe_issue,
+    read_layers,
+)
 from analysis.runs.pull import Runs, mixed_versions
 
 if TYPE_CHECKING:
@@ -42,7 +50,7 @@ _AGREED = ("probe_id", "setting", "language", "level", "kappa", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probes:
+class LanguageProbes:
     """What the language probes of some runs hold.
 
     Attributes:
@@ -90,12 +98,12 @@ class _Read:
         return self.place["setting"], self.place["language"]
 
 
-def column(level: str, share: str, layer: int) -> str:
+def share_column(level: str, share: str, layer: int) -> str:
     """Return the name of a share in the table of runs: `probe/token/tl_share/30`."""
     return f"probe/{level}/{share}_share/{layer}"
 
 
-def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
+def fetch(found: Runs, *, cache: Path | None = None) -> LanguageProbes:
     """Read the language probes among what was pulled, as far as they belong to the runs in the table.
 
     Their files are kept in `cache` where they have to be downloaded.
@@ -103,7 +111,7 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
     kinds = Counter(run.data.params.get("kind", "language") for run in found.probes)
     probes = [run for run in found.probes if run.data.params.get("kind", "language") == "language"]
     probes.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
-    failed, unfinished, finished = states(probes)
+    failed, unfinished, finished = group_by_status(probes)
     left_out: list[Issue] = []
     reads = _placed(finished, found.table, left_out)
     choices = _commonest(((_choices(read.probe), read.run_id != "") for read in reads), ())
@@ -114,7 +122,7 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
     used = set(shares["probe_id"])
     params = [dict(run.data.params) for run in finished if run.info.run_id in used]
     versions = mixed_versions(pd.DataFrame(params)).items()
-    return Probes(
+    return LanguageProbes(
         shares=shares,
         agreement=_agreement([read for read in kept if read.probe.info.run_id in used]),
         choices=dict(zip(CHOICES, choices, strict=False)),
@@ -122,12 +130,12 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Probes:
         unfinished=unfinished,
         duplicates=duplicates,
         left_out=tuple(dict.fromkeys(left for left in left_out if left.run_id not in used)),
-        others={kind: kinds[kind] for kind in sorted(kinds) if kind not in ("language", *INSIDE)},
+        others={kind: kinds[kind] for kind in sorted(kinds) if kind not in ("language", *REPRESENTATION_KINDS)},
         notes=tuple(f"Probes were made with several versions of {p}: {', '.join(v)}." for p, v in versions),
     )
 
 
-def join(table: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
+def join_shares(table: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
     """Return the table of runs with a column for each level, share and layer (see `column`), NaN without a probe.
 
     An English result that several languages share has none: the probes are of one language each.
@@ -135,7 +143,7 @@ def join(table: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
     own = shares[(shares["run_id"] != "") & (shares["layer"] != CEILING)]
     if own.empty:
         return table
-    names = [column(*key) for key in zip(own["level"], own["share"], own["layer"], strict=True)]
+    names = [share_column(*key) for key in zip(own["level"], own["share"], own["layer"], strict=True)]
     wide = own.assign(name=names).pivot(index="run_id", columns="name", values="value")[list(dict.fromkeys(names))]
     wanted = wide.reindex(table["run_id"].where(table["language"] != ""))
     return pd.concat([table, wanted.set_axis(table.index)], axis=1)
@@ -160,13 +168,17 @@ def _placed(finished: Sequence[Run], table: pd.DataFrame, left_out: list[Issue])
             own = bases.get((*start, language)) or ("+" in language and bases.get((*start, "pooled"))) or {}
             reads += [_Read(run, "", place) for place in own.values()]
             if not own:
-                left_out.append(issue(run, "no run here has its base model, precision, quantization and language"))
+                left_out.append(
+                    probe_issue(run, "no run here has its base model, precision, quantization and language")
+                )
             continue
         found = by_id.get(source) or by_fingerprint.get(params.get("source_fingerprint", ""))
         if found is None:
-            left_out.append(issue(run, f"its source run {source} is not among those used here"))
+            left_out.append(probe_issue(run, f"its source run {source} is not among those used here"))
         elif language not in ("", found["language"]) and not (found["language"] == "pooled" and "+" in language):
-            left_out.append(issue(run, f"reads {language}, and the target language of its run is {found['language']}"))
+            left_out.append(
+                probe_issue(run, f"reads {language}, and the target language of its run is {found['language']}")
+            )
         else:
             reads.append(_Read(run, found["run_id"], found))
     return reads
@@ -183,7 +195,7 @@ def _alike(reads: Sequence[_Read], choices: tuple[str, ...], left_out: list[Issu
             if mine != theirs
         ]
         if differs:
-            left_out.append(issue(read.probe, f"was made with {', '.join(differs)} as those used"))
+            left_out.append(probe_issue(read.probe, f"was made with {', '.join(differs)} as those used"))
         else:
             kept.append(read)
     digests: dict[tuple[str, str], list[tuple[str, bool]]] = defaultdict(list)
@@ -193,7 +205,9 @@ def _alike(reads: Sequence[_Read], choices: tuple[str, ...], left_out: list[Issu
     for read in kept:
         if read.probe.data.params.get("items_digest", "") != usual[read.reads]:
             n = read.probe.data.params.get("items", "?")
-            left_out.append(issue(read.probe, f"reads other items ({n}) than most probes of {', '.join(read.reads)}"))
+            left_out.append(
+                probe_issue(read.probe, f"reads other items ({n}) than most probes of {', '.join(read.reads)}")
+            )
     return [read for read in kept if read.probe.data.params.get("items_digest", "") == usual[read.reads]]
 
 
@@ -203,7 +217,7 @@ def _newest(reads: Sequence[_Read]) -> tuple[list[_Read], tuple[Issue, ...]]:
     kept = {read.probe.info.run_id for read in last.values()}
     text = "is of the same model and made in the same way as {}, which ended later and is used"
     again = [
-        issue(read.probe, text.format(last[(read.run_id, *read.reads)].probe.info.run_id))
+        probe_issue(read.probe, text.format(last[(read.run_id, *read.reads)].probe.info.run_id))
         for read in reads
         if read.probe.info.run_id not in kept
     ]
@@ -215,17 +229,17 @@ def _files(reads: Sequence[_Read], cache: Path | None, left_out: list[Issue]) ->
     by_id = read_layers(list({read.probe.info.run_id: read.probe for read in reads}.values()), cache)
     good = {name: table for name, table in by_id.items() if _SAID.keys() & set(table["measure"].to_pylist())}
     text = "has no layers.parquet that can be read"
-    left_out += [issue(read.probe, text) for read in reads if read.probe.info.run_id not in good]
+    left_out += [probe_issue(read.probe, text) for read in reads if read.probe.info.run_id not in good]
     return {read: good[read.probe.info.run_id] for read in reads if read.probe.info.run_id in good}
 
 
 def _shares(contents: Mapping[_Read, pa.Table]) -> pd.DataFrame:
     """Put the tables of probes into one, with what is known of their runs."""
     if not contents:
-        return Probes().shares
+        return LanguageProbes().shares
     counts = [table.num_rows for table in contents.values()]
     columns = {name: np.repeat(np.array([_of(read)[name] for read in contents]), counts) for name in _OF_PROBE}
-    for key in LAYERS:
+    for key in LAYER_COLUMNS:
         columns[key] = np.concatenate([table[key].to_numpy() for table in contents.values()])
     shares = pd.DataFrame(columns)
     shares = shares[shares["measure"].isin(_SAID)]

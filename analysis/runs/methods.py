@@ -31,7 +31,7 @@ def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
     first = short.groupby(identity).transform("min")
     ambiguous = identity.groupby(first).transform("nunique") > 1
     frame = frame.assign(model=first.mask(ambiguous, first + " " + identity.str[:6]))
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in CONDITIONS})
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in CONDITIONS})
     label = frame["task"] + ", " + frame["model"]
     for key in CONDITIONS:
         if key not in ("task", "model"):
@@ -48,7 +48,7 @@ def name_methods(
     Returns:
         the frame; a sentence for each merge; a sentence for each thing to know about what the names stand for.
     """
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in fields})
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in fields})
     frame = frame.assign(_detail=_details(frame, texts))
     identity = pd.Series(list(zip(frame["variant"], frame["arm"], frame["_detail"], strict=True)), index=frame.index)
     merged, same = _identical(frame, identity)
@@ -68,12 +68,12 @@ def name_methods(
     return frame.drop(columns="_detail"), sentences, tuple(notes)
 
 
-def text(key: str, value: Any) -> str:
+def format_value(key: str, value: Any) -> str:
     """Return a value of a spec field as tables and names show it; empty where there is none."""
     if value is None or value != value or value in ("", "None"):
         return ""
     if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
-        return ranges(map(int, str(value).split(",")))
+        return format_ranges(map(int, str(value).split(",")))
     if key == "variant_options" and isinstance(options := _json(str(value)), dict):
         return ", ".join(f"{name} {options[name]}" for name in sorted(options))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -160,7 +160,7 @@ def _json(value: str) -> Any:
         return None
 
 
-def ranges(numbers: Iterable[int]) -> str:
+def format_ranges(numbers: Iterable[int]) -> str:
     """Write 22, 23, 24, 30 as "22-24,30"."""
     found: list[list[int]] = []
     for number in numbers:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from analysis.runs.artifacts import THREADS, local
+from analysis.runs.artifacts import THREADS, local_path
 from analysis.runs.design import Issue
 from whichlora.data.tasks.qa import token_f1
 
@@ -38,7 +38,7 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
     def read(row: dict[str, Any]) -> pa.Table | Exception:
         try:
             name = f"predictions/{row['outcome']}.parquet"
-            return pq.read_table(local(row["artifact_uri"], row["run_id"], name, cache))
+            return pq.read_table(local_path(row["artifact_uri"], row["run_id"], name, cache))
         except (MlflowException, OSError, pa.ArrowException) as error:
             return error
 

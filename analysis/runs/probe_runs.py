@@ -13,23 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 
-from analysis.runs.artifacts import THREADS, local
+from analysis.runs.artifacts import THREADS, local_path
 from analysis.runs.design import Issue
 from analysis.stats.distributions import half_width
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-LAYERS = ("layer", "measure", "value", "low", "high", "n")
+LAYER_COLUMNS = ("layer", "measure", "value", "low", "high", "n")
 """The columns of `layers.parquet`."""
 EMBEDDING = -1
 """The layer that stands for what enters the first block."""
 BASE = "base model"
-INSIDE = ("alignment", "weights")
+REPRESENTATION_KINDS = ("alignment", "weights")
 """The kinds of probes that are not set beside F1."""
 
 
-class States(NamedTuple):
+class ProbesByStatus(NamedTuple):
     """Probes by what became of them."""
 
     failed: tuple[Issue, ...]
@@ -37,19 +37,19 @@ class States(NamedTuple):
     finished: list[Run]
 
 
-def states(probes: Sequence[Run]) -> States:
+def group_by_status(probes: Sequence[Run]) -> ProbesByStatus:
     """Part probes into failed, unfinished and finished."""
     failed, unfinished, finished = [], [], []
     done = {run.data.tags.get("whichlora.fingerprint", "") for run in probes if run.info.status == "FINISHED"} - {""}
     for run in probes:
         since = "; done since by another" if run.data.tags.get("whichlora.fingerprint") in done else ""
         if run.info.status in ("FAILED", "KILLED"):
-            failed.append(issue(run, run.data.tags.get("whichlora.error", "without a reason") + since))
+            failed.append(probe_issue(run, run.data.tags.get("whichlora.error", "without a reason") + since))
         elif run.info.status != "FINISHED":
-            unfinished.append(issue(run, run.info.status.lower() + since))
+            unfinished.append(probe_issue(run, run.info.status.lower() + since))
         else:
             finished.append(run)
-    return States(tuple(failed), tuple(unfinished), finished)
+    return ProbesByStatus(tuple(failed), tuple(unfinished), finished)
 
 
 def read_layers(probes: Sequence[Run], cache: Path | None) -> dict[str, pa.Table]:
@@ -57,8 +57,8 @@ def read_layers(probes: Sequence[Run], cache: Path | None) -> dict[str, pa.Table
 
     def read(run: Run) -> pa.Table | None:
         try:
-            path = local(run.info.artifact_uri, run.info.run_id, "layers.parquet", cache)
-            return pq.read_table(path, columns=list(LAYERS))
+            path = local_path(run.info.artifact_uri, run.info.run_id, "layers.parquet", cache)
+            return pq.read_table(path, columns=list(LAYER_COLUMNS))
         except (MlflowException, OSError, pa.ArrowException):
             return None
 
@@ -67,7 +67,7 @@ def read_layers(probes: Sequence[Run], cache: Path | None) -> dict[str, pa.Table
     return {run.info.run_id: table for run, table in zip(probes, found, strict=True) if table is not None}
 
 
-def by_layer(curves: pd.DataFrame, bounds: tuple[float, float] = (-math.inf, math.inf)) -> pd.DataFrame:
+def mean_by_layer(curves: pd.DataFrame, bounds: tuple[float, float] = (-math.inf, math.inf)) -> pd.DataFrame:
     """Return by layer the mean of `value` over probes, how many there are (n), and the 95 % interval (low, high).
 
     With several probes it is the t interval over them, within `bounds`; with one it is the probe's own, over its items.
@@ -83,7 +83,7 @@ def by_layer(curves: pd.DataFrame, bounds: tuple[float, float] = (-math.inf, mat
     )
 
 
-def said_of_bands(counts: pd.Series[int], *, base: bool) -> str:
+def band_caption(counts: pd.Series[int], *, base: bool) -> str:
     """Say what the bands of a figure are; `counts` are the probes behind each of its lines but the base model's."""
     alone = " and ".join(["lines of one run"] * bool((counts == 1).any()) + ["the base model"] * base)
     over_items = f"those of {alone} bootstrap intervals over items. " if alone else ""
@@ -92,6 +92,6 @@ def said_of_bands(counts: pd.Series[int], *, base: bool) -> str:
     return "Bands are each line's own 95 % bootstrap interval over items: one run is behind it. " if alone else ""
 
 
-def issue(run: Run, text: str) -> Issue:
+def probe_issue(run: Run, text: str) -> Issue:
     """Return a probe that does not count, and why."""
     return Issue(run.info.run_id, run.info.run_name or run.info.run_id, text)

@@ -15,35 +15,46 @@ import pandas as pd
 
 from analysis.runs.design import Issue
 from analysis.runs.methods import UNTRAINED, method_order
-from analysis.runs.probe_runs import BASE, INSIDE, LAYERS, issue, read_layers, states
+from analysis.runs.probe_runs import (
+    BASE,
+    LAYER_COLUMNS,
+    REPRESENTATION_KINDS,
+    group_by_status,
+    probe_issue,
+    read_layers,
+)
 from analysis.runs.pull import Runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ALIGNMENT, WEIGHTS = INSIDE
+ALIGNMENT, WEIGHTS = REPRESENTATION_KINDS
 GAP, P1, MRR = "cosine/gap", "p1", "mrr"
-ALIGNED = (
+ALIGNMENT_MEASURES = (
     *(f"{GAP}/{space}" for space in ("centred", "raw")),
     *(f"{measure}/{way}/centred" for measure in (P1, MRR) for way in ("to", "from")),
 )
 """What is told of an alignment probe; the CSV file has all that it measured."""
-SIMILAR = ("cka/english", "cka/translation")
-SIZES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
-OVERLAPS = {"overlap_out": "chance_out", "overlap_in": "chance_in"}
+CKA_MEASURES = ("cka/english", "cka/translation")
+SIZE_MEASURES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
+OVERLAP_MEASURES = {"overlap_out": "chance_out", "overlap_in": "chance_in"}
 """And what random directions come to."""
-_HEADS = {ALIGNMENT: ALIGNED[0], WEIGHTS: SIZES[0]}
+_HEADS = {ALIGNMENT: ALIGNMENT_MEASURES[0], WEIGHTS: SIZE_MEASURES[0]}
 """A measure that every probe of the kind has."""
 _START = ("model_digest", "precision", "quantization")
 _MADE = ("kind", "against", "language", "pairs", "first_token", "items_digest")
 _PLACE = ("setting", "method", "variant", "tl_ratio", "seed")
-TEXTS = ("start", "language", "texts", "items_digest")
+COMPARABLE_BY = ("start", "language", "texts", "items_digest")
 """What alignment probes share that stand in one figure."""
-_COLUMNS = (*("probe_id", "run_id", *_PLACE, "run_language", *TEXTS, "against", *LAYERS), "chance_p1", "chance_mrr")
+_COLUMNS = (
+    *("probe_id", "run_id", *_PLACE, "run_language", *COMPARABLE_BY, "against", *LAYER_COLUMNS),
+    "chance_p1",
+    "chance_mrr",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insides:
+class RepresentationProbes:
     """What alignment and weight probes hold, and what became of each.
 
     Attributes:
@@ -67,11 +78,11 @@ class Insides:
         return tuple(sorted({*self.alignment["probe_id"], *self.weights["probe_id"]}))
 
 
-def fetch(found: Runs, *, cache: Path | None = None) -> Insides:
+def fetch(found: Runs, *, cache: Path | None = None) -> RepresentationProbes:
     """Read the alignment and weight probes among what was pulled, of the runs that the report is about."""
-    probes = [run for run in found.probes if run.data.params.get("kind") in INSIDE]
+    probes = [run for run in found.probes if run.data.params.get("kind") in REPRESENTATION_KINDS]
     probes.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
-    failed, unfinished, finished = states(probes)
+    failed, unfinished, finished = group_by_status(probes)
     places = _Places(found)
     contents = read_layers(finished, cache)
     left_out: list[Issue] = []
@@ -81,28 +92,30 @@ def fetch(found: Runs, *, cache: Path | None = None) -> Insides:
         place = places.of(run)
         known = _HEADS[run.data.params["kind"]]
         if place is None:
-            left_out.append(issue(run, "looks into no run, or base model, of those used here"))
+            left_out.append(probe_issue(run, "looks into no run, or base model, of those used here"))
         elif run.info.run_id not in contents or known not in contents[run.info.run_id]["measure"].to_pylist():
-            left_out.append(issue(run, "has no layers.parquet of its kind that can be read"))
+            left_out.append(probe_issue(run, "has no layers.parquet of its kind that can be read"))
         else:
             key = (place["run_id"], *(run.data.params.get(name, "") for name in (*_START, *_MADE)))
             if key in rows:
                 text = (
                     f"is of the same model and made in the same way as {run.info.run_id}, which ended later and is used"
                 )
-                duplicates.append(issue(rows[key][0], text))
+                duplicates.append(probe_issue(rows[key][0], text))
             rows[key] = (run, place)
-    frames: dict[str, list[pd.DataFrame]] = {kind: [] for kind in INSIDE}
+    frames: dict[str, list[pd.DataFrame]] = {kind: [] for kind in REPRESENTATION_KINDS}
     for run, place in rows.values():
         table = contents[run.info.run_id].to_pandas()
         frames[run.data.params["kind"]].append(table.assign(**_of(run, place, places)))
-    order = [*TEXTS, "setting", "run_language", "method", "tl_ratio", "seed", "probe_id", "measure", "layer"]
+    order = [*COMPARABLE_BY, "setting", "run_language", "method", "tl_ratio", "seed", "probe_id", "measure", "layer"]
     made = {
         kind: pd.concat(parts, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)[list(_COLUMNS)]
         for kind, parts in frames.items()
         if parts
     }
-    return Insides(**made, failed=failed, unfinished=unfinished, duplicates=tuple(duplicates), left_out=tuple(left_out))
+    return RepresentationProbes(
+        **made, failed=failed, unfinished=unfinished, duplicates=tuple(duplicates), left_out=tuple(left_out)
+    )
 
 
 class _Places:
@@ -176,9 +189,9 @@ class Group(NamedTuple):
         return _ordered(self.rows[self.rows["probe_id"].isin(once)])
 
 
-def groups(alignment: pd.DataFrame) -> list[Group]:
+def comparable_groups(alignment: pd.DataFrame) -> list[Group]:
     """Return the groups there are, by language."""
-    known = alignment.groupby(list(TEXTS), sort=True)
+    known = alignment.groupby(list(COMPARABLE_BY), sort=True)
     several = alignment.groupby("language")["items_digest"].nunique().max() > 1 or alignment["start"].nunique() > 1
     return [
         Group(
@@ -191,11 +204,11 @@ def groups(alignment: pd.DataFrame) -> list[Group]:
     ]
 
 
-def similarities(group: Group) -> list[tuple[str, pd.DataFrame]]:
+def cka_lines(group: Group) -> list[tuple[str, pd.DataFrame]]:
     """Return the rows of each line and other model that it was compared with."""
     rows = group.rows[group.rows["against"] != ""]
     rows = rows.assign(line=rows["line"] + " and " + rows["against"])
-    return _ordered(rows[rows["measure"].isin(SIMILAR)])
+    return _ordered(rows[rows["measure"].isin(CKA_MEASURES)])
 
 
 def _ordered(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

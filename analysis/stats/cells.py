@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Samples = Mapping[str, NDArray[np.float64]]
 """The values of each group."""
 
-PLACE = ("setting", "task", "model", "language", "tl_ratio")
+BLOCK_COLUMNS = ("setting", "task", "model", "language", "tl_ratio")
 """Columns that make a block, as far as the table has them. Language is a fixed effect: three levels are too few for a
 variance."""
 UNTRAINED = "none"
@@ -78,7 +78,7 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
         frame = frame.assign(language=frame["language"].mask(shared, ""))
         frame = frame[~(shared & frame.duplicated(key))]
     # Sums depend on their order in the last digit; the same runs must give the same numbers.
-    return frame.sort_values([c for c in (*PLACE, "method", "seed", "value") if c in frame], kind="stable")
+    return frame.sort_values([c for c in (*BLOCK_COLUMNS, "method", "seed", "value") if c in frame], kind="stable")
 
 
 def samples(table: pd.DataFrame, outcome: str, metric: str = "f1") -> dict[str, NDArray[np.float64]]:
@@ -92,7 +92,7 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     seeds, since the item sets and starts of a seed are common to all methods.
     """
     frame = rows(table, outcome, metric)
-    frame = frame.assign(block=labels(frame, PLACE))
+    frame = frame.assign(block=labels(frame, BLOCK_COLUMNS))
     notes = []
     counts = frame.groupby("block")["method"].nunique()
     alone = sorted(counts.index[counts < 2])
@@ -119,14 +119,14 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
 def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     """Name each row by those of its columns that vary in the frame."""
     vary = [c for c in columns if c in frame and frame[c].nunique(dropna=False) > 1]
-    texts = [frame[c].map(shown) for c in vary]
+    texts = [frame[c].map(format_level) for c in vary]
     label = pd.Series("all", index=frame.index) if not texts else texts[0]
     for more in texts[1:]:
         label = label + " " + more
     return label.astype(str)
 
 
-def shown(value: object) -> str:
+def format_level(value: object) -> str:
     """Return a value of a column as records name it; the language of English results that several share is none."""
     return f"{value:g}" if isinstance(value, float) else str(value) or "any language"
 

@@ -15,10 +15,10 @@ from analysis.columns import SETTINGS
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
-from analysis.stats.power import seen
+from analysis.stats.power import detectable_from_error
 from whichlora.config.layers import parse_layers
 
-PAIR_TEST, SAME_TEST, LEAST = "paired t", "TOST", "least difference"
+PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "least difference"
 _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("scoring", "precision", "quantization"),
@@ -54,7 +54,7 @@ def contrast(
         upper_units, lower_units = units(table, outcome=outcome, factor=factor, upper=upper, lower=lower, metric=metric)
     except NotTestable as reason:
         why = f"no test: {reason}"
-        tests = (PAIR_TEST, SAME_TEST, LEAST)
+        tests = (PAIR_TEST, SAME_TEST, DETECTABLE)
         return [Record(outcome=outcome, analysis="contrast", test=t, groups=groups, note=why) for t in tests]
     t_test = partial(paired_t, upper_units, lower_units, alpha=alpha)
     same_test = partial(tost, upper_units, lower_units, margin, alpha)
@@ -63,7 +63,7 @@ def contrast(
     return [
         attempt(t_test, outcome, "contrast", PAIR_TEST, groups, note),
         attempt(same_test, outcome, "contrast", SAME_TEST, groups, same),
-        attempt(lambda: _least(t_test(), alpha), outcome, "contrast", LEAST, groups, "power 80%; " + note),
+        attempt(lambda: _least(t_test(), alpha), outcome, "contrast", DETECTABLE, groups, "power 80%; " + note),
     ]
 
 
@@ -132,7 +132,7 @@ def paired_t(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result
 def _least(found: Result, alpha: float) -> Result:
     if not found.statistic or found.effect is None or found.df is None:
         raise NotTestable("the mean difference is zero to the last digit")
-    return Result(effect=seen(found.effect / found.statistic, found.df[0], alpha=alpha), n=found.n)
+    return Result(effect=detectable_from_error(found.effect / found.statistic, found.df[0], alpha=alpha), n=found.n)
 
 
 def same_level(factor: str, value: object, level: str) -> bool:

@@ -53,7 +53,7 @@ def partial_pearson(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], alph
 
 
 @dataclass(frozen=True)
-class Map:
+class CorrelationMap:
     """Correlations of many columns with F1, and which of them are more than chance.
 
     Attributes:
@@ -72,7 +72,7 @@ class Map:
 
 def correlation_map(
     x: Floats, y: Floats, groups: Sequence[Hashable], *, alpha: float = 0.05, draws: int = DRAWS, seed: int = 0
-) -> Map:
+) -> CorrelationMap:
     """Correlate each column of x (runs, columns) with y (runs,), means of groups taken out, adjusted by max-T.
 
     That is Westfall and Young's (1993) single-step method: y is permuted within groups `draws` times, and a correlation
@@ -97,7 +97,7 @@ def correlation_map(
     critical = float(np.sort(greatest)[::-1][max(0, int(alpha * (draws + 1)) - 2)])
     each = iter(r)
     results = tuple(_result(float(next(each)), df, len(y), alpha) if good else None for good in known.tolist())
-    return Map(results, p_adjusted, critical, int(known.sum()))
+    return CorrelationMap(results, p_adjusted, critical, int(known.sum()))
 
 
 def strata(frame: pd.DataFrame, columns: Sequence[str]) -> list[Hashable]:
@@ -129,7 +129,7 @@ def _greatest(unit: Floats, target: Floats, groups: Sequence[Hashable], draws: i
     return np.concatenate(found)
 
 
-def ranked(values: Floats, groups: Sequence[Hashable]) -> Floats:
+def rank_within_groups(values: Floats, groups: Sequence[Hashable]) -> Floats:
     """Return ranks within groups, means for ties: Pearson's r of such is Spearman's."""
     frame = pd.DataFrame(values)
     ranks: Floats = frame.groupby(pd.factorize(pd.Series(list(groups), dtype=object))[0]).rank().to_numpy(dtype=float)

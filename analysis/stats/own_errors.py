@@ -30,7 +30,7 @@ def own_errors(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: 
     note = "effect is epsilon: 1 where they are equal in truth, 1 / (methods - 1) at least, and less of few blocks"
     found = [attempt(lambda: sphericity(whole), outcome, "own errors", SPHERICITY, names, note)]
     note = "effect is epsilon, which scales both degrees of freedom; with equal errors the primary F is the better one"
-    found.append(attempt(lambda: corrected(whole), outcome, "own errors", F_TEST, names, note))
+    found.append(attempt(lambda: greenhouse_geisser(whole), outcome, "own errors", F_TEST, names, note))
     note = f"differences between blocks ({table_cells.unit}); the interval is for this pair alone, p adjusted by Holm"
     each = []
     for pair in pairs(table_cells.methods):
@@ -48,12 +48,12 @@ def sphericity(means: pd.DataFrame) -> Result:
     Raises:
         NotTestable: as `corrected`.
     """
-    share = corrected(means).effect or 0.0
+    share = greenhouse_geisser(means).effect or 0.0
     draws = _epsilons(*means.shape)
     return Result(p=float((1 + np.sum(draws <= share)) / (1 + len(draws))), effect=share, n=means.size)
 
 
-def corrected(means: pd.DataFrame) -> Result:
+def greenhouse_geisser(means: pd.DataFrame) -> Result:
     """Return F of the methods (columns) within blocks (rows) with the degrees of freedom of Greenhouse and Geisser.
 
     Raises:

@@ -18,7 +18,7 @@ from analysis.stats.paired import collect
 
 MOST_SEEDS = 100_000
 CURVE = "power at the margin, pair, blocked"
-SEEN = "least difference, pair, blocked"
+DETECTABLE = "least difference, pair, blocked"
 
 
 def power(
@@ -37,7 +37,7 @@ def power(
         fit = fit_cells(table_cells)
     except NotTestable as reason:
         note = f"no test: {reason}"
-        return [*found, Record(outcome=outcome, analysis="power", test=SEEN, groups=names, note=note)]
+        return [*found, Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, note=note)]
     return [*found, *_blocked(fit, table_cells, outcome, margin, alpha, wanted)]
 
 
@@ -56,7 +56,7 @@ def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted
         if share == 0:
             raise NotTestable("the methods never disagree")
         return Result(
-            share, effect=100 * least_item_difference(items=n, discordance=share, wanted=wanted, alpha=alpha), n=n
+            share, effect=100 * detectable_item_difference(items=n, discordance=share, wanted=wanted, alpha=alpha), n=n
         )
 
     note = f"points on n items, power {wanted:.0%}; the statistic is the share of answers on which a pair disagrees"
@@ -88,17 +88,17 @@ def seeds_needed(*, difference: float, sd: float, wanted: float = 0.8, alpha: fl
     return _first(lambda n: two_sample_power(difference=difference, sd=sd, n=n, alpha=alpha), wanted)
 
 
-def least_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
     """Return the least difference that the t test of two samples of n values sees."""
-    return seen(sd * float(np.sqrt(2 / n)), 2 * n - 2, wanted=wanted, alpha=alpha)
+    return detectable_from_error(sd * float(np.sqrt(2 / n)), 2 * n - 2, wanted=wanted, alpha=alpha)
 
 
-def seen(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_from_error(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
     """Return the least true difference that a t test sees whose standard error and degrees of freedom are known."""
     return _noncentrality(df, float(stats.t.ppf(1 - alpha / 2, df)), wanted) * error
 
 
-def least_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
     """Return the least difference of two shares of right answers that McNemar's test sees on the same items.
 
     Args:
@@ -140,7 +140,7 @@ def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wan
         deviation = sd()
         if seeds < 2:  # some cells have several, but most have one: no t test of two methods has that few
             raise NotTestable("most cells have one seed")
-        return Result(effect=least_difference(sd=deviation, n=seeds, wanted=wanted, alpha=alpha), n=seeds)
+        return Result(effect=detectable_difference(sd=deviation, n=seeds, wanted=wanted, alpha=alpha), n=seeds)
 
     def needed() -> Result:
         return Result(effect=margin, n=seeds_needed(difference=margin, sd=sd(), wanted=wanted, alpha=alpha))
@@ -161,7 +161,7 @@ def _blocked(
     nc = _noncentrality(fit.df, design.critical(fit.df), wanted)
     n = len(table_cells.means)
     note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
-    yield Record(outcome=outcome, analysis="power", test=SEEN, groups=names, effect=nc * error, n=n, note=note)
+    yield Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, effect=nc * error, n=n, note=note)
     spread = margin**2 * (k - 1) / k
     f = f_power(blocks * spread / fit.variance, (k - 1, fit.df), alpha)
     note = f"that F, method against method x block, sees one method {points(margin)} below all others"

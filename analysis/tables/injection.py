@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.measures.layer_shares import named
+from analysis.measures.layer_shares import analysis_name
 from analysis.measures.lexical_injection import (
     AFTER,
     ANALYSIS,
     COSINE,
     GAP,
     OUTPUT,
-    PLACES,
+    PAIR_SETS,
+    PHASES,
     POOLED,
     RANDOM,
     ROLES,
-    SETS,
-    WHEN,
-    paired,
-    retained,
-    similarity,
-    tested,
-    trained,
+    SITES,
+    paired_test_name,
+    paired_tests,
+    retention_metric,
+    similarity_metric,
+    trained_runs,
 )
 from analysis.records import Record, find
-from analysis.runs.methods import method_order, text
+from analysis.runs.methods import format_value, method_order
 from analysis.tables.formats import Cell, Table, cell, p_value
 
 _Means = Mapping[tuple[str, ...], Record]
@@ -36,13 +36,13 @@ _Tests = Mapping[tuple[str, str, str], Sequence[Record]]
 
 def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table]:
     """Return for each setting a table of the runs and one of the pairs; the CSV files have every number."""
-    runs, made = trained(injected), []
+    runs, made = trained_runs(injected), []
     settings = sorted(set(runs["setting"]))
     for number, setting in enumerate(settings, 1):
         own = runs[runs["setting"] == setting]
         end = f"-{number}" if len(settings) > 1 else ""
-        found = find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(found), tested(found)
+        found = find(records, analysis=analysis_name(ANALYSIS, setting, settings))
+        means, tests = _means(found), paired_tests(found)
         made.append(_run_table(own, means, tests, name=f"injection-runs{end}", setting=setting))
         made.append(_pair_table(own, found, means, tests, name=f"injection-pairs{end}", setting=setting))
     return made
@@ -50,16 +50,19 @@ def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table
 
 def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     """Say of each method what became of control pairs, beside random ones, and of the task that was not trained."""
-    runs, told = trained(injected), []
+    runs, told = trained_runs(injected), []
     settings = sorted(set(runs["setting"]))
     for setting in settings:
-        own, found = runs[runs["setting"] == setting], find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(found), tested(found)
+        own, found = (
+            runs[runs["setting"] == setting],
+            find(records, analysis=analysis_name(ANALYSIS, setting, settings)),
+        )
+        means, tests = _means(found), paired_tests(found)
         where = f" ({setting})" if len(settings) > 1 else ""
         for method in method_order(own):
 
             def change(place: str, measure: str, method: str = method, means: _Means = means) -> str:
-                ends = (means.get((similarity(w, "control", place, measure), method)) for w in WHEN)
+                ends = (means.get((similarity_metric(w, "control", place, measure), method)) for w in PHASES)
                 return " to ".join(_cosine(r) for r in ends)
 
             def gap(place: str, method: str = method, tests: _Tests = tests) -> str:
@@ -74,7 +77,7 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                 f"of random pairs {change(POOLED, RANDOM)}; centred gap {gap(POOLED)}, in the output {gap(OUTPUT)}."
             ]
             for role, said in zip(ROLES, ("English", "the target language"), strict=True):
-                ends = [means.get((retained(w, role), method)) for w in WHEN]
+                ends = [means.get((retention_metric(w, role), method)) for w in PHASES]
                 if None not in ends:
                     task = " and ".join(sorted(set(own["retained"]) - {""})) or "the other task"
                     points = " to ".join(f"{r.effect:.1f}" for r in ends if r is not None)
@@ -84,12 +87,12 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
 
 
 def _gap_test(place: str) -> str:
-    return paired("control", place, GAP)
+    return paired_test_name("control", place, GAP)
 
 
 def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, setting: str) -> Table:
     body, numbers = [], []
-    kept = [role for role in ROLES if any(key[0] == retained(AFTER, role) for key in means)]
+    kept = [role for role in ROLES if any(key[0] == retention_metric(AFTER, role) for key in means)]
     for language, method, own in _cells(runs):
         where = (method, language)
         first = {key: _values(own, key) for key in ("layers", "pool_layer", "rank")}
@@ -97,10 +100,10 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         loss = means.get(("train/loss", *where))
         line = [cell(language), cell(method), *(cell(value or "–") for value in first.values())]
         line += [cell("–" if size is None else f"{size.effect:,.0f}"), cell(str(len(own))), cell(_cosine(loss))]
-        for place in PLACES:
+        for place in SITES:
             line += [_change(means, "control", place, GAP, where), _t_and_p(tests, "control", place, GAP, where)]
         for role in kept:
-            ends = (means.get((retained(w, role), *where)) for w in WHEN)
+            ends = (means.get((retention_metric(w, role), *where)) for w in PHASES)
             line.append(cell(" → ".join("–" if r is None else f"{r.effect:.1f}" for r in ends)))
         body.append(tuple(line))
         numbers += [
@@ -140,8 +143,8 @@ def _pair_table(
     body = []
     for language, method, _ in _cells(runs):
         where = (method, language)
-        for pairs in SETS:
-            for place in PLACES:
+        for pairs in PAIR_SETS:
+            for place in SITES:
                 line = [cell(language), cell(method), cell(pairs), cell("at the loss" if place == POOLED else place)]
                 line += [_change(means, pairs, place, COSINE, where), _change(means, pairs, place, RANDOM, where)]
                 line.append(_t_and_p(tests, pairs, place, COSINE, where))
@@ -196,12 +199,12 @@ def _means(records: Sequence[Record]) -> _Means:
 
 
 def _change(means: _Means, pairs: str, place: str, measure: str, where: tuple[str, str]) -> Cell:
-    return cell(" → ".join(_cosine(means.get((similarity(w, pairs, place, measure), *where))) for w in WHEN))
+    return cell(" → ".join(_cosine(means.get((similarity_metric(w, pairs, place, measure), *where))) for w in PHASES))
 
 
 def _t_and_p(tests: _Tests, pairs: str, place: str, measure: str, where: tuple[str, str]) -> Cell:
     """Write t and Holm's p of the runs in a cell: from the least to the greatest where they are several."""
-    found = tests.get((paired(pairs, place, measure), *where), ())
+    found = tests.get((paired_test_name(pairs, place, measure), *where), ())
     if not found:
         return cell("–")
     ts, ps = sorted(r.statistic or 0.0 for r in found), sorted(r.p_adjusted or 0.0 for r in found)
@@ -210,7 +213,7 @@ def _t_and_p(tests: _Tests, pairs: str, place: str, measure: str, where: tuple[s
 
 
 def _values(rows: pd.DataFrame, key: str) -> str:
-    return "; ".join(dict.fromkeys(text(key, value) for value in rows[key]))
+    return "; ".join(dict.fromkeys(format_value(key, value) for value in rows[key]))
 
 
 def _cosine(record: Record | None) -> str:

@@ -13,15 +13,15 @@ from analysis.measures.layer_shares import (
     CRITICAL,
     KAPPA,
     PEARSON,
-    SHARED,
-    named,
-    parsed,
-    stands_out,
+    SHARES_ANALYSIS,
+    analysis_name,
+    is_significant,
+    parse_column,
 )
 from analysis.plots import Plot
 from analysis.records import Record, find
 from analysis.runs.language_probes import LEVELS, SHARES
-from analysis.runs.methods import ranges
+from analysis.runs.methods import format_ranges
 from analysis.tables.formats import BEST, Part, Table, cell
 
 
@@ -43,11 +43,11 @@ def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Seque
         if own.empty:
             continue
         end, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        shared = find(records, analysis=named(SHARED, setting, settings))
+        shared = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
         made.append(_detector_table(shared, own, f"detectors{end}", where))
         made.append(_share_table(shared, own, f"layer-shares{end}", where))
         for level in LEVELS:
-            tested = find(records, analysis=named(ANALYSIS, setting, settings), test=PEARSON)
+            tested = find(records, analysis=analysis_name(ANALYSIS, setting, settings), test=PEARSON)
             tested = [r for r in tested if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")]
             if tested:
                 made.append(_correlation_table(tested, level, f"layer-correlation-{level}{end}", where))
@@ -114,7 +114,7 @@ def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, whe
 
 
 def _correlation_table(records: Sequence[Record], level: str, name: str, where: str) -> Table:
-    found = {(r.groups[0], *parsed(r.groups[1])): r for r in records}
+    found = {(r.groups[0], *parse_column(r.groups[1])): r for r in records}
     names = list(dict.fromkeys(r.groups[0] for r in records))
     layers = sorted({layer for _, _, layer in found})
     body = []
@@ -122,10 +122,10 @@ def _correlation_table(records: Sequence[Record], level: str, name: str, where: 
         parts = []
         for panel in names:
             both = [found.get((panel, share, layer)) for share in SHARES]
-            parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * stands_out(r)) for r in both))
+            parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * is_significant(r)) for r in both))
         body.append((cell(str(layer)), *parts))
     numbers = [
-        (*parsed(r.groups[1]), r.groups[0], r.effect, *(r.interval or (None, None)), r.p, r.p_adjusted, r.n)
+        (*parse_column(r.groups[1]), r.groups[0], r.effect, *(r.interval or (None, None)), r.p, r.p_adjusted, r.n)
         for r in records
     ]
     columns = ["share", "layer", "panel", "r", "low", "high", "p", "p_adjusted", "n"]
@@ -152,7 +152,7 @@ def sentences(records: Sequence[Record]) -> list[str]:
         own = [
             r
             for r in find(records, analysis=critical.analysis, test=PEARSON)
-            if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and stands_out(r)
+            if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and is_significant(r)
         ]
         setting = critical.analysis.removeprefix(ANALYSIS).removeprefix(" in ")
         place = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
@@ -164,14 +164,14 @@ def sentences(records: Sequence[Record]) -> list[str]:
 
 def _blocks(records: Sequence[Record], share: str, sign: int) -> str:
     """Say for which blocks a share goes with F1 in one direction: "rises with the English share after blocks 22-27"."""
-    own = {parsed(r.groups[1])[1]: r.effect for r in records if parsed(r.groups[1])[0] == share}
+    own = {parse_column(r.groups[1])[1]: r.effect for r in records if parse_column(r.groups[1])[0] == share}
     layers = sorted(layer for layer, r in own.items() if r is not None and r * sign > 0)
     if not layers:
         return ""
     what = f"{'rises' if sign > 0 else 'falls'} with the {'English' if share == 'en' else 'target'} share after block"
     size = sorted(own[layer] or 0.0 for layer in layers)
     ends = dict.fromkeys((_r(size[0]), _r(size[-1])))
-    return f"{what}{'s' * (len(layers) > 1)} {ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
+    return f"{what}{'s' * (len(layers) > 1)} {format_ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
 
 
 def _percent(value: float | None) -> str:
