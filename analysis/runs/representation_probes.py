@@ -175,7 +175,7 @@ class Group(NamedTuple):
     `end` is that of the names of its tables and figures, `about` says what was read, and `rows` have the column `line`.
     """
 
-    end: str
+    suffix: str
     language: str
     about: str
     rows: pd.DataFrame

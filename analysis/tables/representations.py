@@ -74,13 +74,13 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
     for name, said in ((P1, "P@1"), (MRR, "MRR")):
         chance = float(group.rows[f"chance_{name}"].mean())
         chances.append(f"{said} {chance:.3f}")
-        where = (name, group.description)
+        where = (name, group.about)
         found.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
     table = Table(
         name=f"translations{group.suffix}",
         title=f"Translations in {group.language}, layer by layer.",
         caption=(
-            f"{group.description} The gap is the mean cosine of translations less that of random pairs, with each language's "
+            f"{group.about} The gap is the mean cosine of translations less that of random pairs, with each language's "
             "mean taken out and as it is; P@1 and MRR tell how often a text finds its translation among all, from "
             f"English / to English, centred. Chance: {', '.join(chances)}. Shown are the block with the highest "
             "centred gap and the last one; the CSV file has every layer, -1 being what enters the first block."
@@ -110,7 +110,7 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
         name=f"cka{group.suffix}",
         title=f"States of two models, English and {group.language}.",
         caption=(
-            f"{group.description} Linear CKA of the same texts' states in both, 1 where they are alike up to a rotation and "
+            f"{group.about} Linear CKA of the same texts' states in both, 1 where they are alike up to a rotation and "
             "a scale: the lowest of all layers and the last, with the block in brackets."
         ),
         header=(
@@ -198,7 +198,7 @@ def _blocks(gap: pd.DataFrame) -> list[tuple[str, int]]:
 
 def _record(analysis: str, measure: str, line: str, block: int, means: pd.DataFrame, group: Group) -> Record:
     mean, low, high, n = means.loc[block, _SHOWN].to_numpy(dtype=float)
-    note = f"after block {block}, mean over n probes, interval over them or, of one, over its items; {group.description}"
+    note = f"after block {block}, mean over n probes, interval over them or, of one, over its items; {group.about}"
     return Record(
         outcome="",
         analysis=analysis,

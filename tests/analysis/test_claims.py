@@ -351,18 +351,21 @@ def test_a_users_file_adds_claims(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("claims: 3", "must hold a list"),
-        ("- a", "must hold a list"),
+        ("claims: 3", "must have a list"),
+        ("- a", "must have a list"),
         ("claims: [1]", "entry 1 must be a mapping"),
         ("claims: [{name: a, says: b, outcome: tl}]", "a lacks test"),
         ("claims: [{name: a, says: b, outcome: sw, test: order}]", "allowed are en, tl"),
         ("claims: [{name: a, says: b, outcome: tl, test: ordre}]", "did you mean 'order'"),
         ("claims: [{name: a, says: b, outcome: tl, test: order}]", "needs the argument order"),
-        ("claims: [{name: a, says: b, outcome: tl, test: order, arguments: {order: LoRA}}]", "must read like"),
-        ("claims: [{name: a, says: b, outcome: tl, test: no_difference, arguments: {x: 1}}]", "x is no argument"),
+        ("claims: [{name: a, says: b, outcome: tl, test: order, arguments: {order: LoRA}}]", "must have the form"),
+        ("claims: [{name: a, says: b, outcome: tl, test: no_difference, arguments: {x: 1}}]", "x is not an argument"),
         ("claims: [{name: a, says: b, outcome: tl, test: differ, wher: {}}]", "did you mean 'where'"),
-        ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "no mapping"),
-        ("claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]", "twice there is a"),
+        ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "where must be a mapping"),
+        (
+            "claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]",
+            "a occurs more than once",
+        ),
         ("claims: [{name: a, says: b, outcome: tl, test: correlation, arguments: {columns: x}}]", "must be a list"),
         *(
             (f"claims: [{{name: a, says: b, outcome: tl, test: layer_correlation, arguments: {{{arguments}}}}}]", says)
