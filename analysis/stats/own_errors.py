@@ -41,7 +41,7 @@ def own_errors(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: 
 
 
 def sphericity(means: pd.DataFrame) -> Result:
-    """Test sphericity by John (1971): the differences of all pairs of methods (columns) have equal variance over blocks.
+    """Test sphericity by John (1971): differences of all pairs of methods (columns) have equal variance over blocks.
 
     p is the share of 10,000 simulated spherical tables (fixed seed) whose epsilon is at most the observed one, so the
     test is valid for few blocks.
