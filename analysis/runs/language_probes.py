@@ -208,8 +208,7 @@ def _with_choices(matches: Sequence[_Match], choices: tuple[str, ...], left_out:
             left_out.append(
                 probe_issue(match.probe, f"reads other items ({n}) than most probes of {', '.join(match.cell)}")
             )
-    usual = (m for m in same_choices if m.probe.data.params.get("items_digest", "") == usual_digest[m.cell])
-    return list(usual)
+    return [m for m in same_choices if m.probe.data.params.get("items_digest", "") == usual_digest[m.cell]]
 
 
 def _newest(matches: Sequence[_Match]) -> tuple[list[_Match], tuple[Issue, ...]]:

@@ -29,15 +29,15 @@ def own_errors(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: 
     names, means = table_cells.methods, table_cells.means
     complete = means.dropna()
     note = "effect is epsilon: 1 where they are equal in truth, 1 / (methods - 1) at least, and less of few blocks"
-    found = [attempt(lambda: sphericity(complete), outcome, "own errors", SPHERICITY, names, note)]
+    records = [attempt(lambda: sphericity(complete), outcome, "own errors", SPHERICITY, names, note)]
     note = "effect is epsilon, which scales both degrees of freedom; with equal errors the primary F is the better one"
-    found.append(attempt(lambda: greenhouse_geisser(complete), outcome, "own errors", F_TEST, names, note))
+    records.append(attempt(lambda: greenhouse_geisser(complete), outcome, "own errors", F_TEST, names, note))
     note = f"differences between blocks ({table_cells.unit}); the interval is for this pair alone, p adjusted by Holm"
     by_pair = []
     for pair in pairs(table_cells.methods):
         first, second = (means[list(pair)].dropna()[name] for name in pair)
         by_pair.append(attempt(partial(paired_t, first, second, alpha), outcome, "own errors", PAIR_TEST, pair, note))
-    return [*found, *holm_records(by_pair)]
+    return [*records, *holm_records(by_pair)]
 
 
 def sphericity(means: pd.DataFrame) -> Result:

@@ -114,7 +114,7 @@ def test_every_probe_is_used_or_listed(ids):
         ids["unlike"]: "was made with final_norm False, not True, top_k 10, not 1 as those used",
         ids["items"]: "reads other items (7) than most probes of atlas-nli, smollm2-135m, ur",
         ids["hindi"]: "reads hi, and the target language of its run is ur",
-        ids["orphan"]: f"its source run {'0' * 32} is not among those used here",
+        ids["orphan"]: f"its source run {'0' * 32} is not among the runs used here",
         ids["other base"]: "no run here has its base model, precision, quantization and language",
         ids["unread"]: "has no layers.parquet that can be read",
     }
