@@ -1,1 +1,1 @@
-"""From the runs of a tracking server to a report: tables, tests, plots, plain sentences. Needs no torch and no GPU."""
+"""Turn the runs of an MLflow server into a report: tables, tests, plots and plain sentences. Needs no torch, no GPU."""

@@ -1,4 +1,4 @@
-"""Names of columns that several modules share."""
+"""Column names that several modules share."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from analysis.claims import claims
 from analysis.claims.claims import Claim
 from analysis.claims.verdicts import Verdict
 from analysis.measures import layer_shares, lexical_injection, scores
-from analysis.measures.shallow_baselines import described, floor_records
+from analysis.measures.shallow_baselines import floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
 from analysis.records import Record, find
 from analysis.runs.design import Design
-from analysis.runs.language_probes import Probes
-from analysis.runs.representation_probes import Insides
+from analysis.runs.language_probes import LanguageProbes
+from analysis.runs.representation_probes import RepresentationProbes
 from analysis.stats.blocked import F_TEST, blocked
 from analysis.stats.cells import rows
 from analysis.stats.effects import effects
@@ -55,8 +55,8 @@ def gather(
     table: pd.DataFrame,
     items: pd.DataFrame,
     design: Design,
-    probes: Probes,
-    insides: Insides,
+    probes: LanguageProbes,
+    insides: RepresentationProbes,
     *,
     injected: pd.DataFrame,
     margin: float,
@@ -137,7 +137,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         **{f"runs of kind {kind}": n for kind, n in design.others.items()},
     }
     if design.injected:
-        pairs = lexical_injection.trained(injected)
+        pairs = lexical_injection.trained_runs(injected)
         counts |= {"injection runs": len(design.injected), "injection adapters": pairs["adapter"].nunique()}
         counts |= {f"injection {key}s": pairs[key].nunique() for key in ("method", "language", "seed")}
     records = [_count(test, n) for test, n in counts.items()]
@@ -150,7 +150,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         base = 100 * scored["base_f1"].astype(float)
         if base.notna().any():
             note = "points, mean over blocks of language and ratio of what their base model scores"
-            records.append(described("base F1", (), outcome, scored, base, note))
+            records.append(mean_record("base F1", (), outcome, scored, base, note))
         records += floor_records(table, outcome)
         scores_of_methods = rows(table, outcome)
         for method, values in scores_of_methods.groupby("method", sort=True)["value"]:

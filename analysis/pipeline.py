@@ -35,9 +35,9 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(found)})")
     # The untrained base model is no method: nothing is compared with its answers.
     items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
-    design = found.design.with_lacking(lacking)
+    design = found.design.with_unpredicted(lacking)
     probed, looked = language_probes.fetch(found), representation_probes.fetch(found)
-    table = language_probes.join(found.table, probed.shares)
+    table = language_probes.join_shares(found.table, probed.shares)
     evidence = evidences.gather(
         table, items, design, probed, looked, injected=found.injected, margin=margin, own_claims=claims
     )

@@ -1,4 +1,4 @@
-"""A record is one line of `statistics.json`: a test, an estimate or the reason why there is none."""
+"""Records, the lines of `statistics.json`: each is a test, an estimate, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One result of the analysis. Every number that the report prints comes from one.
+    """One result of the analysis. Every number in the report comes from a record.
 
-    Differences and means of F1 are in points (0 to 100), as are their intervals. A number that does not exist or is not
-    finite is None.
+    Means and differences of F1, and their intervals, are in points (0 to 100). A number that is missing or not finite
+    is None.
 
     Attributes:
         outcome: "en" or "tl".
         analysis: the family: replication, blocked, friedman, equivalence, paired, effects, power, ...
-        test: its name within the family.
-        groups: what is compared: two methods (the difference is the first minus the second), one, or all.
+        test: the name of the test within the family.
+        groups: what is compared: two methods (the difference is the first minus the second), one method, or all.
         df: degrees of freedom, numerator first.
-        p_adjusted: p after `correction` for all the comparisons of the same family and outcome.
-        effect: the estimate, with the interval around it (95 % unless the note says otherwise).
-        n: blocks, runs, items or seeds, as the note says.
-        note: what the number means; where p is None, why no test can be made.
+        p_adjusted: p after `correction` for all comparisons of the same family and outcome.
+        effect: the estimate; `interval` is its confidence interval (95 % unless the note says otherwise).
+        n: number of blocks, runs, items or seeds; the note says which.
+        note: what the number means; if p is None, why the test is not possible.
     """
 
     outcome: str
@@ -53,12 +53,12 @@ class Record:
         object.__setattr__(self, "n", None if self.n is None else int(self.n))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
+        """Return the fields as JSON-serialisable values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 class Result(NamedTuple):
-    """What a test on plain numbers gives; the fields mean what they mean in `Record`."""
+    """The result of a test on plain numbers; the fields are those of `Record`."""
 
     statistic: float | None = None
     df: tuple[float, ...] | None = None
@@ -69,29 +69,29 @@ class Result(NamedTuple):
 
 
 class NotTestable(Exception):
-    """A test cannot be made on these data; the message says why."""
+    """Raised when the data do not allow a test; the message says why."""
 
 
 def attempt(
-    make: Callable[[], Result], outcome: str, analysis: str, test: str, groups: Sequence[str], note: str = ""
+    run_test: Callable[[], Result], outcome: str, analysis: str, test: str, groups: Sequence[str], note: str = ""
 ) -> Record:
-    """Return the record of a test, or one that says why there is none."""
+    """Run a test and return its record, or a record that says why the test is not possible."""
     try:
         return Record(
-            outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=note, **make()._asdict()
+            outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=note, **run_test()._asdict()
         )
     except NotTestable as reason:
         return Record(outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=f"no test: {reason}")
 
 
 def dumps(records: Iterable[Record]) -> str:
-    """Return the text of `statistics.json`: a flat list, one record a line."""
+    """Return the text of `statistics.json`: a flat list with one record per line."""
     lines = [json.dumps(record.to_dict(), ensure_ascii=False, allow_nan=False) for record in records]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def find(records: Iterable[Record], **fields: Any) -> list[Record]:
-    """Return the records whose fields have these values."""
+    """Return the records whose fields equal the given values."""
     return [record for record in records if all(getattr(record, key) == value for key, value in fields.items())]
 
 

@@ -91,9 +91,7 @@ def _measure(
 
     def ours(count: int = count) -> None:
         with base_cache.with_saved_adapter(plan, adapter) as model:
-            predicted["ours"] = score(
-                model, encoder, scored[:count], scoring=plan.scoring, name=row.name
-            ).predicted
+            predicted["ours"] = score(model, encoder, scored[:count], scoring=plan.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:
         model = PeftModel.from_pretrained(plain, str(adapter))

@@ -1,1 +1,1 @@
-"""Claims of papers, judged by a study's own runs."""
+"""Tests claims of papers against the runs of a study."""

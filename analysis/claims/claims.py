@@ -1,4 +1,4 @@
-"""Claims: statements bound to tests, each of which the runs support, contradict or leave undecided."""
+"""Reads claims, statements bound to tests, and judges each as supported, contradicted or undecided by the runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.claims.verdicts import TESTS, Verdict, undecided
+from analysis.claims.claim_tests import TESTS
+from analysis.claims.verdicts import Verdict, undecided
 from analysis.records import Record
 from analysis.stats.contrasts import same_level
 from whichlora.errors import OptionError, did_you_mean
@@ -22,7 +23,7 @@ _KEYS = (*_REQUIRED, "arguments", "where", "source")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement and its test; `claims.yaml` says what the fields mean."""
+    """A statement and its test; `claims.yaml` documents the fields."""
 
     name: str
     says: str
@@ -34,10 +35,10 @@ class Claim:
 
 
 def load(path: Path | None = None) -> list[Claim]:
-    """Read a file of claims; without a path, the paper's.
+    """Read a file of claims, by default those of the paper.
 
     Raises:
-        OptionError: the file is not there or not of this form; the message names the claim and what is allowed.
+        OptionError: the file is missing or malformed; the message names the claim and what is allowed.
     """
     path = path or PACKAGED
     try:
@@ -46,44 +47,46 @@ def load(path: Path | None = None) -> list[Claim]:
         raise OptionError("claims", path, f"cannot be read: {error}") from None
     entries = content.get("claims") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise OptionError("claims", path, "must hold a list under the key claims")
+        raise OptionError("claims", path, "must have a list under the key claims")
     claims = [_claim(path, number, entry) for number, entry in enumerate(entries, start=1)]
     names = [claim.name for claim in claims]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise OptionError("claims", path, f"names are unique; twice there is {twice[0]}")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise OptionError("claims", path, f"names must be unique; {duplicates[0]} occurs more than once")
     return claims
 
 
 def judge(claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05) -> Verdict:
-    """Say what the runs make of a claim."""
+    """Judge a claim by the runs in a table."""
     chosen = select(table, claim.where)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
-        place = ", ".join(f"{key} {value}" for key, value in claim.where.items())
-        return undecided(f"there are no runs{f' with {place}' * bool(place)}")
+        conditions = ", ".join(f"{key} {value}" for key, value in claim.where.items())
+        return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
     return TESTS[claim.test].judge(chosen, claim.outcome, margin=margin, alpha=alpha, **claim.arguments)
 
 
 def judge_all(
     claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05
 ) -> list[tuple[Claim, Verdict]]:
-    """Judge claims in their order."""
+    """Judge claims, in their order."""
     return [(claim, judge(claim, table, margin=margin, alpha=alpha)) for claim in claims]
 
 
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
-    """Return a record for each verdict, and those it rests on as `claim evidence` with the claim in the note."""
-    found = []
+    """Return a record for each verdict, and the records it rests on as `claim evidence` with the claim in the note."""
+    judgements = []
     for claim, verdict in judged:
         note = f"{verdict.verdict}: {verdict.reason}"
-        found.append(Record(outcome=claim.outcome, analysis="claim", test=claim.test, groups=(claim.name,), note=note))
-        for r in verdict.evidence:
-            note = f"{claim.name} ({r.analysis}): {r.note}"
-            found.append(Record(**{**vars(r), "analysis": "claim evidence", "note": note}))
-    return found
+        judgements.append(
+            Record(outcome=claim.outcome, analysis="claim", test=claim.test, groups=(claim.name,), note=note)
+        )
+        for record in verdict.evidence:
+            note = f"{claim.name} ({record.analysis}): {record.note}"
+            judgements.append(Record(**{**vars(record), "analysis": "claim evidence", "note": note}))
+    return judgements
 
 
 def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows whose columns match the patterns; none if a column is not there."""
+    """Return the rows whose columns match the patterns, none if a column is missing."""
     for column, pattern in where.items():
         if column not in table:
             return table.iloc[:0]
@@ -96,7 +99,7 @@ def _claim(path: Path, number: int, entry: object) -> Claim:
         raise OptionError("claims", path, f"entry {number} must be a mapping of {', '.join(_KEYS)}")
     name = entry.get("name", f"entry {number}")
     if missing := [key for key in _REQUIRED if not isinstance(entry.get(key), str)]:
-        raise OptionError("claims", path, f"{name} lacks {', '.join(missing)}, which must be text")
+        raise OptionError("claims", path, f"{name} lacks {', '.join(missing)} (required, as text)")
     for key in entry:
         if key not in _KEYS:
             raise OptionError(
@@ -105,11 +108,11 @@ def _claim(path: Path, number: int, entry: object) -> Claim:
     if entry["outcome"] not in ("en", "tl"):
         raise OptionError("claims", path, f"{name} has outcome {entry['outcome']}; allowed are en, tl")
     if entry["test"] not in TESTS:
-        near = did_you_mean(entry["test"], TESTS)
-        raise OptionError("claims", path, f"{name} has test {entry['test']}; allowed are {', '.join(TESTS)}{near}")
+        hint = did_you_mean(entry["test"], TESTS)
+        raise OptionError("claims", path, f"{name} has test {entry['test']}; allowed are {', '.join(TESTS)}{hint}")
     for key in ("arguments", "where"):
         if not isinstance(entry.get(key, {}), dict):
-            raise OptionError("claims", path, f"{name} has {key} that are no mapping")
+            raise OptionError("claims", path, f"{name}: {key} must be a mapping")
     try:
         TESTS[entry["test"]].check(entry.get("arguments", {}))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What is known of pairs of methods, or of pairs of levels of another factor: differences and equivalence."""
+"""Compares pairs of methods, or of levels of another factor, for difference and for equivalence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
-from analysis.stats.contrasts import LEAST, SAME_TEST, contrast
+from analysis.stats.contrasts import DETECTABLE, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
 from analysis.stats.equivalence import equivalence
@@ -20,67 +20,67 @@ class Pair(NamedTuple):
     """The records of a pair, first minus second.
 
     Attributes:
-        difference: its test; without p where none can be made.
-        equivalence: TOST; none for metrics other than F1, which the margin is not about.
-        least: the least difference that the test of the difference sees, where that differs from pair to pair.
+        difference: the test of the difference; without p if it is not possible.
+        equivalence: TOST; None for metrics other than F1, to which the margin does not apply.
+        detectable: the minimum detectable difference of the pair, if it differs between pairs.
     """
 
     difference: Record
     equivalence: Record | None
-    least: Record | None = None
+    detectable: Record | None = None
 
     def records(self) -> list[Record]:
-        """Return those that there are."""
+        """Return the records that are not None."""
         return [record for record in self if record is not None]
 
 
 def compare_methods(
-    table: pd.DataFrame, outcome: str, asked: Sequence[tuple[str, str]], *, metric: str, margin: float, alpha: float
+    table: pd.DataFrame, outcome: str, requested: Sequence[tuple[str, str]], *, metric: str, margin: float, alpha: float
 ) -> dict[tuple[str, str], Pair]:
-    """Compare methods by the primary analysis, Tukey over all methods in the table."""
-    found = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
-    same = equivalence(table, outcome=outcome, margin=margin, alpha=alpha) if metric == "f1" else []
-    nothing = find(found, test=F_TEST)[0]
-    differences = {r.groups: r for r in find(found, test=PAIR_TEST)}
-    equal = {r.groups: r for r in find(same, test=TOST)}
+    """Compare methods by the primary analysis, with Tukey's adjustment over all methods in the table."""
+    records = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
+    equivalences = equivalence(table, outcome=outcome, margin=margin, alpha=alpha) if metric == "f1" else []
+    overall = find(records, test=F_TEST)[0]
+    difference_by_pair = {r.groups: r for r in find(records, test=PAIR_TEST)}
+    equivalence_by_pair = {r.groups: r for r in find(equivalences, test=TOST)}
     return {
         (a, b): Pair(
-            _turned(differences.get((b, a))) or differences.get((a, b)) or nothing,
-            _turned(equal.get((b, a))) or equal.get((a, b)),
+            _reversed(difference_by_pair.get((b, a))) or difference_by_pair.get((a, b)) or overall,
+            _reversed(equivalence_by_pair.get((b, a))) or equivalence_by_pair.get((a, b)),
         )
-        for a, b in asked
+        for a, b in requested
     }
 
 
 def compare_levels(
     table: pd.DataFrame,
     outcome: str,
-    asked: Sequence[tuple[str, str]],
+    requested: Sequence[tuple[str, str]],
     *,
     factor: str,
     metric: str,
     margin: float,
     alpha: float,
 ) -> dict[tuple[str, str], Pair]:
-    """Compare levels of a column by `contrast`, with Holm over the pairs that are asked for."""
-    found = [
+    """Compare levels of a column by `contrast`, with Holm's adjustment over the requested pairs."""
+    contrasts = [
         contrast(table, outcome=outcome, factor=factor, upper=a, lower=b, metric=metric, margin=margin, alpha=alpha)
-        for a, b in asked
+        for a, b in requested
     ]
-    differences = holm_records([find(pair, test=T_TEST)[0] for pair in found])
-    equal = holm_records([find(pair, test=SAME_TEST)[0] for pair in found])
-    least = [find(pair, test=LEAST)[0] for pair in found]
+    differences = holm_records([find(pair, test=T_TEST)[0] for pair in contrasts])
+    equivalences = holm_records([find(pair, test=SAME_TEST)[0] for pair in contrasts])
+    detectable = [find(pair, test=DETECTABLE)[0] for pair in contrasts]
     return {
-        pair: Pair(d, e if metric == "f1" else None, s)
-        for pair, d, e, s in zip(asked, differences, equal, least, strict=True)
+        pair: Pair(d, e if metric == "f1" else None, m)
+        for pair, d, e, m in zip(requested, differences, equivalences, detectable, strict=True)
     }
 
 
-def _turned(record: Record | None) -> Record | None:
-    """Return the record of the second minus the first."""
+def _reversed(record: Record | None) -> Record | None:
+    """Return the record of the opposite difference, second minus first."""
     if record is None:
         return None
     effect, statistic = (None if v is None else -v for v in (record.effect, record.statistic))
     interval = None if record.interval is None else (-record.interval[1], -record.interval[0])
-    turned = {"groups": record.groups[::-1], "effect": effect, "statistic": statistic, "interval": interval}
-    return Record(**{**vars(record), **turned})
+    changed = {"groups": record.groups[::-1], "effect": effect, "statistic": statistic, "interval": interval}
+    return Record(**{**vars(record), **changed})

@@ -1,4 +1,4 @@
-"""Orders such as "LoRA = DoRA > VeRA": how they are written, and the pairs that they speak of."""
+"""Parses orders such as "LoRA = DoRA > VeRA" and lists the pairs that they relate."""
 
 from __future__ import annotations
 
@@ -7,39 +7,46 @@ import re
 from collections.abc import Mapping, Sequence
 
 OTHERS = "*"
-"""Every method that is not named; nothing is said about these among themselves."""
+"""Stands for all methods that are not named; it implies no relation among them."""
 
 
 def parse_order(text: str) -> list[tuple[str, str, str]]:
-    """Read "A = B > C; A > D" as neighbours: (A, "=", B), (B, ">", C), (A, ">", D). Signs have spaces around them.
+    """Parse "A = B > C; A > D" into neighbours: (A, "=", B), (B, ">", C), (A, ">", D).
+
+    The signs must be surrounded by spaces.
 
     Raises:
-        ValueError: it is not of this form.
+        ValueError: the text does not have this form.
     """
-    found: list[tuple[str, str, str]] = []
+    relations: list[tuple[str, str, str]] = []
     for chain in str(text).split(";"):
         parts = re.split(r"\s+([=>])\s+", chain.strip())
         if len(parts) < 3 or "" in parts:
-            raise ValueError(f"order {text!r} must read like 'A = B > C', parts split by semicolons")
-        found += [(parts[i], parts[i + 1], parts[i + 2]) for i in range(0, len(parts) - 2, 2)]
-    return found
+            raise ValueError(f"order {text!r} must have the form 'A = B > C', with semicolons between orders")
+        relations += [(parts[i], parts[i + 1], parts[i + 2]) for i in range(0, len(parts) - 2, 2)]
+    return relations
 
 
-def methods_named(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str]:
-    """Return the methods that a name in an order may mean, out of labels with their variant and arm.
+def resolve_method(name: str, methods: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return the methods that a name in an order can refer to; several if it is ambiguous.
 
-    A name is a label, a variant (`lora`), a variant and its arm (`lora/tuned`), or a label without what follows it:
-    `LoRA` for "LoRA (tuned)" and for "LoRA, rank 16". Several are returned where it is not clear.
+    A name is a label, a variant (`lora`), a variant and an arm (`lora/tuned`), or the head of a label: `LoRA` for
+    "LoRA (tuned)" and for "LoRA, rank 16".
+
+    Args:
+        methods: the variant and the arm of each label.
     """
     if name in methods:
         return [name]
     variant, _, arm = name.partition("/")
-    found = [label for label, (v, a) in methods.items() if v == variant and arm in ("", a)]
-    return found or [label for label in methods if label.startswith((f"{name} (", f"{name}, "))]
+    labels = [label for label, (v, a) in methods.items() if v == variant and arm in ("", a)]
+    return labels or [label for label in methods if label.startswith((f"{name} (", f"{name}, "))]
 
 
-def relations_of(neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return every pair that an order speaks of: all pairs of equals, and each of a level against each of the next."""
+def pairwise_relations(
+    neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Return every pair that an order relates: all pairs of equals, and each of a level with each of the next level."""
     named = {level for first, _, second in neighbours for level in (first, second)}
     others = [name for name in present if name not in named]
     levels: list[list[list[str]]] = []
@@ -50,11 +57,11 @@ def relations_of(neighbours: Sequence[tuple[str, str, str]], present: Sequence[s
             levels[-1][-1].append(second)
         else:
             levels[-1].append([second])
-    found = []
+    relations = []
     for chain in levels:
         for level in chain:
-            found += [(a, "=", b) for a, b in itertools.combinations(level, 2)]
+            relations += [(a, "=", b) for a, b in itertools.combinations(level, 2)]
         for upper, lower in itertools.pairwise(chain):
             sides = [others if side == [OTHERS] else side for side in (upper, lower)]
-            found += [(a, ">", b) for a, b in itertools.product(*sides)]
-    return list(dict.fromkeys(found))
+            relations += [(a, ">", b) for a, b in itertools.product(*sides)]
+    return list(dict.fromkeys(relations))

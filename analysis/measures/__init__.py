@@ -1,1 +1,1 @@
-"""Scores and other measures of runs, in the tables that tests and figures read."""
+"""Derives scores and other measures of runs, for tests and figures."""

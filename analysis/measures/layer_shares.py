@@ -1,4 +1,4 @@
-"""What the layers of the runs' models speak: shares of languages by layer, and which of them go with F1 (Figure 4)."""
+"""Analyses the share of each language by layer, and its correlation with F1 (Figure 4 of the paper)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import NotTestable, Record
-from analysis.runs.language_probes import CEILING, LEVELS, SHARES, Probes, column
+from analysis.runs.language_probes import CEILING, LEVELS, SHARES, LanguageProbes, share_column
 from analysis.runs.probe_runs import BASE
 from analysis.stats.cells import rows
-from analysis.stats.correlations import DRAWS, Map, correlation_map, ranked, strata
+from analysis.stats.correlations import (
+    DRAWS,
+    CorrelationMap,
+    correlation_map,
+    rank_within_groups,
+    strata,
+)
 from whichlora.config.layers import parse_layers
 from whichlora.errors import OptionError
 
-ANALYSIS, SHARED, COUNTS = "layer correlation", "layer shares", "probes"
+ANALYSIS, SHARES_ANALYSIS, COUNTS = "layer correlation", "layer shares", "probes"
 KAPPA = "kappa of CLD3 and Lingua"
 CRITICAL, PEARSON, SPEARMAN = "critical |r|", "Pearson", "Spearman"
-ALL, APART = "all languages", "ratios apart"
-"""Panels over everything: each language's mean is taken out of shares and F1, or that of each language and ratio."""
+ALL_LANGUAGES, WITHIN_RATIOS = "all languages", "ratios apart"
+"""Panels over all runs, with shares and F1 centred within each language, or within each language and ratio."""
 RUNS = "runs"
 
 
 class Panel(NamedTuple):
-    """Runs that are correlated, and the groups whose means are taken out."""
+    """Runs that are correlated, and the groups within which they are centred."""
 
     name: str
     runs: pd.DataFrame
@@ -36,39 +42,40 @@ class Panel(NamedTuple):
 def columns_of(
     table: pd.DataFrame, *, level: str, share: str, layers: str | None, depth: Sequence[float] | None
 ) -> list[str]:
-    """Return the columns of a share in some layers, named as in the option `layers` or by their depth.
+    """Return the share columns of a set of layers, given in the form of the option `layers` or by relative depth.
 
-    The depth of block i of n is (i + 1) / n: 1 is the last block's. `depth` is the least and the greatest meant.
+    The relative depth of block i of n is (i + 1) / n, so that of the last block is 1. `depth` holds the lowest and the
+    highest.
 
     Raises:
-        NotTestable: there are no probes, or no such layers, or models of several depths.
+        NotTestable: there are no probes, no such layers, or models with different numbers of layers.
     """
-    known = _layers(table, level, share)
-    if not known:
+    layers_found = _layers(table, level, share)
+    if not layers_found:
         raise NotTestable(f"the runs have no language probe by {level}")
-    by_model = [own for _, own in table.groupby("model", sort=True)] if "model" in table else [table]
-    depths = {1 + max(found) for own in by_model if (found := _layers(own, level, share))}
+    by_model = [rows for _, rows in table.groupby("model", sort=True)] if "model" in table else [table]
+    depths = {1 + max(indices) for rows in by_model if (indices := _layers(rows, level, share))}
     if len(depths) > 1:
         sizes = " and ".join(map(str, sorted(depths)))
-        raise NotTestable(f"these are models of {sizes} layers: name one of them under where")
+        raise NotTestable(f"these are models of {sizes} layers: select one of them with where")
     (n,) = depths
     if depth is not None:
-        meant = [layer for layer in range(n) if depth[0] <= (layer + 1) / n <= depth[1]]
+        selected = [layer for layer in range(n) if depth[0] <= (layer + 1) / n <= depth[1]]
     else:
         try:
-            meant = list(parse_layers(str(layers), n) or ())
+            selected = list(parse_layers(str(layers), n) or ())
         except OptionError as error:
             raise NotTestable(f"layers {layers}: {error.allowed}") from None
-    if not meant:
+    if not selected:
         raise NotTestable(f"no layer of the {n} lies at this depth")
-    return [column(level, share, layer) for layer in meant]
+    return [share_column(level, share, layer) for layer in selected]
 
 
 def check_layers(*, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object) -> None:
     """Check the arguments of a claim about layers.
 
     Raises:
-        ValueError: one of them is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message says what is.
     """
     if share not in SHARES:
         raise ValueError(f"share {share}; allowed are {', '.join(SHARES)}")
@@ -92,8 +99,8 @@ def check_layers(*, share: object, layers: object, depth: object, level: object,
         raise ValueError(f"depth {depth}; must be two numbers from 0 to 1, the lower first")
 
 
-def count_records(probes: Probes) -> list[Record]:
-    """Return how many probes there are, and what became of them."""
+def count_records(probes: LanguageProbes) -> list[Record]:
+    """Return the number of probes by status."""
     counts = {
         "used": len(probes.used),
         "failed": len(probes.failed),
@@ -106,33 +113,35 @@ def count_records(probes: Probes) -> list[Record]:
 
 
 def correlation_records(table: pd.DataFrame) -> list[Record]:
-    """Return for each setting, level and panel the correlation of each layer's share with target-language F1.
+    """Return the correlation of each layer's share with target-language F1, for each setting, level and panel.
 
-    A panel at one level is a family: its tests are adjusted for one another, Pearson's and Spearman's each on its own.
+    The tests of a panel at one level form a family, adjusted together; Pearson's and Spearman's are separate families.
     """
-    found = []
+    records = []
     settings = sorted(set(table["setting"]))
     for setting in settings:
-        own, analysis = table[table["setting"] == setting], named(ANALYSIS, setting, settings)
+        runs, analysis = table[table["setting"] == setting], analysis_name(ANALYSIS, setting, settings)
         for level in LEVELS:
-            names = [column(level, share, layer) for share in SHARES for layer in _layers(own, level, share)]
-            for panel in panels(own, names):
-                found += _panel_records(panel, names, analysis, level)
-    return found
+            names = [share_column(level, share, layer) for share in SHARES for layer in _layers(runs, level, share)]
+            for panel in panels(runs, names):
+                records += _panel_records(panel, names, analysis, level)
+    return records
 
 
 def panels(table: pd.DataFrame, names: Sequence[str]) -> list[Panel]:
-    """Return the runs of each language that have one of the columns, and all of them within their groups."""
+    """Return a panel for each language, and panels over all runs; only runs that have one of the columns count."""
     frame = rows(table, "tl")
     if frame.empty or not names:
         return []
     frame = frame[frame[list(names)].notna().any(axis=1)]
-    found = [Panel(str(name), own, strata(own, ("language",))) for name, own in frame.groupby("language", sort=True)]
-    if len(found) > 1:
-        found.append(Panel(ALL, frame, strata(frame, ("language",))))
+    result = [
+        Panel(str(name), runs, strata(runs, ("language",))) for name, runs in frame.groupby("language", sort=True)
+    ]
+    if len(result) > 1:
+        result.append(Panel(ALL_LANGUAGES, frame, strata(frame, ("language",))))
     if frame["tl_ratio"].nunique() > 1:
-        found.append(Panel(APART, frame, strata(frame, ("language", "tl_ratio"))))
-    return found
+        result.append(Panel(WITHIN_RATIOS, frame, strata(frame, ("language", "tl_ratio"))))
+    return result
 
 
 def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str) -> list[Record]:
@@ -140,16 +149,16 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
     shares = panel.runs[list(names)].to_numpy(dtype=float)
     try:
         pearson = correlation_map(shares, f1, panel.groups)
-        by_rank = (ranked(part, panel.groups) for part in (shares, f1[:, None]))
-        spearman = correlation_map(next(by_rank), next(by_rank)[:, 0], panel.groups)
+        ranks = (rank_within_groups(part, panel.groups) for part in (shares, f1[:, None]))
+        spearman = correlation_map(next(ranks), next(ranks)[:, 0], panel.groups)
     except NotTestable as reason:
         note = f"no test: {reason} ({panel.name}, by {level})"
         return [Record(outcome="tl", analysis=analysis, test=PEARSON, groups=(panel.name, level), note=note)]
-    made: list[Record] = []
+    records: list[Record] = []
     for test, mapped in ((PEARSON, pearson), (SPEARMAN, spearman)):
-        note = f"n runs, {_taken_out(panel.name)}; p adjusted over {mapped.tests} tests, {DRAWS} permutations"
-        each = zip(names, mapped.results, mapped.p_adjusted, strict=True)
-        made += [
+        note = f"n runs, {_centring(panel.name)}; p adjusted over {mapped.tests} tests, {DRAWS} permutations"
+        results = zip(names, mapped.results, mapped.p_adjusted, strict=True)
+        records += [
             Record(
                 outcome="tl",
                 analysis=analysis,
@@ -160,59 +169,61 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
                 note=note,
                 **result._asdict(),
             )
-            for name, result, p in each
+            for name, result, p in results
             if result is not None
         ]
-    return [*made, _critical(panel, analysis, level, pearson)]
+    return [*records, _critical(panel, analysis, level, pearson)]
 
 
-def _critical(panel: Panel, analysis: str, level: str, mapped: Map) -> Record:
-    lacking = sum(result is None for result in mapped.results)
+def _critical(panel: Panel, analysis: str, level: str, mapped: CorrelationMap) -> Record:
+    untested = sum(result is None for result in mapped.results)
     note = f"Pearson's |r| above which a layer stands out at .05 among {mapped.tests} tests"
-    note += f"; {lacking} shares do not vary or are not known of every run, and are not tested" if lacking else ""
+    note += f"; {untested} shares do not vary or are not known of every run, and are not tested" if untested else ""
     groups = (panel.name, level)
     n = len(panel.runs)
     return Record(outcome="tl", analysis=analysis, test=CRITICAL, groups=groups, effect=mapped.critical, n=n, note=note)
 
 
 def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
-    """Return for each language and level the detector's ceiling, and where the mean share is highest and ends."""
-    found = []
+    """Return the detector's ceiling and the highest and last mean share, for each language, level and share."""
+    records = []
     shares = shares.assign(of=np.where(shares["method"] == BASE, BASE, RUNS))
     for setting in settings:
-        analysis, own = named(SHARED, setting, settings), shares[shares["setting"] == setting]
-        for key, part in own.groupby(["language", "level", "share"], sort=True):
+        analysis, curves = analysis_name(SHARES_ANALYSIS, setting, settings), shares[shares["setting"] == setting]
+        for key, part in curves.groupby(["language", "level", "share"], sort=True):
             ceiling = part[part["layer"] == CEILING]
-            where = tuple(map(str, key))
-            made = _share(analysis, "ceiling", where, float(ceiling["value"].mean()), len(ceiling), "of the true input")
+            groups = tuple(map(str, key))
+            record = _share(
+                analysis, "ceiling", groups, float(ceiling["value"].mean()), len(ceiling), "of the true input"
+            )
             interval = (float(ceiling["low"].mean()), float(ceiling["high"].mean()))
-            found.append(replace(made, interval=interval, note=f"{made.note}, interval over items; n probes"))
-            for of, curves in part[part["layer"] != CEILING].groupby("of", sort=False):
-                mean = curves.groupby("layer")["value"].mean().dropna()
+            records.append(replace(record, interval=interval, note=f"{record.note}, interval over items; n probes"))
+            for source, lines in part[part["layer"] != CEILING].groupby("of", sort=False):
+                mean = lines.groupby("layer")["value"].mean().dropna()
                 if mean.empty:
                     continue
-                n = curves["probe_id"].nunique()
+                n = lines["probe_id"].nunique()
                 for test, layer in (("highest", int(str(mean.idxmax()))), ("last", int(mean.index.max()))):
                     note = f"after block {layer}; mean over n probes"
-                    found.append(_share(analysis, test, (*where, str(of)), float(mean[layer]), n, note))
-    return found
+                    records.append(_share(analysis, test, (*groups, str(source)), float(mean[layer]), n, note))
+    return records
 
 
 def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
-    """Return for each language and level how far the two detectors agree, the mean over the probes that compared them.
+    """Return the mean agreement of the two detectors over the probes that measured it, for each language and level.
 
-    The interval is from the lowest to the highest of them.
+    The interval is the range over these probes.
     """
-    found = []
+    records = []
     for (setting, *key), part in agreement.dropna(subset="kappa").groupby(["setting", "language", "level"], sort=True):
         kappa, sizes = part["kappa"], sorted(set(part["n"]))
-        what = "tokens" if key[1] == "token" else "texts"
-        each = " to ".join(dict.fromkeys((f"{sizes[0]:,}", f"{sizes[-1]:,}")))
-        note = f"on {each} {what} of a probe, mean over n probes, from the lowest to the highest; chance is 0"
-        found.append(
+        unit = "tokens" if key[1] == "token" else "texts"
+        sizes_text = " to ".join(dict.fromkeys((f"{sizes[0]:,}", f"{sizes[-1]:,}")))
+        note = f"on {sizes_text} {unit} of a probe, mean over n probes, from the lowest to the highest; chance is 0"
+        records.append(
             Record(
                 outcome="",
-                analysis=named(SHARED, str(setting), settings),
+                analysis=analysis_name(SHARES_ANALYSIS, str(setting), settings),
                 test=KAPPA,
                 groups=tuple(map(str, key)),
                 effect=float(kappa.mean()),
@@ -221,25 +232,25 @@ def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[
                 note=note,
             )
         )
-    return found
+    return records
 
 
 def _share(analysis: str, test: str, groups: tuple[str, ...], value: float, n: int, note: str) -> Record:
     return Record(outcome="", analysis=analysis, test=test, groups=groups, effect=value, n=n, note=f"share, {note}")
 
 
-def stands_out(record: Record) -> bool:
-    """Tell whether a layer's correlation is more than chance among all of its panel."""
+def is_significant(record: Record) -> bool:
+    """Return whether a layer's correlation is significant after adjustment over its panel."""
     return record.p_adjusted is not None and record.p_adjusted < 0.05
 
 
-def named(analysis: str, setting: str, settings: Sequence[str]) -> str:
-    """Return what an analysis is called in a setting: where there are several, the name says which."""
+def analysis_name(analysis: str, setting: str, settings: Sequence[str]) -> str:
+    """Return the name of an analysis in a setting; with several settings it includes the setting."""
     return f"{analysis} in {setting}" if len(settings) > 1 else analysis
 
 
-def parsed(name: str) -> tuple[str, int]:
-    """Return share and layer of a column."""
+def parse_column(name: str) -> tuple[str, int]:
+    """Return the share and the layer of a share column."""
     _, _, share, layer = name.split("/")
     return share.removesuffix("_share"), int(layer)
 
@@ -250,8 +261,8 @@ def _layers(table: pd.DataFrame, level: str, share: str) -> list[int]:
     return sorted(int(name.removeprefix(start)) for name in named if table[name].notna().any())
 
 
-def _taken_out(panel: str) -> str:
+def _centring(panel: str) -> str:
     return {
-        ALL: "each language's mean taken out",
-        APART: "the mean of each language and ratio taken out",
+        ALL_LANGUAGES: "each language's mean taken out",
+        WITHIN_RATIOS: "the mean of each language and ratio taken out",
     }.get(panel, "of one language")

@@ -1,7 +1,7 @@
-"""Derived views: what the runs' scores say about gain, retention, transfer, cost, agreement and calibration.
+"""Derived scores: gain, retention, transfer, forgetting, cost, agreement and calibration.
 
-Each view takes the tidy table (or the items) and returns a frame with a row per run, method or pair. Scores and
-differences are in F1 points. A view whose columns or runs are missing is empty.
+Each function takes the tidy table (or the items) and returns a frame with one row per run, method or pair. Scores and
+differences are in F1 points. If the needed columns or runs are missing, the frame is empty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BINS = 15
 
 
 def gain(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
-    """Return test minus base, a row per run; it needs the column `base_f1`."""
+    """Return test minus base F1, one row per run; needs the column `base_f1`."""
     frame = rows(table, outcome)
     if "base_f1" not in frame:
         return _empty()
@@ -26,18 +26,18 @@ def gain(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
 
 
 def above_floor(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
-    """Return test minus the best floor of the run, a row per run; it needs columns such as `floor/en/overlap`."""
+    """Return test F1 minus the run's best floor, one row per run; needs columns such as `floor/en/overlap`."""
     frame = best_floor(table, outcome)
     return _view(frame.assign(value=frame["value"] - frame["floor"])) if len(frame) else _empty()
 
 
 def retention(table: pd.DataFrame) -> pd.DataFrame:
-    """Return English F1 minus English F1 at ratio 0 of the same method and seed, a row per run with target items."""
+    """Return English F1 minus that at ratio 0 of the same method and seed, one row per run with target items."""
     return _against_zero(rows(table, "en"), "en")
 
 
 def transfer_gap(table: pd.DataFrame) -> pd.DataFrame:
-    """Return English minus target-language F1 of the same run, a row per run."""
+    """Return English minus target-language F1, one row per run."""
     english, target = _spread(table), rows(table, "tl")
     if english.empty or target.empty:
         return _empty()
@@ -47,7 +47,7 @@ def transfer_gap(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def forgetting(table: pd.DataFrame, *, before: str, after: str) -> pd.DataFrame:
-    """Return what is lost on a task that was not trained: base minus run, from two columns (0 to 1)."""
+    """Return the loss on a task that was not trained: base minus run, from two columns (0 to 1)."""
     frame = rows(table, "tl", after)
     if before not in frame:
         return _empty()
@@ -61,41 +61,41 @@ def gain_per_percent(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto(table: pd.DataFrame, *, outcome: str, cost: str) -> pd.DataFrame:
-    """Return each method's mean F1 and mean cost, and whether it is on the front: none is cheaper and at least as good.
+    """Return each method's mean F1 and mean cost, and whether it is on the Pareto front.
 
-    Means are over the runs that have the cost, a column such as `adapter/trainable_parameters` or `train/seconds`; that
-    of the cost is over adapters, of which some serve several runs.
+    `cost` is a column such as `adapter/trainable_parameters` or `train/seconds`; runs without it are excluded. Mean F1
+    is over runs, mean cost over adapters, because an adapter can serve several runs.
     """
     frame = rows(table, outcome)
     if cost not in frame:
         return pd.DataFrame(columns=["method", "value", "cost", "n", "front"])
-    known = frame[frame[cost].notna()]
-    means = known.groupby("method", sort=True).agg(value=("value", "mean"), n=("value", "size")).reset_index()
-    costs = known.drop_duplicates(["method", "adapter"]).groupby("method")[cost].mean()
+    with_cost = frame[frame[cost].notna()]
+    means = with_cost.groupby("method", sort=True).agg(value=("value", "mean"), n=("value", "size")).reset_index()
+    costs = with_cost.drop_duplicates(["method", "adapter"]).groupby("method")[cost].mean()
     means = means.assign(cost=means["method"].map(costs))
     score, price = means["value"].to_numpy(), means["cost"].to_numpy()
-    beaten = [
+    dominated = [
         bool(np.any((score >= s) & (price <= p) & ((score > s) | (price < p))))
         for s, p in zip(score, price, strict=True)
     ]
-    return means.assign(front=np.logical_not(beaten)).sort_values(["cost", "method"], ignore_index=True)
+    return means.assign(front=np.logical_not(dominated)).sort_values(["cost", "method"], ignore_index=True)
 
 
 def agreement(items: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
-    """Return for each pair of methods, over the answers both gave: the shares that both, neither and one of them has
-    right, and Cohen's kappa of right and wrong. An answer scored in parts counts as right from one half on.
+    """Return for each pair of methods, over the answers that both gave, the shares that both, neither and only one of
+    them has right, and Cohen's kappa of right and wrong. A partial score counts as right from 0.5 on.
     """
     answers = collect(items, outcome)
-    found = []
+    rows = []
     for a, b in pairs(answers.methods):
         x, y = (answers.scores[:, answers.methods.index(m)] for m in (a, b))
-        asked = ~(np.isnan(x) | np.isnan(y))
-        if not asked.any():
+        both_answered = ~(np.isnan(x) | np.isnan(y))
+        if not both_answered.any():
             continue
-        right, other = x[asked] >= 0.5, y[asked] >= 0.5
-        same = float(np.mean(right == other))
+        right, other = x[both_answered] >= 0.5, y[both_answered] >= 0.5
+        observed = float(np.mean(right == other))
         chance = float(right.mean() * other.mean() + (1 - right.mean()) * (1 - other.mean()))
-        found.append(
+        rows.append(
             {
                 "first": a,
                 "second": b,
@@ -103,39 +103,39 @@ def agreement(items: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
                 "neither": float(np.mean(~right & ~other)),
                 "first_only": float(np.mean(right & ~other)),
                 "second_only": float(np.mean(~right & other)),
-                "agreement": same,
-                "kappa": (same - chance) / (1 - chance) if chance < 1 else np.nan,
-                "n": int(asked.sum()),
+                "agreement": observed,
+                "kappa": (observed - chance) / (1 - chance) if chance < 1 else np.nan,
+                "n": int(both_answered.sum()),
             }
         )
     names = ["first", "second", "both", "neither", "first_only", "second_only", "agreement", "kappa", "n"]
-    return pd.DataFrame(found, columns=names)
+    return pd.DataFrame(rows, columns=names)
 
 
 def reliability(items: pd.DataFrame, *, outcome: str, bins: int = BINS) -> pd.DataFrame:
-    """Return each method's mean confidence and share of right answers in bins of equal width."""
+    """Return each method's mean confidence and accuracy in confidence bins of equal width."""
     names = ["method", "bin", "confidence", "correct", "n"]
     if "confidence" not in items or not len(items):
         return pd.DataFrame(columns=names)
     frame = items[(items["outcome"] == outcome) & items["confidence"].notna() & items["correct"].notna()]
-    cut = np.clip(np.ceil(frame["confidence"].to_numpy(dtype=float) * bins).astype(int) - 1, 0, bins - 1)
-    grouped = frame.assign(bin=cut).groupby(["method", "bin"], sort=True, observed=True)
+    bin_index = np.clip(np.ceil(frame["confidence"].to_numpy(dtype=float) * bins).astype(int) - 1, 0, bins - 1)
+    grouped = frame.assign(bin=bin_index).groupby(["method", "bin"], sort=True, observed=True)
     means = grouped.agg(confidence=("confidence", "mean"), correct=("correct", "mean"), n=("correct", "size"))
     return means.reset_index()[names]
 
 
 def calibration(items: pd.DataFrame, *, outcome: str, bins: int = BINS) -> pd.DataFrame:
-    """Return each method's expected calibration error in points (Guo et al. 2017): the mean distance between confidence
-    and share of right answers over bins, weighted by their answers.
+    """Return each method's expected calibration error in points (Guo et al. 2017): the mean absolute difference between
+    confidence and accuracy over bins, weighted by their number of answers.
     """
     frame = reliability(items, outcome=outcome, bins=bins)
-    away = frame.assign(away=100 * (frame["correct"] - frame["confidence"]).abs() * frame["n"])
-    total = away.groupby("method", sort=True, observed=True)[["away", "n"]].sum().reset_index()
-    return total.assign(value=total["away"] / total["n"]).drop(columns="away")[["method", "value", "n"]]
+    weighted = frame.assign(away=100 * (frame["correct"] - frame["confidence"]).abs() * frame["n"])
+    totals = weighted.groupby("method", sort=True, observed=True)[["away", "n"]].sum().reset_index()
+    return totals.assign(value=totals["away"] / totals["n"]).drop(columns="away")[["method", "value", "n"]]
 
 
 def _against_zero(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Subtract from each run with target items the run without of the same method and seed (and language, for tl)."""
+    """Subtract from each run with target items the run at ratio 0 of the same method, seed and (for tl) language."""
     if frame.empty:
         return _empty()
     key = [c for c in RUN if c in frame and c != "tl_ratio" and (c != "language" or outcome == "tl")]
@@ -145,7 +145,7 @@ def _against_zero(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Return English rows with those of the language "" given to every language that the method has."""
+    """Return English rows, with shared ones (language "") copied to every language of the method."""
     english, target = rows(table, "en"), rows(table, "tl")
     if english.empty or target.empty:
         return english

@@ -13,16 +13,22 @@ from analysis.plots.representations import representation_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, method_styles, plot_style
 from analysis.records import Record
-from analysis.runs.language_probes import Probes
+from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.methods import method_order
-from analysis.runs.representation_probes import Insides
+from analysis.runs.representation_probes import RepresentationProbes
 
 Losses = Mapping[str, Mapping[str, Sequence[pd.Series]]]
 """Training losses by cell of the design (as text) and method: a series for each seed, indexed by step."""
 
 
 def make_plots(
-    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, insides: Insides, *, margin: float
+    table: pd.DataFrame,
+    records: Sequence[Record],
+    losses: Losses,
+    probes: LanguageProbes,
+    insides: RepresentationProbes,
+    *,
+    margin: float,
 ) -> list[Plot]:
     """Return every plot for which the design is large enough."""
     with plot_style():  # artists take their font sizes from the style that is active when they are created
@@ -32,7 +38,7 @@ def make_plots(
 
 
 def _draw(
-    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: Probes, margin: float
+    table: pd.DataFrame, records: Sequence[Record], losses: Losses, probes: LanguageProbes, margin: float
 ) -> list[Plot | None]:
     plots: list[Plot | None] = []
     marks = method_styles(method_order(table))

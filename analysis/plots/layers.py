@@ -12,20 +12,20 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.measures.layer_shares import (
     ANALYSIS,
-    APART,
     CRITICAL,
     KAPPA,
     PEARSON,
-    SHARED,
-    named,
-    parsed,
-    stands_out,
+    SHARES_ANALYSIS,
+    WITHIN_RATIOS,
+    analysis_name,
+    is_significant,
+    parse_column,
 )
 from analysis.plots.style import Plot, Style, Styles, new_figure, render, shared_legend
 from analysis.records import Record, find
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
 from analysis.runs.methods import method_order
-from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
+from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
 
 MOST_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}
@@ -43,13 +43,15 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
         for language, level in itertools.product(sorted(set(of_setting["language"])), LEVELS):
             part = of_setting[(of_setting["language"] == language) & (of_setting["level"] == level)]
             name = f"layers-{language}-{level}{suffix}"
-            detector = find(records, analysis=named(SHARED, setting, settings))
+            detector = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
             plots.append(share_curves(part, detector, language, level, marks=marks, name=name, where=where))
         for level in LEVELS:
             correlations = [
                 r
                 for r in records
-                if r.analysis == named(ANALYSIS, setting, settings) and r.effect is not None and _level(r) == level
+                if r.analysis == analysis_name(ANALYSIS, setting, settings)
+                and r.effect is not None
+                and _level(r) == level
             ]
             if correlations:
                 name = f"layer-correlation-{level}{suffix}"
@@ -101,7 +103,7 @@ def share_curves(
         axes.set_ylim(-0.03 * top, top)
     shared_legend(figure, grid.flat[0])
     counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
-    spread = said_of_bands(counts, base=len(runs) < len(shares))
+    spread = band_caption(counts, base=len(runs) < len(shares))
     caption = f"{where}{spread}{_detector(records, language, level)}"
     if len(known) > len(ratios):
         caption += f" Of {len(known)} ratios {len(ratios)} are shown."
@@ -121,9 +123,11 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
     for axes, panel in zip(grid.flat, panels, strict=False):
         for share, style in _STYLES.items():
             tests = [
-                r for r in records if r.test == PEARSON and r.groups[0] == panel and parsed(r.groups[1])[0] == share
+                r
+                for r in records
+                if r.test == PEARSON and r.groups[0] == panel and parse_column(r.groups[1])[0] == share
             ]
-            layers, values = [parsed(r.groups[1])[1] for r in tests], [r.effect or 0.0 for r in tests]
+            layers, values = [parse_column(r.groups[1])[1] for r in tests], [r.effect or 0.0 for r in tests]
             line = style._asdict() | {"marker": "none"}
             by_block = dict(zip(layers, values, strict=True))
             blocks = range(
@@ -131,7 +135,7 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
             )  # a block without a value breaks the line
             axes.plot(blocks, [by_block.get(block, math.nan) for block in blocks], **line, linewidth=1)
             for significant in (False, True):
-                chosen = [i for i, r in enumerate(tests) if stands_out(r) == significant]
+                chosen = [i for i, r in enumerate(tests) if is_significant(r) == significant]
                 axes.plot(
                     [layers[i] for i in chosen],
                     [values[i] for i in chosen],
@@ -161,7 +165,7 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
         axes.tick_params(labelbottom=True)
     shared_legend(figure, grid.flat[0])
     caption = f"{where}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
-    if APART in panels:
+    if WITHIN_RATIOS in panels:
         caption += " Ratios apart: the mean of each language and ratio is taken out."
     title = f"F1 on the target language and what each layer speaks, by {level}."
     return render(figure, name=name, title=title, caption=caption)
@@ -184,7 +188,7 @@ def _detector(records: Sequence[Record], language: str, level: str) -> str:
 
 def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
     """Draw the mean and its interval; markers are staggered over layers so that methods do not cover each other."""
-    lines = by_layer(curves[curves["layer"] != CEILING], bounds=(0.0, 1.0))
+    lines = mean_by_layer(curves[curves["layer"] != CEILING], bounds=(0.0, 1.0))
     every = max(1, len(lines) // 4)
     start = position * every // max(1, of)
     axes.plot(lines.index, lines["mean"], label=method, markevery=(start, every), **style._asdict(), markersize=4.5)
@@ -193,7 +197,7 @@ def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position:
 
 def _references(axes: Any, shares: pd.DataFrame) -> None:
     """Draw the base model, if it was probed, and the ceiling."""
-    base = by_layer(shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)], bounds=(0.0, 1.0))
+    base = mean_by_layer(shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)], bounds=(0.0, 1.0))
     if len(base):
         axes.plot(base.index, base["mean"], label=BASE, **_BASE)
         axes.fill_between(base.index, base["low"], base["high"], color=_BASE["color"], alpha=0.13, linewidth=0)

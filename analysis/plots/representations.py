@@ -18,8 +18,8 @@ from analysis.plots.style import (
     render,
     shared_legend,
 )
-from analysis.runs.probe_runs import BASE, by_layer, said_of_bands
-from analysis.runs.representation_probes import MRR, P1, SIMILAR, Group, groups, similarities
+from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
+from analysis.runs.representation_probes import CKA_MEASURES, MRR, P1, Group, cka_lines, comparable_groups
 
 MOST_LINES = 8
 _BASE = Style("#8a8a8a", "", "-")
@@ -36,9 +36,9 @@ _PANELS = (
 def representation_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
     """Return the plots of each group of alignment probes: alignment, and CKA where a second model was probed."""
     plots = []
-    for group in groups(alignment):
+    for group in comparable_groups(alignment):
         plots.append(alignment_curves(group, marks))
-        if similarities(group):
+        if cka_lines(group):
             plots.append(similarity_curves(group))
     return plots
 
@@ -59,14 +59,14 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
     caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
     caption += f"chance is 0; P@1 and MRR are centred.{omitted}"
     title = f"Translations in {group.language}, layer by layer."
-    return render(figure, name=f"alignment{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment{group.suffix}", title=title, caption=caption)
 
 
 def similarity_curves(group: Group) -> Plot:
     """Draw linear CKA between two models' states of the same texts, by layer."""
-    drawn, omitted = _lines(similarities(group))
+    drawn, omitted = _lines(cka_lines(group))
     figure, grid = new_figure(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
-    for axes, measure, language in zip(grid.flat, SIMILAR, ("English", group.language), strict=True):
+    for axes, measure, language in zip(grid.flat, CKA_MEASURES, ("English", group.language), strict=True):
         _curves(axes, drawn, measure, {})
         axes.set_title(language)
         axes.set_xlabel("after block (-1: what enters the first)")
@@ -76,7 +76,7 @@ def similarity_curves(group: Group) -> Plot:
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
     title = f"States of two models, English and {group.language}."
-    return render(figure, name=f"alignment-cka{group.end}", title=title, caption=caption)
+    return render(figure, name=f"alignment-cka{group.suffix}", title=title, caption=caption)
 
 
 def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
@@ -93,7 +93,7 @@ def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, 
     if not marks.keys() >= set(names):
         marks = method_styles(names)
     for position, (line, rows) in enumerate(lines):
-        curve = by_layer(rows[rows["measure"] == measure])
+        curve = mean_by_layer(rows[rows["measure"] == measure])
         every = max(1, len(curve) // 4)
         style = _BASE if line == BASE else marks[line]
         start = position * every // max(1, len(lines))
@@ -105,4 +105,4 @@ def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, 
 def _bands(lines: Sequence[tuple[str, pd.DataFrame]]) -> str:
     """Return the caption's sentence on what the bands are intervals over."""
     counts = pd.Series([rows["probe_id"].nunique() for line, rows in lines if line != BASE], dtype="int64")
-    return said_of_bands(counts, base=any(line == BASE for line, _ in lines))
+    return band_caption(counts, base=any(line == BASE for line, _ in lines))

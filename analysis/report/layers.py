@@ -8,7 +8,7 @@ from typing import NamedTuple
 from analysis.measures.layer_shares import ANALYSIS
 from analysis.plots import Plot
 from analysis.records import Record
-from analysis.runs.language_probes import Probes
+from analysis.runs.language_probes import LanguageProbes
 from analysis.tables.layers import sentences
 
 
@@ -28,7 +28,7 @@ class LayerSection(NamedTuple):
     reasons: list[str]
 
 
-def layer_section(records: Sequence[Record], probes: Probes, plots: Sequence[Plot]) -> LayerSection:
+def layer_section(records: Sequence[Record], probes: LanguageProbes, plots: Sequence[Plot]) -> LayerSection:
     """Return the section on layers."""
     choices = {name: "all" if value in ("", "None") else value for name, value in probes.choices.items()}
     correlations = [record for record in records if record.analysis.startswith(ANALYSIS)]

@@ -16,9 +16,9 @@ from analysis.report import sentences, summary_table
 from analysis.report.layers import layer_section
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
-from analysis.runs.language_probes import Probes
+from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.methods import UNTRAINED, method_order
-from analysis.runs.representation_probes import Insides
+from analysis.runs.representation_probes import RepresentationProbes
 from analysis.tables import formats, injection
 from analysis.tables.paper import arms_by_method
 from whichlora import __version__
@@ -46,8 +46,8 @@ def compose(
     table: pd.DataFrame,
     injected: pd.DataFrame,
     design: Design,
-    probes: Probes,
-    insides: Insides,
+    probes: LanguageProbes,
+    insides: RepresentationProbes,
     evidence: Evidence,
     plots: list[Plot],
 ) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from analysis.measures.lexical_injection import FORGOTTEN, GAINS, OUTPUT, POOLED, RETAINED
+from analysis.measures.lexical_injection import FORGOTTEN, OUTPUT, POOLED, RETAINED, RISE_ANALYSES
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.stats.groupings import LETTERS
@@ -130,13 +130,13 @@ INJECTED = (
         "Do the methods differ in what they bring nearer?",
         "Rise of the centred gap of control pairs in the model's output, hundredths of a cosine, means over seeds in "
         "blocks of language; tested as F1 is in the primary analysis.",
-        (GAINS[OUTPUT],),
+        (RISE_ANALYSES[OUTPUT],),
     ),
     Topic(
         "injected-pooled",
         "And where the loss is?",
         "The same rise at the block whose output is trained, where that is one block for all methods.",
-        (GAINS[POOLED],),
+        (RISE_ANALYSES[POOLED],),
     ),
     Topic(
         "injected-lost",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.measures.shallow_baselines import REACHED, floored
+from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.equivalence import PAIR_TEST as TOST
@@ -13,7 +13,7 @@ from analysis.stats.own_errors import F_TEST as CORRECTED
 from analysis.stats.own_errors import PAIR_TEST as OWN_PAIR
 from analysis.stats.own_errors import SPHERICITY
 from analysis.stats.paired import MCNEMAR
-from analysis.stats.power import SEEN
+from analysis.stats.power import DETECTABLE
 
 ALPHA = 0.05
 NAMES = {"en": "English", "tl": "the target language"}
@@ -66,7 +66,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
             f"But pairs differ in their errors ({format_p(uneven.p)}); with that allowed for, the methods' "
             f"{format_p(corrected.p)} (Greenhouse-Geisser), and {_pairs_that_differ(of_outcome)}."
         )
-    least = next((r for r in find(of_outcome, analysis="power", test=SEEN) if r.effect is not None), None)
+    least = next((r for r in find(of_outcome, analysis="power", test=DETECTABLE) if r.effect is not None), None)
     if least is not None and least.effect is not None:
         sentences.append(f"This design shows a pair's difference from {least.effect:.1f} points on (power 80 %).")
     return sentences
@@ -177,7 +177,7 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
         methods = [f"{r.groups[0]} ({r.n})" for r in reached if r.groups and r.n]
         if methods:
             total = sum(r.n or 0 for r in reached if r.groups)
-            floors, results = floored(records, outcome)
+            floors, results = count_with_floor(records, outcome)
             of = f"{results} results" if floors == results else f"the {floors} results with a floor (of {results})"
             sentences.append(
                 f"{total} of {of} in {language} {'is' if total == 1 else 'are'} not above the floor, the best "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.evidence import OUTCOMES
-from analysis.measures.shallow_baselines import BEST_FLOOR, floored
+from analysis.measures.shallow_baselines import BEST_FLOOR, count_with_floor
 from analysis.records import Record, find
 from analysis.stats.blocked import MEAN
 from analysis.stats.groupings import LETTERS
@@ -62,7 +62,7 @@ def summary_rows(records: Sequence[Record], methods: Sequence[str], arms: Mappin
     rows = [row for *_, row in sorted(ranked)]
     for name, test in ((BEST_FLOOR, "best floor F1"), ("base model", "base F1")):
         means = {r.outcome: f"{r.effect:.1f}" for r in find(records, analysis="description", test=test)}
-        if name == BEST_FLOOR and any(len(set(floored(records, outcome))) > 1 for outcome in means):
+        if name == BEST_FLOOR and any(len(set(count_with_floor(records, outcome))) > 1 for outcome in means):
             continue  # some results have no floor, so its mean is over fewer results than the methods' means
         if means:
             rows.append(Row(name, "", means.get("en", ""), "", means.get("tl", ""), "", "", ""))

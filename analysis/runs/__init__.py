@@ -1,1 +1,1 @@
-"""Runs, probes and artifacts as the tracking server holds them, as tables."""
+"""Reads runs, probes and artifacts from the tracking server into tables."""

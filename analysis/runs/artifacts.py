@@ -1,4 +1,4 @@
-"""The files that runs have logged, as paths of this machine."""
+"""Makes artifacts of runs available as local files."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import platformdirs
 from whichlora.tracking.sqlite import path_of
 
 THREADS = 8
-"""Files that are read at once: a tracking server answers slowly, but many at a time."""
+"""Number of files read concurrently: a tracking server has high latency but serves many requests at a time."""
 
 
-def local(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) -> Path:
-    """Return where an artifact of a finished run can be read.
+def local_path(artifact_uri: str, run_id: str, name: str, cache: Path | None = None) -> Path:
+    """Return the local path of an artifact of a finished run.
 
-    Where the artifacts are files of this machine that is their own place; else it is downloaded once into `cache` (by
-    default the user's), which is safe because a finished run's artifacts do not change.
+    Artifacts on the local file system are read in place. Others are downloaded once into `cache` (by default the user
+    cache), which is safe because the artifacts of a finished run do not change.
 
     Raises:
-        MlflowException, OSError: there is no such artifact on the server.
+        MlflowException, OSError: the server has no such artifact.
     """
     folder = path_of(artifact_uri)
     if folder is not None:
         return folder / name
-    place = (cache or platformdirs.user_cache_path("whichlora") / "artifacts") / run_id / name
-    if not place.is_file():
-        partial = place.with_name("partial")  # a download that is cut off must not look like a whole one
-        got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifact_uri}/{name}", dst_path=str(partial)))
-        got.replace(place)
-    return place
+    path = (cache or platformdirs.user_cache_path("whichlora") / "artifacts") / run_id / name
+    if not path.is_file():
+        partial = path.with_name("partial")  # an interrupted download must not look complete
+        file = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifact_uri}/{name}", dst_path=str(partial)))
+        file.replace(path)
+    return path

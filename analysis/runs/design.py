@@ -1,4 +1,4 @@
-"""What the experiments hold and what they lack: nothing is left out of an analysis without being listed here."""
+"""Describes the runs that were found and missing: every run excluded from the analysis is listed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from analysis.runs.methods import UNTRAINED
 
 
 class Issue(NamedTuple):
-    """A run that does not count, or counts once with others, and why."""
+    """A run that is excluded, or counted once together with others, and the reason."""
 
     run_id: str
     name: str
@@ -21,34 +21,35 @@ class Issue(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """Seeds that a method lacks in one cell of the design, out of those that the setting has."""
+    """The seeds that a method lacks in one cell of the design, out of the `total` that the setting has."""
 
     setting: str
     method: str
     language: str
     tl_ratio: float
     seeds: tuple[int, ...]
-    of: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What was found.
+    """The runs of the experiments, used and excluded.
 
     Attributes:
-        others: MLflow runs that are no results, by kind: launches, base models, trials.
-        runs: MLflow runs of kind `run`, whatever became of them.
-        used: ids of the runs that the analysis of F1 stands on.
-        injected: ids of the runs of lexical injection, which have similarities in place of F1.
-        adapters: distinct adapters among those.
-        shared_english: runs whose English result is another run's: one adapter, several target languages.
+        others: number of MLflow runs that are not results, by kind: launches, base models, trials.
+        runs: number of MLflow runs of kind `run`, of any status.
+        used: ids of the runs in the analysis of F1.
+        injected: ids of the lexical injection runs, which have similarities instead of F1.
+        adapters: number of distinct adapters among `used`.
+        shared_english: number of runs that share their English result with another run: one adapter, several target
+            languages.
         failed, unfinished, incomplete: runs without a usable result.
-        duplicates: finished runs of which another one is used.
-        merged: sentences about methods that are one.
-        missing: cells of the full design without all of its seeds.
-        notes: sentences about uneven values, versions and names.
-        synthetic: those of the tasks that are synthetic.
-        unpredicted: results whose item-by-item predictions are not there.
+        duplicates: finished runs that were superseded by another run.
+        merged: sentences about methods that are identical and counted as one.
+        missing: cells of the full design that lack seeds.
+        notes: sentences about mixed values, versions and names.
+        synthetic: the synthetic ones among the tasks.
+        unpredicted: results without readable item-level predictions.
     """
 
     experiments: tuple[str, ...]
@@ -70,24 +71,24 @@ class Design:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The ids of all runs that the report stands on, but for probes."""
+        """The ids of all runs that the report uses, except probes."""
         return (*self.used, *self.injected)
 
-    def with_lacking(self, unpredicted: tuple[Issue, ...]) -> Design:
-        """Return the same with the results that have no predictions."""
+    def with_unpredicted(self, unpredicted: tuple[Issue, ...]) -> Design:
+        """Return a copy that lists the results without predictions."""
         return replace(self, unpredicted=unpredicted)
 
 
 def missing_cells(frame: pd.DataFrame) -> tuple[Missing, ...]:
-    """Return what lacks of every method with every language, ratio and seed of its setting."""
-    found = []
+    """Return the missing cells of the full design: every method with every language, ratio and seed of its setting."""
+    cells = []
     for setting, rows in frame.groupby("setting", sort=True):
         rows = rows[rows["variant"] != UNTRAINED]
         seeds = set(rows["seed"])
-        have = rows.groupby(["method", "language", "tl_ratio"])["seed"].agg(set).to_dict()
+        available = rows.groupby(["method", "language", "tl_ratio"])["seed"].agg(set).to_dict()
         axes = (sorted(set(rows[key])) for key in ("method", "language", "tl_ratio"))
         for method, language, ratio in itertools.product(*axes):
-            lacks = sorted(seeds - have.get((method, language, ratio), set()))
-            if lacks:
-                found.append(Missing(str(setting), method, language, ratio, tuple(map(int, lacks)), len(seeds)))
-    return tuple(found)
+            missing = sorted(seeds - available.get((method, language, ratio), set()))
+            if missing:
+                cells.append(Missing(str(setting), method, language, ratio, tuple(map(int, missing)), len(seeds)))
+    return tuple(cells)

@@ -1,4 +1,4 @@
-"""The training loss of one cell of each setting: its history is a query a run, so not every run's is asked for."""
+"""Fetches the training loss curves of one cell per setting; each run costs a query, so not all runs are fetched."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ MOST_SEEDS = 3
 
 
 def fetch(client: MlflowClient, table: pd.DataFrame) -> dict[str, dict[str, list[pd.Series]]]:
-    """Return by cell (in words) and method the loss of up to three seeds, indexed by step.
+    """Return the loss of up to three seeds, indexed by step, by cell (as text) and method.
 
-    The cell of a setting is the one with most methods; among those, of the highest ratio and the first language.
+    The cell of a setting is the one with the most methods; ties go to the highest ratio, then the first language.
     """
-    found: dict[str, dict[str, list[pd.Series]]] = {}
+    curves: dict[str, dict[str, list[pd.Series]]] = {}
     if METRIC not in table:
-        return found
-    own = table[(table["outcome"] == "tl") & table[METRIC].notna()]
-    for setting, rows in own.groupby("setting", sort=True):
+        return curves
+    target = table[(table["outcome"] == "tl") & table[METRIC].notna()]
+    for setting, rows in target.groupby("setting", sort=True):
         sizes = rows.groupby(["language", "tl_ratio"])["method"].nunique().reset_index()
         best = sizes.sort_values(["method", "tl_ratio", "language"], ascending=[False, False, True]).iloc[0]
         cell = rows[(rows["language"] == best["language"]) & (rows["tl_ratio"] == best["tl_ratio"])]
         by_method = cell.groupby("method")["seed"].agg(set)
-        seeds = sorted(set.intersection(*by_method) or set(cell["seed"]))[:MOST_SEEDS]  # those all have, if any
+        seeds = sorted(set.intersection(*by_method) or set(cell["seed"]))[
+            :MOST_SEEDS
+        ]  # seeds that all methods have, if any
         cell = cell[cell["seed"].isin(seeds)].sort_values("seed")
         with ThreadPoolExecutor(4) as pool:
             series = list(pool.map(lambda run_id: _loss(client, run_id), cell["run_id"]))
         losses: dict[str, list[pd.Series]] = {method: [] for method in method_order(cell)}
         for method, loss in zip(cell["method"], series, strict=True):
             losses[method] += [loss] if len(loss) > 1 else []
-        chosen = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        where = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, {chosen}."
-        found[where] = {method: runs for method, runs in losses.items() if runs}
-    return found
+        seed_text = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        title = f"{setting}, {best['language']}, {100 * best['tl_ratio']:g} % target items, {seed_text}."
+        curves[title] = {method: runs for method, runs in losses.items() if runs}
+    return curves
 
 
 def _loss(client: MlflowClient, run_id: str) -> pd.Series:

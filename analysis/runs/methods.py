@@ -1,7 +1,7 @@
-"""What is compared: the settings that runs fall into, and the names of the methods in them.
+"""Assigns runs to settings and names the methods in them.
 
-A setting is a task, a model and the other conditions that every method shares. A method is a variant and an arm; where
-one cell of the design holds several runs of both, the hyperparameters that tell those apart are part of its name.
+A setting is a task, a model and the other conditions that all methods share. A method is a variant and an arm; if a
+cell of the design holds several runs of both, the hyperparameters in which they differ become part of the name.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import pandas as pd
 from analysis.columns import CONDITIONS, SETTINGS
 from whichlora.variants import CATALOGUE
 
-_PLACE = ["setting", "language", "tl_ratio", "seed"]
+_CELL = ["setting", "language", "tl_ratio", "seed"]
 UNTRAINED = "none"
-"""The variant that is no method but what the others start from: shown in tables, left out of comparisons."""
+"""The variant that stands for the untrained base model: shown in tables, excluded from comparisons."""
 
 
 def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add `setting`, and give `model` a short name; one model in two places is one, by its digest."""
+    """Add `setting` and shorten `model`; copies of a model under different paths are one model, by digest."""
     digest = frame["model_digest"] if "model_digest" in frame else frame["model"]
     identity = digest.fillna(frame["model"])
     short = frame["model"].map(lambda name: PurePosixPath(name.rstrip("/")).name or name)
     first = short.groupby(identity).transform("min")
     ambiguous = identity.groupby(first).transform("nunique") > 1
     frame = frame.assign(model=first.mask(ambiguous, first + " " + identity.str[:6]))
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in CONDITIONS})
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in CONDITIONS})
     label = frame["task"] + ", " + frame["model"]
     for key in CONDITIONS:
         if key not in ("task", "model"):
@@ -43,82 +43,85 @@ def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
 def name_methods(
     frame: pd.DataFrame, fields: Sequence[str] = SETTINGS
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
-    """Add `method`, and keep identical methods once. `fields` are what may tell apart runs of a variant and arm.
+    """Add `method`, and merge identical methods.
+
+    Args:
+        fields: the columns in which runs of one variant and arm may differ.
 
     Returns:
-        the frame; a sentence for each merge; a sentence for each thing to know about what the names stand for.
+        the frame; a sentence for each merge; notes on the meaning of the names.
     """
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: text(k, v)) for key in fields})
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in fields})
     frame = frame.assign(_detail=_details(frame, texts))
     identity = pd.Series(list(zip(frame["variant"], frame["arm"], frame["_detail"], strict=True)), index=frame.index)
-    merged, same = _identical(frame, identity)
+    merged, merges = _identical(frame, identity)
     identity = identity.map(lambda key: merged.get(key, key))
     labels = _labels(sorted(set(identity)))
-    # A merged method is called by its variant alone: its arms are the same.
+    # A merged method is named by its variant alone, because its arms are identical.
     frame = frame.assign(method=identity.map(labels))
     sentences = tuple(
         f"{_arms(keys)} have the same resolved values and the same adapters in all {n} cells that they share: "
         f"they are one method, {labels[merged[keys[0]]]}, and are counted once."
-        for keys, n in same
+        for keys, n in merges
     )
-    frame = frame[~(identity.isin(set(merged.values())) & frame.duplicated(["method", *_PLACE, "adapter"]))]
-    notes = [*_uneven(frame, texts)]
+    frame = frame[~(identity.isin(set(merged.values())) & frame.duplicated(["method", *_CELL, "adapter"]))]
+    notes = [*_mixed_value_notes(frame, texts)]
     if any(label.startswith("DoRA*") for label in labels.values()):
         notes.insert(0, "DoRA* is the variant dora with the values of the arm matched, as in the paper.")
     return frame.drop(columns="_detail"), sentences, tuple(notes)
 
 
-def text(key: str, value: Any) -> str:
-    """Return a value of a spec field as tables and names show it; empty where there is none."""
+def format_value(key: str, value: Any) -> str:
+    """Return a spec field's value as shown in tables and names; "" if it has none."""
     if value is None or value != value or value in ("", "None"):
         return ""
     if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
-        return ranges(map(int, str(value).split(",")))
+        return format_ranges(map(int, str(value).split(",")))
     if key == "variant_options" and isinstance(options := _json(str(value)), dict):
         return ", ".join(f"{name} {options[name]}" for name in sorted(options))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _details(frame: pd.DataFrame, texts: pd.DataFrame) -> pd.Series[str]:
-    """Return for each run the fields that differ within some cell of its variant and arm, with its own values."""
+    """Return for each run its values of the fields that differ within some cell of its variant and arm."""
     details = pd.Series("", index=frame.index)
     for _, rows in frame.groupby(["variant", "arm"], sort=True):
-        own = texts.loc[rows.index]
-        counts = own.groupby([rows[key] for key in _PLACE]).nunique()
+        values = texts.loc[rows.index]
+        counts = values.groupby([rows[key] for key in _CELL]).nunique()
         for field in [field for field in map(str, texts) if (counts[field] > 1).any()]:
-            part = field.replace("_", " ") + " " + own[field].replace("", "none")
+            part = field.replace("_", " ") + " " + values[field].replace("", "none")
             details.loc[rows.index] = details.loc[rows.index].where(details == "", details + ", ") + part
     return details
 
 
 def _identical(frame: pd.DataFrame, identity: pd.Series[Any]) -> tuple[dict[Any, Any], list[tuple[list[Any], int]]]:
-    """Find methods of one variant that have the same adapter wherever both have one.
+    """Find methods of one variant whose adapters are identical in all cells that both have.
 
     Returns:
-        the merged method of each; and for each merge its members and the number of cells they share.
+        the merged method of each; and for each merge its members and the number of shared cells.
     """
     cells: dict[Any, dict[Any, str]] = {}
-    for key, *place, adapter in zip(identity, *(frame[column] for column in (*_PLACE, "adapter")), strict=True):
-        cells.setdefault(key, {})[tuple(place)] = adapter
+    for key, *cell, adapter in zip(identity, *(frame[column] for column in (*_CELL, "adapter")), strict=True):
+        cells.setdefault(key, {})[tuple(cell)] = adapter
     merged: dict[Any, Any] = {}
-    same = []
+    merges = []
     for variant, group in itertools.groupby(sorted(cells), key=lambda key: key[0]):
-        left = list(group)
-        while left:
-            first = left.pop(0)
-            alike = [other for other in left if _agree(cells[first], cells[other])]
-            if alike:
-                shared = min(len(cells[first].keys() & cells[other].keys()) for other in alike)
-                target = (variant, "", first[2] if all(k[2] == first[2] for k in alike) else "")
-                merged |= dict.fromkeys((first, *alike), target)
-                same.append(([first, *alike], shared))
-                left = [key for key in left if key not in alike]
-    return merged, same
+        remaining = list(group)
+        while remaining:
+            first = remaining.pop(0)
+            identical = [other for other in remaining if _agree(cells[first], cells[other])]
+            if identical:
+                shared = min(len(cells[first].keys() & cells[other].keys()) for other in identical)
+                target = (variant, "", first[2] if all(k[2] == first[2] for k in identical) else "")
+                merged |= dict.fromkeys((first, *identical), target)
+                merges.append(([first, *identical], shared))
+                remaining = [key for key in remaining if key not in identical]
+    return merged, merges
 
 
 def _agree(one: dict[Any, str], other: dict[Any, str]) -> bool:
-    common = one.keys() & other.keys()
-    return bool(common) and all(one[place] == other[place] for place in common)
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(one[cell] == other[cell] for cell in shared)
 
 
 def _labels(keys: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
@@ -139,13 +142,13 @@ def _arms(keys: list[tuple[str, str, str]]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _uneven(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
-    """Tell of methods whose values are not the same in every cell of a setting, a tuned arm's above all."""
+def _mixed_value_notes(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
+    """Return a note for each method whose values differ between the cells of a setting, as those of a tuned arm can."""
     sentences = []
     for (setting, method), rows in frame.groupby(["setting", "method"], sort=True):
         for field in map(str, texts):
             values = sorted(set(texts.loc[rows.index, field]))
-            if len(values) > 1 and field != "select_on":  # which follows the mixture
+            if len(values) > 1 and field != "select_on":  # select_on depends on the mixture
                 sentences.append(
                     f"{method} ({setting}) has several values of {field.replace('_', ' ')} between cells: "
                     f"{', '.join(value or 'none' for value in values)}."
@@ -160,19 +163,19 @@ def _json(value: str) -> Any:
         return None
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Write 22, 23, 24, 30 as "22-24,30"."""
-    found: list[list[int]] = []
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Return 22, 23, 24, 30 as "22-24,30"."""
+    runs: list[list[int]] = []
     for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
         else:
-            found.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def method_order(rows: pd.DataFrame) -> list[str]:
-    """Return the methods as they are listed: as the project's catalogue has their variants, the base model last."""
+    """Return the methods in display order: by variant as in the catalogue, the base model last."""
     from whichlora.variants import CATALOGUE
 
     known = list(CATALOGUE)

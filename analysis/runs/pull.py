@@ -1,4 +1,4 @@
-"""Pulls the runs of experiments out of MLflow and makes the tidy table that everything else reads."""
+"""Pulls the runs of experiments from MLflow into the tidy table that the whole analysis reads."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NUMBERS = (
 )
 _REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed")
 _SCORES = {"en": "test/en/f1", "tl": "test/tl/f1"}
-_RISES = {"trained": "gain/trained", "control": "gain/control"}
-"""What a run of word pairs has in place of F1: the rise of the centred gap, by set."""
+_GAP_RISES = {"trained": "gain/trained", "control": "gain/control"}
+"""The metrics that runs on word pairs have instead of F1: the rise of the centred gap, by set of pairs."""
 PACKED = "train/packed"
-"""How many runs took their steps together with this one."""
+"""The metric that counts the runs trained together in one pass, this one included."""
 _SECONDS = ("train/seconds", "train/examples_per_second")
 _COLUMNS = (
     *("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "f1", "adapter", "run_id"),
@@ -43,18 +43,19 @@ _EMPTY = pd.DataFrame(columns=[*_COLUMNS, "name", "artifact_uri"])
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """What the experiments hold.
+    """The runs of the experiments.
 
     Attributes:
         table: one row per result, that is per run and outcome: setting, method, task, model, language, tl_ratio (0 to
             1), seed, outcome ("en" or "tl"), f1 (0 to 1), adapter (training fingerprint), run_id, variant, arm, the
-            spec's other fields as far as they were logged, every metric under its own name, `base_f1`, and
-            `artifact_uri`. English results that one adapter has for several languages are one row of the language "".
-        design: what was found, and what is missing, twice there, or failed.
-        injected: one row per run of lexical injection, that is of word pairs, with the same columns but for f1 and
-            base_f1: its similarities are in its metrics. The outcome is always "tl", `pool_layer` is the block that its
-            loss is on, and `retained` the task that it was scored on without having been trained for it.
-        probes: the MLflow runs of kind `probe`, as they were found; `probes.fetch` makes sense of them.
+            other logged spec fields, every metric under its name, `base_f1`, and `artifact_uri`. English results that
+            one adapter has for several languages are one row with language "".
+        design: which runs were found, missing, duplicate or failed.
+        injected: one row per lexical injection run (trained on word pairs), with the same columns except f1 and
+            base_f1; the similarities are among the metrics. The outcome is always "tl", `pool_layer` is the block of
+            the loss, and `retained` is the task that the run was scored on without training for it.
+        probes: the MLflow runs of kind `probe`, unprocessed; read by `language_probes.fetch` and
+            `representation_probes.fetch`.
     """
 
     table: pd.DataFrame
@@ -64,10 +65,10 @@ class Runs:
 
 
 def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
-    """Return ids by name of the experiments that the option names: one, or several joined by commas.
+    """Return the ids by name of the experiments that the option names: one, or several separated by commas.
 
     Raises:
-        OptionError: there is no such experiment; the message lists those that there are.
+        OptionError: there is no such experiment; the message lists the existing ones.
     """
     known = {e.name: e.experiment_id for e in search_all(client.search_experiments)}
     names = [text] if text in known else list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
@@ -79,20 +80,19 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
 
 
 def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
-    """Read every run of the experiments (ids by name), page by page, and put them in order."""
-    names = {number: name for name, number in experiments.items()}
-    runs = list(search_all(client.search_runs, list(names), order_by=["attributes.start_time ASC"]))
+    """Read all runs of the experiments (ids by name), page by page, and tidy them."""
+    names_by_id = {number: name for name, number in experiments.items()}
+    runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
-    rows = [_row(run, names) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
-    found = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
-    return replace(found, probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"))
+    rows = [_row(run, names_by_id) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
+    result = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
+    return replace(result, probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"))
 
 
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
-    """Make the table out of a row per MLflow run, and say what became of each run that is not in it."""
-    states = _states(raw)
-    # An earlier report is not a thing that was found: with it, no report would be like the one before. Probes have a
-    # section of their own.
+    """Build the table from one row per MLflow run; account for each excluded run in the design."""
+    states = _group_by_status(raw)
+    # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section.
     others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
     finished = states.pop("finished")
     if finished.empty:
@@ -101,10 +101,10 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
     compared = _named(finished[~paired], _SCORES, "F1")
     pairs = finished[paired]
     pairs = pairs.assign(pool_layer=pairs["scoring"].map(_pool_layer), scoring="", outcome="tl")
-    injected = _named(pairs, _RISES, "the rise", (*SETTINGS, "pool_layer"))
+    injected = _named(pairs, _GAP_RISES, "the rise", (*SETTINGS, "pool_layer"))
     table = _results(compared.frame) if len(compared.frame) else _EMPTY
-    both = [kept for kept in (compared, injected) if len(kept.frame)]
-    everything = pd.concat([kept.frame for kept in both], ignore_index=True)
+    both = [part for part in (compared, injected) if len(part.frame)]
+    everything = pd.concat([part.frame for part in both], ignore_index=True)
     tasks = {*everything["task"], *everything["retained"]}
     design = Design(
         experiments=experiments,
@@ -114,10 +114,10 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         injected=tuple(injected.frame["run_id"]),
         adapters=compared.frame["adapter"].nunique(),
         shared_english=len(compared.frame) - int((table["outcome"] == "en").sum()),
-        duplicates=tuple(issue for kept in both for issue in kept.duplicates),
-        merged=tuple(sentence for kept in both for sentence in kept.merged),
-        missing=tuple(cell for kept in both for cell in missing_cells(kept.frame)),
-        notes=(*dict.fromkeys(note for kept in both for note in kept.notes), *_notes(everything)),
+        duplicates=tuple(issue for part in both for issue in part.duplicates),
+        merged=tuple(sentence for part in both for sentence in part.merged),
+        missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
+        notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
         synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
     )
@@ -125,12 +125,12 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
 
 
 def trains_pairs(task: str) -> bool:
-    """Is this a task of word pairs, whose runs have similarities in place of F1?"""
+    """Return whether a task trains on word pairs, so that its runs have similarities instead of F1."""
     return task in TASKS and issubclass(TASKS[task], PairTask)
 
 
 class _Named(NamedTuple):
-    """Runs with their settings and methods, each cell once, and what there is to say of that."""
+    """Runs with their settings and methods, one per cell, with duplicates, merges and notes."""
 
     frame: pd.DataFrame
     duplicates: tuple[Issue, ...] = ()
@@ -138,26 +138,26 @@ class _Named(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _named(frame: pd.DataFrame, scores: Mapping[str, str], what: str, fields: Sequence[str] = SETTINGS) -> _Named:
+def _named(frame: pd.DataFrame, scores: Mapping[str, str], metric: str, fields: Sequence[str] = SETTINGS) -> _Named:
     if frame.empty:
         return _Named(_EMPTY)
-    frame, again = _newest(frame, ["fingerprint"], "is the same run, done twice", scores, what)
+    frame, repeated = _newest(frame, ["fingerprint"], "is the same run, done twice", scores, metric)
     frame, merged, notes = name_methods(name_settings(frame), fields)
     cell = ["setting", "method", "language", "tl_ratio", "seed"]
-    frame, more = _newest(frame, cell, "has the same options, but other data, prompts or versions", scores, what)
+    frame, replaced = _newest(frame, cell, "has the same options, but other data, prompts or versions", scores, metric)
     frame = frame.sort_values([*cell, "run_id"], kind="stable").reset_index(drop=True)
-    return _Named(frame, (*again, *more), merged, notes)
+    return _Named(frame, (*repeated, *replaced), merged, notes)
 
 
 def _pool_layer(scoring: str) -> str:
-    """Return the block of a pooling, which word pairs have for their scoring: "layer-1" and "layer-1-first-token"."""
+    """Return the block from the scoring of a word-pair run, such as "layer-1" or "layer-1-first-token"."""
     layer, _, first = str(scoring).removeprefix("layer-").partition("-")
     return f"{layer} with the first token" if first else layer
 
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     tags = {tag: run.data.tags.get(f"whichlora.{tag}") for tag in _TAGS}
-    own = {
+    attributes = {
         "run_id": run.info.run_id,
         "name": run.info.run_name or run.info.run_id,
         "status": run.info.status,
@@ -170,11 +170,11 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     for key in _NUMBERS:
         params[key] = _number(params.get(key))
     digests = json.loads(params.pop("test_digests", "{}"))
-    return {**params, **run.data.metrics, **tags, **own, "test_en_digest": digests.get("en", "")}
+    return {**params, **run.data.metrics, **tags, **attributes, "test_en_digest": digests.get("en", "")}
 
 
 def _dataset(run: Run, context: str) -> str:
-    """Return the name of the data that a run has read in a context; empty where it has not."""
+    """Return the name of the dataset that a run has logged for a context, "" if none."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
     tag = ("mlflow.data.context", context)
     return next((str(i.dataset.name) for i in inputs if tag in {(t.key, t.value) for t in i.tags}), "")
@@ -187,72 +187,74 @@ def _number(text: str | None) -> float:
         return math.nan
 
 
-def _states(raw: pd.DataFrame) -> dict[str, Any]:
-    """Part runs by what became of them: finished (a frame), failed, unfinished and incomplete (issues)."""
+def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
+    """Group runs by status: finished (a frame), failed, unfinished and incomplete (issues)."""
     parts: dict[str, Any] = {"failed": [], "unfinished": [], "incomplete": []}
-    good = []
+    complete = []
     done = set(raw.loc[raw["status"] == "FINISHED", "fingerprint"].dropna()) if len(raw) else set[str]()
     for position, row in enumerate(raw.to_dict("records")):
-        since = "; done since by another run" if row["fingerprint"] in done else ""
+        suffix = "; done since by another run" if row["fingerprint"] in done else ""
         if row["status"] in ("FAILED", "KILLED"):
-            parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + since))
+            parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + suffix))
         elif row["status"] != "FINISHED":
-            parts["unfinished"].append(Issue(row["run_id"], row["name"], row["status"].lower() + since))
-        elif lacks := [key for key in _needed(row.get("task")) if _absent(row.get(key))]:
-            parts["incomplete"].append(Issue(row["run_id"], row["name"], f"lacks {', '.join(lacks)}"))
+            parts["unfinished"].append(Issue(row["run_id"], row["name"], row["status"].lower() + suffix))
+        elif missing := [key for key in _required_columns(row.get("task")) if _is_missing(row.get(key))]:
+            parts["incomplete"].append(Issue(row["run_id"], row["name"], f"lacks {', '.join(missing)}"))
         else:
-            good.append(position)
-    finished = raw.iloc[good].copy()
-    if good:
+            complete.append(position)
+    finished = raw.iloc[complete].copy()
+    if complete:
         finished["seed"] = finished["seed"].astype(int)
         for key in (*SETTINGS, *CONDITIONS):
             if key not in finished:
                 finished[key] = math.nan if key in _NUMBERS else ""
-        own = "run:" + finished["run_id"]
-        finished["fingerprint"] = finished["fingerprint"].fillna(own)
-        finished["adapter"] = finished.pop("training_fingerprint").fillna(own)
-        finished = _without_common_costs(finished)
+        fallback = "run:" + finished["run_id"]
+        finished["fingerprint"] = finished["fingerprint"].fillna(fallback)
+        finished["adapter"] = finished.pop("training_fingerprint").fillna(fallback)
+        finished = _without_shared_costs(finished)
     return {"finished": finished, **{key: tuple(issues) for key, issues in parts.items()}}
 
 
-def _without_common_costs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Take out the time and memory of runs that trained in one pass with others: they are not a method's own."""
+def _without_shared_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Blank the time and memory of runs that trained in one pass with others, because they are shared costs."""
     if PACKED not in frame:
         return frame
-    common = frame[PACKED].fillna(1) > 1
+    packed = frame[PACKED].fillna(1) > 1
     costs = [c for c in map(str, frame) if c in _SECONDS or c.startswith(("gpu/", "host/"))]
-    return frame.assign(**{cost: frame[cost].mask(common) for cost in costs})
+    return frame.assign(**{cost: frame[cost].mask(packed) for cost in costs})
 
 
-def _needed(task: Any) -> tuple[str, ...]:
-    return (*_REQUIRED, *(_RISES if trains_pairs(str(task)) else _SCORES).values())
+def _required_columns(task: Any) -> tuple[str, ...]:
+    return (*_REQUIRED, *(_GAP_RISES if trains_pairs(str(task)) else _SCORES).values())
 
 
-def _absent(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _newest(
-    frame: pd.DataFrame, key: Sequence[str], reason: str, scores: Mapping[str, str], what: str
+    frame: pd.DataFrame, key: Sequence[str], reason: str, scores: Mapping[str, str], label: str
 ) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
-    """Keep of runs with the same key the one that ended last, and tell of the others and of their other scores."""
+    """Keep the last run to end of each key; return the others as issues that name differing scores."""
     ordered = frame.sort_values(["ended", "run_id"], kind="stable")
     kept = ordered.drop_duplicates(key, keep="last").set_index(list(key), drop=False)
     issues = []
     for row in ordered[ordered.duplicated(key, keep="last")].to_dict("records"):
         winner = kept.loc[tuple(row[k] for k in key) if len(key) > 1 else row[key[0]]]
-        told = ", ".join(
+        differences = ", ".join(
             f"{name} {row[metric]:.4f} there and {winner[metric]:.4f} in the one used"
             for name, metric in scores.items()
             if row[metric] != winner[metric]
         )
         text = f"{reason} as {winner['run_id']}, which ended later and is used"
-        issues.append(Issue(row["run_id"], row["name"], text + (f"; {what} differs: {told}" if told else "")))
+        issues.append(
+            Issue(row["run_id"], row["name"], text + (f"; {label} differs: {differences}" if differences else ""))
+        )
     return kept.reset_index(drop=True), tuple(issues)
 
 
 def _results(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per run and outcome, English results of one adapter once."""
+    """Return one row per run and outcome, with shared English results of one adapter once."""
     parts = []
     for outcome in ("en", "tl"):
         part = frame.assign(outcome=outcome, f1=frame[f"test/{outcome}/f1"])
@@ -263,32 +265,34 @@ def _results(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _english_once(english: pd.DataFrame) -> pd.DataFrame:
-    """Put English results that one adapter has for several languages into one row of the language ""."""
+    """Merge English results that one adapter has for several languages into one row with language ""."""
     owner = ["setting", "method", "tl_ratio", "seed"]
-    same = [*owner, "adapter", "test_en_digest"]
-    shared = english.groupby(same, sort=False)["language"].transform("nunique") > 1
-    # Where a mixture's English is shared at all, a method with a run in one language only belongs to the same block.
+    key = [*owner, "adapter", "test_en_digest"]
+    shared = english.groupby(key, sort=False)["language"].transform("nunique") > 1
+    # If any method shares English results at a ratio, a method with runs in one language belongs to the same block.
     in_block = shared.groupby([english["setting"], english["tl_ratio"]]).transform("any")
-    alone = english.groupby(owner, sort=False)["adapter"].transform("nunique") == 1
-    once = shared | (in_block & alone)
-    return english.assign(language=english["language"].mask(once, "")).drop_duplicates([*same, "language"])
+    single_adapter = english.groupby(owner, sort=False)["adapter"].transform("nunique") == 1
+    merged = shared | (in_block & single_adapter)
+    return english.assign(language=english["language"].mask(merged, "")).drop_duplicates([*key, "language"])
 
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
     if PACKED in frame and (packed := int((frame[PACKED].fillna(1) > 1).sum())):
-        whose = "1 run" if packed == 1 else f"{packed} runs"
-        notes.append(f"{whose} trained in one pass with others (pack): time and memory are not told of them.")
+        count = "1 run" if packed == 1 else f"{packed} runs"
+        notes.append(f"{count} trained in one pass with others (pack): their time and memory are not reported.")
     for package, values in mixed_versions(frame).items():
         notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
     if "spec_version" in frame and frame["spec_version"].nunique() > 1:
-        found = ", ".join(sorted(set(frame["spec_version"])))
-        notes.append(f"The runs have several spec versions ({found}): the same options may have given other numbers.")
+        versions = ", ".join(sorted(set(frame["spec_version"])))
+        notes.append(
+            f"The runs have several spec versions ({versions}): the same options may have given other numbers."
+        )
     return tuple(notes)
 
 
 def mixed_versions(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return by package the versions of it that runs were made with, where they are several."""
+    """Return by package its versions in the runs, for packages with more than one."""
     columns = sorted(column for column in map(str, frame) if column.startswith("version/"))
     mixed = {column: sorted(set(frame[column].dropna())) for column in columns}
     return {column.removeprefix("version/"): values for column, values in mixed.items() if len(values) > 1}

@@ -1,6 +1,6 @@
-"""Alignment and weight probes: how alike translations are at each layer, and what training did to the weights.
+"""Reads alignment probes (similarity of translations by layer) and weight probes (how training changed the weights).
 
-They are not set beside F1: a probe of any finished run of the report, or of a base model it starts from, is shown.
+They are reported without reference to F1: every probe of a finished run in the report, or of its base model, is shown.
 """
 
 from __future__ import annotations
@@ -15,43 +15,54 @@ import pandas as pd
 
 from analysis.runs.design import Issue
 from analysis.runs.methods import UNTRAINED, method_order
-from analysis.runs.probe_runs import BASE, INSIDE, LAYERS, issue, read_layers, states
+from analysis.runs.probe_runs import (
+    BASE,
+    LAYER_COLUMNS,
+    REPRESENTATION_KINDS,
+    group_by_status,
+    probe_issue,
+    read_layers,
+)
 from analysis.runs.pull import Runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ALIGNMENT, WEIGHTS = INSIDE
+ALIGNMENT, WEIGHTS = REPRESENTATION_KINDS
 GAP, P1, MRR = "cosine/gap", "p1", "mrr"
-ALIGNED = (
+ALIGNMENT_MEASURES = (
     *(f"{GAP}/{space}" for space in ("centred", "raw")),
     *(f"{measure}/{way}/centred" for measure in (P1, MRR) for way in ("to", "from")),
 )
-"""What is told of an alignment probe; the CSV file has all that it measured."""
-SIMILAR = ("cka/english", "cka/translation")
-SIZES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
-OVERLAPS = {"overlap_out": "chance_out", "overlap_in": "chance_in"}
-"""And what random directions come to."""
-_HEADS = {ALIGNMENT: ALIGNED[0], WEIGHTS: SIZES[0]}
-"""A measure that every probe of the kind has."""
-_START = ("model_digest", "precision", "quantization")
-_MADE = ("kind", "against", "language", "pairs", "first_token", "items_digest")
-_PLACE = ("setting", "method", "variant", "tl_ratio", "seed")
-TEXTS = ("start", "language", "texts", "items_digest")
-"""What alignment probes share that stand in one figure."""
-_COLUMNS = (*("probe_id", "run_id", *_PLACE, "run_language", *TEXTS, "against", *LAYERS), "chance_p1", "chance_mrr")
+"""The measures of an alignment probe that the report shows; the CSV file has all of them."""
+CKA_MEASURES = ("cka/english", "cka/translation")
+SIZE_MEASURES = ("relative_norm", "spectral_norm", "stable_rank", "rank")
+OVERLAP_MEASURES = {"overlap_out": "chance_out", "overlap_in": "chance_in"}
+"""Overlap measures, each with the measure of its chance level for random directions."""
+_HEAD_MEASURES = {ALIGNMENT: ALIGNMENT_MEASURES[0], WEIGHTS: SIZE_MEASURES[0]}
+"""A measure that every probe of a kind has, used to recognise its file."""
+_BASE_MODEL = ("model_digest", "precision", "quantization")
+_OPTIONS = ("kind", "against", "language", "pairs", "first_token", "items_digest")
+_RUN_COLUMNS = ("setting", "method", "variant", "tl_ratio", "seed")
+COMPARABLE_BY = ("start", "language", "texts", "items_digest")
+"""The columns that alignment probes in one figure have in common."""
+_COLUMNS = (
+    *("probe_id", "run_id", *_RUN_COLUMNS, "run_language", *COMPARABLE_BY, "against", *LAYER_COLUMNS),
+    "chance_p1",
+    "chance_mrr",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insides:
-    """What alignment and weight probes hold, and what became of each.
+class RepresentationProbes:
+    """The alignment and weight probes of the analysed runs.
 
     Attributes:
-        alignment, weights: a row per probe, layer and measure, as in its `layers.parquet`, with probe_id, and of the
-            run it looked into run_id ("" for a base model), setting, method, variant, tl_ratio, seed and run_language;
-            `against`, the name of the other model, if any. For alignment what it has read (`TEXTS`: the base model and
-            its precision, the language, how many pairs and how, their digest), and what chance finds.
-        failed, unfinished, duplicates, left_out: probes that are not shown, and why.
+        alignment, weights: one row per probe, layer and measure, as in its `layers.parquet`, with the probe_id; the
+            run_id ("" for a base model), setting, method, variant, tl_ratio, seed and run_language of the probed run;
+            and `against`, the name of the model it was compared with, if any. For alignment also `COMPARABLE_BY` (base
+            model and precision, language, number and kind of pairs, their digest) and the chance levels.
+        failed, unfinished, duplicates, left_out: probes that are not shown, with the reason.
     """
 
     alignment: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(_COLUMNS)))
@@ -67,58 +78,60 @@ class Insides:
         return tuple(sorted({*self.alignment["probe_id"], *self.weights["probe_id"]}))
 
 
-def fetch(found: Runs, *, cache: Path | None = None) -> Insides:
-    """Read the alignment and weight probes among what was pulled, of the runs that the report is about."""
-    probes = [run for run in found.probes if run.data.params.get("kind") in INSIDE]
+def fetch(runs: Runs, *, cache: Path | None = None) -> RepresentationProbes:
+    """Read the pulled alignment and weight probes of the runs in the report."""
+    probes = [run for run in runs.probes if run.data.params.get("kind") in REPRESENTATION_KINDS]
     probes.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
-    failed, unfinished, finished = states(probes)
-    places = _Places(found)
+    failed, unfinished, finished = group_by_status(probes)
+    lookup = _RunLookup(runs)
     contents = read_layers(finished, cache)
     left_out: list[Issue] = []
     rows: dict[tuple[str, ...], tuple[Run, Mapping[str, Any]]] = {}
     duplicates = []
     for run in finished:
-        place = places.of(run)
-        known = _HEADS[run.data.params["kind"]]
-        if place is None:
-            left_out.append(issue(run, "looks into no run, or base model, of those used here"))
-        elif run.info.run_id not in contents or known not in contents[run.info.run_id]["measure"].to_pylist():
-            left_out.append(issue(run, "has no layers.parquet of its kind that can be read"))
+        row = lookup.of(run)
+        head_measure = _HEAD_MEASURES[run.data.params["kind"]]
+        if row is None:
+            left_out.append(probe_issue(run, "looks into no run, or base model, of those used here"))
+        elif run.info.run_id not in contents or head_measure not in contents[run.info.run_id]["measure"].to_pylist():
+            left_out.append(probe_issue(run, "has no layers.parquet of its kind that can be read"))
         else:
-            key = (place["run_id"], *(run.data.params.get(name, "") for name in (*_START, *_MADE)))
+            key = (row["run_id"], *(run.data.params.get(name, "") for name in (*_BASE_MODEL, *_OPTIONS)))
             if key in rows:
                 text = (
                     f"is of the same model and made in the same way as {run.info.run_id}, which ended later and is used"
                 )
-                duplicates.append(issue(rows[key][0], text))
-            rows[key] = (run, place)
-    frames: dict[str, list[pd.DataFrame]] = {kind: [] for kind in INSIDE}
-    for run, place in rows.values():
+                duplicates.append(probe_issue(rows[key][0], text))
+            rows[key] = (run, row)
+    frames: dict[str, list[pd.DataFrame]] = {kind: [] for kind in REPRESENTATION_KINDS}
+    for run, row in rows.values():
         table = contents[run.info.run_id].to_pandas()
-        frames[run.data.params["kind"]].append(table.assign(**_of(run, place, places)))
-    order = [*TEXTS, "setting", "run_language", "method", "tl_ratio", "seed", "probe_id", "measure", "layer"]
-    made = {
+        frames[run.data.params["kind"]].append(table.assign(**_describe(run, row, lookup)))
+    order = [*COMPARABLE_BY, "setting", "run_language", "method", "tl_ratio", "seed", "probe_id", "measure", "layer"]
+    tables = {
         kind: pd.concat(parts, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)[list(_COLUMNS)]
         for kind, parts in frames.items()
         if parts
     }
-    return Insides(**made, failed=failed, unfinished=unfinished, duplicates=tuple(duplicates), left_out=tuple(left_out))
+    return RepresentationProbes(
+        **tables, failed=failed, unfinished=unfinished, duplicates=tuple(duplicates), left_out=tuple(left_out)
+    )
 
 
-class _Places:
-    """The runs of a report by what a probe knows of them: id, fingerprint, or what their base model is."""
+class _RunLookup:
+    """Looks up the run that a probe belongs to, by run id, fingerprint or base model."""
 
-    def __init__(self, found: Runs) -> None:
+    def __init__(self, runs: Runs) -> None:
         rows: Sequence[Any] = [
-            *found.table[found.table["outcome"] == "tl"].to_dict("records"),
-            *found.injected.to_dict("records"),
+            *runs.table[runs.table["outcome"] == "tl"].to_dict("records"),
+            *runs.injected.to_dict("records"),
         ]
         self._by_id = {row["run_id"]: row for row in rows}
         self._by_fingerprint = {row["fingerprint"]: row for row in rows if row.get("fingerprint")}
         self._bases = {self._start(row): row for row in reversed(rows)}
 
     def of(self, run: Run) -> Mapping[str, Any] | None:
-        """Return the run that a probe looked into, or for a base model a run that starts from it; None for neither."""
+        """Return the row of the probed run or, for a base model, of a run that starts from it; None without one."""
         source, params = run.data.tags.get("whichlora.source"), run.data.params
         if source is not None:
             return self._by_id.get(source) or self._by_fingerprint.get(params.get("source_fingerprint", ""))
@@ -126,59 +139,62 @@ class _Places:
         return None if row is None else {**row, "run_id": "", "method": BASE, "variant": UNTRAINED}
 
     def name(self, fingerprint: str) -> str:
-        """Return what the other model of a comparison is called."""
+        """Return the name of the model that a probe was compared with."""
         if fingerprint in ("", "base"):
             return BASE if fingerprint else ""
         row = self._by_fingerprint.get(fingerprint)
         return f"run {fingerprint[:8]}" if row is None else f"{row['method']}, seed {row['seed']}"
 
     def _start(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(str(row.get(name, "")) for name in _START)
+        return tuple(str(row.get(name, "")) for name in _BASE_MODEL)
 
 
-def _of(run: Run, place: Mapping[str, Any], places: _Places) -> dict[str, Any]:
-    """Return what is known of a probe beside its table."""
+def _describe(run: Run, row: Mapping[str, Any], lookup: _RunLookup) -> dict[str, Any]:
+    """Return the columns of a probe that describe its run and its texts."""
     params, metrics = run.data.params, run.data.metrics
-    pairs = {"words": "word pairs", "task": f"texts of {params.get('task', 'a task')}"}
-    read = f"{params.get('items', '?')} {pairs.get(params.get('pairs', ''), 'pairs of a file')}, first token "
-    own = place if place["run_id"] else {**place, "setting": "", "tl_ratio": math.nan, "seed": 0}
-    quantized = [place["quantization"]] if place["quantization"] != "none" else []
+    kinds = {"words": "word pairs", "task": f"texts of {params.get('task', 'a task')}"}
+    texts = f"{params.get('items', '?')} {kinds.get(params.get('pairs', ''), 'pairs of a file')}, first token "
+    shown = row if row["run_id"] else {**row, "setting": "", "tl_ratio": math.nan, "seed": 0}
+    quantized = [row["quantization"]] if row["quantization"] != "none" else []
     return {
         "probe_id": run.info.run_id,
-        **{name: own[name] for name in ("run_id", *_PLACE)},
-        "run_language": place["language"] if place["run_id"] else "",
-        "start": ", ".join([place["model"], place["precision"], *quantized]),
+        **{name: shown[name] for name in ("run_id", *_RUN_COLUMNS)},
+        "run_language": row["language"] if row["run_id"] else "",
+        "start": ", ".join([row["model"], row["precision"], *quantized]),
         "language": params.get("language", ""),
-        "texts": read + params.get("first_token", "drop"),
+        "texts": texts + params.get("first_token", "drop"),
         "items_digest": params.get("items_digest", ""),
-        "against": places.name(params.get("against", "")),
+        "against": lookup.name(params.get("against", "")),
         **{f"chance_{name}": metrics.get(f"chance/{name}", math.nan) for name in (P1, MRR)},
     }
 
 
 class Group(NamedTuple):
-    """Alignment probes that can be set side by side: of the same texts, read in the same way, of one base model.
+    """Comparable alignment probes: of the same texts, read in the same way, with one base model.
 
-    `end` is that of the names of its tables and figures, `about` says what was read, and `rows` have the column `line`.
+    Attributes:
+        suffix: the suffix of the names of its tables and figures.
+        about: a sentence about the texts and the base model.
+        rows: the rows of the probes, with the column `line`.
     """
 
-    end: str
+    suffix: str
     language: str
     about: str
     rows: pd.DataFrame
 
     def lines(self) -> list[tuple[str, pd.DataFrame]]:
-        """Return the rows of each line, in the order of the methods, the base model's last.
+        """Return the rows of each line, in the order of the methods, with the base model last.
 
-        A run that was probed beside several other models is one run all the same: one of its probes counts.
+        If a run was probed against several other models, only one of its probes counts.
         """
         once = set(self.rows.drop_duplicates("run_id", keep="last")["probe_id"])
         return _ordered(self.rows[self.rows["probe_id"].isin(once)])
 
 
-def groups(alignment: pd.DataFrame) -> list[Group]:
-    """Return the groups there are, by language."""
-    known = alignment.groupby(list(TEXTS), sort=True)
+def comparable_groups(alignment: pd.DataFrame) -> list[Group]:
+    """Return the groups of comparable alignment probes, by language."""
+    by_texts = alignment.groupby(list(COMPARABLE_BY), sort=True)
     several = alignment.groupby("language")["items_digest"].nunique().max() > 1 or alignment["start"].nunique() > 1
     return [
         Group(
@@ -187,27 +203,27 @@ def groups(alignment: pd.DataFrame) -> list[Group]:
             f"{start}. {texts}, English and {language}.",
             rows.assign(line=_lines(rows)),
         )
-        for position, ((start, language, texts, _), rows) in enumerate(known, 1)
+        for position, ((start, language, texts, _), rows) in enumerate(by_texts, 1)
     ]
 
 
-def similarities(group: Group) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of each line and other model that it was compared with."""
+def cka_lines(group: Group) -> list[tuple[str, pd.DataFrame]]:
+    """Return the CKA rows of each line, by the model it was compared with."""
     rows = group.rows[group.rows["against"] != ""]
     rows = rows.assign(line=rows["line"] + " and " + rows["against"])
-    return _ordered(rows[rows["measure"].isin(SIMILAR)])
+    return _ordered(rows[rows["measure"].isin(CKA_MEASURES)])
 
 
 def _ordered(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     order = method_order(rows)
     first = rows.drop_duplicates("line")
-    known = zip(first["line"], first["method"], strict=True)
-    names = sorted((line == BASE, order.index(method), line) for line, method in known)
+    lines = zip(first["line"], first["method"], strict=True)
+    names = sorted((line == BASE, order.index(method), line) for line, method in lines)
     return [(line, rows[rows["line"] == line]) for _, _, line in names]
 
 
 def _lines(rows: pd.DataFrame) -> pd.Series[str]:
-    """Name the line that each row belongs to: its method, and what else tells apart runs of a figure but the seed."""
+    """Return the line of each row: its method, and whatever else varies between the runs of a figure but the seed."""
     runs = rows[rows["run_id"] != ""]
     ratio = rows["tl_ratio"].map(lambda value: f"{100 * value:g} %")
     label = rows["method"].astype(str)

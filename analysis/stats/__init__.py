@@ -1,5 +1,5 @@
-"""Tests over the tidy table: one idea a module, each with a function of its name from a table to records.
+"""Statistical tests on the tidy table: one method per module, with a function of the same name that returns records.
 
-`blocked` is the primary analysis; `replication` is the paper's. A design that is too small gives records without p
-whose notes say why. The modules' lower functions take plain numbers and raise `NotTestable`.
+`blocked` is the primary analysis; `replication` is the paper's. If the design is too small for a test, the record has
+no p and its note says why. Lower-level functions take plain numbers and raise `NotTestable`.
 """

@@ -1,4 +1,4 @@
-"""The primary analysis: methods within blocks, against the interaction of method and block."""
+"""The primary analysis: methods compared within blocks, tested against the method x block interaction."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MEAN = "adjusted mean"
 def blocked(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float = 0.05) -> list[Record]:
     """Compare the methods on cell means over seeds, in blocks of language x ratio.
 
-    The error is the interaction of method and block: a method must be better across blocks by more than its lead
-    changes from block to block. Where cells are missing, means are adjusted for the blocks (type II). Pairs are
-    Tukey's, on the same error, through the studentized range. `metric` may be another column of the table, such as
+    The error term is the method x block interaction: a method's lead must be large relative to its variation between
+    blocks. If cells are missing, means are adjusted for the blocks (type II sums of squares). Pairs are compared by
+    Tukey's test on the same error (studentized range). `metric` may be another column of the table, such as
     `train/seconds`.
     """
     table_cells = cells(table, outcome, metric)
@@ -47,7 +47,7 @@ def blocked(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: flo
 
 
 def fit_means(means: pd.DataFrame) -> Additive:
-    """Fit method (columns) and block (rows) to cell means; NaN where there is no run.
+    """Fit method (columns) and block (rows) effects to cell means; NaN marks missing cells.
 
     Raises:
         NotTestable: as `linear.additive`.
@@ -57,16 +57,16 @@ def fit_means(means: pd.DataFrame) -> Additive:
 
 
 def fit_cells(table_cells: Cells) -> Additive:
-    """Fit method and block to cell means.
+    """Fit method and block effects to cell means.
 
     Raises:
-        NotTestable: as `linear.additive`, with what a block is.
+        NotTestable: as `linear.additive`; the message also says what a block is.
     """
     try:
         return fit_means(table_cells.means)
     except NotTestable as reason:
-        what = f"; a block is a {table_cells.unit}" if len(table_cells.methods) > 1 else ""
-        raise NotTestable(f"{reason}{what}") from None
+        hint = f"; a block is a {table_cells.unit}" if len(table_cells.methods) > 1 else ""
+        raise NotTestable(f"{reason}{hint}") from None
 
 
 def _pair(fit: Additive, table_cells: Cells, outcome: str, pair: tuple[str, str], alpha: float) -> Record:

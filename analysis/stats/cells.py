@@ -1,4 +1,4 @@
-"""From the tidy table to what tests work on: the runs of each method, and the cell means of methods in blocks."""
+"""Prepares the tidy table for tests: runs grouped by method, and cell means of methods in blocks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 Samples = Mapping[str, NDArray[np.float64]]
 """The values of each group."""
 
-PLACE = ("setting", "task", "model", "language", "tl_ratio")
-"""Columns that make a block, as far as the table has them. Language is a fixed effect: three levels are too few for a
-variance."""
+BLOCK_COLUMNS = ("setting", "task", "model", "language", "tl_ratio")
+"""Columns that define a block, if the table has them. Language is a fixed effect: three levels are too few to estimate
+a variance component."""
 UNTRAINED = "none"
-"""The variant that is no method but what the others start from."""
+"""The variant that stands for the untrained base model, which is not a method."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Cells:
     """Cell means over seeds.
 
     Attributes:
-        means: methods in columns, blocks in rows; points where the metric is F1; NaN where there is no run.
-        runs: the rows behind them, with the columns method, block and value.
+        means: methods in columns, blocks in rows; in points if the metric is F1; NaN for cells without a run.
+        runs: the underlying rows, with the columns method, block and value.
         unit: what a block is.
-        notes: what is uneven or missing, in sentences.
+        notes: sentences about missing and unbalanced cells.
     """
 
     means: pd.DataFrame
@@ -42,32 +42,33 @@ class Cells:
 
     @property
     def note(self) -> str:
-        """Return the notes as one text that starts with the unit."""
+        """The notes as one text that starts with the unit."""
         return "; ".join((f"blocks: {self.unit}", *self.notes))
 
     def within(self) -> tuple[float, int]:
-        """Return the pooled variance of runs over seeds within cells, and its degrees of freedom."""
+        """Return the pooled variance between seeds within cells, and its degrees of freedom."""
         cells = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"])["value"]
         df = int((cells.size() - 1).sum())
         return (float(((cells.size() - 1) * cells.var().fillna(0)).sum() / df) if df else float("nan")), df
 
     def seeds(self) -> float:
-        """Return the harmonic mean of the number of runs in a cell of language x ratio."""
+        """Return the harmonic mean of the number of runs per cell of language x ratio."""
         sizes = self.runs.groupby(["method"] if self.unit == "seed" else ["method", "block"]).size()
         return float(len(sizes) / (1 / sizes).sum()) if len(sizes) else 0.0
 
 
 def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
-    """Return the rows of an outcome that have a metric, put in `value`: F1 in points, all else as it is.
+    """Return the rows of an outcome that have a metric, with its values in `value` (F1 in points, others unchanged).
 
-    English results of one adapter for several languages count once, as language "". The untrained base is no method.
+    English results that one adapter has for several languages count once, with language "". The untrained base model
+    is excluded.
     """
     if metric not in table or "method" not in table:
         return pd.DataFrame(columns=["method", "language", "tl_ratio", "seed", "value"])
     frame = table[(table["outcome"] == outcome) & table[metric].notna()]
     if "variant" in frame:
         frame = frame[frame["variant"] != UNTRAINED]
-    if len(categories := frame.select_dtypes("category").columns):  # else groups without rows come back
+    if len(categories := frame.select_dtypes("category").columns):  # else unused categories come back as groups
         frame = frame.astype(dict.fromkeys(categories, object))
     scale = 100.0 if metric.endswith("f1") else 1.0
     frame = frame.assign(value=frame[metric].astype(float) * scale)
@@ -77,37 +78,39 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
         shared = known & (frame.groupby(key, dropna=False)["language"].transform("nunique") > 1)
         frame = frame.assign(language=frame["language"].mask(shared, ""))
         frame = frame[~(shared & frame.duplicated(key))]
-    # Sums depend on their order in the last digit; the same runs must give the same numbers.
-    return frame.sort_values([c for c in (*PLACE, "method", "seed", "value") if c in frame], kind="stable")
+    # A fixed order: the last digit of a sum depends on it, and the same runs must give the same numbers.
+    return frame.sort_values([c for c in (*BLOCK_COLUMNS, "method", "seed", "value") if c in frame], kind="stable")
 
 
 def samples(table: pd.DataFrame, outcome: str, metric: str = "f1") -> dict[str, NDArray[np.float64]]:
-    """Return every run's value by method, as a one-way layout takes them."""
+    """Return the values of all runs by method (one-way layout)."""
     frame = rows(table, outcome, metric)
     return {str(m): group.to_numpy() for m, group in frame.groupby("method", sort=True)["value"]}
 
 
 def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
-    """Return cell means over seeds. Blocks are language x ratio; where there is one such block only, they are its
-    seeds, since the item sets and starts of a seed are common to all methods.
+    """Return cell means over seeds, in blocks of language x ratio.
+
+    If there is only one such block, its seeds serve as blocks: all methods share the items and the initialisation of a
+    seed.
     """
     frame = rows(table, outcome, metric)
-    frame = frame.assign(block=labels(frame, PLACE))
+    frame = frame.assign(block=labels(frame, BLOCK_COLUMNS))
     notes = []
     counts = frame.groupby("block")["method"].nunique()
-    alone = sorted(counts.index[counts < 2])
-    if 0 < len(alone) < len(counts):
-        notes.append(f"left out for having one method only: {enumerate_few(alone)}")
-        frame = frame[~frame["block"].isin(alone)]
+    single = sorted(counts.index[counts < 2])
+    if 0 < len(single) < len(counts):
+        notes.append(f"left out for having one method only: {enumerate_few(single)}")
+        frame = frame[~frame["block"].isin(single)]
     several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
     unit = "setting x language x ratio" if several else "language x ratio"
     if frame["block"].nunique() == 1:
         unit, frame = "seed", frame.assign(block="seed " + frame["seed"].astype(str))
     means = frame.pivot_table(index="block", columns="method", values="value", aggfunc="mean", sort=True)
     means.columns = means.columns.astype(str)
-    there = set(zip(frame["block"], frame["method"].astype(str), strict=True))
-    if lacking := [f"{m} at {b}" for b, m in itertools.product(means.index, means) if (b, m) not in there]:
-        notes.append(f"missing cells: {enumerate_few(lacking)}")
+    present = set(zip(frame["block"], frame["method"].astype(str), strict=True))
+    if missing := [f"{m} at {b}" for b, m in itertools.product(means.index, means) if (b, m) not in present]:
+        notes.append(f"missing cells: {enumerate_few(missing)}")
     sizes = frame.groupby(["method", "block"]).size()
     if sizes.nunique() > 1:
         notes.append(f"unequal seeds: {sizes.min()} to {sizes.max()} runs a cell")
@@ -117,17 +120,17 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
 
 
 def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Name each row by those of its columns that vary in the frame."""
-    vary = [c for c in columns if c in frame and frame[c].nunique(dropna=False) > 1]
-    texts = [frame[c].map(shown) for c in vary]
+    """Label each row by those of the columns that vary in the frame."""
+    varying = [c for c in columns if c in frame and frame[c].nunique(dropna=False) > 1]
+    texts = [frame[c].map(format_level) for c in varying]
     label = pd.Series("all", index=frame.index) if not texts else texts[0]
-    for more in texts[1:]:
-        label = label + " " + more
+    for text in texts[1:]:
+        label = label + " " + text
     return label.astype(str)
 
 
-def shown(value: object) -> str:
-    """Return a value of a column as records name it; the language of English results that several share is none."""
+def format_level(value: object) -> str:
+    """Return a column value as used in records; the empty language of shared English results becomes "any language"."""
     return f"{value:g}" if isinstance(value, float) else str(value) or "any language"
 
 
@@ -137,11 +140,11 @@ def points(margin: float) -> str:
 
 
 def enumerate_few(names: Sequence[str], most: int = 6, *, by: str = ", ") -> str:
-    """Join names, and count those beyond the first few."""
+    """Join names; count those beyond the first `most`."""
     rest = len(names) - most
     return by.join(names[:most]) + (f"{by}and {rest} more" if rest > 0 else "")
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return every pair of names, in their order."""
+    """Return all pairs of names, in their order."""
     return list(itertools.combinations(names, 2))

@@ -1,4 +1,4 @@
-"""Does a column of the table go with F1, from run to run within a language? One column, or many at once."""
+"""Correlates columns of the table with F1 over runs within a language: one column, or many with max-T adjustment."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from analysis.stats.cells import rows
 Floats = NDArray[np.float64]
 DRAWS = 9999
 LEAST_DF = 6
-"""With fewer degrees of freedom (eight runs in one stratum have six) hardly any r passes, after a correction."""
+"""Minimum degrees of freedom (eight runs in one stratum have six): with fewer, hardly any r stays significant after
+adjustment."""
 _CHUNK = 500
 
 
 def correlate(table: pd.DataFrame, *, outcome: str, column: str, alpha: float = 0.05) -> Record:
-    """Return Pearson's correlation of a column with F1 over runs, both centred within each language (and setting)."""
+    """Return Pearson's correlation of a column with F1 over runs, both centred within each setting and language."""
 
     def make() -> Result:
         frame = rows(table, outcome)
@@ -29,39 +30,40 @@ def correlate(table: pd.DataFrame, *, outcome: str, column: str, alpha: float = 
             raise NotTestable(f"the runs have no {column}")
         frame = frame[frame[column].notna()]
         groups = strata(frame, ("setting", "language"))
-        _enough(len(frame), groups)
+        _degrees_of_freedom(len(frame), groups)
         return partial_pearson(frame[column], frame["value"], groups, alpha)
 
     return attempt(make, outcome, "correlation", "Pearson within languages", (column, "f1"), "n runs")
 
 
 def partial_pearson(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], alpha: float = 0.05) -> Result:
-    """Return Pearson's r of what is left of x and y when each group's mean is taken out; a degree of freedom is lost
-    for each group. The interval is Fisher's.
+    """Return Pearson's r of x and y after centring both within groups, with Fisher's interval.
+
+    Each group costs one degree of freedom.
 
     Raises:
-        NotTestable: too few values, or one that does not vary within groups.
+        NotTestable: too few values, or x or y does not vary within groups.
     """
     values, count = np.asarray(x, dtype=float), len(set(groups))
     df = len(values) - count - 1
     if df < 2:
         raise NotTestable(f"{len(values)} runs in {count} languages are too few for a correlation")
-    unit = _units(np.column_stack([values, np.asarray(y, dtype=float)]), groups)
+    unit = _unit_columns(np.column_stack([values, np.asarray(y, dtype=float)]), groups)
     if np.isnan(unit).any():
         raise NotTestable("one of the two does not vary within languages")
     return _result(float(unit[:, 0] @ unit[:, 1]), df, len(values), alpha)
 
 
 @dataclass(frozen=True)
-class Map:
-    """Correlations of many columns with F1, and which of them are more than chance.
+class CorrelationMap:
+    """Correlations of many columns with F1, with p adjusted for their number.
 
     Attributes:
-        results: one a column: r as the effect, t, p, and Fisher's interval, none of them adjusted; None for a column
-            that does not vary or is not known of every run.
-        p_adjusted: NaN for those.
+        results: one per column: r as the effect, t, p and Fisher's interval, all unadjusted; None for a column that
+            does not vary or has missing values.
+        p_adjusted: (columns,), NaN where the result is None.
         critical: |r| above which p_adjusted is below alpha.
-        tests: columns that were tested.
+        tests: number of columns that were tested.
     """
 
     results: tuple[Result | None, ...]
@@ -72,78 +74,84 @@ class Map:
 
 def correlation_map(
     x: Floats, y: Floats, groups: Sequence[Hashable], *, alpha: float = 0.05, draws: int = DRAWS, seed: int = 0
-) -> Map:
-    """Correlate each column of x (runs, columns) with y (runs,), means of groups taken out, adjusted by max-T.
+) -> CorrelationMap:
+    """Correlate each column of x (runs, columns) with y (runs,), centred within groups; adjust p by max-T.
 
-    That is Westfall and Young's (1993) single-step method: y is permuted within groups `draws` times, and a correlation
-    counts as far as it exceeds the greatest of all columns in those. It controls the chance of any false alarm among
-    the columns, and loses little where neighbouring layers are alike.
+    This is the single-step method of Westfall and Young (1993): y is permuted within groups `draws` times, and each |r|
+    is compared with the largest |r| over all columns in each permutation. It controls the family-wise error rate over
+    the columns, and loses little power where neighbouring layers are correlated.
 
     Raises:
-        NotTestable: too few runs, or nothing that varies.
+        NotTestable: too few runs, or nothing varies.
     """
-    df = _enough(len(y), groups)
-    unit, target = _units(x, groups), _units(y[:, None], groups)[:, 0]
+    df = _degrees_of_freedom(len(y), groups)
+    unit, target = _unit_columns(x, groups), _unit_columns(y[:, None], groups)[:, 0]
     if np.isnan(target).any():
         raise NotTestable("F1 does not vary")
-    known = np.asarray(~np.isnan(unit).any(axis=0))
-    if not known.any():
+    tested = np.asarray(~np.isnan(unit).any(axis=0))
+    if not tested.any():
         raise NotTestable("no share varies from run to run")
-    r = target @ unit[:, known]
-    greatest = _greatest(unit[:, known], target, groups, draws, seed)
+    r = target @ unit[:, tested]
+    max_r = _max_r(unit[:, tested], target, groups, draws, seed)
     p_adjusted = np.full(x.shape[1], np.nan)
-    # Sums in another order differ in the last digits: an equal correlation must count as equal.
-    p_adjusted[known] = (1 + (greatest[:, None] >= np.abs(r) - 1e-12).sum(axis=0)) / (draws + 1)
-    critical = float(np.sort(greatest)[::-1][max(0, int(alpha * (draws + 1)) - 2)])
-    each = iter(r)
-    results = tuple(_result(float(next(each)), df, len(y), alpha) if good else None for good in known.tolist())
-    return Map(results, p_adjusted, critical, int(known.sum()))
+    # The tolerance makes equal correlations count as equal although their sums were taken in another order.
+    p_adjusted[tested] = (1 + (max_r[:, None] >= np.abs(r) - 1e-12).sum(axis=0)) / (draws + 1)
+    critical = float(np.sort(max_r)[::-1][max(0, int(alpha * (draws + 1)) - 2)])
+    values = iter(r)
+    results = tuple(
+        _result(float(next(values)), df, len(y), alpha) if is_tested else None for is_tested in tested.tolist()
+    )
+    return CorrelationMap(results, p_adjusted, critical, int(tested.sum()))
 
 
 def strata(frame: pd.DataFrame, columns: Sequence[str]) -> list[Hashable]:
-    """Return the group of each row: what it has in those of these columns that there are."""
+    """Return the group of each row: its values in the given columns, as far as the frame has them."""
     return list(frame[[c for c in columns if c in frame]].itertuples(index=False, name=None))
 
 
-def _enough(n: int, groups: Sequence[Hashable]) -> int:
-    """Return the degrees of freedom of a correlation within groups, or say that they are too few."""
+def _degrees_of_freedom(n: int, groups: Sequence[Hashable]) -> int:
+    """Return the degrees of freedom of a correlation within groups.
+
+    Raises:
+        NotTestable: fewer than `LEAST_DF`.
+    """
     df = n - len(set(groups)) - 1
     if df < LEAST_DF:
         among = f" in {len(set(groups))} groups" if len(set(groups)) > 1 else ""
-        there = "there is 1 run" if n == 1 else f"there are {n} runs"
-        raise NotTestable(f"{there}{among}, and at least {n + LEAST_DF - df} are needed")
+        count = "there is 1 run" if n == 1 else f"there are {n} runs"
+        raise NotTestable(f"{count}{among}, and at least {n + LEAST_DF - df} are needed")
     return df
 
 
-def _greatest(unit: Floats, target: Floats, groups: Sequence[Hashable], draws: int, seed: int) -> Floats:
-    """Return the greatest |r| of all columns in each of `draws` permutations of the target within groups."""
+def _max_r(unit: Floats, target: Floats, groups: Sequence[Hashable], draws: int, seed: int) -> Floats:
+    """Return the largest |r| over all columns in each of `draws` permutations of the target within groups."""
     rng = np.random.default_rng(seed)
     codes = pd.factorize(pd.Series(list(groups), dtype=object))[0]
-    places = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    found = []
+    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    maxima = []
     for start in range(0, draws, _CHUNK):
         permuted = np.tile(target, (min(_CHUNK, draws - start), 1))
-        for place in places:
-            permuted[:, place] = rng.permuted(permuted[:, place], axis=1)
-        found.append(np.abs(permuted @ unit).max(axis=1))
-    return np.concatenate(found)
+        for index in members:
+            permuted[:, index] = rng.permuted(permuted[:, index], axis=1)
+        maxima.append(np.abs(permuted @ unit).max(axis=1))
+    return np.concatenate(maxima)
 
 
-def ranked(values: Floats, groups: Sequence[Hashable]) -> Floats:
-    """Return ranks within groups, means for ties: Pearson's r of such is Spearman's."""
+def rank_within_groups(values: Floats, groups: Sequence[Hashable]) -> Floats:
+    """Return ranks within groups, mean ranks for ties; Pearson's r of these is Spearman's rho."""
     frame = pd.DataFrame(values)
     ranks: Floats = frame.groupby(pd.factorize(pd.Series(list(groups), dtype=object))[0]).rank().to_numpy(dtype=float)
     return ranks
 
 
-def _units(values: Floats, groups: Sequence[Hashable]) -> Floats:
-    """Take the means of groups out of each column and scale it to length one; NaN where it does not vary."""
+def _unit_columns(values: Floats, groups: Sequence[Hashable]) -> Floats:
+    """Centre each column within groups and scale it to unit length; NaN if it does not vary."""
     frame = pd.DataFrame(values)
     codes = pd.factorize(pd.Series(list(groups), dtype=object))[0]
-    left = values - frame.groupby(codes).transform("mean").to_numpy()
-    length = np.sqrt((left**2).sum(axis=0))
+    centred = values - frame.groupby(codes).transform("mean").to_numpy()
+    length = np.sqrt((centred**2).sum(axis=0))
     flat = ~(length > 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0, initial=0.0)))  # NaN counts as flat
-    unit: Floats = left / np.where(flat, np.nan, length)
+    unit: Floats = centred / np.where(flat, np.nan, length)
     return unit
 
 

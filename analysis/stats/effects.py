@@ -1,4 +1,4 @@
-"""Effect sizes with intervals: eta and omega squared, Hedges' g."""
+"""Computes effect sizes with confidence intervals: eta squared, omega squared and Hedges' g."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from analysis.stats.replication import anova
 
 
 def effects(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[Record]:
-    """Return the share of variance that the methods explain, over all runs and within blocks, and g of each pair."""
+    """Return the share of variance explained by the methods, over all runs and within blocks, and g of each pair."""
     table_cells, groups = cells(table, outcome), samples(table, outcome)
     names = table_cells.methods
     layouts = [
         ("", "of the variance over all runs, language and ratio included", lambda: anova(groups)),
         ("partial ", "of what is left within blocks; the primary analysis", lambda: fit_cells(table_cells).test),
     ]
-    found = []
+    records = []
     for kind, note, test in layouts:
         for size, estimate in (("eta squared", eta_squared), ("omega squared", omega_squared)):
-            found.append(attempt(partial(_of, test, estimate, alpha), outcome, "effects", kind + size, names, note))
+            records.append(
+                attempt(partial(_estimate, test, estimate, alpha), outcome, "effects", kind + size, names, note)
+            )
     for a, b in pairs(names):
         both = table_cells.means[[a, b]].dropna()
         note = f"mean difference over the SD of differences between blocks ({table_cells.unit}), small-sample corrected"
-        found.append(
+        records.append(
             attempt(partial(hedges_g_paired, both[a], both[b], alpha), outcome, "effects", "Hedges g", (a, b), note)
         )
-    return found
+    return records
 
 
 def eta_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05) -> Result:
-    """Return SS_effect / (SS_effect + SS_error), with the interval of nc / (nc + n) (Steiger 2004) from inverting the
-    noncentral F.
+    """Return eta squared, SS_effect / (SS_effect + SS_error), with its interval.
+
+    The interval is that of nc / (nc + n) from inverting the noncentral F (Steiger 2004).
     """
     ratio = f * df[0] / df[1]
     low, high = _noncentrality(f, df, alpha)
@@ -49,7 +52,7 @@ def eta_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05) 
 
 
 def omega_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05) -> Result:
-    """Return omega squared, the less biased estimate of the same share (below zero it is zero), with the interval of
+    """Return omega squared, a less biased estimate of the same share (truncated at zero), with the interval of
     `eta_squared`.
     """
     estimate = max(0.0, df[0] * (f - 1) / (df[0] * f + df[1] + 1))
@@ -57,12 +60,12 @@ def omega_squared(f: float, df: tuple[float, float], n: int, alpha: float = 0.05
 
 
 def hedges_g_paired(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) -> Result:
-    """Return the mean of paired differences over their standard deviation, corrected for small samples.
+    """Return Hedges' g of paired values: mean difference over its standard deviation, corrected for small samples.
 
     The interval is from inverting the noncentral t (Hedges 1981; Cumming 2012).
 
     Raises:
-        NotTestable: fewer than three pairs, or no variation.
+        NotTestable: fewer than three pairs, or the differences do not vary.
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     n, df = len(differences), len(differences) - 1
@@ -77,7 +80,7 @@ def hedges_g_paired(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) ->
     t = d * np.sqrt(n)
 
     def centre(quantile: float) -> float:
-        """Return the noncentrality whose t has this much probability below the one observed."""
+        """Return the noncentrality at which the observed t is this quantile."""
         span = 6 + abs(t)
         return float(optimize.brentq(lambda nc: noncentral_t(t, df, nc) - quantile, t - span, t + span))
 
@@ -86,7 +89,7 @@ def hedges_g_paired(first: ArrayLike, second: ArrayLike, alpha: float = 0.05) ->
     return Result(t, (df,), effect=d * exact, interval=(low * exact, high * exact), n=n)
 
 
-def _of(test: Callable[[], Result], estimate: Callable[..., Result], alpha: float) -> Result:
+def _estimate(test: Callable[[], Result], estimate: Callable[..., Result], alpha: float) -> Result:
     f = test()
     return estimate(f.statistic, f.df, f.n, alpha)
 

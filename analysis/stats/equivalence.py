@@ -1,6 +1,6 @@
-"""Are the methods the same, to within a margin? Two one-sided tests for each pair, and Wellek's test for all at once.
+"""Tests equivalence within a margin: two one-sided tests (TOST) for each pair, Wellek's test for all methods at once.
 
-That a difference is not significant never says this; these tests do.
+A difference that is not significant does not show equivalence; these tests do.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ PAIR_TEST, ALL_TEST = "TOST", "Wellek"
 
 
 def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha: float = 0.05) -> list[Record]:
-    """Test that methods differ by less than `margin` (F1 points), on differences of cell means within blocks.
+    """Test whether methods differ by less than `margin` (F1 points), on differences of cell means within blocks.
 
-    A pair's test stands on its own differences alone, so it needs no equal variances; p is adjusted by Holm over the
-    pairs, and the interval is the one of 1 - 2 alpha that TOST compares with the margin.
+    Each pair is tested on its own differences, so equal variances are not assumed. p is adjusted by Holm over the
+    pairs; the interval is the 1 - 2 alpha interval that TOST compares with the margin.
     """
     table_cells = cells(table, outcome)
     names = table_cells.methods
     unit = f"differences within blocks ({table_cells.unit})"
     note = f"the same within {points(margin)}? {unit}; interval of {1 - 2 * alpha:.0%}"
-    found = []
+    records = []
     for a, b in pairs(names):
         both = table_cells.means[[a, b]].dropna()
-        found.append(
+        records.append(
             attempt(partial(tost, both[a], both[b], margin, alpha), outcome, "equivalence", PAIR_TEST, (a, b), note)
         )
-    found = holm_records(found)
+    records = holm_records(records)
     if len(names) < 2:
         reason = "no test: " + ("there is one method only" if names else "there are no runs")
         return [Record(outcome=outcome, analysis="equivalence", test=PAIR_TEST, groups=names, note=reason)]
     return [
-        *found,
-        attempt(lambda: _omnibus(table_cells, margin), outcome, "equivalence", ALL_TEST, names, _why(margin)),
+        *records,
+        attempt(lambda: _omnibus(table_cells, margin), outcome, "equivalence", ALL_TEST, names, _wellek_note(margin)),
     ]
 
 
 def tost(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05) -> Result:
-    """Two one-sided paired t tests that the mean difference lies within +- margin (Schuirmann 1987).
+    """Test by two one-sided paired t tests that the mean difference lies within +- margin (Schuirmann 1987).
 
     The statistic is that of the side with the larger p.
 
     Raises:
-        NotTestable: fewer than two pairs, or no variation.
+        NotTestable: fewer than two pairs, or the differences do not vary.
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     d = x - y
@@ -69,20 +69,20 @@ def tost(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05
 
 
 def wellek(f: float, df: tuple[float, float], per_group: float, epsilon: float) -> Result:
-    """Wellek's F test that all groups are equivalent: it rejects differences when F is small enough.
+    """Test by Wellek's F test that all groups are equivalent; a small F shows equivalence.
 
     Args:
         f: the F statistic of the analysis of variance.
-        per_group: the (mean) number of values in a group.
-        epsilon: the margin: the root of the sum of squared deviations of the group means, in units of the error's
+        per_group: the (mean) number of values per group.
+        epsilon: the margin: the root of the sum of squared deviations of the group means, in units of the error
             standard deviation (Wellek 2010, section 7.2).
 
     Returns:
-        p, and as the effect the estimate of what epsilon bounds.
+        p; the effect is the estimate of the quantity that epsilon bounds.
     """
     groups = int(df[0]) + 1
-    found = equivalence_oneway_generic(f, groups, np.full(groups, per_group), epsilon, df, margin_type="wellek")
-    return Result(f, df, float(found.pvalue), float(np.sqrt(f * df[0] / per_group)), n=round(per_group * groups))
+    result = equivalence_oneway_generic(f, groups, np.full(groups, per_group), epsilon, df, margin_type="wellek")
+    return Result(f, df, float(result.pvalue), float(np.sqrt(f * df[0] / per_group)), n=round(per_group * groups))
 
 
 def _omnibus(table_cells: Cells, margin: float) -> Result:
@@ -93,7 +93,7 @@ def _omnibus(table_cells: Cells, margin: float) -> Result:
     return wellek(f, (df1, df2), per_group, epsilon)
 
 
-def _why(margin: float) -> str:
+def _wellek_note(margin: float) -> str:
     return (
         f"all the same at once? On F, method against method x block; epsilon is {margin:g} / (SD sqrt 2), which two "
         f"methods {points(margin)} apart and the rest midway reach; effect in units of the error's SD"

@@ -1,4 +1,4 @@
-"""Least squares for a treatment in blocks, balanced or not."""
+"""Least-squares fits of treatments in blocks, for balanced and unbalanced designs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.records import NotTestable, Result
 from analysis.stats.distributions import range_quantile, range_tail
 
 _ROUNDING = 1e-24
-"""A residual sum of squares below this share of the values' own is the rounding of a perfect fit."""
+"""A residual sum of squares below this share of the sum of squared values is rounding error of a perfect fit."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Additive:
 
     Attributes:
         levels: the treatments.
-        means: a mean for each treatment, adjusted for its blocks (over all blocks with equal weights).
-        test: F of the treatments, given the blocks.
+        means: (levels,) mean of each treatment, adjusted for blocks (all blocks have equal weight).
+        test: F test of the treatments, adjusted for blocks.
         variance: the residual variance.
-        df: its degrees of freedom.
-        covariance: of the means, up to what all of them share.
+        df: the residual degrees of freedom.
+        covariance: (levels, levels) covariance of the means, up to a term common to all.
         n: the number of values.
     """
 
@@ -47,10 +47,10 @@ class Additive:
 
 
 def additive(values: ArrayLike, treatments: Sequence[str], blocks: Sequence[str]) -> Additive:
-    """Fit treatment and block effects; on a complete table of cell means the error is treatment x block.
+    """Fit treatment and block effects; for a complete table of cell means the error is treatment x block.
 
     Raises:
-        NotTestable: one treatment, one block, nothing left for the error, or parts without a block in common.
+        NotTestable: only one treatment or block, no residual degrees of freedom or variation, or a disconnected design.
     """
     y = np.asarray(values, dtype=float)
     levels, treated = np.unique(np.asarray(treatments, dtype=str), return_inverse=True)
@@ -66,32 +66,33 @@ def additive(values: ArrayLike, treatments: Sequence[str], blocks: Sequence[str]
         raise NotTestable("some methods share no block, directly or through others")
     if df < 1:
         raise NotTestable("no degrees of freedom are left for the error")
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ y
+    gram_inverse = np.linalg.inv(design.T @ design)
+    coefficients = gram_inverse @ design.T @ y
     residual = float(np.sum((y - design @ coefficients) ** 2))
     if residual <= _ROUNDING * float(np.sum(y**2)):
         raise NotTestable("nothing varies beyond methods and blocks")
     block_means = in_block.T @ y / in_block.sum(axis=0)
-    without = float(np.sum((y - block_means[blocked]) ** 2))
+    residual_without = float(np.sum((y - block_means[blocked]) ** 2))
     k, variance = len(levels), residual / df
-    f = max(0.0, without - residual) / (k - 1) / variance
+    f = max(0.0, residual_without - residual) / (k - 1) / variance
     return Additive(
         levels=tuple(map(str, levels)),
         means=coefficients[:k] + coefficients[k:].sum() / len(names),
         test=Result(statistic=f, df=(k - 1, df), p=float(stats.f.sf(f, k - 1, df)), n=len(y)),
         variance=variance,
         df=df,
-        covariance=variance * inverse[:k, :k],
+        covariance=variance * gram_inverse[:k, :k],
         n=len(y),
     )
 
 
 def interaction(values: ArrayLike, first: Sequence[str], second: Sequence[str]) -> tuple[Result, Result, Result]:
-    """Return F of one factor given the other, of the other given the first, and of their interaction, each against the
-    variance of repeated values within cells (type II sums of squares).
+    """Return the F tests of both factors, each adjusted for the other, and of their interaction.
+
+    The error is the variance of repeated values within cells (type II sums of squares).
 
     Raises:
-        NotTestable: no cell has two values, or the factors cannot be told apart.
+        NotTestable: no cell has two values, or the factors are confounded.
     """
     y = np.asarray(values, dtype=float)
     cell = np.array([f"{a}\t{b}" for a, b in zip(first, second, strict=True)], dtype=str)
@@ -105,23 +106,23 @@ def interaction(values: ArrayLike, first: Sequence[str], second: Sequence[str]) 
         raise NotTestable("nothing varies between seeds")
     error = residual / df
     one, two = additive(y, first, second), additive(y, second, first)
-    found = []
+    results = []
     for fit in (one, two):
         statistic, (df_effect, _) = float(fit.test.statistic or 0), fit.test.df or (0, 0)
         f = statistic * fit.variance / error
-        found.append(Result(f, (df_effect, df), float(stats.f.sf(f, df_effect, df)), n=len(y)))
+        results.append(Result(f, (df_effect, df), float(stats.f.sf(f, df_effect, df)), n=len(y)))
     df_both = one.df - df
     if df_both < 1:
         raise NotTestable("too few cells for an interaction")
     f = max(0.0, one.variance * one.df - residual) / df_both / error
-    return found[0], found[1], Result(f, (df_both, df), float(stats.f.sf(f, df_both, df)), n=len(y))
+    return results[0], results[1], Result(f, (df_both, df), float(stats.f.sf(f, df_both, df)), n=len(y))
 
 
 def tukey(fit: Additive, first: str, second: str, *, alpha: float = 0.05) -> tuple[Result, float]:
-    """Compare two treatments on the error of the fit.
+    """Compare two treatments, using the residual variance of the fit.
 
     Returns:
-        the t test with a simultaneous interval, and the p of Tukey's studentized range over all pairs.
+        the t test with a simultaneous interval, and Tukey's p (studentized range) over all pairs.
     """
     difference, error = fit.difference(first, second)
     t = difference / error

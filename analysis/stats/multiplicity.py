@@ -1,6 +1,7 @@
-"""Adjustment of p for the number of comparisons.
+"""Adjusts p for the number of comparisons.
 
-Holm's is four lines; statsmodels' collects garbage at each call, a third of a second where a large table is in memory.
+Holm's method is written out here because statsmodels runs the garbage collector at each call, which takes a third of a
+second with a large table in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from analysis.records import Record
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """Return p adjusted by Holm (1979): controls the chance of any false alarm, whatever the dependence."""
+    """Return p adjusted by Holm (1979), which controls the family-wise error rate under any dependence."""
     values = np.asarray(p, dtype=float)
     order = np.argsort(values, kind="stable")
     adjusted = np.empty(len(values))
@@ -20,10 +21,10 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def holm_records(found: list[Record]) -> list[Record]:
-    """Adjust the p of a family of records; those without p stay as they are."""
-    adjusted = iter(holm([record.p for record in found if record.p is not None]))
+def holm_records(records: list[Record]) -> list[Record]:
+    """Adjust the p of a family of records by Holm; records without p are unchanged."""
+    adjusted = iter(holm([record.p for record in records if record.p is not None]))
     return [
         r if r.p is None else Record(**{**vars(r), "p_adjusted": float(next(adjusted)), "correction": "holm"})
-        for r in found
+        for r in records
     ]

@@ -1,4 +1,4 @@
-"""What a design could have seen: least differences, and how many seeds a difference of the margin needs."""
+"""Power of a design: minimum detectable differences, and the number of seeds needed to detect the margin."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from analysis.stats.paired import collect
 
 MOST_SEEDS = 100_000
 CURVE = "power at the margin, pair, blocked"
-SEEN = "least difference, pair, blocked"
+DETECTABLE = "least difference, pair, blocked"
 
 
 def power(
     table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha: float = 0.05, wanted: float = 0.8
 ) -> list[Record]:
-    """Return the spread of seeds, the least differences that one cell and the primary analysis see with power `wanted`,
-    the power at `margin` points, the seeds that the margin needs, and the power against the number of seeds.
+    """Return the power of the design.
+
+    The records hold the SD over seeds, the minimum detectable differences of one cell and of the primary analysis at
+    power `wanted`, the power at `margin` points, the seeds needed to detect the margin, and the power by number of
+    seeds.
     """
     table_cells = cells(table, outcome)
     names = table_cells.methods
-    found = [
+    records = [
         attempt(lambda: _spread(table_cells), outcome, "power", "SD over seeds", names, "points, pooled over cells"),
         *_one_cell(table_cells, outcome, margin, alpha, wanted),
     ]
@@ -37,83 +40,85 @@ def power(
         fit = fit_cells(table_cells)
     except NotTestable as reason:
         note = f"no test: {reason}"
-        return [*found, Record(outcome=outcome, analysis="power", test=SEEN, groups=names, note=note)]
-    return [*found, *_blocked(fit, table_cells, outcome, margin, alpha, wanted)]
+        return [*records, Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, note=note)]
+    return [*records, *_blocked(fit, table_cells, outcome, margin, alpha, wanted)]
 
 
 def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted: float = 0.8) -> list[Record]:
-    """Return the least difference that McNemar's test sees on the test items, for the mean discordance of all pairs."""
+    """Return the minimum detectable difference of McNemar's test on the items, at the mean discordance of all pairs."""
     answers = collect(items, outcome)
     names = answers.methods
     n = len(np.unique(answers.clusters))
 
-    def least() -> Result:
+    def detectable() -> Result:
         if len(names) < 2:
             raise NotTestable("fewer than two methods have predictions")
-        gaps = [np.abs(x - y) for x, y in itertools.combinations(answers.scores.T, 2)]
-        apart = [float(gap[~np.isnan(gap)].mean()) for gap in gaps if not np.isnan(gap).all()]
-        share = float(np.mean(apart)) if apart else 0.0
-        if share == 0:
+        disagreements = [np.abs(x - y) for x, y in itertools.combinations(answers.scores.T, 2)]
+        discordances = [float(d[~np.isnan(d)].mean()) for d in disagreements if not np.isnan(d).all()]
+        discordance = float(np.mean(discordances)) if discordances else 0.0
+        if discordance == 0:
             raise NotTestable("the methods never disagree")
         return Result(
-            share, effect=100 * least_item_difference(items=n, discordance=share, wanted=wanted, alpha=alpha), n=n
+            discordance,
+            effect=100 * detectable_item_difference(items=n, discordance=discordance, wanted=wanted, alpha=alpha),
+            n=n,
         )
 
     note = f"points on n items, power {wanted:.0%}; the statistic is the share of answers on which a pair disagrees"
-    return [attempt(least, outcome, "power", "least difference, items", names, note)]
+    return [attempt(detectable, outcome, "power", "least difference, items", names, note)]
 
 
 def f_power(nc: float, df: tuple[float, float], alpha: float = 0.05) -> float:
     """Return the power of an F test.
 
     Args:
-        nc: the noncentrality: the sum of squared deviations of the group means, times the number of values in a group,
-            over the error variance.
-        df: of the groups, and of the error.
+        nc: the noncentrality: the sum of squared deviations of the group means, times the number of values per group,
+            divided by the error variance.
+        df: degrees of freedom of the groups and of the error.
     """
     return float(stats.ncf.sf(stats.f.ppf(1 - alpha, *df), *df, nc))
 
 
 def two_sample_power(*, difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Return the power of the t test of two independent samples of n values."""
+    """Return the power of the t test for two independent samples of n values each."""
     return _power(difference / (sd * np.sqrt(2 / n)), 2 * n - 2, stats.t.ppf(1 - alpha / 2, 2 * n - 2))
 
 
 def seeds_needed(*, difference: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int:
-    """Return the least number of seeds for each of two methods to see a difference in one cell.
+    """Return the number of seeds that each of two methods needs to detect a difference in one cell.
 
     Raises:
-        NotTestable: more than 100,000.
+        NotTestable: more than 100,000 seeds.
     """
-    return _first(lambda n: two_sample_power(difference=difference, sd=sd, n=n, alpha=alpha), wanted)
+    return _smallest_sufficient(lambda n: two_sample_power(difference=difference, sd=sd, n=n, alpha=alpha), wanted)
 
 
-def least_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the least difference that the t test of two samples of n values sees."""
-    return seen(sd * float(np.sqrt(2 / n)), 2 * n - 2, wanted=wanted, alpha=alpha)
+def detectable_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the minimum detectable difference of the t test for two samples of n values each."""
+    return detectable_from_error(sd * float(np.sqrt(2 / n)), 2 * n - 2, wanted=wanted, alpha=alpha)
 
 
-def seen(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the least true difference that a t test sees whose standard error and degrees of freedom are known."""
+def detectable_from_error(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the minimum detectable difference of a t test with the given standard error and degrees of freedom."""
     return _noncentrality(df, float(stats.t.ppf(1 - alpha / 2, df)), wanted) * error
 
 
-def least_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the least difference of two shares of right answers that McNemar's test sees on the same items.
+def detectable_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the minimum detectable difference in accuracy of McNemar's test on the same items.
 
     Args:
-        discordance: the share of items that one method has right and the other wrong.
+        discordance: the share of items on which exactly one of the two methods is right.
 
     Returns:
-        a share, 0 to 1 (Connor 1987, solved for the difference).
+        the difference as a share, 0 to 1 (Connor 1987, solved for the difference).
     """
     z, z_wanted = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(wanted)
 
-    def lack(d: float) -> float:
+    def shortfall(d: float) -> float:
         return float(z * np.sqrt(discordance) + z_wanted * np.sqrt(max(0.0, discordance - d * d)) - d * np.sqrt(items))
 
     top = float(np.sqrt(discordance))
-    return float(optimize.brentq(lack, 0, top)) if lack(top) < 0 else discordance
+    return float(optimize.brentq(shortfall, 0, top)) if shortfall(top) < 0 else discordance
 
 
 def _spread(table_cells: Cells) -> Result:
@@ -125,28 +130,28 @@ def _spread(table_cells: Cells) -> Result:
 
 
 def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wanted: float) -> Iterator[Record]:
-    """Tell what two methods show in one cell of the design, by their seeds alone."""
+    """Yield the power of comparing two methods in one cell of the design, over seeds alone."""
     names = table_cells.methods
 
     def sd() -> float:
-        found = _spread(table_cells).effect or 0.0
-        if found == 0:
+        deviation = _spread(table_cells).effect or 0.0
+        if deviation == 0:
             raise NotTestable("the seeds do not differ")
-        return found
+        return deviation
 
     seeds = round(table_cells.seeds())
 
-    def least() -> Result:
+    def detectable() -> Result:
         deviation = sd()
-        if seeds < 2:  # some cells have several, but most have one: no t test of two methods has that few
+        if seeds < 2:  # a few cells have several seeds, but a t test needs two in each
             raise NotTestable("most cells have one seed")
-        return Result(effect=least_difference(sd=deviation, n=seeds, wanted=wanted, alpha=alpha), n=seeds)
+        return Result(effect=detectable_difference(sd=deviation, n=seeds, wanted=wanted, alpha=alpha), n=seeds)
 
     def needed() -> Result:
         return Result(effect=margin, n=seeds_needed(difference=margin, sd=sd(), wanted=wanted, alpha=alpha))
 
     note = f"points that two methods must differ by in one cell, n seeds each, power {wanted:.0%}"
-    yield attempt(least, outcome, "power", "least difference, one cell", names, note)
+    yield attempt(detectable, outcome, "power", "least difference, one cell", names, note)
     note = f"n seeds for each of two methods to see {points(margin)} in one cell, power {wanted:.0%}"
     yield attempt(needed, outcome, "power", "seeds needed, one cell", names, note)
 
@@ -161,7 +166,7 @@ def _blocked(
     nc = _noncentrality(fit.df, design.critical(fit.df), wanted)
     n = len(table_cells.means)
     note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
-    yield Record(outcome=outcome, analysis="power", test=SEEN, groups=names, effect=nc * error, n=n, note=note)
+    yield Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, effect=nc * error, n=n, note=note)
     spread = margin**2 * (k - 1) / k
     f = f_power(blocks * spread / fit.variance, (k - 1, fit.df), alpha)
     note = f"that F, method against method x block, sees one method {points(margin)} below all others"
@@ -179,30 +184,30 @@ def _blocked(
 
 
 def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Iterator[Record]:
-    """Tell how many seeds a pair `margin` apart needs, and the power with each number of them."""
+    """Yield the number of seeds that detects a pair `margin` apart, and the power with each number of seeds."""
     test, names = "seeds needed, blocked", design.fit.levels
-    if not design.known:
+    if not design.seed_variance_known:
         note = "no test: with one seed a cell nobody knows how much seeds differ"
         yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, note=note)
         return
-    note = f"n seeds a cell ({design.what}) for a pair {points(margin)} apart, Tukey, power {wanted:.0%}"
+    note = f"n seeds a cell ({design.description}) for a pair {points(margin)} apart, Tukey, power {wanted:.0%}"
     needed: int | None = None
     try:
-        enough = not design.by_seed and design.power(margin, 1) >= wanted
-        needed = 1 if enough else _first(lambda seeds: design.power(margin, seeds), wanted)
+        one_is_enough = not design.by_seed and design.power(margin, 1) >= wanted
+        needed = 1 if one_is_enough else _smallest_sufficient(lambda seeds: design.power(margin, seeds), wanted)
     except NotTestable:
         note = f"no number of seeds gives a pair {points(margin)} apart power {wanted:.0%}: more blocks are needed"
     yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, n=needed, note=note)
-    note = f"with n seeds ({design.what})"
-    first, most = (2, 12) if design.by_seed else (1, 30)  # as blocks, each number has a slow quantile of its own
+    note = f"with n seeds ({design.description})"
+    first, most = (2, 12) if design.by_seed else (1, 30)  # if seeds are blocks, each number needs another slow quantile
     for seeds in range(first, min(most, max(10, needed or 0)) + 1):
-        found = design.power(margin, seeds)
+        value = design.power(margin, seeds)
         yield Record(
             outcome=outcome,
             analysis="power",
             test=CURVE,
             groups=names,
-            statistic=found,
+            statistic=value,
             effect=margin,
             n=seeds,
             note=note,
@@ -210,8 +215,10 @@ def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Itera
 
 
 class _Design:
-    """The primary analysis with another number of seeds: more of them shrink the part of the error that seeds make, and
-    leave the interaction of method and block as it is. Where the blocks are seeds, more seeds are more blocks.
+    """The primary analysis with a different number of seeds.
+
+    More seeds reduce the share of the error that comes from seeds, and leave the method x block interaction unchanged.
+    If the blocks are seeds, more seeds are more blocks.
     """
 
     def __init__(self, fit: Additive, table_cells: Cells, alpha: float) -> None:
@@ -220,39 +227,43 @@ class _Design:
         self.by_seed = table_cells.unit == "seed"
         variance, df = table_cells.within()
         self.seed_variance = 0.0 if self.by_seed or not df else min(variance, fit.variance * table_cells.seeds())
-        self.own = fit.variance - (0.0 if self.by_seed else self.seed_variance / table_cells.seeds())
-        self.known = self.by_seed or df > 0
-        self.what = "seeds are the blocks" if self.by_seed else "the same blocks"
+        self.interaction_variance = fit.variance - (0.0 if self.by_seed else self.seed_variance / table_cells.seeds())
+        self.seed_variance_known = self.by_seed or df > 0
+        self.description = "seeds are the blocks" if self.by_seed else "the same blocks"
 
     def critical(self, df: float) -> float:
         return range_quantile(1 - self.alpha, self.k, df) / float(np.sqrt(2))
 
     def power(self, difference: float, seeds: int) -> float:
-        """Return the power of Tukey's test for a pair."""
+        """Return the power of Tukey's test for one pair."""
         if self.by_seed:
             variance, n, df = self.fit.variance, float(seeds), (self.k - 1) * (seeds - 1)
         else:
-            variance, n, df = self.own + self.seed_variance / seeds, self.blocks, self.fit.df
+            variance, n, df = self.interaction_variance + self.seed_variance / seeds, self.blocks, self.fit.df
         if variance <= 0:
             return 1.0
         return _power(difference / float(np.sqrt(2 * variance / n)), df, self.critical(df))
 
 
 def _power(nc: float, df: float, critical: float) -> float:
-    """Return the probability that a noncentral t lies beyond +- critical."""
+    """Return the probability that a noncentral t lies outside +- critical."""
     return 1 - noncentral_t(critical, df, nc) + noncentral_t(-critical, df, nc)
 
 
 def _noncentrality(df: float, critical: float, wanted: float) -> float:
-    """Return the noncentrality of t that gives the wanted power."""
+    """Return the noncentrality at which a t test has the wanted power."""
     high = critical
     while _power(high, df, critical) < wanted:
         high *= 1.5
     return float(optimize.brentq(lambda nc: _power(nc, df, critical) - wanted, 0, high, xtol=1e-10))
 
 
-def _first(power_of: Callable[[int], float], wanted: float) -> int:
-    """Return the least number from 2 on whose power suffices; power grows with the number."""
+def _smallest_sufficient(power_of: Callable[[int], float], wanted: float) -> int:
+    """Return the smallest number (at least 2) with sufficient power; power must increase with the number.
+
+    Raises:
+        NotTestable: the number exceeds `MOST_SEEDS`.
+    """
     high = next((n for n in (2**i for i in itertools.count(1)) if n > MOST_SEEDS or power_of(n) >= wanted), MOST_SEEDS)
     if high > MOST_SEEDS:
         raise NotTestable("more than 100,000 seeds")

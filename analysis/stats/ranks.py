@@ -1,4 +1,4 @@
-"""Friedman's test over blocks, Nemenyi's comparison of all pairs, and the critical difference of mean ranks.
+"""Friedman's test over blocks, Nemenyi's test of all pairs, and the critical difference of mean ranks.
 
 Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006).
 """
@@ -21,10 +21,10 @@ CRITICAL, RANK = "critical difference", "mean rank"
 
 
 def ranks(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float = 0.05) -> list[Record]:
-    """Rank the methods in each block (1 is the best) and compare mean ranks; blocks without every method are left out.
+    """Rank the methods in each block (1 is best) and compare mean ranks; incomplete blocks are excluded.
 
-    Returns Friedman's chi2, Iman and Davenport's F of it, the critical difference, a mean rank for each method, and
-    Nemenyi's p for each pair: what a critical-difference diagram shows.
+    Returns the contents of a critical-difference diagram: Friedman's chi2, the F of Iman and Davenport, the critical
+    difference, the mean rank of each method, and Nemenyi's p for each pair.
     """
     table_cells = cells(table, outcome, metric)
     complete = table_cells.means.dropna()
@@ -41,27 +41,27 @@ def ranks(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float
     def test(position: int) -> Result:
         return friedman(mean_ranks(scores()), len(complete), ties=tie_correction(scores()))[position]
 
-    found = [
+    records = [
         attempt(lambda: test(0), outcome, "friedman", "Friedman chi2", names, note),
         attempt(lambda: test(1), outcome, "friedman", "Iman-Davenport F", names, note),
     ]
-    if found[0].statistic is None:
-        return found
+    if records[0].statistic is None:
+        return records
     n = len(complete)
     width = critical_difference(len(names), n, alpha)
     text = f"of mean ranks, Nemenyi, alpha {alpha:g}"
-    found.append(
+    records.append(
         Record(outcome=outcome, analysis="friedman", test=CRITICAL, groups=names, effect=width, n=n, note=text)
     )
     by_name = dict(zip(names, mean_ranks(scores()), strict=True))
-    found += [
+    records += [
         Record(outcome=outcome, analysis="friedman", test=RANK, groups=(name,), effect=rank, n=n)
         for name, rank in by_name.items()
     ]
     nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(complete.to_numpy()).to_numpy()
     for a, b in pairs(names):
         p = float(nemenyi[names.index(a), names.index(b)])
-        found.append(
+        records.append(
             Record(
                 outcome=outcome,
                 analysis="friedman",
@@ -74,16 +74,16 @@ def ranks(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float
                 note="difference of mean ranks; the lower rank is the better",
             )
         )
-    return found
+    return records
 
 
 def mean_ranks(scores: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean rank of each column over the rows of a table; the highest score has rank 1, ties share theirs."""
+    """Return the mean rank of each column over the rows; the highest score has rank 1, ties get their mean rank."""
     return np.asarray(stats.rankdata(-np.asarray(scores, dtype=float), axis=1).mean(axis=0))
 
 
 def tie_correction(scores: ArrayLike) -> float:
-    """Return what Friedman's chi2 is divided by where scores are tied: 1 without ties, 0 if all are."""
+    """Return the divisor that corrects Friedman's chi2 for ties: 1 without ties, 0 if all scores are tied."""
     table = np.asarray(scores, dtype=float)
     n, k = table.shape
     ties = sum(float(np.sum(c**3 - c)) for row in table for c in [np.unique(row, return_counts=True)[1]])
@@ -91,21 +91,21 @@ def tie_correction(scores: ArrayLike) -> float:
 
 
 def friedman(means: ArrayLike, blocks: int, *, ties: float = 1.0) -> tuple[Result, Result]:
-    """Return Friedman's chi2 and Iman and Davenport's F from mean ranks.
+    """Return Friedman's chi2 and the F of Iman and Davenport from mean ranks.
 
-    `ties` is what `tie_correction` gives; 1 leaves ties uncorrected, as Demsar does.
+    `ties` is the result of `tie_correction`; with 1, ties are not corrected, as in Demsar.
 
     Raises:
-        NotTestable: every block ties all methods.
+        NotTestable: all methods tie in every block.
     """
     r = np.asarray(means, dtype=float)
     k = len(r)
     if ties <= 0:
         raise NotTestable("all methods tie in every block")
     chi2 = 12 * blocks / (k * (k + 1)) * (float(np.sum(r**2)) - k * (k + 1) ** 2 / 4) / ties
-    left = blocks * (k - 1) - chi2
+    remainder = blocks * (k - 1) - chi2
     df = (k - 1, (k - 1) * (blocks - 1))
-    f = (blocks - 1) * chi2 / left if left > 1e-9 else float("inf")
+    f = (blocks - 1) * chi2 / remainder if remainder > 1e-9 else float("inf")
     return (
         Result(chi2, (k - 1,), float(stats.chi2.sf(chi2, k - 1)), n=blocks),
         Result(f, df, float(stats.f.sf(f, *df)), n=blocks),
@@ -113,7 +113,7 @@ def friedman(means: ArrayLike, blocks: int, *, ties: float = 1.0) -> tuple[Resul
 
 
 def critical_difference(methods: int, blocks: int, alpha: float = 0.05) -> float:
-    """Return the least difference of two mean ranks that Nemenyi's test calls significant."""
+    """Return the smallest difference of two mean ranks that is significant in Nemenyi's test."""
     return range_quantile(1 - alpha, methods, math.inf) * math.sqrt(methods * (methods + 1) / (12 * blocks))
 
 

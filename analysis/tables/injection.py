@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.measures.layer_shares import named
+from analysis.measures.layer_shares import analysis_name
 from analysis.measures.lexical_injection import (
     AFTER,
     ANALYSIS,
     COSINE,
     GAP,
     OUTPUT,
-    PLACES,
+    PAIR_SETS,
+    PHASES,
     POOLED,
     RANDOM,
     ROLES,
-    SETS,
-    WHEN,
-    paired,
-    retained,
-    similarity,
-    tested,
-    trained,
+    SITES,
+    paired_test_name,
+    paired_tests,
+    retention_metric,
+    similarity_metric,
+    trained_runs,
 )
 from analysis.records import Record, find
-from analysis.runs.methods import method_order, text
+from analysis.runs.methods import format_value, method_order
 from analysis.tables.formats import Cell, Table, cell, p_value
 
 _Means = Mapping[tuple[str, ...], Record]
@@ -37,13 +37,13 @@ _Tests = Mapping[tuple[str, str, str], Sequence[Record]]
 
 def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table]:
     """Return for each setting a table of the runs and one of the pairs; the CSV files have every number."""
-    runs, tables = trained(injected), []
+    runs, tables = trained_runs(injected), []
     settings = sorted(set(runs["setting"]))
     for number, setting in enumerate(settings, 1):
         part = runs[runs["setting"] == setting]
         suffix = f"-{number}" if len(settings) > 1 else ""
-        of_setting = find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(of_setting), tested(of_setting)
+        of_setting = find(records, analysis=analysis_name(ANALYSIS, setting, settings))
+        means, tests = _means(of_setting), paired_tests(of_setting)
         tables.append(_run_table(part, means, tests, name=f"injection-runs{suffix}", setting=setting))
         tables.append(_pair_table(part, of_setting, means, tests, name=f"injection-pairs{suffix}", setting=setting))
     return tables
@@ -51,16 +51,19 @@ def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table
 
 def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     """Describe for each method how control pairs, random pairs and F1 on the untrained task changed."""
-    runs, texts = trained(injected), []
+    runs, texts = trained_runs(injected), []
     settings = sorted(set(runs["setting"]))
     for setting in settings:
-        part, of_setting = runs[runs["setting"] == setting], find(records, analysis=named(ANALYSIS, setting, settings))
-        means, tests = _means(of_setting), tested(of_setting)
+        part, of_setting = (
+            runs[runs["setting"] == setting],
+            find(records, analysis=analysis_name(ANALYSIS, setting, settings)),
+        )
+        means, tests = _means(of_setting), paired_tests(of_setting)
         where = f" ({setting})" if len(settings) > 1 else ""
         for method in method_order(part):
 
             def change(state: str, measure: str, method: str = method, means: _Means = means) -> str:
-                ends = (means.get((similarity(w, "control", state, measure), method)) for w in WHEN)
+                ends = (means.get((similarity_metric(w, "control", state, measure), method)) for w in PHASES)
                 return " to ".join(_cosine(r) for r in ends)
 
             def gap(state: str, method: str = method, tests: _Tests = tests) -> str:
@@ -77,7 +80,7 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                 f"of random pairs {change(POOLED, RANDOM)}; centred gap {gap(POOLED)}, in the output {gap(OUTPUT)}."
             ]
             for role, language in zip(ROLES, ("English", "the target language"), strict=True):
-                ends = [means.get((retained(w, role), method)) for w in WHEN]
+                ends = [means.get((retention_metric(w, role), method)) for w in PHASES]
                 if None not in ends:
                     task = " and ".join(sorted(set(part["retained"]) - {""})) or "the other task"
                     points = " to ".join(f"{r.effect:.1f}" for r in ends if r is not None)
@@ -87,12 +90,12 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
 
 
 def _gap_test(state: str) -> str:
-    return paired("control", state, GAP)
+    return paired_test_name("control", state, GAP)
 
 
 def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, setting: str) -> Table:
     body, numbers = [], []
-    retention_roles = [role for role in ROLES if any(key[0] == retained(AFTER, role) for key in means)]
+    retention_roles = [role for role in ROLES if any(key[0] == retention_metric(AFTER, role) for key in means)]
     for language, method, of_cell in _cells(runs):
         where = (method, language)
         fields = {key: _values(of_cell, key) for key in ("layers", "pool_layer", "rank")}
@@ -100,10 +103,10 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         loss = means.get(("train/loss", *where))
         line = [cell(language), cell(method), *(cell(value or "–") for value in fields.values())]
         line += [cell("–" if size is None else f"{size.effect:,.0f}"), cell(str(len(of_cell))), cell(_cosine(loss))]
-        for state in PLACES:
+        for state in SITES:
             line += [_change(means, "control", state, GAP, where), _t_and_p(tests, "control", state, GAP, where)]
         for role in retention_roles:
-            ends = (means.get((retained(w, role), *where)) for w in WHEN)
+            ends = (means.get((retention_metric(w, role), *where)) for w in PHASES)
             line.append(cell(" → ".join("–" if r is None else f"{r.effect:.1f}" for r in ends)))
         body.append(tuple(line))
         numbers += [
@@ -143,8 +146,8 @@ def _pair_table(
     body = []
     for language, method, _ in _cells(runs):
         where = (method, language)
-        for pairs in SETS:
-            for state in PLACES:
+        for pairs in PAIR_SETS:
+            for state in SITES:
                 line = [cell(language), cell(method), cell(pairs), cell("at the loss" if state == POOLED else state)]
                 line += [_change(means, pairs, state, COSINE, where), _change(means, pairs, state, RANDOM, where)]
                 line.append(_t_and_p(tests, pairs, state, COSINE, where))
@@ -199,12 +202,12 @@ def _means(records: Sequence[Record]) -> _Means:
 
 
 def _change(means: _Means, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
-    return cell(" → ".join(_cosine(means.get((similarity(w, pairs, state, measure), *where))) for w in WHEN))
+    return cell(" → ".join(_cosine(means.get((similarity_metric(w, pairs, state, measure), *where))) for w in PHASES))
 
 
 def _t_and_p(tests: _Tests, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
     """Format t and Holm-adjusted p of a cell's runs, as a range for several runs."""
-    results = tests.get((paired(pairs, state, measure), *where), ())
+    results = tests.get((paired_test_name(pairs, state, measure), *where), ())
     if not results:
         return cell("–")
     ts, ps = sorted(r.statistic or 0.0 for r in results), sorted(r.p_adjusted or 0.0 for r in results)
@@ -213,7 +216,7 @@ def _t_and_p(tests: _Tests, pairs: str, state: str, measure: str, where: tuple[s
 
 
 def _values(rows: pd.DataFrame, key: str) -> str:
-    return "; ".join(dict.fromkeys(text(key, value) for value in rows[key]))
+    return "; ".join(dict.fromkeys(format_value(key, value) for value in rows[key]))
 
 
 def _cosine(record: Record | None) -> str:

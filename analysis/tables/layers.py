@@ -12,14 +12,14 @@ from analysis.measures.layer_shares import (
     CRITICAL,
     KAPPA,
     PEARSON,
-    SHARED,
-    named,
-    parsed,
-    stands_out,
+    SHARES_ANALYSIS,
+    analysis_name,
+    is_significant,
+    parse_column,
 )
 from analysis.records import Record, find
 from analysis.runs.language_probes import LEVELS, SHARES
-from analysis.runs.methods import ranges
+from analysis.runs.methods import format_ranges
 from analysis.tables.formats import BEST, Part, Table, cell
 
 
@@ -31,11 +31,11 @@ def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Seque
         if part.empty:
             continue
         suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        share_records = find(records, analysis=named(SHARED, setting, settings))
+        share_records = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
         tables.append(_detector_table(share_records, part, f"detectors{suffix}", where))
         tables.append(_share_table(share_records, part, f"layer-shares{suffix}", where))
         for level in LEVELS:
-            tested = find(records, analysis=named(ANALYSIS, setting, settings), test=PEARSON)
+            tested = find(records, analysis=analysis_name(ANALYSIS, setting, settings), test=PEARSON)
             tested = [r for r in tested if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")]
             if tested:
                 tables.append(_correlation_table(tested, level, f"layer-correlation-{level}{suffix}", where))
@@ -104,7 +104,7 @@ def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, whe
 
 def _correlation_table(records: Sequence[Record], level: str, name: str, where: str) -> Table:
     """Tabulate Pearson's r by layer, a column for each panel."""
-    by_key = {(r.groups[0], *parsed(r.groups[1])): r for r in records}
+    by_key = {(r.groups[0], *parse_column(r.groups[1])): r for r in records}
     names = list(dict.fromkeys(r.groups[0] for r in records))
     layers = sorted({layer for _, _, layer in by_key})
     body = []
@@ -112,10 +112,10 @@ def _correlation_table(records: Sequence[Record], level: str, name: str, where: 
         parts = []
         for panel in names:
             both = [by_key.get((panel, share, layer)) for share in SHARES]
-            parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * stands_out(r)) for r in both))
+            parts.append(tuple(Part("–") if r is None else Part(_r(r.effect), BEST * is_significant(r)) for r in both))
         body.append((cell(str(layer)), *parts))
     numbers = [
-        (*parsed(r.groups[1]), r.groups[0], r.effect, *(r.interval or (None, None)), r.p, r.p_adjusted, r.n)
+        (*parse_column(r.groups[1]), r.groups[0], r.effect, *(r.interval or (None, None)), r.p, r.p_adjusted, r.n)
         for r in records
     ]
     columns = ["share", "layer", "panel", "r", "low", "high", "p", "p_adjusted", "n"]
@@ -142,7 +142,7 @@ def sentences(records: Sequence[Record]) -> list[str]:
         significant = [
             r
             for r in find(records, analysis=critical.analysis, test=PEARSON)
-            if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and stands_out(r)
+            if r.groups[0] == panel and r.groups[1].startswith(f"probe/{level}/") and is_significant(r)
         ]
         setting = critical.analysis.removeprefix(ANALYSIS).removeprefix(" in ")
         title = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
@@ -157,14 +157,14 @@ def _blocks(records: Sequence[Record], share: str, sign: int) -> str:
 
     For example "rises with the English share after blocks 22-27"; empty if there are none.
     """
-    by_layer = {parsed(r.groups[1])[1]: r.effect for r in records if parsed(r.groups[1])[0] == share}
+    by_layer = {parse_column(r.groups[1])[1]: r.effect for r in records if parse_column(r.groups[1])[0] == share}
     layers = sorted(layer for layer, r in by_layer.items() if r is not None and r * sign > 0)
     if not layers:
         return ""
     what = f"{'rises' if sign > 0 else 'falls'} with the {'English' if share == 'en' else 'target'} share after block"
     coefficients = sorted(by_layer[layer] or 0.0 for layer in layers)
     ends = dict.fromkeys((_r(coefficients[0]), _r(coefficients[-1])))
-    return f"{what}{'s' * (len(layers) > 1)} {ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
+    return f"{what}{'s' * (len(layers) > 1)} {format_ranges(layers).replace(',', ', ')} (r = {' to '.join(ends)})"
 
 
 def _percent(value: float | None) -> str:

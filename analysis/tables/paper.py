@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
 from analysis.records import Record
-from analysis.runs.methods import UNTRAINED, method_order, text
+from analysis.runs.methods import UNTRAINED, format_value, method_order
 from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, mean_and_sd
 
 _Key = tuple[str, str, float, str]
@@ -203,7 +203,7 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
 
 def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
     """Tabulate the hyperparameters of each method; the paper's Tables 10 to 12."""
-    fields = [key for key in SETTINGS if key in rows and rows[key].map(lambda v, k=key: text(k, v)).any()]
+    fields = [key for key in SETTINGS if key in rows and rows[key].map(lambda v, k=key: format_value(k, v)).any()]
     methods = [m for m in method_order(rows) if (rows.loc[rows["method"] == m, "variant"] != UNTRAINED).any()]
     if not fields or not methods:
         return None, []
@@ -271,7 +271,7 @@ def _values(rows: pd.DataFrame, key: str) -> str:
     if key not in rows:
         return ""
     ordered = rows.sort_values(key, kind="stable")[key]
-    return "; ".join(value for value in dict.fromkeys(text(key, value) for value in ordered) if value)
+    return "; ".join(value for value in dict.fromkeys(format_value(key, value) for value in ordered) if value)
 
 
 def _number(value: str) -> float | None:

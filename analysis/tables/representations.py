@@ -9,18 +9,18 @@ import pandas as pd
 
 from analysis.records import Record
 from analysis.runs.methods import method_order
-from analysis.runs.probe_runs import by_layer
+from analysis.runs.probe_runs import mean_by_layer
 from analysis.runs.representation_probes import (
-    ALIGNED,
+    ALIGNMENT_MEASURES,
+    CKA_MEASURES,
     MRR,
-    OVERLAPS,
+    OVERLAP_MEASURES,
     P1,
-    SIMILAR,
-    SIZES,
+    SIZE_MEASURES,
     Group,
-    Insides,
-    groups,
-    similarities,
+    RepresentationProbes,
+    cka_lines,
+    comparable_groups,
 )
 from analysis.tables.formats import Cell, Table, cell, number
 
@@ -28,7 +28,7 @@ COUNTS = "alignment and weight probes"
 _SUMMARY = ["mean", "low", "high", "n"]
 
 
-def make_tables(insides: Insides) -> tuple[list[Table], list[Record]]:
+def make_tables(insides: RepresentationProbes) -> tuple[list[Table], list[Record]]:
     """Return the tables, and a record for each number in them and for each count of probes.
 
     Without any probe both are empty.
@@ -42,7 +42,7 @@ def make_tables(insides: Insides) -> tuple[list[Table], list[Record]]:
     }
     records = [Record(outcome="", analysis=COUNTS, test=test, groups=(), n=n) for test, n in counts.items()]
     tables: list[Table] = []
-    for group in groups(insides.alignment):
+    for group in comparable_groups(insides.alignment):
         for make_table in (_alignment_table, _similarity_table):
             table, table_records = make_table(group)
             tables += [table] if table.rows else []
@@ -61,11 +61,14 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
     body: list[tuple[Cell, ...]] = []
     records: list[Record] = []
     for line, rows in group.lines():
-        means = {measure: _by_block(rows, measure) for measure in ALIGNED}
-        for what, block in _blocks(means[ALIGNED[0]]):
-            at = {measure: _record("alignment", measure, line, block, means[measure], group) for measure in ALIGNED}
+        means = {measure: _by_block(rows, measure) for measure in ALIGNMENT_MEASURES}
+        for what, block in _blocks(means[ALIGNMENT_MEASURES[0]]):
+            at = {
+                measure: _record("alignment", measure, line, block, means[measure], group)
+                for measure in ALIGNMENT_MEASURES
+            }
             records += at.values()
-            gaps = [cell(f"{at[measure].effect:.3f}") for measure in ALIGNED[:2]]
+            gaps = [cell(f"{at[measure].effect:.3f}") for measure in ALIGNMENT_MEASURES[:2]]
             both = [
                 cell(*(f"{at[f'{name}/{way}/centred'].effect:.3f}" for way in ("to", "from"))) for name in (P1, MRR)
             ]
@@ -78,7 +81,7 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
         where = (name, group.about)
         records.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
     table = Table(
-        name=f"translations{group.end}",
+        name=f"translations{group.suffix}",
         title=f"Translations in {group.language}, layer by layer.",
         caption=(
             f"{group.about} The gap is the mean cosine of translations less that of random pairs, with each language's "
@@ -97,10 +100,10 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
 def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
     """Tabulate CKA of the same texts' states in two models, for probes that have a second model."""
     body, records = [], []
-    pairs = similarities(group)
+    pairs = cka_lines(group)
     for line, rows in pairs:
         cells = []
-        for measure in SIMILAR:
+        for measure in CKA_MEASURES:
             mean = _by_block(rows, measure)
             for block in (int(str(mean["mean"].idxmin())), int(mean.index.max())):
                 record = _record("similarity", measure, line, block, mean, group)
@@ -108,7 +111,7 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
                 cells.append(cell(f"{record.effect:.3f} ({block})"))
         body.append((cell(line), *cells, cell(str(rows["probe_id"].nunique()))))
     table = Table(
-        name=f"cka{group.end}",
+        name=f"cka{group.suffix}",
         title=f"States of two models, English and {group.language}.",
         caption=(
             f"{group.about} Linear CKA of the same texts' states in both, 1 where they are alike up to a rotation and "
@@ -120,7 +123,7 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
         ),
         rows=tuple(body),
         labels=1,
-        numbers=_numbers([(line, rows[rows["measure"].isin(SIMILAR)]) for line, rows in pairs]),
+        numbers=_numbers([(line, rows[rows["measure"].isin(CKA_MEASURES)]) for line, rows in pairs]),
     )
     return table, records
 
@@ -128,14 +131,14 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
 def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table, list[Record]]:
     """Tabulate norms, stable rank and rank of the weight updates, and their overlap with another run's."""
     body, records = [], []
-    overlaps = [measure for measure in OVERLAPS if (weights["measure"] == measure).any()]
+    overlaps = [measure for measure in OVERLAP_MEASURES if (weights["measure"] == measure).any()]
     order = method_order(weights)
     parts = sorted(
         weights.groupby(["method", "against"]), key=lambda part: (order.index(str(part[0][0])), str(part[0][1]))
     )
     for (method, against), rows in parts:
         line = [cell(str(method)), *([cell(str(against) or "–")] if overlaps else [])]
-        for measure in (*SIZES, *overlaps):
+        for measure in (*SIZE_MEASURES, *overlaps):
             means = _over_modules(rows, measure)
             if means.empty:
                 line.append(cell("–"))
@@ -152,9 +155,9 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
             )
             records.append(record)
             text = number(record.effect) + ("" if record.statistic is None else f" ± {number(record.statistic)}")
-            if measure in OVERLAPS:
-                chance = float(_over_modules(rows, OVERLAPS[measure]).mean())
-                records.append(replace(record, test=OVERLAPS[measure], effect=chance, statistic=None))
+            if measure in OVERLAP_MEASURES:
+                chance = float(_over_modules(rows, OVERLAP_MEASURES[measure]).mean())
+                records.append(replace(record, test=OVERLAP_MEASURES[measure], effect=chance, statistic=None))
                 text += f" ({number(chance)})"
             line.append(cell(text))
         body.append((*line, cell(str(rows["probe_id"].nunique()))))
@@ -190,7 +193,7 @@ def _over_modules(rows: pd.DataFrame, measure: str) -> pd.Series[float]:
 
 def _by_block(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return a measure's mean and interval after each block."""
-    return by_layer(rows[(rows["measure"] == measure) & (rows["layer"] >= 0)])
+    return mean_by_layer(rows[(rows["measure"] == measure) & (rows["layer"] >= 0)])
 
 
 def _blocks(gap: pd.DataFrame) -> list[tuple[str, int]]:
@@ -217,7 +220,7 @@ def _record(analysis: str, measure: str, line: str, block: int, means: pd.DataFr
 def _numbers(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     """Return every layer and measure of each line, for the CSV file."""
     frames = [
-        by_layer(rows).reset_index().assign(of=line, measure=measure)
+        mean_by_layer(rows).reset_index().assign(of=line, measure=measure)
         for line, part in parts
         for measure, rows in part.groupby("measure", sort=True)
     ]

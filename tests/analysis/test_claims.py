@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.claims.claims import Claim, judge, judge_all, load, records
-from analysis.claims.orders import methods_named, parse_order, relations_of
+from analysis.claims.orders import pairwise_relations, parse_order, resolve_method
 from analysis.columns import SETTINGS
 from analysis.records import dumps
-from analysis.runs.language_probes import column
+from analysis.runs.language_probes import share_column
 from whichlora.errors import OptionError
 
 METHODS = ("LoRA", "DoRA", "DoRA*", "AdaLoRA", "PiSSA", "VeRA")
@@ -119,7 +119,7 @@ def test_names_of_methods():
     methods = {"LoRA, rank 8": ("lora", "x"), "LoRA+": ("loraplus", "x"), "DoRA*": ("dora", "matched")}
     methods |= {"DoRA (tuned)": ("dora", "tuned")}
     told = {
-        name: methods_named(name, methods) for name in ("LoRA", "lora", "LoRA+", "DoRA", "dora", "dora/matched", "x")
+        name: resolve_method(name, methods) for name in ("LoRA", "lora", "LoRA+", "DoRA", "dora", "dora/matched", "x")
     }
     assert told == {
         **{"LoRA": ["LoRA, rank 8"], "lora": ["LoRA, rank 8"], "LoRA+": ["LoRA+"], "DoRA": ["DoRA (tuned)"]},
@@ -248,7 +248,7 @@ def with_shares(table: pd.DataFrame, layers: int, slopes: dict[int, float], nois
     rng = np.random.default_rng(1)
     by_language = table["language"].map({"ur": 0.5, "sw": 0.0, "hi": -0.5, "": 0.0})  # must play no part
     columns = {
-        column("token", "tl", layer): slopes.get(layer, 0.0) * (table["f1"] * 100 - 60) / 50
+        share_column("token", "tl", layer): slopes.get(layer, 0.0) * (table["f1"] * 100 - 60) / 50
         + rng.normal(0, noise, len(table))
         + by_language
         for layer in range(layers)
@@ -351,18 +351,21 @@ def test_a_users_file_adds_claims(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("claims: 3", "must hold a list"),
-        ("- a", "must hold a list"),
+        ("claims: 3", "must have a list"),
+        ("- a", "must have a list"),
         ("claims: [1]", "entry 1 must be a mapping"),
         ("claims: [{name: a, says: b, outcome: tl}]", "a lacks test"),
         ("claims: [{name: a, says: b, outcome: sw, test: order}]", "allowed are en, tl"),
         ("claims: [{name: a, says: b, outcome: tl, test: ordre}]", "did you mean 'order'"),
         ("claims: [{name: a, says: b, outcome: tl, test: order}]", "needs the argument order"),
-        ("claims: [{name: a, says: b, outcome: tl, test: order, arguments: {order: LoRA}}]", "must read like"),
-        ("claims: [{name: a, says: b, outcome: tl, test: no_difference, arguments: {x: 1}}]", "x is no argument"),
+        ("claims: [{name: a, says: b, outcome: tl, test: order, arguments: {order: LoRA}}]", "must have the form"),
+        ("claims: [{name: a, says: b, outcome: tl, test: no_difference, arguments: {x: 1}}]", "x is not an argument"),
         ("claims: [{name: a, says: b, outcome: tl, test: differ, wher: {}}]", "did you mean 'where'"),
-        ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "no mapping"),
-        ("claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]", "twice there is a"),
+        ("claims: [{name: a, says: b, outcome: tl, test: differ, where: x}]", "where must be a mapping"),
+        (
+            "claims: [" + ", ".join(["{name: a, says: b, outcome: tl, test: differ}"] * 2) + "]",
+            "a occurs more than once",
+        ),
         ("claims: [{name: a, says: b, outcome: tl, test: correlation, arguments: {columns: x}}]", "must be a list"),
         *(
             (f"claims: [{{name: a, says: b, outcome: tl, test: layer_correlation, arguments: {{{arguments}}}}}]", says)
@@ -395,11 +398,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_an_order_speaks_of_equals_and_of_neighbouring_levels():
-    assert relations_of(parse_order("A = B > C > D; A > D"), []) == [
+    assert pairwise_relations(parse_order("A = B > C > D; A > D"), []) == [
         ("A", "=", "B"),
         ("A", ">", "C"),
         ("B", ">", "C"),
         ("C", ">", "D"),
         ("A", ">", "D"),
     ]
-    assert relations_of(parse_order("* > D"), ["A", "B", "D"]) == [("A", ">", "D"), ("B", ">", "D")]
+    assert pairwise_relations(parse_order("* > D"), ["A", "B", "D"]) == [("A", ">", "D"), ("B", ">", "D")]

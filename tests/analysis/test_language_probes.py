@@ -19,7 +19,7 @@ from test_report import report_of, text_of
 from analysis import analyze
 from analysis.measures import layer_shares
 from analysis.runs import language_probes
-from analysis.runs.language_probes import column
+from analysis.runs.language_probes import share_column
 from analysis.runs.probe_runs import BASE
 from analysis.runs.pull import find_experiments, pull
 from whichlora.tracking.client import connect
@@ -34,11 +34,11 @@ claims:
 """
 
 
-def read(experiment: str) -> tuple[language_probes.Probes, pd.DataFrame]:
+def read(experiment: str) -> tuple[language_probes.LanguageProbes, pd.DataFrame]:
     client = connect()
     found = pull(client, find_experiments(client, experiment))
     probed = language_probes.fetch(found)
-    return probed, language_probes.join(found.table, probed.shares)
+    return probed, language_probes.join_shares(found.table, probed.shares)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_every_probe_is_used_or_listed(ids):
         ids["unlike"]: "was made with final_norm False, not True, top_k 10, not 1 as those used",
         ids["items"]: "reads other items (7) than most probes of atlas-nli, smollm2-135m, ur",
         ids["hindi"]: "reads hi, and the target language of its run is ur",
-        ids["orphan"]: f"its source run {'0' * 32} is not among those used here",
+        ids["orphan"]: f"its source run {'0' * 32} is not among the runs used here",
         ids["other base"]: "no run here has its base model, precision, quantization and language",
         ids["unread"]: "has no layers.parquet that can be read",
     }
@@ -142,12 +142,12 @@ def test_a_probe_stands_in_the_row_of_its_run(ids):
         path = mlflow.artifacts.download_artifacts(run_id=ids[f"probe of {run_id}"], artifact_path="layers.parquet")
         logged = pd.read_parquet(path).set_index(["measure", "layer"])["value"]
         row = table[(table["outcome"] == "tl") & (table["run_id"] == run_id)].iloc[0]
-        assert row[column("token", "tl", LAYERS - 1)] == logged["token/target", LAYERS - 1]
-        assert row[column("sequence", "en", 3)] == logged["sequence/english", 3]
-    assert column("token", "tl", -1) not in table
+        assert row[share_column("token", "tl", LAYERS - 1)] == logged["token/target", LAYERS - 1]
+        assert row[share_column("sequence", "en", 3)] == logged["sequence/english", 3]
+    assert share_column("token", "tl", -1) not in table
     shared = table[(table["outcome"] == "en") & (table["language"] == "")]
     assert len(shared)
-    assert shared[column("token", "tl", 3)].isna().all()
+    assert shared[share_column("token", "tl", 3)].isna().all()
 
 
 def test_the_choices_that_most_runs_share_are_used(store):
@@ -163,7 +163,7 @@ def test_the_choices_that_most_runs_share_are_used(store):
     assert found.choices["positions"] == "item"
     assert set(found.used) == set(kept)
     assert left[0] in {issue.run_id for issue in found.left_out}
-    assert table[column("token", "en", 0)].notna().sum() == 2 * 2
+    assert table[share_column("token", "en", 0)].notna().sum() == 2 * 2
 
 
 def test_of_a_run_done_twice_the_probe_of_either_counts(store):
@@ -172,7 +172,7 @@ def test_of_a_run_done_twice_the_probe_of_either_counts(store):
     second = log_run(spec(), "e", items=0)
     found, table = read("e")
     assert found.used == (kept,)
-    assert set(table.loc[table[column("token", "en", 0)].notna(), "run_id"]) == {second}
+    assert set(table.loc[table[share_column("token", "en", 0)].notna(), "run_id"]) == {second}
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +304,8 @@ def test_a_real_probe_of_a_real_run_is_read(store, tiny_model, monkeypatch):
         values = logged(probe).set_index(["measure", "layer"])["value"]
         row = table[(table["outcome"] == "tl") & (table["run_id"] == run_id)].iloc[0]
         for layer in range(3):
-            assert row[column("token", "en", layer)] == values["token/english", layer]
-            assert row[column("sequence", "tl", layer)] == values["sequence/target", layer]
+            assert row[share_column("token", "en", layer)] == values["token/english", layer]
+            assert row[share_column("sequence", "tl", layer)] == values["sequence/target", layer]
     page = text_of(report_of("real"))
     assert "from 3 language probes" in page
     assert "there are 2 runs, and at least 8 are needed (sw, by token)" in page

@@ -9,17 +9,17 @@ import pytest
 from scipy import stats
 
 from analysis.measures.layer_shares import (
-    ALL,
-    APART,
+    ALL_LANGUAGES,
     CRITICAL,
     PEARSON,
     SPEARMAN,
+    WITHIN_RATIOS,
     correlation_records,
-    stands_out,
+    is_significant,
 )
 from analysis.records import NotTestable, dumps, find
-from analysis.runs.language_probes import SHARES, column
-from analysis.stats.correlations import correlation_map, ranked
+from analysis.runs.language_probes import SHARES, share_column
+from analysis.stats.correlations import correlation_map, rank_within_groups
 from analysis.tables.layers import sentences
 
 ONE = ["sw"] * 20
@@ -39,7 +39,7 @@ def test_a_layer_has_the_correlation_of_scipy():
         want = stats.pearsonr(layer, y)
         assert (result.effect, result.p) == (pytest.approx(want.statistic), pytest.approx(want.pvalue))
         assert result.interval == pytest.approx(tuple(want.confidence_interval()))
-    by_rank = correlation_map(ranked(x, ONE), ranked(y[:, None], ONE)[:, 0], ONE)
+    by_rank = correlation_map(rank_within_groups(x, ONE), rank_within_groups(y[:, None], ONE)[:, 0], ONE)
     for result, layer in zip(by_rank.results, x.T, strict=True):
         want = stats.spearmanr(layer, y)
         assert (result.effect, result.p) == (pytest.approx(want.statistic), pytest.approx(want.pvalue))
@@ -110,7 +110,7 @@ def table(**slopes: float) -> pd.DataFrame:
             for language in designs.LANGUAGES:
                 slope = slopes.get(f"{language}_{share}_{layer}", slopes.get(f"any_{share}_{layer}", 0.0))
                 values += slope * (made["f1"] - 0.6) * (made["language"] == language)
-            made[column("token", share, layer)] = values
+            made[share_column("token", share, layer)] = values
     return made.assign(setting="xnli, Llama-3.1-8B", variant=made["method"].str.lower())
 
 
@@ -118,7 +118,7 @@ def standing(found: list, panel: str) -> set[str]:
     return {
         r.groups[1].removeprefix("probe/token/")
         for r in find(found, test=PEARSON)
-        if r.groups[0] == panel and stands_out(r)
+        if r.groups[0] == panel and is_significant(r)
     }
 
 
@@ -126,14 +126,14 @@ def test_a_known_correlation_is_found_where_it_is():
     found = correlation_records(table(sw_tl_3=2.0, sw_en_1=-2.0))
     assert standing(found, "sw") == {"tl_share/3", "en_share/1"}
     assert standing(found, "ur") == standing(found, "hi") == set()
-    (record,) = find(found, test=PEARSON, groups=("sw", column("token", "tl", 3)))
+    (record,) = find(found, test=PEARSON, groups=("sw", share_column("token", "tl", 3)))
     assert record.effect > 0.8
     assert (record.n, record.correction, record.outcome) == (36, "max-T", "tl")
-    assert find(found, test=SPEARMAN, groups=("sw", column("token", "en", 1)))[0].effect < -0.7
+    assert find(found, test=SPEARMAN, groups=("sw", share_column("token", "en", 1)))[0].effect < -0.7
     critical = {r.groups[0]: r for r in find(found, test=CRITICAL)}
-    assert list(critical) == ["hi", "sw", "ur", ALL, APART]
+    assert list(critical) == ["hi", "sw", "ur", ALL_LANGUAGES, WITHIN_RATIOS]
     assert 0.33 < critical["sw"].effect < 0.6  # .329 without adjustment
-    assert critical[ALL].n == 108
+    assert critical[ALL_LANGUAGES].n == 108
     text = next(sentence for sentence in sentences(found) if sentence.startswith("sw, by token: "))
     assert "F1 falls with the English share after block 1 (r = -." in text
     assert "rises with the target share after block 3 (r = ." in text
@@ -145,18 +145,18 @@ def test_languages_that_are_high_in_both_are_no_correlation():
     made = table()
     made["f1"] += made["language"].map({"ur": 0.3, "sw": 0.1, "hi": 0.0})
     found = correlation_records(made)
-    assert standing(found, ALL) == set()
-    (record,) = find(found, test=PEARSON, groups=(ALL, column("token", "tl", 0)))
+    assert standing(found, ALL_LANGUAGES) == set()
+    (record,) = find(found, test=PEARSON, groups=(ALL_LANGUAGES, share_column("token", "tl", 0)))
     tl = made[made["outcome"] == "tl"]
-    assert abs(record.effect) < 0.3 < stats.pearsonr(tl[column("token", "tl", 0)], tl["f1"]).statistic
+    assert abs(record.effect) < 0.3 < stats.pearsonr(tl[share_column("token", "tl", 0)], tl["f1"]).statistic
 
 
 def test_a_share_that_only_follows_the_ratio_does_not_stand_out_when_ratios_are_apart():
     made = table(ratio=1.0)
-    made[column("token", "en", 2)] += 0.3 * (made["tl_ratio"] == 0.5)
+    made[share_column("token", "en", 2)] += 0.3 * (made["tl_ratio"] == 0.5)
     found = correlation_records(made)
-    assert "en_share/2" in standing(found, "sw") & standing(found, ALL)
-    assert standing(found, APART) == set()
+    assert "en_share/2" in standing(found, "sw") & standing(found, ALL_LANGUAGES)
+    assert standing(found, WITHIN_RATIOS) == set()
 
 
 def test_the_order_of_runs_does_not_matter():

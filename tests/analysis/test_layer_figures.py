@@ -16,7 +16,7 @@ from test_report import report_of, text_of
 
 from analysis.plots.layers import share_curves
 from analysis.plots.style import method_styles
-from analysis.runs.probe_runs import by_layer
+from analysis.runs.probe_runs import mean_by_layer
 from whichlora.probing.language.agreement import Sample
 
 OVER_ITEMS = "Bands are each line's own 95 % bootstrap interval over items: one run is behind it."
@@ -28,13 +28,13 @@ def curve(values: list[float], half: float = 0.02) -> pd.DataFrame:
 
 
 def test_of_one_probe_the_interval_is_its_own_and_of_several_it_is_theirs():
-    (one,) = by_layer(curve([0.4])).to_dict("records")
+    (one,) = mean_by_layer(curve([0.4])).to_dict("records")
     assert one == {"mean": 0.4, "n": 1, "low": pytest.approx(0.38), "high": pytest.approx(0.42)}
     values = [0.4, 0.5, 0.45]
-    (three,) = by_layer(curve(values)).to_dict("records")
+    (three,) = mean_by_layer(curve(values)).to_dict("records")
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (three["n"], three["low"], three["high"]) == (3, pytest.approx(low), pytest.approx(high))
-    (bounded,) = by_layer(curve([0.0, 0.5]), bounds=(0.0, 1.0)).to_dict("records")
+    (bounded,) = mean_by_layer(curve([0.0, 0.5]), bounds=(0.0, 1.0)).to_dict("records")
     assert (bounded["low"], bounded["high"]) == (0.0, 1.0)
 
 

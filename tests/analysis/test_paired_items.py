@@ -10,7 +10,7 @@ import pytest
 from analysis.records import find
 from analysis.stats.multiplicity import holm
 from analysis.stats.paired import bootstrap, clustered_mcnemar, collect, paired
-from analysis.stats.power import item_power, least_item_difference
+from analysis.stats.power import detectable_item_difference, item_power
 
 
 def test_two_methods_on_one_cell_are_mcnemars_table():
@@ -118,4 +118,4 @@ def test_the_least_difference_on_items_takes_the_discordance_that_there_is():
     (found,) = item_power(items, outcome="tl")
     wide = items.pivot(index="id", columns="method", values="correct")
     assert found.statistic == pytest.approx((wide["A"] != wide["B"]).mean())
-    assert found.effect == pytest.approx(100 * least_item_difference(items=400, discordance=found.statistic))
+    assert found.effect == pytest.approx(100 * detectable_item_difference(items=400, discordance=found.statistic))

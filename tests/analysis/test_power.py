@@ -9,7 +9,14 @@ from statsmodels.stats.power import TTestIndPower
 
 from analysis.records import NotTestable, find
 from analysis.stats.correlations import partial_pearson
-from analysis.stats.power import CURVE, least_difference, least_item_difference, power, seeds_needed, two_sample_power
+from analysis.stats.power import (
+    CURVE,
+    detectable_difference,
+    detectable_item_difference,
+    power,
+    seeds_needed,
+    two_sample_power,
+)
 
 METHODS = dict.fromkeys(("LoRA", "DoRA", "VeRA"), 0.0)
 
@@ -22,7 +29,7 @@ def test_the_power_of_two_samples_is_that_of_statsmodels(difference, sd, n):
 
 def test_seeds_and_least_difference_are_each_others_inverse():
     n = seeds_needed(difference=1, sd=2)
-    assert least_difference(sd=2, n=n) <= 1 < least_difference(sd=2, n=n - 1)
+    assert detectable_difference(sd=2, n=n) <= 1 < detectable_difference(sd=2, n=n - 1)
 
 
 def test_a_difference_too_small_for_any_number_of_seeds_is_said():
@@ -32,7 +39,7 @@ def test_a_difference_too_small_for_any_number_of_seeds_is_said():
 
 def test_the_least_difference_on_items_has_the_power_it_is_asked_for():
     """Drawn 4,000 times: two methods on 1,000 items that disagree on a tenth."""
-    d = least_item_difference(items=1000, discordance=0.1)
+    d = detectable_item_difference(items=1000, discordance=0.1)
     rng = np.random.default_rng(0)
     first, second, _ = rng.multinomial(1000, [(0.1 + d) / 2, (0.1 - d) / 2, 0.9], size=4000).T
     seen = np.abs(first - second) / np.sqrt(first + second) > 1.959964

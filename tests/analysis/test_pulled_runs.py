@@ -30,7 +30,7 @@ def test_what_trained_together_has_no_time_or_memory_of_its_own(store):
         assert math.isnan(table.loc["lora", cost])
     assert table.loc["dora", "train/seconds"] > 0
     assert table.loc["lora", "adapter/trainable_parameters"] > 0
-    assert "1 run trained in one pass with others (pack): time and memory are not told of them." in found.design.notes
+    assert "1 run trained in one pass with others (pack): their time and memory are not reported." in found.design.notes
 
 
 def test_the_table_has_every_result_once(full):

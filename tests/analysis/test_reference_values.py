@@ -12,9 +12,14 @@ from analysis.stats.effects import eta_squared, hedges_g_paired, omega_squared
 from analysis.stats.equivalence import tost, wellek
 from analysis.stats.groupings import grouping
 from analysis.stats.linear import additive, interaction, tukey
-from analysis.stats.own_errors import corrected, epsilon
+from analysis.stats.own_errors import epsilon, greenhouse_geisser
 from analysis.stats.paired import clustered_mcnemar, mcnemar
-from analysis.stats.power import f_power, least_difference, least_item_difference, seeds_needed
+from analysis.stats.power import (
+    detectable_difference,
+    detectable_item_difference,
+    f_power,
+    seeds_needed,
+)
 from analysis.stats.ranks import critical_difference, friedman, mean_ranks, tie_correction
 from analysis.stats.replication import (
     anova,
@@ -131,7 +136,7 @@ def test_epsilon_of_unequal_errors():
     """pingouin 0.5: epsilon(data, correction="gg") of the example in its documentation gives 0.5587754577585018."""
     data = {"A": [2.2, 3.1, 4.3, 4.1, 7.2], "B": [1.1, 2.5, 4.1, 5.2, 6.4], "C": [8.2, 4.5, 3.4, 6.2, 7.2]}
     assert epsilon(pd.DataFrame(data)) == pytest.approx(0.5587754577585018, rel=1e-9)
-    found = corrected(pd.DataFrame(data))
+    found = greenhouse_geisser(pd.DataFrame(data))
     assert found.effect == pytest.approx(0.5587754577585018, rel=1e-9)
     assert found.df == pytest.approx((2 * found.effect, 8 * found.effect))
 
@@ -183,9 +188,9 @@ def test_seeds_that_one_point_needs_in_one_cell(sd, seeds):
 
 
 def test_least_differences_of_the_papers_design():
-    assert printed(least_difference(sd=1, n=3), "3.1")
-    assert printed(100 * least_item_difference(items=5010, discordance=0.05), "0.88")
-    assert printed(100 * least_item_difference(items=5010, discordance=0.10), "1.25")
+    assert printed(detectable_difference(sd=1, n=3), "3.1")
+    assert printed(100 * detectable_item_difference(items=5010, discordance=0.05), "0.88")
+    assert printed(100 * detectable_item_difference(items=5010, discordance=0.10), "1.25")
 
 
 def test_tost_of_the_clinic():

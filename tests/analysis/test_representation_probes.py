@@ -21,7 +21,7 @@ from analysis.tables import representations
 from whichlora.tracking.client import connect
 
 
-def read(experiment: str) -> representation_probes.Insides:
+def read(experiment: str) -> representation_probes.RepresentationProbes:
     client = connect()
     return representation_probes.fetch(pull(client, find_experiments(client, experiment)))
 
@@ -75,9 +75,9 @@ def test_texts_that_are_not_the_same_are_not_put_together(store):
     run_id = log_run(spec(), "e", items=0)
     for more in ({}, {"digest": "others"}, {"language": "tr"}, {"first_token": "keep"}):
         log_aligned(spec(), "e", source=run_id, table=aligned_table(), **more)
-    found = representation_probes.groups(read("e").alignment)
+    found = representation_probes.comparable_groups(read("e").alignment)
     assert len(found) == 4
-    assert len({group.end for group in found}) == 4
+    assert len({group.suffix for group in found}) == 4
     assert [group.language for group in found].count("tr") == 1
     assert len(list(report_of("e").glob("figures/alignment-*.png"))) == 4
 
@@ -87,7 +87,7 @@ def test_lines_are_told_apart_by_what_differs_but_the_seed(store):
         for seed in (1, 2):
             own = spec(tl_ratio=ratio, seed=seed)
             log_aligned(own, "e", source=log_run(own, "e", items=0), table=aligned_table(top=0.2 + 0.1 * seed))
-    (group,) = representation_probes.groups(read("e").alignment)
+    (group,) = representation_probes.comparable_groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA, 0 %", "LoRA, 50 %"]
     _, records = representations.make_tables(read("e"))
     (mean,) = find(records, test="cosine/gap/centred", groups=("LoRA, 0 %", "block 7"))
@@ -181,7 +181,7 @@ def test_the_probe_of_an_injected_model_is_shown(store):
     own = pair_spec()
     log_aligned(own, "e", source=log_injection(own, "e"), table=aligned_table())
     log_aligned(spec(variant="none"), "e", source=None, table=aligned_table(5, 0.1))
-    (group,) = representation_probes.groups(read("e").alignment)
+    (group,) = representation_probes.comparable_groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
     assert "How near translations are, layer by layer" in text_of(report_of("e"))
 
@@ -201,7 +201,7 @@ def test_real_probes_of_a_real_run_are_read(store, tiny_model, monkeypatch):
     found = read("real")
     assert set(found.used) == {run.info.run_id for run in (own, weights, base)}
     assert (found.left_out, found.duplicates) == ((), ())
-    (group,) = representation_probes.groups(found.alignment)
+    (group,) = representation_probes.comparable_groups(found.alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
     tables, records = representations.make_tables(found)
     assert [table.name for table in tables] == ["translations-sw", "cka-sw", "weights"]

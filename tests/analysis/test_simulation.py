@@ -18,7 +18,7 @@ from analysis.stats.distributions import range_quantile
 from analysis.stats.equivalence import tost, wellek
 from analysis.stats.linear import additive, interaction
 from analysis.stats.multiplicity import holm
-from analysis.stats.own_errors import corrected, sphericity
+from analysis.stats.own_errors import greenhouse_geisser, sphericity
 from analysis.stats.power import power
 from analysis.stats.ranks import friedman, mean_ranks
 from analysis.stats.replication import anova
@@ -136,7 +136,7 @@ def test_unequal_errors_cost_the_primary_test_its_level_and_not_the_tests_beside
         frame = pd.DataFrame(means.T, columns=METHODS)
         hits["John"] += sphericity(frame).p < 0.05
         hits["primary"] += additive(means.ravel(), method, block).test.p < 0.05
-        hits["corrected"] += corrected(frame).p < 0.05
+        hits["corrected"] += greenhouse_geisser(frame).p < 0.05
         means[0] -= 2
         fit = additive(means.ravel(), method, block)
         each = [fit.difference(METHODS[i], METHODS[j]) for i, j in pairs]

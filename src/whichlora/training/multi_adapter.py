@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from whichlora.config.plan import Plan
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What one run learns from in a pass.
