@@ -125,10 +125,42 @@ def test_the_checks_of_the_repository_run_the_tests():
     assert script.stat().st_mode & 0o111
 
 
+PACKAGES = ("src", "tuning", "analysis", "benchmarks")
+
+
 @pytest.mark.parametrize(
     "path",
-    sorted(path for folder in ("src", "tuning", "analysis") for path in (ROOT / folder).rglob("*.py")),
+    sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")),
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_a_file_is_short_enough_to_read(path):
-    assert len(path.read_text().splitlines()) < 330
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    "folder",
+    sorted({path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_a_folder_has_few_enough_modules_to_survey(folder):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 20
+
+
+def test_the_readme_has_a_line_for_every_package():
+    entries = {path.name for path in (ROOT / "src" / "whichlora").iterdir()} - {
+        "__init__.py",
+        "__pycache__",
+        "py.typed",
+    }
+    tree = (ROOT / "README.md").read_text().partition("src/whichlora/")[2].partition("```")[0]
+    named = re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)
+    assert sorted(named) == sorted(entries)
+
+
+def test_every_package_has_a_place_in_the_order_of_imports():
+    """import-linter checks the order itself, in `make check`."""
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    assert layers["exhaustive"]
+    placed = {name.strip(" ()") for layer in layers["layers"] for name in layer.split("|")}
+    entries = {path.stem for path in (ROOT / "src" / "whichlora").iterdir()} - {"__init__", "__pycache__", "py"}
+    assert placed - {"testing"} <= entries <= placed
