@@ -12,7 +12,7 @@ import yaml
 
 from whichlora.config.hyperparameters import adapted_shapes, resolve_modules
 from whichlora.errors import OptionError, choose, did_you_mean
-from whichlora.variants import CATALOGUE, Hyperparameters, Variant
+from whichlora.variants import Hyperparameters, Variant, variant_names
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -256,7 +256,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
         raise OptionError("space", text, f"cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
-    names = set(CATALOGUE)  # one file may serve workers that tune one variant each
+    names = set(variant_names())  # one file may serve workers that tune one variant each
     found: dict[str, dict[str, Dimension]] = {}
     for variant in variants:
         shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}

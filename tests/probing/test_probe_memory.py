@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny_model
+
+from whichlora.testing import save_tiny_model
 
 ALLOWED = 60
 """MB between two peaks of some 700: equal calls differ by up to 10, and a full block of pairs takes some 30."""

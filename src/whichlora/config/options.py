@@ -13,7 +13,7 @@ from whichlora.data.mixture import COMPOSITIONS
 from whichlora.data.tasks import PROMPTED, TASKS
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, choose, parse_whole
-from whichlora.variants import CATALOGUE
+from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
@@ -24,7 +24,10 @@ PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 
 MAIN = {
-    "variant": ("lora", f"adapter method: {', '.join(CATALOGUE)}"),
+    "variant": (
+        "lora",
+        f"adapter method: {', '.join(CATALOGUE)}, or one of an installed package: see python -m whichlora.variants",
+    ),
     "arm": ("matched", "how hyperparameters are set: recommended (the method's own source), matched, or tuned (given)"),
     "task": ("atlas-nli", f"what is learnt: {', '.join(TASKS)}"),
     "difficulty": (AUTO, "normal or hard, where the task has both"),
@@ -149,7 +152,7 @@ def _layers(option: str, text: str) -> str:
 
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "variant": _name_of(list(CATALOGUE)),
+    "variant": lambda option, text: choose_variant(text),
     "arm": _name_of(ARMS),
     "task": _name_of(list(TASKS)),
     "difficulty": _text,
