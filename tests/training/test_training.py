@@ -11,7 +11,7 @@ from runs import plan_of, run_of
 
 from whichlora.data.batching import BucketBatches
 from whichlora.testing.runs import predictions_of
-from whichlora.testing.variant_case import check_resuming
+from whichlora.testing.variant_runs import check_resuming
 from whichlora.training import checkpoints
 from whichlora.variants import CATALOGUE, WIDER
 

@@ -19,7 +19,7 @@ from tuning.tune import OPTIONS, settings_of
 from whichlora.config.options import parse_options
 from whichlora.errors import OptionError, ProofError
 from whichlora.testing import check_task, check_variant
-from whichlora.testing.variant_case import check_resuming
+from whichlora.testing.variant_runs import check_resuming
 from whichlora.training.multi_adapter import parse_pack
 from whichlora.variants import CATALOGUE, get_variant, plugins, provider, variant_names
 from whichlora.variants.__main__ import main as list_variants

@@ -15,8 +15,8 @@ from whichlora.testing.variant_case import (
     check_declaration,
     check_layer_forms_and_merging,
     check_nf4,
-    check_training,
 )
+from whichlora.testing.variant_runs import check_training
 from whichlora.variants import CATALOGUE, WIDER
 
 VARIANTS = list(CATALOGUE)
