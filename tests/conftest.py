@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny_model
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the hub, and a try would take its time
@@ -26,12 +25,16 @@ for inherited in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the tiny model."""
+    from whichlora.testing import save_tiny_model
+
     return str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture(scope="session")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the tiny model whose labels all begin with the same token."""
+    from whichlora.testing import save_tiny_model
+
     return str(save_tiny_model(tmp_path_factory.mktemp("models") / "bytes", merges=False))
 
 

@@ -6,29 +6,16 @@ from typing import Any
 
 import torch
 
-from whichlora.config.options import MAIN, parse_options
 from whichlora.config.plan import Plan
-from whichlora.config.resolve import resolve
-from whichlora.models.memory import freeze_gc
-from whichlora.run.pipeline import Result, run
-from whichlora.tracking.client import connect
-from whichlora.tracking.runs import Tracker
+from whichlora.testing.runs import SMALL
+from whichlora.testing.runs import run_plan as run_of
+from whichlora.testing.runs import small_plan as plan_of
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import total_steps
 
-SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
+__all__ = ["PAIRS", "SMALL", "moved", "plan_of", "run_of"]
+
 PAIRS = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": 12}
-
-
-def plan_of(model: str, **options: Any) -> Plan:
-    """Resolve a small plan on `model`."""
-    defaults = {name: default for name, (default, _) in MAIN.items()}
-    given = {**SMALL, **{name: str(value) for name, value in options.items()}}
-    if given.get("variant") == "none":
-        given.pop("learning_rate"), given.pop("batch_size")
-    plan = resolve(parse_options({**defaults, **given, "model": model}))
-    freeze_gc()
-    return plan
 
 
 def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
@@ -42,8 +29,3 @@ def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.02)
     return model
-
-
-def run_of(plan: Plan, experiment: str = "tests") -> Result:
-    """Execute a plan in the test's tracking database."""
-    return run(plan, Tracker(connect(), experiment))

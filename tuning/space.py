@@ -13,7 +13,7 @@ import yaml
 from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules
 from whichlora.errors import OptionError, choose, did_you_mean
 from whichlora.models.loading import ModelShape
-from whichlora.variants import CATALOGUE, Hyperparameters, Variant
+from whichlora.variants import Hyperparameters, Variant, variant_names
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -253,7 +253,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
         raise OptionError("space", text, f"cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
-    names = set(CATALOGUE)  # one file may serve workers that tune one variant each
+    names = set(variant_names())  # one file may serve workers that tune one variant each
     found: dict[str, dict[str, Dimension]] = {}
     for variant in variants:
         shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}

@@ -21,7 +21,7 @@ from whichlora.models.loading import locate, read_shape
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
-from whichlora.variants import CATALOGUE, Variant
+from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
 """Options of `main` that say nothing of what a study trains and validates."""
@@ -122,10 +122,16 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
 
 
 def _variants(text: str) -> list[Variant]:
-    trained = {name: variant for name, variant in CATALOGUE.items() if variant.trains}
+    """Return the variants of the option; `all` are those of the catalogue that train something."""
+    untrained = [name for name, variant in CATALOGUE.items() if not variant.trains]
+    names = [name for name in variant_names() if name not in untrained]
     if text == "all":
-        return list(trained.values())
-    return [trained[choose("variant", name.strip(), [*trained, "all"])] for name in text.split(",")]
+        return [variant for variant in CATALOGUE.values() if variant.trains]
+    variants = [get_variant(choose("variant", name.strip(), [*names, "all"])) for name in text.split(",")]
+    for variant in variants:
+        if not variant.trains:
+            raise OptionError("variant", variant.name, "trains nothing, so there is nothing to tune")
+    return variants
 
 
 def _seeds(text: str) -> list[int]:

@@ -175,13 +175,11 @@ def format_ranges(numbers: Iterable[int]) -> str:
 
 
 def method_order(rows: pd.DataFrame) -> list[str]:
-    """Return the methods in display order: by variant as in the catalogue, the base model last."""
-    from whichlora.variants import CATALOGUE
-
-    known = list(CATALOGUE)
+    """Return the methods in the order of the catalogue, those of other variants next, and the base model last."""
+    known = [variant for variant in CATALOGUE if variant != UNTRAINED]
     first = rows.drop_duplicates("method")
     keys = {
-        method: (known.index(variant) if variant in known else len(known), method)
+        method: (variant == UNTRAINED, known.index(variant) if variant in known else len(known), method)
         for method, variant in zip(first["method"], first["variant"], strict=True)
     }
     return sorted(keys, key=lambda method: keys[method])

@@ -61,6 +61,13 @@ def test_the_best_floor_stands_below_the_methods_and_does_not_compete(store):
     assert (floor.effect, floor.n) == (pytest.approx(70), 2)  # the runs of one mixture share it
 
 
+def test_a_variant_outside_the_catalogue_stands_under_its_name_above_the_base_model(store):
+    for variant in ("none", "lora-b", "lora"):
+        log_run(spec(variant), "e", items=0)
+    rows = shown(tables_of("e")[0]["f1"])
+    assert [method for _, method in rows] == ["LoRA", "lora-b", "base model", "best floor"]
+
+
 def test_what_is_printed_alike_is_marked_alike(store):
     for variant, f1 in (("lora", 0.90001), ("dora", 0.90002), ("vera", 0.8)):
         log_run(spec(variant), "e", items=0, f1={"en": f1, "tl": f1})

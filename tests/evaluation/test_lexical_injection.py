@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from killing import kill_after_step, predictions_of
 from runs import PAIRS, plan_of, run_of
 from scipy import stats
 from torch.nn import functional
@@ -26,6 +25,8 @@ from whichlora.models import loading
 from whichlora.models.loading import load_model
 from whichlora.models.pooling import pooled_states, states_at_sites
 from whichlora.run.summary import summary
+from whichlora.testing.interruption import kill_after_step
+from whichlora.testing.runs import predictions_of
 from whichlora.training import adapter
 from whichlora.training.objectives import Triplets, objective_of, triplets
 
@@ -314,7 +315,7 @@ def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
 ) -> None:
     options = {**PAIRS, "train_size": 40, "epochs": 2, "retention": "atlas-nli", "retention_size": 9}
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
-    kill_after_step(store, tiny_model, 7, options)
+    kill_after_step(tiny_model, 7, options)
     plan = plan_of(tiny_model, **options)
     resumed = run_of(plan)
     monkeypatch.setenv("WHICHLORA_WORK", str(store / "whole"))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
-from tiny import save_tiny_model
 
 from whichlora.data.encoding import Encoder
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.testing import save_tiny_model
 from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 

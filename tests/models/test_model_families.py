@@ -10,7 +10,6 @@ import pytest
 import torch
 from naive import ITEMS, naive
 from runs import plan_of, run_of
-from tiny import save_tiny_model
 
 from whichlora.config.hyperparameters import resolve_modules
 from whichlora.data.batching import collate
@@ -24,6 +23,7 @@ from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import blocks_of, load_model, load_tokenizer, locate, read_shape
 from whichlora.models.pooling import pooled_states, states_at_sites
+from whichlora.testing import save_tiny_model
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from runs import moved, plan_of
-from tiny import save_tiny_model
 from torch.nn.functional import scaled_dot_product_attention
 
 from whichlora.data.batching import collate
@@ -17,6 +16,7 @@ from whichlora.evaluation.generation import generate
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.onednn import padding_rows
+from whichlora.testing import save_tiny_model
 from whichlora.training import base_cache
 from whichlora.training.micro_batches import set_checkpointing
 from whichlora.variants import CATALOGUE

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from runs import plan_of, run_of
-from tiny import save_tiny_model
 
 from whichlora.errors import OptionError, ProofError
 from whichlora.models import loading
 from whichlora.models.loading import load_model
+from whichlora.testing import save_tiny_model
 from whichlora.training import adapter
 from whichlora.training.verification import GRADIENT_STEPS, prove_gradients, prove_trained
 from whichlora.variants import CATALOGUE

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, VeraConfig, get_peft_model
-from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from whichlora.errors import ProofError
 from whichlora.models.loading import shape_of
 from whichlora.probing.language.logit_lens import LogitLens, top_tokens
 from whichlora.probing.options import LanguageChoices
+from whichlora.testing import save_tiny_model
 
 SEQUENCES = [[5, 17, 80, 80, 3], [5, 17, 80, 9, 44, 21, 7], [100, 2]]
 EVERYWHERE = [list(range(len(s))) for s in SEQUENCES]

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny_model
+
+from whichlora.testing import save_tiny_model
 
 ALLOWED = 60
 """Allowed difference (MB) of two peaks of about 700: equal calls differ by up to 10, a block of pairs needs some 30."""

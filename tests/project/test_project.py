@@ -91,7 +91,8 @@ def test_every_package_that_is_imported_is_declared(folder, extras):
 
     wanted = [*METADATA["dependencies"], *(r for extra in extras for r in METADATA["optional-dependencies"][extra])]
     declared = {canonicalize_name(Requirement(r).name) for r in wanted}
-    ours = {"whichlora", "tuning", "analysis", "benchmarks", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    tests = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"whichlora_example"}
+    ours = {"whichlora", "tuning", "analysis", "benchmarks", *tests}
     providers = packages_distributions()
     for path in (ROOT / folder).rglob("*.py"):
         for name in _imported(ast.parse(path.read_text())) - ours - sys.stdlib_module_names:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from runs import moved, plan_of
-from tiny import save_tiny_model
 
 from whichlora.data.encoding import Encoder
 from whichlora.errors import OptionError
@@ -18,6 +17,7 @@ from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import copy_around_weights, load_model, locate
+from whichlora.testing import save_tiny_model
 from whichlora.training.multi_adapter import Batch, backward_together, parse_pack
 from whichlora.variants import CATALOGUE
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import pytest
-from killing import kill_after_step, predictions_of
 from runs import plan_of, run_of
 
 from whichlora.data.batching import BucketBatches
+from whichlora.testing.runs import predictions_of
+from whichlora.testing.variant_runs import check_resuming
 from whichlora.training import checkpoints
 from whichlora.variants import CATALOGUE, WIDER
 
@@ -52,40 +52,11 @@ SLOW = [(variant, step) for variant, steps in STEPS.items() for step in steps if
 
 
 @pytest.mark.parametrize(("variant", "step"), [*FAST, *[pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]])
-def test_a_killed_run_goes_on_to_the_result_of_an_uninterrupted_one(
-    store: Path,
-    tiny_model: str,
-    variant: str,
-    step: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_killed_run_resumes_to_the_result_of_an_uninterrupted_one(
+    store: Path, tiny_model: str, variant: str, step: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"variant": variant, "epochs": 2}
-    monkeypatch.setenv("WHICHLORA_WORK", str(store / "killed"))
-    kill_after_step(store, tiny_model, step, options)
-    (work,) = [p for p in (store / "killed").iterdir() if p.is_dir()]
-    found = checkpoints.last_complete(work)
-    assert found is not None
-    finished = int(found[0].name.split("-")[1])
-    assert finished in (step - 1, step)
-
-    plan = plan_of(tiny_model, **options)
-    resumed = run_of(plan)
+    finished = check_resuming(variant, tiny_model, store, step=step)
     assert f"| {finished}/10 " in capsys.readouterr().err  # the bar begins where the run does
-    monkeypatch.setenv("WHICHLORA_WORK", str(store / "whole"))
-    whole = run_of(plan, experiment="uninterrupted")
-
-    client = mlflow.MlflowClient()
-    runs = client.search_runs([client.get_run(resumed.run_id).info.experiment_id], "tags.`whichlora.kind` = 'run'")
-    assert [run.info.run_id for run in runs] == [resumed.run_id]
-    assert runs[0].data.tags["whichlora.resumed"] == "true"
-    for role in ("en", "tl"):
-        pd.testing.assert_frame_equal(predictions_of(resumed.run_id, role), predictions_of(whole.run_id, role))
-    losses = {p.step: p.value for p in client.get_metric_history(whole.run_id, "train/loss")}
-    again = client.get_metric_history(resumed.run_id, "train/loss")
-    assert {p.step: p.value for p in again} == pytest.approx(losses, abs=1e-9)
-    assert len(again) == len(losses)
-    assert not any(p.is_dir() for p in (store / "killed").iterdir())
 
 
 def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store: Path, tiny_model: str) -> None:

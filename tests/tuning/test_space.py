@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from tiny import save_tiny_model
 
 from tuning.sampler import TrialSampler
 from tuning.space import KINDS, Choice, Range, known_points, read_space, space_of
@@ -17,6 +16,7 @@ from tuning.study_config import TUNING_SEED
 from tuning.tune import settings_of
 from whichlora.errors import OptionError
 from whichlora.models.loading import locate, read_shape
+from whichlora.testing import save_tiny_model
 from whichlora.variants import CATALOGUE
 
 TRAINED = [v.name for v in CATALOGUE.values() if v.trains]

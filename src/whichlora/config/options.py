@@ -14,7 +14,7 @@ from whichlora.data.tasks import PROMPTED, TASKS, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, choose, parse_whole
-from whichlora.variants import CATALOGUE
+from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
@@ -25,7 +25,10 @@ PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 
 MAIN = {
-    "variant": ("lora", f"Adapter method: {', '.join(CATALOGUE)}."),
+    "variant": (
+        "lora",
+        f"Adapter method: {', '.join(CATALOGUE)}, or one of an installed package (listed by whichlora variants).",
+    ),
     "arm": (
         "matched",
         "Where hyperparameters come from: recommended (the method's own source), matched (equal for all methods), or "
@@ -204,6 +207,7 @@ def _layers(option: str, text: str) -> str:
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     **{name: _name_of(choices) for name, choices in CHOICES.items()},
+    "variant": lambda option, text: choose_variant(text),
     "difficulty": _text,
     "language": _text,
     "model": _text,

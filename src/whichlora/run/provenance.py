@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from whichlora import __version__
 from whichlora.data.mixture import texts_digest
 from whichlora.models.packaged import MODEL_NAME
+from whichlora.variants import provider
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -20,10 +21,16 @@ VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlf
 
 
 def log_provenance(plan: Plan, log: RunLog) -> None:
-    """Log params, versions, the whole spec and the datasets."""
+    """Log params, versions, the whole spec and the datasets.
+
+    The version of the package that declares a variant from outside the catalogue is logged, but it is no part of the
+    fingerprint: a finished run counts as done after an update of that package too.
+    """
     spec = plan.spec
     fields = spec.to_dict()
     versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
+    if package := provider(spec.variant):
+        versions[f"version/{package.name}"] = package.version
     log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"

@@ -28,6 +28,7 @@ from whichlora.models.kernels.patching import patched_forward
 from whichlora.parallel import distributed
 from whichlora.training.micro_batches import MICRO_BATCH
 from whichlora.training.objectives import objective_of
+from whichlora.variants import provider
 
 if TYPE_CHECKING:
     from whichlora.config.plan import Plan
@@ -65,6 +66,8 @@ def why_not_packable(plan: Plan) -> str | None:
         return f"the task {spec.task} is learnt by another loss than answers"
     if not variant.has_adapter or variant.changes_base or variant.fully_trained:
         return f"{variant.name} changes the base weights, which all runs of a pass share"
+    if provider(variant.name) is not None:
+        return f"{variant.name} is not in the catalogue, and only the catalogue's variants are tested in shared passes"
     if variant.changes_input:
         return f"{variant.name} changes what the base layers are given, which all runs of a pass share"
     if spec.quantization != "none":

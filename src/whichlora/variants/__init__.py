@@ -1,10 +1,11 @@
-"""Catalogues the LoRA variants and the references they are compared with."""
+"""Catalogues the LoRA variants and the references they are compared with; finds those of installed packages."""
 
 from __future__ import annotations
 
 import copyreg
 
 from whichlora.errors import choose
+from whichlora.variants import plugins
 from whichlora.variants.adalora import ADALORA
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.delora import DELORA
@@ -46,12 +47,40 @@ CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
 
 
 def get_variant(name: str) -> Variant:
-    """Return the variant called `name`.
+    """Return the variant called `name`, from the catalogue or else from the installed package that declares it.
+
+    The catalogue's names cannot be overridden: a package's variant of such a name is never loaded.
 
     Raises:
-        OptionError: There is no such variant; the message lists the names.
+        OptionError: There is no such variant, and the message lists the names; or the package's declaration is wrong.
     """
-    return CATALOGUE[choose("variant", name, CATALOGUE)]
+    return CATALOGUE[name] if choose_variant(name) in CATALOGUE else plugins.load(name)
+
+
+def choose_variant(name: str) -> str:
+    """Return `name` if there is a variant called so, else raise `OptionError`; no package is imported."""
+    return name if name in CATALOGUE else choose("variant", name, variant_names())
+
+
+def variant_names() -> list[str]:
+    """Return the names of the catalogue, and then those that installed packages declare."""
+    return [*CATALOGUE, *(name for name in plugins.declarations() if name not in CATALOGUE)]
+
+
+def provider(name: str) -> plugins.Distribution | None:
+    """Return the installed package that declares a variant; None for the catalogue's, and where there is none."""
+    entries = [] if name in CATALOGUE else plugins.declarations().get(name, [])
+    return plugins.distribution_of(entries[0]) if entries else None
+
+
+def overridden() -> list[str]:
+    """Return a sentence for each variant that a package declares under a name of the catalogue."""
+    return [
+        f"{plugins.distribution_of(entry)} declares a variant {name}, which is ignored: the catalogue has that name"
+        for name, entries in plugins.declarations().items()
+        if name in CATALOGUE
+        for entry in entries
+    ]
 
 
 # A declaration contains functions that cannot be pickled, so only its name is sent to other processes.
@@ -66,5 +95,9 @@ __all__ = [
     "Hyperparameters",
     "SearchSpace",
     "Variant",
+    "choose_variant",
     "get_variant",
+    "overridden",
+    "provider",
+    "variant_names",
 ]

@@ -10,7 +10,7 @@ from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import MODEL_NAME
 from whichlora.models.quiet import quiet
-from whichlora.variants import CATALOGUE, Variant
+from whichlora.variants import CATALOGUE, Variant, get_variant, overridden, variant_names
 
 FORMATS = ("text", "markdown")
 COMMAND = Command(
@@ -34,12 +34,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         style = choose("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         shape = read_shape(locate(texts["model"]))
-        rows = [_row(variant, shape, rank) for variant in CATALOGUE.values()]
+        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_of_packages())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(_markdown(rows) if style == "markdown" else _text(rows))
     return 0
+
+
+def _of_packages() -> list[Variant]:
+    """Load the variants of installed packages; a warning on stderr names each that cannot be used."""
+    variants, warnings = [], overridden()
+    for name in variant_names()[len(CATALOGUE) :]:
+        try:
+            variants.append(get_variant(name))
+        except OptionError as error:
+            warnings.append(str(error))
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    return variants
 
 
 def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Small runs for checks: a tracking database in a folder, a plan of few items, and what a run predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from whichlora.config.options import MAIN, parse_options
+from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
+from whichlora.models.memory import freeze_gc
+from whichlora.run.pipeline import run
+from whichlora.run.summary import Result
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
+
+SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_size": "8", "learning_rate": "0.01"}
+"""Options of a run of five steps."""
+
+
+@contextmanager
+def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
+    """Track runs in `folder`, in this process and its children, with unfinished runs in its subfolder `work`."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("MLFLOW_TRACKING_URI", "WHICHLORA_WORK")
+    before, uri_before = {name: os.environ.get(name) for name in names}, mlflow.get_tracking_uri()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    try:
+        mlflow.set_tracking_uri(uri)
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        os.environ["WHICHLORA_WORK"] = str(folder / (work or "whichlora-work"))
+        yield
+    finally:
+        mlflow.set_tracking_uri(uri_before)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def small_plan(model: str | Path, **options: Any) -> Plan:
+    """Resolve a plan on `model` from `SMALL`, with `options` in place of its values."""
+    defaults = {name: default for name, (default, _) in MAIN.items()}
+    texts = {**SMALL, **{name: str(value) for name, value in options.items()}}
+    if texts.get("variant") == "none":
+        texts.pop("learning_rate"), texts.pop("batch_size")
+    plan = resolve(parse_options({**defaults, **texts, "model": str(model)}))
+    freeze_gc()
+    return plan
+
+
+def run_plan(plan: Plan, experiment: str = "tests") -> Result:
+    """Carry out a plan in the current tracking database."""
+    return run(plan, Tracker(connect(), experiment))
+
+
+def predictions_of(run_id: str, test_set: str) -> pd.DataFrame:
+    """Return what a run logged for each item of a test set, such as `en` or `tl`."""
+    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="predictions")
+    return pd.read_parquet(Path(folder) / f"{test_set}.parquet")

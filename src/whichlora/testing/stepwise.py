@@ -1,0 +1,31 @@
+"""Run a small plan that saves a checkpoint and prints its number after every step, to be killed at one of them.
+
+`python -m whichlora.testing.stepwise MODEL OPTION=VALUE...`
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from whichlora.testing.runs import run_plan, small_plan
+from whichlora.training import callbacks
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Carry out the run in the experiment `tests` of the current tracking database."""
+    on_step_end = callbacks.CheckpointTimer.on_step_end
+
+    def print_step(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        on_step_end(self, args, state, control, **kwargs)
+        print("step", state.global_step, flush=True)
+
+    callbacks.CHECKPOINT_SECONDS = 0.0
+    callbacks.CheckpointTimer.on_step_end = print_step  # type: ignore[method-assign]
+    model, *options = arguments
+    run_plan(small_plan(model, **dict(option.split("=", 1) for option in options)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,180 @@
+"""The shared case of tasks: a task loads, and prompt, answer and accepted answers agree in every language.
+
+`check_task` runs all of it. A check takes the task's class, and the folder with its data where it needs one, and raises
+`AssertionError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from whichlora.data.tasks import Item, PairTask, Split, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS
+from whichlora.data.tasks.items import QaItem
+from whichlora.data.tasks.nli import NliTask
+from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
+from whichlora.data.tasks.qa import QaTask
+from whichlora.errors import OptionError
+
+FIRST = 60
+"""Items of a language whose prompts and answers are compared."""
+REFUSED = {"language": "xx", "split": "dev", "difficulty": "unknown"}
+"""Values that no task has."""
+SHALLOW_NLI = {"majority", "hypothesis_only", "overlap"}
+"""What every NLI task reports as floors."""
+
+
+def check_task(task: type[Task], data_dir: str | Path | None = None, *, empty: Collection[str] = ()) -> None:
+    """Run every check of the shared case on a task. `empty` are languages that may lack items in a split."""
+    folder = None if data_dir is None else str(data_dir)
+    for split in SPLITS:
+        check_items(task, split, folder, empty=empty)
+    check_parallel(task, folder)
+    check_splits(task, folder)
+    for prompt_language in PROMPT_LANGUAGES:
+        check_answers(task, prompt_language, folder)
+    if not issubclass(task, PairTask):
+        check_prompt_languages(task, folder)
+    check_floors(task, folder)
+    for option, value in REFUSED.items():
+        check_refusal(task, option, value, folder)
+
+
+def check_items(task: type[Task], split: Split, data_dir: str | None = None, *, empty: Collection[str] = ()) -> None:
+    """Check that the items of a split are numbered from 0, have ids of their own, and are of the language.
+
+    `empty` are languages that may have none; pairs of words are in two languages, so English alone has none.
+    """
+    for language in task.languages:
+        items = task().load(language, split, data_dir=data_dir)
+        where = f"{task.name}, {split} in {language}"
+        may_be_empty = language in empty or (issubclass(task, PairTask) and language == SOURCE_LANGUAGE)
+        assert items or may_be_empty, f"{where}: no items"
+        assert [item.index for item in items] == list(range(len(items))), f"{where}: indices are not 0, 1, 2, ..."
+        assert len({item.id for item in items}) == len(items), f"{where}: two items have the same id"
+        languages = {item.language for item in items}
+        assert languages <= {language}, f"{where}: items say they are in {', '.join(sorted(languages))}"
+        n_strata = len({item.stratum for item in items})
+        assert n_strata < len(items) or not items, f"{where}: every item is a stratum of its own"
+
+
+def check_parallel(task: type[Task], data_dir: str | None = None) -> None:
+    """Check that the languages have the same ids, strata and labels exactly if the task calls itself parallel."""
+    for split in SPLITS:
+        items_by_language = [task().load(language, split, data_dir=data_dir) for language in task.languages]
+        distinct = {tuple((item.id, item.stratum) for item in items) for items in items_by_language}
+        assert (len(distinct) == 1) == task.parallel, (
+            f"{task.name}, {split}: parallel is {task.parallel}, but ids and strata are "
+            f"{'the same' if len(distinct) == 1 else 'not the same'} in every language"
+        )
+        if task.parallel and task.labels:
+            labels = {tuple(task().gold(item) for item in items) for items in items_by_language}
+            assert len(labels) == 1, f"{task.name}, {split}: an item has different labels in two languages"
+
+
+def check_splits(task: type[Task], data_dir: str | None = None) -> None:
+    """Check that no prompt is in two splits of a language."""
+    for language in task.languages:
+        prompts = [
+            {task().prompt(item) for item in task().load(language, split, data_dir=data_dir)} for split in SPLITS
+        ]
+        n_shared = sum(map(len, prompts)) - len(set.union(*prompts))
+        assert not n_shared, f"{task.name} in {language}: {n_shared} prompts are in two splits"
+
+
+def check_answers(task: type[Task], prompt_language: PromptLanguage = "en", data_dir: str | None = None) -> None:
+    """Check that prompts end where the answer begins, that answers are accepted answers, and what they score.
+
+    Languages without prompts of their own are left out where prompts are in the language of the item.
+    """
+    written = task(prompt_language)
+    for language in _with_prompts(task, prompt_language):
+        items = written.load(language, "test", data_dir=data_dir)[:FIRST]
+        for item in items:
+            _check_answer(written, item)
+        gold = [written.gold(item) for item in items]
+        if gold:
+            where = f"{task.name} in {language}"
+            right = written.metrics([answers[-1] for answers in gold], gold)
+            wrong = written.metrics([None] * len(gold), gold)
+            assert all(0 <= value <= 1 for value in (right | wrong).values()), f"{where}: a metric is not from 0 to 1"
+            assert right["f1"] == 1, f"{where}: accepted answers score {right['f1']}, not 1"
+            assert wrong["f1"] == 0, f"{where}: no answers score {wrong['f1']}, not 0"
+
+
+def _check_answer(task: Task, item: Item) -> None:
+    prompt, answer, gold = task.prompt(item), task.answer(item), task.gold(item)
+    where = f"{task.name}, item {item.id} in {item.language}"
+    assert prompt == prompt.rstrip(), f"{where}: the prompt ends with a space"
+    assert prompt.endswith(":") or not isinstance(task, NliTask | QaTask), f"{where}: the prompt ends without a colon"
+    assert answer == f" {answer.strip()}", f"{where}: the answer {answer!r} is not one space and a text"
+    if task.labels:
+        words = task.label_words(item)
+        assert answer[1:] in words, f"{where}: the answer {answer!r} is none of the labels' words"
+        assert gold == (task.labels[words.index(answer[1:])],), (
+            f"{where}: the answer {answer!r} is not the label {gold}"
+        )
+        instruction = prompt.partition("\n")[0] if isinstance(task, NliTask) else prompt
+        missing = [word for word in words if word not in instruction]
+        assert not missing, f"{where}: the prompt does not name the label {missing[0]!r}"
+        return
+    assert answer[1:] == gold[0], f"{where}: the answer {answer!r} is not the first accepted answer"
+    if isinstance(task, QaTask):
+        assert isinstance(item, QaItem)
+        span = item.context[item.answer_start :]
+        assert span.startswith(answer[1:]), f"{where}: the answer is not in the context at answer_start"
+        assert all(accepted in prompt for accepted in gold), f"{where}: an accepted answer is not in the prompt"
+
+
+def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> None:
+    """Check that a prompt in the item's language differs from the English one in instruction and labels alone.
+
+    The texts of the item are the lines between the first and the last.
+    """
+    english, local = task("en"), task("item")
+    for language in _with_prompts(task, "item"):
+        for item in english.load(language, "test", data_dir=data_dir)[:5]:
+            where = f"{task.name}, item {item.id} in {language}"
+            same = local.prompt(item) == english.prompt(item)
+            assert same == (language == SOURCE_LANGUAGE), f"{where}: the prompt in its language is the English one"
+            texts = [line.partition(": ")[2] for line in english.prompt(item).split("\n")[1:-1]]
+            assert all(text in local.prompt(item) for text in texts), f"{where}: the prompts have different texts"
+            assert local.gold(item) == english.gold(item), f"{where}: the accepted answers depend on the prompt"
+
+
+def check_floors(task: type[Task], data_dir: str | None = None) -> None:
+    """Check that the scores of shallow methods are from 0 to 1 in the first target language with training items."""
+    tried = task()
+    targets = [language for language in task.languages if language != SOURCE_LANGUAGE]
+    loaded = (tried.load(language, "train", data_dir=data_dir) for language in targets)
+    train = next((items for items in loaded if items), ())[:FIRST]
+    assert train, f"{task.name}: no target language has training items"
+    floors = tried.floors(train, tried.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
+    wrong = {name: value for name, value in floors.items() if not 0 <= value <= 1}
+    assert not wrong, f"{task.name}: floors are not from 0 to 1: {wrong}"
+    are_nli = floors.keys() == SHALLOW_NLI
+    assert are_nli == issubclass(task, NliTask), f"{task.name}: unexpected floors {sorted(floors)}"
+
+
+def check_refusal(task: type[Task], option: str, value: str, data_dir: str | None = None) -> None:
+    """Check that `load` refuses a value that the task does not have, with an `OptionError` that lists those allowed."""
+    arguments = {"language": SOURCE_LANGUAGE, "split": "test", "difficulty": task.difficulties[0]} | {option: value}
+    language, split, difficulty = arguments["language"], arguments["split"], arguments["difficulty"]
+    message = None
+    try:
+        task().load(language, split, data_dir=data_dir, difficulty=difficulty)  # type: ignore[arg-type]
+    except OptionError as error:
+        message = str(error)
+    assert message is not None, f"{task.name} loads {option}={value}, which it does not have"
+    begin = f"{option}={value}: allowed are"
+    assert message.startswith(begin), f"{task.name}: the error must begin with {begin!r}, and is {message}"
+
+
+def _with_prompts(task: type[Task], prompt_language: PromptLanguage) -> list[str]:
+    """Return the languages whose items can be prompted; pairs of words have no instruction to be in any."""
+    return [
+        language
+        for language in task.languages
+        if prompt_language == "en" or language in task.prompt_languages or issubclass(task, PairTask)
+    ]
