@@ -22,7 +22,7 @@ from whichlora.testing import check_task, check_variant
 from whichlora.testing.variant_runs import check_resuming
 from whichlora.training.multi_adapter import parse_pack
 from whichlora.variants import CATALOGUE, get_variant, plugins, provider, variant_names
-from whichlora.variants.__main__ import main as list_variants
+from whichlora.variants.command import main as list_variants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tests" / "example_package"
