@@ -434,17 +434,17 @@ def test_the_recommended_values_are_the_original_s(tiny_model: str) -> None:
 REFUSED = [
     ({"pool_layer": 0}, "layers=first:2: adapts block 1, which gets no gradient from pool_layer=0; allowed .* first:1"),
     ({"pool_layer": 3}, "pool_layer=3: the model has layers 0-2"),
-    ({"tl_ratio": 0.5}, "tl_ratio=0.5: is no option of task=align-words"),
-    ({"scoring": "generate"}, "scoring=generate: is no option of task=align-words"),
-    ({"select_on": "en"}, "select_on=en: is no option of task=align-words"),
-    ({"composition": "addition"}, "composition=addition: is no option of task=align-words"),
+    ({"tl_ratio": 0.5}, "tl_ratio=0.5: does not apply to task=align-words"),
+    ({"scoring": "generate"}, "scoring=generate: does not apply to task=align-words"),
+    ({"select_on": "en"}, "select_on=en: does not apply to task=align-words"),
+    ({"composition": "addition"}, "composition=addition: does not apply to task=align-words"),
     ({"batch_size": 1}, "batch_size=1: must be at least 2"),
     ({"train_size": 5000}, "train_size=5000: align-words has 302 train items in sw"),
     ({"language": "tt"}, "language=tt: allowed are az, bn"),
     ({"prompt_language": "item"}, "prompt_language=item: align-words has no prompt in sw"),
-    ({"task": "atlas-nli", "pool_layer": 1}, "pool_layer=1: is no option of task=atlas-nli"),
-    ({"task": "atlas-nli", "first_token": "keep"}, "first_token=keep: is no option of task=atlas-nli"),
-    ({"task": "atlas-nli", "retention": "atlas-nli"}, "retention=atlas-nli: is what is trained; allowed are none, "),
+    ({"task": "atlas-nli", "pool_layer": 1}, "pool_layer=1: does not apply to task=atlas-nli"),
+    ({"task": "atlas-nli", "first_token": "keep"}, "first_token=keep: does not apply to task=atlas-nli"),
+    ({"task": "atlas-nli", "retention": "atlas-nli"}, "retention=atlas-nli: is the trained task; allowed are none, "),
     ({"data_dir": "/data"}, "data_dir=/data: has no en-sw.tsv; remove the option"),
     ({"retention": "align-words"}, "retention=align-words: allowed are none, atlas-nli"),
     ({"retention_size": 5}, "retention_size=5: needs a task in retention"),
@@ -463,7 +463,7 @@ def test_conflicting_options_are_refused_before_a_model_is_loaded(
 
 def test_several_processes_would_see_other_negatives(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match=r"^task=align-words: trains in one process"):
+    with pytest.raises(OptionError, match=r"^task=align-words: must train in one process"):
         plan_of(tiny_model, **PAIRS)
 
 
