@@ -56,7 +56,7 @@ def batches(model: Any, count: int, items: int) -> list[Any]:
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
         layers = dict(adapter_modules(adapter))
-        more: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "arithmetic": arithmetic}
+        more: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "autocast": arithmetic}
         found.append(Batch(model=adapter, layers=layers, examples=examples, **more))
     return found
 
@@ -76,7 +76,7 @@ def alone(runs: Sequence[Any]) -> None:
     from whichlora.models.answer_logits import answer_loss
 
     for run in runs:
-        with packing.attention(run.model), run.arithmetic():
+        with packing.attention(run.model), run.autocast():
             loss, _ = answer_loss(run.model, to_device(packing.pack(run.examples), run.model.device))
         loss.backward()
     _wait()

@@ -125,7 +125,7 @@ def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
 
 def test_half_a_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-3").mkdir()
-    checkpoints.complete(tmp_path / "checkpoint-3", {"seconds": 1.5})
+    checkpoints.mark_complete(tmp_path / "checkpoint-3", {"seconds": 1.5})
     (tmp_path / "checkpoint-10").mkdir()  # killed while it was being written
     found = checkpoints.last_complete(tmp_path)
     assert found == (tmp_path / "checkpoint-3", {"seconds": 1.5})

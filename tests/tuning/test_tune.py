@@ -99,7 +99,7 @@ def test_packed_trials_train_together_and_are_the_budget(
     sizes: list[int] = []
     taken = multi_adapter.backward_together
     monkeypatch.setattr(
-        multi_adapter, "leave_gradients", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
+        multi_adapter, "backward_together", lambda batches: (sizes.append(len(batches)), taken(batches))[1]
     )
     assert call(options, variant="lora,adalora", pack=3, trials=2, final="true", seed="1,2,3") == 0
     assert 3 in sizes
