@@ -1,4 +1,4 @@
-"""Scores a model on a task's items: by the likelihood of the labels, by what it writes, or by the states of words."""
+"""Scores a model on a task's items by label likelihood, by generated text, or by the similarity of word states."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from whichlora.models.pooling import SITES, states_at_sites
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Predictions for items in their order, and their metrics.
+    """Predictions for items, in the order of the items, and their metrics.
 
     Attributes:
-        predicted: a label, the text written, or the translation found; None for an answer that is none of the labels.
-        probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
+        gold: the accepted answers of each item.
+        predicted: a label, the generated text, or the retrieved translation; None for text that matches no label.
+        probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
         metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
-        measures: for word pairs, the value of each of `injection.MEASURES` for each item, by name.
+        measures: for word pairs, the values of each of `word_alignment.MEASURES`, (items,), by name.
     """
 
     items: Sequence[Item]
@@ -45,7 +46,7 @@ class Scores:
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return a row an item: id, gold (the first accepted answer), predicted, `p_<label>` or measures if any."""
+        """Return one row per item: id, gold (the first accepted answer), predicted, `p_<label>`, measures."""
         columns: dict[str, Any] = {
             "id": [item.id for item in self.items],
             "gold": [answers[0] for answers in self.gold],
@@ -57,20 +58,20 @@ class Scores:
 
 
 class Scoring(ABC):
-    """A way of scoring items. `str` gives its name as a run spec holds it."""
+    """A scoring method. `str` returns its name in a run spec."""
 
     @abstractmethod
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
         """Return predictions for `items`; `name` is shown on the progress bar."""
 
     def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
-        """Return metrics that only this way of scoring has."""
+        """Return the metrics that are specific to this scoring method."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a model predicts for items: as in `Scores`."""
+    """Predictions of a model for items; the attributes are as in `Scores`."""
 
     predicted: list[str | None]
     probabilities: np.ndarray[Any, Any] | None = None
@@ -92,7 +93,7 @@ class Likelihood(Scoring):
 
 @dataclass(frozen=True)
 class Generation(Scoring):
-    """Predicts what the model writes; where a task has labels, the one that the text begins with."""
+    """Predicts the generated text; for tasks with labels, the label with which the text begins."""
 
     def __str__(self) -> str:
         return "generate"
@@ -109,7 +110,7 @@ class Generation(Scoring):
 
 @dataclass(frozen=True)
 class WordSimilarity(Scoring):
-    """Finds the translation of each word among those of the set, by the similarity of pooled states."""
+    """Retrieves the translation of each word from those of the set, by the similarity of pooled states."""
 
     pooling: Pooling
 
@@ -122,10 +123,10 @@ class WordSimilarity(Scoring):
 
 
 def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
-    """Return the scoring called "likelihood" or "generate", or for None the usual one of a task of prompts.
+    """Return the scoring named "likelihood" or "generate", or for None the default of a prompted task.
 
     Raises:
-        OptionError: the task has no labels whose likelihood could be compared.
+        OptionError: The task has no labels to compare by likelihood.
     """
     if name == "likelihood" and not task.labels:
         raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
@@ -134,22 +135,22 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
 
 @torch.inference_mode()
 def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
-    """Score `items`; `name` is shown on the progress bar. The model is in evaluation mode meanwhile."""
+    """Score a model, in evaluation mode, on `items`; `name` is shown on the progress bar."""
     was_training = model.training
     model.eval()
     try:
         task = encoder.task
-        found = scoring.predict(model, encoder, items, name=name)
+        predictions = scoring.predict(model, encoder, items, name=name)
         gold = [task.gold(item) for item in items]
-        means = {measure: float(values.mean()) for measure, values in found.measures.items()}
+        means = {measure: float(values.mean()) for measure, values in predictions.measures.items()}
         return Scores(
             items=items,
             gold=gold,
-            predicted=found.predicted,
-            probabilities=found.probabilities,
+            predicted=predictions.predicted,
+            probabilities=predictions.probabilities,
             labels=task.labels,
-            metrics=task.metrics(found.predicted, gold) | means | scoring.metrics(task, found.predicted),
-            measures=found.measures,
+            metrics=task.metrics(predictions.predicted, gold) | means | scoring.metrics(task, predictions.predicted),
+            measures=predictions.measures,
         )
     finally:
         model.train(was_training)
@@ -158,22 +159,22 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
 def word_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return (`SITES`, items, 2, width): the states of each word and of its translation."""
+    """Return the pooled states of each word and its translation: (sites, items, 2, width), sites as in `SITES`."""
     pairs = [encoder.pair(item) for item in items]
     sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
     blocks = blocks_of(unwrap_peft(model))
-    found: dict[int, np.ndarray[Any, Any]] = {}
+    states_of: dict[int, np.ndarray[Any, Any]] = {}
 
     def read(batch: list[int]) -> None:
         states = states_at_sites(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
-        found.update({i: states[:, row] for row, i in enumerate(batch)})
+        states_of.update({i: states[:, row] for row, i in enumerate(batch)})
 
     run_batched([len(s) for s in sequences], read, name=name, unit="word")
-    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)
+    return np.stack([states_of[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:
-    """Return the label whose word for this item the text begins with, or None."""
+    """Return the label whose word, as in the prompt of the item, starts the text, or None."""
     start = text.strip().lower()
     words = zip(task.label_words(item), task.labels, strict=True)
     return next((label for word, label in words if start.startswith(word.lower())), None)
