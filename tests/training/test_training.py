@@ -44,8 +44,8 @@ def test_processes_share_the_items_of_each_step(count: int) -> None:
     assert {len(batch) for share in shares for batch in share[:-1]} == {8 // count}
 
 
-# 40 items in steps of eight: five steps per epoch. Step 3 is within the first epoch, 5 its end, 7 in the second. Runs of
-# the wider catalogue are killed once only: its variants differ in what is attached, not in how it is saved.
+# 40 items in steps of eight: five steps per epoch. Step 3 is within the first epoch, 5 its end, 7 in the second. The
+# wider catalogue is killed once only: its variants differ in what is attached, not in how it is saved.
 FAST = [("lora", 3)]
 STEPS = {variant: (7,) if CATALOGUE[variant] in WIDER else (3, 5, 7) for variant in TRAINED}
 SLOW = [(variant, step) for variant, steps in STEPS.items() for step in steps if (variant, step) not in FAST]

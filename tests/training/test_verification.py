@@ -255,7 +255,7 @@ def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None
 def test_answers_that_rounding_decides_are_no_fault_of_a_reloaded_adapter(
     tiny_model: str, precision: str, apart: float, fails: bool
 ) -> None:
-    """Seen with VeRA at chance level: of 60 items, eight had two equally probable labels, and two had gaps of .10, .15."""
+    """Seen with VeRA at chance: of 60 items, eight with two equally probable labels, two with gaps of .10 and .15."""
     plan = plan_of(tiny_model, precision=precision)
     items = plan.mixture.validation["en"]
     low = (1 - apart) / 2 - 0.05
