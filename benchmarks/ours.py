@@ -75,7 +75,7 @@ class Ours:
     def _fit(self, plan: Plan, count: int, batch_size: int, watch: Stopwatch) -> None:
         spec = replace(plan.spec, train_size=count, batch_size=batch_size)
         with tempfile.TemporaryDirectory() as work:
-            train(replace(plan, spec=spec), list(itertools.islice(self.examples, count)), Path(work), window=watch)
+            train(replace(plan, spec=spec), list(itertools.islice(self.examples, count)), Path(work), telemetry=watch)
 
 
 if __name__ == "__main__":

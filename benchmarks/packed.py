@@ -55,7 +55,7 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
         layers = dict(adapter_modules(adapter))
-        fields: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "arithmetic": arithmetic}
+        fields: dict[str, Any] = {"count": 1.0, "shares": True, "uncast": (), "autocast": arithmetic}
         runs.append(Batch(model=adapter, layers=layers, examples=examples, **fields))
     return runs
 
@@ -75,7 +75,7 @@ def separate_steps(runs: Sequence[Any]) -> None:
     from whichlora.models.answer_logits import answer_loss
 
     for run in runs:
-        with packing.attention(run.model), run.arithmetic():
+        with packing.attention(run.model), run.autocast():
             loss, _ = answer_loss(run.model, to_device(packing.pack(run.examples), run.model.device))
         loss.backward()
     _synchronize()

@@ -1,4 +1,4 @@
-"""The packaged experiments stand for the runs they are said to; the paper's on the real shapes, without weights."""
+"""The packaged experiments resolve to the documented runs; those of the paper on real model shapes, without weights."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def read(data: dict[str, str], tiny_model: str, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("models")
 
     def model(name: str) -> str:
-        place = folder / name.rpartition("/")[2]
-        if not place.exists():
-            config_of(SHAPES[name]).save_pretrained(place)
+        path = folder / name.rpartition("/")[2]
+        if not path.exists():
+            config_of(SHAPES[name]).save_pretrained(path)
             for file in Path(tiny_model).glob("*token*"):
-                (place / file.name).write_bytes(file.read_bytes())
-        return str(place)
+                (path / file.name).write_bytes(file.read_bytes())
+        return str(path)
 
     def read_with(name: str, **changes: Any) -> Grid:
         defaults = packaged(name)["defaults"]
@@ -225,10 +225,10 @@ def test_the_pocket_study_has_ninety_adapters() -> None:
 
 
 def test_the_pocket_study_in_fp32_is_a_part_of_it_in_nothing_but_precision() -> None:
-    def told(grid: Grid) -> list[dict[str, Any]]:
+    def specs(grid: Grid) -> list[dict[str, Any]]:
         return [plan.spec.to_dict() | {"precision": None} for plan in grid.plans]
 
     part, whole = (read_grid(str(EXPERIMENTS / name)) for name in ("pocket-fp32.yaml", "pocket.yaml"))
     assert values(part, "precision") == {"fp32"}
     assert len(part.plans) == len(part.cells()) == 6 * 3
-    assert all(spec in told(whole) for spec in told(part))
+    assert all(spec in specs(whole) for spec in specs(part))

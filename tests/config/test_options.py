@@ -27,10 +27,10 @@ def empty(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(before)
 
 
-def refused(capsys, empty, tiny_model, chosen: dict[str, str]) -> str:
+def refused(capsys, empty, tiny_model, values: dict[str, str]) -> str:
     """Call the entry point and return the error, after checking how it came."""
-    values = {"model": tiny_model} | chosen
-    status = main([text for name, value in values.items() for text in (f"--{name}", value)])
+    options = {"model": tiny_model} | values
+    status = main([text for name, value in options.items() for text in (f"--{name}", value)])
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
@@ -113,9 +113,9 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.parametrize(("chosen", "named", "allowed"), TOGETHER)
-def test_values_that_do_not_go_together_are_refused(capsys, empty, tiny_model, chosen, named, allowed):
-    error = refused(capsys, empty, tiny_model, chosen)
+@pytest.mark.parametrize(("values", "named", "allowed"), TOGETHER)
+def test_values_that_do_not_go_together_are_refused(capsys, empty, tiny_model, values, named, allowed):
+    error = refused(capsys, empty, tiny_model, values)
     assert error.startswith(named)
     assert allowed in error
 
@@ -182,8 +182,8 @@ def test_help_names_every_option_with_its_default(tmp_path):
 
 def test_the_documented_defaults():
     """Those that are part of the contract of the entry point."""
-    told = {name: default for name, (default, _) in options.MAIN.items() if default != "auto"}
-    assert told == {
+    defaults = {name: default for name, (default, _) in options.MAIN.items() if default != "auto"}
+    assert defaults == {
         "variant": "lora",
         "arm": "matched",
         "task": "atlas-nli",

@@ -33,7 +33,7 @@ OWN_RANK = {
     "ia3": None,
     "road": None,
 }
-"""What the arm matched comes to on the tiny model where it is not 8."""
+"""Rank of the arm matched on the tiny model if not 8."""
 SHARED = ("epochs", "batch_size", "warmup", "weight_decay", "scheduler", "dropout")
 
 
@@ -96,7 +96,7 @@ def test_a_variant_outside_the_sweep_asks_for_a_learning_rate_in_the_matched_arm
 
 
 @pytest.mark.parametrize(
-    ("variant", "given", "said"),
+    ("variant", "given", "message"),
     [
         ("ia3", {"rank": 8}, "rank=8: variant ia3 has no rank"),
         ("road", {"alpha": 8}, "alpha=8.0: variant road has no alpha"),
@@ -110,9 +110,9 @@ def test_a_variant_outside_the_sweep_asks_for_a_learning_rate_in_the_matched_arm
         ("delora", {"quantization": "nf4"}, "quantization=nf4: .* full precision"),
     ],
 )
-def test_what_a_variant_cannot_honour_is_refused_with_a_reason(plan, monkeypatch, variant, given, said):
+def test_options_that_a_variant_does_not_support_are_refused_with_a_reason(plan, monkeypatch, variant, given, message):
     monkeypatch.setattr("whichlora.models.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(OptionError, match=f"^{said}"):
+    with pytest.raises(OptionError, match=f"^{message}"):
         plan(variant=variant, arm="recommended", **given)
 
 
@@ -145,7 +145,7 @@ def test_without_an_adapter_there_is_nothing_to_adapt(plan, variant):
         assert {getattr(spec, name) for name in (*SHARED, "learning_rate")} == {None}
 
 
-def test_what_the_task_gives(plan):
+def test_defaults_that_the_task_provides(plan):
     nli, qa = plan(train_size="auto", validation_size="auto", test_size="auto").spec, plan(task="atlas-qa").spec
     sizes = get_task("atlas-nli").sizes
     assert (nli.train_size, nli.validation_size, nli.test_size) == (sizes.train, sizes.validation, sizes.test)
@@ -155,11 +155,11 @@ def test_what_the_task_gives(plan):
 
 
 @pytest.mark.parametrize(("ratio", "select_on"), [("auto", "mean"), (0, "en"), (0.1, "mean"), (0.9, "mean"), (1, "tl")])
-def test_the_checkpoint_is_chosen_in_the_languages_that_are_trained(plan, ratio, select_on):
+def test_the_checkpoint_is_selected_on_the_trained_languages(plan, ratio, select_on):
     """Where no target items are trained on, choosing in their language would not be zero-shot."""
-    made = plan(tl_ratio=ratio)
-    languages = {item.language for item in made.mixture.train}
-    assert made.spec.select_on == select_on
+    resolved = plan(tl_ratio=ratio)
+    languages = {item.language for item in resolved.mixture.train}
+    assert resolved.spec.select_on == select_on
     assert {"en": {"en"}, "mean": {"en", "sw"}, "tl": {"sw"}}[select_on] == languages
 
 
@@ -174,25 +174,25 @@ def test_an_english_adapter_is_one_for_all_languages(plan):
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1])
-def test_languages_that_are_trained_on_have_adapters_of_their_own(plan, ratio):
+def test_trained_languages_have_separate_adapters(plan, ratio):
     one, two = (plan(tl_ratio=ratio, language=language).spec for language in ("sw", "hi"))
     assert one.train_digest != two.train_digest
     assert one.training_fingerprint != two.training_fingerprint
 
 
 def test_all_linear_is_the_linear_layers_of_the_blocks_without_the_head(plan):
-    made = plan(target_modules="all-linear")
-    assert made.spec.target_modules == LINEARS
-    assert len(made.adapted) == 3 * len(LINEARS)
-    assert not any("lm_head" in name or "embed" in name for name in made.adapted)
-    assert made.adapted["model.layers.1.mlp.down_proj"] == (64, 32)
-    assert made.adapted["model.layers.0.self_attn.k_proj"] == (32, 16)
+    resolved = plan(target_modules="all-linear")
+    assert resolved.spec.target_modules == LINEARS
+    assert len(resolved.adapted) == 3 * len(LINEARS)
+    assert not any("lm_head" in name or "embed" in name for name in resolved.adapted)
+    assert resolved.adapted["model.layers.1.mlp.down_proj"] == (64, 32)
+    assert resolved.adapted["model.layers.0.self_attn.k_proj"] == (32, 16)
 
 
 def test_named_modules_and_layers_are_those_adapted(plan):
-    made = plan(target_modules="v_proj, q_proj", layers="0,last:1")
-    assert made.spec.layers == (0, 2)
-    assert set(made.adapted) == {f"model.layers.{n}.self_attn.{m}_proj" for n in (0, 2) for m in "qv"}
+    resolved = plan(target_modules="v_proj, q_proj", layers="0,last:1")
+    assert resolved.spec.layers == (0, 2)
+    assert set(resolved.adapted) == {f"model.layers.{n}.self_attn.{m}_proj" for n in (0, 2) for m in "qv"}
 
 
 def test_the_same_layers_and_modules_in_other_words_are_the_same_run(plan):
@@ -256,9 +256,9 @@ def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
 
 def test_a_share_of_less_than_an_item_is_refused(plan):
     """It would be trained on English alone and called one percent."""
-    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: is no item of train_size=20"):
+    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: gives no target item at train_size=20"):
         plan(tl_ratio=0.01)
-    with pytest.raises(OptionError, match=r"train_size=1: leaves no target item at tl_ratio=0\.5"):
+    with pytest.raises(OptionError, match=r"train_size=1: gives no target item at tl_ratio=0\.5"):
         plan(train_size=1)
 
 
@@ -268,7 +268,7 @@ def test_english_is_not_a_target_language(plan):
 
 
 def test_a_model_without_linear_layers_to_adapt_is_refused(plan, tmp_path):
-    """GPT-2 keeps its weights in a class of its own."""
+    """GPT-2 uses Conv1D layers."""
     from transformers import GPT2Config
 
     GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=60000).save_pretrained(tmp_path)

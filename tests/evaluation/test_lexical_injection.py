@@ -28,7 +28,7 @@ from whichlora.run.summary import summary
 from whichlora.testing.interruption import kill_after_step
 from whichlora.testing.runs import predictions_of
 from whichlora.training import adapter
-from whichlora.training.objectives import Triplets, objective_of, triplets
+from whichlora.training.objectives import Triplets, objective_of, triplet_losses
 
 
 def loaded(plan: Plan, *, attach: bool = True) -> Any:
@@ -53,14 +53,14 @@ EVERY_OTHER = ~torch.eye(3, dtype=torch.bool)
 
 def test_the_loss_of_three_pairs_by_hand() -> None:
     """Anchors at 0, 90 and 200 degrees, positives at 60, 90 and 30: cosines of the differences."""
-    found = triplets(circle(0, 90, 200), circle(60, 90, 30), EVERY_OTHER, margin=0.4)
+    found = triplet_losses(circle(0, 90, 200), circle(60, 90, 30), EVERY_OTHER, margin=0.4)
     expected = [
         0.8660254 - 0.5 + 0.4,  # the third positive is 30 degrees away, the own one 60
         0.8660254 - 1 + 0.4,  # the first is 30 degrees away
         -0.3420201 + 0.9848078 + 0.4,  # the second, 110 degrees; the own, 170
     ]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
-    assert triplets(circle(0, 90), circle(0, 90), EVERY_OTHER[:2, :2], margin=0.4).tolist() == [0, 0]
+    assert triplet_losses(circle(0, 90), circle(0, 90), EVERY_OTHER[:2, :2], margin=0.4).tolist() == [0, 0]
 
 
 def test_the_loss_is_torch_s_with_the_negatives_chosen_by_hand() -> None:
@@ -76,16 +76,18 @@ def test_the_loss_is_torch_s_with_the_negatives_chosen_by_hand() -> None:
         margin=0.4,
         reduction="none",
     )
-    assert triplets(anchors, positives, ~torch.eye(8, dtype=torch.bool)).tolist() == pytest.approx(expected.tolist())
+    assert triplet_losses(anchors, positives, ~torch.eye(8, dtype=torch.bool)).tolist() == pytest.approx(
+        expected.tolist()
+    )
 
 
 def test_the_same_word_is_no_negative_and_a_pair_alone_has_no_loss() -> None:
     other = EVERY_OTHER.clone()
     other[0, 2] = other[2, 0] = False
-    found = triplets(circle(0, 90, 200), circle(60, 90, 30), other, margin=0.4)
+    found = triplet_losses(circle(0, 90, 200), circle(60, 90, 30), other, margin=0.4)
     assert float(found[0]) == 0  # the second positive is 90 degrees away, the own one 60
     anchors = circle(0).requires_grad_()
-    alone = triplets(anchors, circle(90), torch.zeros(1, 1, dtype=torch.bool))
+    alone = triplet_losses(anchors, circle(90), torch.zeros(1, 1, dtype=torch.bool))
     alone.sum().backward()
     assert alone.tolist() == [0]
     assert anchors.grad is not None
@@ -105,7 +107,7 @@ def test_the_objective_reads_the_words_with_the_model(tiny_model: str) -> None:
 
     anchors = torch.stack([state(pair.translation) for pair in examples])
     positives = torch.stack([state(pair.word) for pair in examples])
-    expected = triplets(anchors, positives, ~torch.eye(4, dtype=torch.bool)).sum()
+    expected = triplet_losses(anchors, positives, ~torch.eye(4, dtype=torch.bool)).sum()
     torch.testing.assert_close(objective.loss(model, examples), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -141,7 +143,7 @@ def test_its_gradients_are_those_of_the_full_one(tiny_model: str, checkpointing:
 
     sequences = [pair.translation for pair in examples] + [pair.word for pair in examples]
     states = functional.normalize(states_at_sites(model, plan.shape.blocks, sequences, Pooling(1))[0], dim=1)
-    full = gradients(triplets(states[:4], states[4:], ~torch.eye(4, dtype=torch.bool)).sum())
+    full = gradients(triplet_losses(states[:4], states[4:], ~torch.eye(4, dtype=torch.bool)).sum())
     if checkpointing:  # what is done when memory runs out
         from whichlora.training.micro_batches import set_checkpointing
 
@@ -435,17 +437,17 @@ def test_the_recommended_values_are_the_original_s(tiny_model: str) -> None:
 REFUSED = [
     ({"pool_layer": 0}, "layers=first:2: adapts block 1, which gets no gradient from pool_layer=0; allowed .* first:1"),
     ({"pool_layer": 3}, "pool_layer=3: the model has layers 0-2"),
-    ({"tl_ratio": 0.5}, "tl_ratio=0.5: is no option of task=align-words"),
-    ({"scoring": "generate"}, "scoring=generate: is no option of task=align-words"),
-    ({"select_on": "en"}, "select_on=en: is no option of task=align-words"),
-    ({"composition": "addition"}, "composition=addition: is no option of task=align-words"),
+    ({"tl_ratio": 0.5}, "tl_ratio=0.5: does not apply to task=align-words"),
+    ({"scoring": "generate"}, "scoring=generate: does not apply to task=align-words"),
+    ({"select_on": "en"}, "select_on=en: does not apply to task=align-words"),
+    ({"composition": "addition"}, "composition=addition: does not apply to task=align-words"),
     ({"batch_size": 1}, "batch_size=1: must be at least 2"),
     ({"train_size": 5000}, "train_size=5000: align-words has 302 train items in sw"),
     ({"language": "tt"}, "language=tt: allowed are az, bn"),
     ({"prompt_language": "item"}, "prompt_language=item: align-words has no prompt in sw"),
-    ({"task": "atlas-nli", "pool_layer": 1}, "pool_layer=1: is no option of task=atlas-nli"),
-    ({"task": "atlas-nli", "first_token": "keep"}, "first_token=keep: is no option of task=atlas-nli"),
-    ({"task": "atlas-nli", "retention": "atlas-nli"}, "retention=atlas-nli: is what is trained; allowed are none, "),
+    ({"task": "atlas-nli", "pool_layer": 1}, "pool_layer=1: does not apply to task=atlas-nli"),
+    ({"task": "atlas-nli", "first_token": "keep"}, "first_token=keep: does not apply to task=atlas-nli"),
+    ({"task": "atlas-nli", "retention": "atlas-nli"}, "retention=atlas-nli: is the trained task; allowed are none, "),
     ({"data_dir": "/data"}, "data_dir=/data: has no en-sw.tsv; remove the option"),
     ({"retention": "align-words"}, "retention=align-words: allowed are none, atlas-nli"),
     ({"retention_size": 5}, "retention_size=5: needs a task in retention"),
@@ -464,7 +466,7 @@ def test_conflicting_options_are_refused_before_a_model_is_loaded(
 
 def test_several_processes_would_see_other_negatives(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match=r"^task=align-words: trains in one process"):
+    with pytest.raises(OptionError, match=r"^task=align-words: must train in one process"):
         plan_of(tiny_model, **PAIRS)
 
 

@@ -1,4 +1,4 @@
-"""Experiments: what the file stands for, the plan, shared adapters, and going on after any stop. Real processes."""
+"""Experiments: reading the file, the plan, shared adapters, and resuming after any stop, with real processes."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def write(folder: Path, model: str, **changes: Any) -> str:
 
 def runs(kind: str = "run", experiment: str = "grid") -> list[Any]:
     client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    return client.search_runs([found.experiment_id], f"tags.`whichlora.kind` = '{kind}'") if found else []
+    entity = client.get_experiment_by_name(experiment)
+    return client.search_runs([entity.experiment_id], f"tags.`whichlora.kind` = '{kind}'") if entity else []
 
 
 def test_the_grid_is_every_arm_with_every_combination_by_seed_first(tmp_path: Path, tiny_model: str) -> None:
@@ -162,9 +162,9 @@ def test_an_experiment_shares_what_is_the_same_run_and_skips_what_is_done(
     assert len(finished) == 8
     assert {run.info.status for run in finished.values()} == {"FINISHED"}
     assert len(runs("base")) == 3  # en, sw and ur, once each
-    adopted = [run for run in finished.values() if "whichlora.adapter_of" in run.data.tags]
-    assert len(adopted) == 2
-    for run in adopted:
+    reusing = [run for run in finished.values() if "whichlora.adapter_of" in run.data.tags]
+    assert len(reusing) == 2
+    for run in reusing:
         trained = finished[run.data.tags["whichlora.adapter_of"]]
         assert run.data.tags["whichlora.training_fingerprint"] == trained.data.tags["whichlora.training_fingerprint"]
         assert run.data.params["language"] != trained.data.params["language"]
@@ -205,7 +205,7 @@ def test_a_failed_run_is_named_with_its_reason_and_tried_again_by_the_next_call(
     assert len(runs()) == 2
 
 
-def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
+def test_runs_with_other_values_are_reported_and_another_precision_is_refused(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {**SMALL, "model": tiny_model, "tl_ratio": 0.5, "language": "sw"}
@@ -217,7 +217,7 @@ def test_runs_with_other_values_are_told_of_and_another_precision_is_refused(
     assert "precision=bf16: the experiment has runs in fp32" in capsys.readouterr().err
 
 
-def test_an_experiment_of_word_pairs_says_what_each_run_came_to_and_how_far_it_is(
+def test_an_experiment_of_word_pairs_prints_the_scores_of_each_run_and_its_progress(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("whichlora.experiment.progress._LOG_SECONDS", 0.0)
@@ -226,13 +226,13 @@ def test_an_experiment_of_word_pairs_says_what_each_run_came_to_and_how_far_it_i
     assert main(["--file", write(store, tiny_model, defaults=few, arms=[{"variant": "lora"}])]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert any(re.match("1 of 2 runs done, about .* of work left$", line) for line in printed)
-    told = [line for line in printed if line.startswith("done: ")]
-    assert len(told) == 2
-    assert all(": P@1 0." in line and "trained pairs, P@1 0." in line for line in told)
-    assert all("F1 0." in line and "atlas-nli, not trained, sw" in line for line in told)
+    done = [line for line in printed if line.startswith("done: ")]
+    assert len(done) == 2
+    assert all(": P@1 0." in line and "trained pairs, P@1 0." in line for line in done)
+    assert all("F1 0." in line and "atlas-nli, not trained, sw" in line for line in done)
 
 
-def test_one_failing_run_does_not_keep_back_the_others_of_its_adapter(
+def test_one_failing_run_does_not_stop_the_others_with_the_same_adapter(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from whichlora.data.tasks.atlas import AtlasNli
@@ -294,17 +294,17 @@ def start(file: str, *options: str) -> subprocess.Popen[bytes]:
 
 
 def results() -> dict[str, tuple[str, ...]]:
-    """The predictions of every finished run, by fingerprint; each must be there once."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return the predictions of all runs by fingerprint; each must be finished and exist once."""
+    predictions: dict[str, tuple[str, ...]] = {}
     for run in runs():
         assert run.info.status == "FINISHED"
-        assert run.data.tags["whichlora.fingerprint"] not in found
+        assert run.data.tags["whichlora.fingerprint"] not in predictions
         frames = [
             pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/predictions/{role}.parquet"))
             for role in ("en", "tl")
         ]
-        found[run.data.tags["whichlora.fingerprint"]] = tuple(pd.concat(frames)["predicted"])
-    return found
+        predictions[run.data.tags["whichlora.fingerprint"]] = tuple(pd.concat(frames)["predicted"])
+    return predictions
 
 
 @pytest.mark.slow
@@ -316,7 +316,7 @@ def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass
     def checkpoints() -> set[Path]:
         return set((store / "whichlora-work").glob("run-*/checkpoint-*/trainable.safetensors"))
 
-    for _ in range(4):  # each time within another run, at most two seconds after a checkpoint that is new
+    for _ in range(4):  # each time in another run, at most two seconds after a new checkpoint
         process = start(file)
         while not checkpoints() - seen:
             assert process.poll() is None
@@ -338,7 +338,7 @@ def test_killed_at_random_moments_it_ends_with_the_runs_of_an_uninterrupted_pass
 
 
 @pytest.mark.slow
-def test_packed_runs_killed_in_the_middle_go_on(store: Path, tiny_model: str) -> None:
+def test_packed_runs_killed_in_the_middle_are_resumed(store: Path, tiny_model: str) -> None:
     file = write(store, tiny_model, defaults={"model": tiny_model, **SMALL, "train_size": 96, "batch_size": 4})
     process = start(file, "--pack", "3")
     while len(set((store / "whichlora-work").glob("run-*/checkpoint-*/trainable.safetensors"))) < 3:

@@ -91,8 +91,8 @@ def test_a_run_that_ran_out_of_memory_ends_like_one_with_small_micro_batches(
     assert set(passed) == {2}
     assert sum(passed) == halved[0].examples  # no item twice
     said = capsys.readouterr().err
-    assert "with 8 items at a time; going on with 4" in said
-    assert "with 4 items at a time; going on with 2" in said
+    assert "with 8 items at a time; continuing with 4" in said
+    assert "with 4 items at a time; continuing with 2" in said
     monkeypatch.setattr("whichlora.training.trainer.MICRO_BATCH", 2)
     small = trained(tiny_model, tmp_path / "small", **options)
     assert halved[1] == small[1]

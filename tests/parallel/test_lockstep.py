@@ -125,14 +125,14 @@ def test_a_failure_in_scoring_leaves_the_base_unchanged(
 ) -> None:
     chosen = plans(tiny_model)[:3]
     alone = done(chosen[1:], "alone", pack=1)
-    scored = pipeline._scored
+    score_model = pipeline._score_model
 
     def fail(plan: Plan, *arguments: Any) -> Any:
         if plan is chosen[0]:
             raise RuntimeError("a fault")
-        return scored(plan, *arguments)
+        return score_model(plan, *arguments)
 
-    monkeypatch.setattr(pipeline, "_scored", fail)
+    monkeypatch.setattr(pipeline, "_score_model", fail)
     tracker = Tracker(connect(), "packed")
     left = list(chosen)
     found: dict[str, Result] = {}

@@ -1,4 +1,4 @@
-"""`mlflow run` as a user calls it: a launch, and the run that holds its results."""
+"""`mlflow run` as users call it: a launch, and the run that holds its results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def experiment_of(folder: Path, run: Run) -> str:
 
 
 def leftovers() -> set[str]:
-    """Which of the names that a run might wrongly leave in the project are there."""
+    """Return the files in the project that only a run in the wrong folder would leave there."""
     return {name for name in ("mlflow.db", "mlartifacts", "mlruns", "whichlora-work") if (PROJECT / name).exists()}
 
 

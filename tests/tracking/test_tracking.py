@@ -1,4 +1,4 @@
-"""What runs leave in MLflow, with real databases, a real server and several processes at once."""
+"""Runs in MLflow, tested with real databases, a real server and several processes at once."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def one_thread() -> Iterator[None]:
 
 
 def start(module: str, *options: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `python -m module` with an environment that names no tracking server but the given one."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
+    """Start `python -m module` without the MLflow and whichlora variables of this process."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
     return subprocess.Popen(
         [sys.executable, "-m", module, *options],
         cwd=cwd,
-        env=own | {"OMP_NUM_THREADS": "1"} | environment,
+        env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,7 +54,7 @@ def start(module: str, *options: str, cwd: Path, **environment: str) -> subproce
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """Wait for all, see that each exits with 0, and return what each printed, both streams joined."""
+    """Wait for all, check that each exits with 0, and return the output of each, stdout and stderr joined."""
     texts = []
     try:
         for process in processes:
@@ -68,7 +68,7 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
 
 
 def use(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
-    """Make this process call from `folder`, with the database there, and return a client of it."""
+    """Make `folder` and its database those of this process, and return a client of the database."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     patch.setenv("MLFLOW_TRACKING_URI", uri)
     patch.chdir(folder)
@@ -89,9 +89,9 @@ def new_log(client: MlflowClient) -> RunLog:
     return Tracker(client, "logs").open("run", "one", {"fingerprint": os.urandom(8).hex()})
 
 
-def download(client: MlflowClient, run: Run, place: str, to: Path) -> Path:
+def download(client: MlflowClient, run: Run, artifact_path: str, to: Path) -> Path:
     to.mkdir(parents=True, exist_ok=True)
-    return Path(client.download_artifacts(run.info.run_id, place, str(to)))
+    return Path(client.download_artifacts(run.info.run_id, artifact_path, str(to)))
 
 
 class Finished:
@@ -102,15 +102,15 @@ class Finished:
         (self.run,) = runs_of(self.client, "run")
         self.metrics, self.params, self.tags = self.run.data.metrics, self.run.data.params, self.run.data.tags
 
-    def artifact(self, place: str) -> Path:
-        return download(self.client, self.run, place, self.folder / "downloads")
+    def artifact(self, artifact_path: str) -> Path:
+        return download(self.client, self.run, artifact_path, self.folder / "downloads")
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_model: str, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     shutil.copy(empty_database, folder / "mlflow.db")
-    # A rate at which the answers change, so that gain is not nought.
+    # A rate at which the answers change, so that the gain is not zero.
     options = ["--model", tiny_model, *SIZES, "--variant", "lora", "--learning_rate", "0.05"]
     with pytest.MonkeyPatch.context() as patch:
         use(folder, patch)
@@ -123,7 +123,7 @@ def spec_of(finished: Finished) -> dict[str, object]:
     return spec
 
 
-# What a finished run holds
+# Contents of a finished run
 
 
 def test_every_spec_field_and_the_versions_are_params(finished: Finished) -> None:
@@ -185,7 +185,7 @@ def test_test_validation_and_base_scores_are_metrics_and_gain_is_their_exact_dif
     assert base.data.params["language"] == {"en": "en", "tl": "sw"}[role]
 
 
-def test_some_gain_is_not_nought_so_that_the_tests_on_it_can_fail(finished: Finished) -> None:
+def test_some_gain_is_not_zero_so_that_the_tests_on_it_can_fail(finished: Finished) -> None:
     assert finished.metrics["gain/en"] or finished.metrics["gain/tl"]
 
 
@@ -307,7 +307,7 @@ def test_a_variant_that_trains_nothing_reuses_the_base_scores_and_logs_no_adapte
 
 
 def copied(finished: Finished, to: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
-    """A database of its own with the finished run's rows; artifacts stay where they are."""
+    """Copy the database of the finished run to another folder; its artifacts stay where they are."""
     shutil.copy(finished.folder / "mlflow.db", to / "mlflow.db")
     return use(to, patch)
 
@@ -324,10 +324,10 @@ def test_a_deleted_run_is_run_again(finished: Finished, tmp_path: Path, monkeypa
     assert client.get_run(finished.run.info.run_id).info.lifecycle_stage == "deleted"
 
 
-def test_an_unfinished_run_is_gone_on_with_when_its_model_lies_elsewhere_now(
+def test_an_unfinished_run_is_resumed_when_its_model_has_moved(
     finished: Finished, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path is no part of the fingerprint: a copy of the model is the same model."""
+    """The path is not part of the fingerprint: a copy of the model is the same model."""
     client = copied(finished, tmp_path, monkeypatch)
     client.update_run(finished.run.info.run_id, status="FAILED")
     elsewhere = shutil.copytree(tiny_model, tmp_path / "a copy")
@@ -350,7 +350,7 @@ def test_two_processes_with_the_same_spec_make_one_run(store: Path, tiny_model: 
     assert [m.step for m in client_of(store).get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
 
 
-# Empty folders, and where things lie
+# Empty folders, and the location of files
 
 
 def test_four_processes_make_one_working_database_in_an_empty_folder(tmp_path: Path) -> None:

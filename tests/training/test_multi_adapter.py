@@ -1,4 +1,4 @@
-"""A pass for several runs at once leaves each what it would have alone."""
+"""A joint pass of several runs gives each the gradients that it would get alone."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ REFUSED = {
     "pissa": "changes the base weights",
     "olora": "changes the base weights",
     "full": "changes the base weights",
-    "ia3": "changes what the base layers are given",
-    "oft": "changes what the base layers are given",
+    "ia3": "changes the inputs of the base layers",
+    "oft": "changes the inputs of the base layers",
 }
 JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
-"""The untrained model is scored alone, and refused nowhere."""
+"""`none` takes no training steps, so it is accepted and never joins."""
 
 
 def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
@@ -57,7 +57,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     model = moved(plan, base=copy_around_weights(base_of(folder))).train()
     layers = dict(adapter_modules(model))
     return Batch(
-        model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), arithmetic=nullcontext
+        model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), autocast=nullcontext
     )
 
 
@@ -73,12 +73,12 @@ def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> Non
     for batch in batches:
         batch.model.zero_grad()
     losses = backward_together(batches)
-    for batch, loss, (own, own_loss) in zip(batches, losses, expected, strict=True):
-        assert loss.item() == pytest.approx(own_loss, rel=1e-5)
-        found = gradients(batch.model)
-        assert found.keys() == own.keys()
-        for name, gradient in own.items():
-            assert (found[name] - gradient).norm() <= 6e-5 * gradient.norm(), name
+    for batch, loss, (expected_gradients, expected_loss) in zip(batches, losses, expected, strict=True):
+        assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
+        actual = gradients(batch.model)
+        assert actual.keys() == expected_gradients.keys()
+        for name, gradient in expected_gradients.items():
+            assert (actual[name] - gradient).norm() <= 6e-5 * gradient.norm(), name
 
 
 @pytest.mark.parametrize("variant", CATALOGUE)
@@ -93,13 +93,13 @@ def test_what_cannot_join_is_refused_with_the_reason(tiny_model: str, variant: s
 
 
 def test_dropout_and_other_losses_are_refused(tiny_model: str) -> None:
-    with pytest.raises(OptionError, match=r"dropout 0\.1 is drawn for each run"):
+    with pytest.raises(OptionError, match=r"dropout 0\.1 needs a random mask for each run"):
         parse_pack("2", [plan_of(tiny_model, variant="lora", arm="recommended")])
-    with pytest.raises(OptionError, match="the task align-words is learnt by another loss"):
+    with pytest.raises(OptionError, match="task align-words is not trained with the cross-entropy"):
         parse_pack("2", [plan_of(tiny_model, variant="lora", task="align-words", train_size="auto", test_size="auto")])
     with pytest.raises(OptionError, match="pack=0: must be a whole number from 1 to 64"):
         parse_pack("0", [])
-    with pytest.raises(OptionError, match="batches of 32 are read in parts; at most 16"):
+    with pytest.raises(OptionError, match="batches of 32 are split into micro-batches of at most 16"):
         parse_pack("2", [plan_of(tiny_model, variant="lora", batch_size="32")])
 
 
@@ -108,5 +108,5 @@ def test_runs_of_several_models_are_refused(tiny_model: str, tmp_path: Path) -> 
     plans = [plan_of(folder, variant="lora") for folder in (tiny_model, str(other))]
     with pytest.raises(OptionError, match="must be 1 with several models: all runs of a pass share one"):
         parse_pack("2", plans)
-    with pytest.raises(AssertionError, match="several bases"):
+    with pytest.raises(AssertionError, match="several base models"):
         backward_together([batch_of(folder, 0, 1, variant="lora") for folder in (tiny_model, str(other))])

@@ -1,4 +1,4 @@
-"""Order of items, resuming after SIGKILL, and the choice of the checkpoint."""
+"""Order of items, resuming after SIGKILL, and selection of the checkpoint."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_processes_share_the_items_of_each_step(count: int) -> None:
     assert {len(batch) for share in shares for batch in share[:-1]} == {8 // count}
 
 
-# Eight items a step, 40 items: five steps an epoch. Step 3 is within the first epoch, 5 its end, 7 in the second. The
-# wider catalogue is killed once: its variants differ in what is attached, not in how it is kept.
+# 40 items in steps of eight: five steps per epoch. Step 3 is within the first epoch, 5 its end, 7 in the second. The
+# wider catalogue is killed once only: its variants differ in what is attached, not in how it is saved.
 FAST = [("lora", 3)]
 STEPS = {variant: (7,) if CATALOGUE[variant] in WIDER else (3, 5, 7) for variant in TRAINED}
 SLOW = [(variant, step) for variant, steps in STEPS.items() for step in steps if (variant, step) not in FAST]
@@ -70,9 +70,9 @@ def test_the_same_spec_gives_identical_predictions_and_another_seed_others(store
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_adalora_trains_for_a_few_steps(store: Path, tiny_model: str, steps: int) -> None:
-    """Its final ranks are then chosen after the first."""
-    found = run_of(plan_of(tiny_model, variant="adalora", train_size=str(8 * steps), batch_size="8"))
-    assert found.metrics["train/best_step"] == steps
+    """Its final ranks are then chosen after the first step."""
+    result = run_of(plan_of(tiny_model, variant="adalora", train_size=str(8 * steps), batch_size="8"))
+    assert result.metrics["train/best_step"] == steps
 
 
 def test_the_bar_of_training_has_the_name_of_its_run(
@@ -94,15 +94,14 @@ def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(
     )
 
 
-def test_half_a_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-3").mkdir()
-    checkpoints.complete(tmp_path / "checkpoint-3", {"seconds": 1.5})
+    checkpoints.mark_complete(tmp_path / "checkpoint-3", {"seconds": 1.5})
     (tmp_path / "checkpoint-10").mkdir()  # killed while it was being written
-    found = checkpoints.last_complete(tmp_path)
-    assert found == (tmp_path / "checkpoint-3", {"seconds": 1.5})
+    assert checkpoints.last_complete(tmp_path) == (tmp_path / "checkpoint-3", {"seconds": 1.5})
 
 
-def test_the_work_folder_is_where_the_variable_says(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_folder_is_set_by_the_environment_variable(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from whichlora.tracking.client import work_folder
 
     assert work_folder() == store / "whichlora-work"

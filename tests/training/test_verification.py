@@ -1,4 +1,4 @@
-"""A run that did not train what it says must fail, and say why."""
+"""A run that did not train what its spec says fails with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
     """Return plan, model with adapter, and evidence."""
-    few = {"rank": 50} if variant == "fourierft" else {}  # fewer than all the frequencies of so small a layer
+    few = {"rank": 50} if variant == "fourierft" else {}  # fewer than all frequencies of a layer this small
     plan = plan_of(model, variant=variant, **few)
     torch.manual_seed(0)
     base = load_model(plan.source, precision="fp32", quantization="none")
@@ -43,7 +43,7 @@ def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
 
 
 def optimizer_of(model: Any, variant: str) -> torch.optim.Optimizer:
-    """The variant's own optimiser, or the usual one."""
+    """Return the variant's own optimiser, or AdamW."""
     declared = CATALOGUE[variant]
     if declared.optimizer is not None:
         return declared.optimizer(model, 0.01, 0.0, declared.options)
@@ -51,7 +51,7 @@ def optimizer_of(model: Any, variant: str) -> torch.optim.Optimizer:
 
 
 def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> None:
-    """A real optimiser step on one batch."""
+    """Take a real optimiser step on one batch."""
     ids = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0))
     record_rates(model, optimizer, evidence)
     logits = model(input_ids=ids).logits
@@ -184,23 +184,23 @@ def test_a_changed_base_weight_is_noticed(tiny_model: str) -> None:
 def test_every_changed_number_changes_a_weight_s_digest(dtype: torch.dtype, shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     weight = (torch.randn(shape) * 50).abs().to(dtype)
-    own = weight_digest(weight)
-    assert weight_digest(weight.clone()) == own
-    for place in range(weight.numel()):
+    digest = weight_digest(weight)
+    assert weight_digest(weight.clone()) == digest
+    for index in range(weight.numel()):
         changed = weight.clone()
-        changed.view(-1)[place] += 1
-        assert weight_digest(changed) != own
+        changed.view(-1)[index] += 1
+        assert weight_digest(changed) != digest
 
 
 def test_a_change_anywhere_in_a_large_weight_changes_its_digest() -> None:
     """It is summed in parts."""
     weight = torch.zeros(3, 1 << 20, dtype=torch.bfloat16)
-    own = weight_digest(weight)
-    for place in ((0, 0), (1, 1 << 19), (2, (1 << 20) - 1)):
-        weight[place] = 1.0
-        assert weight_digest(weight) != own
-        weight[place] = 0.0
-    assert weight_digest(weight) == own
+    digest = weight_digest(weight)
+    for index in ((0, 0), (1, 1 << 19), (2, (1 << 20) - 1)):
+        weight[index] = 1.0
+        assert weight_digest(weight) != digest
+        weight[index] = 0.0
+    assert weight_digest(weight) == digest
 
 
 def test_a_run_that_cannot_prove_itself_is_marked_failed_with_the_reason(store: Path, tiny_model: str) -> None:
@@ -235,7 +235,7 @@ def test_a_saved_adapter_that_answers_otherwise_is_noticed(
 @pytest.mark.slow
 @pytest.mark.skipif(emulates_bf16(), reason="without instructions for bf16 it takes more than ten minutes")
 def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None:
-    """The packaged model after 25 steps: the labels are nearly as probable, and the rounding of its base decides."""
+    """The packaged model after 25 steps: the labels are about equally probable, so the rounding of its base decides."""
     plan = plan_of(
         "smollm2-135m",
         variant="pissa",
@@ -255,7 +255,7 @@ def test_pissa_that_has_hardly_learnt_proves_itself_in_bf16(store: Path) -> None
 def test_answers_that_rounding_decides_are_no_fault_of_a_reloaded_adapter(
     tiny_model: str, precision: str, apart: float, fails: bool
 ) -> None:
-    """Seen of VeRA at chance: of 60 items eight with two labels exactly as probable, and two .10 and .15 apart."""
+    """Seen with VeRA at chance: of 60 items, eight with two equally probable labels, two with gaps of .10 and .15."""
     plan = plan_of(tiny_model, precision=precision)
     items = plan.mixture.validation["en"]
     low = (1 - apart) / 2 - 0.05

@@ -184,5 +184,5 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     gone_on = next(run for run in of_trials if run.data.tags["whichlora.trial"] == str(killed.number))
     assert gone_on.data.tags["whichlora.resumed"] == "true"
     logs = "".join((tmp_path / name / "log").read_text() for name in "bcd")
-    assert "Going on from checkpoint-" in logs  # and not from the beginning
+    assert "Resuming from checkpoint-" in logs  # and not from the beginning
     assert len(client.search_runs(ids, "tags.`whichlora.kind` = 'study'")) == 1

@@ -1,4 +1,4 @@
-"""Hyperparameters of an arm, and which layers of a model are adapted at which rank."""
+"""Resolves the hyperparameters of an arm, the linear layers to adapt, and the rank."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ def arm_values(
 ) -> Hyperparameters | None:
     """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.
 
-    The values of a task's own source, where `task` has them for the variant, are the recommended ones.
+    In the arm `recommended`, values that the variant has for `task` take precedence over its general ones. The arm
+    `tuned` stands for a study's trial; values that the study did not choose are those of the arm `matched`.
 
-    `learning_rate` is the one that is given, if any; it is needed where the equal sweep has none, and in the arm
-    `tuned`, whose values are those of a study's trial: what the study did not choose is as in the arm `matched`.
+    Args:
+        learning_rate: the one set by the user or the study. Required in the arm `tuned`, and in the arm `matched` for
+            variants without a learning rate from the equal sweep.
 
     Raises:
-        OptionError: the arm has no learning rate for the variant.
+        OptionError: The arm has no learning rate for the variant.
     """
     if variant.recommended is None:
         return None
@@ -46,14 +48,14 @@ def arm_values(
 
 
 def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:
-    """Return the names of linear layers that "all-linear" or a list of names stands for on a model.
+    """Return the names of the model's linear layers that "all-linear" or a list of names selects.
 
     Raises:
-        OptionError: a name is not one of the model's, which the message lists, or it has no linear layers.
+        OptionError: A name is not in the model (the message lists those that are), or the model has no linear layers.
     """
     names = shape.module_names()
     if not names:
-        allowed = "has no torch.nn.Linear in its decoder blocks to adapt (GPT-2's Conv1D is none); full and none work"
+        allowed = "has no torch.nn.Linear in its decoder blocks (GPT-2 uses Conv1D); only variants full and none work"
         raise OptionError("model", model, allowed)
     if wanted == "all-linear":
         return tuple(names)
@@ -69,7 +71,7 @@ def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: 
 
 
 def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Return the linear layers of these names in these decoder blocks."""
+    """Return the linear layers with these names in these decoder blocks, as (in_features, out_features)."""
     return {
         name: size
         for name, size in shape.linears.items()
@@ -77,25 +79,25 @@ def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[in
     }
 
 
-def rank_of(
+def resolve_rank(
     variant: Variant,
-    arm: Hyperparameters,
-    given: int | None,
+    hyperparameters: Hyperparameters,
+    requested: int | None,
     shapes: Mapping[str, tuple[int, int]],
     variant_options: Mapping[str, Any],
 ) -> int | None:
-    """Return the rank: the one that is given, or the arm's as far as the layers allow; None where there is none.
+    """Return the requested rank, or the arm's rank capped to what the layers allow; None for variants without a rank.
 
     Args:
         shapes: the adapted layers by name, as (in_features, out_features).
 
     Raises:
-        OptionError: the rank does not fit the layers.
+        OptionError: The rank does not fit the layers.
     """
     if not variant.has_rank:
         return None
-    assert arm.rank is not None
-    rank = min(arm.rank, variant.rank_limit(shapes)) if given is None else given
+    assert hyperparameters.rank is not None
+    rank = min(hyperparameters.rank, variant.rank_limit(shapes)) if requested is None else requested
     problem = variant.rank_problem(rank, shapes, variant_options)
     if problem:
         raise OptionError("rank", rank, problem)

@@ -1,4 +1,4 @@
-"""The option `layers`: which decoder blocks get an adapter."""
+"""Parses the option `layers`, which selects the decoder blocks that get an adapter."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _ALLOWED = "all, first:N, last:N, A-B or A, joined by commas"
 
 
 def parse_layers(text: str, n_layers: int | None = None) -> tuple[int, ...] | None:
-    """Return the sorted block numbers that `text` names, counted from 0.
+    """Return the sorted block numbers that `text` selects, counted from 0.
 
-    `n_layers` is the model's number of decoder blocks. Without it only the form is checked and None is returned,
-    so that a typing error is found before the model is known.
+    `n_layers` is the model's number of decoder blocks. Without it only the syntax is checked and None is returned, so
+    that a typing error is reported before the model is read.
 
     Raises:
-        OptionError: the form is wrong, or a block is not in the model.
+        OptionError: The syntax is wrong, or a block is not in the model.
     """
-    chosen: set[int] = set()
+    selected: set[int] = set()
     for part in text.split(","):
         if part.strip() == "all":
-            chosen |= set(range(n_layers or 0))
+            selected |= set(range(n_layers or 0))
             continue
         match = _PART.fullmatch(part.strip())
         if match is None:
@@ -32,13 +32,13 @@ def parse_layers(text: str, n_layers: int | None = None) -> tuple[int, ...] | No
             if n < 1 or (n_layers is not None and n > n_layers):
                 raise OptionError("layers", text, f"N must be from 1 to the model's {n_layers or 'number of'} layers")
             if n_layers is not None:
-                chosen |= set(range(n) if match["edge"] == "first" else range(n_layers - n, n_layers))
+                selected |= set(range(n) if match["edge"] == "first" else range(n_layers - n, n_layers))
         else:
             low, high = int(match["low"]), int(match["high"] or match["low"])
             if low > high:
-                raise OptionError("layers", text, f"a range goes up; allowed are {_ALLOWED}")
+                raise OptionError("layers", text, f"the start of a range exceeds its end; allowed are {_ALLOWED}")
             if n_layers is not None and high >= n_layers:
                 raise OptionError("layers", text, f"the model has layers 0-{n_layers - 1}")
             if n_layers is not None:
-                chosen |= set(range(low, high + 1))
-    return tuple(sorted(chosen)) if n_layers is not None else None
+                selected |= set(range(low, high + 1))
+    return tuple(sorted(selected)) if n_layers is not None else None

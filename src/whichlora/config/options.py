@@ -1,4 +1,4 @@
-"""The options of the entry point `main`: names, defaults and help in one table, and their values once parsed."""
+"""Options of the entry point `main`: the table of names, defaults and help texts, and the parsed values."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ CHOICES: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of `main` as values, as in `MAIN`; None stands for `auto`."""
+    """Parsed options of `main`, documented in `MAIN`; None stands for `auto`."""
 
     variant: str
     arm: str
@@ -141,10 +141,10 @@ class RunOptions:
 
 
 def parse_options(texts: Mapping[str, str]) -> RunOptions:
-    """Parse the texts of options, checking all that can be checked without model and data; missing ones have defaults.
+    """Parse option texts, filling in defaults, with all checks that need neither model nor data.
 
     Raises:
-        OptionError: there is no such option, or its value is not allowed; the first one is reported.
+        OptionError: An option does not exist or its value is not allowed; only the first problem is reported.
     """
     for name in texts:
         if name not in MAIN:
@@ -192,8 +192,10 @@ def _number(*, above: float | None = None, low: float | None = None, high: float
             value = float(text)
         except ValueError:
             value = math.nan
-        inside = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
-        if not (math.isfinite(value) and inside):
+        in_range = (
+            (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
+        )
+        if not (math.isfinite(value) and in_range):
             raise OptionError(option, text, f"must be a number {allowed}")
         return value
 

@@ -1,10 +1,12 @@
-"""A plan: a run spec with the variant, the task, the model and the items that it takes to carry it out."""
+"""Plan of a run: its spec with the variant, task, model and items needed to carry it out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from transformers import PreTrainedTokenizerBase
 
 from whichlora.config.hyperparameters import adapted_shapes
 from whichlora.config.spec import RunSpec
@@ -15,22 +17,19 @@ from whichlora.evaluation.scoring import Scoring
 from whichlora.models.loading import ModelShape, ModelSource
 from whichlora.variants import Variant
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """Items that a run is scored on, and how.
+    """Items that a run is scored on, and how they are scored.
 
     Attributes:
-        role: `en` and `tl`, or for word pairs `control` and `trained` (the very pairs that are trained).
-        language: `en`, or the target language as the option `language` names it.
+        role: `en` or `tl`; for word pairs `control` or `trained` (the training pairs themselves).
+        language: `en`, or the target language as named by the option `language`.
         digest: SHA-256 of its texts.
-        retained: whether its task is not the one that is trained, but one to measure forgetting by.
+        retained: whether the run does not train its task but measures forgetting on it.
     """
 
-    __test__: ClassVar[bool] = False  # no class of tests, for pytest
+    __test__: ClassVar[bool] = False  # keeps pytest from collecting the class
 
     role: str
     language: str
@@ -42,21 +41,21 @@ class TestSet:
 
     @property
     def name(self) -> str:
-        """The name that its metrics and predictions go by."""
+        """The name of the test set in metrics and artifacts."""
         return f"retention/{self.role}" if self.retained else self.role
 
     @property
     def title(self) -> str:
-        """The name that a person reads."""
+        """The name shown to users."""
         return f"{self.task.name}, not trained, {self.language}" if self.retained else self.language
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run spec with what it takes to carry it out.
+    """A run spec with everything needed to carry it out.
 
     Attributes:
-        scoring: how the validation items are scored, and the test items of the trained task.
+        scoring: scores the validation items, and the test items of the trained task.
         tests: the test sets by name.
     """
 
@@ -84,5 +83,5 @@ class Plan:
         return adapted_shapes(self.shape, self.spec.target_modules, self.spec.layers)
 
     def encoder(self, task: Task | None = None) -> Encoder:
-        """Return an encoder of the plan's task, or of another one, for its model."""
+        """Return an encoder of the plan's task, or of `task`, for the plan's model."""
         return Encoder(task or self.task, self.tokenizer, max_length=self.shape.context)

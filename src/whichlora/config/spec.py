@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 SPEC_VERSION = 7
-"""Rises whenever the same spec could give another number, so that older runs are never reused silently."""
+"""Incremented whenever the same spec could give another number, so that older runs are never reused silently."""
 
 _NOT_IDENTITY = {"model"}
-"""Fields that tell where something is, not what it is; digests stand for them."""
+"""Fields that give a location; a digest in the spec identifies the content."""
 
 _NOT_TRAINING = {"arm", "test_size", "test_digests"}
 """Fields that name or score an adapter but do not change it."""
@@ -20,23 +20,23 @@ _NOT_TRAINING = {"arm", "test_size", "test_digests"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run, with every value resolved. Training fields are None where nothing is trained.
+    """One run, with every value resolved. Training fields are None if nothing is trained.
 
     Attributes:
-        tl_ratio: how many target items there are, as a share of `train_size`.
-        composition: "substitution" takes the target items out of `train_size`, "addition" adds them to it.
-        validation_size, test_size: items in each language; no test size stands for every item there is.
-        rank: AdaLoRA's is its final budget; `full` and `none` have none.
+        tl_ratio: number of target-language items as a share of `train_size`.
+        composition: with "substitution" the target items count towards `train_size`, with "addition" they are extra.
+        validation_size, test_size: items per language; a test size of None means all items.
+        rank: for AdaLoRA the final budget; None for `full`, `none` and adapters without a rank.
         epochs: passes over the mixture.
-        batch_size: items an optimiser step; memory only changes the micro-batch.
+        batch_size: items per optimiser step; running out of memory only shrinks the micro-batch.
         warmup: share of the steps over which the learning rate rises.
         target_modules: names of the adapted linear layers within a decoder block.
-        layers: decoder blocks that are adapted, counted from 0.
+        layers: adapted decoder blocks, counted from 0.
         variant_options: the variant's own settings by name.
-        prompt_language: instruction and labels are in English (`en`) or in each item's language (`item`).
-        train_digest: SHA-256 of the texts trained on and of those the checkpoint is chosen on, in order.
-        test_digests: SHA-256 of the texts scored, by `en` and `tl`.
-        model_digest: what the base model is, wherever it lies.
+        prompt_language: whether instruction and labels are in English (`en`) or in each item's language (`item`).
+        train_digest: SHA-256 of the training texts and of the texts that select the checkpoint, in order.
+        test_digests: SHA-256 of the scored texts, by name of the test set (`en`, `tl`, `retention/en`, ...).
+        model_digest: digest of the base model, independent of its location.
     """
 
     variant: str
@@ -74,38 +74,41 @@ class RunSpec:
     model_digest: str
 
     def __post_init__(self) -> None:
-        # 16 and 16.0, or 0.0 and -0.0, are equal but are written differently in JSON.
+        # 16 and 16.0, or 0.0 and -0.0, are equal but differ in JSON, and so in the fingerprint.
         for name in ("tl_ratio", "alpha", "dropout", "learning_rate", "warmup", "weight_decay"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, float(value) + 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and `spec_version` as JSON values."""
+        """Return the fields and `spec_version` as JSON-compatible values."""
         return {"spec_version": SPEC_VERSION, **json.loads(json.dumps(asdict(self)))}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        """Read what `to_dict` wrote.
+        """Rebuild a spec from the result of `to_dict`.
 
         Raises:
-            ValueError: another spec version wrote it.
+            ValueError: It was written under another spec version.
         """
         if values.get("spec_version") != SPEC_VERSION:
             raise ValueError(f"spec_version {values.get('spec_version')} is not {SPEC_VERSION}")
-        own = {f.name: values[f.name] for f in fields(cls)}
+        arguments = {f.name: values[f.name] for f in fields(cls)}
         for name in ("target_modules", "layers"):
-            own[name] = tuple(own[name])
-        return cls(**own)
+            arguments[name] = tuple(arguments[name])
+        return cls(**arguments)
 
     @property
     def fingerprint(self) -> str:
-        """Identify the result: equal for specs that must give the same numbers and mean the same row."""
+        """Digest that identifies the result: equal specs give the same numbers and are the same row of a table."""
         return _digest(self.to_dict(), without=_NOT_IDENTITY)
 
     @property
     def training_fingerprint(self) -> str:
-        """Identify the adapter: at ratio 0 the target language plays no part, so one adapter serves every language."""
+        """Digest that identifies the adapter.
+
+        At ratio 0 the target language is left out: it plays no part in training, so one adapter serves every language.
+        """
         without = _NOT_IDENTITY | _NOT_TRAINING
         if self.tl_ratio == 0 and self.select_on == "en":
             without = without | {"language"}
@@ -117,6 +120,6 @@ def _digest(values: Mapping[str, Any], *, without: set[str]) -> str:
 
 
 def canonical_digest(value: Any) -> str:
-    """Return the SHA-256 (hex) of a JSON value written with sorted keys and no spaces."""
+    """Return the SHA-256 (hex) of a JSON value, serialised with sorted keys and no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

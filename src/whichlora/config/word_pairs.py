@@ -1,4 +1,4 @@
-"""Options of tasks of word pairs, and of tasks that have none."""
+"""Checks which options apply to a task, and resolves the pooling of word-pair tasks."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from whichlora.parallel import distributed
 
 
 def check_options(task: Task, options: RunOptions, *, batch_size: int | None) -> None:
-    """Check that no option is given that does not apply to the task; `batch_size` is None where nothing is trained.
+    """Check that every option that is set applies to the task; `batch_size` is None if nothing is trained.
 
     Raises:
-        OptionError: there is one, or the pairs of a batch would have no negatives.
+        OptionError: An option does not apply, packaged pairs are missing from `data_dir`, a batch would have no
+            negatives, or word pairs would be trained by several processes.
     """
     for name, reason in task.irrelevant_options.items():
         value = getattr(options, name)
         if value is not None and value != MAIN[name][0]:
-            raise OptionError(name, value, f"is no option of task={task.name}: {reason}; remove the option")
+            raise OptionError(name, value, f"does not apply to task={task.name}: {reason}; remove the option")
     if not isinstance(task, PairTask):
         return
     if options.data_dir is not None and options.retention == "none":
         for code in target_languages(task, options.language):
             if not (file := pairs_path(code, options.data_dir)).is_file():
-                allowed = f"has no {file.name}; remove the option for packaged pairs"
+                allowed = f"has no {file.name}; remove the option to use the packaged pairs"
                 raise OptionError("data_dir", options.data_dir, allowed)
     if batch_size is None:
         return
     if batch_size < 2:
         raise OptionError("batch_size", batch_size, "must be at least 2: the other pairs of a batch are the negatives")
     if distributed.world_size() > 1:
-        allowed = "trains in one process, which sees all negatives of a batch; do not use accelerate launch"
+        allowed = "must train in one process, which sees all negatives of a batch; do not use accelerate launch"
         raise OptionError("task", task.name, allowed)
 
 
 def pooling_of(options: RunOptions, layers: Sequence[int], n_layers: int) -> Pooling:
-    """Return the pooling that the options ask for; `layers` are the adapted blocks, none where there is no adapter.
+    """Return the pooling that the options select; `layers` are the adapted blocks, empty without an adapter.
 
     Raises:
-        OptionError: there is no such block, or an adapted block above it would get no gradient.
+        OptionError: The model has no such block, or an adapted block above the pooled one would get no gradient.
     """
     layer = options.pool_layer
     if layer is None:

@@ -1,4 +1,4 @@
-"""Which items a run trains on, is chosen by, and is scored on: seeded, nested over ratios, shared by all methods."""
+"""Draws the training, validation and test items of a run: seeded, nested over ratios, the same for all methods."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from whichlora.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The items that a run trains on, and those that its checkpoint is chosen by.
+    """Training and validation items of a run.
 
-    `validation` is by role: `en` and `tl`, or `control` for word pairs. It is empty for a language that has none.
+    `validation` is keyed by role: `en` and `tl`, or `control` for word pairs. A role without validation items has an
+    empty list.
     """
 
     train: Sequence[Item]
@@ -31,7 +32,7 @@ POOLED = "pooled"
 
 
 def selection_roles(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
-    """Return the roles whose validation chooses the checkpoint."""
+    """Return the roles whose validation items select the checkpoint."""
     return [role for role in validation if select_on in (role, "mean")]
 
 
@@ -41,12 +42,12 @@ def target_languages(task: Task, language: str) -> tuple[str, ...]:
 
 
 def target_count(tl_ratio: float, train_size: int) -> int:
-    """Return how many training items are in the target language."""
+    """Return the number of training items in the target language."""
     return round(tl_ratio * train_size)
 
 
 def trained_count(tl_ratio: float, train_size: int, composition: str) -> int:
-    """Return how many training items there are in all."""
+    """Return the total number of training items."""
     return train_size + (target_count(tl_ratio, train_size) if composition == "addition" else 0)
 
 
@@ -65,21 +66,20 @@ def draw(
 ) -> Mixture:
     """Draw a run's training and validation items.
 
-    With the composition "substitution" the target language takes its share of `train_size` items away from English, as
-    in the paper; with "addition" it is added to `train_size` English items, so that more of it is not less English.
+    With the composition "substitution" target items replace English ones within `train_size`, as in the paper; with
+    "addition" they are added to `train_size` English items, so that more target items do not mean less English.
 
-    The items are the first of one stratified order that depends on the seed alone: so the target items at a smaller
-    ratio are contained in those at a greater one, a smaller set's in a greater one's, and in a parallel task an index
-    appears in one language only. For the language "pooled" the target items are dealt out to the task's pooled
-    languages in turn. Validation items do not depend on the seed, so that every checkpoint of a comparison is chosen on
-    the same.
+    Items are taken from the start of a stratified order that depends on the seed only. The target items of a smaller
+    ratio or training set are therefore a subset of those of a larger one. In a parallel task an index appears in one
+    language only. For the language "pooled" the target items alternate between the task's pooled languages. Validation
+    items do not depend on the seed, so that all checkpoints of a comparison are selected on the same items.
 
     Args:
-        select_on: the validation that chooses the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
+        select_on: the validation that selects the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
 
     Raises:
-        OptionError: a size is more than there is, the target language has nothing to train on or to choose by, or the
-            languages of a parallel task are not parallel.
+        OptionError: A size exceeds the available items, the target language has no items for training or for selecting
+            the checkpoint, or the languages of a parallel task do not match.
     """
     targets = target_languages(task, language)
     roles = task.roles(targets)
@@ -89,18 +89,18 @@ def draw(
         return [_order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages]
 
     def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
-        wanted = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
+        option = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
         pools = orders(split, languages, order_seed)
-        return _deal(task, split, languages, pools, range(start, start + size), wanted)
+        return _take_alternately(task, split, languages, pools, range(start, start + size), option)
 
-    def held_out(role: str) -> list[Item]:
-        """Return validation items; none where some language has none, if the checkpoint is not chosen by them."""
+    def validation_items(role: str) -> list[Item]:
+        """Return the validation items of a role, or none if a language has none and they do not select."""
         order_seed = f"{task.name} validation"
         if all(orders("validation", roles[role], order_seed)):
             return pick("validation", roles[role], validation_size, order_seed)
         other = "tl" if role == "en" else "en"
         if select_on != other:
-            allowed = f"{task.name} has no {'+'.join(roles[role])} items to choose a checkpoint by; allowed is {other}"
+            allowed = f"{task.name} has no {'+'.join(roles[role])} items to select a checkpoint on; allowed is {other}"
             raise OptionError("select_on", select_on, allowed)
         return []
 
@@ -113,61 +113,64 @@ def draw(
     n_source = train_size if composition == "addition" else train_size - n_target
     source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
-    return Mixture(train=[*target, *source], validation={role: held_out(role) for role in roles})
+    return Mixture(train=[*target, *source], validation={role: validation_items(role) for role in roles})
 
 
 def draw_tests(
     task: Task, *, language: str, test_size: int | None, difficulty: str, data_dir: str | None
 ) -> dict[str, Sequence[Item]]:
-    """Draw the test items of a run by role, as `draw_test` does."""
-    wanted = "test_size", test_size
+    """Draw the test items of a run by role, see `draw_test`."""
+    size = "test_size", test_size
     return {
-        role: draw_test(task, languages, wanted, difficulty=difficulty, data_dir=data_dir)
+        role: draw_test(task, languages, size, difficulty=difficulty, data_dir=data_dir)
         for role, languages in task.roles(target_languages(task, language)).items()
     }
 
 
 def draw_test(
-    task: Task, languages: Sequence[str], wanted: tuple[str, int | None], *, difficulty: str, data_dir: str | None
+    task: Task, languages: Sequence[str], option: tuple[str, int | None], *, difficulty: str, data_dir: str | None
 ) -> Sequence[Item]:
-    """Draw test items in some languages, dealt out to them in turn: the same ones for every seed.
+    """Draw test items that alternate between some languages: the same ones for every seed.
 
     Args:
-        wanted: an option's name, and how many items it asks for in all; None takes every item there is.
+        option: the name of the size option, and the total number of items; None takes all items.
 
     Raises:
-        OptionError: there are fewer.
+        OptionError: There are fewer items.
     """
     pools = [_order(task, lang, "test", data_dir, difficulty, f"{task.name} test") for lang in languages]
-    size = len(pools[0]) if wanted[1] is None and task.parallel else wanted[1]
+    size = len(pools[0]) if option[1] is None and task.parallel else option[1]
     if size is None:
         return [item for pool in pools for item in pool]
-    return _deal(task, "test", languages, pools, range(size), (wanted[0], size))
+    return _take_alternately(task, "test", languages, pools, range(size), (option[0], size))
 
 
-def _deal(
+def _take_alternately(
     task: Task,
     split: Split,
     languages: Sequence[str],
     pools: Sequence[Sequence[Item]],
-    turns: range,
-    wanted: tuple[str, int],
+    positions: range,
+    option: tuple[str, int],
 ) -> list[Item]:
-    """Return items of a split's orders, `pools`, dealt out to their languages in turn; `wanted` as in `draw_test`."""
-    picked: list[Item] = []
-    for turn in turns:
-        pool = pools[turn % len(pools)]
-        place = turn if task.parallel else turn // len(pools)
-        if place >= len(pool):
-            allowed = f"{task.name} has {len(pool)} {split} items in {languages[turn % len(pools)]}"
-            raise OptionError(*wanted, allowed)
-        picked.append(pool[place])
-    return picked
+    """Return the items at `positions` of the sequence that alternates between the languages' items, `pools`.
+
+    In a parallel task, position `i` is item `i` of its language; otherwise each language's items are used in order.
+    """
+    items: list[Item] = []
+    for position in positions:
+        pool = pools[position % len(pools)]
+        index = position if task.parallel else position // len(pools)
+        if index >= len(pool):
+            allowed = f"{task.name} has {len(pool)} {split} items in {languages[position % len(pools)]}"
+            raise OptionError(*option, allowed)
+        items.append(pool[index])
+    return items
 
 
 @functools.lru_cache(maxsize=16)
 def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
-    """Return a split's items, kept because the runs of a grid share few of them."""
+    """Return a split's items, cached because the runs of a grid use few different ones."""
     items = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
     if task.parallel and language != SOURCE_LANGUAGE and items:
         _check_parallel(_pool(task, SOURCE_LANGUAGE, split, data_dir, difficulty), items, data_dir)
@@ -180,27 +183,27 @@ def _order(
 ) -> Sequence[Item]:
     """Return a split's items in the stratified order of a seed."""
     items = _pool(task, language, split, data_dir, difficulty)
-    own_seed = order_seed if task.parallel or language == SOURCE_LANGUAGE else f"{order_seed} {language}"
-    return [items[i] for i in stratified_order(items, own_seed)]
+    seed = order_seed if task.parallel or language == SOURCE_LANGUAGE else f"{order_seed} {language}"
+    return [items[i] for i in stratified_order(items, seed)]
 
 
 def _check_parallel(source: Sequence[Item], target: Sequence[Item], data_dir: str | None) -> None:
-    """Check that each index is the same item in two languages, as far as ids and strata tell."""
+    """Check by ids and strata that each index is the same item in two languages."""
     for a, b in zip_longest(source, target):
         if a is None or b is None or (a.id, a.stratum) != (b.id, b.stratum):
-            found = [f"{item.id} ({item.stratum}) in {item.language}" if item else "nothing" for item in (a, b)]
-            raise OptionError("data_dir", data_dir, f"the languages are not parallel: {found[0]} is {found[1]}")
+            names = [f"{item.id} ({item.stratum}) in {item.language}" if item else "no item" for item in (a, b)]
+            raise OptionError("data_dir", data_dir, f"the languages are not parallel: {names[0]} pairs with {names[1]}")
 
 
 def languages_of(items: Sequence[Item]) -> str:
-    """Return the languages of some items, joined by "+"."""
+    """Return the languages of the items, joined by "+"."""
     return "+".join(sorted({item.language for item in items}))
 
 
 def texts_digest(task: Task, items: Sequence[Item]) -> str:
-    """Return the SHA-256 of what the model reads and should write for these items, in order."""
-    total = hashlib.sha256()
+    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order."""
+    digest = hashlib.sha256()
     for item in items:
         for text in (item.id, task.prompt(item), *task.gold(item)):
-            total.update(text.encode() + b"\0")
-    return total.hexdigest()
+            digest.update(text.encode() + b"\0")
+    return digest.hexdigest()

@@ -17,13 +17,14 @@ from whichlora.evaluation.scoring import Scoring
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Predictions for items in their order, and their metrics.
+    """Predictions for items, in the order of the items, and their metrics.
 
     Attributes:
-        predicted: a label, the text written, or the translation found; None for an answer that is none of the labels.
-        probabilities: (items, labels) for likelihood scoring, over the labels; None otherwise.
+        gold: the accepted answers of each item.
+        predicted: a label, the generated text, or the retrieved translation; None for text that matches no label.
+        probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
         metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
-        measures: for word pairs, the value of each of `word_alignment.MEASURES` for each item, by name.
+        measures: for word pairs, the values of each of `word_alignment.MEASURES`, (items,), by name.
     """
 
     items: Sequence[Item]
@@ -35,7 +36,7 @@ class Scores:
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return a row an item: id, gold (the first accepted answer), predicted, `p_<label>` or measures if any."""
+        """Return one row per item: id, gold (the first accepted answer), predicted, `p_<label>`, measures."""
         columns: dict[str, Any] = {
             "id": [item.id for item in self.items],
             "gold": [answers[0] for answers in self.gold],
@@ -48,22 +49,22 @@ class Scores:
 
 @torch.inference_mode()
 def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
-    """Score `items`; `name` is shown on the progress bar. The model is in evaluation mode meanwhile."""
+    """Score a model, in evaluation mode, on `items`; `name` is shown on the progress bar."""
     was_training = model.training
     model.eval()
     try:
         task = encoder.task
-        found = scoring.predict(model, encoder, items, name=name)
+        predictions = scoring.predict(model, encoder, items, name=name)
         gold = [task.gold(item) for item in items]
-        means = {measure: float(values.mean()) for measure, values in found.measures.items()}
+        means = {measure: float(values.mean()) for measure, values in predictions.measures.items()}
         return Scores(
             items=items,
             gold=gold,
-            predicted=found.predicted,
-            probabilities=found.probabilities,
+            predicted=predictions.predicted,
+            probabilities=predictions.probabilities,
             labels=task.labels,
-            metrics=task.metrics(found.predicted, gold) | means | scoring.metrics(task, found.predicted),
-            measures=found.measures,
+            metrics=task.metrics(predictions.predicted, gold) | means | scoring.metrics(task, predictions.predicted),
+            measures=predictions.measures,
         )
     finally:
         model.train(was_training)

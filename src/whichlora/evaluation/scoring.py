@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class Scoring(ABC):
-    """A way of scoring items. `str` gives its name as a run spec holds it."""
+    """A scoring method. `str` returns its name in a run spec."""
 
     @abstractmethod
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
         """Return predictions for `items`; `name` is shown on the progress bar."""
 
     def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
-        """Return metrics that only this way of scoring has."""
+        """Return the metrics that are specific to this scoring method."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a model predicts for items: as in `Scores`."""
+    """Predictions of a model for items; the attributes are as in `Scores`."""
 
     predicted: list[str | None]
     probabilities: np.ndarray[Any, Any] | None = None
@@ -59,7 +59,7 @@ class Likelihood(Scoring):
 
 @dataclass(frozen=True)
 class Generation(Scoring):
-    """Predicts what the model writes; where a task has labels, the one that the text begins with."""
+    """Predicts the generated text; for tasks with labels, the label with which the text begins."""
 
     def __str__(self) -> str:
         return "generate"
@@ -78,7 +78,7 @@ class Generation(Scoring):
 
 @dataclass(frozen=True)
 class WordSimilarity(Scoring):
-    """Finds the translation of each word among those of the set, by the similarity of pooled states."""
+    """Retrieves the translation of each word from those of the set, by the similarity of pooled states."""
 
     pooling: Pooling
 
@@ -94,10 +94,10 @@ class WordSimilarity(Scoring):
 
 
 def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
-    """Return the scoring called "likelihood" or "generate", or for None the usual one of a task of prompts.
+    """Return the scoring named "likelihood" or "generate", or for None the default of a prompted task.
 
     Raises:
-        OptionError: the task has no labels whose likelihood could be compared.
+        OptionError: The task has no labels to compare by likelihood.
     """
     if name == "likelihood" and not task.labels:
         raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
@@ -105,7 +105,7 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:
-    """Return the label whose word for this item the text begins with, or None."""
+    """Return the label whose word, as in the prompt of the item, starts the text, or None."""
     start = text.strip().lower()
     words = zip(task.label_words(item), task.labels, strict=True)
     return next((label for word, label in words if start.startswith(word.lower())), None)

@@ -19,15 +19,15 @@ from whichlora.models.pooling import SITES, states_at_sites
 def word_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return (`SITES`, items, 2, width): the states of each word and of its translation."""
+    """Return the pooled states of each word and its translation: (sites, items, 2, width), sites as in `SITES`."""
     pairs = [encoder.pair(item) for item in items]
     sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
     blocks = blocks_of(unwrap_peft(model))
-    found: dict[int, np.ndarray[Any, Any]] = {}
+    states_of: dict[int, np.ndarray[Any, Any]] = {}
 
     def read(batch: list[int]) -> None:
         states = states_at_sites(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
-        found.update({i: states[:, row] for row, i in enumerate(batch)})
+        states_of.update({i: states[:, row] for row, i in enumerate(batch)})
 
     run_batched([len(s) for s in sequences], read, name=name, unit="word")
-    return np.stack([found[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)
+    return np.stack([states_of[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)

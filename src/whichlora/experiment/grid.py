@@ -1,4 +1,4 @@
-"""Reads an experiment's YAML file and resolves it into the runs it stands for.
+"""Reads an experiment's YAML file and resolves it into runs.
 
     name: smoke                     # the MLflow experiment
     about: What the file is for.
@@ -9,13 +9,13 @@
       - {variant: lora}
       - {variant: lora, arm: recommended, source: "Table 11 of the paper"}
 
-An arm's own options come before the defaults. `options` are a variant's own settings, as in `options: {rate_ratio: 4}`.
-`source`, which says where an arm's values come from, is only kept.
+An arm's options take precedence over the defaults. `options` holds a variant's own settings, as in
+`options: {rate_ratio: 4}`. `source` documents where an arm's values come from and has no effect.
 
-    extends: table2.yaml            # another file beside this one: what is not said here is said there
-    defaults: {model: my/model}     # and these come before its defaults
+    extends: table2.yaml            # another file in the same folder, which provides the missing keys
+    defaults: {model: my/model}     # these take precedence over its defaults
 
-Files of one name are parts of one MLflow experiment, and what two of them ask for is one run.
+Files with the same name belong to one MLflow experiment, and a run that two of them contain exists once.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.errors import OptionError, did_you_mean
 
-_OF_ARMS = ("source", "options")
+_ARM_KEYS = ("source", "options")
+"""Keys of an arm that are not options of `main`."""
 _KEYS = ("extends", "name", "about", "defaults", "arms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The runs of an experiment, the seeds' blocks one after the other, so that an early stop leaves whole ones."""
+    """The runs of an experiment, ordered by seed, so that stopping early leaves complete replications."""
 
     name: str
     about: str
     plans: Sequence[Plan]
 
     def cells(self) -> dict[str, list[Plan]]:
-        """Return the runs by training fingerprint: those of a cell share one adapter."""
+        """Return the runs by training fingerprint; the runs of a cell share one adapter."""
         cells: dict[str, list[Plan]] = {}
         for plan in self.plans:
             cells.setdefault(plan.spec.training_fingerprint, []).append(plan)
@@ -57,21 +58,22 @@ def read_grid(file: str) -> Grid:
     """Read and resolve an experiment.
 
     Raises:
-        OptionError: the file is missing or not of this form, or one of its runs has a bad option.
+        OptionError: The file is missing or malformed, or one of its runs has an invalid option.
     """
     content = _read(file)
     plans: dict[str, Plan] = {}
-    for options, own in _runs(content):
+    for options, settings in _runs(content):
         texts = {name: default for name, (default, _) in MAIN.items()} | options
         try:
-            plan = resolve(parse_options(texts), own)
+            plan = resolve(parse_options(texts), settings)
         except OptionError as error:
-            where = " ".join(f"{name}={value}" for name, value in options.items())
-            raise OptionError("file", file, f"in the run {where}: {error}") from error
+            run = " ".join(f"{name}={value}" for name, value in options.items())
+            raise OptionError("file", file, f"in the run {run}: {error}") from error
         plans.setdefault(plan.spec.fingerprint, plan)
     precisions = sorted({plan.spec.precision for plan in plans.values()})
     if len(precisions) > 1:
-        raise OptionError("file", file, f"must have one precision, or methods are not compared; has {precisions}")
+        allowed = f"must have one precision, so that methods are comparable; has {precisions}"
+        raise OptionError("file", file, allowed)
     return Grid(name=content["name"], about=str(content.get("about", "")).strip(), plans=list(plans.values()))
 
 
@@ -82,7 +84,7 @@ def _read(file: str) -> dict[str, Any]:
     arms, defaults = content.get("arms"), content["defaults"]
     if not (isinstance(arms, list) and arms and all(isinstance(arm, dict) for arm in arms)):
         raise OptionError("file", file, "arms must be a list of options, such as - {variant: lora}")
-    for name in {name for options in (defaults, *arms) for name in options} - set(_OF_ARMS):
+    for name in {name for options in (defaults, *arms) for name in options} - set(_ARM_KEYS):
         if any(options.get(name) == [] for options in (defaults, *arms)):
             raise OptionError("file", file, f"has no value for {name}")
         if name not in MAIN:
@@ -92,16 +94,16 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """Return what a file says, with what those say that it extends."""
+    """Return the content of a file merged with that of the file it extends; `extending` are the files that led here."""
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     if not path.is_file():
         hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
-        raise OptionError("file", str(path), f"must be an experiment's YAML file{hint}")
+        raise OptionError("file", str(path), f"must be the YAML file of an experiment{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError("file", str(path), f"is not YAML: {' '.join(str(error).split())}") from error
+        raise OptionError("file", str(path), f"is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content.keys() <= set(_KEYS):
         raise OptionError("file", str(path), f"must have the keys name and arms, and may have {', '.join(_KEYS)}")
     if not isinstance(content.setdefault("defaults", {}), dict):
@@ -113,27 +115,27 @@ def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _runs(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], Mapping[str, Any]]]:
-    """Yield the options of each run and its variant's own settings: seed by seed, and in a seed the arms in turn."""
+    """Yield the options and variant settings of each run, ordered by seed, then combination of defaults, then arm."""
     arms = [
-        (own, arm.get("options") or {})
+        (arm_options, arm.get("options") or {})
         for arm in content["arms"]
-        for own in _products({k: v for k, v in arm.items() if k not in _OF_ARMS})
+        for arm_options in _combinations({k: v for k, v in arm.items() if k not in _ARM_KEYS})
     ]
     ordered = []
-    for place, (own, settings) in enumerate(arms):
-        shared = {name: values for name, values in content["defaults"].items() if name not in own}
+    for arm_index, (arm_options, settings) in enumerate(arms):
+        shared = {name: values for name, values in content["defaults"].items() if name not in arm_options}
         seeds = shared.pop("seed", None)
-        for turn, combination in enumerate(_products(shared)):
-            for seed_place, seed in enumerate(_products({} if seeds is None else {"seed": seeds})):
-                ordered.append(((seed_place, turn, place), ({**combination, **seed, **own}, settings)))
+        for index, combination in enumerate(_combinations(shared)):
+            for seed_index, seed in enumerate(_combinations({} if seeds is None else {"seed": seeds})):
+                ordered.append(((seed_index, index, arm_index), ({**combination, **seed, **arm_options}, settings)))
     yield from (run for _, run in sorted(ordered, key=lambda pair: pair[0]))
 
 
-def _products(options: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield every combination of the values, the last option's changing fastest."""
-    values = [value if isinstance(value, list) else [value] for value in options.values()]
-    for chosen in itertools.product(*values):
-        yield {name: _text(value) for name, value in zip(options, chosen, strict=True)}
+def _combinations(options: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield every combination of option values; the last option varies fastest."""
+    value_lists = [value if isinstance(value, list) else [value] for value in options.values()]
+    for values in itertools.product(*value_lists):
+        yield {name: _text(value) for name, value in zip(options, values, strict=True)}
 
 
 def _text(value: Any) -> str:

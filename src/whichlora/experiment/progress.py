@@ -1,4 +1,4 @@
-"""What an experiment's runs have come to, as the tracking server records them: the plan, the bar, the time left."""
+"""Shows the progress of an experiment from its runs in MLflow: state of the grid, progress bar, time left."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from whichlora.config.cli import duration
+from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
-from whichlora.run.summary import short_scores
+from whichlora.experiment.grid import Grid
+from whichlora.run.summary import Result, short_scores
 from whichlora.tracking.client import experiment_id, search_all
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-    from whichlora.config.plan import Plan
-    from whichlora.experiment.grid import Grid
-    from whichlora.run.summary import Result
-    from whichlora.tracking.runs import Tracker
+from whichlora.tracking.runs import Tracker
 
 _REFRESH_SECONDS = 10.0
 _LOG_SECONDS = 60.0
-"""Between two lines of a log, which stands in for the bar where there is no terminal."""
+"""Seconds between two lines of the log that replaces the bar without a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +32,8 @@ class Survey:
     """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment.
 
     Attributes:
-        others: how many finished runs of the experiment are none of the grid's.
-        time: when the tracking server was asked, in seconds since the epoch.
+        others: number of finished runs of the experiment that are not in the grid.
+        time: when the runs were read from the tracking server, in seconds since the epoch.
     """
 
     done: Mapping[str, Run]
@@ -47,17 +43,17 @@ class Survey:
     time: float
 
     def failures(self, grid: Grid) -> dict[str, str]:
-        """Return the runs of the grid without a result, by name, with the reason."""
-        left = [plan for plan in grid.plans if plan.spec.fingerprint not in self.done]
+        """Return the names of the grid's runs without a result, with the reason."""
+        unfinished = [plan for plan in grid.plans if plan.spec.fingerprint not in self.done]
         return {
-            plan.name: failed.data.tags.get("whichlora.error", "failed without a reason")
+            plan.name: failed.data.tags.get("whichlora.error", "failed without an error message")
             if (failed := self.failed.get(plan.spec.fingerprint))
             else "not run"
-            for plan in left
+            for plan in unfinished
         }
 
     def text(self, grid: Grid, *, workers: int) -> str:
-        """Return the plan for a person: how many runs there are, what they have come to, and the time left."""
+        """Return a printable summary of the grid: the number of runs, their states, and the time left."""
         rows: dict[str, Counter[str]] = defaultdict(Counter)
         for plan in grid.plans:
             state = self._state(plan)
@@ -70,14 +66,14 @@ class Survey:
         if self.others:
             lines.append(
                 f"{self.others} more finished {'run' if self.others == 1 else 'runs'} of the experiment {grid.name} "
-                "with other values or of another version, which a report of it compares too: give the file another "
-                "name to keep them out."
+                "with other values or of another version, which its report includes too; change the name in the file "
+                "to exclude them."
             )
         lines.append(self._time_left(grid, workers))
         return "\n".join(lines)
 
     def seconds_left(self, grid: Grid) -> float | None:
-        """Return the device-seconds that the missing runs should take, by the finished ones; None if there is none."""
+        """Estimate the device-seconds of the missing runs from the finished ones; None if no run has finished."""
         rates: dict[str, list[float]] = defaultdict(list)
         scoring: list[float] = []
         for plan in grid.plans:
@@ -85,23 +81,23 @@ class Survey:
             if run is None:
                 continue
             trained = run.data.metrics.get("train/seconds", 0.0)
-            adopted = "whichlora.adapter_of" in run.data.tags
-            if trained and not adopted:
+            reused = "whichlora.adapter_of" in run.data.tags
+            if trained and not reused:
                 rates[plan.spec.variant].append(trained / _examples(plan))
             packed = run.data.metrics.get("train/packed", 1) > 1
-            if not packed and "whichlora.resumed" not in run.data.tags:  # their duration holds other runs, or a pause
-                scoring.append((run.info.end_time - run.info.start_time) / 1000 - (0.0 if adopted else trained))
+            if not packed and "whichlora.resumed" not in run.data.tags:  # durations would include other runs or a pause
+                scoring.append((run.info.end_time - run.info.start_time) / 1000 - (0.0 if reused else trained))
         if not rates and not scoring:
             return None
-        every = [rate for of_variant in rates.values() for rate in of_variant]
+        all_rates = [rate for variant_rates in rates.values() for rate in variant_rates]
         trained_already = {p.spec.training_fingerprint for p in grid.plans if p.spec.fingerprint in self.done}
         seconds = 0.0
         for plan in grid.plans:
             if plan.spec.fingerprint not in self.done:
                 seconds += median(scoring) if scoring else 0.0
-                if plan.spec.training_fingerprint not in trained_already and every:
+                if plan.spec.training_fingerprint not in trained_already and all_rates:
                     trained_already.add(plan.spec.training_fingerprint)
-                    seconds += median(rates.get(plan.spec.variant) or every) * _examples(plan)
+                    seconds += median(rates.get(plan.spec.variant) or all_rates) * _examples(plan)
         return seconds
 
     def _state(self, plan: Plan) -> str:
@@ -114,14 +110,14 @@ class Survey:
         seconds = self.seconds_left(grid)
         if seconds is None:
             return "Time left: not known until a run has finished."
-        together = f", {workers} at a time" if workers > 1 else ""
-        by = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
-        return f"Time left: about {duration(seconds / workers)}{together}, by {by}."
+        parallel = f" with {workers} workers" if workers > 1 else ""
+        basis = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
+        return f"Time left: about {duration(seconds / workers)}{parallel}, estimated from {basis}."
 
 
 def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
-    """Ask the tracking server what the grid's runs have come to."""
-    asked = time.time()
+    """Read the state of the grid's runs from the tracking server."""
+    queried = time.time()
     wanted = {plan.spec.fingerprint for plan in grid.plans}
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
@@ -142,60 +138,60 @@ def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
         failed={fingerprint: run for fingerprint, run in failed.items() if fingerprint not in done},
         precisions=frozenset(precisions - {""}),
         others=others,
-        time=asked,
+        time=queried,
     )
 
 
 class Progress:
-    """A bar over the whole grid, whichever process does a run, and a line for each run of this process.
+    """Progress bar over the grid's runs, in whichever process they run, and a line for each run of this process.
 
-    Without a terminal a line says now and then what the bar would: so the log of a long experiment tells how far it is.
+    Without a terminal a line printed now and then replaces the bar, so that logs show the progress too.
     """
 
     def __init__(self, grid: Grid, tracker: Tracker, *, shown: bool) -> None:
         self._grid, self._tracker = grid, tracker
         self._bar: Any = tqdm(total=len(grid.plans), desc=grid.name, unit="run", disable=None if shown else True)
-        self._shown, self._told = shown, 0
-        self._asked = time.monotonic()
-        self.refresh(at_once=not self._bar.disable)
+        self._shown, self._printed_count = shown, 0
+        self._refreshed = time.monotonic()
+        self.refresh(force=not self._bar.disable)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
         if not self._bar.disable:
-            self.refresh(at_once=True)
+            self.refresh(force=True)
         self._bar.close()
 
-    def refresh(self, *, at_once: bool = False) -> None:
-        """Move the bar to what the tracking server says, unless it was asked a moment ago."""
-        rest = _LOG_SECONDS if self._bar.disable else _REFRESH_SECONDS
-        if not self._shown or not (at_once or time.monotonic() - self._asked > rest):
+    def refresh(self, *, force: bool = False) -> None:
+        """Update the bar from the tracking server; without `force` only if the last update is some time ago."""
+        interval = _LOG_SECONDS if self._bar.disable else _REFRESH_SECONDS
+        if not self._shown or not (force or time.monotonic() - self._refreshed > interval):
             return
-        self._asked = time.monotonic()
+        self._refreshed = time.monotonic()
         try:
-            now = survey_runs(self._grid, self._tracker)
-        except MlflowException:  # the server is away for a moment; the work goes on
+            survey = survey_runs(self._grid, self._tracker)
+        except MlflowException:  # a short outage of the server must not stop the work
             return
-        seconds = now.seconds_left(self._grid)
+        seconds = survey.seconds_left(self._grid)
         left = f"about {duration(seconds)} of work left" if seconds else ""
-        state = ", ".join(filter(None, [f"{len(now.failed)} failed" if now.failed else "", left]))
+        state = ", ".join(filter(None, [f"{len(survey.failed)} failed" if survey.failed else "", left]))
         if not self._bar.disable:
-            self._bar.n = len(now.done)
+            self._bar.n = len(survey.done)
             self._bar.set_postfix_str(state)
-        elif len(now.done) != self._told:
-            print(f"{len(now.done)} of {len(self._grid.plans)} runs done" + f", {state}" * bool(state), flush=True)
-        self._told = len(now.done)
+        elif len(survey.done) != self._printed_count:
+            print(f"{len(survey.done)} of {len(self._grid.plans)} runs done" + f", {state}" * bool(state), flush=True)
+        self._printed_count = len(survey.done)
 
     def finished(self, plan: Plan, result: Result) -> None:
-        """Say what a run came to."""
-        self._say(f"done: {plan.name}: {short_scores(plan, result.metrics)}")
+        """Print the scores of a run."""
+        self._print(f"done: {plan.name}: {short_scores(plan, result.metrics)}")
 
     def failed(self, plan: Plan, error: Exception) -> None:
-        """Say why a run failed."""
-        self._say(f"failed: {plan.name}: {type(error).__name__}: {error}")
+        """Print why a run failed."""
+        self._print(f"failed: {plan.name}: {type(error).__name__}: {error}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
         self.refresh()
@@ -211,6 +207,6 @@ def _counts(counts: Counter[str]) -> str:
 
 
 def _runs(tracker: Tracker) -> Iterator[Run]:
-    """Yield every run of kind `run` in the experiment, page by page."""
-    where = [experiment_id(tracker.client, tracker.experiment)]
-    yield from search_all(tracker.client.search_runs, where, "tags.`whichlora.kind` = 'run'")
+    """Yield every run of kind `run` in the experiment."""
+    experiments = [experiment_id(tracker.client, tracker.experiment)]
+    yield from search_all(tracker.client.search_runs, experiments, "tags.`whichlora.kind` = 'run'")

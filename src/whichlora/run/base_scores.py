@@ -1,4 +1,4 @@
-"""The base model's own scores, once for each model, precision, prompt, scoring and test set."""
+"""Scores the base model, once for each model, precision, quantization, prompt, scoring and test set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.evaluation.scores import score
@@ -16,13 +16,10 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import Tracker
 from whichlora.training import base_cache
 
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan, TestSet
-
 
 @dataclass(frozen=True, kw_only=True)
 class BaseScores:
-    """The run that holds the base model's scores on a test set, and the metrics without their prefix."""
+    """The base model's metrics on a test set, without their prefix, and the run that holds them."""
 
     run_id: str
     metrics: dict[str, float]
@@ -31,12 +28,12 @@ class BaseScores:
 def base_scores(tracker: Tracker, plan: Plan, known: Mapping[str, TestScores]) -> dict[str, BaseScores]:
     """Return the base model's scores by test set, scoring it only where no run holds them yet.
 
-    Each test set is a run of kind `base`. `known` are scores of the base model that the caller already has.
+    There is one run of kind `base` per test set. `known` holds scores of the base model that the caller already has.
     """
-    return {name: _one(tracker, plan, test, known.get(name)) for name, test in plan.tests.items()}
+    return {name: _base_scores_on(test, plan, tracker, known.get(name)) for name, test in plan.tests.items()}
 
 
-def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) -> BaseScores:
+def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScores | None) -> BaseScores:
     spec = plan.spec
     identity = {
         "spec_version": SPEC_VERSION,
@@ -48,10 +45,10 @@ def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) 
         "test_digest": test.digest,
     }
     fingerprint = canonical_digest({"kind": "base", **identity})
-    prefix = f"test/{test.role}/"  # a run that trains the task has it under this name too
+    prefix = f"test/{test.role}/"  # even if `test` is a retention set: a run that trains the task shares the scores
     language = languages_of(test.items)
     name = f"base {spec.model} {test.task.name} {language}"
-    # Without a claim: on another machine another run may be scoring the same base.
+    # Without a claim: a run on another machine may be scoring the same base model.
     tracker = replace(tracker, claim=None)
     work = work_folder() / fingerprint[:16]
     with tracker.once("base", name, {"fingerprint": fingerprint}, work=work) as attempt:
@@ -69,7 +66,7 @@ def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) 
                 **identity,
             }
         )
-        scores = known or _scored(plan, test, name=f"base {language}")
+        scores = known or _score_base(plan, test, name=f"base {language}")
         log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
         with tempfile.TemporaryDirectory() as scratch:
             scores.predictions.to_parquet(Path(scratch) / f"{test.role}.parquet")
@@ -77,7 +74,7 @@ def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) 
         return BaseScores(run_id=attempt.run_id, metrics=dict(scores.metrics))
 
 
-def _scored(plan: Plan, test: TestSet, *, name: str) -> TestScores:
+def _score_base(plan: Plan, test: TestSet, *, name: str) -> TestScores:
     model = base_cache.checkout(plan)
     scores = score(model, plan.encoder(test.task), test.items, scoring=test.scoring, name=name)
     base_cache.give_back(model, plan)

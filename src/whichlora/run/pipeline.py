@@ -1,4 +1,4 @@
-"""One run, from a plan to a tracked result. Read this first."""
+"""Carries out one run, from a plan to a tracked result. Read this module first."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from whichlora.training.fit import PruningReports, fit
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
-    """Carry out a plan, or return the finished run that already has its fingerprint.
+    """Carry out a plan, or return the finished run with its fingerprint.
 
     A killed run is resumed. While another process works on the same fingerprint, this one waits.
 
     Raises:
-        ProofError: the run did not train what its spec says.
+        ProofError: The run did not train what its spec says.
     """
     return _tracked("run", plan.name, plan, tracker, _train_and_score)
 
@@ -45,10 +45,10 @@ def trial(
 ) -> Result:
     """Train and validate a plan without scoring its test items, as a run of kind `trial`.
 
-    A finished trial of the same fingerprint and tags is returned, a killed one resumed.
+    A finished trial with the same fingerprint and tags is returned; a killed one is resumed.
 
     Raises:
-        ProofError: the trial did not train what its spec says.
+        ProofError: The trial did not train what its spec says.
         PrunedError: `reports` stopped it.
     """
 
@@ -59,13 +59,13 @@ def trial(
 
 
 _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
-"""Does the work of a run in a folder of its own and returns its metrics."""
+"""Does the work of a run in its work folder and returns its metrics."""
 
 
 def _tracked(
     kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job, extra_tags: Mapping[str, str] | None = None
 ) -> Result:
-    """Do `job` once, as one MLflow run with the plan's fingerprint and `extra_tags`."""
+    """Do `job` once, as one MLflow run identified by the plan's fingerprint and `extra_tags`."""
     spec = plan.spec
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(extra_tags or {})}
     # A trial belongs to its study, so the study's tags are part of the identity.
@@ -84,61 +84,63 @@ def _already_done(kind: str, finished: Run) -> Result:
     if "whichlora.pruned" in finished.data.tags:
         raise PrunedError(finished.data.tags["whichlora.pruned"])
     message = f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again."
-    print(message, file=sys.stderr)  # a trial's caller prints a table on stdout
+    print(message, file=sys.stderr)  # callers of `trial` print a table to stdout
     return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    """Train the adapter or reuse one, score it and the base model, and log predictions. Returns the run's metrics."""
+    """Train or reuse the adapter, score it and the base model, log the predictions, and return the run's metrics."""
     metrics: dict[str, float] = {}
     known: dict[str, TestScores] = {}
     if plan.variant.trains:
-        record = fit(plan, log, work, adopt=lambda: reuse.reuse_adapter(plan, tracker, work))
+        record = fit(plan, log, work, reuse=lambda: reuse.reuse_adapter(plan, tracker, work))
         metrics |= record.metrics
         log.artifacts(work / "adapter", "adapter")
         if record.source is not None:
             log.tags({"adapter_of": record.source})
             known = reuse.reusable_test_scores(plan, tracker, record.source, work)
         with base_cache.with_saved_adapter(plan, work / "adapter") as model:
-            validation, test = _scored(plan, model, known)
+            validation, test = _score_model(plan, model, known)
         check_reload(plan, validation, record.predicted)
     else:
         model = base_cache.checkout(plan)
-        validation, test = _scored(plan, model, known)
+        validation, test = _score_model(plan, model, known)
         base_cache.give_back(model, plan)
-    del model  # before another copy is loaded for the base's scores
+    del model  # frees memory before another copy is loaded for the base model's scores
     base = base_scores(tracker, plan, known={} if plan.variant.trains else test)
     for role in validation:
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
-    for name, scored in test.items():
-        metrics |= _test_metrics(plan, name, scored.metrics, base[name].metrics)
+    for name, scores in test.items():
+        metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
-        metrics |= _before_and_after(plan, tracker, log, work, test, base)
+        metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     return metrics
 
 
-def _scored(plan: Plan, model: Any, known: Mapping[str, TestScores]) -> tuple[dict[str, Scores], dict[str, TestScores]]:
-    """Return the scores on validation by role, and those on each test set, of which some may be known."""
+def _score_model(
+    plan: Plan, model: Any, known: Mapping[str, TestScores]
+) -> tuple[dict[str, Scores], dict[str, TestScores]]:
+    """Return the validation scores by role and the scores on each test set, scoring only test sets not in `known`."""
 
-    def scored(split: str, task: Task, items: Sequence[Item], scoring: Scoring) -> Scores:
+    def score_split(split: str, task: Task, items: Sequence[Item], scoring: Scoring) -> Scores:
         return score(model, plan.encoder(task), items, scoring=scoring, name=f"{split} {languages_of(items)}")
 
     validation = {
-        role: scored("validation", plan.task, items, plan.scoring)
+        role: score_split("validation", plan.task, items, plan.scoring)
         for role, items in plan.mixture.validation.items()
         if items
     }
     tests = dict(known)
     for name, test in plan.tests.items():
         if name not in known:
-            scores = scored("test", test.task, test.items, test.scoring)
+            scores = score_split("test", test.task, test.items, test.scoring)
             tests[name] = TestScores(metrics=scores.metrics, predictions=scores.frame())
     return validation, tests
 
 
 def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of a test set: the trained model's, the base model's, the gain and the shallow baselines'."""
+    """Return the metrics of a test set: of the trained model, base model and shallow baselines, and the gain."""
     test = plan.tests[name]
     metrics = {f"test/{name}/{k}": v for k, v in scores.items()}
     metrics |= {f"base/{name}/{k}": v for k, v in base.items()}
@@ -156,7 +158,7 @@ def _log_predictions(tests: Mapping[str, TestScores], log: RunLog, folder: Path)
     log.artifacts(folder, "predictions")
 
 
-def _before_and_after(
+def _paired_metrics(
     plan: Plan,
     tracker: Tracker,
     log: RunLog,
@@ -164,7 +166,7 @@ def _before_and_after(
     test: Mapping[str, TestScores],
     base: Mapping[str, BaseScores],
 ) -> dict[str, float]:
-    """Log `pairs.parquet`, and return the tests of the trained model against the base model."""
+    """Log `pairs.parquet` and return the metrics of the paired tests of the trained model against the base model."""
     items = {name: test.items for name, test in plan.tests.items() if not test.retained}
     before = {name: reuse.predictions_of(tracker, base[name].run_id, name, work / "base") for name in items}
     table = word_alignment.pairs_table(items, before, {name: test[name].predictions for name in items})

@@ -1,4 +1,4 @@
-"""Logs what decides the result of a run before it starts: the spec, package versions and datasets."""
+"""Logs the spec, package versions and datasets of a run before it starts."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import json
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from whichlora import __version__
+from whichlora.config.plan import Plan
 from whichlora.data.mixture import texts_digest
 from whichlora.models.packaged import MODEL_NAME
+from whichlora.tracking.runs import RunLog
 from whichlora.variants import provider
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.tracking.runs import RunLog
 
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")
 
 
 def log_provenance(plan: Plan, log: RunLog) -> None:
-    """Log params, versions, the whole spec and the datasets.
+    """Log the spec as params and as `spec.json`, the package versions, and the datasets.
 
-    The version of the package that declares a variant from outside the catalogue is logged, but it is no part of the
+    The version of the package that declares a variant from outside the catalogue is logged, but is not part of the
     fingerprint: a finished run counts as done after an update of that package too.
     """
     spec = plan.spec
@@ -53,5 +50,5 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # bitsandbytes has no build for every system, and is needed for 4-bit weights alone
+    except PackageNotFoundError:  # bitsandbytes is not built for every system and needed for 4-bit weights only
         return "none"

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from whichlora.config.plan import Plan
 from whichlora.errors import ProofError
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.evaluation.scores import Scores
+from whichlora.evaluation.scores import Scores
 
 NEAR = {"fp32": 0.0, "bf16": 0.2}
 """Largest gap in probability at which the reloaded adapter may predict another label, by precision.
 
-In bf16 PiSSA is trained beside rounded residual weights and loaded on the base's own. The bound dates from when logits
-were bf16 too (until spec version 5): between 16 and 32 their steps were 1/8, the trained and the reloaded model round
-independently, and a step moves the gap between two labels by up to .06. It has not been measured again since."""
+In bf16, PiSSA is trained with rounded residual weights but reloaded onto the original base weights. The bound dates
+from when logits were bf16 too (until spec version 5): between 16 and 32 they were spaced 1/8 apart, the trained and the
+reloaded model round independently, and one such step moves the gap between two labels by up to .06. It has not been
+measured again since."""
 
 
 def check_reload(plan: Plan, validation: Mapping[str, Scores], trained: Mapping[str, Sequence[str | None]]) -> None:
-    """Compare the predictions of the saved adapter on the plain base with those of the trained model, by role.
+    """Compare the saved adapter's predictions on the plain base model with those of the trained model, by role.
 
-    One prediction in fifty may differ: conversion and another order of sums change the last digits of probabilities.
+    One prediction in fifty may differ: conversion and another order of summation change the last digits.
 
     Raises:
-        ProofError: more differ.
+        ProofError: More predictions differ.
     """
     for role, before in trained.items():
         differing = _differing(before, validation[role], near=NEAR[plan.spec.precision])
@@ -37,10 +35,13 @@ def check_reload(plan: Plan, validation: Mapping[str, Scores], trained: Mapping[
 
 
 def _differing(before: Sequence[str | None], after: Scores, *, near: float) -> int:
-    """Count predictions that differ, except where the earlier one is `near` as probable as the present one."""
+    """Count the predictions that differ, except those whose probability is now within `near` of the new prediction's.
+
+    Without probabilities every difference counts.
+    """
     pairs = list(zip(before, after.predicted, strict=True))
     if after.probabilities is None:
         return sum(a != b for a, b in pairs)
     index = {label: i for i, label in enumerate(after.labels)}
-    lost = [p.max() - p[index[a]] for (a, _), p in zip(pairs, after.probabilities, strict=True) if a is not None]
-    return sum(bool(loss > near) for loss in lost)
+    gaps = [p.max() - p[index[a]] for (a, _), p in zip(pairs, after.probabilities, strict=True) if a is not None]
+    return sum(bool(gap > near) for gap in gaps)

@@ -1,6 +1,6 @@
-"""Reuses what a finished run with the same training fingerprint has: its adapter, and scores on the same items.
+"""Reuses the adapter of a finished run with the same training fingerprint, and its scores on the same items.
 
-At ratio 0 no target language plays a part in training, so one adapter serves a run of each.
+At ratio 0 the target language plays no part in training, so one adapter serves the runs of all languages.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from whichlora.config.plan import Plan
+from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import TrainingRecord
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.tracking.runs import Tracker
 
 _TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
 
@@ -32,17 +29,17 @@ class TestScores:
 
 
 def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | None:
-    """Fetch the adapter of a finished run of the experiment into `work/adapter`, if one trained the same.
+    """Download the adapter of a finished run of the experiment with the same training fingerprint to `work/adapter`.
 
     Returns:
-        the record of its training; None if no run has the adapter any more.
+        The record of its training; None if there is no such run or its adapter was deleted.
     """
     run = tracker.find("run", status="FINISHED", training_fingerprint=plan.spec.training_fingerprint)
     if run is None:
         return None
     try:
         tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
-    except (MlflowException, OSError):  # deleted to save space, say: then it is trained again
+    except (MlflowException, OSError):  # deleted, e.g. to save space: the caller trains again
         shutil.rmtree(work / "adapter", ignore_errors=True)
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
@@ -52,7 +49,7 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
 
 
 def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
-    """Return by test set the scores of a run with the same adapter, where the items are the same."""
+    """Return the scores of a run with the same adapter, for the test sets whose items are the same."""
     run = tracker.client.get_run(run_id)
     digests = json.loads(run.data.params["test_digests"])
     known = {}
@@ -69,10 +66,10 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
 
 
 def predictions_of(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
-    """Return the predictions that a run logged for a test set, downloaded into the folder `scratch`.
+    """Download the predictions that a run logged for a test set to the folder `scratch` and return them.
 
     Raises:
-        MlflowException, OSError: it has none any more.
+        MlflowException, OSError: The artifact is missing.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{name}.parquet", str(scratch)))

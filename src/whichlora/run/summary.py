@@ -1,17 +1,14 @@
-"""Summaries of a finished run for a person."""
+"""Formats the result of a finished run for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import mlflow
 
+from whichlora.config.plan import Plan, TestSet
 from whichlora.data.tasks import PairTask
-
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan, TestSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +19,16 @@ class Result:
     metrics: dict[str, float]
 
 
-def _answers(test: TestSet, m: Mapping[str, float]) -> str:
+def _prompt_line(test: TestSet, m: Mapping[str, float]) -> str:
+    """Return F1 with its 95 % interval (normal approximation), the base model's F1 and those of shallow baselines."""
     f1, size = m[f"test/{test.name}/f1"], len(test.items)
     line = f"  {test.title}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))
-    return f"{line}; base model {m[f'base/{test.name}/f1']:.3f}" + (f"; floors: {floors}" if floors else "")
+    return f"{line}; base model {m[f'base/{test.name}/f1']:.3f}" + (f"; shallow baselines: {floors}" if floors else "")
 
 
-def _pairs(test: TestSet, m: Mapping[str, float]) -> list[str]:
-    """Return a line a site: cosines of translations and of random pairs, and P@1, before and after training."""
+def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:
+    """Return one line per site: cosines of translations and of random pairs, and P@1, before and after training."""
     lines = []
     for site in ("pooled", "output"):
         parts = []
@@ -48,7 +46,7 @@ def _pairs(test: TestSet, m: Mapping[str, float]) -> list[str]:
 
 
 def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
-    """Return a run's scores on each of its test sets, in one line."""
+    """Return a run's scores on its test sets as one line."""
     parts = []
     for name, test in plan.tests.items():
         if isinstance(test.task, PairTask):
@@ -59,17 +57,17 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
 
 
 def summary(plan: Plan, result: Result) -> str:
-    """Return what a person wants to see at the end of a run."""
+    """Return the text printed at the end of a run."""
     m = result.metrics
     note = " (synthetic task)" if plan.task.synthetic else ""
     lines = [f"{plan.name}{note}"]
     for test in plan.tests.values():
-        lines += _pairs(test, m) if isinstance(test.task, PairTask) else [_answers(test, m)]
+        lines += _pair_lines(test, m) if isinstance(test.task, PairTask) else [_prompt_line(test, m)]
     if "train/seconds" in m:
         lines.append(
             f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "
             f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s, "
             f"host memory {m['host/memory_max_mb']:,.0f} MiB"
         )
-    lines.append(f"  MLflow run {result.run_id} at {mlflow.get_tracking_uri()}; look at it with `make ui`")
+    lines.append(f"  MLflow run {result.run_id} at {mlflow.get_tracking_uri()}; open it with `make ui`")
     return "\n".join(lines)

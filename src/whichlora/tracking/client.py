@@ -1,25 +1,23 @@
-"""The MLflow client: databases, experiments and launches."""
+"""Connects to MLflow: tracking databases, experiments, and runs made by `mlflow run`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError
 from whichlora.tracking.sqlite import file_of, lock_of
 
-if TYPE_CHECKING:
-    from mlflow.entities import Experiment
-
 DEFAULT_EXPERIMENT = "whichlora"
 _PAGE = 1000
-"""Results that the tracking server hands out at once; it allows no more."""
+"""Results per page of a search; the tracking server allows no more."""
 
 
 def sqlite_file() -> Path | None:
@@ -28,16 +26,16 @@ def sqlite_file() -> Path | None:
 
 
 def work_folder() -> Path:
-    """Return where unfinished runs keep their checkpoints: `WHICHLORA_WORK`, else beside the SQLite database."""
-    given = os.environ.get("WHICHLORA_WORK")
-    if given:
-        return Path(given).absolute()
+    """Return the folder for checkpoints of unfinished runs: `WHICHLORA_WORK`, else one beside the SQLite database."""
+    path = os.environ.get("WHICHLORA_WORK")
+    if path:
+        return Path(path).absolute()
     file = sqlite_file()
     return (file.parent if file else Path.cwd()) / "whichlora-work"
 
 
 def connect() -> MlflowClient:
-    """Return a client of the tracking server or database, whose schema exists from now on."""
+    """Return a client of the tracking server or database, creating the schema of a SQLite database if needed."""
     file = sqlite_file()
     if file is None:
         return MlflowClient()
@@ -46,42 +44,49 @@ def connect() -> MlflowClient:
 
 
 def require_database(option: str, value: object) -> None:
-    """Raise `OptionError` if an option names what is in a tracking database that is not there: `connect` makes one."""
+    """Check that the SQLite database exists, before an option refers to its contents; `connect` would create one.
+
+    Raises:
+        OptionError: It does not exist.
+    """
     file = sqlite_file()
     if file is not None and not file.is_file():
-        wanted = "work in its folder, or set MLFLOW_TRACKING_URI"
-        raise OptionError(option, value, f"there is no tracking database {file}; {wanted}")
+        advice = "run the command in the folder of the database, or set MLFLOW_TRACKING_URI"
+        raise OptionError(option, value, f"there is no tracking database {file}; {advice}")
 
 
 def ensure_schema(client: MlflowClient) -> MlflowClient:
-    """Have a database's schema made, which MLflow does at the first request."""
+    """Create the database's schema: MLflow does so at the first request."""
     client.search_experiments(max_results=1)
     return client
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment called `name`, creating it with its artifacts beside a SQLite database."""
-    found: Experiment | None = client.get_experiment_by_name(name)
-    if found is None:
+    """Return the id of the experiment called `name`, creating or restoring it if needed.
+
+    With a SQLite database its artifacts are stored beside the database.
+    """
+    experiment: Experiment | None = client.get_experiment_by_name(name)
+    if experiment is None:
         file = sqlite_file()
-        place = (file.parent / "mlartifacts" / name).as_uri() if file else None
+        location = (file.parent / "mlartifacts" / name).as_uri() if file else None
         try:
-            # Without the tag the UI opens the experiment as one of language-model traces.
+            # Without the tag the UI opens the experiment as one of LLM traces.
             tags = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(name, artifact_location=place, tags=tags))
-        except MlflowException:  # another process was first
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            return str(client.create_experiment(name, artifact_location=location, tags=tags))
+        except MlflowException:  # another process created it first
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def default_experiment(client: MlflowClient) -> str:
-    """Return the name of the experiment that results go to.
+    """Return the name of the experiment for results.
 
-    That is the one named by `mlflow run --experiment-name` or `MLFLOW_EXPERIMENT_NAME`, and `whichlora` otherwise.
+    It is set by `mlflow run --experiment-name` or `MLFLOW_EXPERIMENT_NAME`, and is `whichlora` otherwise.
     """
     launch_experiment = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
     if launch_experiment != "0":
@@ -90,17 +95,17 @@ def default_experiment(client: MlflowClient) -> str:
 
 
 def mark_launch(client: MlflowClient) -> str | None:
-    """Tag the run that `mlflow run` made as a launch and return its id; None when started otherwise."""
+    """Tag the run that `mlflow run` created as a launch and return its id; None if started another way."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return None
     client.set_tag(run_id, "whichlora.kind", "launch")
-    client.set_tag(run_id, "mlflow.note.content", "Only the launch: the results are in the runs that it made.")
+    client.set_tag(run_id, "mlflow.note.content", "Launch only: the results are in the runs that it started.")
     return run_id
 
 
 def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
-    """Yield all that a search of a client finds, page by page."""
+    """Yield all results of an MLflow search, page by page."""
     token = None
     while True:
         page = search(*arguments, max_results=_PAGE, page_token=token, **options)

@@ -1,4 +1,4 @@
-"""The one place that writes to MLflow: experiments, launches, and runs found or created by fingerprint."""
+"""Writes to MLflow: finds runs by their identifying tags, creates or resumes them, and logs to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
@@ -27,39 +27,46 @@ from whichlora.tracking.client import (
     work_folder,
 )
 
-if TYPE_CHECKING:
-    pass
-
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
+"""Characters to which params are cut; MLflow's limit."""
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Finds and creates runs in one experiment."""
+    """Finds and creates runs in one experiment.
+
+    Attributes:
+        experiment: name of the experiment.
+        launch: id of the run created by `mlflow run`, if any.
+        claim: raises `LostClaimError` if the work was reassigned to another process. With a claim, an unfinished run
+            is resumed whichever work folder it comes from.
+        parent: id of the run under which the UI nests the created runs.
+    """
 
     client: MlflowClient
     experiment: str
     launch: str | None = None
     claim: Callable[[], None] | None = None
-    """Raises where the work was given to another process. With it, an unfinished run of any place is this one's."""
     parent: str | None = None
-    """The run under which those that it makes are shown."""
 
     @classmethod
     def of_call(cls, experiment: str | None = None) -> Tracker:
-        """Return the tracker of this call, whose launch is marked, in an experiment or the one chosen for the call."""
+        """Return a tracker for the current command, and tag its launch.
+
+        `experiment` defaults to the one set for the command, see `default_experiment`.
+        """
         client = connect()
         name = default_experiment(client) if experiment is None else experiment
         return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:
-        """Note on the launch, if there was one, which run holds its results."""
+        """Tag the launch, if any, with the id of the run that holds its results."""
         if self.launch:
             self.client.set_tag(self.launch, "whichlora.result", run_id)
 
     def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
-        """Return the newest run of this kind with this status and these `whichlora.*` tags, in the experiment."""
+        """Return the newest run of the experiment with this kind, status and `whichlora.*` tags, or None."""
         conditions = [f"attributes.status = '{status}'", f"tags.`whichlora.kind` = '{kind}'"]
         conditions += [f"tags.`whichlora.{name}` = '{value}'" for name, value in tags.items()]
         runs = self.client.search_runs(
@@ -72,12 +79,12 @@ class Tracker:
 
     @contextmanager
     def once(self, kind: str, name: str, tags: Mapping[str, str], *, work: Path) -> Iterator[Attempt]:
-        """Do a piece of work once, however often and from wherever it is asked for.
+        """Do a piece of work once, even if several processes request it.
 
-        The lock of the folder `work` is held meanwhile. Where a finished run of this kind has these tags it is given,
-        and the block has nothing to do. Otherwise a run is opened, or an unfinished one resumed, and marked when the
-        block ends: FINISHED, or FAILED or KILLED if it raises. The folder is deleted at the end; after a failure it
-        stays, so that the next attempt can resume from it.
+        Holds the lock of the folder `work`. If a finished run of this kind has these tags, the attempt refers to it and
+        there is nothing to do. Otherwise a run is created, or an unfinished one resumed. It is marked FINISHED at the
+        end of the block, or FAILED or KILLED if the block raises. The folder is deleted on success; after a failure it
+        remains, so that the next attempt can resume from it.
 
         Args:
             tags: without their prefix `whichlora.`; together with the kind they identify the work.
@@ -97,54 +104,55 @@ class Tracker:
             shutil.rmtree(work, ignore_errors=True)
 
     def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
-        """Go on with the unfinished run that has these tags, all of which say what it is, or create one.
+        """Resume the unfinished run that these tags identify, or create one.
 
-        The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
-        One from another place may be alive and is left alone, unless a queue says that the work is this process's.
+        The caller holds the lock of the work, so a RUNNING run from the same work folder was killed. One from another
+        machine or folder (tag `place`) may be alive and is not resumed, unless a claim assigns the work to this
+        process.
         """
         place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
         identity, tags = dict(tags), {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            where = {"place": place} if status == "RUNNING" and self.claim is None else {}
-            unfinished = self.find(kind, status=status, **identity, **where)
+            same_place = {"place": place} if status == "RUNNING" and self.claim is None else {}
+            unfinished = self.find(kind, status=status, **identity, **same_place)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
                 log = RunLog(self.client, unfinished.info.run_id, self.claim)
                 log.tags({"resumed": "true", "place": place})
                 return log
-        own = {
+        run_tags = {
             f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
         }
         if self.launch:
-            own["whichlora.launch"] = self.launch
+            run_tags["whichlora.launch"] = self.launch
         if self.parent:
-            own["mlflow.parentRunId"] = self.parent
-        run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
+            run_tags["mlflow.parentRunId"] = self.parent
+        run = self.client.create_run(experiment_id(self.client, self.experiment), tags=run_tags, run_name=name)
         return RunLog(self.client, run.info.run_id, self.claim)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A tracked piece of work: either a finished run that has done it, or the run that is to do it now."""
+    """A tracked piece of work: either the finished run that did it, or the open run that does it now."""
 
     finished: Run | None = None
     _log: RunLog | None = None
 
     @property
     def log(self) -> RunLog:
-        """The run to write to; there is none where the work is finished."""
+        """The open run; only if the work is not finished yet."""
         assert self._log is not None
         return self._log
 
     @property
     def run_id(self) -> str:
-        """The id of the run, finished or not."""
+        """The id of the finished or open run."""
         return str(self.finished.info.run_id) if self.finished is not None else self.log.run_id
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """Writes one run."""
+    """Writes to one run."""
 
     client: MlflowClient
     run_id: str
@@ -156,13 +164,13 @@ class RunLog:
         try:
             yield self
         except LostClaimError:
-            raise  # the run is another process's now
+            raise  # the run belongs to another process now
         except PrunedError as stop:
             self.tags({"pruned": str(stop)})
             self.client.set_terminated(self.run_id, "FINISHED")
             raise
         except BaseException as error:
-            self._check()  # a run that another process has taken over, or finished, is not marked
+            self._check()  # do not mark a run that another process has taken over or finished
             text = f"{type(error).__name__}: {error}"[:4000]
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             self.client.set_tag(self.run_id, "whichlora.error", text)
@@ -170,14 +178,14 @@ class RunLog:
             raise
         self._check()
         if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
-            self.client.delete_tag(self.run_id, "whichlora.error")  # of an earlier attempt
+            self.client.delete_tag(self.run_id, "whichlora.error")  # set by an earlier attempt
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log params, lists as text with commas and mappings as JSON.
+        """Log params, with lists joined by commas and mappings as JSON.
 
-        Params cannot be changed. One that an earlier attempt at the run logged with another value (another version of a
-        package, another path of the same model) stays, and the new value becomes the tag `whichlora.now/<param>`.
+        Params cannot be changed. If an earlier attempt at the run logged another value (another version of a package,
+        another path to the same model), that value remains and the new one becomes the tag `whichlora.now/<param>`.
         """
         texts = {key: _text(value)[:PARAM_LIMIT] for key, value in values.items()}
         logged = self.client.get_run(self.run_id).data.params
@@ -190,26 +198,26 @@ class RunLog:
         self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
-        """Log a metric's (step, value) points that are later than those the run has."""
+        """Log a metric's (step, value) points beyond the last step already logged."""
         history = self.client.get_metric_history(self.run_id, key)
         last = max((metric.step for metric in history), default=-1)
         now = int(time.time() * 1000)
         self._batches(metrics=[Metric(key, value, now, step) for step, value in points if step > last])
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the form `whichlora.<key>`."""
+        """Set tags, adding the prefix `whichlora.` to their keys."""
         self._batches(tags=[RunTag(f"whichlora.{key}", value) for key, value in values.items()])
 
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
-        """Log a dataset input. `profile` is JSON about its size."""
+        """Log a dataset input. `profile` is JSON with its size."""
         entity = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset=entity, tags=[tag])])
 
-    def artifacts(self, folder: Path, place: str | None = None) -> None:
-        """Log the contents of a folder."""
+    def artifacts(self, folder: Path, artifact_path: str | None = None) -> None:
+        """Log the contents of a folder as artifacts under `artifact_path`."""
         self._check()
-        self.client.log_artifacts(self.run_id, str(folder), place)
+        self.client.log_artifacts(self.run_id, str(folder), artifact_path)
 
     def _check(self) -> None:
         if self.claim is not None:

@@ -1,1 +1,1 @@
-"""Fits one adapter and keeps the best checkpoint."""
+"""Trains one adapter and keeps its best checkpoint."""

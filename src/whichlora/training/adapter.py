@@ -1,11 +1,17 @@
-"""Attaches a variant to a base model, saves what was trained, and loads it back with plain PEFT."""
+"""Attaches a variant's adapter to a base model, saves what was trained, and loads it back with plain PEFT."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from peft import PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
@@ -13,26 +19,20 @@ from whichlora.training.verification import base_digests, observe, prove_attache
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
-    from whichlora.config.plan import Plan
-
 START_ITEMS, START_BATCH = 512, 8
-"""Training items that a start from data may look at, and how many at a time: PEFT hashes the first batch's activations
-number by number, which takes minutes where it is large."""
+"""Training items used by data-driven initialisations, and their batch size. PEFT hashes the activations of the first
+batch number by number, which takes minutes for a large batch."""
 INITIAL = "initial"
-"""Subfolder for the adapter as it was attached, where saving needs it."""
+"""Subfolder for the initial adapter, if it is needed for saving."""
 
 
 def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any, Evidence, int]:
-    """Return the model to train, the evidence to judge it by, and its number of trainable parameters.
+    """Return the model to train, the evidence for its verification, and its number of trainable parameters.
 
-    The caller has seeded torch. The base is changed where the variant says so.
+    Seed torch before the call. Variants with `changes_base` modify the base weights.
 
     Raises:
-        ProofError: what was attached is not what the spec asks for.
+        ProofError: The attached adapter is not what the spec asks for.
     """
     spec, variant = plan.spec, plan.variant
     if variant.trains_whole_model:
@@ -45,8 +45,6 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         evidence = Evidence(settings=None, base={})
         expected = plan.shape.parameters - sum(p.numel() for p in unreached)
         return model, evidence, prove_attached(model, variant, evidence, expected=expected)
-
-    from peft import get_peft_model
 
     assert spec.dropout is not None
     assert variant.build
@@ -84,7 +82,7 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
 
 
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
-    """Return training items for a start that is made from data: the same ones whenever the run is gone on with."""
+    """Return batches of training items for a data-driven initialisation; the same ones when a run is resumed."""
     encoder = plan.encoder()
     items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
@@ -93,17 +91,17 @@ def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
 
 
 def save_initial(model: Any, plan: Plan, folder: Path) -> None:
-    """Keep the adapter as attached, which `save` needs to express a change of the base as an adapter."""
+    """Save the initial adapter, which `save` needs to express a change of the base weights as an adapter."""
     if plan.variant.converts_base_change:
-        # As saved here it must not be initialised again when PEFT loads it for the difference.
+        # PEFT must not run the initialisation again when it loads this adapter to compute the difference.
         config = model.peft_config["default"]
-        kept, config.init_lora_weights = config.init_lora_weights, True
+        initialization, config.init_lora_weights = config.init_lora_weights, True
         model.save_pretrained(folder / INITIAL)
-        config.init_lora_weights = kept
+        config.init_lora_weights = initialization
 
 
 def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
-    """Save the adapter so that plain PEFT loads it on the plain base model; for `full`, the model."""
+    """Save the adapter so that plain PEFT loads it onto the plain base model; for `full`, save the model."""
     if plan.variant.converts_base_change:
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL))
     else:
@@ -111,14 +109,10 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
 
 
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
-    """Return the plain base model with the saved adapter on it, as anyone would load it; for `full`, the model."""
+    """Return the plain base model with the saved adapter, as any PEFT user would load it; for `full`, the model."""
     spec = plan.spec
     if plan.variant.trains_whole_model:
-        from dataclasses import replace
-
         source = replace(plan.source, name_or_path=str(folder), revision=None)
         return load_model(source, precision=spec.precision, quantization="none")
-    from peft import PeftModel
-
     assert base is not None
     return PeftModel.from_pretrained(base, str(folder))

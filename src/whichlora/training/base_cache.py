@@ -1,12 +1,15 @@
-"""Keeps the base model that was last used, so that a grid of runs loads it once a process."""
+"""Caches the most recently used base model, so that a grid of runs loads it once per process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import PreTrainedModel
+
+from whichlora.config.plan import Plan
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import fast_paths
 from whichlora.models.loading import copy_around_weights, load_model
@@ -14,49 +17,46 @@ from whichlora.parallel import lockstep
 from whichlora.training import adapter
 from whichlora.training.micro_batches import set_checkpointing
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from whichlora.config.plan import Plan
-
-_kept: dict[tuple[str, str, str], PreTrainedModel] = {}
+_cache: dict[tuple[str, str, str], PreTrainedModel] = {}
+"""The cached model, if any, by digest, precision and quantization."""
 
 
 def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
-    """Return the plain base model of a plan, the caller's alone until it is given back with `keep`.
+    """Return the plain base model of a plan, for exclusive use until it is returned with `give_back`.
 
-    In a convoy the runs have their own modules around the same weights, which none of them changes for longer than it
-    has the turn.
+    In lockstep mode the runs share the weights through separate module trees; weights may be changed only within one's
+    own turn, and must be restored before it ends.
     """
     key = _key(plan, precision)
-    model = _kept.pop(key, None)
-    _kept.clear()  # before another is loaded: two may not fit
+    model = _cache.pop(key, None)
+    _cache.clear()  # before another model is loaded: two may not fit into memory
     if model is None:
         model = load_model(plan.source, precision=key[1], quantization=key[2])
     if lockstep.active():
-        _kept[key] = model
+        _cache[key] = model
         return copy_around_weights(model)
     return model
 
 
 def give_back(model: PreTrainedModel, plan: Plan) -> None:
-    """Give back a base model whose weights are what they were, in the plan's precision."""
-    set_checkpointing(model, on=False)  # which was turned on if memory ran out with the adapter
-    _kept.clear()
-    _kept[_key(plan)] = model.eval()
+    """Return a base model with unchanged weights in the plan's precision to the cache."""
+    set_checkpointing(model, on=False)  # training turns it on when memory runs out
+    _cache.clear()
+    _cache[_key(plan)] = model.eval()
 
 
 def give_back_trained(model: Any, plan: Plan) -> None:
-    """Give back the base under an adapter that was trained, if nothing changed it."""
+    """Return the base of a trained adapter to the cache, if training left its weights unchanged."""
     if plan.variant.has_adapter and not (plan.variant.changes_base or plan.variant.fully_trained):
         give_back(model.unload(), plan)
 
 
 @contextmanager
 def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
-    """Give the plain base with the adapter of `folder`, for scoring.
+    """Yield the plain base model with the adapter saved in `folder`, for scoring.
 
-    Where that changes no answers the adapter is folded into the weights, which saves time; they are put back after.
+    In unquantized fp32, where it does not change the answers, the adapter is merged for speed; the base weights are
+    restored on exit.
     """
     if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)
@@ -68,7 +68,7 @@ def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
         try:
             base = model.merge_and_unload()
             yield base
-        finally:  # others of a convoy have the same weights
+        finally:  # other runs in lockstep share these weights
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
     else:

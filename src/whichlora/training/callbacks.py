@@ -1,4 +1,4 @@
-"""Trainer callbacks: checks, time, losses, checkpoints and the choice of the best epoch."""
+"""Trainer callbacks: gradient checks, progress bar, time, losses, checkpoints and selection of the best epoch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GradientCheck(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """A progress bar with the run's name and the loss, instead of the library's printed dictionaries."""
+    """Progress bar with the run's name and the loss, in place of the dictionaries that transformers prints."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ProgressBar(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:  # a resumed run starts there, and its speed counts its own steps only
+        if self.training_bar is not None:  # a resumed run starts at its step; the speed counts its new steps only
             self.current_step = self.training_bar.initial = self.training_bar.n = state.global_step
             self.training_bar.set_description(self._name)
 
@@ -59,7 +59,7 @@ class ProgressBar(ProgressCallback):
 
 
 class Stopwatch(TrainerCallback):
-    """Counts seconds of training. Pending work on the accelerator is finished whenever it starts or stops."""
+    """Counts seconds of training. Synchronises with the accelerator on every start and stop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -70,14 +70,14 @@ class Stopwatch(TrainerCallback):
         self._since = _now()
 
     def stop(self) -> None:
-        """Stop counting; does nothing if stopped."""
+        """Stop counting; no effect if already stopped."""
         if self._since is not None:
             self.seconds += _now() - self._since
             self._since = None
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Do not count what is done in the block."""
+        """Pause counting within the block."""
         self.stop()
         yield
         self.start()
@@ -90,9 +90,9 @@ class Stopwatch(TrainerCallback):
 
 
 class LossLog(TrainerCallback):
-    """Adds up losses and puts their mean into the library's log as `cross_entropy`.
+    """Accumulates losses and writes their mean to the Trainer's log as `cross_entropy`.
 
-    `report` receives (step, mean loss) points; None in all processes but the leading one.
+    `report` receives (step, mean loss) points; None in all processes but the leader.
     """
 
     def __init__(self, report: Callable[[Losses], None] | None) -> None:
@@ -101,7 +101,7 @@ class LossLog(TrainerCallback):
         self._reported = 0
 
     def add(self, loss: torch.Tensor, count: int) -> None:
-        """Add a step: this process's sum of losses, and the number of losses over all processes."""
+        """Add a step: the sum of this process's losses, and the number of losses in all processes."""
         self._loss = self._loss.to(loss.device) + loss
         self._count += count
 
@@ -112,7 +112,7 @@ class LossLog(TrainerCallback):
             self._loss, self._count = torch.zeros(()), 0
 
     def report(self, state: Any) -> None:
-        """Hand over the points since the last report."""
+        """Report the points since the last report."""
         if self._report is None:
             return
         entries = [(e["step"], e["cross_entropy"]) for e in state.log_history if "cross_entropy" in e]
@@ -122,7 +122,7 @@ class LossLog(TrainerCallback):
 
 
 class CheckpointTimer(TrainerCallback):
-    """Saves a checkpoint every `CHECKPOINT_SECONDS`, by the clock of the leading process."""
+    """Triggers a checkpoint every `CHECKPOINT_SECONDS`, by the clock of the leading process."""
 
     def __init__(self, *, leads: bool) -> None:
         self._leads = leads
@@ -130,32 +130,32 @@ class CheckpointTimer(TrainerCallback):
         self._due = False
 
     def agree(self, count: int) -> int:
-        """Return the sum of `count` over all processes, which agree here whether to save after this step."""
-        late = self._leads and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        total, due = distributed.all_reduce_sum(count, late)
+        """Return the sum of `count` over all processes, and agree with them whether to save after this step."""
+        overdue = self._leads and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        total, due = distributed.all_reduce_sum(count, overdue)
         self._due = due > 0
         return int(total)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._due and state.global_step < state.max_steps:
-            control.should_save = control.should_log = True  # a loss not yet logged would be lost with the process
+            control.should_save = control.should_log = True  # losses not yet logged would be missing after a resume
             self._saved = time.monotonic()
 
 
-class Peek(TrainerCallback):
-    """Calls `look` with the number of finished steps after each of `steps`, outside the time of training."""
+class StepHook(TrainerCallback):
+    """Calls `hook` with the number of finished steps after each of `steps`; the time does not count as training."""
 
-    def __init__(self, look: Callable[[int], None], steps: Container[int], watch: Stopwatch) -> None:
-        self._look, self._steps, self._watch = look, steps, watch
+    def __init__(self, hook: Callable[[int], None], steps: Container[int], watch: Stopwatch) -> None:
+        self._hook, self._steps, self._watch = hook, steps, watch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self._steps:
             with self._watch.stopped():
-                self._look(state.global_step)
+                self._hook(state.global_step)
 
 
 class VariantSteps(TrainerCallback):
-    """Does what the variant does after each optimiser step."""
+    """Calls the variant's `after_step` after each optimiser step."""
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
@@ -166,9 +166,9 @@ class VariantSteps(TrainerCallback):
 
 
 class BestCheckpoint(TrainerCallback):
-    """Keeps the trainable weights of the epoch that validates best, in `work`; the first of equals.
+    """Saves the trainable weights of the epoch with the best validation score to `work`; ties go to the earliest.
 
-    `validate` receives the number of finished steps and returns a score; None in all processes but the leading one.
+    `validate` receives the number of finished steps and returns a score; None in all processes but the leader.
     """
 
     def __init__(
@@ -190,13 +190,13 @@ class BestCheckpoint(TrainerCallback):
             return
         with self._watch.stopped():
             if self._validate is not None:
-                self._keep_if_best(model, step, self._validate(step))
+                self._save_if_best(model, step, self._validate(step))
             distributed.barrier()
 
-    def _keep_if_best(self, model: Any, step: int, score: float) -> None:
+    def _save_if_best(self, model: Any, step: int, score: float) -> None:
         path = self._work / "best.json"
         best = checkpoints.read_json(path) if path.is_file() else None
-        # A resumed run may reach the end of an epoch again.
+        # A resumed run may reach the end of an epoch a second time.
         if best is None or (score, -step) > (best["score"], -best["step"]):
             folder = f"best-{step}"
             checkpoints.save_state(model, self._variant, self._work / folder)

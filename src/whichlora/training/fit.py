@@ -1,4 +1,4 @@
-"""Fits a plan's adapter, scores it on validation on the way, and leaves the adapter and what is on record of it."""
+"""Fits a plan's adapter, validates it during training, and saves the adapter with a record of its training."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from whichlora.config.plan import Plan
+from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of, selection_roles
 from whichlora.evaluation.scores import Scores, score
 from whichlora.parallel import distributed
+from whichlora.tracking.runs import RunLog
 from whichlora.tracking.telemetry import Telemetry
 from whichlora.training import adapter, base_cache
 from whichlora.training.callbacks import Losses
@@ -19,19 +22,15 @@ from whichlora.training.checkpoints import last_complete, read_json, write_json
 from whichlora.training.objectives import objective_of
 from whichlora.training.trainer import total_steps, train
 
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.config.spec import RunSpec
-    from whichlora.tracking.runs import RunLog
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """What is on record of a training.
+    """Record of a training.
 
     Attributes:
-        predicted: by role, what the trained model predicted for the validation items that chose the checkpoint.
+        predicted: by role, the trained model's predictions for the validation items that selected the checkpoint.
         losses: (step, mean loss) points.
+        metrics: training metrics by their name in MLflow.
         source: id of the run that trained the adapter, if it was another one.
     """
 
@@ -43,11 +42,11 @@ class TrainingRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningReports:
-    """What a tuner wants to know while a trial trains.
+    """Intermediate validation scores for a pruner while a trial trains.
 
     Attributes:
-        roles: the languages, `en` or `tl`, whose validation it looks at.
-        times: how often, after equal shares of the steps; the last time is the end.
+        roles: the validation sets to score, `en` or `tl`.
+        times: the number of reports, at equal intervals of steps; the last is at the end of training.
         report: receives the number of the report, from 1, and the mean F1 of the roles. It raises `PrunedError` to stop
             the trial.
     """
@@ -57,7 +56,7 @@ class PruningReports:
     report: Callable[[int, float], None]
 
     def steps(self, spec: RunSpec) -> list[int]:
-        """Return the optimiser steps after which there is a report."""
+        """Return the optimiser steps after which to report."""
         total = total_steps(spec)
         return sorted({max(1, round(total * k / self.times)) for k in range(1, self.times + 1)})
 
@@ -67,57 +66,60 @@ def fit(
     log: RunLog,
     work: Path,
     *,
-    adopt: Callable[[], TrainingRecord | None] | None = None,
+    reuse: Callable[[], TrainingRecord | None] | None = None,
     reports: PruningReports | None = None,
 ) -> TrainingRecord:
-    """Leave the adapter in `work/adapter` and return the record of its training; reads both if they are there.
+    """Train the plan's adapter, save it to `work/adapter` and return the record of its training.
 
-    `adopt` fetches them from another run, if one has them.
+    A training already finished in `work` is not repeated.
+
+    Args:
+        reuse: fetches adapter and record from another run; returns None if there is no such run.
     """
     path = work / "trained.json"
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        write_json(path, asdict((adopt and adopt()) or _train(plan, log, work, reports)))
+        write_json(path, asdict((reuse and reuse()) or _train(plan, log, work, reports)))
     record = TrainingRecord(**read_json(path))
-    log.series("train/loss", record.losses)  # another run may have trained the adapter that this one scores
+    log.series("train/loss", record.losses)  # not yet logged if another run trained the adapter
     return record
 
 
 def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
-    resuming = last_complete(work)
-    if resuming is None:
-        shutil.rmtree(work, ignore_errors=True)  # what a process left that died before its first checkpoint
+    checkpoint = last_complete(work)
+    if checkpoint is None:
+        shutil.rmtree(work, ignore_errors=True)  # left by a process that died before its first checkpoint
     else:
-        print(f"Going on from {resuming[0].name}.")
+        print(f"Resuming from {checkpoint[0].name}.")
     work.mkdir(parents=True, exist_ok=True)
-    chosen_on = selection_roles(plan.mixture.validation, plan.spec.select_on)
-    asked = list(reports.roles) if reports else []
+    selecting_roles = selection_roles(plan.mixture.validation, plan.spec.select_on)
+    reported_roles = list(reports.roles) if reports else []
     report_steps = reports.steps(plan.spec) if reports else []
     encoder = plan.encoder()
-    newest: dict[str, tuple[int, Scores]] = {}
+    latest: dict[str, tuple[int, Scores]] = {}
     losses: Losses = []
 
-    def scored(role: str, model: Any, step: int) -> Scores:
-        if role not in newest or newest[role][0] != step:
+    def validation_scores(role: str, model: Any, step: int) -> Scores:
+        if role not in latest or latest[role][0] != step:
             items = plan.mixture.validation[role]
             name = f"validation {languages_of(items)}"
-            newest[role] = step, score(model, encoder, items, scoring=plan.scoring, name=name)
-        return newest[role][1]
+            latest[role] = step, score(model, encoder, items, scoring=plan.scoring, name=name)
+        return latest[role][1]
 
     def mean_score(roles: Sequence[str], model: Any, step: int) -> float:
-        return sum(scored(role, model, step).metrics[plan.task.headline] for role in roles) / len(roles)
+        return sum(validation_scores(role, model, step).metrics[plan.task.headline] for role in roles) / len(roles)
 
-    def peek(model: Any, step: int) -> None:
+    def report_score(model: Any, step: int) -> None:
         assert reports is not None
-        value = mean_score(asked, model, step)
+        value = mean_score(reported_roles, model, step)
         log.series("validation/f1", [(step, value)])
         reports.report(report_steps.index(step) + 1, value)
 
-    def report(points: Losses) -> None:
+    def log_losses(points: Losses) -> None:
         losses.extend(points)
         log.series("train/loss", points)
 
-    window = Telemetry()
+    telemetry = Telemetry()
     objective = objective_of(plan)
     examples = [objective.example(encoder, item) for item in plan.mixture.train]
     result = distributed.on_all_ranks(
@@ -125,18 +127,21 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
         plan,
         examples,
         work,
-        validate=functools.partial(mean_score, chosen_on),
-        on_losses=report,
-        peek=peek if reports else None,
-        peek_steps=report_steps,
-        window=window,
+        validate=functools.partial(mean_score, selecting_roles),
+        on_losses=log_losses,
+        on_step=report_score if reports else None,
+        hook_steps=report_steps,
+        telemetry=telemetry,
     )
     headline = plan.task.headline
-    kept = {role: scored(role, result.model, result.best_step) for role in dict.fromkeys([*chosen_on, *asked])}
+    validation = {
+        role: validation_scores(role, result.model, result.best_step)
+        for role in dict.fromkeys([*selecting_roles, *reported_roles])
+    }
     adapter.save(result.model, plan, work / "adapter", initial=work)
     base_cache.give_back_trained(result.model, plan)
     return TrainingRecord(
-        predicted={role: kept[role].predicted for role in chosen_on},
+        predicted={role: validation[role].predicted for role in selecting_roles},
         losses=losses,
         metrics={
             "adapter/trainable_parameters": result.trainable,
@@ -147,7 +152,7 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
             "train/micro_batch": result.micro_batch,
             "train/gradient_checkpointing": float(result.checkpointing),
             **({"train/packed": result.packed} if result.packed > 1 else {}),
-            **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in kept.items()},
-            **window.metrics(),
+            **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in validation.items()},
+            **telemetry.metrics(),
         },
     )

@@ -1,7 +1,8 @@
-"""One pass for the batches of several runs: the frozen base's products are made once, each run adds its own adapter.
+"""Joint forward and backward pass over the batches of several runs, as in mLoRA and S-LoRA.
 
-A linear layer that is adapted in one of the runs multiplies the tokens of all of them in one product; then the adapter
-of each run takes its own tokens. On a GPU small batches leave the base model waiting for launches, which are shared.
+The runs share a frozen base model. A linear layer that any run adapts multiplies the tokens of all runs in one matrix
+product; each run's adapter then processes its own tokens. On a GPU small batches are limited by kernel launches, which
+the runs then share.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from whichlora.config.cli import MAX_PACK
+from whichlora.config.plan import Plan
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
 from whichlora.errors import OptionError, parse_whole
@@ -25,27 +28,25 @@ from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
 from whichlora.models.kernels.bf16 import skip_input_cast
 from whichlora.models.kernels.patching import patched_forward
+from whichlora.models.memory import fits
 from whichlora.parallel import distributed
 from whichlora.training.micro_batches import MICRO_BATCH
 from whichlora.training.objectives import objective_of
 from whichlora.variants import provider
 
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one run learns from in a pass.
+    """The batch that one run contributes to a joint pass.
 
     Attributes:
-        model: its own adapter on a base whose weights all runs of the pass share.
+        model: the run's adapter on a base whose weights all runs of the pass share.
         layers: the model's adapted layers, by name.
-        examples: answers to learn.
-        count: what the sum of losses is divided by.
-        shares: whether what prompts begin with is read once.
-        uncast: its layers whose inputs stay as they come, see `rounding`.
-        arithmetic: opens the context of the forward pass, such as autocast.
+        examples: encoded prompts and answers.
+        count: divisor of the summed loss.
+        shares: whether a common prefix of the prompts is processed once.
+        uncast: adapted layers whose inputs need no cast to fp32, see `skip_input_cast`.
+        autocast: returns the context manager of the forward pass.
     """
 
     model: Any
@@ -54,103 +55,114 @@ class Batch:
     count: float
     shares: bool
     uncast: Sequence[Any]
-    arithmetic: Callable[[], AbstractContextManager[Any]]
+    autocast: Callable[[], AbstractContextManager[Any]]
 
 
 def why_not_packable(plan: Plan) -> str | None:
-    """Return why a run cannot take part in a pass with others; None if it can."""
+    """Return why a run cannot take part in a joint pass; None if it can."""
     spec, variant = plan.spec, plan.variant
     if not variant.trains:
-        return None  # it is scored alone
+        return None  # it takes no training steps
     if not objective_of(plan).packable:
-        return f"the task {spec.task} is learnt by another loss than answers"
+        return f"task {spec.task} is not trained with the cross-entropy of answers"
     if not variant.has_adapter or variant.changes_base or variant.fully_trained:
         return f"{variant.name} changes the base weights, which all runs of a pass share"
     if provider(variant.name) is not None:
         return f"{variant.name} is not in the catalogue, and only the catalogue's variants are tested in shared passes"
     if variant.changes_input:
-        return f"{variant.name} changes what the base layers are given, which all runs of a pass share"
+        return f"{variant.name} changes the inputs of the base layers, which all runs of a pass share"
     if spec.quantization != "none":
-        return f"quantization {spec.quantization} has products of its own"
+        return f"quantization {spec.quantization} uses its own matrix products"
     if spec.dropout:
-        return f"dropout {spec.dropout:g} is drawn for each run"
+        return f"dropout {spec.dropout:g} needs a random mask for each run"
     if (spec.batch_size or 0) > MICRO_BATCH:
-        return f"batches of {spec.batch_size} are read in parts; at most {MICRO_BATCH} items go through at once"
+        return f"batches of {spec.batch_size} are split into micro-batches of at most {MICRO_BATCH} items"
     return None
 
 
 def parse_pack(text: str, plans: Iterable[Plan]) -> int:
-    """Return how many runs are to train at once.
+    """Parse the option `pack`, the number of runs to train at once, and check that the plans allow it.
 
     Raises:
-        OptionError: it is no number, or one of the plans cannot take part.
+        OptionError: It is not a number from 1 to `MAX_PACK`, or one of the plans cannot take part in a joint pass.
     """
     pack = parse_whole("pack", text, 1, MAX_PACK)
     if pack > 1 and distributed.world_size() > 1:
         raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
     bases = set()
     for plan in plans:
-        if pack > 1 and (why := why_not_packable(plan)):
-            raise OptionError("pack", pack, f"must be 1 with {plan.name}: {why}")
+        if pack > 1 and (reason := why_not_packable(plan)):
+            raise OptionError("pack", pack, f"must be 1 with {plan.name}: {reason}")
         bases.add((plan.source.digest, plan.spec.precision))
     if pack > 1 and len(bases) > 1:
-        raise OptionError("pack", pack, "must be 1 with several models: all runs of a pass share one")
+        raise OptionError("pack", pack, "must be 1 with several models: all runs of a pass share one base model")
     return pack
 
 
 def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
-    """Leave in every model the gradients of its loss divided by its count, as it would have them alone.
+    """Compute the gradients of all batches in one pass; each model gets those that it would get alone.
+
+    A batch's gradients are those of its summed loss divided by `count`.
 
     Returns:
-        the sum of the losses of each.
+        The summed loss of each batch.
     """
     packs = [packing.pack(batch.examples, share=batch.shares) for batch in batches]
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model
     weights = {id(unwrap_peft(batch.model).get_input_embeddings().weight) for batch in batches}
-    assert len(weights) == 1, "the models of a pass have several bases"
+    assert len(weights) == 1, "the models of a pass have several base models"
     with ExitStack() as stack:
         stack.enter_context(packing.attention(lead))
         for batch in batches:
             stack.enter_context(skip_input_cast(batch.uncast))
-        stack.enter_context(_behind_one_base(lead, [batch.layers for batch in batches], lengths))
-        with batches[0].arithmetic():
+        stack.enter_context(_shared_base(lead, [batch.layers for batch in batches], lengths))
+        with batches[0].autocast():
             logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))
             losses = [
-                nn.functional.cross_entropy(own, right, reduction="sum")
-                for own, right in zip(torch.split(logits, answers), torch.split(targets, answers), strict=True)
+                nn.functional.cross_entropy(batch_logits, batch_targets, reduction="sum")
+                for batch_logits, batch_targets in zip(
+                    torch.split(logits, answers), torch.split(targets, answers), strict=True
+                )
             ]
         torch.autograd.backward([loss / batch.count for loss, batch in zip(losses, batches, strict=True)])
     return [loss.detach() for loss in losses]
 
 
-def _behind_one_base(
+def _shared_base(
     lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Sequence[int]
 ) -> AbstractContextManager[None]:
-    """Have a model read a row of (1, tokens) in which each set of layers has so many tokens, one after the other."""
+    """Make the model `lead` process the tokens of several runs, each with its own adapter, within the context.
+
+    Args:
+        layers: the adapted layers of each run, by name.
+        lengths: the number of tokens of each run in the input, (1, sum of lengths), in the order of `layers`.
+    """
     ends = torch.tensor(lengths).cumsum(0).tolist()
     spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    names = {name for own in layers for name in own}
+    names = {name for run_layers in layers for name in run_layers}
     hosts = [
-        (layers[0].get(name) or unwrap_peft(lead).get_submodule(name), [own.get(name) for own in layers])
+        (layers[0].get(name) or unwrap_peft(lead).get_submodule(name), [run_layers.get(name) for run_layers in layers])
         for name in names
     ]
     return patched_forward(
-        (host, partial(_added, base=getattr(host, "base_layer", host), own=own, spans=spans)) for host, own in hosts
+        (host, partial(_forward_with_adapters, base=getattr(host, "base_layer", host), adapters=adapters, spans=spans))
+        for host, adapters in hosts
     )
 
 
-def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) -> Tensor:
-    """Return what the base layer makes of all tokens, (1, tokens, features), with what each adapter adds to its own."""
-    from peft.tuners.lora import Linear
+def _forward_with_adapters(x: Tensor, *, base: Any, adapters: Sequence[Any], spans: Sequence[slice]) -> Tensor:
+    """Return the base layer's output for all tokens, (1, tokens, features), with each run's adapter on its own span.
 
+    An adapter of None leaves the base layer's output of its span unchanged.
+    """
     whole = type(base).forward(base, x)
     parts = []
-    for layer, span in zip(own, spans, strict=True):
+    for layer, span in zip(adapters, spans, strict=True):
         part = whole[:, span]
         if layer is not None:
-            if type(layer) is not Linear:  # some add in place, to what another may need for its gradient
+            if type(layer) is not Linear:  # others may add in place, to a tensor that another gradient needs
                 part = part.clone()
             with patched_forward([(layer.base_layer, lambda _, part=part: part)]):
                 part = type(layer).forward(layer, x[:, span])
@@ -159,19 +171,20 @@ def _added(x: Tensor, *, base: Any, own: Sequence[Any], spans: Sequence[slice]) 
 
 
 def try_together(batches: list[Batch]) -> list[Tensor] | None:
-    """Leave the gradients of all batches; none of them where one fails, or, for want of memory, returning None."""
-    from whichlora.models.memory import fits
-    from whichlora.training import multi_adapter
+    """Compute the gradients of all batches in one pass, or of none.
 
+    Returns:
+        The summed loss of each batch; an empty list if the pass failed; None if memory ran out.
+    """
     losses: list[Tensor] = []
 
-    def take() -> None:
-        losses.extend(multi_adapter.backward_together(batches))
+    def joint_pass() -> None:
+        losses.extend(backward_together(batches))
 
     fitted = True
     try:
-        fitted = fits(take)
-    except Exception as error:  # each then takes its step alone, and the one whose fault it is meets it again
+        fitted = fits(joint_pass)
+    except Exception as error:  # each run then takes its step alone, and the one at fault raises the error again
         print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
     if not losses:
         for batch in batches:

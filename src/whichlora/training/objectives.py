@@ -1,6 +1,7 @@
-"""What is minimised over the items of an optimiser step: a sum of losses, and how many there are.
+"""Training objectives: the summed loss over the items of an optimiser step, and the number of losses in the sum.
 
-A task of prompts is learnt by the cross-entropy of its answers, a task of word pairs by a triplet loss on states.
+Prompted tasks are trained with the cross-entropy of their answers, word-pair tasks with a triplet loss on hidden
+states.
 """
 
 from __future__ import annotations
@@ -9,33 +10,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.data.encoding import Encoded, EncodedPair, Encoder
+from whichlora.data.tasks import Item
 from whichlora.data.word_pooling import Pooling
 from whichlora.evaluation.scoring import WordSimilarity
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.pooling import pooled_states
 
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-    from whichlora.data.tasks import Item
-
 MARGIN = 0.4
-"""Of the triplet loss, as in arXiv 2506.15415."""
+"""Margin of the triplet loss, as in arXiv 2506.15415."""
 
 
 class Objective(ABC):
-    """What is minimised.
+    """A training objective.
 
     Class attributes:
-        divisible: whether the loss of a step is the sum over parts of its items, however they are divided.
-        packable: whether several runs can take a step in one pass.
+        divisible: whether the loss of a step is the sum of the losses of its micro-batches, however it is split.
+        packable: whether several runs can take a step in one joint pass.
     """
 
     divisible: ClassVar[bool]
@@ -43,15 +42,15 @@ class Objective(ABC):
 
     @abstractmethod
     def example(self, encoder: Encoder, item: Item) -> Any:
-        """Return what an item is learnt from."""
+        """Return the training example of an item."""
 
     @abstractmethod
     def length(self, example: Any) -> int:
-        """Return what the examples of a batch should be alike in, so that little is padded."""
+        """Return the sort key for bucketing: the example's length, or 0 for random batches."""
 
     @abstractmethod
     def count(self, examples: Sequence[Any]) -> int:
-        """Return how many losses there are."""
+        """Return the number of losses in the sum."""
 
     @abstractmethod
     def loss(self, model: Any, examples: Sequence[Any]) -> Tensor:
@@ -61,23 +60,23 @@ class Objective(ABC):
         """Return the model's parameters that the loss does not depend on."""
         return []
 
-    def suited(self, model: Any) -> Objective:
-        """Return the same objective in the form that is quickest on a model."""
+    def optimized_for(self, model: Any) -> Objective:
+        """Return the same objective in the form that is fastest on a model."""
         return self
 
     def reading(self, model: Any) -> AbstractContextManager[None]:
-        """Have a model read the batches of `loss`, in its gradients too, until the context is left."""
+        """Prepare the model for the batches of `loss`; open the context around both forward and backward pass."""
         return nullcontext()
 
 
 @dataclass(frozen=True)
 class AnswerTokens(Objective):
-    """The cross-entropy of every token of the answers.
+    """Cross-entropy of every token of the answers.
 
     Attributes:
         pad: the padding token.
-        packs: whether batches are packed instead of padded, and within `reading`.
-        shares: whether a packed batch has what prompts begin with once.
+        packs: whether batches are packed instead of padded; packed batches need the context `reading`.
+        shares: whether a packed batch contains a common prefix of its prompts only once.
     """
 
     divisible = True
@@ -99,7 +98,7 @@ class AnswerTokens(Objective):
         batch = packing.pack(examples, share=self.shares) if self.packs else collate(examples, self.pad)
         return answer_loss(model, to_device(batch, model.device))[0]
 
-    def suited(self, model: Any) -> AnswerTokens:
+    def optimized_for(self, model: Any) -> AnswerTokens:
         return replace(self, packs=packing.can_pack(model), shares=packing.can_share(model))
 
     def reading(self, model: Any) -> AbstractContextManager[None]:
@@ -108,9 +107,9 @@ class AnswerTokens(Objective):
 
 @dataclass(frozen=True)
 class Triplets(Objective):
-    """The triplet loss of word pairs, each with the hardest negative of its batch, on pooled states.
+    """Triplet loss of word pairs on pooled states, each pair with the hardest negative of its batch.
 
-    Batches are drawn at random: words of one length would be easy to tell from words of another.
+    Batches are drawn at random instead of bucketed by length: length alone must not separate a word from its negatives.
     """
 
     divisible = False
@@ -118,10 +117,9 @@ class Triplets(Objective):
     pooling: Pooling
 
     def unreached(self, model: Any) -> list[nn.Parameter]:
-        """Return those of the blocks above the pooled one, and of what follows the last block.
+        """Return the parameters of the blocks above the pooled one, and of everything after the last block.
 
-        Of the rest of the decoder only what is read before the blocks, the embeddings, is reached. An LM head that
-        shares the embeddings' weights is trained with them.
+        Outside the blocks only the embeddings are reached. An LM head tied to the embeddings is trained with them.
         """
         blocks = model.get_submodule(self.blocks)
         embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
@@ -142,30 +140,30 @@ class Triplets(Objective):
     def loss(self, model: Any, examples: Sequence[EncodedPair]) -> Tensor:
         sequences = [pair.translation for pair in examples] + [pair.word for pair in examples]
         states = nn.functional.normalize(pooled_states(model, self.blocks, sequences, self.pooling), dim=1)
-        other = torch.tensor([[a.word != b.word for b in examples] for a in examples], device=states.device)
-        return triplets(states[: len(examples)], states[len(examples) :], other).sum()
+        negative = torch.tensor([[a.word != b.word for b in examples] for a in examples], device=states.device)
+        return triplet_losses(states[: len(examples)], states[len(examples) :], negative).sum()
 
 
 def objective_of(plan: Plan) -> Objective:
-    """Return what a plan's task is learnt by."""
+    """Return the objective of a plan's task."""
     if isinstance(plan.scoring, WordSimilarity):
         return Triplets(plan.shape.blocks, plan.scoring.pooling)
     return AnswerTokens(int(plan.tokenizer.pad_token_id))  # type: ignore[arg-type]
 
 
-def triplets(anchors: Tensor, positives: Tensor, other: Tensor, margin: float = MARGIN) -> Tensor:
+def triplet_losses(anchors: Tensor, positives: Tensor, negative: Tensor, margin: float = MARGIN) -> Tensor:
     """Return (pairs,): the triplet loss of each anchor with its positive and the hardest negative in the batch.
 
     With cosine distance, max(0, cos(anchor, negative) - cos(anchor, positive) + margin), where the negative is the
-    positive of another pair that is most like the anchor (Schroff et al. 2015, equation 3; Hermans et al. 2017, "batch
-    hard"). A pair without a negative has no loss. The anchors are the words of the target language, so that these are
-    drawn to English; which side the paper takes is not known here.
+    positive of another pair that is most similar to the anchor (Schroff et al. 2015, equation 3; Hermans et al. 2017,
+    "batch hard"). A pair without a negative has no loss. The anchors are the words of the target language, which are
+    thereby drawn towards English; the paper does not say which side it uses.
 
     Args:
         anchors, positives: (pairs, width), of unit length.
-        other: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row: it is not where
+        negative: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row; false where
             both are the same word.
     """
     cosine = anchors @ positives.T
-    hardest = cosine.masked_fill(~other, -torch.inf).max(1).values
+    hardest = cosine.masked_fill(~negative, -torch.inf).max(1).values
     return nn.functional.relu(hardest - cosine.diagonal() + margin)

@@ -1,4 +1,4 @@
-"""Trains one adapter on a plan's mixture, and keeps the best checkpoint: the same in every process that takes part."""
+"""Trains one adapter with the Trainer of transformers and restores the best checkpoint, on every rank alike."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec
 from whichlora.data.batching import BucketBatches
 from whichlora.data.mixture import trained_count
@@ -27,8 +28,8 @@ from whichlora.training.callbacks import (
     GradientCheck,
     Losses,
     LossLog,
-    Peek,
     ProgressBar,
+    StepHook,
     Stopwatch,
     VariantSteps,
 )
@@ -38,23 +39,20 @@ from whichlora.training.objectives import AnswerTokens, Objective, objective_of
 from whichlora.training.verification import prove_trained
 from whichlora.variants import Variant
 
-if TYPE_CHECKING:
-    from whichlora.config.plan import Plan
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What training leaves, in the leading process.
+    """Result of training, in the leading process.
 
     Attributes:
-        model: it holds the best checkpoint.
+        model: the trained model, at its best checkpoint.
         trainable: number of trainable parameters.
-        seconds: of training without validation and checkpoints, over all attempts.
-        examples: items trained on, repeats counted.
-        best_step: the optimiser step after which the checkpoint was taken.
-        micro_batch: most items that went through the model at once in the end.
-        checkpointing: whether memory ran out so far that activations were computed twice.
-        packed: the most runs of a pass that a step was taken in.
+        seconds: training time over all attempts, without validation and checkpoints.
+        examples: items trained on, counted once per epoch.
+        best_step: the optimiser step after which the best checkpoint was saved.
+        micro_batch: size of a micro-batch at the end of training.
+        checkpointing: whether memory ran out so far that gradient checkpointing was turned on.
+        packed: the largest number of runs in a joint pass that took a step of this run; 1 without joint passes.
     """
 
     model: Any
@@ -82,31 +80,34 @@ def train(
     *,
     validate: Callable[[Any, int], float] | None = None,
     on_losses: Callable[[Losses], None] | None = None,
-    peek: Callable[[Any, int], None] | None = None,
-    peek_steps: Container[int] = (),
-    window: AbstractContextManager[Any] | None = None,
+    on_step: Callable[[Any, int], None] | None = None,
+    hook_steps: Container[int] = (),
+    telemetry: AbstractContextManager[Any] | None = None,
 ) -> TrainingResult | None:
-    """Attach the plan's adapter to its model and fit it to `examples`; a whole checkpoint under `work` is gone on from.
+    """Attach the plan's adapter to its model and fit it to `examples`, resuming from a complete checkpoint in `work`.
 
-    The examples are those of the plan's objective.
+    Only the leading process passes the arguments after `work`; the others return None.
 
-    The leading process gives `validate`, which scores a model after a step, `on_losses`, which receives (step, mean
-    loss) since it was last called, `peek`, which looks at the model after `peek_steps` and may raise, and
-    `window`, which is open during the fit. The others give none and return None.
+    Args:
+        examples: training examples, made by the plan's objective.
+        validate: returns the validation score of the model after a step.
+        on_losses: receives the (step, mean loss) points since its last call.
+        on_step: is called with the model after each of `hook_steps`, and may raise.
+        telemetry: context that is open during the fit.
 
     Raises:
-        ProofError: the adapter is not what was asked for, or did not train.
-        MemoryExhausted: one item does not fit.
+        ProofError: The adapter does not match the spec, or did not train.
+        MemoryExhausted: A single item does not fit into memory.
     """
     spec, variant = plan.spec, plan.variant
-    # Full fine-tuning keeps 32-bit weights under bf16 arithmetic: bf16 weights lose small updates.
+    # Full fine-tuning keeps fp32 weights under bf16 autocast: bf16 weights would lose small updates.
     precision = "fp32" if variant.trains_whole_model else spec.precision
     base = base_cache.checkout(plan, precision=precision)
-    transformers.set_seed(spec.seed)  # before the adapter is made: its start is random too
+    transformers.set_seed(spec.seed)  # before attaching: the initialisation is random too
     model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
     paths = prepare_training(model, bf16=spec.precision == "bf16")
     resume = checkpoints.last_complete(work)
-    distributed.barrier()  # until all have seen the same checkpoint
+    distributed.barrier()  # all ranks must have seen the same checkpoint before any writes another
     leads = validate is not None
     if resume is None and leads:
         adapter.save_initial(model, plan, work)
@@ -114,8 +115,8 @@ def train(
     losses, timer = LossLog(on_losses), CheckpointTimer(leads=leads)
     best = BestCheckpoint(variant, spec, work, None if validate is None else lambda step: validate(model, step), watch)
     callbacks = [GradientCheck(evidence), watch, VariantSteps(variant), timer, losses, best, ProgressBar(plan.name)]
-    if peek is not None:
-        callbacks.insert(4, Peek(lambda step: peek(model, step), peek_steps, watch))
+    if on_step is not None:
+        callbacks.insert(4, StepHook(lambda step: on_step(model, step), hook_steps, watch))
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
@@ -131,21 +132,21 @@ def train(
         timer=timer,
         micro=micro,
         batch_size=spec.batch_size,
-        objective=objective.suited(model),
+        objective=objective.optimized_for(model),
         paths=paths,
-        joins=lockstep.active() and why_not_packable(plan) is None,
+        joint=lockstep.active() and why_not_packable(plan) is None,
     )
     trainer.remove_callback(PrinterCallback)
     if distributed.rank() > 0:
-        torch.manual_seed(spec.seed + distributed.rank())  # dropout is not the same in every process
-    with window or nullcontext():
+        torch.manual_seed(spec.seed + distributed.rank())  # dropout masks differ between ranks
+    with telemetry or nullcontext():
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     prove_trained(model, variant, evidence)
     if not leads:
         return None
     losses.report(trainer.state)
-    kept = checkpoints.read_json(work / "best.json")
-    checkpoints.load_state(model, variant, work / kept["folder"])
+    best_record = checkpoints.read_json(work / "best.json")
+    checkpoints.load_state(model, variant, work / best_record["folder"])
     model.eval()
     assert spec.epochs is not None
     return TrainingResult(
@@ -153,7 +154,7 @@ def train(
         trainable=trainable,
         seconds=watch.seconds,
         examples=len(examples) * spec.epochs,
-        best_step=kept["step"],
+        best_step=best_record["step"],
         micro_batch=micro.size,
         checkpointing=micro.checkpointing,
         packed=trainer.packed,
@@ -179,7 +180,7 @@ def _arguments(spec: RunSpec, work: Path) -> TrainingArguments:
         save_strategy="no",
         eval_strategy="no",
         report_to="none",
-        disable_tqdm=True,  # `ProgressBar` stands in for the library's bar
+        disable_tqdm=True,  # `ProgressBar` replaces the Trainer's bar
         remove_unused_columns=False,
     )
 
@@ -193,9 +194,9 @@ def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optim
 
 
 class _Trainer(Trainer):
-    """The library's loop with our steps, order of items and checkpoints.
+    """The Trainer of transformers with our own training step, item order and checkpoints.
 
-    To the library a step is one batch, which holds this process's share of the effective batch.
+    To the Trainer each optimiser step is one batch, which holds this process's share of the effective batch.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class _Trainer(Trainer):
         batch_size: int,
         objective: Objective,
         paths: TrainingPaths,
-        joins: bool,
+        joint: bool,
         **arguments: Any,
     ) -> None:
         self._variant, self._micro, self._paths = variant, micro, paths
@@ -217,10 +218,10 @@ class _Trainer(Trainer):
         self._effective_batch, self._objective = batch_size, objective
         self.packed = 1
         super().__init__(**arguments)
-        self._layers = dict(adapter_modules(self.model)) if joins else {}
+        self._joint_layers = dict(adapter_modules(self.model)) if joint else {}
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Leave the gradients of the mean loss over the effective batch, and the variant's penalty, in the model."""
+        """Compute the gradients of the mean loss over the effective batch, plus the variant's penalty."""
         self.model.train()
         count = self._timer.agree(self._objective.count(inputs))
 
@@ -232,7 +233,7 @@ class _Trainer(Trainer):
                 self.accelerator.backward(loss / count)
             return loss.detach()
 
-        loss = self._together(inputs, count)
+        loss = self._joint_step(inputs, count)
         if loss is None:
             loss = self._micro.sum(inputs if self._objective.divisible else [inputs], backward)
         self._losses.add(loss, count)
@@ -241,26 +242,26 @@ class _Trainer(Trainer):
         distributed.all_reduce_gradients(self.model)
         return loss / count
 
-    def _together(self, inputs: list[Any], count: float) -> torch.Tensor | None:
-        """Take the step in one pass with the other runs of this process, where there are any and it can be."""
-        if not (self._layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
+    def _joint_step(self, inputs: list[Any], count: float) -> torch.Tensor | None:
+        """Take the step in one pass with other runs. Return its summed loss; None, without gradients, if it fails."""
+        if not (self._joint_layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
             return None
-        # Dropout of the model's own, for which nothing is shared, would be drawn for all runs at once.
+        # Without `shares` the model has dropout of its own, whose masks would be drawn for all runs at once.
         if not self._objective.shares or len(inputs) > self._micro.size or self._micro.checkpointing:
             return None
         batch = Batch(
             model=self.model,
-            layers=self._layers,
+            layers=self._joint_layers,
             examples=inputs,
             count=count,
             shares=True,
             uncast=self._paths.uncast,
-            arithmetic=self.compute_loss_context_manager,
+            autocast=self.compute_loss_context_manager,
         )
-        taken = lockstep.step(batch, try_together)
-        if taken is None:
+        result = lockstep.step(batch, try_together)
+        if result is None:
             return None
-        loss, runs = taken
+        loss, runs = result
         self.packed = max(self.packed, runs)
         return loss
 
@@ -275,10 +276,10 @@ class _Trainer(Trainer):
         return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=list)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        return 0  # the library's estimate needs tensors
+        return 0  # the Trainer's estimate needs tensors as inputs
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # PEFT's own saving rewrites AdaLoRA's ranks and cannot be gone on from.
+        # PEFT's own saving rewrites AdaLoRA's ranks, so that training could not resume from it.
         checkpoints.save_state(self.model, self._variant, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -287,11 +288,11 @@ class _Trainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._watch.stop()
         super()._save_checkpoint(model, trial)
-        distributed.barrier()  # each has written its random state
+        distributed.barrier()  # each rank has written its random state
         if self.args.should_save:
             work = Path(self.args.output_dir)
             folder = work / f"checkpoint-{self.state.global_step}"
-            checkpoints.complete(folder, {"seconds": self._watch.seconds})
+            checkpoints.mark_complete(folder, {"seconds": self._watch.seconds})
             checkpoints.remove_others(work, folder)
             self._losses.report(self.state)
         self._watch.start()

@@ -1,21 +1,17 @@
-"""Evidence that a run trained what its spec says, so that no result stands for a method that never ran."""
+"""Verifies that a run trained what its spec says, so that no result is attributed to a method that never ran."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
+from whichlora.variants.base import Variant
 from whichlora.variants.witness import Evidence, digest, weight_digest
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
-
-    from whichlora.variants.base import Variant
-
 GRADIENT_STEPS = 5
-"""Within so many optimiser steps every adapted module must have had a non-zero gradient."""
+"""Number of optimiser steps within which every adapted module must have had a non-zero gradient."""
 
 
 def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
@@ -24,10 +20,10 @@ def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
 
 
 def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, expected: int) -> int:
-    """Check that what was attached is trainable in the expected number of parameters, and return that number.
+    """Check that the model has the expected number of trainable parameters, and return it.
 
     Raises:
-        ProofError: the number differs.
+        ProofError: The number differs.
     """
     count = observe(model, variant, evidence)
     if count != expected:
@@ -36,7 +32,7 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
 
 
 def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
-    """Note what is trainable and how it starts, and return its number of parameters."""
+    """Record the trainable parameters and their initial values in `evidence`, and return their number."""
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
     groups: dict[str, list[Tensor]] = {}
@@ -51,16 +47,16 @@ def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
 
 
 def record_rates(model: nn.Module, optimizer: Optimizer, evidence: Evidence) -> None:
-    """Note the peak learning rate at which the optimiser trains each parameter."""
+    """Record the peak learning rate of each parameter."""
     rates = {id(p): g.get("initial_lr", g["lr"]) for g in optimizer.param_groups for p in g["params"]}
     evidence.rates = {n: rates[id(p)] for n, p in model.named_parameters() if id(p) in rates}
 
 
 def prove_gradients(evidence: Evidence) -> None:
-    """Look at the gradients before an optimiser step, during the first steps.
+    """Check the gradients before an optimiser step, until every adapted module has had a non-zero one.
 
     Raises:
-        ProofError: after `GRADIENT_STEPS` some adapted module has had no non-zero gradient.
+        ProofError: After `GRADIENT_STEPS` steps some adapted module has had no non-zero gradient.
     """
     if not evidence.without_gradient:
         return
@@ -70,20 +66,24 @@ def prove_gradients(evidence: Evidence) -> None:
         for name, tensors in evidence.without_gradient.items()
         if not any(p.grad is not None and bool(p.grad.any()) for p in tensors)
     }
-    left = list(evidence.without_gradient)
-    if left and evidence.steps_seen >= GRADIENT_STEPS:
-        raise ProofError(f"no gradient reached {len(left)} adapted modules in {GRADIENT_STEPS} steps, {left[0]} first")
+    unreached = list(evidence.without_gradient)
+    if unreached and evidence.steps_seen >= GRADIENT_STEPS:
+        raise ProofError(
+            f"no gradient reached {len(unreached)} adapted modules in {GRADIENT_STEPS} steps, {unreached[0]} first"
+        )
 
 
 def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> None:
-    """Check that training changed the adapter, and what is particular to the variant.
+    """Check that training changed the adapter, and run the variant's own check.
 
     Raises:
-        ProofError: nothing changed, gradients could not flow through the base, or the variant's witness does not hold.
+        ProofError: Nothing changed, gradients could not flow through the base, or the variant's witness failed.
     """
     if evidence.without_gradient:
-        left = list(evidence.without_gradient)
-        raise ProofError(f"training ended before a gradient reached {len(left)} adapted modules, {left[0]} first")
+        unreached = list(evidence.without_gradient)
+        raise ProofError(
+            f"training ended before a gradient reached {len(unreached)} adapted modules, {unreached[0]} first"
+        )
     parameters = dict(model.named_parameters())
     if all(digest(parameters[n]) == before for n, before in evidence.trainable.items()):
         raise ProofError(f"no trainable parameter of {variant.name} changed")
@@ -92,9 +92,9 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
         for name, p in parameters.items()
         if getattr(getattr(p, "quant_state", None), "packing_format_for_cpu", False)
     ]
-    if packed:  # gradients then reach earlier modules through the adapters alone: not zero, but wrong
+    if packed:  # gradients reach earlier modules through the adapters only: not zero, but wrong
         raise ProofError(
-            f"{len(packed)} 4-bit weights are packed for inference and pass on no gradient, {packed[0]} first"
+            f"{len(packed)} 4-bit weights are packed for inference and propagate no gradient, {packed[0]} first"
         )
     if variant.witness is not None:
         variant.witness(model, evidence)

@@ -58,7 +58,7 @@ def test_a_language_without_a_train_file_is_scored_but_not_trained(data, languag
 
 @pytest.mark.parametrize("select_on", ["mean", "tl"])
 def test_no_checkpoint_can_be_chosen_by_items_that_are_not_there(data, select_on):
-    message = rf"^select_on={select_on}: tydiqa has no bn items to choose a checkpoint by; allowed is en$"
+    message = rf"^select_on={select_on}: tydiqa has no bn items to select a checkpoint on; allowed is en$"
     with pytest.raises(OptionError, match=message):
         mixture(data, language="bn", tl_ratio=0.0, select_on=select_on)
 

@@ -96,7 +96,7 @@ def test_files_that_are_not_parallel_are_refused(tmp_path, broken):
     if broken == "genres":
         rows = [{k: v for k, v in row.items() if k != "genre"} for row in rows]
     folders.write(tmp_path / "dev-sw.tsv", rows)
-    with pytest.raises(OptionError, match=rf"^data_dir={data}: the languages are not parallel: .* in en is "):
+    with pytest.raises(OptionError, match=rf"^data_dir={data}: the languages are not parallel: .* in en pairs with "):
         mixture(data)
 
 
