@@ -217,6 +217,6 @@ def test_an_empty_answer_is_taken_only_where_every_window_has_one(tiny, monkeypa
     model, encoder = tiny
     n = len(encoder.windows(LONG[0]))
     for texts, best in ((["", "x", *[""] * (n - 2)], "x"), ([""] * n, "")):
-        monkeypatch.setattr(generation, "_written", lambda *_, texts=texts, **__: texts)
+        monkeypatch.setattr(generation, "_generate_each", lambda *_, texts=texts, **__: texts)
         with torch.inference_mode():
             assert generate(model, encoder, LONG[:1], name="test") == [best]

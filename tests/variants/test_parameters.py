@@ -12,7 +12,7 @@ from whichlora.config.hyperparameters import adapted_shapes, resolve_modules
 from whichlora.models.loading import shape_of
 from whichlora.testing.variant_case import check_parameter_count
 from whichlora.variants import CATALOGUE, AdapterSettings
-from whichlora.variants.adalora import initial_rank
+from whichlora.variants.methods.adalora import initial_rank
 
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 ATTENTION_MLP = "q_proj,k_proj,v_proj,up_proj,down_proj"

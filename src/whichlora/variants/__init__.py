@@ -6,22 +6,22 @@ import copyreg
 
 from whichlora.errors import choose
 from whichlora.variants import plugins
-from whichlora.variants.adalora import ADALORA
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.delora import DELORA
-from whichlora.variants.gralora import GRALORA
-from whichlora.variants.hira import HIRA
-from whichlora.variants.initializations import EVA, OLORA
-from whichlora.variants.lora import DORA, LORA, PISSA, RSLORA
-from whichlora.variants.lora_plus import LORA_PLUS
-from whichlora.variants.lycoris import LOHA, LOKR
-from whichlora.variants.miss import MISS
-from whichlora.variants.orthogonal import HRA, OFT
-from whichlora.variants.randlora import RANDLORA
-from whichlora.variants.references import FULL, NONE
-from whichlora.variants.scaling import IA3, ROAD
-from whichlora.variants.sparse import FOURIERFT, SHIRA
-from whichlora.variants.vera import VERA
+from whichlora.variants.methods.adalora import ADALORA
+from whichlora.variants.methods.delora import DELORA
+from whichlora.variants.methods.gralora import GRALORA
+from whichlora.variants.methods.hira import HIRA
+from whichlora.variants.methods.initializations import EVA, OLORA
+from whichlora.variants.methods.lora import DORA, LORA, PISSA, RSLORA
+from whichlora.variants.methods.lora_plus import LORA_PLUS
+from whichlora.variants.methods.lycoris import LOHA, LOKR
+from whichlora.variants.methods.miss import MISS
+from whichlora.variants.methods.orthogonal import HRA, OFT
+from whichlora.variants.methods.randlora import RANDLORA
+from whichlora.variants.methods.references import FULL, NONE
+from whichlora.variants.methods.scaling import IA3, ROAD
+from whichlora.variants.methods.sparse import FOURIERFT, SHIRA
+from whichlora.variants.methods.vera import VERA
 
 # STUDIED: the variants of "Which LoRA?"; WIDER: all other adapters.
 STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)

@@ -11,7 +11,7 @@ from whichlora.data.tasks.nli import NliTask
 from whichlora.errors import ProofError, choose
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants import Hyperparameters, Variant
-from whichlora.variants.lora import check_scaling, lora_config
+from whichlora.variants.methods.lora import check_scaling, lora_config
 from whichlora.variants.witness import Evidence, check_moved
 
 

@@ -14,7 +14,7 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.lora import lora_count
+from whichlora.variants.methods.lora import lora_count
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
-from whichlora.variants.lora import check_residual, check_scaling, lora_config, lora_count
+from whichlora.variants.methods.lora import check_residual, check_scaling, lora_config, lora_count
 from whichlora.variants.witness import Evidence
 
 

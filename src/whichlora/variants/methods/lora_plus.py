@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.lora import check_scaling, lora_config, lora_count
-from whichlora.variants.optimizers import check_two_rates, two_rates
+from whichlora.variants.methods.lora import check_scaling, lora_config, lora_count
+from whichlora.variants.methods.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence
 
 
