@@ -176,7 +176,7 @@ WRONG = """
 from dataclasses import replace
 import torch
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.variants.lora import lora_count
+from whichlora.variants.methods.lora import lora_count
 from whichlora_example import LORA_B, _freeze_a
 
 def touch_another_layer(model):
