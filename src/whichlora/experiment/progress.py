@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from whichlora.config.cli import duration
+from whichlora.config.cli import format_duration
 from whichlora.data.mixture import trained_count
 from whichlora.run.summary import short_scores
 from whichlora.tracking.client import experiment_id, search_all
@@ -116,7 +116,7 @@ class Survey:
             return "Time left: not known until a run has finished."
         together = f", {workers} at a time" if workers > 1 else ""
         by = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
-        return f"Time left: about {duration(seconds / workers)}{together}, by {by}."
+        return f"Time left: about {format_duration(seconds / workers)}{together}, by {by}."
 
 
 def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
@@ -178,7 +178,7 @@ class Progress:
         except MlflowException:  # the server is away for a moment; the work goes on
             return
         seconds = now.seconds_left(self._grid)
-        left = f"about {duration(seconds)} of work left" if seconds else ""
+        left = f"about {format_duration(seconds)} of work left" if seconds else ""
         state = ", ".join(filter(None, [f"{len(now.failed)} failed" if now.failed else "", left]))
         if not self._bar.disable:
             self._bar.n = len(now.done)

@@ -51,8 +51,8 @@ def _one(tracker: Tracker, plan: Plan, test: TestSet, known: TestScores | None) 
     prefix = f"test/{test.role}/"  # a run that trains the task has it under this name too
     language = languages_of(test.items)
     name = f"base {spec.model} {test.task.name} {language}"
-    # Without a claim: on another machine another run may be scoring the same base.
-    tracker = replace(tracker, claim=None)
+    # Without a lease: on another machine another run may be scoring the same base.
+    tracker = replace(tracker, check_lease=None)
     work = work_folder() / fingerprint[:16]
     with tracker.once("base", name, {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is not None:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import LostClaimError, PrunedError
+from whichlora.errors import LostLeaseError, PrunedError
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     connect,
@@ -26,9 +26,6 @@ from whichlora.tracking.client import (
     mark_launch,
     work_folder,
 )
-
-if TYPE_CHECKING:
-    pass
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
@@ -41,8 +38,11 @@ class Tracker:
     client: MlflowClient
     experiment: str
     launch: str | None = None
-    claim: Callable[[], None] | None = None
-    """Raises where the work was given to another process. With it, an unfinished run of any place is this one's."""
+    check_lease: Callable[[], None] | None = None
+    """Raises `LostLeaseError` if another process holds the work by now; None if the work is not leased.
+
+    The holder of a lease resumes an unfinished run wherever it was started.
+    """
     parent: str | None = None
     """The run under which those that it makes are shown."""
 
@@ -100,16 +100,16 @@ class Tracker:
         """Go on with the unfinished run that has these tags, all of which say what it is, or create one.
 
         The caller holds the lock of the fingerprint, so a run from the same work folder that is RUNNING was killed.
-        One from another place may be alive and is left alone, unless a queue says that the work is this process's.
+        One from another place may be alive and is left alone, unless this process holds the lease of the work.
         """
         place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
         identity, tags = dict(tags), {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            where = {"place": place} if status == "RUNNING" and self.claim is None else {}
+            where = {"place": place} if status == "RUNNING" and self.check_lease is None else {}
             unfinished = self.find(kind, status=status, **identity, **where)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
-                log = RunLog(self.client, unfinished.info.run_id, self.claim)
+                log = RunLog(self.client, unfinished.info.run_id, self.check_lease)
                 log.tags({"resumed": "true", "place": place})
                 return log
         own = {
@@ -120,7 +120,7 @@ class Tracker:
         if self.parent:
             own["mlflow.parentRunId"] = self.parent
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=own, run_name=name)
-        return RunLog(self.client, run.info.run_id, self.claim)
+        return RunLog(self.client, run.info.run_id, self.check_lease)
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,14 @@ class RunLog:
 
     client: MlflowClient
     run_id: str
-    claim: Callable[[], None] | None = None
+    check_lease: Callable[[], None] | None = None
 
     @contextmanager
     def guarded(self) -> Iterator[RunLog]:
         """Mark the run FINISHED at the end of the block, or FAILED with the error as a tag if it raises."""
         try:
             yield self
-        except LostClaimError:
+        except LostLeaseError:
             raise  # the run is another process's now
         except PrunedError as stop:
             self.tags({"pruned": str(stop)})
@@ -212,8 +212,8 @@ class RunLog:
         self.client.log_artifacts(self.run_id, str(folder), place)
 
     def _check(self) -> None:
-        if self.claim is not None:
-            self.claim()
+        if self.check_lease is not None:
+            self.check_lease()
 
     def _batches(
         self, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
