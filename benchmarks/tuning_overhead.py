@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPTIONS = {"space": "continuous", "epochs": "1", "target_modules": "all-linear", "pruner": "none", "reports": "1"}
 
 
-def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> float:
+def plain_trial(config: StudyConfig, point: dict[str, Any], folder: Path) -> float:
     """Train and validate one point in a plain Optuna study and return the seconds."""
     from tuning.study_config import TUNING_SEED
     from whichlora.data.encoding import Encoder
@@ -38,7 +38,7 @@ def plain_trial(setting: StudyConfig, point: dict[str, Any], folder: Path) -> fl
     study.enqueue_trial(point)
 
     def objective(trial: optuna.Trial) -> float:
-        plan = setting.plan(setting.space.suggest(trial), TUNING_SEED)
+        plan = config.plan(config.space.suggest(trial), TUNING_SEED)
         encoder = Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context)
 
         def validate(model: Any, step: int) -> float:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tuning.optuna_study import Study
         from tuning.study_status import connect as connect_studies
         from tuning.tune import OPTIONS as TUNE
-        from tuning.tune import settings_of
+        from tuning.tune import study_configs
         from whichlora.models.memory import freeze_gc
         from whichlora.models.quiet import quiet
         from whichlora.tracking.client import connect
@@ -89,15 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quiet()
         texts = {name: default for name, (default, _) in TUNE.items()} | OPTIONS
         texts |= {name: getattr(args, name) for name in ("model", "train_size", "validation_size")}
-        (setting,) = settings_of(texts)
-        study = Study(setting, Tracker(connect(), "overhead"), connect_studies(), command="")
+        (config,) = study_configs(texts)
+        study = Study(config, Tracker(connect(), "overhead"), connect_studies(), command="")
         freeze_gc()
         _, point = tuned_trial(study, 10**6)  # warm-up: loads libraries and the model
-        plain_trial(setting, point, Path(scratch) / "warm")
+        plain_trial(config, point, Path(scratch) / "warm")
         pairs = []
         for n in range(args.pairs):
             ours, point = tuned_trial(study, 10**6)
-            theirs = plain_trial(setting, point, Path(scratch) / f"plain-{n}")
+            theirs = plain_trial(config, point, Path(scratch) / f"plain-{n}")
             pairs.append((ours, theirs))
             print(f"tuner {ours:.2f} s, plain {theirs:.2f} s", flush=True)
     ours, theirs = (quartiles_of(column) for column in zip(*pairs, strict=True))

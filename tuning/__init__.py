@@ -1,1 +1,1 @@
-"""Tuning: Optuna studies over runs of kind `trial`, resumed across machines, with equal budgets for every variant."""
+"""Hyperparameter search: Optuna studies over runs of kind `trial`, shared by machines, with equal budgets."""

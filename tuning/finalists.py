@@ -1,4 +1,4 @@
-"""The best points of a study scored again with fresh seeds, and the final runs of the one that wins."""
+"""Scores the best points of a study again with fresh seeds, and trains the winner with the final seeds."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import TrialState
 
+from tuning.optuna_study import Study
 from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
+from whichlora.config.plan import Plan
 from whichlora.run.pipeline import run
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.queue import Queue, connect
+from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
 
-if TYPE_CHECKING:
-    from tuning.optuna_study import Study
-    from whichlora.config.plan import Plan
-    from whichlora.tracking.runs import Tracker
-
 RECOMMENDED, MATCHED = "recommended", "matched"
-KEPT = 3
-"""So many of the best points are scored again, and the known ones with them: a known point may have had bad luck on the
-tuning seed, and what is called best shall not be worse than what one has without tuning."""
+N_BEST = 3
+"""Number of best points that are scored again, besides the known points.
+
+A known point may have had bad luck on the tuning seed, and tuning must not end with less than the known values.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class Finalist:
     """A point with its scores.
 
     Attributes:
-        origin: "trial N"; "matched", where that point is none of the best; or "recommended": the whole arm of that
-            name, with the method's own batch and schedule.
+        origin: "trial N"; "matched" if that point is not among the best; or "recommended" for the whole arm of that
+            name, with the method's own batch size and schedule.
         point: the values in the study's dimensions.
-        tuned: its value in the study; None for the recommended arm, and for a point that was not completed.
-        fresh: its values on the fresh seeds, those that are known.
-        seconds: what the training for these took.
+        tuned: the value in the study; None for the recommended arm and for a point without a complete trial.
+        fresh: the values on the fresh seeds that have been trained.
+        seconds: training time of these.
     """
 
     origin: str
@@ -49,64 +49,64 @@ class Finalist:
 
     @property
     def recommended(self) -> bool:
-        """Whether it is the recommended arm."""
+        """Whether this is the recommended arm."""
         return self.origin == RECOMMENDED
 
     @property
     def score(self) -> float:
-        """Return the mean over the fresh seeds."""
+        """The mean over the fresh seeds; minus infinity if there is none."""
         return mean(self.fresh) if self.fresh else float("-inf")
 
-    def plan(self, setting: StudyConfig, seed: int) -> Plan:
-        """Return its run with a seed."""
-        return setting.recommended(seed) if self.recommended else setting.plan(self.point, seed)
+    def plan(self, config: StudyConfig, seed: int) -> Plan:
+        """Return the plan of a run of this point with a seed."""
+        return config.recommended(seed) if self.recommended else config.plan(self.point, seed)
 
 
 def finalists(study: Study) -> list[Finalist]:
-    """Return the best distinct points, or with two objectives the Pareto front, and the known values beside them."""
-    alone = study.setting.objective.cost is None
+    """Return the best distinct points, or with two objectives the Pareto front, followed by the known points."""
+    single_objective = study.config.objective.cost is None
     complete = study.trials(TrialState.COMPLETE)
-    front = complete if alone else study.optuna.best_trials
-    found: dict[str, Finalist] = {}
-    for trial in sorted(front, key=lambda t: (-t.values[0], t.number)):
-        contender = Finalist(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
-        found.setdefault(_run(study, contender, FRESH_SEEDS[0]), contender)
-    best = list(found.items())[: KEPT if alone else None]
-    point = study.setting.known_points.get(MATCHED)
-    if point is not None and point in study.setting.space:
+    candidates = complete if single_objective else study.optuna.best_trials
+    by_fingerprint: dict[str, Finalist] = {}
+    for trial in sorted(candidates, key=lambda t: (-t.values[0], t.number)):
+        finalist = Finalist(origin=f"trial {trial.number}", point=trial.params, tuned=trial.values[0])
+        by_fingerprint.setdefault(_fingerprint(study, finalist, FRESH_SEEDS[0]), finalist)
+    best = list(by_fingerprint.items())[: N_BEST if single_objective else None]
+    point = study.config.known_points.get(MATCHED)
+    if point is not None and point in study.config.space:
         matched = Finalist(origin=MATCHED, point=point)
-        own = _run(study, matched, FRESH_SEEDS[0])
-        if own not in dict(best):
-            value = found[own].tuned if own in found else None
-            best.append((own, replace(matched, tuned=value)))
-    points = study.setting.known_points
-    known = [Finalist(origin=RECOMMENDED, point=points[RECOMMENDED])] if RECOMMENDED in points else []
-    return [_scored(study, c) for c in (*(c for _, c in best), *known)]
+        fingerprint = _fingerprint(study, matched, FRESH_SEEDS[0])
+        if fingerprint not in dict(best):
+            value = by_fingerprint[fingerprint].tuned if fingerprint in by_fingerprint else None
+            best.append((fingerprint, replace(matched, tuned=value)))
+    points = study.config.known_points
+    recommended = [Finalist(origin=RECOMMENDED, point=points[RECOMMENDED])] if RECOMMENDED in points else []
+    return [_with_scores(study, f) for f in (*(f for _, f in best), *recommended)]
 
 
-def score_again(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
-    """Score the contenders with every fresh seed, with all workers that do the same, until `stop()`."""
-    by_origin = {contender.origin: contender for contender in finalists(study)}
-    name = study.setting.variant.name
+def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
+    """Score the finalists with every fresh seed until `stop()`, sharing the work with all workers that call this."""
+    by_origin = {finalist.origin: finalist for finalist in finalists(study)}
+    name = study.config.variant.name
 
-    def do(cell: str, claimed: Tracker) -> None:
+    def do(cell: str, leased: Tracker) -> None:
         origin, seed = json.loads(cell)
-        # A report that stops nothing: it has the objective's languages scored.
-        reports = PruningReports(roles=ROLES[study.setting.objective.f1], times=1, report=lambda number, value: None)
-        plan = by_origin[origin].plan(study.setting, seed)
-        metrics = run_trial(plan, claimed, tags=_tags(study, seed), reports=reports).metrics
-        print(f"{name} {origin}, fresh seed {seed}: {study.setting.objective.values(metrics)[0]:.4f}", flush=True)
+        # These reports prune nothing; they make the run score the languages of the objective.
+        reports = PruningReports(roles=ROLES[study.config.objective.f1], times=1, report=lambda number, value: None)
+        plan = by_origin[origin].plan(study.config, seed)
+        metrics = run_trial(plan, leased, tags=_tags(study, seed), reports=reports).metrics
+        print(f"{name} {origin}, fresh seed {seed}: F1 {study.config.objective.values(metrics)[0]:.4f}", flush=True)
 
     missing = [
         json.dumps([origin, seed])
-        for origin, contender in by_origin.items()
+        for origin, finalist in by_origin.items()
         for seed in FRESH_SEEDS
-        if _metrics(study, contender, seed) is None
+        if _metrics(study, finalist, seed) is None
     ]
     if missing and not stop():
-        what = f"{len(missing)} more trainings with fresh seeds, of {len(by_origin)} contenders"
-        print(f"{name}: {what}{study.work(len(missing))}", flush=True)
-    _share(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop, pack)
+        text = f"training {len(by_origin)} finalists with fresh seeds, {len(missing)} runs to do"
+        print(f"{name}: {text}{study.time_left(len(missing))}", flush=True)
+    _work_through(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop, pack)
 
 
 def train_final(
@@ -115,23 +115,23 @@ def train_final(
     """Train and score the best point with the final seeds as ordinary runs that name their study.
 
     Returns:
-        what is missing in the end.
+        A message for each run that is still missing.
     """
 
-    def do(cell: str, claimed: Tracker) -> None:
-        result = run(best.plan(study.setting, int(cell)), claimed)
+    def do(cell: str, leased: Tracker) -> None:
+        result = run(best.plan(study.config, int(cell)), leased)
         tracker.client.set_tag(result.run_id, "whichlora.study", study.name)
 
     def missing() -> list[int]:
-        every = {seed: _run(study, best, seed) for seed in seeds}
-        return [seed for seed, own in every.items() if not tracker.find("run", status="FINISHED", fingerprint=own)]
+        fingerprints = {seed: _fingerprint(study, best, seed) for seed in seeds}
+        return [s for s, value in fingerprints.items() if not tracker.find("run", status="FINISHED", fingerprint=value)]
 
-    name = f"{study.name}/final/{_run(study, best, FRESH_SEEDS[0])[:12]}"
-    _share(name, [str(seed) for seed in missing()], do, tracker, stop, pack)
+    name = f"{study.name}/final/{_fingerprint(study, best, FRESH_SEEDS[0])[:12]}"
+    _work_through(name, [str(seed) for seed in missing()], do, tracker, stop, pack)
     return [f"{study.name}: no final run with seed {seed}" for seed in missing()]
 
 
-def _share(
+def _work_through(
     name: str,
     missing: Sequence[str],
     do: Callable[[str, Tracker], None],
@@ -139,33 +139,34 @@ def _share(
     stop: Callable[[], bool],
     pack: int,
 ) -> None:
-    """Do the missing cells of a queue with any other workers."""
-    asked = time.time()
+    """Process the missing cells of a queue, together with other workers that do the same."""
+    now = time.time()
     queue = Queue(name, connect())
-    queue.offer(missing, missing_at=asked)
-    queue.work(lambda cell, check: do(cell, replace(tracker, claim=check)), stop=stop, pack=pack)
+    queue.offer(missing, missing_at=now)
+    queue.work(lambda cell, check: do(cell, replace(tracker, check_lease=check)), stop=stop, pack=pack)
 
 
 def _tags(study: Study, seed: int) -> dict[str, str]:
     return {"study": study.name, "trial": f"fresh {seed}"}
 
 
-def _run(study: Study, contender: Finalist, seed: int) -> str:
-    """Return the fingerprint of a contender's run: equal points may be written differently, as 16 and 16.0."""
-    return contender.plan(study.setting, seed).spec.fingerprint
+def _fingerprint(study: Study, finalist: Finalist, seed: int) -> str:
+    """Return the fingerprint of a finalist's run; unlike points, it is the same for 16 and 16.0."""
+    return finalist.plan(study.config, seed).spec.fingerprint
 
 
-def _scored(study: Study, contender: Finalist) -> Finalist:
-    """Return a contender with what is known of its scores."""
-    found = [metrics for seed in FRESH_SEEDS if (metrics := _metrics(study, contender, seed))]
+def _with_scores(study: Study, finalist: Finalist) -> Finalist:
+    """Return a finalist with the scores on the fresh seeds that have been trained."""
+    trained = [metrics for seed in FRESH_SEEDS if (metrics := _metrics(study, finalist, seed))]
     return replace(
-        contender,
-        fresh=[study.setting.objective.values(metrics)[0] for metrics in found],
-        seconds=sum(metrics["train/seconds"] for metrics in found),
+        finalist,
+        fresh=[study.config.objective.values(metrics)[0] for metrics in trained],
+        seconds=sum(metrics["train/seconds"] for metrics in trained),
     )
 
 
-def _metrics(study: Study, contender: Finalist, seed: int) -> dict[str, float] | None:
-    own = _run(study, contender, seed)
-    found = study.tracker.find("trial", status="FINISHED", fingerprint=own, **_tags(study, seed))
-    return None if found is None else found.data.metrics
+def _metrics(study: Study, finalist: Finalist, seed: int) -> dict[str, float] | None:
+    """Return the metrics of a finalist's run with a fresh seed, or None if the run is missing."""
+    fingerprint = _fingerprint(study, finalist, seed)
+    run = study.tracker.find("trial", status="FINISHED", fingerprint=fingerprint, **_tags(study, seed))
+    return None if run is None else run.data.metrics

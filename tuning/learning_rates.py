@@ -1,9 +1,11 @@
-"""The equal sweep behind the learning rates of the arm `matched`: `python -m tuning.learning_rates [VARIANT ...]`.
+"""Sweeps the learning rates of the arm `matched`, equally for all variants.
 
-Every variant gets three rates with the first seed and its two best of them with the second, at the default sizes; only
-the rates' scale is its own, because a vector (VeRA) and a whole model (full) move by other amounts than a low-rank
-matrix. The seeds are not the default one, so that the runs with the default rates are no part of their own choice, and
-no test item is seen. Finished trials are found again, so a second call prints the table at once.
+    python -m tuning.learning_rates [VARIANT ...]
+
+Each variant is trained with three rates on the first seed, and with the two best of them on the second, at the default
+sizes. Only the scale of the rates differs between variants, because vectors (VeRA) and whole models (full) need other
+step sizes than low-rank matrices. The default seed is left out, so rates are not selected on the seed of later runs,
+and no test items are scored. Finished trials are reused: a second call prints the table at once.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing of the sweep, for the variants named or for all, and print its table."""
+    """Run the missing trials of the sweep for the named variants, or for all, and print the table."""
     names = COMMAND.read(arguments)["variant"]
     try:
         variants = [choose("variant", name, RATES) for name in names] or list(RATES)
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    # torch and MLflow take seconds to import, so bad options are refused first.
+    # torch and MLflow take seconds to import, so options are checked first.
     from tuning.rate_sweep import sweep
 
     sweep({variant: RATES[variant] for variant in variants})

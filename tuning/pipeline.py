@@ -1,4 +1,4 @@
-"""Carries out tuning: opens studies, shares out trials among them, scores the best again and reports."""
+"""Tunes variants: opens their studies, runs trials in turn, scores the best points again and reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tuning import report
-from tuning.finalists import Finalist, finalists, score_again, train_final
+from tuning.finalists import Finalist, finalists, score_finalists, train_final
 from tuning.optuna_study import Study
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED, StudyConfig
 from tuning.study_status import connect
@@ -22,7 +22,7 @@ from whichlora.training.multi_adapter import parse_pack
 
 
 def carry_out(
-    settings: Sequence[StudyConfig],
+    configs: Sequence[StudyConfig],
     *,
     engine: Engine | None,
     trials: int,
@@ -32,24 +32,26 @@ def carry_out(
     pack: str,
     arguments: Sequence[str],
 ) -> int:
-    """Open or resume the studies of these settings, tune, here or with an engine's workers, and print the results.
+    """Open or resume studies, tune in this process or with the workers of an engine, and print the results.
 
     Args:
+        configs: the fixed part of each study.
+        engine: runs the workers; None tunes in this process.
         trials, budget: complete and pruned trials, and device-seconds, of each study.
-        timeout: seconds after which this process begins no more trials.
-        seeds: of the final runs; none are made without.
-        pack: the option, as text: how many trials train at once.
-        arguments: of the command, for workers and to resume the studies.
+        timeout: seconds after which this process starts no more trials.
+        seeds: seeds of the final runs; if empty, there are none.
+        pack: the option `pack` as text: number of trials to train at once.
+        arguments: the command's arguments, for workers and to resume the studies.
 
     Returns:
-        the exit status: 1 if something is missing.
+        The exit status: 1 if results are missing.
 
     Raises:
-        OptionError: a setting cannot be a run, trials cannot be packed, or workers cannot start.
+        OptionError: a study has no valid runs, trials cannot be packed, or workers cannot start.
     """
-    for setting in settings:
-        setting.check()
-    together = parse_pack(pack, [s.plan(s.example, TUNING_SEED) for s in settings])
+    for config in configs:
+        config.check()
+    pack_size = parse_pack(pack, [c.plan(c.example, TUNING_SEED) for c in configs])
     freeze_gc()
     if engine is not None:
         engine.connect()
@@ -57,25 +59,25 @@ def carry_out(
     deadline = None if timeout is None else time.time() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])
 
-    def opened() -> list[Study]:
+    def open_studies() -> list[Study]:
         database = connect()
-        return [Study(setting, tracker, database, command=command) for setting in settings]
+        return [Study(config, tracker, database, command=command) for config in configs]
 
-    studies = with_retries(opened)
+    studies = with_retries(open_studies)
     tracker.link_launch(",".join(study.run_id for study in studies))
     if not is_worker():
         for study in studies:
-            print(study.far(trials, budget), flush=True)
+            print(study.progress(trials, budget), flush=True)
     if engine is not None:
         table, missing = _tune_with_workers(studies, engine, arguments)
     else:
         table, missing = tune(
-            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds, pack=together
+            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds, pack=pack_size
         )
     if not is_worker():
         print(table)
-    for what in missing:
-        print(what, file=sys.stderr)
+    for message in missing:
+        print(message, file=sys.stderr)
     return 1 if missing else 0
 
 
@@ -89,87 +91,92 @@ def tune(
     seeds: Sequence[int] = (),
     pack: int = 1,
 ) -> tuple[str, list[str]]:
-    """Bring every study to its budget with any other workers, score the best points again, and say what came of it.
+    """Run trials until every study has used its budget, score the best points again, and summarise the results.
 
-    Once `deadline` (seconds since the epoch) has passed, or a study was stopped, nothing new begins, and other workers
-    are waited for no longer than it takes to know that they live.
+    Other workers may do the same at the same time. After `deadline` (seconds since the epoch), or once a study was
+    stopped, nothing new is started, and running trials of other workers are awaited only until a dead worker would
+    have been detected.
 
     Args:
         trials, budget: complete and pruned trials, and device-seconds, of each study.
-        seeds: of the final runs; none are made without.
-        pack: how many trials train at once.
+        seeds: seeds of the final runs; if empty, there are none.
+        pack: number of trials to train at once.
 
     Returns:
-        a table over the variants, and what is missing.
+        A Markdown table with a row per variant, and messages about missing results.
     """
 
     def late(by: float = 0.0) -> bool:
         return deadline is not None and time.time() > deadline + by
 
     def step() -> bool:
-        """Give the study that has had least a turn."""
-        had = [study.seconds() if budget is not None else study.begun() for study in studies]
+        """Run a trial of the study that has used the least budget and has trials to run."""
+        used = [study.seconds() if budget is not None else study.n_started() for study in studies]
         outcomes = set()
-        for _, study in sorted(zip(had, studies, strict=True), key=lambda pair: pair[0]):
-            fresh = not late() and (budget is None or study.seconds() < budget)
-            outcomes.add(study.step(limit=trials, open_for_new=fresh))
+        for _, study in sorted(zip(used, studies, strict=True), key=lambda pair: pair[0]):
+            open_for_new = not late() and (budget is None or study.seconds() < budget)
+            outcomes.add(study.step(limit=trials, open_for_new=open_for_new))
             if "worked" in outcomes:
-                print(study.far(trials, budget), flush=True)
+                print(study.progress(trials, budget), flush=True)
                 return True
         if "waiting" not in outcomes or late(by=GRACE_SECONDS) or lockstep.others_active():
-            return False  # or others of this process are still at work, and look for more
+            return False  # a thread of this process that is still working will look for further trials
         time.sleep(POLL_SECONDS)
         return True
 
     lockstep.run(pack, lambda: repeat_until_done(step))
-    found, missing = [], []
+    results, missing = [], []
     for study in studies:
-        scored, problems = with_retries(lambda study=study: _close(study, tracker, late, seeds, pack))  # type: ignore[misc]
-        found.append((study, scored))
+        scored, problems = with_retries(lambda study=study: _finish(study, tracker, late, seeds, pack))  # type: ignore[misc]
+        results.append((study, scored))
         missing += problems
-    return report.summary(found), missing
+    return report.summary(results), missing
 
 
-def _close(
+def _finish(
     study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int], pack: int
 ) -> tuple[list[Finalist], list[str]]:
-    """Score a study's best points again, write down what it has found, and train the best for good.
+    """Score a study's best points again, log its results, and train the best point with the final seeds.
 
-    All that is done already is found again, so it may be called any number of times.
+    Safe to repeat: finished runs are reused.
 
     Returns:
-        the contenders, and what is missing.
+        The finalists, and messages about missing results.
     """
 
-    def over() -> bool:
+    def ending() -> bool:
         return late() or study.stopped() or study.problem is not None
 
-    missing = [] if study.problem is None else [f"{study.name}: every trial failed here, the last with {study.problem}"]
+    missing = (
+        []
+        if study.problem is None
+        else [f"{study.name}: every trial failed in this process, the last with {study.problem}"]
+    )
     if study.counted():
-        score_again(study, tracker, stop=over, pack=pack)
+        score_finalists(study, tracker, stop=ending, pack=pack)
     scored = finalists(study) if study.counted() else []
     report.log_results(study, scored, tracker)
     best = report.winner(scored)
     if best is not None and seeds:
-        missing += train_final(study, best, seeds, tracker, stop=over, pack=pack)
+        missing += train_final(study, best, seeds, tracker, stop=ending, pack=pack)
     if best is None:
-        lacking = ", ".join(c.origin for c in scored if len(c.fresh) < len(FRESH_SEEDS))
-        what = f"{study.name}: no best point, for want of scores with fresh seeds of {lacking or 'any trial'}"
-        if not over():
-            missing.append(what)
-        elif study.problem is None:  # it was to end here
-            print(f"{what}; the same command goes on.", flush=True)
+        unscored = ", ".join(f.origin for f in scored if len(f.fresh) < len(FRESH_SEEDS))
+        message = f"{study.name}: no best point yet, fresh seeds are missing for {unscored or 'all trials'}"
+        if not ending():
+            missing.append(message)
+        elif study.problem is None:  # ended by a deadline or a stop, which is no error
+            print(f"{message}; run the same command again to resume.", flush=True)
     return scored, missing
 
 
 def _tune_with_workers(studies: Sequence[Study], engine: Engine, arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Have an engine's workers do what `tune` does. One that ends well has seen that all is done.
+    """Run `tune` in the workers of an engine; a worker that succeeds has checked that nothing is left to do.
 
     Returns:
-        a table over the variants, and what is missing.
+        A Markdown table with a row per variant, and messages about missing results.
     """
-    died = engine.run(Job("tuning.tune", arguments), lambda: None)
-    if died:
-        print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
-    found = [(study, finalists(study) if study.counted() else []) for study in studies]
-    return report.summary(found), ["No worker ended well."] if len(died) == engine.workers else []
+    failures = engine.run(Job("tuning.tune", arguments), lambda: None)
+    if failures:
+        print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+    results = [(study, finalists(study) if study.counted() else []) for study in studies]
+    return report.summary(results), ["Every worker failed."] if len(failures) == engine.workers else []

@@ -13,12 +13,12 @@ from whichlora.tracking.runs import Tracker
 
 EXPERIMENT = "learning-rates"
 SEEDS = ("0", "1")
-KEPT = 2
-"""Rates of a variant that are trained with the second seed too."""
+N_BEST = 2
+"""Best rates of a variant, which are also trained with the second seed."""
 
 
 def sweep(rates_of: Mapping[str, Sequence[str]]) -> None:
-    """Run what is missing of the sweep over the rates of each variant, and print its table."""
+    """Run the missing trials of the sweep over each variant's rates and print the table."""
     tracker = Tracker(connect(), EXPERIMENT)
     columns = [f"seed {seed}: en / sw" for seed in SEEDS]
     print("| variant | rate |", " | ".join(columns), "| mean |\n|---|---|" + "---|" * (len(columns) + 1), flush=True)
@@ -26,18 +26,19 @@ def sweep(rates_of: Mapping[str, Sequence[str]]) -> None:
         scores: dict[str, list[tuple[float, float]]] = {}
         for seed in SEEDS:
             for rate in rates:
-                scores.setdefault(rate, []).append(_validated(tracker, variant, rate, seed))
-            rates = sorted(rates, key=lambda rate: -_mean(scores[rate]))[:KEPT]
+                scores.setdefault(rate, []).append(_validation_f1(tracker, variant, rate, seed))
+            rates = sorted(rates, key=lambda rate: -_mean(scores[rate]))[:N_BEST]
         for rate, pairs in scores.items():
             cells = [f"{en:.3f} / {tl:.3f}" for en, tl in pairs] + [""] * (len(SEEDS) - len(pairs))
             print(f"| {variant} | {rate} |", " | ".join(cells), f"| {_mean(pairs):.3f} |", flush=True)
 
 
-def _validated(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
+def _validation_f1(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
+    """Return the validation F1 in English and in the target language."""
     texts = {name: default for name, (default, _) in MAIN.items()}
     plan = resolve(parse_options({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
-    found = trial(plan, tracker).metrics
-    return found["validation/en/f1"], found["validation/tl/f1"]
+    metrics = trial(plan, tracker).metrics
+    return metrics["validation/en/f1"], metrics["validation/tl/f1"]
 
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> float:

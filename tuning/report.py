@@ -1,40 +1,34 @@
-"""What a study has found and what it cost: figures for the study's run in MLflow, and a table over the variants."""
+"""Reports results and costs: metrics, tables and plots of each study in MLflow, and a table over the variants."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tuning.finalists import RECOMMENDED, Finalist
+from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import MAIN
-from whichlora.tracking.runs import RunLog
+from whichlora.tracking.runs import RunLog, Tracker
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-    from tuning.optuna_study import Study
-    from whichlora.tracking.runs import Tracker
-
-
-_OF_METHOD = (*SEARCHED, "batch_size", "layers", "quantization")
-"""Options that an arm states; the others belong to the whole experiment."""
-_RATES = 6
-"""More rates than this are put together in thirds of a decade."""
+_ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
+"""Options that an arm of an experiment states; the others apply to the whole experiment."""
+_MAX_RATES = 6
+"""Distinct learning rates above which rates are grouped by thirds of a decade."""
 
 
 def trials_table(study: Study) -> pd.DataFrame:
-    """Return a row for each trial that counts: its point, value, seed and seconds.
+    """Return a row per counted trial with its point, value, seed and seconds.
 
-    The value of a pruned trial is the last that it reported.
+    The value of a pruned trial is its last report.
     """
     rows = [
         {
@@ -52,7 +46,7 @@ def trials_table(study: Study) -> pd.DataFrame:
 
 
 def expected_maximum(values: Sequence[float]) -> np.ndarray[Any, Any]:
-    """Return the expected best of n trials for n = 1 .. len(values), if they were drawn at random from those made.
+    """Return the expected maximum of n values drawn at random from `values`, for n = 1 .. len(values).
 
     Dodge et al. 2019 (arXiv 1909.03004), equation 7: with the empirical distribution F of the values v,
     E[max] = sum over v of v (F(v)^n - F(v-)^n).
@@ -66,7 +60,7 @@ def expected_maximum(values: Sequence[float]) -> np.ndarray[Any, Any]:
 
 
 def curve(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the best value after n trials, as it was and as it is to be expected, and the seconds until then."""
+    """Return the best value after n trials, observed and expected, with the cumulative seconds."""
     if table.empty:
         return pd.DataFrame(columns=["trials", "best", "expected_best", "seconds"])
     return pd.DataFrame(
@@ -80,24 +74,24 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_learning_rate(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the complete trials, best and mean of each learning rate, to a third of a decade where there are many."""
+    """Return number, best and mean of the complete trials per learning rate; many rates are grouped."""
     if "learning_rate" not in table:
         return pd.DataFrame(columns=["learning_rate", "trials", "best", "mean"])
     complete = table[table["state"] == "complete"]
     rate = complete["learning_rate"]
-    rounded = rate if rate.nunique() <= _RATES else 10 ** ((np.log10(rate) * 3).round() / 3)
+    rounded = rate if rate.nunique() <= _MAX_RATES else 10 ** ((np.log10(rate) * 3).round() / 3)
     grouped = complete.groupby(rounded)["value"].agg(["size", "max", "mean"])
     grouped.columns = pd.Index(["trials", "best", "mean"])
     return grouped.rename_axis("learning_rate").reset_index()
 
 
 def sensitivity(rates: pd.DataFrame) -> float | None:
-    """Return how far the best value falls between the best and the worst learning rate; None for one rate alone."""
+    """Return the drop of the best value from the best to the worst learning rate; None if there is only one rate."""
     return float(rates["best"].max() - rates["best"].min()) if len(rates) > 1 else None
 
 
-def log_results(study: Study, found: Sequence[Finalist], tracker: Tracker) -> None:
-    """Log on the study's run its values, tables and plots, and the best point as an arm for an experiment's file."""
+def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -> None:
+    """Log metrics, tables and plots on the study's run, and the best point as an arm for an experiment's file."""
     log = RunLog(tracker.client, study.run_id)
     table = trials_table(study)
     rates = by_learning_rate(table)
@@ -105,20 +99,20 @@ def log_results(study: Study, found: Sequence[Finalist], tracker: Tracker) -> No
     log.params(
         {
             "study": study.name,
-            "variant": study.setting.variant.name,
-            "objective": study.setting.objective.text,
-            "pruner": study.setting.pruner,
-            "space": study.setting.space.to_json(),
+            "variant": study.config.variant.name,
+            "objective": study.config.objective.text,
+            "pruner": study.config.pruner,
+            "space": study.config.space.to_json(),
             "tuning_seed": TUNING_SEED,
             "fresh_seeds": FRESH_SEEDS,
         }
     )
     metrics = {f"trials/{state}": float(n) for state, n in states.items()}
     metrics["tuning/seconds"] = study.seconds()
-    metrics["fresh/seconds"] = sum(c.seconds for c in found)
-    if (falls := sensitivity(rates)) is not None:
-        metrics["tuning/sensitivity"] = falls
-    best = winner(found)
+    metrics["fresh/seconds"] = sum(f.seconds for f in finalists)
+    if (drop := sensitivity(rates)) is not None:
+        metrics["tuning/sensitivity"] = drop
+    best = winner(finalists)
     if best is not None:
         metrics["best/fresh_f1"] = best.score
         if best.tuned is not None:
@@ -130,57 +124,57 @@ def log_results(study: Study, found: Sequence[Finalist], tracker: Tracker) -> No
         curve(table).to_csv(folder / "curve.csv", index=False)
         rates.to_csv(folder / "learning_rates.csv", index=False)
         if best is not None:
-            (folder / "best.yaml").write_text(arm(study, best))
+            (folder / "best.yaml").write_text(arm_yaml(study, best))
         _plots(study, folder)
         log.artifacts(folder, "study")
     tracker.client.set_terminated(study.run_id, "FINISHED" if len(table) else "FAILED")
 
 
-def winner(found: Sequence[Finalist]) -> Finalist | None:
-    """Return the contender with the best mean over the fresh seeds; None before every one has its scores."""
-    complete = [c for c in found if len(c.fresh) == len(FRESH_SEEDS)]
-    return max(complete, key=lambda c: c.score) if complete and len(complete) == len(found) else None
+def winner(finalists: Sequence[Finalist]) -> Finalist | None:
+    """Return the finalist with the best mean over the fresh seeds; None while scores are missing."""
+    complete = [f for f in finalists if len(f.fresh) == len(FRESH_SEEDS)]
+    return max(complete, key=lambda f: f.score) if complete and len(complete) == len(finalists) else None
 
 
-def arm(study: Study, best: Finalist) -> str:
+def arm_yaml(study: Study, best: Finalist) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    given = {n: v for n in _OF_METHOD if (v := getattr(study.setting.options, n)) is not None and str(v) != MAIN[n][0]}
-    options: dict[str, Any] = {"variant": study.setting.variant.name}
+    fixed = {n: v for n in _ARM_OPTIONS if (v := getattr(study.config.options, n)) is not None and str(v) != MAIN[n][0]}
+    options: dict[str, Any] = {"variant": study.config.variant.name}
     if best.recommended:
-        options |= {"arm": "recommended", **given}
+        options |= {"arm": "recommended", **fixed}
     else:
         searched = {option: value for option, value in best.point.items() if option in SEARCHED}
-        own = {option: value for option, value in best.point.items() if option not in SEARCHED}
-        options |= {"arm": "tuned", **given, **searched, **({"options": own} if own else {})}
+        variant_options = {option: value for option, value in best.point.items() if option not in SEARCHED}
+        options |= {"arm": "tuned", **fixed, **searched, **({"options": variant_options} if variant_options else {})}
     return yaml.safe_dump([options | {"source": f"study {study.name}"}], sort_keys=False, width=1000)
 
 
 def summary(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> str:
-    """Return a Markdown table of what each variant's tuning cost and found, and the points that are undecided."""
+    """Return a Markdown table with costs and results per variant, and notes on optima at the edge of the space."""
     head = [
         "variant",
         "trials",
         "pruned",
-        "seconds of trials",
-        "of training with fresh seeds",
-        "best of the study",
+        "seconds, trials",
+        "seconds, fresh seeds",
+        "best in the study",
         "best, fresh seeds",
         "recommended arm, fresh seeds",
     ]
-    head += ["falls with the rate by", "best point"]
+    head += ["drop over learning rates", "best point"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     notes = []
-    for study, found in studies:
+    for study, finalists in studies:
         table = trials_table(study)
-        best = winner(found)
-        recommended = next((c for c in found if c.recommended), None)
+        best = winner(finalists)
+        recommended = next((f for f in finalists if f.recommended), None)
         pruned = int((table["state"] == "pruned").sum()) if len(table) else 0
         cells = [
-            study.setting.variant.name,
+            study.config.variant.name,
             str(len(table)),
             str(pruned),
             f"{study.seconds():.0f}",
-            f"{sum(c.seconds for c in found):.0f}",
+            f"{sum(f.seconds for f in finalists):.0f}",
             _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
             _number(best.score if best else None),
             _number(recommended.score if recommended and recommended.fresh else None),
@@ -190,8 +184,8 @@ def summary(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
         if best is not None and not best.recommended:
             notes += [
-                f"{study.setting.variant.name}: {name} is undecided, the best is on the {end} edge of the space"
-                for name, end in study.setting.space.edges(best.point).items()
+                f"{study.config.variant.name}: {name} is undecided, the best point is on the {end} edge of the space"
+                for name, end in study.config.space.edges(best.point).items()
             ]
     return "\n".join([*lines, *notes])
 
@@ -208,7 +202,7 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _plots(study: Study, folder: Path) -> None:
-    """Draw the history, and the importance of the parameters where there are enough trials to tell."""
+    """Plot the history of the study, and parameter importances if there are enough trials for them."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -216,13 +210,13 @@ def _plots(study: Study, folder: Path) -> None:
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     complete = study.trials(TrialState.COMPLETE)
-    target = None if study.setting.objective.cost is None else lambda trial: trial.values[0]
-    drawings: dict[str, Callable[..., Any]] = {"history.png": plot_optimization_history} if complete else {}
-    varied = [n for n in study.setting.space.dimensions if len({str(t.params.get(n)) for t in complete}) > 1]
+    target = None if study.config.objective.cost is None else lambda trial: trial.values[0]
+    plots: dict[str, Callable[..., Any]] = {"history.png": plot_optimization_history} if complete else {}
+    varied = [n for n in study.config.space.dimensions if len({str(t.params.get(n)) for t in complete}) > 1]
     if len(complete) >= 4 and varied:
-        drawings["importance.png"] = plot_param_importances
-    for name, draw in drawings.items():
-        with mpl.rc_context():  # Optuna sets a style of its own and leaves it set
+        plots["importance.png"] = plot_param_importances
+    for name, draw in plots.items():
+        with mpl.rc_context():  # Optuna changes the style and does not restore it
             draw(study.optuna, target=target, target_name="validation F1")
             plt.tight_layout()
             plt.savefig(folder / name, dpi=120)

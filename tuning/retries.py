@@ -1,4 +1,4 @@
-"""What becomes of a trial whose worker died or that raised: it is enqueued again with its values, up to a limit."""
+"""Retries trials that raised or whose worker died, up to a limit, and rejects trials that others have taken over."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 ATTEMPTS = 2
-"""How often a point that raises is tried."""
+"""Attempts at a trial that raises an exception."""
 DEATHS = 5
-"""How many workers may die over a trial before it is given up: it may be what kills them."""
+"""Worker deaths after which a trial is abandoned: the trial itself may be what kills its workers."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of the trials that count towards a study's budget."""
 
 
-def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Enqueue a trial again, without what was its dead worker's: by that one's name the next would be failed."""
+class SurplusTrialError(RuntimeError):
+    """A trial that is not needed, because other workers have started the last ones."""
+
+
+class DuplicateTrialError(SurplusTrialError):
+    """A trial that repeats another one."""
+
+
+def enqueue_retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Enqueue a trial again, unless too many workers died over it.
+
+    The worker's name is not copied: with it the retry would be failed at once, as a trial of a dead worker.
+    """
     copied = copy.deepcopy(trial)
     copied.user_attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "error", "run_id")}
     copied.system_attrs = {k: v for k, v in copied.system_attrs.items() if not k.startswith("completed_rung")}
@@ -26,34 +38,64 @@ def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
         retry(study, copied)
 
 
-def history(trial: FrozenTrial) -> list[int]:
-    """Return the numbers of the trials that one goes on with, the first one first."""
+def earlier_attempts(trial: FrozenTrial) -> list[int]:
+    """Return the numbers of the trials that this trial retries, oldest first."""
     return RetryHeartbeatStaleTrialCallback.retry_history(trial)
 
 
 def _deaths(trial: FrozenTrial) -> int:
-    """Return how many workers have died over a trial that has failed, this time included."""
-    return len(history(trial)) + 1 - int(trial.user_attrs.get("raised", 0))
+    """Return how many workers have died over a failed trial, including the last one."""
+    return len(earlier_attempts(trial)) + 1 - int(trial.user_attrs.get("raised", 0))
 
 
 def _died(trial: FrozenTrial) -> bool:
-    """Whether a trial failed because its worker died, and not too many did."""
+    """Return whether a failed trial is to be retried because its worker died."""
     return "error" not in trial.user_attrs and _deaths(trial) <= DEATHS
 
 
-def root(trial: FrozenTrial) -> int:
-    """Return the number of the trial that one goes on with: its own, unless it is a retry."""
+def original_number(trial: FrozenTrial) -> int:
+    """Return the number of the first attempt at a trial, which is its own number unless it is a retry."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first
 
 
-def needed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that count, are being made, or are to be gone on with after a death, each once."""
-    followed = {n for t in trials for n in history(t)}
+def started_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that use up budget: counted, running, or to be retried.
+
+    Of several attempts at one trial only the last is returned.
+    """
+    retried = {n for t in trials for n in earlier_attempts(t)}
     return [
         t
         for t in trials
         if t.state in (*COUNTED, TrialState.RUNNING)
-        or (t.state is TrialState.WAITING and root(t) != t.number)
-        or (t.state is TrialState.FAIL and t.number not in followed and _died(t))
+        or (t.state is TrialState.WAITING and original_number(t) != t.number)
+        or (t.state is TrialState.FAIL and t.number not in retried and _died(t))
     ]
+
+
+def check_needed(trial: FrozenTrial, trials: Sequence[FrozenTrial], limit: int, *, retries_only: bool) -> None:
+    """Check that no other worker runs the same trial, and that its study needs one more.
+
+    Args:
+        trial: a trial that this process was given.
+        trials: all trials of the study.
+        limit: the number of counted trials at which the study ends.
+        retries_only: whether new trials are not needed in any case.
+
+    Raises:
+        SurplusTrialError: the trial is not needed.
+    """
+    number, known = original_number(trial), trial.user_attrs.get("known")
+    own = (trial.number, *earlier_attempts(trial))  # the last attempt may not have ended yet
+    alive = [t for t in trials if t.state is not TrialState.FAIL and t.number not in own]
+    if any(original_number(t) == number for t in alive if t.number < trial.number):
+        raise DuplicateTrialError("another worker has resumed this trial")
+    started = started_trials(trials)
+    # A trial whose worker has died counts too: it will be resumed.
+    if known and any(t.user_attrs.get("known") == known and original_number(t) < number for t in (*alive, *started)):
+        raise DuplicateTrialError(f"two workers began with the {known} point")
+    if number == trial.number:
+        before = [t for t in started if t.number < trial.number or original_number(t) != t.number]
+        if retries_only or len(before) >= limit:
+            raise SurplusTrialError(f"other workers have begun the last of {limit} trials")

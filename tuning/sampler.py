@@ -1,30 +1,27 @@
-"""How a study proposes and stops trials, so that a resumed study proposes what an uninterrupted one would."""
+"""Proposes and prunes trials, such that a resumed study proposes the same points as an uninterrupted one."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import optuna
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, TPESampler
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.pruners import BasePruner
-    from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 _STARTUP = 5
-"""Trials that are drawn at random, or from the known points, before TPE and the median say anything."""
+"""Trials with known or random points before TPE and the median pruner take effect."""
 
 
 class TrialSampler(BaseSampler):
-    """TPE (Watanabe 2023, arXiv 2304.11127) whose random numbers depend on study, trial and parameter alone.
+    """TPE (Watanabe 2023, arXiv 2304.11127) whose random numbers depend only on study, trial and parameter.
 
-    Optuna does not store a sampler. One that were seeded and then drawn from would start anew in each process and
-    propose the same trials again.
+    Optuna does not store samplers. A sampler with one seed would start over in each process and propose the same points
+    again.
     """
 
     def __init__(self, seed: str) -> None:
@@ -35,31 +32,31 @@ class TrialSampler(BaseSampler):
         return TPESampler(seed=int.from_bytes(digest[:4]), n_startup_trials=_STARTUP, constant_liar=True)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that are proposed together."""
+        """Return the parameters that are sampled jointly."""
         return self._of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose the parameters that go together."""
+        """Sample the joint parameters."""
         return self._of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Propose one parameter."""
+        """Sample one parameter on its own."""
         return self._of(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Note what TPE keeps of a trial with several objectives."""
+        """Let TPE store what it needs of a trial with several objectives."""
         self._of(trial).after_trial(study, trial, state, values)
 
 
-def pruner_of(name: str, *, reports: int) -> BasePruner:
-    """Return the pruner called `name` for trials of so many reports.
+def make_pruner(name: str, *, reports: int) -> BasePruner:
+    """Return the pruner called `name` for trials that report `reports` times.
 
-    A report is one of a share of the run, not of a number of steps: else trials of fewer epochs, whose learning rate
-    has come down by then, would be held against longer ones.
+    Reports are made after equal shares of a run, not after numbers of steps: otherwise trials with fewer epochs, whose
+    learning rate has already decayed, would be compared with longer ones at an earlier stage.
     """
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)

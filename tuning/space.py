@@ -1,4 +1,4 @@
-"""What a study searches: the variant's space, bounded by the model and changed by the user."""
+"""Builds search spaces: the variant's space, restricted to what fits the model, with the user's overrides."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 KINDS = ("paper", "continuous")
 SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
-"""Options of `main` that a study may choose; one that is given is not searched."""
+"""Options of `main` that a study can search; an option that the user sets is not searched."""
 _EDGE = 0.02
-"""An optimum within this share of a range's (logarithmic) width counts as on its edge."""
+"""An optimum within this fraction of a range's width, on the log scale, counts as on its edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A list of values; numbers are in rising order."""
+    """A list of values; numbers are in ascending order."""
 
     values: tuple[Any, ...]
 
@@ -37,27 +37,27 @@ class Choice:
         return trial.suggest_categorical(name, self.values)
 
     def edge(self, value: Any) -> str | None:
-        """Say at which end of three or more numbers one is: "lower", "upper" or None."""
+        """Return at which end of three or more numbers a value is: "lower", "upper" or None."""
         if isinstance(value, str) or len(self.values) < 3:
             return None
         return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
 
     @property
     def lowest(self) -> Any:
-        """Return the first value."""
+        """The first value."""
         return self.values[0]
 
     def __contains__(self, value: Any) -> bool:
         return value in self.values
 
     def to_json(self) -> Any:
-        """Return what identifies the values."""
+        """Return the values for JSON."""
         return list(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from `low` to `high`, on a logarithmic scale; whole ones where both ends are `int`."""
+    """Numbers from `low` to `high` on a log scale; integers if both ends are `int`."""
 
     low: float
     high: float
@@ -69,20 +69,20 @@ class Range:
         return trial.suggest_float(name, self.low, self.high, log=True)
 
     def edge(self, value: Any) -> str | None:
-        """Say at which end of the range a value is: "lower", "upper" or None."""
-        place = math.log(value / self.low) / math.log(self.high / self.low)
-        return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else None
+        """Return at which end of the range a value is: "lower", "upper" or None."""
+        position = math.log(value / self.low) / math.log(self.high / self.low)
+        return "lower" if position <= _EDGE else "upper" if position >= 1 - _EDGE else None
 
     @property
     def lowest(self) -> Any:
-        """Return the lower end."""
+        """The lower end."""
         return self.low
 
     def __contains__(self, value: Any) -> bool:
         return bool(self.low <= value <= self.high)
 
     def to_json(self) -> Any:
-        """Return what identifies the range."""
+        """Return the range for JSON."""
         return {"low": self.low, "high": self.high}
 
 
@@ -91,7 +91,7 @@ Dimension = Choice | Range
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The dimensions of a study by option of `main` or by name of the variant's own setting."""
+    """The dimensions of a study, by option of `main` or by name of a variant option."""
 
     dimensions: Mapping[str, Dimension]
 
@@ -100,35 +100,36 @@ class Space:
         return {name: dimension.suggest(name, trial) for name, dimension in self.dimensions.items()}
 
     def lowest(self) -> dict[str, Any]:
-        """Return the point of the first values and lower ends."""
+        """Return the point with the lowest value of every dimension."""
         return {name: dimension.lowest for name, dimension in self.dimensions.items()}
 
     def __contains__(self, point: Mapping[str, Any]) -> bool:
         return all(point[name] in dimension for name, dimension in self.dimensions.items())
 
     def edges(self, point: Mapping[str, Any]) -> dict[str, str]:
-        """Return the dimensions in which a point lies on an edge, with the end: there the optimum is undecided."""
+        """Return the end by dimension for those in which a point is on an edge; there the optimum is undecided."""
         inside = {name: dimension for name, dimension in self.dimensions.items() if point[name] in dimension}
-        found = {name: dimension.edge(point[name]) for name, dimension in inside.items()}
-        return {name: end for name, end in found.items() if end}
+        ends = {name: dimension.edge(point[name]) for name, dimension in inside.items()}
+        return {name: end for name, end in ends.items() if end}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what identifies the space."""
+        """Return the dimensions for JSON, sorted by name."""
         return {name: dimension.to_json() for name, dimension in sorted(self.dimensions.items())}
 
 
-def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind: str, own: Mapping[str, Any]) -> Space:
-    """Return the space of a variant on a model.
+def build_space(
+    variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind: str, overrides: Mapping[str, Any]
+) -> Space:
+    """Return the search space of a variant on a model.
 
-    With "continuous" a rank that must divide the widths stays a list.
-
-    Ranks that do not fit the model's layers, and modules that it does not have, are left out; the recommended and the
-    matched values are always in.
+    Ranks that do not fit the model's layers and modules that it lacks are dropped; the recommended and the matched
+    values are always included.
 
     Args:
-        fixed: options that are given and not searched.
-        kind: "paper", the grid of its Appendix D, or "continuous", with the numbers on a log scale between its ends.
-        own: the user's lists and ranges by dimension, which take the place of the variant's.
+        fixed: options that the user set, which are not searched.
+        kind: "paper", the grid of the paper's Appendix D, or "continuous", in which numbers range over a log scale
+            between the ends of the grid. A rank that must divide the layers' widths remains a list.
+        overrides: the user's lists and ranges by dimension, which replace the variant's.
     """
     space = variant.space
     values: dict[str, Sequence[Any]] = {
@@ -136,18 +137,18 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
         "rank": space.rank,
         "alpha": space.alpha,
         "epochs": space.epochs,
-        "target_modules": [_spelt(modules) for modules in space.target_modules],
+        "target_modules": [_module_text(modules) for modules in space.target_modules],
         **space.options,
     }
     known = known_points(variant, shape)
     dimensions: dict[str, Dimension] = {}
-    for name in _searchable(variant):
+    for name in _dimension_names(variant):
         listed = values[name]
-        if name in fixed or not (listed or name in own):
+        if name in fixed or not (listed or name in overrides):
             continue
-        if name in own:
-            _check_own(name, own[name], variant, shape)
-            dimensions[name] = own[name]
+        if name in overrides:
+            _check_override(name, overrides[name], variant, shape)
+            dimensions[name] = overrides[name]
             continue
         added = [point[name] for point in known.values() if point.get(name) is not None]
         usable = [value for value in dict.fromkeys([*listed, *added]) if fits(name, value, variant, shape)]
@@ -163,12 +164,12 @@ def space_of(variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind:
 
 
 def describe_point(point: Mapping[str, Any]) -> str:
-    """Return a point for a person."""
+    """Return a point as text for people."""
     return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in point.items())
 
 
 def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any]]:
-    """Return the points that a study tries first: "recommended", and "matched" where the equal sweep has a rate."""
+    """Return the points that a study tries first: "recommended", and "matched" if its learning rate is known."""
     recommended = variant.recommended
     assert recommended is not None
     points = {"recommended": _point(variant, recommended, shape)}
@@ -188,17 +189,17 @@ def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict
         "rank": rank,
         "alpha": values.alpha if variant.has_alpha else None,
         "epochs": values.epochs,
-        "target_modules": _spelt(values.target_modules) if variant.has_adapter else None,
+        "target_modules": _module_text(values.target_modules) if variant.has_adapter else None,
         **{name: variant.options[name] for name in variant.space.options},
     }
 
 
-def _spelt(modules: str | tuple[str, ...]) -> str:
+def _module_text(modules: str | tuple[str, ...]) -> str:
     return modules if isinstance(modules, str) else ",".join(modules)
 
 
 def fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
-    """Say whether a model has the modules, or layers wide enough for the rank, that a value asks for."""
+    """Return whether a model has the target modules, or layers wide enough for the rank."""
     if name == "target_modules":
         try:
             resolve_modules(value, shape, model="")
@@ -210,11 +211,11 @@ def fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
     return True
 
 
-def _check_own(name: str, dimension: Dimension, variant: Variant, shape: ModelShape) -> None:
-    """Check that a user's own ranks and modules fit the model.
+def _check_override(name: str, dimension: Dimension, variant: Variant, shape: ModelShape) -> None:
+    """Check that the ranks and modules of an override fit the model.
 
     Raises:
-        OptionError: one does not; the message says what is allowed.
+        OptionError: a value does not fit; the message says what is allowed.
     """
     if name == "rank" and isinstance(dimension, Range) and variant.check_rank is not None:
         allowed = f"rank of {variant.name} must be a list, as not every number fits"
@@ -231,18 +232,18 @@ def _check_own(name: str, dimension: Dimension, variant: Variant, shape: ModelSh
 
 
 def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, dict[str, Dimension]]]:
-    """Read the option `space`: a kind, or a YAML file with lists and ranges of the user's own.
+    """Read the option `space`: a kind, or a YAML file with lists and ranges.
 
         learning_rate: {low: 1.0e-4, high: 1.0e-2}
         vera: {rank: [128, 256]}
 
-    A variant's own section comes before what is said for all.
+    The section of a variant takes precedence over the dimensions for all variants.
 
     Returns:
-        the kind of the other dimensions, and the user's dimensions by variant.
+        The kind of the dimensions that the file does not set, and the dimensions of the file by variant.
 
     Raises:
-        OptionError: it is neither, or the file names something that is not searched.
+        OptionError: the text is neither, the file cannot be read, or it names something that cannot be searched.
     """
     if not text.endswith((".yaml", ".yml")):
         return choose("space", text, KINDS), {variant.name: {} for variant in variants}
@@ -254,21 +255,21 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
     if not isinstance(content, dict):
         raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
     names = set(variant_names())  # one file may serve workers that tune one variant each
-    found: dict[str, dict[str, Dimension]] = {}
+    overrides: dict[str, dict[str, Dimension]] = {}
     for variant in variants:
         shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}
-        own = _searchable(variant)
-        for given, allowed in ((shared, [*SEARCHED, *own]), (section, own)):
-            for name in given.keys() - set(allowed):
+        searchable = _dimension_names(variant)
+        for entries, allowed in ((shared, [*SEARCHED, *searchable]), (section, searchable)):
+            for name in entries.keys() - set(allowed):
                 listed, hint = ", ".join(dict.fromkeys(allowed)), did_you_mean(str(name), [*allowed, *names])
                 raise OptionError("space", text, f"has {name!r}; allowed for {variant.name} are {listed}{hint}")
-        merged = {k: v for k, v in shared.items() if k in own} | section
-        found[variant.name] = {name: _dimension(text, name, value) for name, value in merged.items()}
-    return KINDS[0], found
+        merged = {k: v for k, v in shared.items() if k in searchable} | section
+        overrides[variant.name] = {name: _dimension(text, name, value) for name, value in merged.items()}
+    return KINDS[0], overrides
 
 
-def _searchable(variant: Variant) -> list[str]:
-    """Return the dimensions that a variant may have."""
+def _dimension_names(variant: Variant) -> list[str]:
+    """Return the names of the dimensions that a variant can have."""
     lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.has_adapter}
     return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]
 
@@ -293,5 +294,5 @@ def _dimension(file: str, name: str, value: Any) -> Dimension:
 
 
 def _number(name: str, value: Any) -> float:
-    """Return a number: whole for what is counted. YAML reads 1e-4, without a point, as text."""
+    """Return an integer for counts, else a float; YAML reads 1e-4, without a decimal point, as text."""
     return int(value) if name in ("rank", "epochs") else float(value)

@@ -1,4 +1,4 @@
-"""Lists the studies and stops one: the command `studies`.
+"""Lists the studies or stops one: the command `studies`.
 
 python -m tuning.study status
 python -m tuning.study stop NAME
@@ -32,17 +32,17 @@ COMMAND = Group(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List or stop studies. Returns the exit status: 2 for bad options."""
+    """List studies or stop one. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
 
-    # Optuna and MLflow take seconds to import, so bad options are refused first.
+    # Optuna and MLflow take seconds to import, so options are checked first.
     from tuning.study_status import connect, status, stop
 
     database = connect()
     try:
         if action == "stop":
             stop(database, values["name"])
-            print(f"{values['name']} ends after its running trials.")
+            print(f"{values['name']} will end after its running trials.")
         else:
             print(status(database))
     except OptionError as error:

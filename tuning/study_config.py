@@ -1,4 +1,4 @@
-"""What a study holds fixed, and how a trial's parameters become a run spec."""
+"""Defines the fixed part of a study and turns a trial's parameters into a run plan."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from whichlora.models.loading import ModelShape
 from whichlora.variants import Variant
 
 TUNING_SEED = 9_000
-"""Trials train with this seed; a point that is proposed again, with the next."""
+"""Seed of the trials; each repetition of a point uses the next one."""
 FRESH_SEEDS = (9_500, 9_501)
-"""Seeds with which the best points are scored again: what won among many trials on one seed won in part by luck."""
+"""Seeds with which the best points are scored again: the winner of many trials on one seed was partly lucky."""
 ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
 PRUNERS = ("median", "hyperband", "none")
 COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
@@ -28,32 +28,32 @@ COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "secon
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a study optimises: the validation F1 of some languages, and against it a cost, if any."""
+    """The objective of a study: validation F1 of one or both languages, and optionally a cost to trade it against."""
 
     f1: str
     cost: str | None
 
     @property
     def text(self) -> str:
-        """Return it as the option spells it."""
+        """The value of the option `objective`."""
         return self.f1 if self.cost is None else f"{self.f1},{self.cost}"
 
     @property
     def directions(self) -> list[Literal["maximize", "minimize"]]:
-        """Return the directions of its values."""
+        """The directions of optimisation, one per value."""
         return ["maximize"] if self.cost is None else ["maximize", "minimize"]
 
     def values(self, metrics: Mapping[str, float]) -> list[float]:
-        """Return its values from a trial's metrics."""
+        """Return the objective values, computed from a trial's metrics."""
         f1 = [metrics[f"validation/{role}/f1"] for role in ROLES[self.f1]]
         return [sum(f1) / len(f1)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
 
 
 def parse_objective(text: str) -> Objective:
-    """Read the option `objective`: en, tl or mean, and after a comma parameters or seconds for a Pareto front.
+    """Parse the option `objective`: en, tl or mean, optionally followed by a comma and parameters or seconds.
 
     Raises:
-        OptionError: it is none of these.
+        OptionError: the text has another form.
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 2:
@@ -64,11 +64,16 @@ def parse_objective(text: str) -> Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """A study's fixed part.
+    """The fixed part of a study.
 
     Attributes:
-        options: the options of `main`; those that the study searches are None.
-        reports: how often a trial reports its score, after equal shares of its steps; the pruner may then stop it.
+        variant: the adapter method that is tuned.
+        options: options of `main`; those that the study searches are None.
+        shape: dimensions of the model.
+        space: the search space.
+        objective: what is optimised.
+        pruner: name of the pruner.
+        reports: number of reports of a trial, after equal shares of its steps; the pruner may stop it at each of them.
     """
 
     variant: Variant
@@ -81,43 +86,43 @@ class StudyConfig:
 
     @property
     def known_points(self) -> dict[str, dict[str, Any]]:
-        """Return the recommended and the matched point in the study's dimensions, by arm, if there are such modules."""
+        """The recommended and the matched point in the study's dimensions, by arm, if the model has their modules."""
         points = known_points(self.variant, self.shape)
-        within = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
+        reduced = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
         name = "target_modules"
-        return {a: p for a, p in within.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
+        return {a: p for a, p in reduced.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
 
     @property
     def example(self) -> dict[str, Any]:
-        """Return some point of the study: a known one where there is one."""
+        """Some point of the study: a known one if there is one."""
         return next(iter(self.known_points.values()), None) or self.space.lowest()
 
     def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
-        """Return the run that a point stands for, in the arm `tuned`."""
+        """Return the plan of a run with a point's values, in the arm `tuned`."""
         searched = {name: value for name, value in point.items() if name in SEARCHED}
-        settings = {name: value for name, value in point.items() if name not in SEARCHED}
+        variant_options = {name: value for name, value in point.items() if name not in SEARCHED}
         options = replace(self.options, variant=self.variant.name, arm="tuned", seed=seed, **searched)
-        return resolve(options, settings)
+        return resolve(options, variant_options)
 
     def recommended(self, seed: int) -> Plan:
-        """Return the run of the arm `recommended`: the method's own batch, schedule and the rest with its values."""
+        """Return the plan of a run in the arm `recommended`, with the method's own batch size, schedule and values."""
         return resolve(replace(self.options, variant=self.variant.name, arm="recommended", seed=seed))
 
     def check(self) -> None:
-        """Check all that can be without training.
+        """Check everything that can be checked without training.
 
         Raises:
-            OptionError: an option is not allowed, or there is nothing to score the objective by.
+            OptionError: an option is not allowed, or a language of the objective has no validation items.
         """
         mixture = self.plan(self.example, TUNING_SEED).mixture
         for role in ROLES[self.objective.f1]:
             if not mixture.validation[role]:
                 language = "en" if role == "en" else self.options.language
-                allowed = f"{self.options.task} has no validation items in {language}; take another"
+                allowed = f"{self.options.task} has no validation items in {language}; choose another objective"
                 raise OptionError("objective", self.objective.text, allowed)
 
     def name(self) -> str:
-        """Return the study's name: variant, model, task and language, and a digest of all else that is fixed."""
+        """Return the study's name: variant, model, task, language, and a digest of everything else that is fixed."""
         plan = self.plan(self.example, TUNING_SEED)
         spec = plan.spec
         free = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
@@ -130,6 +135,6 @@ class StudyConfig:
             "reports": self.reports if self.pruner != "none" else None,
             "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
         }
-        # A folder may lie elsewhere on another machine.
+        # The path of a model folder may differ between machines.
         model = f"folder-{spec.model_digest[:8]}" if Path(spec.model).is_dir() else spec.model.rpartition("/")[2]
         return f"{spec.variant}/{model}/{spec.task}/{spec.language}/{canonical_digest(fixed)[:12]}"

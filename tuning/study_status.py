@@ -1,4 +1,4 @@
-"""What studies there are, how far they are, and how one is ended gently."""
+"""Lists studies with their progress, and ends a study after its running trials."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
-from tuning.retries import enqueue_again
+from tuning.retries import enqueue_retry
 from tuning.space import describe_point
 from whichlora.errors import choose
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
 
 PREFIX = "tune/"
-"""Before the names of studies in the database, which holds queues too."""
+"""Prefix of the studies in the database, which also holds queues."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
-    """Return the database of the studies."""
-    return storage.connect(enqueue_again, url)
+    """Open the database that holds the studies."""
+    return storage.connect(enqueue_retry, url)
 
 
 def names(database: RDBStorage) -> list[str]:
     """Return the names of all studies."""
-    every = optuna.get_all_study_names(database)
-    return sorted(name.removeprefix(PREFIX) for name in every if name.startswith(PREFIX))
+    stored = optuna.get_all_study_names(database)
+    return sorted(name.removeprefix(PREFIX) for name in stored if name.startswith(PREFIX))
 
 
 def status(database: RDBStorage) -> str:
-    """Return a paragraph for each study: its trials by state, best value, last heartbeat, and how to resume it."""
+    """Return a paragraph per study: its trials by state, best value, last heartbeat, and the command to resume it."""
     lines = []
     for name in names(database):
         study = optuna.load_study(study_name=PREFIX + name, storage=database)
@@ -50,10 +50,10 @@ def status(database: RDBStorage) -> str:
         age = _heartbeat_age(database, study._study_id)
         if age is not None:
             lines.append(f"  last heartbeat of a running trial: {age:.0f} s ago")
-        orphans = Leases(study, enqueue_again).orphans()
+        orphans = Leases(study, enqueue_retry).orphans()
         if orphans:
             numbers = ", ".join(str(t.number) for t in orphans)
-            lines.append(f"  not running any more, as their workers have died: {numbers} (gone on with when resumed)")
+            lines.append(f"  trials whose worker died: {numbers} (resumed with the study)")
         lines.append(f"  resume: {study.user_attrs.get('command', '')}")
     return "\n".join(lines) or "There are no studies."
 
@@ -72,10 +72,10 @@ def _heartbeat_age(database: RDBStorage, study_id: int) -> float | None:
 
 
 def stop(database: RDBStorage, name: str) -> None:
-    """Let a study end after the trials that are running; calling `tune` again resumes it.
+    """End a study after its running trials; calling `tune` again resumes it.
 
     Raises:
-        OptionError: there is no study of that name.
+        OptionError: no study has this name.
     """
     choose("study", name, names(database))
     optuna.load_study(study_name=PREFIX + name, storage=database).set_user_attr("stopped", time.time())

@@ -1,6 +1,6 @@
-"""Tunes variants with equal budgets, opening or resuming their studies: `python -m tuning.tune --variant vera`.
+"""Tunes variants with equal budgets in new or resumed studies: `python -m tuning.tune --variant vera`.
 
-Any number of processes, on any machines with the same `MLFLOW_TRACKING_URI` and `WHICHLORA_STORAGE`, join by the same
+Any number of processes, on any machines with the same `MLFLOW_TRACKING_URI` and `WHICHLORA_STORAGE`, join with the same
 command.
 """
 
@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from tuning.space import KINDS, SEARCHED, read_space, space_of
+from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
-from whichlora.command_line import FOLDER, TRUTH, Command
+from whichlora.command_line import BOOLEANS, FOLDER, Command
 from whichlora.config.cli import WORKERS, check_pack, refuse
 from whichlora.config.options import AUTO, CHOICES, GROUPS, MAIN, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
@@ -24,35 +24,35 @@ from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
-"""Options of `main` that say nothing of what a study trains and validates."""
+"""Options of `main` that do not affect how a study trains and validates."""
 OPTIONS = {
     **{name: entry for name, entry in MAIN.items() if name not in _NOT_TUNED},
-    "variant": ("lora", "A variant, several separated by commas, or all; each gets the same budget."),
+    "variant": ("lora", "One or more variants separated by commas, or all; each gets the same budget."),
     "task": ("atlas-nli", f"Task to train and validate: {', '.join(PROMPTED)}."),
-    "seed": ("42", "Seeds of the final runs, separated by commas; those of tuning are refused."),
+    "seed": ("42", "Seeds of the final runs, separated by commas; the seeds of tuning are not allowed."),
     "trials": (AUTO, "Complete and pruned trials per study; auto is 20, or no limit with a budget."),
-    "timeout": (AUTO, "Seconds after which this process starts no more trials."),
-    "budget": (AUTO, "Device-seconds of trials per study, after which no more start."),
+    "timeout": (AUTO, "Seconds after which this process starts no new trials."),
+    "budget": (AUTO, "Device-seconds of trials per study, after which no new trials start."),
     "objective": (
         "mean",
-        "Validation F1 to maximise: en, tl (target language) or mean (of both); with ,parameters or ,seconds the "
-        "Pareto front of F1 and that cost.",
+        "Validation F1 to maximise: en, tl (target language) or mean (of both); append ,parameters or ,seconds for "
+        "the Pareto front of F1 and that cost.",
     ),
     "space": ("paper", f"Search space: {' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges."),
     "pruner": (
         AUTO,
-        f"Optuna pruner that stops trials early: {', '.join(PRUNERS)}; auto is median, and none with a cost.",
+        f"Optuna pruner that stops trials early: {', '.join(PRUNERS)}; auto is median, or none with a cost.",
     ),
-    "reports": ("4", "How many times a trial reports its score to the pruner."),
-    "final": ("false", "Whether to train and score the best point with the seeds: true or false."),
+    "reports": ("4", "Number of times that a trial reports its score to the pruner."),
+    "final": ("false", "Whether to train and score the best point with the final seeds: true or false."),
     **WORKERS,
 }
 _STUDY = ("trials", "budget", "timeout", "objective", "space", "pruner", "reports", "final")
 COMMAND = Command(
     "tune",
-    "Search hyperparameters of variants with equal budgets.\n\nOpens the Optuna study of each variant or resumes it. "
-    "Processes on any machines with the same MLFLOW_TRACKING_URI and WHICHLORA_STORAGE join by the same command. A "
-    "hyperparameter that is given is not searched.",
+    "Search hyperparameters of variants with equal budgets.\n\nOpens or resumes the Optuna study of each variant. "
+    "Processes on any machines with the same MLFLOW_TRACKING_URI and WHICHLORA_STORAGE join with the same command. A "
+    "hyperparameter that is set on the command line is not searched.",
     OPTIONS,
     groups={
         "Study": _STUDY,
@@ -68,7 +68,7 @@ COMMAND = Command(
         "objective": tuple(ROLES),
         "space": KINDS,
         "pruner": (AUTO, *PRUNERS),
-        "final": TRUTH,
+        "final": BOOLEANS,
         "engine": ENGINES,
     },
     examples=(
@@ -80,11 +80,14 @@ _TRIALS = 20
 _COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
 
 
-def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
-    """Return the setting of each variant's study from the options, as text.
+def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
+    """Return the configuration of each variant's study.
+
+    Args:
+        texts: the options of the command, unparsed.
 
     Raises:
-        OptionError: an option is bad, alone or with the others.
+        OptionError: a value is not allowed, by itself or together with the others.
     """
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
@@ -94,17 +97,17 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
     check_task(task, language=options.language, difficulty=options.difficulty)
     objective, pruner = parse_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
-        allowed = f"one value cannot tell that a trial is lost with objective={objective.text}; leave it out"
+        allowed = f"must be auto or none with objective={objective.text}: pruning needs a single objective"
         raise OptionError("pruner", pruner, allowed)
     if objective.cost == "seconds" and texts["pack"] != "1":
-        allowed = "must be 1 with seconds as a cost: those of a pass are not a trial's"
+        allowed = "must be 1 with seconds as a cost: packed trials have no seconds of their own"
         raise OptionError("pack", texts["pack"], allowed)
     if pruner == AUTO:
         pruner = "median" if objective.cost is None else "none"
     reports = _count("reports", texts["reports"])
     if reports is None:
         raise OptionError("reports", AUTO, "must be a number")
-    kind, own = read_space(texts["space"], variants)
+    kind, overrides = read_space(texts["space"], variants)
     shape = read_shape(locate(options.model))
     fixed = [name for name in SEARCHED if getattr(options, name) is not None]
     return [
@@ -112,7 +115,7 @@ def settings_of(texts: Mapping[str, str]) -> list[StudyConfig]:
             variant=variant,
             options=options,
             shape=shape,
-            space=space_of(variant, shape, fixed=fixed, kind=kind, own=own[variant.name]),
+            space=build_space(variant, shape, fixed=fixed, kind=kind, overrides=overrides[variant.name]),
             objective=objective,
             pruner=pruner,
             reports=reports,
@@ -138,17 +141,17 @@ def _seeds(text: str) -> list[int]:
     seeds = [parse_options({"seed": part.strip()}).seed for part in text.split(",")]
     for seed in seeds:
         if TUNING_SEED <= seed <= max(FRESH_SEEDS):
-            raise OptionError("seed", seed, f"{TUNING_SEED} to {max(FRESH_SEEDS)} are for tuning; take another")
+            raise OptionError("seed", seed, f"{TUNING_SEED} to {max(FRESH_SEEDS)} are used for tuning; choose another")
     return seeds
 
 
 def _count(option: str, text: str) -> int | None:
-    """Return a number; None for `auto`."""
+    """Parse a count; return None for `auto`."""
     return None if text == AUTO else parse_whole(option, text, 1, _COUNTS[option])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tune as the options say and print what came of it. Returns the exit status: 2 for bad options."""
+    """Tune and print the results. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
@@ -160,31 +163,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trials is None:
             trials = _TRIALS if budget is None else _COUNTS["trials"]
         seeds = _seeds(texts["seed"])
-        final = choose("final", texts["final"], TRUTH) == "true"
+        final = choose("final", texts["final"], BOOLEANS) == "true"
         check_pack(texts["pack"])
-        settings = settings_of(texts)
+        configs = study_configs(texts)
 
-        # torch, Optuna and MLflow take seconds to import, so bad options are refused first.
+        # torch, Optuna and MLflow take seconds to import, so options are checked first.
         from tuning.pipeline import carry_out
 
         return carry_out(
-            settings,
+            configs,
             engine=engine,
             trials=trials,
             timeout=timeout,
             budget=budget,
             seeds=seeds if final else (),
             pack=texts["pack"],
-            arguments=_given(texts),
+            arguments=_study_arguments(texts),
         )
     except OptionError as error:
         return refuse(error)
 
 
-def _given(texts: Mapping[str, str]) -> list[str]:
-    """Return the options that make the study what it is, as arguments, without those that say where it is worked on."""
-    chosen = {n: text for n, text in texts.items() if n not in ("engine", "workers") and text != OPTIONS[n][0]}
-    return [part for name, text in chosen.items() for part in (f"--{name}", text)]
+def _study_arguments(texts: Mapping[str, str]) -> list[str]:
+    """Return the options that differ from their defaults as arguments, except those that choose the workers."""
+    changed = {n: text for n, text in texts.items() if n not in ("engine", "workers") and text != OPTIONS[n][0]}
+    return [part for name, text in changed.items() for part in (f"--{name}", text)]
 
 
 if __name__ == "__main__":

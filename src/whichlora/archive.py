@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from whichlora.command_line import FILE, FOLDER, TRUTH, Command, Group
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
 from whichlora.config.cli import refuse
 from whichlora.errors import OptionError, check_folder, choose
 from whichlora.tracking.sqlite import file_of, lock_of, path_of
@@ -41,7 +41,7 @@ COMMAND = Group(
             "the current folder.",
             {"adapters": ("false", "Whether to include the trained adapters, most of the size: true or false.")},
             positional={"archive": FILE},
-            choices={"adapters": TRUTH},
+            choices={"adapters": BOOLEANS},
             examples=("whichlora archive pack study.tar.xz",),
         ),
         Command(
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if action == "unpack":
             print(unpack(archive, Path(values["folder"])))
             return 0
-        adapters = choose("adapters", values["adapters"], TRUTH) == "true"
+        adapters = choose("adapters", values["adapters"], BOOLEANS) == "true"
         file = file_of(uri)
         if file is None:
             raise OptionError(

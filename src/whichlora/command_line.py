@@ -19,7 +19,7 @@ Groups = Mapping[str, Sequence[str]]
 """Names of options by the title under which `--help` lists them."""
 FILE, FOLDER = ("<file>",), ("<folder>",)
 """In place of the choices of an option: the shell completes the names of files, or of folders."""
-TRUTH = ("true", "false")
+BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
 
 

@@ -58,7 +58,7 @@ class ProofError(RuntimeError):
     """A run failed verification: it did not train what its spec says. The message gives the evidence."""
 
 
-class LostClaimError(RuntimeError):
+class LostLeaseError(RuntimeError):
     """This process was declared dead and its work was assigned to another process."""
 
 

@@ -20,8 +20,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from whichlora.config.cli import duration
-from whichlora.errors import LostClaimError, OptionError
+from whichlora.config.cli import format_duration
+from whichlora.errors import LostLeaseError, OptionError
 from whichlora.experiment.command import main
 from whichlora.experiment.grid import read_grid
 from whichlora.experiment.progress import survey_runs
@@ -262,10 +262,10 @@ def test_an_adapter_whose_files_were_deleted_is_trained_again(store: Path, tiny_
 
 def test_a_run_that_another_process_took_over_is_not_marked(store: Path) -> None:
     def lost() -> None:
-        raise LostClaimError("another has it")
+        raise LostLeaseError("another has it")
 
     log = Tracker(connect(), "grid").open("run", "a", {"fingerprint": "f"})
-    with pytest.raises(LostClaimError), RunLog(log.client, log.run_id, lost).guarded():
+    with pytest.raises(LostLeaseError), RunLog(log.client, log.run_id, lost).guarded():
         raise RuntimeError("of the slow one")
     run = MlflowClient().get_run(log.run_id)
     assert run.info.status == "RUNNING"
@@ -285,7 +285,7 @@ def test_the_time_left_follows_from_the_finished_runs(store: Path, tiny_model: s
 
 @pytest.mark.parametrize(("seconds", "text"), [(40.4, "40 s"), (700, "12 min"), (11_100, "3 h 5 min")])
 def test_durations_are_read_at_once(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def start(file: str, *options: str) -> subprocess.Popen[bytes]:

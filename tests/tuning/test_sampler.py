@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from tuning.sampler import TrialSampler, pruner_of
+from tuning.sampler import TrialSampler, make_pruner
 from tuning.study_config import PRUNERS
 
 
@@ -50,4 +50,4 @@ def test_tpe_finds_what_there_is_to_find(tmp_path: Path) -> None:
     ("name", "pruner"), zip(PRUNERS, ("MedianPruner", "HyperbandPruner", "NopPruner"), strict=True)
 )
 def test_pruners_by_name(name: str, pruner: str) -> None:
-    assert type(pruner_of(name, reports=4)).__name__ == pruner
+    assert type(make_pruner(name, reports=4)).__name__ == pruner

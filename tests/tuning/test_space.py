@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from tuning.sampler import TrialSampler
-from tuning.space import KINDS, Choice, Range, known_points, read_space, space_of
+from tuning.space import KINDS, Choice, Range, build_space, known_points, read_space
 from tuning.study_config import TUNING_SEED
-from tuning.tune import settings_of
+from tuning.tune import study_configs
 from whichlora.errors import OptionError
 from whichlora.models.loading import locate, read_shape
 from whichlora.testing import save_tiny_model
@@ -22,28 +22,28 @@ from whichlora.variants import CATALOGUE
 TRAINED = [v.name for v in CATALOGUE.values() if v.trains]
 
 
-def settings(model: str, **options: Any) -> Any:
-    """Return the settings of small studies."""
+def configs(model: str, **options: Any) -> Any:
+    """Return the configurations of small studies."""
     from tuning.tune import OPTIONS
 
     texts = {name: default for name, (default, _) in OPTIONS.items()}
     texts |= {"model": model, "train_size": "16", "validation_size": "4", "test_size": "4"}
-    return settings_of(texts | {name: str(value) for name, value in options.items()})
+    return study_configs(texts | {name: str(value) for name, value in options.items()})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", TRAINED)
 def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model: str) -> None:
     """The recommended and the matched values are in it, and what is drawn from it resolves, on a model of any width."""
-    (setting,) = settings(tiny_model, variant=variant, space=kind)
-    known = setting.known_points
-    assert known["recommended"] in setting.space
+    (config,) = configs(tiny_model, variant=variant, space=kind)
+    known = config.known_points
+    assert known["recommended"] in config.space
     assert ("matched" in known) == (CATALOGUE[variant].matched_learning_rate is not None)
     study = optuna.create_study(sampler=TrialSampler(variant))
-    points = [setting.space.suggest(study.ask()) for _ in range(4)]
+    points = [config.space.suggest(study.ask()) for _ in range(4)]
     for point in [*known.values(), *points]:
-        assert point in setting.space
-        spec = setting.plan(point, TUNING_SEED).spec
+        assert point in config.space
+        spec = config.plan(point, TUNING_SEED).spec
         assert (spec.arm, spec.seed) == ("tuned", TUNING_SEED)
         for name, value in point.items():
             if name in ("learning_rate", "rank", "alpha", "epochs"):
@@ -54,7 +54,7 @@ def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model
 
 def test_the_grid_is_the_paper_s_with_the_known_values(tiny_model: str) -> None:
     shape = read_shape(locate(tiny_model))
-    space = space_of(CATALOGUE["lora"], shape, fixed=(), kind="paper", own={})
+    space = build_space(CATALOGUE["lora"], shape, fixed=(), kind="paper", overrides={})
     assert space.to_json() == {
         "learning_rate": [2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3],
         "rank": [4, 8, 16, 32],
@@ -66,46 +66,46 @@ def test_the_grid_is_the_paper_s_with_the_known_values(tiny_model: str) -> None:
 
 def test_ranks_are_capped_at_the_layers_width(tiny_model: str) -> None:
     shape = read_shape(locate(tiny_model))
-    space = space_of(CATALOGUE["vera"], shape, fixed=(), kind="paper", own={})
+    space = build_space(CATALOGUE["vera"], shape, fixed=(), kind="paper", overrides={})
     assert space.to_json()["rank"] == [32]  # of 256 to 2048, none fits
     assert known_points(CATALOGUE["vera"], shape)["recommended"]["rank"] == 32
-    assert max(space_of(CATALOGUE["pissa"], shape, fixed=(), kind="paper", own={}).to_json()["rank"]) == 16
+    assert max(build_space(CATALOGUE["pissa"], shape, fixed=(), kind="paper", overrides={}).to_json()["rank"]) == 16
 
 
 def test_what_is_given_is_not_searched(tiny_model: str) -> None:
-    free, fixed = settings(tiny_model)[0], settings(tiny_model, rank=8, epochs=1)[0]
+    free, fixed = configs(tiny_model)[0], configs(tiny_model, rank=8, epochs=1)[0]
     assert free.space.dimensions.keys() - fixed.space.dimensions.keys() == {"rank", "epochs"}
     plan = fixed.plan(fixed.known_points["recommended"], 1)
     assert (plan.spec.rank, plan.spec.epochs) == (8, 1)
 
 
 def test_the_continuous_space_is_logarithmic_between_the_grid_s_ends(tiny_model: str) -> None:
-    (setting,) = settings(tiny_model, space="continuous")
-    assert setting.space.dimensions["learning_rate"] == Range(low=2e-5, high=4e-3)
-    assert setting.space.dimensions["rank"] == Range(low=4, high=32)
-    (setting,) = settings(tiny_model, variant="gralora", space="continuous")
-    assert isinstance(setting.space.dimensions["rank"], Choice)  # only some ranks divide the widths
-    assert isinstance(setting.space.dimensions["learning_rate"], Range)
+    (config,) = configs(tiny_model, space="continuous")
+    assert config.space.dimensions["learning_rate"] == Range(low=2e-5, high=4e-3)
+    assert config.space.dimensions["rank"] == Range(low=4, high=32)
+    (config,) = configs(tiny_model, variant="gralora", space="continuous")
+    assert isinstance(config.space.dimensions["rank"], Choice)  # only some ranks divide the widths
+    assert isinstance(config.space.dimensions["learning_rate"], Range)
 
 
 def test_the_name_says_nothing_of_where_things_lie_and_all_of_what_is_fixed(tmp_path: Path, tiny_model: str) -> None:
     shutil.copytree(tiny_model, tmp_path / "elsewhere")
     names = {
-        settings(model, **options)[0].name()
+        configs(model, **options)[0].name()
         for model in (tiny_model, str(tmp_path / "elsewhere"))
         for options in ({}, {"reports": 3, "pruner": "none"}, {"pruner": "none"}, {"seed": 7, "trials": 9})
     }
     assert len(names) == 2  # with a pruner and without
     for options in ({"objective": "en"}, {"train_size": 18}, {"rank": 8}, {"space": "continuous"}, {"tl_ratio": 0}):
-        (name,) = {settings(tiny_model, **options)[0].name()}
+        (name,) = {configs(tiny_model, **options)[0].name()}
         assert name not in names
 
 
 def test_a_variant_s_own_setting_is_searched_with_it(tiny_model: str) -> None:
-    (setting,) = settings(tiny_model, variant="lora-plus")
-    assert setting.space.to_json()["rate_ratio"] == [4.0, 8.0, 16.0]
-    point = setting.known_points["recommended"] | {"rate_ratio": 4.0}
-    assert setting.plan(point, 1).spec.variant_options == {"rate_ratio": 4.0}
+    (config,) = configs(tiny_model, variant="lora-plus")
+    assert config.space.to_json()["rate_ratio"] == [4.0, 8.0, 16.0]
+    point = config.known_points["recommended"] | {"rate_ratio": 4.0}
+    assert config.plan(point, 1).spec.variant_options == {"rate_ratio": 4.0}
     assert CATALOGUE["lora-plus"].options == {"rate_ratio": 16.0}
 
 
@@ -129,14 +129,14 @@ def test_an_optimum_on_an_edge_is_noticed(dimension: Choice | Range, value: Any,
 def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nalpha: [8]\nvera: {rank: [16]}\n")
-    assert settings(tiny_model, variant="lora", space=path)  # though it has a section of another variant
-    lora, vera = settings(tiny_model, variant="lora,vera", space=path)
+    assert configs(tiny_model, variant="lora", space=path)  # though it has a section of another variant
+    lora, vera = configs(tiny_model, variant="lora,vera", space=path)
     assert lora.space.dimensions["learning_rate"] == Range(low=1e-4, high=1e-2)
     assert lora.space.dimensions["rank"] == Choice(values=(2, 4))
     assert vera.space.dimensions["rank"] == Choice(values=(16,))
     assert lora.space.dimensions["alpha"] == Choice(values=(8,))
     assert "alpha" not in vera.space.dimensions  # what is said for all is taken where it can be
-    assert lora.space.dimensions["epochs"] == settings(tiny_model)[0].space.dimensions["epochs"]
+    assert lora.space.dimensions["epochs"] == configs(tiny_model)[0].space.dimensions["epochs"]
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_ranks_and_modules_of_one_s_own_must_fit(tmp_path: Path, tiny_model: str
     path = tmp_path / "space.yaml"
     path.write_text("rank: [8, 64]\n")
     with pytest.raises(OptionError, match=r"^space=64: rank of lora must be at most 32"):
-        settings(tiny_model, space=path)
+        configs(tiny_model, space=path)
     path.write_text("target_modules: [q_porj]\n")
     with pytest.raises(OptionError, match=r"^target_modules=q_porj"):
-        settings(tiny_model, space=path)
+        configs(tiny_model, space=path)
 
 
 @pytest.mark.parametrize("variant", ["hra", "oft"])
@@ -173,24 +173,24 @@ def test_a_range_of_ranks_is_refused_where_only_some_between_fit(tmp_path: Path,
     path = tmp_path / "space.yaml"
     path.write_text("rank: {low: 4, high: 16}\n")
     with pytest.raises(OptionError, match=rf"^space=4..16: rank of {variant} must be a list"):
-        settings(tiny_model, space=path, variant=variant)
+        configs(tiny_model, space=path, variant=variant)
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])  # the latter's own modules are llama's
 def test_a_model_without_the_recommended_modules_is_tuned_on_those_it_has(tmp_path: Path, variant: str) -> None:
     model = str(save_tiny_model(tmp_path / "neox", config="GPTNeoXConfig"))
-    (setting,) = settings(model, variant=variant)
-    setting.check()
-    assert setting.known_points.keys() == {"matched"}
-    assert setting.plan(setting.example, 1).spec.target_modules
-    assert setting.name().startswith(f"{variant}/folder-")
-    (given,) = settings(model, variant=variant, target_modules="query_key_value")
+    (config,) = configs(model, variant=variant)
+    config.check()
+    assert config.known_points.keys() == {"matched"}
+    assert config.plan(config.example, 1).spec.target_modules
+    assert config.name().startswith(f"{variant}/folder-")
+    (given,) = configs(model, variant=variant, target_modules="query_key_value")
     assert given.known_points.keys() == {"matched", "recommended"}
 
 
 def test_full_fine_tuning_of_a_model_without_linear_layers_begins_with_the_known_values(tmp_path: Path) -> None:
-    (setting,) = settings(str(save_tiny_model(tmp_path / "gpt2", config="GPT2Config")), variant="full")
-    assert setting.known_points.keys() == {"matched", "recommended"}
+    (config,) = configs(str(save_tiny_model(tmp_path / "gpt2", config="GPT2Config")), variant="full")
+    assert config.known_points.keys() == {"matched", "recommended"}
 
 
 def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:

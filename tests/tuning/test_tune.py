@@ -23,7 +23,7 @@ from tuning.retries import ATTEMPTS
 from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from tuning.study_status import connect
-from tuning.tune import OPTIONS, main, settings_of
+from tuning.tune import OPTIONS, main, study_configs
 from whichlora.experiment.grid import read_grid
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
@@ -54,8 +54,8 @@ def runs(kind: str) -> list[Any]:
 
 def study(options: dict[str, str], **more: Any) -> Study:
     texts = {name: default for name, (default, _) in OPTIONS.items()} | options | more
-    (setting,) = settings_of(texts)
-    return Study(setting, Tracker(connect_tracking(), "whichlora"), connect(), command="")
+    (config,) = study_configs(texts)
+    return Study(config, Tracker(connect_tracking(), "whichlora"), connect(), command="")
 
 
 def test_a_study_and_its_trials_are_linked_both_ways(
@@ -78,7 +78,7 @@ def test_a_study_and_its_trials_are_linked_both_ways(
         assert trial.value == pytest.approx(sum(f1) / 2)
         assert not any(name.startswith("test/") for name in run.data.metrics)  # no look at the test items
     assert trials[0].user_attrs["known"] == "matched"
-    assert trials[0].params == found.setting.known_points["matched"]
+    assert trials[0].params == found.config.known_points["matched"]
 
     fresh = [run for run in children.values() if run.data.tags["whichlora.trial"].startswith("fresh")]
     assert {int(run.data.params["seed"]) for run in fresh} == set(FRESH_SEEDS)
@@ -89,11 +89,11 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
-    assert f"{found.name}: 0 trials of 3\n" in printed
-    assert re.search(rf"{found.name}: 2 trials of 3, about \d+ s of work left\n", printed)
-    assert f"{found.name}: 3 trials of 3\n" in printed
-    assert f"lora: {len(fresh)} more trainings with fresh seeds, of" in printed
-    assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: ") == len(fresh) / len(FRESH_SEEDS)
+    assert f"{found.name}: 0 of 3 trials\n" in printed
+    assert re.search(rf"{found.name}: 2 of 3 trials, about \d+ s left\n", printed)
+    assert f"{found.name}: 3 of 3 trials\n" in printed
+    assert f"finalists with fresh seeds, {len(fresh)} runs to do" in printed
+    assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: F1 ") == len(fresh) / len(FRESH_SEEDS)
 
 
 def test_packed_trials_train_together_and_are_the_budget(
@@ -133,12 +133,12 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_made(
 def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finalists, "KEPT", 0)  # so they are none of the best
+    monkeypatch.setattr(finalists, "N_BEST", 0)  # so they are none of the best
     assert call(options) == 0
     found = study(options)
     matched, recommended = finalists.finalists(found)
     assert (matched.origin, recommended.origin) == ("matched", "recommended")
-    assert matched.point == found.setting.known_points["matched"]
+    assert matched.point == found.config.known_points["matched"]
     assert matched.tuned == found.counted()[0].value
     assert len(matched.fresh) == len(recommended.fresh) == len(FRESH_SEEDS)
 
@@ -206,7 +206,7 @@ def test_reports_change_nothing_of_the_training(options: dict[str, str]) -> None
 def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> None:
     texts = {name: default for name, (default, _) in OPTIONS.items()} | options | {"variant": "lora,vera,dora"}
     tracker = Tracker(connect_tracking(), "whichlora")
-    studies = [Study(setting, tracker, connect(), command="") for setting in settings_of(texts)]
+    studies = [Study(config, tracker, connect(), command="") for config in study_configs(texts)]
     counts = []
 
     class Watched(Study):
@@ -223,31 +223,35 @@ def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> 
     assert [line.split(" | ")[1] for line in told.splitlines()[2:5]] == ["2", "2", "2"]
 
 
-def test_seconds_of_a_trial_that_went_on_count_once(options: dict[str, str]) -> None:
+def test_seconds_of_a_retried_trial_count_once(options: dict[str, str]) -> None:
     opened = study(options)
     trial = opened.optuna.ask()
     trial.set_user_attr("seconds", 100.0)
     opened.optuna.tell(trial, state=TrialState.FAIL)
-    assert opened.begun() == 1  # it is to be gone on with
+    assert opened.n_started() == 1  # it is to be retried
     assert opened.step(limit=1, open_for_new=False) == "worked"
     assert [t.state for t in opened.counted()] == [TrialState.COMPLETE]
     assert 100 < opened.seconds() < 150
 
 
-def test_a_known_point_whose_worker_died_is_gone_on_with_though_another_was_enqueued_too(
+def test_a_known_point_whose_worker_died_is_retried_although_another_was_enqueued_too(
     options: dict[str, str],
 ) -> None:
     """Workers that open a study at once both enqueue the known points."""
     opened = study(options)
-    opened.optuna.enqueue_trial(opened.setting.known_points["matched"], {"known": "matched"})
+    opened.optuna.enqueue_trial(opened.config.known_points["matched"], {"known": "matched"})
     first = opened.optuna.ask()
     opened.optuna.tell(first, state=TrialState.FAIL)  # as for a worker that died
     steps = [opened.step(limit=2, open_for_new=True) for _ in range(4)]
     assert steps == ["worked"] * 3 + ["finished"]
     twin, retried, other = opened.trials()[1:]
     assert (twin.state, twin.user_attrs["error"]) == (TrialState.FAIL, "two workers began with the matched point")
-    assert (retried.state, retries.root(retried), retried.user_attrs["known"]) == (TrialState.COMPLETE, 0, "matched")
-    assert (other.state, retries.root(other)) == (TrialState.COMPLETE, other.number)
+    assert (retried.state, retries.original_number(retried), retried.user_attrs["known"]) == (
+        TrialState.COMPLETE,
+        0,
+        "matched",
+    )
+    assert (other.state, retries.original_number(other)) == (TrialState.COMPLETE, other.number)
 
 
 @pytest.mark.slow
@@ -313,9 +317,9 @@ sys.stdin.read()
         alive = capsys.readouterr().out
         worker.kill()
     assert ": 1 running" in alive
-    assert "workers have died" not in alive
+    assert "worker died" not in alive
     assert listing(["status"]) == 0
-    assert "as their workers have died: 0 (gone on" in capsys.readouterr().out
+    assert "trials whose worker died: 0 (resumed" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -344,13 +348,13 @@ def test_a_failing_point_is_tried_again_and_then_left(
     with monkeypatch.context() as broken:
         broken.setattr(trainer, "prove_trained", refuse)
         assert call(options) == 1
-    assert "every trial failed here, the last with RuntimeError: the disk is full" in capsys.readouterr().err
+    assert "every trial failed in this process, the last with RuntimeError: the disk is full" in capsys.readouterr().err
     found = study(options)
     failed = found.trials(TrialState.FAIL)
     assert len(failed) == 2 * ATTEMPTS
     assert all("the disk is full" in trial.user_attrs["error"] for trial in failed)
     assert {run.info.status for run in runs("trial")} == {"FAILED"}
-    assert len(runs("trial")) == 2  # a second attempt goes on with the first's run
+    assert len(runs("trial")) == 2  # a second attempt resumes the first's run
     assert runs("study")[0].info.status == "FAILED"
     assert call(options) == 0
     assert len(found.counted()) == 3
@@ -375,25 +379,25 @@ def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
     options: dict[str, str], matched: bool
 ) -> None:
     given = study(options, layers="first:1", quantization="nf4", epochs="2")
-    points = given.setting.known_points
+    points = given.config.known_points
     best = finalists.Finalist(origin="trial 0", point=points["matched"])
     if not matched:
         best = finalists.Finalist(origin="recommended", point=points["recommended"])
-    (arm,) = yaml.safe_load(report.arm(given, best))
-    plan = best.plan(given.setting, 1)
+    (arm,) = yaml.safe_load(report.arm_yaml(given, best))
+    plan = best.plan(given.config, 1)
     assert (arm["arm"], arm["layers"], arm["quantization"]) == (plan.spec.arm, "first:1", "nf4")
     assert (arm["epochs"], arm["batch_size"]) == (2, 8)
     assert ("rank" in arm) == matched
 
 
-def test_what_ends_before_the_fresh_seeds_says_that_it_goes_on(
+def test_what_ends_before_the_fresh_seeds_says_how_to_resume(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = study(options)
     assert opened.step(limit=1, open_for_new=True) == "worked"
     told, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
     assert missing == []
-    assert "no best point, for want of scores with fresh seeds of trial 0" in capsys.readouterr().out
+    assert "no best point yet, fresh seeds are missing for trial 0" in capsys.readouterr().out
     assert told.splitlines()[2].endswith("| - |")
 
 
@@ -401,7 +405,7 @@ def test_a_pruner_that_could_stop_nothing_is_refused(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(options, objective="mean,parameters", pruner="median") == 2
-    assert "lost with objective=mean,parameters; leave it out" in capsys.readouterr().err
+    assert "must be auto or none with objective=mean,parameters: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -458,7 +462,7 @@ BAD = [
     ("timeout", "soon", "must be a whole number from 1"),
     ("pruner", "medium", "allowed are auto, median, hyperband, none (did you mean 'median'?)"),
     ("space", "papr", "allowed are paper, continuous"),
-    ("seed", "9000", "are for tuning; take another"),
+    ("seed", "9000", "are used for tuning; choose another"),
     ("seed", "1,x", "must be a whole number"),
     ("final", "yes", "allowed are true, false"),
     ("language", "tlh", "allowed are"),

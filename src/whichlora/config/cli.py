@@ -41,7 +41,7 @@ def check_pack(text: str) -> None:
     parse_whole("pack", text, 1, MAX_PACK)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time that a person reads at once: "40 s", "12 min", "3 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from whichlora.command_line import FILE, TRUTH, Command
+from whichlora.command_line import BOOLEANS, FILE, Command
 from whichlora.config.cli import WORKERS, check_pack, refuse
 from whichlora.errors import OptionError, choose
 from whichlora.experiment.grid import read_grid
@@ -29,7 +29,7 @@ COMMAND = Command(
     "after any interruption. Several processes and machines may work on one experiment.",
     OPTIONS,
     groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKERS)},
-    choices={"file": FILE, "dry_run": TRUTH, "engine": ENGINES},
+    choices={"file": FILE, "dry_run": BOOLEANS, "engine": ENGINES},
     examples=(
         "whichlora experiment --file experiments/smoke.yaml --dry_run true",
         "whichlora experiment --file experiments/smoke.yaml --workers 2",
@@ -54,7 +54,7 @@ def _lead(given: Mapping[str, str]) -> int:
     quiet()
     try:
         engine = engine_of(given["engine"], given["workers"])
-        dry_run = choose("dry_run", given["dry_run"].lower(), TRUTH) == "true"
+        dry_run = choose("dry_run", given["dry_run"].lower(), BOOLEANS) == "true"
         check_pack(given["pack"])
         if not is_worker():
             print(f"Reading {given['file']} and the items of its runs.", flush=True)

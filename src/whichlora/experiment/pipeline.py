@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
-from whichlora.errors import LostClaimError, OptionError
+from whichlora.errors import LostLeaseError, OptionError
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import Progress, Survey, survey_runs
 from whichlora.models.memory import freeze_gc
@@ -92,8 +92,8 @@ def _work(
         errors = []
         for plan in cells[cell]:
             try:
-                result = run(plan, replace(tracker, claim=check))
-            except LostClaimError as error:
+                result = run(plan, replace(tracker, check_lease=check))
+            except LostLeaseError as error:
                 progress.failed(plan, error)
                 raise
             except Exception as error:  # the cell's other runs may do

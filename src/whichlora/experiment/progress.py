@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from whichlora.config.cli import duration
+from whichlora.config.cli import format_duration
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
 from whichlora.experiment.grid import Grid
@@ -112,7 +112,7 @@ class Survey:
             return "Time left: not known until a run has finished."
         parallel = f" with {workers} workers" if workers > 1 else ""
         basis = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
-        return f"Time left: about {duration(seconds / workers)}{parallel}, estimated from {basis}."
+        return f"Time left: about {format_duration(seconds / workers)}{parallel}, estimated from {basis}."
 
 
 def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
@@ -174,7 +174,7 @@ class Progress:
         except MlflowException:  # a short outage of the server must not stop the work
             return
         seconds = survey.seconds_left(self._grid)
-        left = f"about {duration(seconds)} of work left" if seconds else ""
+        left = f"about {format_duration(seconds)} of work left" if seconds else ""
         state = ", ".join(filter(None, [f"{len(survey.failed)} failed" if survey.failed else "", left]))
         if not self._bar.disable:
             self._bar.n = len(survey.done)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from whichlora.command_line import TRUTH
+from whichlora.command_line import BOOLEANS
 from whichlora.config.options import AUTO, FIRST_TOKEN, MAIN, PRECISIONS, QUANTIZATIONS, check_task
 from whichlora.data.tasks import PROMPTED, Task, get_task
 from whichlora.data.tasks.pairs import LANGUAGES
@@ -92,7 +92,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "preset": ("default", "paper", "zhao2024"),
     "detector": DETECTORS,
     "level": LEVELS,
-    "final_norm": TRUTH,
+    "final_norm": BOOLEANS,
     "positions": POSITIONS,
     "unreliable": KEPT,
     "special_tokens": KEPT,

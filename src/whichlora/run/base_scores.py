@@ -48,8 +48,8 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
     prefix = f"test/{test.role}/"  # even if `test` is a retention set: a run that trains the task shares the scores
     language = languages_of(test.items)
     name = f"base {spec.model} {test.task.name} {language}"
-    # Without a claim: a run on another machine may be scoring the same base model.
-    tracker = replace(tracker, claim=None)
+    # Without a lease: a run on another machine may be scoring the same base model.
+    tracker = replace(tracker, check_lease=None)
     work = work_folder() / fingerprint[:16]
     with tracker.once("base", name, {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is not None:

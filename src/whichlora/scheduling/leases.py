@@ -17,7 +17,7 @@ import psutil
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from whichlora.errors import LostClaimError
+from whichlora.errors import LostLeaseError
 from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath, stored_trial
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Leases:
         """Record this process as the holder of a trial that Optuna assigned to it.
 
         Returns:
-            A function to call before a result is written. It raises `LostClaimError` if this worker was suspended for
+            A function to call before a result is written. It raises `LostLeaseError` if this worker was suspended for
             so long that it was declared dead and another worker holds the trial.
         """
         trial.set_user_attr("worker", _process(os.getpid()))
@@ -51,7 +51,7 @@ class Leases:
             except StorageInternalError:  # an unreachable database does not mean that the lease is lost
                 return
             if state is not TrialState.RUNNING:
-                raise LostClaimError(
+                raise LostLeaseError(
                     f"no heartbeat from this worker for {GRACE_SECONDS} s: its work was given to another worker"
                 )
 

@@ -17,7 +17,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from whichlora.errors import LostClaimError
+from whichlora.errors import LostLeaseError
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
@@ -83,7 +83,7 @@ class Queue:
         """Process waiting cells until none is waiting or running anywhere, or until `stop()` returns True.
 
         `do(cell, check)` processes one cell. It must call `check` before it writes a result; `check` raises
-        `LostClaimError` if this worker was suspended for so long that another worker has the cell. An exception from
+        `LostLeaseError` if this worker was suspended for so long that another worker has the cell. An exception from
         `do` fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total.
 
         Args:
@@ -115,7 +115,7 @@ class Queue:
             raise TrialPruned("enqueued twice")
         try:
             do(cell, check)
-        except LostClaimError:
+        except LostLeaseError:
             raise
         except Exception as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])

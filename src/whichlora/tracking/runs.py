@@ -17,7 +17,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import LostClaimError, PrunedError
+from whichlora.errors import LostLeaseError, PrunedError
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     connect,
@@ -39,15 +39,15 @@ class Tracker:
     Attributes:
         experiment: name of the experiment.
         launch: id of the run created by `mlflow run`, if any.
-        claim: raises `LostClaimError` if the work was reassigned to another process. With a claim, an unfinished run
-            is resumed whichever work folder it comes from.
+        check_lease: raises `LostLeaseError` if another process holds the work by now; None if the work is not leased.
+            The holder of a lease resumes an unfinished run wherever it was started.
         parent: id of the run under which the UI nests the created runs.
     """
 
     client: MlflowClient
     experiment: str
     launch: str | None = None
-    claim: Callable[[], None] | None = None
+    check_lease: Callable[[], None] | None = None
     parent: str | None = None
 
     @classmethod
@@ -107,17 +107,17 @@ class Tracker:
         """Resume the unfinished run that these tags identify, or create one.
 
         The caller holds the lock of the work, so a RUNNING run from the same work folder was killed. One from another
-        machine or folder (tag `place`) may be alive and is not resumed, unless a claim assigns the work to this
-        process.
+        machine or folder (tag `place`) may be alive and is not resumed, unless this process
+        holds the lease of the work.
         """
         place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
         identity, tags = dict(tags), {**tags, "place": place}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            same_place = {"place": place} if status == "RUNNING" and self.claim is None else {}
+            same_place = {"place": place} if status == "RUNNING" and self.check_lease is None else {}
             unfinished = self.find(kind, status=status, **identity, **same_place)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
-                log = RunLog(self.client, unfinished.info.run_id, self.claim)
+                log = RunLog(self.client, unfinished.info.run_id, self.check_lease)
                 log.tags({"resumed": "true", "place": place})
                 return log
         run_tags = {
@@ -128,7 +128,7 @@ class Tracker:
         if self.parent:
             run_tags["mlflow.parentRunId"] = self.parent
         run = self.client.create_run(experiment_id(self.client, self.experiment), tags=run_tags, run_name=name)
-        return RunLog(self.client, run.info.run_id, self.claim)
+        return RunLog(self.client, run.info.run_id, self.check_lease)
 
 
 @dataclass(frozen=True)
@@ -156,14 +156,14 @@ class RunLog:
 
     client: MlflowClient
     run_id: str
-    claim: Callable[[], None] | None = None
+    check_lease: Callable[[], None] | None = None
 
     @contextmanager
     def guarded(self) -> Iterator[RunLog]:
         """Mark the run FINISHED at the end of the block, or FAILED with the error as a tag if it raises."""
         try:
             yield self
-        except LostClaimError:
+        except LostLeaseError:
             raise  # the run belongs to another process now
         except PrunedError as stop:
             self.tags({"pruned": str(stop)})
@@ -220,8 +220,8 @@ class RunLog:
         self.client.log_artifacts(self.run_id, str(folder), artifact_path)
 
     def _check(self) -> None:
-        if self.claim is not None:
-            self.claim()
+        if self.check_lease is not None:
+            self.check_lease()
 
     def _batches(
         self, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
