@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, ClassVar
 
 from whichlora.config.hyperparameters import adapted_shapes
 from whichlora.config.spec import RunSpec
@@ -16,6 +14,9 @@ from whichlora.data.tasks import Item, Task
 from whichlora.evaluation.scoring import Scoring
 from whichlora.models.loading import ModelShape, ModelSource
 from whichlora.variants import Variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase  # options are resolved without it
 
 
 @dataclass(frozen=True, kw_only=True)

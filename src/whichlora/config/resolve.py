@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from whichlora.config import word_pairs
 from whichlora.config.compatibility import check_compatibility, difficulty_of
@@ -32,6 +30,9 @@ from whichlora.models.loading import (
 )
 from whichlora.parallel import distributed
 from whichlora.variants import Hyperparameters, Variant, get_variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase  # options are resolved without it
 
 
 def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = None) -> Plan:
