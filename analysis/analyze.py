@@ -1,6 +1,6 @@
-"""From an experiment's runs to a report: `python -m analysis.analyze --experiment pocket`.
+"""The command `analyze`, which turns runs into a report: `python -m analysis.analyze --experiment pocket`.
 
-Writes the page, the statistics, tables and figures into a folder, and logs them to MLflow as a run of kind `report`.
+Writes the page, statistics, tables and figures to a folder and logs them to MLflow as a run of kind `report`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ OPTIONS = {
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
     "claims": (
         "none",
-        "YAML file with claims of your own, judged after the paper's; its form is that of analysis/claims/claims.yaml.",
+        "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
     ),
 }
 COMMAND = Command(
     "analyze",
-    "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures go into a folder "
-    "and into MLflow, as a run of kind report.",
+    "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures are written to a "
+    "folder and logged to MLflow as a run of kind report.",
     OPTIONS,
     choices={"output": FOLDER, "claims": FILE},
     examples=(
@@ -41,15 +41,15 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, analyse, and print the report's first sentences. Returns the exit status: 2 for bad options."""
-    given = COMMAND.read(arguments)
+    """Parse the options, analyse, and print the report's summary. Return the exit status: 2 for bad options."""
+    texts = COMMAND.read(arguments)
     try:
-        margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
+        margin, output, claims = _margin(texts["margin"]), _folder(texts["output"]), _file(texts["claims"])
 
-        # pandas, SciPy and MLflow take seconds to import, so bad options are refused first.
+        # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
-        report = analyze(given["experiment"], output=output, margin=margin, claims=claims)
+        report = analyze(texts["experiment"], output=output, margin=margin, claims=claims)
     except OptionError as error:
         return refuse(error)
     print("\n".join(report.summary))
@@ -70,8 +70,8 @@ def _margin(text: str) -> float:
 def _folder(text: str) -> Path:
     base = Path.cwd()
     if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` works in the project's folder, so the report goes beside the database, where it was called. Its
-        # address is known to MLflow alone, which takes a second to import.
+        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
+        # MLflow, which takes a second to import, knows its address.
         from whichlora.tracking.client import sqlite_file
 
         database = sqlite_file()
@@ -85,7 +85,7 @@ def _file(text: str) -> Path | None:
     if text == "none":
         return None
     if not Path(text).is_file():
-        raise OptionError("claims", text, "must be a YAML file in the form of analysis/claims/claims.yaml, or none")
+        raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""From an experiment's runs to a report: pulls, computes, writes the folder and logs it. Read this first."""
+"""Turns an experiment's runs into a report: pulls, computes, writes the folder and logs it. Read this first."""
 
 from __future__ import annotations
 
@@ -21,52 +21,53 @@ from whichlora.tracking.runs import Tracker
 
 
 def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None) -> Report:
-    """Pull the runs of one or several experiments, compute, write the report and log it to the first of them.
+    """Pull the runs of one or more experiments, compute, write the report and log it to the first experiment.
 
     Raises:
-        OptionError: there is no such database or experiment, no finished run, or the claims cannot be read.
+        OptionError: the database or an experiment does not exist, no run is finished, or the claims cannot be read.
     """
     require_database("experiment", experiment)
     client = connect()
     experiments = find_experiments(client, experiment)
     tracker = Tracker(client, next(iter(experiments)), mark_launch(client))
-    found = pull(client, experiments)
-    if found.table.empty and found.injected.empty:
-        raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(found)})")
-    # The untrained base model is no method: nothing is compared with its answers.
-    items, lacking = predictions.fetch(found.table[found.table["variant"] != UNTRAINED])
-    design = found.design.with_unpredicted(lacking)
-    probed, looked = language_probes.fetch(found), representation_probes.fetch(found)
-    table = language_probes.join_shares(found.table, probed.shares)
+    runs = pull(client, experiments)
+    if runs.table.empty and runs.injected.empty:
+        raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
+    # The untrained base model is not a method: its predictions are not compared.
+    items, lacking = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED])
+    design = runs.design.with_unpredicted(lacking)
+    languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
+    table = language_probes.join_shares(runs.table, languages.shares)
     evidence = evidences.gather(
-        table, items, design, probed, looked, injected=found.injected, margin=margin, own_claims=claims
+        table, items, design, languages, representations, injected=runs.injected, margin=margin, own_claims=claims
     )
     curves = loss_curves.fetch(client, table)
-    drawn = plots.make_plots(table, evidence.records, curves, probed, looked, margin=margin)
-    report = page.compose(table, found.injected, design, probed, looked, evidence, drawn)
+    figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
+    report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
     page.write(report, evidence, output)
     _log(report, evidence, tracker, experiment, design.sources, margin)
     return report
 
 
-def _counts(found: Runs) -> str:
-    design = found.design
-    kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a needed value": design.incomplete}
-    told = [f"{len(issues)} {what}" for what, issues in kinds.items() if issues]
-    return ", ".join(told) or f"it holds {len(found.probes) + sum(design.others.values())} runs of other kinds"
+def _counts(runs: Runs) -> str:
+    """Return the numbers of runs that are not analysed, by reason."""
+    design = runs.design
+    kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a required value": design.incomplete}
+    counts = [f"{len(issues)} {kind}" for kind, issues in kinds.items() if issues]
+    return ", ".join(counts) or f"it has {len(runs.probes) + sum(design.others.values())} runs of other kinds"
 
 
 def _log(
     report: Report, evidence: Evidence, tracker: Tracker, experiment: str, sources: Sequence[str], margin: float
 ) -> None:
-    """Log a report as a run of kind `report`; the run of an identical report is reused."""
+    """Log a report as a run of kind `report`; an identical report is logged only once."""
     fingerprint = canonical_digest({"kind": "report", **report.texts})
     work = work_folder() / f"report-{fingerprint[:16]}"
     with tracker.once("report", f"report {experiment}", {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is None:
             log = attempt.log
             log.params({"experiments": experiment, "margin": margin, "runs": len(sources)})
-            # A tag holds some 5,000 characters; the artifact `sources.json` names every run.
+            # A tag holds about 5,000 characters; the artifact `sources.json` lists all runs.
             log.tags({"sources": _cut(sources), "summary": " ".join(report.summary)[:4000]})
             with tempfile.TemporaryDirectory() as scratch:
                 page.write(report, evidence, Path(scratch))
@@ -74,6 +75,6 @@ def _log(
         tracker.link_launch(attempt.run_id)
 
 
-def _cut(names: Sequence[str], most: int = 100) -> str:
-    rest = len(names) - most
-    return ",".join(names[:most]) + (f" and {rest} more, see sources.json" if rest > 0 else "")
+def _cut(names: Sequence[str], limit: int = 100) -> str:
+    rest = len(names) - limit
+    return ",".join(names[:limit]) + (f" and {rest} more, see sources.json" if rest > 0 else "")

@@ -136,7 +136,8 @@ class Study:
             open_for_new: whether new trials may start; those of dead workers are retried in any case.
 
         Returns:
-            "waiting" if the only trials left are running in other workers, "finished" if no trial is left.
+            "worked" after a trial, "waiting" if only other workers have trials left, "finished" if this process has
+            nothing left to do.
         """
         self._leases.release_dead()
         self._retry_orphans()

@@ -1,4 +1,4 @@
-"""The command `whichlora`, whose subcommands are imported when they are called: `python -m whichlora` is the same."""
+"""The command `whichlora`, also `python -m whichlora`: imports a subcommand only when it is called."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from whichlora.command_line import PROGRAM
 
 COMMANDS = {
     "run": ("whichlora.run.command", "Train one adapter, score it, and track it in MLflow."),
-    "experiment": ("whichlora.experiment.command", "Do the runs of a grid that a YAML file describes."),
+    "experiment": ("whichlora.experiment.command", "Run a grid of runs that a YAML file describes."),
     "tune": ("tuning.tune", "Search hyperparameters of variants with equal budgets."),
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
-    "archive": ("whichlora.archive", "Put results into one file, or unpack them elsewhere."),
+    "archive": ("whichlora.archive", "Pack results into one file, or unpack them elsewhere."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
-"""Module and short help by name. A module has a `COMMAND`, which completion asks, and a `main`."""
+"""Module and short help by name. Each module has a `main`, and a `COMMAND` for shell completion."""
 COMPLETE = "_WHICHLORA_COMPLETE"
 ABOUT = f"""Compare LoRA variants in multilingual fine-tuning.
 
-Each command has its own --help. Completion of commands, options and their values, for the running shell:
+Each command has its own --help. To complete commands, options and values in the current shell:
 
 \b
-  eval "$({COMPLETE}=bash_source {PROGRAM})"         # bash; in ~/.bashrc for good
+  eval "$({COMPLETE}=bash_source {PROGRAM})"         # bash; permanently in ~/.bashrc
   eval "$({COMPLETE}=zsh_source {PROGRAM})"          # zsh; in ~/.zshrc
   {COMPLETE}=fish_source {PROGRAM} | source          # fish; in ~/.config/fish/completions/{PROGRAM}.fish
 """
@@ -44,28 +44,30 @@ EXAMPLES = (
 
 
 class _Deferred(click.Command):
-    """A subcommand that reads its own arguments, with the parser of its module."""
+    """A placeholder for a subcommand, whose arguments are parsed by its own module."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, add_help_option=False)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Leave the arguments as they are."""
+        """Keep the arguments unparsed."""
         ctx.args = list(args)
         return ctx.args
 
     def invoke(self, ctx: click.Context) -> tuple[str, list[str]]:
-        """Return the name and the arguments."""
+        """Return the name and the unparsed arguments."""
         return str(self.name), ctx.args
 
 
 class _Commands(command_line.Group):
+    """The subcommands of `whichlora`."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all subcommands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a subcommand; only completion needs its options, and so its module."""
+        """Return a subcommand; its module is imported only for shell completion, which needs its options."""
         if cmd_name not in COMMANDS:
             return None
         if not ctx.resilient_parsing:
@@ -77,7 +79,7 @@ class _Commands(command_line.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the names of the subcommands with their short help."""
+        """Write the subcommands with their short help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -86,7 +88,7 @@ class _Commands(command_line.Group):
         command_line.write_examples(formatter, EXAMPLES)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the subcommands, or the options, that begin so."""
+        """Return the subcommands or options that start with `incomplete`."""
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
@@ -96,7 +98,7 @@ def _module(name: str) -> Any:
     """Import the module of a subcommand.
 
     Raises:
-        ClickException: its package, which is above this one and need not be there, is not installed.
+        ClickException: the package of the subcommand is not installed.
     """
     module, _ = COMMANDS[name]
     package = module.partition(".")[0]
@@ -105,12 +107,12 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        where = "install whichlora with pip, or work in the folder of its repository"
-        raise click.ClickException(f"{name} needs the package {package}, which is not installed: {where}") from error
+        remedy = "install whichlora with pip, or run the command in the root of its repository"
+        raise click.ClickException(f"{name} needs the package {package}, which is not installed: {remedy}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Call a subcommand and return its exit status: 2 for what is no command, or for its bad options."""
+    """Call a subcommand and return its exit status: 2 for an unknown command or bad options."""
     group = _Commands(PROGRAM, ABOUT)
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(group, {}, PROGRAM, COMPLETE, instruction)

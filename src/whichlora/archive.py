@@ -1,10 +1,10 @@
-"""Puts the results of a folder into one file, and takes them out elsewhere, where they can be opened and gone on with.
+"""Packs the results of a folder into one file and unpacks them elsewhere, where they can be viewed and resumed.
 
 python -m whichlora.archive pack study.tar.xz
 python -m whichlora.archive unpack study.tar.xz --folder study
 
-A SQLite tracking database names the artifacts of its runs by absolute paths. In an archive they are relative, and made
-absolute again where it is unpacked, so that `mlflow ui`, `analyze` and an unfinished experiment or study work there.
+A SQLite tracking database refers to the artifacts of its runs by absolute paths. They are relative in an archive and
+become absolute again on unpacking, so `mlflow ui`, `analyze` and unfinished experiments or studies work there.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from whichlora.tracking.sqlite import file_of, lock_of, path_of
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
 _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
-_LEFT_OUT = "adapter"
-"""Folder of a run's artifacts that an archive does without unless asked: adapters are most of its size."""
+_ADAPTER = "adapter"
+"""Artifact folder of a run that is packed only on request: adapters would be most of an archive's size."""
 COMMAND = Group(
     "archive",
-    "Put results into one file, or unpack them elsewhere.",
+    "Pack results into one file, or unpack them elsewhere.",
     (
         Command(
             "pack",
-            "Write the runs of a SQLite tracking database, their artifacts, and the studies beside it into the file "
-            "ARCHIVE (.tar.xz, .tar.gz or .tar).\n\nThe database is that of MLFLOW_TRACKING_URI, else mlflow.db in "
-            "the current folder.",
-            {"adapters": ("false", "Whether to include the trained adapters, most of the size: true or false.")},
+            "Write the runs of a SQLite tracking database, their artifacts, and the studies beside it to the file "
+            "ARCHIVE (.tar.xz, .tar.gz or .tar).\n\nThe database is that of MLFLOW_TRACKING_URI, by default "
+            "mlflow.db in the current folder.",
+            {"adapters": ("false", "Whether to include the trained adapters, which are large: true or false.")},
             positional={"archive": FILE},
             choices={"adapters": BOOLEANS},
             examples=("whichlora archive pack study.tar.xz",),
         ),
         Command(
             "unpack",
-            "Unpack the file ARCHIVE into a folder, in which mlflow ui, analyze and unfinished experiments find the "
+            "Unpack the file ARCHIVE into a folder in which mlflow ui, analyze and unfinished experiments find the "
             "results.",
-            {"folder": (None, "Folder to unpack into, empty or new.")},
+            {"folder": (None, "Folder to unpack into, new or empty.")},
             positional={"archive": FILE},
             choices={"folder": FOLDER},
             examples=("whichlora archive unpack study.tar.xz --folder study",),
@@ -58,111 +58,113 @@ COMMAND = Group(
 
 
 def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
-    """Write the runs of a tracking database, their artifacts, and the studies beside it into an archive.
+    """Write the runs of a tracking database, their artifacts, and the studies beside it to an archive.
 
-    The databases are copied as they are at one moment, while others may write to them.
+    The databases are copied as consistent snapshots; other processes may write to them in the meantime.
 
     Args:
-        adapters: whether the trained adapters come along.
+        archive: the file to write; its suffix chooses the compression.
+        database: the SQLite tracking database.
+        adapters: whether to include the trained adapters.
 
     Returns:
-        a sentence for a person.
+        A summary for the user.
 
     Raises:
-        OptionError: there is no such database.
+        OptionError: the database does not exist.
     """
     _check_database(database)
     folder = database.parent
     with tempfile.TemporaryDirectory() as scratch:
-        copies = {TRACKING: _copied(database, Path(scratch) / TRACKING)}
+        copies = {TRACKING: _snapshot(database, Path(scratch) / TRACKING)}
         if (folder / STUDIES).is_file():
-            copies[STUDIES] = _copied(folder / STUDIES, Path(scratch) / STUDIES)
+            copies[STUDIES] = _snapshot(folder / STUDIES, Path(scratch) / STUDIES)
         runs = elsewhere = 0
-        places = []
-        with _open(copies[TRACKING]) as tracking:
-            for table, place, uri in _locations(tracking):
+        artifact_folders = []
+        with _edit(copies[TRACKING]) as tracking:
+            for table, key, uri in _locations(tracking):
                 path = path_of(uri)
                 inside = path is not None and path.is_relative_to(folder)
                 if inside:
                     assert path is not None
-                    _set(tracking, table, place, path.relative_to(folder).as_posix())
+                    _set_location(tracking, table, key, path.relative_to(folder).as_posix())
                 if table == "runs":
                     runs, elsewhere = runs + 1, elsewhere + (not inside)
-                    places += [path] if inside and path is not None else []
+                    artifact_folders += [path] if inside and path is not None else []
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with _written(archive) as tar:
+        with _create(archive) as tar:
             for name, copy in copies.items():
                 tar.add(copy, arcname=name)
-            for artifacts in sorted(places):
+            for artifacts in sorted(artifact_folders):
                 for file in sorted(f for f in artifacts.rglob("*") if f.is_file()):
-                    if adapters or file.relative_to(artifacts).parts[0] != _LEFT_OUT:
+                    if adapters or file.relative_to(artifacts).parts[0] != _ADAPTER:
                         tar.add(file, arcname=file.relative_to(folder).as_posix())
-    left = [] if adapters else ["Adapters are not in it."]
-    left += [f"Artifacts of {elsewhere} runs lie elsewhere and are not in it."] if elsewhere else []
-    left += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} beside the runs."]
-    return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *left])
+    notes = [] if adapters else ["Adapters are not included."]
+    notes += [f"Artifacts of {elsewhere} runs are in other folders and not included."] if elsewhere else []
+    notes += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} in the folder of the database."]
+    return " ".join([f"{archive}: {runs} runs, {archive.stat().st_size / 2**20:.1f} MiB.", *notes])
 
 
 def _check_database(database: Path) -> None:
     if not database.is_file():
-        allowed = "must be a SQLite database that is there; a server's results are its own to keep"
+        allowed = "must be an existing SQLite database; results on a server cannot be packed"
         raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
 
 
-def _within(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Return what is in an archive, files and folders that stay in the folder it is unpacked into.
+def _safe_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return the members of an archive, all of them files and folders that stay inside the target folder.
 
     Raises:
-        ExtractError: something else is in it.
+        ExtractError: a member is a link or special file, or would be written outside.
     """
     members = tar.getmembers()
     for member in members:
-        place = PurePosixPath(member.name)
-        if not (member.isfile() or member.isdir()) or place.is_absolute() or ".." in place.parts:
-            raise tarfile.ExtractError(f"{member.name} is no file or folder of its own")
+        path = PurePosixPath(member.name)
+        if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+            raise tarfile.ExtractError(f"{member.name} is not a file or folder inside the archive")
     return members
 
 
 def unpack(archive: Path, folder: Path) -> str:
-    """Take an archive's results out into a folder, and have its database look for artifacts there.
+    """Unpack an archive into a folder and point its database at the artifacts there.
 
     Returns:
-        a sentence for a person.
+        A summary for the user.
 
     Raises:
-        OptionError: it is no such archive, or the folder has results already.
+        OptionError: the file is not an archive of results, or the folder already has results.
     """
     folder = folder.absolute()
     if (folder / TRACKING).exists():
-        raise OptionError("folder", folder, f"has a {TRACKING} already; take an empty or a new one")
+        raise OptionError("folder", folder, f"already has a {TRACKING}; choose a new or empty folder")
     check_folder("folder", folder, folder)
     try:
         with tarfile.open(archive) as tar:
             if TRACKING not in tar.getnames():
-                raise OptionError("archive", archive, f"has no {TRACKING}; allowed is what `pack` wrote")
-            members = _within(tar)
+                raise OptionError("archive", archive, f"has no {TRACKING}; must be a file written by `pack`")
+            members = _safe_members(tar)
             folder.mkdir(parents=True, exist_ok=True)
-            # The database comes last: a folder that was not filled may be filled again.
+            # The database comes last: if unpacking fails, the folder can be used again.
             tar.extractall(folder, members=[m for m in members if m.name != TRACKING], **_FILTER)
             tar.extract(TRACKING, folder, **_FILTER)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise OptionError("archive", archive, f"cannot be read: {error}") from error
-    with _open(folder / TRACKING) as tracking:
-        found = list(_locations(tracking))
-        for table, place, uri in found:
+    with _edit(folder / TRACKING) as tracking:
+        locations = list(_locations(tracking))
+        for table, key, uri in locations:
             if not (urlsplit(uri).scheme or PurePosixPath(uri).is_absolute()):
-                _set(tracking, table, place, (folder / uri).as_uri())
-    runs = sum(table == "runs" for table, _, _ in found)
-    return f"{runs} runs in {folder}: there `mlflow ui`, `analyze` and the commands that made them find what is done."
+                _set_location(tracking, table, key, (folder / uri).as_uri())
+    runs = sum(table == "runs" for table, _, _ in locations)
+    return f"{runs} runs in {folder}. Call `mlflow ui`, `analyze` or the commands of the runs there."
 
 
-def _written(archive: Path) -> tarfile.TarFile:
+def _create(archive: Path) -> tarfile.TarFile:
     if archive.suffix == ".xz":
         return tarfile.open(archive, "w:xz", dereference=True)
     return tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w", dereference=True)
 
 
-def _copied(database: Path, to: Path) -> Path:
+def _snapshot(database: Path, to: Path) -> Path:
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
         target.execute("VACUUM")
@@ -170,8 +172,8 @@ def _copied(database: Path, to: Path) -> Path:
 
 
 @contextmanager
-def _open(database: Path) -> Iterator[sqlite3.Connection]:
-    """Give a connection whose changes are kept, and leave no trace of what was changed in the file."""
+def _edit(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database, commit the changes, and vacuum it so that the old values do not remain in the file."""
     with closing(sqlite3.connect(database)) as connection:
         yield connection
         connection.commit()
@@ -179,19 +181,19 @@ def _open(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _locations(tracking: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
-    """Yield (table, key, URI) of every place of artifacts."""
-    for table, column, key in _LOCATIONS:
-        for place, uri in tracking.execute(f"SELECT {key}, {column} FROM {table}").fetchall():
-            yield table, place, uri
+    """Yield (table, key, URI) of every artifact location."""
+    for table, column, key_column in _LOCATIONS:
+        for key, uri in tracking.execute(f"SELECT {key_column}, {column} FROM {table}").fetchall():
+            yield table, key, uri
 
 
-def _set(tracking: sqlite3.Connection, table: str, place: str, uri: str) -> None:
-    (column, key) = next((column, key) for name, column, key in _LOCATIONS if name == table)
-    tracking.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (uri, place))
+def _set_location(tracking: sqlite3.Connection, table: str, key: str, uri: str) -> None:
+    (column, key_column) = next((column, key_column) for name, column, key_column in _LOCATIONS if name == table)
+    tracking.execute(f"UPDATE {table} SET {column} = ? WHERE {key_column} = ?", (uri, key))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Pack or unpack. Returns the exit status: 2 for bad options."""
+    """Pack or unpack. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
     archive = Path(values["archive"])
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING}"
@@ -202,10 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adapters = choose("adapters", values["adapters"], BOOLEANS) == "true"
         file = file_of(uri)
         if file is None:
-            raise OptionError(
-                "MLFLOW_TRACKING_URI", uri, "must be sqlite:///...: a server's results are its own to keep"
-            )
-        _check_database(file)  # before the lock, which would leave its file beside none
+            raise OptionError("MLFLOW_TRACKING_URI", uri, "must be sqlite:///...; results on a server cannot be packed")
+        _check_database(file)  # before the lock, which creates a file beside the database
         with lock_of(file):
             print(pack(archive, database=file, adapters=adapters))
     except OptionError as error:

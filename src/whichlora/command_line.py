@@ -1,4 +1,4 @@
-"""Command lines with click: options in groups, examples, the nearest name for a misspelt one, and completion."""
+"""Defines command lines with click: grouped options, examples, suggestions for misspelt names, and completion."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from whichlora.errors import did_you_mean
 
 PROGRAM = "whichlora"
 Options = Mapping[str, tuple[str | None, str]]
-"""Default and help by name; an option without a default must be given."""
+"""Default and help text by option name; an option with the default None is required."""
 Groups = Mapping[str, Sequence[str]]
-"""Names of options by the title under which `--help` lists them."""
+"""Option names by the title under which `--help` lists them."""
 FILE, FOLDER = ("<file>",), ("<folder>",)
-"""In place of the choices of an option: the shell completes the names of files, or of folders."""
+"""Given as the choices of an option, these let the shell complete the names of files or folders."""
 BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
 
 
 class Command(click.Command):
-    """A command whose values are texts, which its own parsers judge: click only finds the options.
+    """A command whose option values are text: click finds the options, the caller parses the values.
 
     Args:
-        about: what it does; the first sentence is its short help.
-        groups: how `--help` puts the options together; all under one title without.
-        choices: values of options that the shell completes.
-        examples: calls, as they are typed.
-        positional: names of the values that are given without an option, in order; the last may be `name...`, any
-            number of them.
-        program: the words that call it, for `--help`; else `whichlora` and the name.
+        name: the name of the command.
+        about: what the command does; the first sentence is the short help.
+        options: default and help text by option name.
+        groups: option names by title for `--help`; by default all options are under one title.
+        choices: values that the shell completes, by name.
+        examples: command lines for `--help`.
+        positional: choices by name of the positional arguments, in order; a last one `name...` takes any number.
+        program: the words that call the command, for `--help`; by default `whichlora` and the name.
     """
 
     def __init__(
@@ -48,28 +49,28 @@ class Command(click.Command):
         positional: Mapping[str, Sequence[str]] | None = None,
         program: str | None = None,
     ) -> None:
-        chosen = choices or {}
+        completions = choices or {}
         params: list[click.Parameter] = [
             _argument(word, completed) for word, completed in (positional or {}).items()
-        ] + [_option(option, *entry, chosen.get(option)) for option, entry in options.items()]
+        ] + [_option(option, *entry, completions.get(option)) for option, entry in options.items()]
         super().__init__(
-            name, help=about, params=[*params, _version()], callback=self._given, context_settings=dict(_WIDTH)
+            name, help=about, params=[*params, _version()], callback=self._parsed, context_settings=dict(_WIDTH)
         )
         self.program = program or f"{PROGRAM} {name}"
         self._groups = groups or {"Options": list(options)}
         self._examples = examples
 
     def read(self, arguments: Sequence[str] | None) -> dict[str, Any]:
-        """Return the values of a command line by name, texts all of them; of this process's without `arguments`.
+        """Parse a command line, by default that of this process, and return the unparsed values by name.
 
         Raises:
-            SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option.
+            SystemExit: with status 0 after `--help` and `--version`, with status 2 for unknown or missing options.
         """
         _, values = call(self, self.program, arguments)
         return dict(values)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options by group."""
+        """Write the options, in groups."""
         records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
         sections = {title: [records.pop(name) for name in names] for title, names in self._groups.items()}
         for title, rows in {**sections, "Other": list(records.values())}.items():
@@ -81,12 +82,12 @@ class Command(click.Command):
         """Write the examples."""
         write_examples(formatter, self._examples)
 
-    def _given(self, **values: Any) -> tuple[str, dict[str, Any]]:
+    def _parsed(self, **values: Any) -> tuple[str, dict[str, Any]]:
         return str(self.name), values
 
 
 class Group(click.Group):
-    """A command of subcommands; a misspelt one is answered with the nearest."""
+    """A command with subcommands; the error for an unknown one suggests the nearest name."""
 
     def __init__(self, name: str, about: str, commands: Sequence[click.Command] = ()) -> None:
         super().__init__(
@@ -100,12 +101,12 @@ class Group(click.Group):
         self.program = f"{PROGRAM} {name}"
 
     def read(self, arguments: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
-        """Return the name of the subcommand and its values, as `Command.read` does."""
+        """Return the name of the subcommand and its unparsed values; see `Command.read`."""
         name, values = call(self, self.program, arguments)
         return str(name), dict(values)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Find the group's own options; without any argument name the subcommands."""
+        """Parse the group's options; without arguments, fail with the names of the subcommands."""
         if not args and not ctx.resilient_parsing:
             ctx.fail(f"a command is missing; commands are {', '.join(self.list_commands(ctx))}")
         return super().parse_args(ctx, args)
@@ -113,7 +114,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a subcommand."""
+        """Find a subcommand, or fail with the nearest name."""
         names = self.list_commands(ctx)
         if args[0] not in names and not ctx.resilient_parsing:
             ctx.fail(f"no command {args[0]!r}; commands are {', '.join(names)}{did_you_mean(args[0], names)}")
@@ -121,12 +122,13 @@ class Group(click.Group):
 
 
 def call(command: click.Command, program: str, arguments: Sequence[str] | None) -> Any:
-    """Parse a command line and return what the command's callback makes of it.
+    """Parse a command line and return the result of the command's callback.
 
-    click's own `main` is not used, as it would turn an interrupt of the work into an exit status.
+    click's `main` is not used because it turns an interrupt of the work into an exit status.
 
     Raises:
-        SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option or command.
+        SystemExit: with status 0 after `--help` and `--version`, with status 2 for unknown or missing options or
+            commands.
     """
     try:
         with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
@@ -141,7 +143,7 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write calls into the help, each on a line of its own that is never wrapped."""
+    """Write the examples of a help text, each on one line that is not wrapped."""
     if examples:
         with formatter.section("Examples"):
             for example in examples:
@@ -157,10 +159,10 @@ def _message(error: click.ClickException) -> str:
 
 
 def _option(name: str, default: str | None, text: str, choices: Sequence[str] | None) -> click.Option:
-    needed: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    requirement: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
     return click.Option(
         [f"--{name}"],
-        **needed,
+        **requirement,
         type=str,
         metavar="VALUE",
         help=text,
@@ -188,8 +190,8 @@ def _completion(
         return None
     if choices in (FILE, FOLDER):
         kind = "file" if choices is FILE else "dir"
-        return lambda context, parameter, begun: [CompletionItem(begun, type=kind)]
-    return lambda context, parameter, begun: [CompletionItem(value) for value in choices if value.startswith(begun)]
+        return lambda context, parameter, prefix: [CompletionItem(prefix, type=kind)]
+    return lambda context, parameter, prefix: [CompletionItem(value) for value in choices if value.startswith(prefix)]
 
 
 def _version() -> click.Option:

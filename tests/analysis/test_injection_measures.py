@@ -197,7 +197,7 @@ def test_claims_of_ones_own_are_answered_without_f1(store):
 def test_neither_kind_of_run_is_refused(store, capsys):
     log_injection(pair_spec(), "e", without=("gain/",))
     assert analyze.main(["--experiment", "e"]) == 2
-    assert "has no finished run to analyse (1 lacking a needed value)" in capsys.readouterr().err
+    assert "has no finished run to analyse (1 lacking a required value)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

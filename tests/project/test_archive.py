@@ -1,4 +1,4 @@
-"""Results that were packed and unpacked elsewhere are the same, can be opened, and are not made again."""
+"""Results that were packed and unpacked elsewhere are unchanged, can be read, and are not computed again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whichlora.archive import main
 def packed(
     tmp_path_factory: pytest.TempPathFactory, empty_database: Path, tiny_model: str
 ) -> tuple[Path, pd.DataFrame]:
-    """An archive of one run, whose folder is gone, and the run's predictions."""
+    """An archive of one run whose folder was deleted, and the run's predictions."""
     home = tmp_path_factory.mktemp("a home with spaces")
     shutil.copy(empty_database, home / "mlflow.db")
     uri, file = f"sqlite:///{home / 'mlflow.db'}", tmp_path_factory.mktemp("post") / "study.tar.xz"
@@ -36,7 +36,7 @@ def packed(
     return file, predictions
 
 
-def test_what_is_unpacked_is_what_was_packed_and_is_not_made_again(
+def test_unpacked_results_are_unchanged_and_reused(
     packed: tuple[Path, pd.DataFrame],
     tmp_path: Path,
     tiny_model: str,
@@ -54,32 +54,32 @@ def test_what_is_unpacked_is_what_was_packed_and_is_not_made_again(
     assert "Already done" in capsys.readouterr().err
     found = mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="predictions/tl.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(found), predictions)
-    # And a new run lands beside the others.
+    # A new run is stored in the same folder.
     other = run_of(plan_of(tiny_model, variant="lora", seed=7))
-    place = mlflow.MlflowClient().get_run(other.run_id).info.artifact_uri
-    assert place.startswith(folder.as_uri())
+    uri = mlflow.MlflowClient().get_run(other.run_id).info.artifact_uri
+    assert uri.startswith(folder.as_uri())
     assert (folder / "mlartifacts" / "tests" / other.run_id / "artifacts" / "adapter").is_dir()
 
 
-def test_an_archive_names_no_folder_of_the_machine_and_holds_no_adapter(packed: tuple[Path, pd.DataFrame]) -> None:
+def test_an_archive_contains_no_absolute_paths_and_no_adapters(packed: tuple[Path, pd.DataFrame]) -> None:
     with tarfile.open(packed[0]) as tar:
         names = tar.getnames()
         database = tar.extractfile("mlflow.db").read()
     assert any(name.endswith("predictions/en.parquet") for name in names)
     assert not any("/artifacts/adapter/" in name for name in names)
-    assert any(name.startswith("mlartifacts/adapter/") for name in names)  # an experiment may be called so
+    assert any(name.startswith("mlartifacts/adapter/") for name in names)  # an experiment may have this name
     for part in (b"a home with spaces", b"a%20home"):
         assert part not in database
 
 
-def test_adapters_come_along_when_asked(store: Path, tiny_model: str) -> None:
+def test_adapters_are_packed_on_request(store: Path, tiny_model: str) -> None:
     run_of(plan_of(tiny_model, variant="lora"))
     assert main(["pack", "with.tar", "--adapters", "true"]) == 0
     with tarfile.open("with.tar") as tar:
         assert any(name.endswith("adapter/adapter_model.safetensors") for name in tar.getnames())
 
 
-def test_what_cannot_be_done_is_refused(
+def test_bad_calls_are_refused(
     packed: tuple[Path, pd.DataFrame],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_refused(
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/"
             tar.addfile(member)
-        assert f"{name} is no file" in refused("unpack", "other.tar", "--folder", "new")
+        assert f"{name} is not a file" in refused("unpack", "other.tar", "--folder", "new")
         assert not Path("new").exists()
     (tmp_path / "mlflow.db").touch()
     assert "already" in refused("unpack", str(packed[0]), "--folder", str(tmp_path))

@@ -22,7 +22,7 @@ every = pytest.mark.parametrize("name", COMMANDS)
 
 
 def leaves(name: str) -> list[command_line.Command]:
-    """Return a subcommand, or those below it."""
+    """Return a subcommand, or its subcommands if it is a group."""
     command = importlib.import_module(COMMANDS[name][0]).COMMAND
     return list(command.commands.values()) if isinstance(command, click.Group) else [command]
 
@@ -33,7 +33,7 @@ def written(command: click.Command) -> str:
 
 
 @every
-def test_a_subcommand_is_named_as_its_module_names_it(name: str) -> None:
+def test_a_subcommand_has_the_name_of_its_module_s_command(name: str) -> None:
     module: Any = importlib.import_module(COMMANDS[name][0])
     assert module.COMMAND.name == name
     assert callable(module.main)
@@ -54,7 +54,7 @@ def test_every_option_is_in_one_group_with_its_default(name: str) -> None:
 
 
 @every
-def test_examples_call_options_that_there_are(name: str) -> None:
+def test_examples_use_existing_options(name: str) -> None:
     for command in leaves(name):
         for example in command._examples:
             assert {word for word in example.split(command_line.PROGRAM, 1)[1].split() if word[:2] == "--"} <= {
@@ -83,7 +83,7 @@ def test_the_groups_and_choices_of_main_are_of_its_options() -> None:
         (["archive", "pack"], "missing argument 'ARCHIVE'"),
     ],
 )
-def test_what_is_no_command_or_option_ends_in_status_2(
+def test_an_unknown_command_or_option_ends_in_status_2(
     arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -117,7 +117,7 @@ def test_a_package_that_is_not_installed_is_named(
 
 
 def completed(words: str) -> list[str]:
-    """Return what bash would complete the last of the words to, which is empty after a space."""
+    """Return the completions that bash is offered for the last word, which is empty after a space."""
     environment = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1), "PYTHONPATH": PATH}
     done = subprocess.run(
         [sys.executable, "-m", "whichlora"],

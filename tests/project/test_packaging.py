@@ -1,4 +1,4 @@
-"""`pip install .` gives the command and the three packages with their data, wherever it is called."""
+"""`pip install .` installs the command and the three packages with their data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"whichlora": ROOT / "src" / "whichlora", "tuning": ROOT / "tuning", "analysis": ROOT / "analysis"}
 
 
-def done(command: Sequence[str | Path], folder: Path) -> str:
-    """Run a command in a folder, without what this process's environment adds to the path, and return its output."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW_", "WHICHLORA_"))}
+def output_of(command: Sequence[str | Path], folder: Path) -> str:
+    """Run a command in a folder, without the import paths of this process, and return its output."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW_", "WHICHLORA_"))}
     ended = subprocess.run(
-        list(map(str, command)), cwd=folder, env=own, capture_output=True, text=True, timeout=300, check=False
+        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -29,7 +29,7 @@ def done(command: Sequence[str | Path], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a copy of the repository, in which no build of before can lie."""
+    """The wheel of a copy of the repository, which has no earlier build."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "repository"
     copy.mkdir()
@@ -37,14 +37,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy)
     for name in ("src", "tuning", "analysis", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    # Without isolation, for which pip would have to fetch setuptools.
+    # With build isolation pip would have to download setuptools.
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", folder]
-    done([sys.executable, "-m", "pip", "wheel", *options, copy], folder)
+    output_of([sys.executable, "-m", "pip", "wheel", *options, copy], folder)
     (made,) = folder.glob("*.whl")
     return made
 
 
-def test_the_wheel_holds_every_module_and_its_data_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_exactly_the_modules_and_their_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
@@ -60,14 +60,16 @@ def test_the_wheel_holds_every_module_and_its_data_and_nothing_else(wheel: Path)
 
 
 @pytest.mark.slow
-def test_what_is_installed_works_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
-    """In an environment of its own, which sees this one's dependencies, but not its whichlora."""
+def test_the_installed_commands_work_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    """The virtual environment has the dependencies of this one, but not its whichlora."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     binaries = tmp_path / "venv" / "bin"
     options = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
-    done([binaries / "python", "-m", "pip", "install", *options, wheel], tmp_path)
+    output_of([binaries / "python", "-m", "pip", "install", *options, wheel], tmp_path)
     own = Path(
-        done([binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip()
+        output_of(
+            [binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path
+        ).strip()
     )
     dependencies = tmp_path / "dependencies"
     dependencies.mkdir()
@@ -78,12 +80,15 @@ def test_what_is_installed_works_from_an_empty_folder(wheel: Path, tmp_path: Pat
     empty = tmp_path / "empty"
     empty.mkdir()
     for module in PACKAGES:
-        where = done([binaries / "python", "-c", f"import {module}; print({module}.__file__)"], empty)
+        where = output_of([binaries / "python", "-c", f"import {module}; print({module}.__file__)"], empty)
         assert where.startswith(str(own))
-    assert done([binaries / "whichlora", "--help"], empty).startswith("Usage: whichlora ")
+    assert output_of([binaries / "whichlora", "--help"], empty).startswith("Usage: whichlora ")
     for name in ("run", "variants", "tune", "analyze"):
-        assert done([binaries / "whichlora", name, "--help"], empty).startswith(f"Usage: whichlora {name} ")
-    assert done([binaries / "python", "-m", "analysis.analyze", "--help"], empty).startswith("Usage: ")
-    assert done([binaries / "whichlora", "studies", "status"], empty) == "There are no studies.\n"
+        assert output_of([binaries / "whichlora", name, "--help"], empty).startswith(f"Usage: whichlora {name} ")
+    assert output_of([binaries / "python", "-m", "analysis.analyze", "--help"], empty).startswith("Usage: ")
+    assert output_of([binaries / "whichlora", "studies", "status"], empty) == "There are no studies.\n"
     claims = "from analysis.claims import claims; print(claims.PACKAGED.is_file())"
-    assert done([binaries / "python", "-c", f"import analysis.pipeline, tuning.pipeline; {claims}"], empty) == "True\n"
+    assert (
+        output_of([binaries / "python", "-c", f"import analysis.pipeline, tuning.pipeline; {claims}"], empty)
+        == "True\n"
+    )

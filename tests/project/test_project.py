@@ -1,4 +1,4 @@
-"""The files around the code say what the code says."""
+"""Project files agree with the code, and source files are short."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_the_options_of_an_entry_point_are_the_parameters_of_the_project(entry, 
 
 @entry_points
 def test_every_parameter_is_a_string(entry):
-    """Other types bend `auto`, and YAML would read 42 or false as no text."""
+    """Other types do not accept `auto`, and YAML would not read 42 or false as text."""
     for parameter in PROJECT["entry_points"][entry]["parameters"].values():
         assert parameter["type"] == "string"
-        assert isinstance(parameter.get("default", ""), str)  # an option without one must be given
+        assert isinstance(parameter.get("default", ""), str)  # an option without a default is required
 
 
 @entry_points
@@ -64,11 +64,11 @@ def test_the_module_of_an_entry_point_has_a_command_line(entry):
     name = re.search(r"python -m ([\w.]+)", PROJECT["entry_points"][entry]["command"])[1]
     if find_spec(name).submodule_search_locations is None:
         assert callable(importlib.import_module(name).main)
-    else:  # a package, whose __main__ calls it
+    else:  # a package; its __main__ calls main
         assert find_spec(f"{name}.__main__")
 
 
-def test_the_makefile_calls_modules_that_are_there():
+def test_the_makefile_calls_existing_modules():
     modules = re.findall(r"python -m (whichlora[\w.]*)", (ROOT / "Makefile").read_text())
     assert modules
     for name in modules:
@@ -85,7 +85,7 @@ def test_the_environment_of_the_project_is_that_of_the_package():
 
 @pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("analysis", []), ("tests", ["dev"])])
 def test_every_package_that_is_imported_is_declared(folder, extras):
-    """A package that only happens to be in this environment is missing in a new one."""
+    """A package that is only installed here would be missing in a new environment."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -100,13 +100,13 @@ def test_every_package_that_is_imported_is_declared(folder, extras):
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Return the top-level names that a module imports, wherever in it."""
+    """Return the top-level names that a module imports anywhere in its code."""
     plain = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
     froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
     return {name.split(".")[0] for name in [*plain, *froms]}
 
 
-def test_the_torch_that_make_installs_is_one_that_the_package_allows():
+def test_make_installs_a_torch_that_the_package_allows():
     from packaging.requirements import Requirement
 
     wanted = next(r for r in map(Requirement, METADATA["dependencies"]) if r.name == "torch")
@@ -115,7 +115,7 @@ def test_the_torch_that_make_installs_is_one_that_the_package_allows():
 
 
 @pytest.mark.parametrize("command", ["make run", "make test"])
-def test_the_readme_tells_the_two_commands(command):
+def test_the_readme_states_the_two_commands(command):
     assert command in (ROOT / "README.md").read_text()
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

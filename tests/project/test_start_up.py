@@ -1,4 +1,4 @@
-"""Help, the version and a typing error are answered before anything is imported that takes seconds."""
+"""Help, the version and bad options are handled without importing packages that take seconds to load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules
 
 
 def called(module: str, *arguments: str, folder: Path) -> tuple[int, set[str], str]:
-    """Run a module as a command in a new process; return its status, the packages it imported, and what it said."""
+    """Run a module as a command in a new process; return its status, the imported packages, and its output."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, module, *arguments],
@@ -148,7 +148,7 @@ def test_a_wrong_value_imports_nothing_heavy(command: str, error: str, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_pack_is_bounded_alike_before_and_after_the_runs_are_known() -> None:
+def test_the_limit_of_pack_is_the_same_before_and_after_the_runs_are_known() -> None:
     from whichlora.config import cli
     from whichlora.training import multi_adapter
 

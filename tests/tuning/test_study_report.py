@@ -1,4 +1,4 @@
-"""Figures of a study: what the best of n trials is expected to be, and how much hangs on the learning rate."""
+"""Results of a study: expected maximum of n trials, and sensitivity to the learning rate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_expected_maximum_is_the_mean_over_all_draws() -> None:
         assert expected == pytest.approx(np.mean([max(draw) for draw in draws]))
 
 
-def test_the_curve_goes_on_from_trial_to_trial() -> None:
+def test_the_curve_accumulates_over_trials() -> None:
     table = pd.DataFrame({"value": [0.2, 0.6, 0.4], "seconds": [10.0, 20.0, 5.0]})
     found = curve(table)
     assert list(found["best"]) == [0.2, 0.6, 0.6]
@@ -29,7 +29,7 @@ def test_the_curve_goes_on_from_trial_to_trial() -> None:
 
 def test_the_sensitivity_is_the_fall_from_the_best_rate_to_the_worst() -> None:
     table = pd.DataFrame({"learning_rate": [1e-3, 1e-3, 1e-2, 1e-4, 1.0], "value": [0.5, 0.9, 0.4, 0.7, 0.0]})
-    table["state"] = ["complete"] * 4 + ["pruned"]  # which was stopped before it could show what it is worth
+    table["state"] = ["complete"] * 4 + ["pruned"]  # stopped before its final value was known
     rates = by_learning_rate(table)
     assert list(rates["learning_rate"]) == [1e-4, 1e-3, 1e-2]
     assert list(rates["trials"]) == [1, 2, 1]
@@ -40,5 +40,5 @@ def test_the_sensitivity_is_the_fall_from_the_best_rate_to_the_worst() -> None:
     assert len(by_learning_rate(many)) == 7  # thirds of two decades
 
 
-def test_a_study_of_another_thing_has_no_rates() -> None:
+def test_a_study_without_learning_rates_has_an_empty_table() -> None:
     assert by_learning_rate(pd.DataFrame({"value": [0.5]})).empty

@@ -1,4 +1,4 @@
-"""Studies of real small trainings: budgets, resuming, links to MLflow, early stops, failures and final runs."""
+"""Studies with real small trainings: budgets, resuming, links to MLflow, pruning, failures and final runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPACE = "learning_rate: [1e-3, 2e-3, 1e-2, 3e-2]\nrank: [2, 4, 8]\nalpha: [8, 16
 
 @pytest.fixture
 def options(store: Path, tiny_model: str) -> dict[str, str]:
-    """Options of small studies whose space holds the matched values, but not the recommended ones."""
+    """Options of small studies whose space contains the matched values but not the recommended ones."""
     (store / "space.yaml").write_text(SPACE)
     given: dict[str, Any] = {**FEW, "model": tiny_model, "space": "space.yaml", "variant": "lora", "trials": 3}
     return {name: str(value) for name, value in given.items()}
@@ -76,7 +76,7 @@ def test_a_study_and_its_trials_are_linked_both_ways(
         assert run.data.params["seed"] == str(trial.user_attrs["seed"])
         f1 = [run.data.metrics[f"validation/{role}/f1"] for role in ("en", "tl")]
         assert trial.value == pytest.approx(sum(f1) / 2)
-        assert not any(name.startswith("test/") for name in run.data.metrics)  # no look at the test items
+        assert not any(name.startswith("test/") for name in run.data.metrics)  # test items are not scored
     assert trials[0].user_attrs["known"] == "matched"
     assert trials[0].params == found.config.known_points["matched"]
 
@@ -118,7 +118,7 @@ def test_packed_trials_train_together_and_are_the_budget(
     assert all(run.data.metrics["train/packed"] == 3 for run in runs("run"))
 
 
-def test_what_cannot_be_packed_is_refused_before_anything_is_made(
+def test_trials_that_cannot_be_packed_are_refused_before_anything_is_created(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(options, variant="lora,pissa", pack=2) == 2
@@ -130,10 +130,10 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_made(
     assert runs("study") == []
 
 
-def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
+def test_the_matched_values_are_scored_again_even_if_they_are_not_among_the_best(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finalists, "N_BEST", 0)  # so they are none of the best
+    monkeypatch.setattr(finalists, "N_BEST", 0)  # so that they are not among the best
     assert call(options) == 0
     found = study(options)
     matched, recommended = finalists.finalists(found)
@@ -143,7 +143,7 @@ def test_the_matched_values_are_scored_again_even_where_they_had_bad_luck(
     assert len(matched.fresh) == len(recommended.fresh) == len(FRESH_SEEDS)
 
 
-def test_a_finished_study_is_found_again_and_a_larger_number_goes_on(options: dict[str, str]) -> None:
+def test_a_finished_study_is_reused_and_extended_by_a_larger_number(options: dict[str, str]) -> None:
     assert call(options) == 0
     before = {run.info.run_id for run in runs("trial")}
     assert call(options) == 0
@@ -158,14 +158,14 @@ def test_a_finished_study_is_found_again_and_a_larger_number_goes_on(options: di
 def test_a_resumed_study_ends_like_an_uninterrupted_one(options: dict[str, str], tmp_path: Path) -> None:
     assert call(options, trials=5, pruner="none") == 0
     whole = [(t.params, t.value, t.user_attrs["seed"]) for t in study(options, pruner="none").counted()]
-    (tmp_path / "optuna.db").unlink()  # MLflow's runs stay, but belong to trials that are made anew
+    (tmp_path / "optuna.db").unlink()  # MLflow's runs stay, but belong to trials that are repeated
     for trials in (2, 3, 5):
         assert call(options, trials=trials, pruner="none") == 0
     assert [(t.params, t.value, t.user_attrs["seed"]) for t in study(options, pruner="none").counted()] == whole
 
 
 @pytest.mark.slow
-def test_a_point_that_comes_again_is_trained_with_another_seed(options: dict[str, str], store: Path) -> None:
+def test_a_repeated_point_is_trained_with_another_seed(options: dict[str, str], store: Path) -> None:
     (store / "space.yaml").write_text("learning_rate: [2e-3]\nrank: [8]\nalpha: [16]\ntarget_modules: [all-linear]\n")
     assert call(options) == 0
     trials = study(options).counted()
@@ -173,7 +173,7 @@ def test_a_point_that_comes_again_is_trained_with_another_seed(options: dict[str
     assert len({t.user_attrs["run_id"] for t in trials}) == 3
 
 
-def test_a_stopped_trial_counts_and_is_marked(options: dict[str, str]) -> None:
+def test_a_pruned_trial_counts_and_is_marked(options: dict[str, str]) -> None:
     opened = study(options)
     opened.optuna.pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # no F1 reaches it
     assert opened.step(limit=1, open_for_new=True) == "worked"
@@ -190,7 +190,7 @@ def test_a_stopped_trial_counts_and_is_marked(options: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_reports_change_nothing_of_the_training(options: dict[str, str]) -> None:
+def test_reports_do_not_change_the_training(options: dict[str, str]) -> None:
     assert call(options, trials=1, reports=2) == 0
     assert call(options, trials=1, reports=1) == 0
     losses = [
@@ -216,11 +216,11 @@ def test_every_variant_gets_the_same_budget_in_turn(options: dict[str, str]) -> 
 
     for opened in studies:
         opened.__class__ = Watched
-    told, missing = tune(studies, tracker, trials=2)
+    table, missing = tune(studies, tracker, trials=2)
     assert not missing
     assert [len(study.counted()) for study in studies] == [2, 2, 2]
-    assert max(max(c) - min(c) for c in counts) == 1  # wherever it had been stopped
-    assert [line.split(" | ")[1] for line in told.splitlines()[2:5]] == ["2", "2", "2"]
+    assert max(max(c) - min(c) for c in counts) == 1  # whenever it is interrupted
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:5]] == ["2", "2", "2"]
 
 
 def test_seconds_of_a_retried_trial_count_once(options: dict[str, str]) -> None:
@@ -255,7 +255,7 @@ def test_a_known_point_whose_worker_died_is_retried_although_another_was_enqueue
 
 
 @pytest.mark.slow
-def test_several_workers_make_the_trials_of_one_study(
+def test_several_workers_run_the_trials_of_one_study(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(__file__).parents[2]
@@ -268,7 +268,7 @@ def test_several_workers_make_the_trials_of_one_study(
     assert str(os.getpid()) not in workers
     assert sorted(run.data.params["seed"] for run in runs("run")) == ["1", "2"]
     printed = capfd.readouterr().out
-    assert printed.count("| lora | 5 |") == 1  # told once, by this process
+    assert printed.count("| lora | 5 |") == 1  # printed once, by this process
     assert "--workers" not in study(options).optuna.user_attrs["command"]
 
 
@@ -296,7 +296,7 @@ def test_a_timeout_and_a_stop_begin_no_more_trials(options: dict[str, str], caps
     assert "study=lora/nothing: allowed are lora/folder-" in capsys.readouterr().err
 
 
-def test_the_listing_tells_which_trials_have_lost_their_worker(
+def test_the_listing_shows_which_trials_have_lost_their_worker(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = study(options)
@@ -323,7 +323,7 @@ sys.stdin.read()
 
 
 @pytest.mark.slow
-def test_the_listing_tells_trials_best_value_and_how_to_resume(
+def test_the_listing_shows_trials_best_value_and_how_to_resume(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert listing(["status"]) == 0
@@ -339,7 +339,7 @@ def test_the_listing_tells_trials_best_value_and_how_to_resume(
     assert len(study(options).counted()) == 3
 
 
-def test_a_failing_point_is_tried_again_and_then_left(
+def test_a_failing_point_is_retried_and_then_abandoned(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -360,7 +360,7 @@ def test_a_failing_point_is_tried_again_and_then_left(
     assert len(found.counted()) == 3
 
 
-def test_a_worker_that_breaks_down_ends_and_leaves_the_study_to_others(
+def test_a_worker_whose_trials_all_fail_leaves_the_study_to_others(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = study(options), study(options)
@@ -375,9 +375,7 @@ def test_a_worker_that_breaks_down_ends_and_leaves_the_study_to_others(
 
 
 @pytest.mark.parametrize("matched", [True, False], ids=["matched", "recommended"])
-def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
-    options: dict[str, str], matched: bool
-) -> None:
+def test_the_best_point_is_written_with_the_options_that_were_set(options: dict[str, str], matched: bool) -> None:
     given = study(options, layers="first:1", quantization="nf4", epochs="2")
     points = given.config.known_points
     best = finalists.Finalist(origin="trial 0", point=points["matched"])
@@ -390,20 +388,18 @@ def test_the_best_point_is_written_with_all_that_was_given_of_the_method(
     assert ("rank" in arm) == matched
 
 
-def test_what_ends_before_the_fresh_seeds_says_how_to_resume(
+def test_a_study_that_ends_before_the_fresh_seeds_says_how_to_resume(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = study(options)
     assert opened.step(limit=1, open_for_new=True) == "worked"
-    told, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
+    table, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
     assert missing == []
     assert "no best point yet, fresh seeds are missing for trial 0" in capsys.readouterr().out
-    assert told.splitlines()[2].endswith("| - |")
+    assert table.splitlines()[2].endswith("| - |")
 
 
-def test_a_pruner_that_could_stop_nothing_is_refused(
-    options: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pruner_is_refused_with_two_objectives(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(options, objective="mean,parameters", pruner="median") == 2
     assert "must be auto or none with objective=mean,parameters: " in capsys.readouterr().err
 
@@ -442,8 +438,8 @@ def test_the_best_point_is_trained_with_the_final_seeds_and_fits_an_experiment(
         assert run.data.params["arm"] in ("tuned", "recommended")
         assert "test/tl/f1" in run.data.metrics
     (parent,) = runs("study")
-    place = MlflowClient().download_artifacts(parent.info.run_id, "study/best.yaml", str(store))
-    (arm,) = yaml.safe_load(Path(place).read_text())
+    path = MlflowClient().download_artifacts(parent.info.run_id, "study/best.yaml", str(store))
+    (arm,) = yaml.safe_load(Path(path).read_text())
     assert arm["arm"] == found[0].data.params["arm"]
     defaults = {"model": tiny_model, "seed": [1, 2], **FEW}
     del defaults["reports"]

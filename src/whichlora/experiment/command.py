@@ -1,4 +1,4 @@
-"""A grid of runs from a YAML file: prints the plan, does what is missing, and resumes after any stop.
+"""The command `experiment`: prints the plan of a grid of runs, runs what is missing, and resumes after interruptions.
 
 `python -m whichlora.experiment --file experiments/smoke.yaml`
 """
@@ -25,8 +25,8 @@ OPTIONS = {
 }
 COMMAND = Command(
     "experiment",
-    "Do the runs of a grid that a YAML file describes.\n\nPrints the plan, does the runs that are missing and resumes "
-    "after any interruption. Several processes and machines may work on one experiment.",
+    "Run a grid of runs that a YAML file describes.\n\nPrints the plan, runs what is missing and resumes after any "
+    "interruption. Several processes and machines may work on one experiment.",
     OPTIONS,
     groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKERS)},
     choices={"file": FILE, "dry_run": BOOLEANS, "engine": ENGINES},
@@ -38,32 +38,32 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, print the plan, and carry it out.
+    """Parse the options, print the plan, and carry it out.
 
-    Under `accelerate launch` the first process does all this, and the others train with it.
+    Under `accelerate launch` the first process does all this, and the others join its training.
 
     Returns:
-        the exit status: 2 for bad options, 1 if runs are left without a result.
+        The exit status: 2 for bad options, 1 if runs have no result.
     """
     texts = COMMAND.read(arguments)
     return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
 
 
-def _lead(given: Mapping[str, str]) -> int:
+def _lead(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     try:
-        engine = engine_of(given["engine"], given["workers"])
-        dry_run = choose("dry_run", given["dry_run"].lower(), BOOLEANS) == "true"
-        check_pack(given["pack"])
+        engine = engine_of(texts["engine"], texts["workers"])
+        dry_run = choose("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+        check_pack(texts["pack"])
         if not is_worker():
-            print(f"Reading {given['file']} and the items of its runs.", flush=True)
-        grid = read_grid(given["file"])
+            print(f"Reading {texts['file']} and the datasets of its runs.", flush=True)
+        grid = read_grid(texts["file"])
 
-        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        # torch, transformers and MLflow take seconds to import, so options are checked first.
         from whichlora.experiment.pipeline import carry_out
 
-        return carry_out(grid, engine=engine, dry_run=dry_run, file=given["file"], pack=given["pack"])
+        return carry_out(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
     except OptionError as error:
         return refuse(error)
 

@@ -1,4 +1,4 @@
-"""Carries out an experiment: surveys what is done, queues what is missing, works on it or starts workers."""
+"""Carries out an experiment: finds the missing runs, queues them, and works on the queue or starts workers."""
 
 from __future__ import annotations
 
@@ -22,81 +22,84 @@ from whichlora.training.multi_adapter import parse_pack
 
 
 def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
-    """Print the plan of a grid and do the runs that are missing, unless it is a dry run.
+    """Print the plan of a grid and run what is missing, except in a dry run.
 
     Args:
-        file: of the grid, for the workers of an engine.
-        pack: the option, as text: how many runs train at once.
+        grid: the runs of the experiment.
+        engine: runs the workers; None does the work in this process.
+        dry_run: whether to print the plan only.
+        file: the YAML file of the grid, for the workers of an engine.
+        pack: the option `pack` as text: number of runs to train at once.
 
     Returns:
-        the exit status: 1 if runs are left without a result.
+        The exit status: 1 if runs have no result.
 
     Raises:
         OptionError: runs cannot be packed, the experiment has runs of another precision, or workers cannot start.
     """
-    together = parse_pack(pack, grid.plans)
+    pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
     tracker = Tracker.of_call(grid.name)
-    found = survey_runs(grid, tracker)
+    survey = survey_runs(grid, tracker)
     precision = {plan.spec.precision for plan in grid.plans}
-    if found.precisions - precision:
-        allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
+    if survey.precisions - precision:
+        allowed = f"the experiment has runs in {', '.join(survey.precisions)}; set that precision in the file"
         raise OptionError("precision", ", ".join(precision), allowed)
     if engine is not None and not dry_run:
         engine.connect()
     if not is_worker():
-        print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
+        print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run:
         return 0
-    _do_missing(grid, tracker, found, engine=engine, file=file, pack=together)
+    _run_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
     for name, reason in failures.items():
-        print(f"  without a result: {name}: {reason}")
+        print(f"  no result: {name}: {reason}")
     if failures:
-        print("The same command tries them again.")
+        print("Run the same command again to retry them.")
     return 1 if failures else 0
 
 
-def _do_missing(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
-    """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
+def _run_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
+    """Run what is missing according to a survey, in this process or with an engine's workers."""
     cells = grid.cells()
-    # An edited file is another queue: its workers know other runs.
+    # The queue of an edited file is a different one, because its workers know different runs.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not is_worker():
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
-        queue.offer(missing, missing_at=found.time)
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in survey.done for p in plans)]
+        queue.offer(missing, missing_at=survey.time)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
         if engine is None:
             _work(cells, queue, tracker, progress, pack=pack)
         else:
-            died = engine.run(
+            failures = engine.run(
                 Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
             )
-            if died:
-                print(f"{len(died)} of {engine.workers} workers ended early: {'; '.join(died)}.", file=sys.stderr)
+            if failures:
+                print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
 
 
 def _work(
     cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
 ) -> None:
-    """Do what waits in the queue, with any other process that does the same, until nothing is left.
+    """Process the queue, together with other processes that do the same, until it is empty.
 
-    A cell is an adapter: one run trains it, and every run that it serves is scored. `pack` adapters train at once.
+    A cell is an adapter: its first run trains it, and all runs that use it are scored. `pack` adapters train at once.
     """
 
-    def do(cell: str, check: Callable[[], None]) -> None:
+    def do(cell: str, check_lease: Callable[[], None]) -> None:
         errors = []
         for plan in cells[cell]:
             try:
-                result = run(plan, replace(tracker, check_lease=check))
+                result = run(plan, replace(tracker, check_lease=check_lease))
             except LostLeaseError as error:
                 progress.failed(plan, error)
                 raise
-            except Exception as error:  # the cell's other runs may do
+            except Exception as error:  # the other runs of the cell may succeed
                 progress.failed(plan, error)
                 traceback.print_exc()
                 errors.append(error)

@@ -7,11 +7,11 @@ import warnings
 
 
 def quiet() -> None:
-    """Silence warnings that come up in every run and need no action; other warnings are still shown.
+    """Silence warnings that appear in every run and need no action; other warnings are still shown.
 
-    To be called before the libraries are imported: some warn as they are.
+    Call it before the libraries are imported: some warn on import.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that a CPU kernel for 4-bit models is missing
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a CPU kernel for 4-bit models is missing
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT reads it
         "The following rank_pattern keys did not match",  # AdaLoRA's keys have LoRA's names

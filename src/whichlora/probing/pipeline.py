@@ -1,4 +1,4 @@
-"""One probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
+"""Carries out one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
-"""Rises whenever the same request could give another number, so that older probes are never reused silently."""
+"""To be raised whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
 _OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")
 
 
 def probe(request: Request, tracker: Tracker) -> str:
-    """Carry out a request, and return the id of its run; that of the finished one if it was done before.
+    """Carry out a request and return the id of its run, or of a finished run of the same request.
 
-    A killed probe is resumed. While another process works on the same one, this one waits.
+    A killed probe is resumed. If another process works on the same probe, this one waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
@@ -43,7 +43,7 @@ def probe(request: Request, tracker: Tracker) -> str:
     name = f"{request.kind} of {probed.name}"
     with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is not None:
-            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to do it again.")
+            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")
             return attempt.run_id
         _log_params(request, probed, identity, attempt.log)
         work.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def probe(request: Request, tracker: Tracker) -> str:
 
 
 def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]:
-    """Return what decides the result, and nothing else, by name."""
+    """Return everything that determines the result, and nothing else, by name."""
     spec = probed.plan.spec
     return {
         "probe_version": PROBE_VERSION,
@@ -67,10 +67,10 @@ def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]
 
 
 def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
+    """Log the options as params, and those of the source run as `source/...`, so that tables need only this run."""
     spec = probed.plan.spec
     source: dict[str, Any] = {"model": spec.model}
-    if request.reads_items:  # of a task that need not be the source's
+    if request.reads_items:  # the task may differ from that of the source run
         source |= {"task": probed.plan.task.name}
         source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if probed.run_id is not None:
@@ -81,7 +81,7 @@ def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any],
 
 
 def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
-    """Log metrics, `layers.parquet`, the figures and the other files."""
+    """Log the metrics, `layers.parquet`, the figures and the other files."""
     folder = work / "artifacts"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "figures").mkdir(parents=True)

@@ -16,8 +16,8 @@ from whichlora.parallel import distributed
 
 COMMAND = Command(
     "run",
-    "Train one adapter, score it, and track it in MLflow.\n\nThe value auto stands for what the arm and the task give. "
-    "A run that is done already is not repeated, an interrupted one resumes.",
+    "Train one adapter, score it, and track it in MLflow.\n\nThe value auto takes the value of the arm or the task. "
+    "A finished run is not repeated, an interrupted one resumes.",
     MAIN,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
@@ -30,9 +30,9 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, run, and print a summary. Returns the exit status: 2 for bad options.
+    """Parse the options, run, and print a summary. Return the exit status: 2 for bad options.
 
-    Under `accelerate launch` the first process does all this, and the others train with it.
+    Under `accelerate launch` the first process does all this, and the others join its training.
     """
     texts = COMMAND.read(arguments)
     return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
@@ -44,7 +44,7 @@ def _lead(texts: Mapping[str, str]) -> int:
     try:
         plan = resolve(parse_options(texts))
 
-        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        # torch, transformers and MLflow take seconds to import, so options are checked first.
         from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary
