@@ -15,7 +15,7 @@ import mlflow
 import pytest
 from runs import SMALL, plan_of
 
-from tuning.tune import OPTIONS, settings_of
+from tuning.tune import OPTIONS, study_configs
 from whichlora.config.options import parse_options
 from whichlora.errors import OptionError, ProofError
 from whichlora.testing import check_task, check_variant
@@ -159,12 +159,12 @@ def test_it_can_be_tuned(packages: Callable[..., None], tiny_model: str, tmp_pat
     space = tmp_path / "space.yaml"
     space.write_text("rank: [2, 4]\nlora-b: {rank: [8]}\n")
     texts = {name: default for name, (default, _) in OPTIONS.items()} | {"model": tiny_model, "space": str(space)}
-    lora, outside = settings_of(texts | {"variant": "lora,lora-b"})
+    lora, outside = study_configs(texts | {"variant": "lora,lora-b"})
     assert outside.variant is get_variant("lora-b")
     assert [setting.space.to_json()["rank"] for setting in (lora, outside)] == [[2, 4], [8]]
-    assert "lora-b" not in {setting.variant.name for setting in settings_of(texts | {"variant": "all"})}
+    assert "lora-b" not in {setting.variant.name for setting in study_configs(texts | {"variant": "all"})}
     with pytest.raises(OptionError, match=r"allowed are lora, .*, full, lora-b, all"):
-        settings_of(texts | {"variant": "lora-d"})
+        study_configs(texts | {"variant": "lora-d"})
 
 
 def test_it_trains_in_no_shared_pass(packages: Callable[..., None], tiny_model: str) -> None:
