@@ -16,7 +16,7 @@ from whichlora.probing.detectors import DETECTORS, canonical
 LEVELS = ("token", "sequence")
 POSITIONS = ("all", "item", "last", "generated")
 ARITHMETICS = ("fp32", "bf16")
-KEPT = ("keep", "drop")
+KEEP_OR_DROP = ("keep", "drop")
 OPTIONS = {
     "run_id": (AUTO, "MLflow id of a finished run whose model is probed; auto probes a base model."),
     "model": (
@@ -94,8 +94,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "level": LEVELS,
     "final_norm": BOOLEANS,
     "positions": POSITIONS,
-    "unreliable": KEPT,
-    "special_tokens": KEPT,
+    "unreliable": KEEP_OR_DROP,
+    "special_tokens": KEEP_OR_DROP,
     "arithmetic": ARITHMETICS,
     "pairs": ("words", "task"),
     "first_token": FIRST_TOKEN,
@@ -142,7 +142,7 @@ class WeightChoices:
     against: str | None = None
 
 
-_OF_KIND = {
+_OPTIONS_OF_KIND = {
     kind: tuple(f.name for f in fields(choices))
     for kind, choices in (("language", LanguageChoices), ("alignment", AlignmentChoices), ("weights", WeightChoices))
 }
@@ -192,10 +192,10 @@ def parse(texts: Mapping[str, str]) -> Request:
         OptionError: a value is not allowed; the first one is reported.
     """
     values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
-    kind = choose("kind", texts["kind"], _OF_KIND)
-    for owner, names in _OF_KIND.items():
+    kind = choose("kind", texts["kind"], _OPTIONS_OF_KIND)
+    for owner, names in _OPTIONS_OF_KIND.items():
         for name in names:
-            if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
+            if name not in _OPTIONS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
                 raise OptionError(name, texts[name], f"applies only to kind={owner}; remove the option")
     for name in _ignored(kind, texts["pairs"]):
         if values[name] is not None:

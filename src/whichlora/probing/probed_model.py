@@ -87,10 +87,10 @@ def find(request: Request, client: MlflowClient) -> ProbedModel:
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     spec = spec_of(client, "run_id", request.run_id)
     copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
-    of_run = {name: str(getattr(spec, name)) for name in copied}
+    run_options = {name: str(getattr(spec, name)) for name in copied}
     if request.task in (None, spec.task) and spec.test_size is not None:
-        of_run["test_size"] = str(spec.test_size)
-    plan = _plan(request, of_run)
+        run_options["test_size"] = str(spec.test_size)
+    plan = _plan(request, run_options)
     if plan.source.digest != spec.model_digest:
         raise OptionError("run_id", request.run_id, f"its base model {spec.model} differs from the one found here")
     same_items = (request.task, request.language, request.items) == (None, None, None)

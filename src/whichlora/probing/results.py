@@ -40,7 +40,7 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PreparedProbe:
     """A prepared probe: everything that can be checked without loading the weights has been checked.
 
     Attributes:

@@ -23,7 +23,7 @@ from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
 from whichlora.probing.options import Request, WeightChoices
-from whichlora.probing.results import COLUMNS, Job, ProbeResult, points
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, points
 from whichlora.training import adapter, base_cache
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Spectrum:
     right: Tensor
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """Return the weight probe of a run, compared with another run if `against` names one.
 
     Raises:
@@ -64,7 +64,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         comparison = probed_model.find_comparison(request, probed, request.choices.against)
         _check_trained(comparison, "against")
     identity = {"against": comparison.plan.spec.fingerprint if comparison else "", "directions": DIRECTIONS}
-    return Job(identity=identity, measure=lambda work: _measure(probed, comparison, work))
+    return PreparedProbe(identity=identity, measure=lambda work: _measure(probed, comparison, work))
 
 
 def spectrum(update: Tensor) -> Spectrum:

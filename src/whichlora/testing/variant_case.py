@@ -22,7 +22,7 @@ from whichlora.testing.tiny_model import save_tiny_model
 from whichlora.testing.variant_runs import check_resuming, check_training, reload_with_peft
 from whichlora.training import adapter
 from whichlora.training.verification import prove_gradients
-from whichlora.variants import AdapterSettings, get_variant, overridden
+from whichlora.variants import AdapterSettings, get_variant, name_conflicts
 
 MODULES = "q_proj,down_proj"
 """Adapted in the checks of chosen layers: one of attention and one of the feed-forward block."""
@@ -35,7 +35,7 @@ def check_variant(name: str, folder: str | Path, **options: Any) -> None:
     It takes about a minute on two CPU cores.
     """
     variant = get_variant(name)
-    ignored = [text for text in overridden() if f"a variant {name}," in text]
+    ignored = [text for text in name_conflicts() if f"a variant {name}," in text]
     assert not ignored, ignored[0]
     work = Path(folder).absolute()
     work.mkdir(parents=True, exist_ok=True)

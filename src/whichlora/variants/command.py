@@ -1,4 +1,4 @@
-"""The catalogue with its values, and what each variant would train on a model: `python -m whichlora.variants`."""
+"""Prints the catalogue of variants, with parameter counts on a model: `python -m whichlora.variants`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import MODEL_NAME
 from whichlora.models.quiet import quiet
-from whichlora.variants import CATALOGUE, Variant, get_variant, overridden, variant_names
+from whichlora.variants import CATALOGUE, Variant, get_variant, name_conflicts, variant_names
 
 FORMATS = ("text", "markdown")
 COMMAND = Command(
     "variants",
     "List the adapter methods with their hyperparameters, sources and trainable parameters on a model.",
     {
-        "model": (MODEL_NAME, "Model on which parameters are counted: packaged, a local folder, or a hub id."),
-        "rank": ("auto", "Rank at which they are counted; auto is that of the arm matched."),
+        "model": (
+            MODEL_NAME,
+            f"Model for which parameters are counted: {MODEL_NAME} (packaged), a local folder, or a hub id.",
+        ),
+        "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
     },
     choices={"model": FOLDER, "format": FORMATS},
@@ -27,7 +30,7 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the catalogue. Returns the exit status: 2 for bad options."""
+    """Print the catalogue and return the exit status: 2 for invalid options."""
     texts = COMMAND.read(arguments)
     quiet()
     try:
@@ -43,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _of_packages() -> list[Variant]:
-    """Load the variants of installed packages; a warning on stderr names each that cannot be used."""
-    variants, warnings = [], overridden()
+    """Load the variants of installed packages, and warn on stderr about each that cannot be used."""
+    variants, warnings = [], name_conflicts()
     for name in variant_names()[len(CATALOGUE) :]:
         try:
             variants.append(get_variant(name))
@@ -103,7 +106,7 @@ def _matched(variant: Variant) -> str:
     rate = variant.matched_learning_rate
     parts = {"rank": variant.matched_rank, "alpha": variant.matched_alpha if variant.has_alpha else None}
     known = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
-    last = "learning rate to be given (no equal sweep yet)" if rate is None else f"learning rate {rate:g}"
+    last = "learning rate required (not in the equal sweep yet)" if rate is None else f"learning rate {rate:g}"
     return ", ".join([*known, last])
 
 

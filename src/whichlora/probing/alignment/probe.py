@@ -38,7 +38,7 @@ from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.options import AlignmentChoices, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
-from whichlora.probing.results import COLUMNS, Job, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
@@ -52,7 +52,7 @@ CKA_MEASURES = ("cka/english", "cka/translation")
 """CKA with another model's states of the same texts, for each side of the pairs."""
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
 
     Raises:
@@ -72,7 +72,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         "items": len(probe.pairs),
         "items_digest": hashlib.sha256(json.dumps(probe.pairs).encode()).hexdigest(),
     }
-    return Job(identity=identity, measure=probe.measure)
+    return PreparedProbe(identity=identity, measure=probe.measure)
 
 
 class _AlignmentProbe:

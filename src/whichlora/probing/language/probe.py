@@ -29,7 +29,7 @@ from whichlora.probing.language.logit_lens import LogitLens
 from whichlora.probing.language.positions import NEW_TOKENS, PositionSelector
 from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
-from whichlora.probing.results import Job, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ MEASURES = tuple(f"{level}/{kind}" for level in LEVELS for kind in CLASSES)
 BATCH_TOKENS = 2048
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """Return the language probe of a model on its target-language test items.
 
     Raises:
@@ -58,7 +58,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         "reliable_from": RELIABLE,
         "new_tokens": NEW_TOKENS if probe.choices.positions == "generated" else 0,
     }
-    return Job(identity=identity, measure=probe.measure)
+    return PreparedProbe(identity=identity, measure=probe.measure)
 
 
 class _LanguageProbe:
