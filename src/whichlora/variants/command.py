@@ -19,7 +19,7 @@ COMMAND = Command(
     {
         "model": (
             MODEL_NAME,
-            f"Model for which parameters are counted: {MODEL_NAME} (packaged), a local folder, or a hub id.",
+            "Model for which parameters are counted: smollm2-135m (packaged), a folder, or a hub id.",
         ),
         "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),

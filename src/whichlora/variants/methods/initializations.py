@@ -73,7 +73,7 @@ def _initialize_from_activations(model: Any, batches: Sequence[Mapping[str, Any]
         ids, labels = batch["input_ids"], batch["labels"]
         last = (labels != -100).int().cumsum(1).argmax(1)  # the answer ends the text; the rest is padding
         mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]
-        if int(mask.sum()) >= needed:  # with a smaller batch PEFT would loop forever
+        if int(mask.sum()) >= needed:  # PEFT skips smaller batches, and loops forever if there are no others
             usable.append({"input_ids": ids, "attention_mask": mask.long()})
     if not usable:
         raise ProofError(
@@ -81,7 +81,7 @@ def _initialize_from_activations(model: Any, batches: Sequence[Mapping[str, Any]
         )
 
     def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
-        model.train()  # PEFT uses eval mode, in which a 4-bit base on a CPU is packed permanently and loses its gradients
+        model.train()  # PEFT sets eval mode, which on a CPU packs a 4-bit base permanently, without gradients
         return model(**inputs)
 
     # All processes have the same batches, so there is nothing to gather.
