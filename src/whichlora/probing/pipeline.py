@@ -1,4 +1,4 @@
-"""One probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
+"""Runs a probe and logs its result as an MLflow run of kind `probe`. Read this first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
-"""Rises whenever the same request could give another number, so that older probes are never reused silently."""
+"""Increment it when the same request could give different numbers, so that results of older versions are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
 _SOURCE_PARAMS = (
@@ -38,13 +38,13 @@ _SOURCE_PARAMS = (
 
 
 def probe(request: Request, tracker: Tracker) -> str:
-    """Carry out a request, and return the id of its run; that of the finished one if it was done before.
+    """Run a probe and return the id of its MLflow run, or of a finished run of the same probe.
 
-    A killed probe is resumed. While another process works on the same one, this one waits.
+    A killed probe is resumed. If another process is running the same probe, this one waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
-        ProofError: the probe does not see what the model computes.
+        ProofError: the probe does not reproduce the model's own predictions.
     """
     probed = probed_model.find(request, tracker.client)
     prepared = _KINDS[request.kind](request, probed)
@@ -54,7 +54,7 @@ def probe(request: Request, tracker: Tracker) -> str:
     name = f"{request.kind} of {probed.name}"
     with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is not None:
-            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to do it again.")
+            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")
             return attempt.run_id
         _log_params(request, probed, identity, attempt.log)
         work.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def probe(request: Request, tracker: Tracker) -> str:
 
 
 def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) -> dict[str, Any]:
-    """Return what decides the result, and nothing else, by name."""
+    """Return everything that determines the result, and nothing else, by name."""
     spec = probed.plan.spec
     return {
         "probe_version": PROBE_VERSION,
@@ -78,10 +78,10 @@ def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) ->
 
 
 def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that a table needs no other run."""
+    """Log the options as params, and those of the source run as `source/...`, so that tables need no other run."""
     spec = probed.plan.spec
     source: dict[str, Any] = {"model": spec.model}
-    if request.reads_items:  # of a task that need not be the source's
+    if request.reads_items:  # of the probe, whose task may differ from that of the source run
         source |= {"task": probed.plan.task.name}
         source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if probed.run_id is not None:
@@ -92,7 +92,7 @@ def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any],
 
 
 def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
-    """Log metrics, `layers.parquet`, the figures and the other files."""
+    """Log metrics, `layers.parquet`, figures and other files."""
     folder = work / "artifacts"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "figures").mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""The weight probe: size, rank and leading directions of the update that training made to each adapted layer.
+"""The weight probe: size, rank and leading directions of the update of each adapted layer.
 
-For every method the update is the layer's weight with the adapter merged, minus the weight of the plain base. Both are
-in 64 bits, so that the difference of nearly equal numbers is accurate enough to count ranks.
+For every method the update is the layer's weight with the adapter merged minus the base weight. Both are in 64 bits, so
+that the difference of nearly equal numbers is accurate enough to count ranks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """Return the weight probe of a run, compared with another run if `against` names one.
 
     Raises:
-        OptionError: a run trained no weights, or the two runs have different base models.
+        OptionError: a run did not train anything, or the two runs have different base models.
     """
     assert isinstance(request.choices, WeightChoices)
     _check_trained(probed, "run_id")
@@ -100,7 +100,7 @@ def sizes(weight: Tensor, update: Tensor, decomposed: Spectrum) -> dict[str, flo
 def overlap(first: Tensor, second: Tensor) -> float:
     """Return the overlap of two subspaces: 1 if one contains the other, 0 if they are orthogonal.
 
-    Each is given by orthonormal columns, (width, directions). NaN if one has no columns.
+    Each is represented by orthonormal columns, (width, directions). Returns NaN if one has no columns.
     """
     k = min(first.shape[1], second.shape[1])
     return float((first.T @ second).square().sum()) / k if k else math.nan

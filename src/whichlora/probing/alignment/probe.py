@@ -2,14 +2,14 @@
 
 The layer scan of targeted lexical injection (arXiv 2506.15415) averages hidden states over all tokens, including the
 first one (BOS). At most layers the state of that token is so large, and so similar in all texts, that it dominates the
-mean: translations and random pairs come out equally similar, at .99 and more. This probe therefore excludes the first
-token, reports random pairs as a baseline, also centres the states of each language (what a language's states have in
-common is not alignment), and measures how often a text retrieves its translation among all others. `first_token=keep`
-averages as in the paper.
+mean: translations and random pairs are equally similar, at .99 and more. This probe therefore excludes the first token,
+reports random pairs as a baseline, also centres the states of each language (what all texts of a language share is not
+alignment), and measures how often a text retrieves its translation among all others. `first_token=keep` averages as in
+the paper.
 
 One averaged state per text and layer is stored on disk: pairs x 2 x (layers + 1) x width x 4 bytes, twice that if two
-models are compared, plus a copy of the current layer. Memory holds blocks of the states
-(`translation_similarity.BLOCK`) and, for each pair, its texts and a few numbers.
+models are compared, plus a copy of the current layer. Only blocks of the states
+(`translation_similarity.BLOCK`) and, for each pair, its texts and a few numbers are in memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CKA_MEASURES = ("cka/english", "cka/translation")
 
 
 def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
-    """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
+    """Prepare the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
 
     Raises:
         OptionError: the pairs are not available, or too few.
@@ -121,7 +121,7 @@ class _AlignmentProbe:
         )
 
     def _states(self, probed: ProbedModel, work: Path) -> PartialResults:
-        """Return the averaged states of a model, after measuring those that are missing."""
+        """Return the averaged states of a model, measuring those that are not stored yet."""
         results = PartialResults(work / "parts", len(self.pairs))
         if not results.complete:
             with probed.loaded(work) as model:
