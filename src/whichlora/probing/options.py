@@ -69,7 +69,7 @@ OPTIONS = {
     ),
     "first_token": (
         AUTO,
-        "drop or keep the first token of a text, which makes averages over tokens similar for all texts.",
+        "drop or keep the first token of a text, which makes the averages of all texts similar.",
     ),
     "against": (
         AUTO,
