@@ -118,7 +118,7 @@ class Variant:
         rank_means: the meaning of the option `rank`.
         space: the grid that tuning searches.
         build: returns the PEFT configuration.
-        expected_parameters: returns the number of trainable parameters from (shapes, rank, options) by the paper's
+        expected_parameters: returns the number of trainable parameters from (shapes, rank, options) by the method's
             formula, to be compared with the parameters that PEFT builds.
         witness: raises `ProofError` unless the trained model has the properties specific to the method.
         options: the method-specific settings and their default values.

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         style = choose("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         shape = read_shape(locate(texts["model"]))
-        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_of_packages())]
+        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _of_packages() -> list[Variant]:
+def _package_variants() -> list[Variant]:
     """Load the variants of installed packages, and warn on stderr about each that cannot be used."""
     variants, warnings = [], name_conflicts()
     for name in variant_names()[len(CATALOGUE) :]:
@@ -106,8 +106,8 @@ def _matched(variant: Variant) -> str:
     rate = variant.matched_learning_rate
     parts = {"rank": variant.matched_rank, "alpha": variant.matched_alpha if variant.has_alpha else None}
     known = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
-    last = "learning rate required (not in the equal sweep yet)" if rate is None else f"learning rate {rate:g}"
-    return ", ".join([*known, last])
+    rate_text = "learning rate required (not in the equal sweep yet)" if rate is None else f"learning rate {rate:g}"
+    return ", ".join([*known, rate_text])
 
 
 def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:

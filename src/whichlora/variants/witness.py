@@ -1,4 +1,4 @@
-"""Evidence collected when an adapter is attached, and checks on it that the witnesses of variants share."""
+"""Evidence that a method trained as declared, and the checks on it that several witnesses share."""
 
 from __future__ import annotations
 
