@@ -89,7 +89,7 @@ def use_onednn_linear(model: nn.Module) -> None:
 
 
 def onednn_matmuls(layers: Sequence[Any]) -> AbstractContextManager[None]:
-    """Within this context, let oneDNN also compute the matrix products in the `forward` of adapter layers themselves."""
+    """Within this context, let oneDNN also compute the matrix products in the `forward` of adapter layers."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
