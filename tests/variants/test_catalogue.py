@@ -39,7 +39,7 @@ def test_the_command_counts_parameters_of_a_model_in_a_folder(tiny_model: str) -
     assert re.search(rf"^parameters +{lora:,} \(.* %\) at rank 8$", blocks["lora"], re.MULTILINE)
     assert re.search(r"^supports +layers, nf4, alpha, rank$", blocks["lora"], re.MULTILINE)
     assert re.search(r"^supports +layers, nf4$", blocks["ia3"], re.MULTILINE)
-    assert "learning rate required (not in the equal sweep yet)" in blocks["olora"]
+    assert "learning rate must be set (no equal sweep yet)" in blocks["olora"]
     for name, block in blocks.items():
         declared = CATALOGUE[name]
         assert declared.paper in block

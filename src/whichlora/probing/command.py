@@ -15,7 +15,7 @@ from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
 COMMAND = Command(
     "probe",
     "Measure what the layers of a model represent, as an MLflow run of kind probe.\n\nThe model is that of a finished "
-    "run, or a base model. With auto, the value comes from the run, the task or the preset.",
+    "run, or a base model. The value auto takes the value of the run, the task or the preset.",
     OPTIONS,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
@@ -28,14 +28,14 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a probe, print the id of its MLflow run, and return the exit status: 2 for invalid options."""
+    """Parse the options, probe, and print the id of the run. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     try:
         request = parse(texts)
 
-        # These import torch, transformers and MLflow, which takes seconds, so options are checked first.
+        # torch, transformers and MLflow take seconds to import, so options are checked first.
         from whichlora.probing.pipeline import probe
         from whichlora.tracking.client import require_database
         from whichlora.tracking.runs import Tracker
@@ -50,5 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     tracker.link_launch(run_id)
-    print(f"MLflow run {run_id}; look at its figures with `make ui`")
+    print(f"MLflow run {run_id}; view its figures with `make ui`")
     return 0

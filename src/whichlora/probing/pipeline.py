@@ -1,4 +1,4 @@
-"""Runs a probe and logs its result as an MLflow run of kind `probe`. Read this first."""
+"""Carries out one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
-"""Increment it when the same request could give different numbers, so that results of older versions are not reused."""
+"""Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
 _SOURCE_PARAMS = (
@@ -38,9 +38,9 @@ _SOURCE_PARAMS = (
 
 
 def probe(request: Request, tracker: Tracker) -> str:
-    """Run a probe and return the id of its MLflow run, or of a finished run of the same probe.
+    """Carry out a request and return the id of its run, or of a finished run of the same request.
 
-    A killed probe is resumed. If another process is running the same probe, this one waits.
+    A killed probe is resumed. If another process works on the same probe, this one waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
@@ -78,10 +78,10 @@ def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) ->
 
 
 def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that tables need no other run."""
+    """Log the options as params, and those of the source run as `source/...`, so that tables need only this run."""
     spec = probed.plan.spec
     source: dict[str, Any] = {"model": spec.model}
-    if request.reads_items:  # of the probe, whose task may differ from that of the source run
+    if request.reads_items:  # the task may differ from that of the source run
         source |= {"task": probed.plan.task.name}
         source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if probed.run_id is not None:
@@ -92,7 +92,7 @@ def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any],
 
 
 def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
-    """Log metrics, `layers.parquet`, figures and other files."""
+    """Log the metrics, `layers.parquet`, the figures and the other files."""
     folder = work / "artifacts"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "figures").mkdir(parents=True)

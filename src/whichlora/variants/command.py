@@ -1,4 +1,4 @@
-"""Prints the catalogue of variants, with parameter counts on a model: `python -m whichlora.variants`."""
+"""The command `variants`: prints the catalogue with hyperparameters and trainable parameters on a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the catalogue and return the exit status: 2 for invalid options."""
+    """Print the catalogue. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
     quiet()
     try:
@@ -76,7 +76,7 @@ def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str
         "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
         "rank": variant.rank_means if variant.has_rank else "-",
         "parameters": _parameters(variant, shape, rank),
-        "supports": ", ".join(name for name, has in supports.items() if has) or "-",
+        "supports": ", ".join(name for name, supported in supports.items() if supported) or "-",
     }
 
 
@@ -105,9 +105,9 @@ def _matched(variant: Variant) -> str:
         return "-"
     rate = variant.matched_learning_rate
     parts = {"rank": variant.matched_rank, "alpha": variant.matched_alpha if variant.has_alpha else None}
-    known = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
-    rate_text = "learning rate required (not in the equal sweep yet)" if rate is None else f"learning rate {rate:g}"
-    return ", ".join([*known, rate_text])
+    texts = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
+    last = "learning rate must be set (no equal sweep yet)" if rate is None else f"learning rate {rate:g}"
+    return ", ".join([*texts, last])
 
 
 def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
@@ -116,15 +116,15 @@ def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
     count, note = shape.parameters, ""
     if variant.expected_parameters is not None:
         shapes = shape.linears
-        chosen = 0
+        used_rank = 0
         if variant.has_rank:
             assert variant.matched_rank is not None
-            chosen = min(variant.matched_rank, variant.rank_limit(shapes)) if rank is None else rank
-            problem = variant.rank_problem(chosen, shapes)
+            used_rank = min(variant.matched_rank, variant.rank_limit(shapes)) if rank is None else rank
+            problem = variant.rank_problem(used_rank, shapes)
             if problem is not None:
-                return f"rank {chosen} does not fit: {problem}"
-            note = f" at rank {chosen}"
-        count = variant.expected_parameters(shapes, chosen, variant.options)
+                return f"rank {used_rank} does not fit: {problem}"
+            note = f" at rank {used_rank}"
+        count = variant.expected_parameters(shapes, used_rank, variant.options)
     return f"{count:,} ({100 * count / shape.parameters:.3f} %){note}"
 
 
