@@ -43,14 +43,14 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
 
     from whichlora.data.encoding import Encoded
     from whichlora.models.adapter_layers import adapter_modules
-    from whichlora.models.loading import copy_around_weights
+    from whichlora.models.loading import copy_sharing_weights
     from whichlora.training.multi_adapter import Batch
 
     runs = []
     for seed in range(count):
         torch.manual_seed(seed)
         config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapter = get_peft_model(copy_around_weights(model), config)
+        adapter = get_peft_model(copy_sharing_weights(model), config)
         tokens = torch.randint(100, 8000, (items, TOKENS)).tolist()
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)

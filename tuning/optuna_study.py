@@ -157,7 +157,7 @@ class Study:
 
     def _run_trial(self, trial: Trial, limit: int, *, retries_only: bool) -> Any:
         """Train and validate one trial and return its objective values."""
-        check_lease = self._leases.take(trial)
+        check_lease = self._leases.acquire(trial)
         frozen = self._frozen(trial)
         number = original_number(frozen)
         start, earlier = lockstep.busy_seconds(), float(trial.user_attrs.get("seconds", 0.0))

@@ -36,7 +36,9 @@ def test_every_variant_has_the_same_gradients_without_the_cast(tiny_model: str, 
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
     model = moved(plan, precision="bf16").train()
-    batch = packing.pack([encoder.example(item) for item in plan.mixture.train[:6]], share=packing.can_share(model))
+    batch = packing.pack(
+        [encoder.example(item) for item in plan.mixture.train[:6]], share=packing.can_share_prefixes(model)
+    )
     layers = layers_with_needless_cast(model)
     wrapped = [module for _, module in adapter_modules(model)]
     assert len(layers) == (0 if variant in KEEP_CAST else len(wrapped))

@@ -50,7 +50,7 @@ def usual_and_closed_form(model: Any, batch: dict[str, Any], **context: Any) -> 
 
 def batch_of(plan: Any, model: Any) -> dict[str, Any]:
     encoder = Encoder(plan.task, plan.tokenizer)
-    return packing.pack([encoder.example(i) for i in plan.mixture.train[:6]], share=packing.can_share(model))
+    return packing.pack([encoder.example(i) for i in plan.mixture.train[:6]], share=packing.can_share_prefixes(model))
 
 
 @pytest.mark.parametrize("arm", ["matched", "recommended"])  # without dropout and with it, on other modules

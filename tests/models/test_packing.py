@@ -74,7 +74,7 @@ def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, var
     model, examples, pad = attached(tiny_model, variant=variant)
     assert packing.can_pack(model)
     padded = gradients(model, collate(examples[:6], pad))
-    for share in (True, False) if packing.can_share(model) else (False,):
+    for share in (True, False) if packing.can_share_prefixes(model) else (False,):
         packed = packing.pack(examples[:6], share=share)
         tokens = sum(map(len, examples[:6]))
         tokens += padding_rows(tokens)
@@ -126,9 +126,9 @@ def test_windows_and_unknown_families_are_padded(tmp_path: Path, fields: dict[st
 
 def test_dropout_is_drawn_for_each_example(tiny_model: str) -> None:
     model, _, _ = attached(tiny_model)
-    assert packing.can_share(model)
+    assert packing.can_share_prefixes(model)
     model.base_model.model.lm_head.register_module("extra", torch.nn.Dropout(0.1))
-    assert not packing.can_share(model)
+    assert not packing.can_share_prefixes(model)
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_model: str) -> None:

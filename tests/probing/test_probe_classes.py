@@ -20,7 +20,7 @@ from whichlora.probing.language.classes import (
     OTHER,
     TARGET,
     LanguageClassifier,
-    shares,
+    class_shares,
 )
 from whichlora.probing.language.positions import special_ids
 from whichlora.probing.options import LanguageChoices
@@ -89,7 +89,7 @@ def test_special_tokens_are_dropped_as_tokens_and_in_texts(tokenizer: Any) -> No
     classifier = LanguageClassifier(LanguageChoices(), tokenizer)
     found = classifier.classify_tokens(np.array([BEGIN, TOOL, YA, THE]), "sw")
     assert found.tolist() == [DROPPED, DROPPED, TARGET, ENGLISH]
-    assert shares(found).tolist() == [0.5, 0.5, 0]
+    assert class_shares(found).tolist() == [0.5, 0.5, 0]
     assert classifier.decode([BEGIN, YA, TOOL]) == "ya"
     assert classifier.classify_text(classifier.decode([BEGIN, TOOL]), "sw") == DROPPED
 
@@ -101,16 +101,18 @@ def test_special_tokens_that_are_kept_are_classified_like_others(tokenizer: Any)
 
 
 def test_shares_do_not_count_dropped_classes() -> None:
-    found = shares(np.array([[ENGLISH, TARGET], [DROPPED, TARGET], [OTHER, DROPPED], [OTHER, OTHER]]))
+    found = class_shares(np.array([[ENGLISH, TARGET], [DROPPED, TARGET], [OTHER, DROPPED], [OTHER, OTHER]]))
     assert found.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
 
 
 def test_an_item_with_everything_dropped_has_no_share_and_is_not_in_the_mean() -> None:
-    nothing = shares(np.array([DROPPED, DROPPED]))
+    nothing = class_shares(np.array([DROPPED, DROPPED]))
     assert np.isnan(nothing).all()
-    assert np.isnan(shares(np.array([], dtype=int))).all()
+    assert np.isnan(class_shares(np.array([], dtype=int))).all()
     means = PoissonBootstrap(3, seed=0)
-    means.add(np.stack([shares(np.array([ENGLISH])), nothing, shares(np.array([ENGLISH, OTHER, OTHER, OTHER]))]))
+    means.add(
+        np.stack([class_shares(np.array([ENGLISH])), nothing, class_shares(np.array([ENGLISH, OTHER, OTHER, OTHER]))])
+    )
     assert means.result().mean.tolist() == [0.625, 0, 0.375]  # not two thirds of it
     assert means.result().n.tolist() == [2, 2, 2]
 

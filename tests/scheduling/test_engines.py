@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from whichlora.errors import OptionError
 from whichlora.scheduling.engines import LocalProcesses, engine_of
 from whichlora.scheduling.jobs import Job
-from whichlora.scheduling.ray_cluster import RayTasks, check_shared
+from whichlora.scheduling.ray_cluster import RayTasks, check_reachable
 
 PROJECT = Path(__file__).parents[2]
 PATH = os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])
@@ -90,7 +90,7 @@ def test_workers_on_other_machines_need_reachable_servers(monkeypatch: pytest.Mo
         for name, value in (away | changed).items():
             monkeypatch.setenv(name, value)
         mlflow.set_tracking_uri(changed.get("MLFLOW_TRACKING_URI", away["MLFLOW_TRACKING_URI"]))
-        check_shared(others)
+        check_reachable(others)
 
     try:
         check(["b"])

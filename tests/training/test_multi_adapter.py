@@ -16,7 +16,7 @@ from whichlora.errors import OptionError
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
-from whichlora.models.loading import copy_around_weights, load_model, locate
+from whichlora.models.loading import copy_sharing_weights, load_model, locate
 from whichlora.testing import save_tiny_model
 from whichlora.training.multi_adapter import Batch, backward_together, parse_pack
 from whichlora.variants import CATALOGUE
@@ -54,7 +54,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     encoder = Encoder(plan.task, plan.tokenizer)
     examples = [encoder.example(item) for item in plan.mixture.train[start : start + items]]
     count = sum(len(e.answer) for e in examples)
-    model = moved(plan, base=copy_around_weights(base_of(folder))).train()
+    model = moved(plan, base=copy_sharing_weights(base_of(folder))).train()
     layers = dict(adapter_modules(model))
     return Batch(
         model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), autocast=nullcontext

@@ -305,7 +305,7 @@ import os, optuna, sys
 from tuning.study_status import PREFIX, connect
 from whichlora.scheduling.leases import Leases
 study = optuna.load_study(study_name=PREFIX + {opened.name!r}, storage=connect())
-Leases(study, print).take(study.ask())
+Leases(study, print).acquire(study.ask())
 print("begun", flush=True)
 sys.stdin.read()
 """

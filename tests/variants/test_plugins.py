@@ -122,7 +122,7 @@ def test_the_help_imports_no_package(packages: Callable[..., None], tmp_path: Pa
     ("name", "message"),
     [
         ("missing", r"faulty:MISSING of faulty 1\.0 cannot be loaded: AttributeError: .*MISSING"),
-        ("text", r"faulty:TEXT of faulty 1\.0 is no Variant but of type str"),
+        ("text", r"faulty:TEXT of faulty 1\.0 is not a Variant but of type str"),
         ("lora-c", r"faulty:LORA_B of faulty 1\.0 is called lora-b; the entry point must have that name"),
         ("broken", r"broken:VARIANT of broken 1\.0 cannot be loaded: RuntimeError: imported"),
         ("twice", r"is declared by broken 1\.0 and faulty 1\.0; uninstall all but one"),
@@ -176,7 +176,7 @@ WRONG = """
 from dataclasses import replace
 import torch
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.variants.methods.lora import lora_count
+from whichlora.variants.methods.lora import lora_parameter_count
 from whichlora_example import LORA_B, _freeze_a
 
 def touch_another_layer(model):
@@ -190,8 +190,8 @@ def draw_unseeded(model):
     for _, module in adapter_modules(model):
         module.lora_A["default"].weight.data.normal_(std=0.5, generator=generator)
 
-COUNT = replace(LORA_B, name="count", expected_parameters=lora_count)
-UNFROZEN = replace(LORA_B, name="unfrozen", expected_parameters=lora_count, after_attach=None)
+COUNT = replace(LORA_B, name="count", expected_parameters=lora_parameter_count)
+UNFROZEN = replace(LORA_B, name="unfrozen", expected_parameters=lora_parameter_count, after_attach=None)
 TOUCHING = replace(LORA_B, name="touching", after_attach=touch_another_layer)
 UNSEEDED = replace(LORA_B, name="unseeded", after_attach=draw_unseeded)
 """

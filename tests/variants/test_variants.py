@@ -1,4 +1,4 @@
-"""The shared case of `whichlora.testing` for every variant of the catalogue."""
+"""The checks of `whichlora.testing` for every variant of the catalogue."""
 
 from __future__ import annotations
 

@@ -15,15 +15,15 @@ from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
 
-_PLAIN = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}
-"""Overrides of a model's own generation config."""
+_CONFIG_OVERRIDES = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}
+"""Overrides of settings in a model's generation config."""
 
 
 def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
     """Return the greedily decoded answer to each item, up to the end-of-sequence token or the end of the line.
 
-    For an item that is split into windows, it is the answer whose tokens have the highest mean log-likelihood; an empty
-    one is returned only if the answers of all windows are empty.
+    For an item that is split into windows, return the answer with the highest mean log-likelihood per token; an empty
+    answer is returned only if the answers of all windows are empty.
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
     window_counts = Counter(k for k, _ in windows)
@@ -45,16 +45,16 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
 
 
 def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
-    """Return the greedy continuation of each item's prompt, without windows."""
+    """Return the greedy continuation of each item's prompt; an item is not split into windows."""
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
     eos = model.generation_config.eos_token_id
     stop_tokens = sorted({*line_ends(tokenizer), *([eos] if isinstance(eos, int) else eos or [])})
-    packs = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
+    can_pack = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
-    def cache_of(batch: list[int]) -> Any:
-        if not packs:
+    def prefill_cache(batch: list[int]) -> Any:
+        if not can_pack:
             return None
         return packing.prefill(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
 
@@ -68,12 +68,12 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            past_key_values=cache_of(batch),
+            past_key_values=prefill_cache(batch),
             max_new_tokens=encoder.task.answer_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=stop_tokens,
-            **_PLAIN,
+            **_CONFIG_OVERRIDES,
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()

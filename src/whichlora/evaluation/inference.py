@@ -13,7 +13,7 @@ from whichlora.models import packing
 from whichlora.models.memory import Divide, in_batches
 
 BATCH_TOKENS = 8192
-"""Token budget of a batch: padding included; for packed batches unshared tokens only (fewer on a CPU), in all 8x."""
+"""Token budget of a batch: padding included; for packed batches unshared tokens only (fewer on a CPU), 8x in total."""
 BATCH_ITEMS, PACKED_ITEMS = 32, 128
 CACHED_TOKENS = 1024
 """Budget of unshared tokens of a packed batch on a CPU, whose activations then stay in the processor's caches."""
@@ -31,8 +31,8 @@ def run_examples(
 ) -> None:
     """Call `work` with the positions and tensors of each batch of examples, packed where the model allows it.
 
-    Examples to be packed are sorted, so that common prefixes meet in a batch. A packed batch has at most `packed_items`
-    examples, or `BATCH_ITEMS` if None.
+    Examples are sorted before packing, so that those with a common prefix share a batch. A packed batch has at most
+    `packed_items` examples, or `BATCH_ITEMS` if None.
     """
     if not packing.can_pack(model):
 
@@ -63,11 +63,14 @@ def run_batched(
     max_tokens: int = BATCH_TOKENS,
     max_items: int | None = None,
 ) -> None:
-    """Call `work` with batches of at most `max_items` (`BATCH_ITEMS` if None) positions, with a progress bar."""
+    """Call `work` with batches of at most `max_items` positions (`BATCH_ITEMS` if None), with a progress bar.
+
+    `lengths` are the tokens of each item; the other arguments are those of `in_batches`.
+    """
     with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
 
-        def counted(batch: list[int]) -> None:
+        def work_and_count(batch: list[int]) -> None:
             work(batch)
             bar.update(len(batch))
 
-        in_batches(lengths, counted, divide=divide, max_tokens=max_tokens, max_items=max_items or BATCH_ITEMS)
+        in_batches(lengths, work_and_count, divide=divide, max_tokens=max_tokens, max_items=max_items or BATCH_ITEMS)

@@ -1,4 +1,4 @@
-"""Computes the probabilities of labels, and the log-likelihood of answers, under a model."""
+"""Computes label probabilities and the log-likelihood of answers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from whichlora.models.kernels.patching import patched_forward
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
     """Return the probability of each label as the answer, normalised over the labels, (items, labels).
 
-    If the first tokens of all label words differ, one forward pass of the prompt gives the probabilities, as in greedy
-    decoding; if some coincide, each word is scored as a whole. This is decided per wording of the labels (language), so
-    that an item's score does not depend on the languages of the other items.
+    If all label words begin with different tokens, the logits of these tokens after the prompt are compared, as in
+    greedy decoding; otherwise the log-likelihoods of the whole words are. This is decided separately for each wording
+    of the labels (language), so that an item's score does not depend on the languages of other items.
     """
     by_wording: dict[tuple[str, ...], list[int]] = {}
     for position, item in enumerate(items):
@@ -41,7 +41,7 @@ def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, 
 def _word_probabilities(
     model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
 ) -> np.ndarray[Any, Any]:
-    # All prompts of a wording end with the same text, so label tokens that continue the first prompt hold for all.
+    # All prompts with these label words end with the same text, so the first prompt's label tokens are those of all.
     labels = [encoder.continuation(items[0], f" {word}") for word in words]
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
@@ -55,15 +55,15 @@ def _next_token_logits(
 ) -> np.ndarray[Any, Any]:
     """Return the logits of `tokens` after each prompt, (prompts, tokens).
 
-    Prefixes that several prompts share, the instruction and often the premise, are computed once per batch. Where the
-    model cannot read packed prompts, the prefix of all prompts is computed once and cached.
+    Prefixes that several prompts share (the instruction and often the premise) are computed once per batch. If the
+    model does not support packing, the common prefix of all prompts is computed once and cached.
     """
     with _head_restricted_to(model, tokens):
         return _read_logits(model, encoder, prompts, len(tokens), name=name)
 
 
 def _head_restricted_to(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
-    """Let the LM head compute the logits of `tokens` only, in fp32 at least, because in bf16 they are often equal."""
+    """Restrict the LM head to the logits of `tokens`, in fp32 or wider, because in bf16 logits are often equal."""
     head = unwrap_peft(model).get_output_embeddings()
     dtype = torch.promote_types(head.weight.dtype, torch.float32)
     weight, bias = head.weight[tokens].to(dtype), None if head.bias is None else head.bias[tokens].to(dtype)

@@ -21,7 +21,7 @@ class Scores:
 
     Attributes:
         gold: the accepted answers of each item.
-        predicted: a label, the generated text, or the retrieved translation; None for text that matches no label.
+        predicted: by item, a label, the generated text or the retrieved translation; None if text matches no label.
         probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
         metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
         measures: for word pairs, the values of each of `word_alignment.MEASURES`, (items,), by name.
@@ -36,7 +36,7 @@ class Scores:
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per item: id, gold (the first accepted answer), predicted, `p_<label>`, measures."""
+        """Return one row per item: `id`, `gold` (the first accepted answer), `predicted`, `p_<label>`, measures."""
         columns: dict[str, Any] = {
             "id": [item.id for item in self.items],
             "gold": [answers[0] for answers in self.gold],
@@ -49,7 +49,7 @@ class Scores:
 
 @torch.inference_mode()
 def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
-    """Score a model, in evaluation mode, on `items`; `name` is shown on the progress bar."""
+    """Score a model on `items` in eval mode; `name` is shown on the progress bar."""
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
-"""Ways of scoring: by the likelihood of labels, by what a model generates, by the similarity of words.
+"""Scoring methods: likelihood of labels, generation, and similarity of words.
 
-Options are resolved into these before a model is needed, so they import torch only when they predict.
+Options are resolved to these objects before torch is needed, so torch is imported only in `predict`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Likelihood(Scoring):
 
 @dataclass(frozen=True)
 class Generation(Scoring):
-    """Predicts the generated text; for tasks with labels, the label with which the text begins."""
+    """Predicts the generated text; for tasks with labels, the label at the start of the text."""
 
     def __str__(self) -> str:
         return "generate"
@@ -78,7 +78,7 @@ class Generation(Scoring):
 
 @dataclass(frozen=True)
 class WordSimilarity(Scoring):
-    """Retrieves the translation of each word from those of the set, by the similarity of pooled states."""
+    """Predicts the most similar of all translations in the set for each word, by pooled states."""
 
     pooling: Pooling
 
@@ -94,10 +94,10 @@ class WordSimilarity(Scoring):
 
 
 def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
-    """Return the scoring named "likelihood" or "generate", or for None the default of a prompted task.
+    """Return the scoring method "likelihood" or "generate", or for None the default of a prompted task.
 
     Raises:
-        OptionError: The task has no labels to compare by likelihood.
+        OptionError: `name` is "likelihood", but the task has no labels.
     """
     if name == "likelihood" and not task.labels:
         raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
@@ -105,7 +105,7 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:
-    """Return the label whose word, as in the prompt of the item, starts the text, or None."""
+    """Return the label whose word, in the language of the item's prompt, begins the text, or None."""
     start = text.strip().lower()
     words = zip(task.label_words(item), task.labels, strict=True)
     return next((label for word, label in words if start.startswith(word.lower())), None)

@@ -1,4 +1,4 @@
-"""Measures how similar the states of texts and of their translations are, compared with random pairs."""
+"""Measures the similarity of the states of texts and their translations, compared with random pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 BLOCK = 1024
-"""Number of texts on each side of a block of comparisons."""
+"""Number of texts per side of a block of comparisons."""
 
 MEASURES = tuple(
     f"{measure}/{space}"
@@ -30,15 +30,15 @@ def unit_norm_blocks(states: Array) -> Iterator[tuple[slice, Array]]:
 def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     """Return the value of each measure for each pair, (pairs, `MEASURES`); a measure is the mean over pairs.
 
-    A random pair is a text with the translation of another one; its value is the mean over all other texts that are not
-    the same text. The rank of a translation is one plus the number of texts that are more similar. States are scaled to
-    unit length before they are centred, because those of a few words are hundreds of times longer and would dominate
-    the mean.
+    A random pair consists of a text and the translation of a different text; the value for a pair is the mean over all
+    random pairs that contain one of its texts. The rank of a translation is one plus the number of more similar texts.
+    States are scaled to unit length before centring, because the norms of a few words are hundreds of times larger and
+    would dominate the mean.
 
     Args:
-        states: of the texts and of their translations, (pairs, 2, width). They may be a memory-mapped file: at most two
-            blocks and a few numbers per pair are held in memory.
-        pairs: text and translation.
+        states: states of the texts and their translations, (pairs, 2, width). The array may be memory-mapped: at most
+            two blocks and a few numbers per pair are in memory.
+        pairs: texts and their translations.
     """
     names = [_ids([pair[side] for pair in pairs]) for side in (0, 1)]
     centre = np.sum([block.sum(0) for _, block in unit_norm_blocks(states)], axis=0) / len(states)
@@ -51,7 +51,7 @@ def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
 
 
 def _against_all(states: Array, names: list[Array], centre: Array | None) -> tuple[Array, Array, Array]:
-    """Return the pairs' cosines, their mean cosines with random pairs, and the ranks of their texts, (2, pairs)."""
+    """Return the cosine of each pair, the mean cosine of its random pairs, and the ranks of its texts, (2, pairs)."""
     count = len(states)
     translation, others = np.empty(count), np.zeros((2, count))
     total, ranks = np.zeros((2, count)), np.ones((2, count))
@@ -60,14 +60,14 @@ def _against_all(states: Array, names: list[Array], centre: Array | None) -> tup
     for rows, english in _centred(states, centre):
         for columns, target in _centred(states, centre):
             cosine = english[:, 0] @ target[:, 1].T
-            # Translations are ranked along the rows, English texts along the columns.
+            # Each English text ranks the translations (along rows), each translation the English texts (along columns).
             for way, (texts, axis) in enumerate(((rows, 1), (columns, 0))):
                 name = names[1 - way]
                 other = name[rows, None] != name[None, columns]
-                own_cosine = np.expand_dims(translation[texts], axis)
+                pair_cosine = np.expand_dims(translation[texts], axis)
                 total[way, texts] += np.where(other, cosine, 0).sum(axis)
                 others[way, texts] += other.sum(axis)
-                ranks[way, texts] += ((cosine > own_cosine) & other).sum(axis)
+                ranks[way, texts] += ((cosine > pair_cosine) & other).sum(axis)
     with np.errstate(invalid="ignore"):
         return translation, (total / others).mean(0), ranks
 

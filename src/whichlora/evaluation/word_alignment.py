@@ -1,8 +1,8 @@
-"""Evaluates targeted lexical injection (arXiv 2506.15415): the similarity of words and translations, with tests.
+"""Evaluates targeted lexical injection (arXiv 2506.15415): similarity of words and translations, significance tests.
 
-The measures are those of the alignment probe: besides the cosine that the paper reports, that of random pairs, of
-centred states, and retrieval. A higher cosine alone does not show alignment, since it also results from all words
-becoming similar. `cosine/gap` is the cosine minus that of random pairs.
+The measures are those of the alignment probe. The paper reports only the cosine of translations, which also rises if
+all words become more similar; here the cosine of random pairs, centred states and retrieval are measured too.
+`cosine/gap` is the cosine minus that of random pairs.
 """
 
 from __future__ import annotations
@@ -44,23 +44,30 @@ def pairs_table(
 ) -> pd.DataFrame:
     """Return a row per pair: set, id, word, translation, and each of `MEASURES` `before/` and `after/` training.
 
-    `items`, and the predictions of the base model and of the trained one, are keyed by set: trained and control.
+    All arguments are keyed by set: trained and control.
+
+    Args:
+        items: the word pairs.
+        before: `Scores.frame` of the base model.
+        after: `Scores.frame` of the trained model.
     """
     parts = []
     for name, pairs in items.items():
         words = pd.DataFrame([_words(item) for item in pairs], columns=["word", "translation"])
         for frame in (before[name], after[name]):
             assert list(frame["id"]) == [item.id for item in pairs]
-        both = [
+        columns = [
             frame[list(MEASURES)].add_prefix(prefix).reset_index(drop=True)
             for prefix, frame in (("before/", before[name]), ("after/", after[name]))
         ]
-        parts.append(pd.concat([pd.DataFrame({"set": name, "id": [item.id for item in pairs]}), words, *both], axis=1))
+        parts.append(
+            pd.concat([pd.DataFrame({"set": name, "id": [item.id for item in pairs]}), words, *columns], axis=1)
+        )
     return pd.concat(parts, ignore_index=True)
 
 
 def paired_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Return the statistics of `paired` for each set and tested measure of a `pairs_table`, by metric name."""
+    """Return the finite statistics of `paired` for each set and each of `TESTED`, by metric name; see `pairs_table`."""
     metrics = {
         f"paired/{name}/{measure}/{statistic}": value
         for name, pairs in table.groupby("set", sort=False)

@@ -1,4 +1,4 @@
-"""The states of words and of their translations."""
+"""Computes the pooled hidden states of words and their translations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from whichlora.models.pooling import SITES, states_at_sites
 def word_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
-    """Return the pooled states of each word and its translation: (sites, items, 2, width), sites as in `SITES`."""
+    """Return the pooled states of each word and its translation, (`SITES`, items, 2, width)."""
     pairs = [encoder.pair(item) for item in items]
     sequences = [ids for pair in pairs for ids in (pair.word, pair.translation)]
     blocks = blocks_of(unwrap_peft(model))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-from typing import Any
 
 
 def unwrap_peft(model: Any) -> Any:
-    """Return the transformers model inside a PEFT model, with the adapter in its layers; any other model unchanged."""
+    """Return the transformers model inside a PEFT model, with the adapter in its layers, and other models unchanged."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -26,9 +25,9 @@ def adapter_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def merged_weight(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor] | None:
-    """Return an adapted layer's weight before and after merging the adapter, both (out, in), in `dtype` or fp32.
+    """Return an adapted layer's weight before and after merging the adapter, on the CPU, both (out, in).
 
-    Returns None for a 4-bit base, where merging is not exact. The module itself is not changed.
+    `dtype` is fp32 by default. Returns None for a 4-bit base, where merging is not exact. The module is not changed.
     """
     import copy
 

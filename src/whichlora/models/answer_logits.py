@@ -11,7 +11,7 @@ from whichlora.data.batching import IGNORED
 
 
 def answer_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, int]:
-    """Return the summed cross-entropy of the answer tokens of a padded or packed batch, and their number.
+    """Return the summed cross-entropy over the answer tokens of a padded or packed batch, and their number.
 
     It is computed from the logits, because a model's own `loss` may include other terms (AdaLoRA adds its penalty).
     """

@@ -1,7 +1,7 @@
 """Converts a GGUF file of a Llama model to the folder layout of transformers' `save_pretrained`.
 
 The `gguf` package is used directly: loading the file through transformers takes three times as long, and drops the
-pre-tokenizer that splits digits, so that "\n\n5" got other token ids than in pretraining. The weights are written in
+pre-tokenizer that splits digits, so that "\n\n5" gets other token ids than in pretraining. The weights are written in
 float32, because dequantised Q4_1 values do not fit bfloat16 exactly.
 """
 
@@ -46,13 +46,13 @@ def convert_gguf(file: str, folder: Path, *, name: str) -> None:
         weight = dequantize(tensor.data, tensor.tensor_type)
         kind = tensor.name.split(".")[-2]
         if kind in heads:
-            # llama.cpp interleaves the two halves that rotary embedding rotates; transformers keeps them apart.
+            # llama.cpp interleaves the two halves of each head for rotary embedding; transformers keeps them apart.
             rows, columns = weight.shape
             halves = weight.reshape(heads[kind], rows // heads[kind] // 2, 2, columns)
             weight = halves.swapaxes(1, 2).reshape(rows, columns)
         tensors[_parameter_name(tensor.name)] = weight.copy()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    # safetensors lets only the owner read its files; a cache made by root can serve other users.
+    # safetensors makes its files readable by the owner only, but a cache created by root may serve other users.
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
 
 
@@ -120,7 +120,7 @@ def _parameter_name(name: str) -> str:
 
 
 def _value(reader: GGUFReader, key: str) -> Any:
-    """Return the value of a metadata field, which exists, because the hash of the file is checked."""
+    """Return the value of a metadata field. It exists, because the hash of the file was verified."""
     return reader.fields[key].contents()
 
 

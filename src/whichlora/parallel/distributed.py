@@ -1,4 +1,4 @@
-"""Coordinates the processes of `accelerate launch`: rank 0 leads, the other ranks join it wherever a model is trained.
+"""Coordinates the processes of `accelerate launch`: rank 0 leads, and the other ranks join it to train a model.
 
 The leader alone resolves options, holds locks, tracks, validates and scores. The other ranks wait until it calls a
 function through `on_all_ranks`, execute that function too, and wait again. They wait on sockets (gloo), not on the GPU.
@@ -14,10 +14,10 @@ from typing import Any
 from whichlora.errors import OptionError, ProofError
 
 _TIMEOUT = timedelta(days=30)
-"""Upper limit of a wait: the others wait while the leader scores for hours, or waits for another run's lock."""
+"""Timeout of the other ranks, which wait while the leader scores for hours or waits for another run's lock."""
 
 _control_group: Any = None
-"""The process group (gloo) on which ranks wait; None until `join_ranks`, and after a failure in `on_all_ranks`."""
+"""Process group (gloo) on which ranks wait; None before `join_ranks` and after a failure in `on_all_ranks`."""
 
 
 def world_size() -> int:
@@ -34,17 +34,17 @@ def check_batch(batch_size: int | None) -> None:
     """Check that the effective batch can be divided evenly among the processes.
 
     Raises:
-        OptionError: The batch size is not a multiple of the number of processes.
+        OptionError: the batch size is not a multiple of the number of processes.
     """
     if batch_size is not None and batch_size % world_size():
         raise OptionError("batch_size", batch_size, f"must be a multiple of the {world_size()} processes")
 
 
 def join_ranks() -> None:
-    """Join the other ranks, if there are any.
+    """Create the process group of all ranks, if there are several.
 
     Raises:
-        RuntimeError: accelerate was launched with anything but plain data parallelism.
+        RuntimeError: accelerate was launched with something other than plain data parallelism.
     """
     global _control_group
     if world_size() == 1 or _control_group is not None:
@@ -87,10 +87,10 @@ def on_all_ranks(function: Callable[..., Any], *arguments: Any, **leader_only: A
         _broadcast((function, arguments))
     try:
         return function(*arguments, **leader_only)
-    except ProofError:  # raised on every rank alike, so all can continue
+    except ProofError:  # raised on every rank, so all can continue
         raise
     except BaseException:
-        _control_group = None  # the state of the others is unknown; they end with this process
+        _control_group = None  # the state of the other ranks is unknown; they end with this process
         raise
 
 

@@ -14,9 +14,9 @@ from whichlora.parallel import lockstep
 
 @contextmanager
 def exclusive(work: Path) -> Iterator[None]:
-    """Hold the lock of a run's work folder, with a message if it has to be waited for.
+    """Hold the lock of a run's work folder inside this context, printing a message if another process holds it.
 
-    In lockstep the other runs continue while this one waits.
+    In lockstep, other runs continue while this one waits.
     """
     work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work.with_suffix(".lock"))

@@ -1,9 +1,8 @@
 """Runs several training runs of one process in lockstep: one thread per run, optimiser steps computed together.
 
-Only one thread works at a time. The turn passes to another thread where a run waits for the others before a training
-step, where it is blocked on a lock, and where it ends. Everything between two steps (setup, validation, scoring)
-executes as in a single run, so no other module has to be thread-safe, and random states are set and used within one
-turn.
+Only one thread works at a time. The turn passes to another thread when a run waits for the others before a training
+step, is blocked on a lock, or ends. Everything between two steps (setup, validation, scoring) executes as in a single
+run, so no other module has to be thread-safe, and random states are set and used within one turn.
 """
 
 from __future__ import annotations
@@ -51,6 +50,8 @@ class _Slot:
 
 
 class _Lockstep:
+    """The slots of all threads, and whose turn it is."""
+
     def __init__(self, size: int) -> None:
         self.slots = [_Slot(number) for number in range(size)]
         self.stopped = False
@@ -68,7 +69,7 @@ class _Lockstep:
         """Make each thread end at its next turn. Return whether the threads were started and must be awaited."""
         self.stopped = True
         with self._changed:
-            self._changed.notify_all()  # an interrupt may have prevented an earlier notification
+            self._changed.notify_all()  # an interrupt may have prevented the last notification
         return self._turn != _NO_TURN
 
     def await_turn(self, slot: _Slot) -> None:
@@ -81,7 +82,7 @@ class _Lockstep:
             raise KeyboardInterrupt
 
     def pass_turn(self, slot: _Slot) -> None:
-        """Pass the turn to the next runnable thread; if all wait for a step, to one of them, which then takes it."""
+        """Pass the turn to the next runnable thread, or to one that takes the step if all threads wait for it."""
         others = [self.slots[(slot.number + k) % len(self.slots)] for k in range(1, len(self.slots) + 1)]
         alive = [other for other in others if not other.ended]
         runnable = [other for other in alive if other.batch is None and not other.blocked]
@@ -124,7 +125,7 @@ class _Lockstep:
 
 
 def _synchronize() -> None:
-    """Wait for queued CUDA kernels, whose time would otherwise be charged to the next run that synchronises."""
+    """Wait for queued CUDA kernels; otherwise their time would be charged to the next run that synchronises."""
     import torch
 
     if torch.cuda.is_available():
@@ -186,15 +187,15 @@ def active() -> bool:
 
 
 def others_active() -> bool:
-    """Return whether other threads in lockstep with this one have not ended: they look for work, too."""
+    """Return whether other threads in lockstep with this one are still running, and so look for work, too."""
     return active() and any(not slot.ended for slot in _current.lockstep.slots if slot is not _current.slot)
 
 
 def step(batch: Any, joint_pass: JointPass) -> tuple[Tensor, int] | None:
     """Compute the gradients of a batch in one pass with the batches of the other runs in lockstep.
 
-    Waits until every run that can work has reached its step; one thread then calls `joint_pass` for all of them, which
-    leaves the gradients in the models.
+    Blocks until every runnable run has reached its step. One thread then calls `joint_pass` for all runs, which stores
+    the gradients in the models.
 
     Returns:
         The summed loss of the batch and the number of runs in the pass; None, without gradients, if there is no other

@@ -1,4 +1,4 @@
-"""The command line of the entry point `probe`."""
+"""Runs the command `probe`: `python -m whichlora.probing`."""
 
 import sys
 

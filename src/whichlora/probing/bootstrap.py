@@ -16,7 +16,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 """Confidence level of the percentile intervals."""
 _CHUNK = 256
-"""Number of items whose weights in all resamples are in memory at once."""
+"""Number of items whose resampling weights are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Detects the language of a text with CLD3 or Lingua, behind one interface.
+"""Detects the language of a text with CLD3 or Lingua through one interface.
 
 CLD3 (`cld3-py`, module `gcld3`) knows over 100 languages and returns one for any text; Lingua knows 75 and is designed
 for single words and phrases. `language/agreement.py` measures how far they agree.
@@ -15,9 +15,9 @@ from whichlora.errors import OptionError
 
 DETECTORS = ("cld3", "lingua")
 MIN_BYTES, MAX_BYTES = 0, 1000
-"""CLD3's bounds on the length of a text: it does not answer for a shorter one and samples parts of a longer one."""
+"""CLD3's bounds on the length of a text: it detects nothing in a shorter text and samples parts of a longer one."""
 RELIABLE = 0.7
-"""Lowest probability that CLD3 calls reliable. Lingua has no such flag; the same bound is applied to it."""
+"""Lowest probability that CLD3 calls reliable. Lingua has no such flag, so the same threshold is applied."""
 UNKNOWN = ""
 
 _ALIASES = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "nb": "no", "nn": "no", "fil": "tl"}

@@ -1,4 +1,4 @@
-"""Draws the figures of a probe in black, grey and line styles, so that they do not depend on colour."""
+"""Draws the figures of a probe in black, grey and line styles, so that they are readable without colour."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _STYLES: dict[str, dict[str, Any]] = {
 _BAND = 0.18
 _POSITIONS = {
     "all": "whole prompts",
-    "item": "items' own words",
+    "item": "items without instruction",
     "last": "last position",
     "generated": "prompt and answer",
 }
 
 
 def language_figure(layers: pd.DataFrame, name: str, language: str, choices: LanguageChoices) -> Figure:
-    """Draw the shares of English, the target language and others at each layer, by token and by sequence.
+    """Draw the shares of English, the target language and other languages at each layer, by token and by sequence.
 
-    Bands are the intervals of `layers`; marks at the right edge are the ceilings, the shares in the true input.
+    Bands are the intervals in `layers`; marks at the right edge are the ceilings, the shares in the true input.
     """
     positions = _POSITIONS[choices.positions]
     note = f"{choices.detector}, {positions}; bands: 95 % bootstrap over items; marks at the right: ceiling"
@@ -80,9 +80,7 @@ def alignment_figure(
     layers: pd.DataFrame, name: str, language: str, choices: AlignmentChoices, chance: Mapping[str, float]
 ) -> Figure:
     """Draw the cosines of translations and of random pairs, raw and centred, and the retrieval accuracy (P@1)."""
-    first = (
-        "first token left out" if choices.first_token == "drop" else "first token in the average, as in the original"
-    )
+    first = "first token excluded" if choices.first_token == "drop" else "first token included, as in the paper"
     figure, axes = _panels(3, f"English and {language}: {name}", f"{first}; bands: 95 % bootstrap over pairs")
     solid, dashed = _STYLES["english"], _STYLES["target"]
     for axis, space in zip(axes, ("raw", "centred"), strict=False):
@@ -111,7 +109,7 @@ def similarity_figure(layers: pd.DataFrame, name: str, other: str, language: str
 
 
 def weight_figure(cells: Mapping[str, pd.DataFrame], name: str) -> Figure:
-    """Draw a heat map by layer and module for each measure, darker for larger values, each with its own scale.
+    """Draw a heat map by layer and module for each measure, darker for larger values, with separate scales.
 
     `cells` maps measures to tables (layers, modules). The titles of `overlap_out` and `overlap_in` give the ranges of
     `chance_out` and `chance_in`.

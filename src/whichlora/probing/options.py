@@ -1,4 +1,4 @@
-"""The options of the entry point `probe`, with defaults and help texts, and the typed choices parsed from them."""
+"""Options of the command `probe` with defaults and help texts, and the typed request parsed from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from whichlora.probing.detectors import DETECTORS, canonical
 LEVELS = ("token", "sequence")
 POSITIONS = ("all", "item", "last", "generated")
 ARITHMETICS = ("fp32", "bf16")
-KEPT = ("keep", "drop")
+KEEP_OR_DROP = ("keep", "drop")
 OPTIONS = {
     "run_id": (AUTO, "MLflow id of a finished run whose model is probed; auto probes a base model."),
     "model": (
@@ -36,16 +36,16 @@ OPTIONS = {
     "data_dir": (AUTO, "Folder with the data of a task that is not packaged."),
     "precision": (
         AUTO,
-        "Precision of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU. A run is probed in its own.",
+        "Precision of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU. A run keeps its precision.",
     ),
-    "quantization": (AUTO, "Quantization of a base model: none or nf4. A run is probed in its own."),
+    "quantization": (AUTO, "Quantization of a base model: none or nf4. A run keeps its quantization."),
     "seed": ("42", "Random seed of bootstrap intervals and samples."),
     "preset": (
         "default",
-        "What auto stands for in the options below: default, paper (the same values) or zhao2024 (its authors' code).",
+        "Values of auto in the options below: default, paper (the same values) or zhao2024 (its authors' code).",
     ),
     "detector": (AUTO, f"Language detector: {', '.join(DETECTORS)}."),
-    "level": (AUTO, "What metrics are computed from, token or sequence; both are measured and drawn."),
+    "level": (AUTO, "Unit from which metrics are computed: token or sequence; figures show both."),
     "final_norm": (
         AUTO,
         "true: apply the model's final norm before the LM head in every layer; false: in the last layer only.",
@@ -59,15 +59,18 @@ OPTIONS = {
     "special_tokens": (AUTO, "keep or drop special tokens, as positions and among the decoded tokens."),
     "candidates": (
         AUTO,
-        "Languages that a result may be, separated by commas; all; or task for English and the task's.",
+        "Allowed detected languages, separated by commas; all; or task for English and the task's languages.",
     ),
     "arithmetic": (AUTO, "Arithmetic of the LM head: fp32 (exact) or bf16 (faster; its disagreement is measured)."),
-    "agreement": (AUTO, "Number of tokens, and of texts, on which both detectors are compared; 0 for none."),
+    "agreement": (AUTO, "Number of tokens, and of texts, on which the two detectors are compared; 0 for none."),
     "pairs": (
         AUTO,
         f"words (packaged for {', '.join(LANGUAGES)}), task (its hypotheses or questions), or a TSV file.",
     ),
-    "first_token": (AUTO, "drop or keep the first token of a text in averages, which makes all texts similar."),
+    "first_token": (
+        AUTO,
+        "drop or keep the first token of a text, which makes the averages of all texts similar.",
+    ),
     "against": (
         AUTO,
         "Id of another run to compare with: its hidden states (alignment; also base) or update (weights).",
@@ -83,7 +86,7 @@ GROUPS = {
     "Alignment probe (kind=alignment)": ("pairs", "first_token"),
     "Comparison (kind=alignment or weights)": ("against",),
 }
-"""The options as `--help` puts them together."""
+"""The groups of options in `--help`."""
 CHOICES: dict[str, Sequence[str]] = {
     "kind": ("language", "alignment", "weights"),
     "task": PROMPTED,
@@ -94,20 +97,20 @@ CHOICES: dict[str, Sequence[str]] = {
     "level": LEVELS,
     "final_norm": BOOLEANS,
     "positions": POSITIONS,
-    "unreliable": KEPT,
-    "special_tokens": KEPT,
+    "unreliable": KEEP_OR_DROP,
+    "special_tokens": KEEP_OR_DROP,
     "arithmetic": ARITHMETICS,
     "pairs": ("words", "task"),
     "first_token": FIRST_TOKEN,
 }
-"""The values of options that the shell completes."""
+"""The values that shell completion offers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageChoices:
     """The choices of the language probe, named as in `OPTIONS`; the README explains the defaults.
 
-    `candidates` are language codes or None for all languages; ("task",) is a placeholder that `for_task` resolves.
+    `candidates` are language codes, or None for all languages; `for_task` resolves the placeholder ("task",).
     """
 
     detector: str = "cld3"
@@ -142,7 +145,7 @@ class WeightChoices:
     against: str | None = None
 
 
-_OF_KIND = {
+_OPTIONS_OF_KIND = {
     kind: tuple(f.name for f in fields(choices))
     for kind, choices in (("language", LanguageChoices), ("alignment", AlignmentChoices), ("weights", WeightChoices))
 }
@@ -165,7 +168,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The parsed options of a probe; None stands for the value of the run or the task."""
+    """The parsed options of a probe; None selects the value of the run or the task."""
 
     run_id: str | None
     model: str | None
@@ -186,16 +189,16 @@ class Request:
 
 
 def parse(texts: Mapping[str, str]) -> Request:
-    """Parse option texts into a request, with all checks that need no run, model or data.
+    """Parse option texts into a request, and check what can be checked without run, model or data.
 
     Raises:
         OptionError: a value is not allowed; the first one is reported.
     """
     values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
-    kind = choose("kind", texts["kind"], _OF_KIND)
-    for owner, names in _OF_KIND.items():
+    kind = choose("kind", texts["kind"], _OPTIONS_OF_KIND)
+    for owner, names in _OPTIONS_OF_KIND.items():
         for name in names:
-            if name not in _OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
+            if name not in _OPTIONS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
                 raise OptionError(name, texts[name], f"applies only to kind={owner}; remove the option")
     for name in _ignored(kind, texts["pairs"]):
         if values[name] is not None:
@@ -253,7 +256,7 @@ def _check_source(values: Mapping[str, Any], kind: str) -> None:
 
 
 def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
-    """Check that the task has the language, where items are read and the task is not that of a run."""
+    """Check that the task has the language, if items are read and the task is not taken from a run."""
     reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
     if values["language"] and reads_items and (values["task"] or not values["run_id"]):
         task = get_task(values["task"] or MAIN["task"][0])

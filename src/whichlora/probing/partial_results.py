@@ -1,4 +1,4 @@
-"""Stores the measurements of a probe on disk, part by part, so that a killed probe can resume."""
+"""Stores the measurements of a probe on disk in parts, so that a killed probe can resume."""
 
 from __future__ import annotations
 

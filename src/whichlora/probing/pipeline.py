@@ -15,15 +15,26 @@ from whichlora.probing.alignment import probe as alignment
 from whichlora.probing.language import probe as language
 from whichlora.probing.options import Request
 from whichlora.probing.probed_model import ProbedModel
-from whichlora.probing.results import Job, ProbeResult
+from whichlora.probing.results import PreparedProbe, ProbeResult
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
-"""To be raised whenever the same request may give other numbers, so that older probes are not reused."""
+"""Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
-_OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")
+_SOURCE_PARAMS = (
+    "variant",
+    "arm",
+    "task",
+    "language",
+    "tl_ratio",
+    "train_size",
+    "rank",
+    "seed",
+    "precision",
+    "quantization",
+)
 
 
 def probe(request: Request, tracker: Tracker) -> str:
@@ -33,11 +44,11 @@ def probe(request: Request, tracker: Tracker) -> str:
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
-        ProofError: the probe does not see what the model computes.
+        ProofError: the probe does not reproduce the model's own predictions.
     """
     probed = probed_model.find(request, tracker.client)
-    job = _KINDS[request.kind](request, probed)
-    identity = _identity(request, probed, job)
+    prepared = _KINDS[request.kind](request, probed)
+    identity = _identity(request, probed, prepared)
     fingerprint = canonical_digest(identity)
     work = work_folder() / f"probe-{fingerprint[:16]}"
     name = f"{request.kind} of {probed.name}"
@@ -47,11 +58,11 @@ def probe(request: Request, tracker: Tracker) -> str:
             return attempt.run_id
         _log_params(request, probed, identity, attempt.log)
         work.mkdir(parents=True, exist_ok=True)
-        _log_result(job.measure(work), attempt.log, work)
+        _log_result(prepared.measure(work), attempt.log, work)
         return attempt.run_id
 
 
-def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]:
+def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) -> dict[str, Any]:
     """Return everything that determines the result, and nothing else, by name."""
     spec = probed.plan.spec
     return {
@@ -62,7 +73,7 @@ def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]
         "precision": spec.precision,
         "quantization": spec.quantization,
         "seed": request.seed,
-        **job.identity,
+        **prepared.identity,
     }
 
 
@@ -74,7 +85,7 @@ def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any],
         source |= {"task": probed.plan.task.name}
         source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if probed.run_id is not None:
-        source |= {f"source/{name}": getattr(spec, name) for name in _OF_RUN}
+        source |= {f"source/{name}": getattr(spec, name) for name in _SOURCE_PARAMS}
         log.tags({"source": probed.run_id})
     versions = {f"version/{package}": version(package) for package in _VERSIONED}
     log.params({**identity, **source, **versions, "version/whichlora": __version__})

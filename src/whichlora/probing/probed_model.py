@@ -33,7 +33,7 @@ class ProbedModel:
     """A model to probe, and the items to read with it.
 
     Attributes:
-        plan: spec and variant of the run, or of an untrained model for a base model; its test items are those to read.
+        plan: the run's spec and variant, or a plan without training for a base model; its test items are those to read.
         run_id: the run whose model is probed; None for a base model.
         name: short name for progress bars and figures.
         client: client of the tracking database that holds the run.
@@ -56,7 +56,7 @@ class ProbedModel:
             OptionError: the adapter is no longer among the run's artifacts.
         """
         assert self.run_id is not None
-        shutil.rmtree(work / "adapter", ignore_errors=True)  # a partial download of a killed probe
+        shutil.rmtree(work / "adapter", ignore_errors=True)  # may be a partial download of a killed probe
         work.mkdir(parents=True, exist_ok=True)
         try:
             return Path(self.client.download_artifacts(self.run_id, "adapter", str(work)))
@@ -76,10 +76,10 @@ class ProbedModel:
 
 
 def find(request: Request, client: MlflowClient) -> ProbedModel:
-    """Return the model that a request names, without loading its weights.
+    """Return the model that a request selects, without loading its weights.
 
     Raises:
-        OptionError: there is no such run, it has no model to probe, or an option does not fit it.
+        OptionError: there is no such run, the run cannot be probed, or an option does not fit it.
     """
     if request.run_id is None:
         assert request.model is not None
@@ -87,10 +87,10 @@ def find(request: Request, client: MlflowClient) -> ProbedModel:
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     spec = spec_of(client, "run_id", request.run_id)
     copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
-    of_run = {name: str(getattr(spec, name)) for name in copied}
+    run_options = {name: str(getattr(spec, name)) for name in copied}
     if request.task in (None, spec.task) and spec.test_size is not None:
-        of_run["test_size"] = str(spec.test_size)
-    plan = _plan(request, of_run)
+        run_options["test_size"] = str(spec.test_size)
+    plan = _plan(request, run_options)
     if plan.source.digest != spec.model_digest:
         raise OptionError("run_id", request.run_id, f"its base model {spec.model} differs from the one found here")
     same_items = (request.task, request.language, request.items) == (None, None, None)
@@ -106,7 +106,7 @@ def find_comparison(request: Request, probed: ProbedModel, against: str) -> Prob
     """Return the model that `probed` is compared with: that of the run `against`, or its base model for "base".
 
     Raises:
-        OptionError: there is no such run, or its base model is a different one.
+        OptionError: there is no such run, or it has a different base model.
     """
     if against == "base":
         spec = probed.plan.spec
@@ -138,11 +138,11 @@ def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
     try:
         return RunSpec.from_dict(json.loads(text))
     except ValueError as error:
-        raise OptionError(option, run_id, f"was made by another version of whichlora ({error})") from error
+        raise OptionError(option, run_id, f"was written by another version of whichlora ({error})") from error
 
 
 def _plan(request: Request, defaults: dict[str, str]) -> Plan:
-    """Resolve a plan that trains nothing; the options of the request override `defaults`."""
+    """Resolve a plan without training; options of the request override `defaults`."""
     texts = {name: default for name, (default, _) in MAIN.items()} | defaults
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:

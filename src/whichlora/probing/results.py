@@ -1,4 +1,4 @@
-"""The result of a probe: a table by layer, figures and summary metrics."""
+"""Defines the result of a probe: a table by layer, figures and summary metrics."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A prepared probe: everything that can be checked without loading the weights has been checked.
+class PreparedProbe:
+    """A probe ready to run: everything that can be checked without loading weights has been checked.
 
     Attributes:
         identity: what determines the result besides model, precision and seed, by name; logged as params.
-        measure: runs the probe. Partial results go into the folder passed to it, from which a later call resumes.
+        measure: runs the probe. It stores partial results in the folder passed to it, from which a later call resumes.
     """
 
     identity: Mapping[str, Any]
@@ -65,6 +65,6 @@ def curve(layers: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def points(layers: pd.DataFrame, measure: str) -> list[tuple[int, float]]:
-    """Return (layer, value) of one measure after each block; layers without a value are left out."""
+    """Return (layer, value) of one measure after each block; layers without a value are omitted."""
     rows = curve(layers, measure).query("layer >= 0").dropna(subset="value")
     return [(int(layer), float(value)) for layer, value in zip(rows["layer"], rows["value"], strict=True)]

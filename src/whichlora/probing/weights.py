@@ -1,7 +1,7 @@
-"""The weight probe: size, rank and leading directions of the update that training made to each adapted layer.
+"""The weight probe: size, rank and leading directions of the update of each adapted layer.
 
-For every method the update is the layer's weight with the adapter merged, minus the weight of the plain base. Both are
-in 64 bits, so that the difference of nearly equal numbers is accurate enough to count ranks.
+For every method the update is the layer's weight with the adapter merged minus the base weight. Both are in 64 bits, so
+that the difference of nearly equal numbers is accurate enough to count ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
 from whichlora.probing.options import Request, WeightChoices
-from whichlora.probing.results import COLUMNS, Job, ProbeResult, points
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, points
 from whichlora.training import adapter, base_cache
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class Spectrum:
     right: Tensor
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """Return the weight probe of a run, compared with another run if `against` names one.
 
     Raises:
-        OptionError: a run trained no weights, or the two runs have different base models.
+        OptionError: a run did not train anything, or the two runs have different base models.
     """
     assert isinstance(request.choices, WeightChoices)
     _check_trained(probed, "run_id")
@@ -64,7 +64,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         comparison = probed_model.find_comparison(request, probed, request.choices.against)
         _check_trained(comparison, "against")
     identity = {"against": comparison.plan.spec.fingerprint if comparison else "", "directions": DIRECTIONS}
-    return Job(identity=identity, measure=lambda work: _measure(probed, comparison, work))
+    return PreparedProbe(identity=identity, measure=lambda work: _measure(probed, comparison, work))
 
 
 def spectrum(update: Tensor) -> Spectrum:
@@ -100,7 +100,7 @@ def sizes(weight: Tensor, update: Tensor, decomposed: Spectrum) -> dict[str, flo
 def overlap(first: Tensor, second: Tensor) -> float:
     """Return the overlap of two subspaces: 1 if one contains the other, 0 if they are orthogonal.
 
-    Each is given by orthonormal columns, (width, directions). NaN if one has no columns.
+    Each is represented by orthonormal columns, (width, directions). Returns NaN if one has no columns.
     """
     k = min(first.shape[1], second.shape[1])
     return float((first.T @ second).square().sum()) / k if k else math.nan

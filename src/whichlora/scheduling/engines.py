@@ -1,6 +1,6 @@
 """Runs workers: in this process, in several processes of this machine, or in tasks of a Ray cluster.
 
-Workers coordinate only through a shared queue or study, so the death of one does not disturb the others.
+Workers coordinate only through a shared queue or study, so the death of one does not affect the others.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from whichlora.parallel import distributed
 from whichlora.scheduling.jobs import Engine, Job, mark_worker
 
 ENGINES = ("local", "ray")
-MOST_WORKERS = 1024
+MAX_WORKERS = 1024
 
 
 def engine_of(name: str, workers: str) -> Engine | None:
     """Return the engine for this number of workers, or None if this process should do the work itself.
 
     Raises:
-        OptionError: `name` or `workers` has a value that is not allowed, or a package is missing.
+        OptionError: `name` or `workers` has an invalid value, or a package is missing.
     """
     choose("engine", name, ENGINES)
-    count = parse_whole("workers", workers, 1, MOST_WORKERS)
+    count = parse_whole("workers", workers, 1, MAX_WORKERS)
     if name == "ray":
         if distributed.world_size() > 1:
             raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")

@@ -12,7 +12,7 @@ _WORKER = "WHICHLORA_WORKER"
 
 @dataclass(frozen=True)
 class Job:
-    """The work of every worker: a call of `main(arguments)` in a module, which returns an exit status."""
+    """The work of every worker: a call of `main(arguments)` of a module, which returns an exit status."""
 
     module: str
     arguments: Sequence[str]
@@ -24,10 +24,10 @@ class Engine(Protocol):
     workers: int
 
     def connect(self) -> None:
-        """Prepare whatever the workers need.
+        """Check the environment and connect to it, before any worker is started.
 
         Raises:
-            OptionError: Workers cannot run in this environment; the message says why.
+            OptionError: workers cannot run in this environment.
         """
 
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Treats the running trials of a shared study as leases, each held by one worker.
+"""Treats the running trials of a shared Optuna study as leases, each held by one worker.
 
-Checks that a lease is still valid, and releases those of dead workers.
+Checks that a lease is still valid, and releases the leases of dead workers.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class Leases:
-    """The leases of one study: each trial is held by one worker at a time."""
+    """The leases of one study; `after_death` is called with each trial whose worker died."""
 
     def __init__(self, study: Study, after_death: AfterDeath) -> None:
         self._study, self._after_death = study, after_death
-        self._first_seen_unsigned: dict[int, float] = {}
+        self._first_seen_without_worker: dict[int, float] = {}
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states, or all trials if none is given."""
+        """Return the trials in these states, or all trials if no state is passed."""
         return self._study.get_trials(deepcopy=False, states=states or None)
 
-    def take(self, trial: Trial) -> Callable[[], None]:
+    def acquire(self, trial: Trial) -> Callable[[], None]:
         """Record this process as the holder of a trial that Optuna assigned to it.
 
         Returns:
-            A function to call before a result is written. It raises `LostLeaseError` if this worker was suspended for
-            so long that it was declared dead and another worker holds the trial.
+            A function to call before writing a result. It raises `LostLeaseError` if this worker was suspended for so
+            long that it was declared dead and its work was given to another worker.
         """
-        trial.set_user_attr("worker", _process(os.getpid()))
+        trial.set_user_attr("worker", _process_name(os.getpid()))
 
         def check() -> None:
             try:
@@ -60,9 +60,9 @@ class Leases:
     def release_dead(self) -> None:
         """Fail the trials of dead workers and pass them to `after_death`.
 
-        Optuna itself does so once a heartbeat is overdue. Two cases are added: a dead process of this machine is
-        detected at once, and so is a worker that died between claiming a trial and its first heartbeat, which Optuna
-        never notices.
+        Optuna does so only for trials with an overdue heartbeat. Two cases are added: dead processes of this machine,
+        which are detected at once, and workers that died between claiming a trial and its first heartbeat, which Optuna
+        never detects.
         """
         optuna.storages.fail_stale_trials(self._study)
         for trial in self.orphans():
@@ -75,17 +75,18 @@ class Leases:
     def orphans(self) -> list[FrozenTrial]:
         """Return the running trials whose worker has died.
 
-        These are trials of processes of this machine, and trials that no worker signed within the grace period.
+        A worker is dead if it was a process of this machine that no longer exists, or if it did not record itself as
+        the holder within the grace period.
         """
         return [trial for trial in self.trials(TrialState.RUNNING) if self._is_dead(trial)]
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get("worker")
-        if worker is None:  # just claimed, or the worker died before it signed
-            first_seen = self._first_seen_unsigned.setdefault(trial.number, time.monotonic())
+        if worker is None:  # just claimed, or the worker died before it recorded itself
+            first_seen = self._first_seen_without_worker.setdefault(trial.number, time.monotonic())
             return time.monotonic() - first_seen > GRACE_SECONDS
         machine, pid, _ = str(worker).rsplit("/", 2)
-        return machine == _machine() and str(worker) != _process(int(pid))
+        return machine == _machine() and str(worker) != _process_name(int(pid))
 
 
 def _machine() -> str:
@@ -98,8 +99,8 @@ def _machine() -> str:
     return platform.node() + suffix
 
 
-def _process(pid: int) -> str | None:
-    """Return a name for a process that no later process can have; None if the process does not exist."""
+def _process_name(pid: int) -> str | None:
+    """Return a name that remains unique when the pid is reused; None if the process does not exist."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         if Path("/proc").is_dir():

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ATTEMPTS = 2
-"""Attempts that one call makes at a cell that raises an exception."""
+"""Maximum number of attempts at a cell that raises exceptions, per `offer`."""
 DEATHS = 5
-"""Worker deaths after which a cell is abandoned: the cell itself may be what kills its workers."""
+"""Maximum number of times a cell is enqueued again after its worker died: the cell itself may kill its workers."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
-    """Return the database that holds the queues."""
+    """Open the database that holds the queues."""
     return storage.connect(_after_death, url)
 
 
@@ -65,7 +65,7 @@ class Queue:
                 _enqueue(self._study, cell, missing_at)
 
     def states(self) -> dict[str, TrialState]:
-        """Return the state of every cell ever offered, which is that of its newest trial that is not a duplicate."""
+        """Return the state of every cell ever offered: the state of its newest trial that is not a duplicate."""
         newest: dict[str, TrialState] = {}
         for trial in self._leases.trials():
             if "cell" in trial.user_attrs and trial.state is not TrialState.PRUNED:
@@ -74,7 +74,7 @@ class Queue:
 
     def work(
         self,
-        do: Callable[[str, Callable[[], None]], Any],
+        process: Callable[[str, Callable[[], None]], Any],
         *,
         poll: float = POLL_SECONDS,
         stop: Callable[[], bool] = lambda: False,
@@ -82,13 +82,11 @@ class Queue:
     ) -> None:
         """Process waiting cells until none is waiting or running anywhere, or until `stop()` returns True.
 
-        `do(cell, check)` processes one cell. It must call `check` before it writes a result; `check` raises
-        `LostLeaseError` if this worker was suspended for so long that another worker has the cell. An exception from
-        `do` fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total.
-
         Args:
-            do: processes one cell.
-            poll: seconds between two looks at the database while there is nothing to do.
+            process: called as `process(cell, check)`. It must call `check` before it writes a result; `check` raises
+                `LostLeaseError` if this worker was suspended for so long that another worker has the cell. An exception
+                fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total.
+            poll: seconds between database polls while idle.
             stop: returns whether this process can no longer work.
             pack: number of cells to process at once, with their training steps in lockstep.
         """
@@ -97,24 +95,24 @@ class Queue:
             self._leases.release_dead()
             states = {trial.state for trial in self._leases.trials(TrialState.WAITING, TrialState.RUNNING)}
             if TrialState.WAITING in states:
-                self._study.optimize(lambda trial: self._do(trial, do), n_trials=1, catch=(Exception,))
+                self._study.optimize(lambda trial: self._process(trial, process), n_trials=1, catch=(Exception,))
             elif states and lockstep.others_active():
-                return False  # a thread that is still working will look for further cells
+                return False  # another thread will look for further cells
             elif states:
                 time.sleep(poll)
             return bool(states)
 
         lockstep.run(pack, lambda: repeat_until_done(step, poll=poll, stop=stop))
 
-    def _do(self, trial: Trial, do: Callable[[str, Callable[[], None]], Any]) -> float:
+    def _process(self, trial: Trial, process: Callable[[str, Callable[[], None]], Any]) -> float:
         if "cell" not in trial.user_attrs:
             raise TrialPruned("another worker took the last waiting cell")
         cell: str = trial.user_attrs["cell"]
-        check = self._leases.take(trial)
+        check = self._leases.acquire(trial)
         if self._is_duplicate(trial.number, **trial.user_attrs):
             raise TrialPruned("enqueued twice")
         try:
-            do(cell, check)
+            process(cell, check)
         except LostLeaseError:
             raise
         except Exception as error:
@@ -131,7 +129,7 @@ class Queue:
         return 0.0
 
     def _is_duplicate(self, number: int, *, cell: str, missing_at: float, after: int | None, **_: Any) -> bool:
-        """Return whether an older trial, other than `after`, holds the cell, or one completed it since `missing_at`."""
+        """Return whether an older trial (other than `after`) holds the cell, or one completed it since `missing_at`."""
         others = [
             t for t in self._leases.trials() if t.user_attrs.get("cell") == cell and t.number not in (number, after)
         ]
@@ -144,13 +142,13 @@ class Queue:
 def _enqueue(
     study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0, after: int | None = None
 ) -> None:
-    """Enqueue a cell; `after` is the number of the trial that it replaces, which may not have ended yet."""
+    """Enqueue a cell; `after` is the number of the trial that the new one replaces, which may still be running."""
     attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths, "after": after}
     study.enqueue_trial({}, user_attrs=attributes)
 
 
 def _after_death(study: Study, trial: FrozenTrial) -> None:
-    """Enqueue the cell of a dead worker again, unless `DEATHS` workers have died over it."""
+    """Enqueue the cell of a dead worker again, unless more than `DEATHS` workers died while processing it."""
     attributes = trial.user_attrs
     if "cell" in attributes and attributes["deaths"] < DEATHS:
         deaths = attributes["deaths"] + 1

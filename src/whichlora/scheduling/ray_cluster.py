@@ -1,4 +1,4 @@
-"""Runs workers as Ray tasks: Ray gives each a share of the cluster, and restarts it if its process or node dies.
+"""Runs workers as Ray tasks: Ray assigns each a share of the cluster, and restarts it if its process or node dies.
 
 The cluster is the one at `RAY_ADDRESS`, or by default a temporary one on this machine. Ray only places processes and
 assigns GPUs; work is distributed through the shared queue or study, as among any workers.
@@ -21,9 +21,10 @@ from whichlora.scheduling.jobs import Job, mark_worker
 
 RETRIES = 5
 """Maximum number of restarts of a worker whose process or node died."""
-_FOR_WORKERS = ("MLFLOW_", "WHICHLORA_", "TOKENIZERS_", "HF_", "PG", "AWS_")
+_FORWARDED = ("MLFLOW_", "WHICHLORA_", "TOKENIZERS_", "HF_", "PG", "AWS_")
+"""Prefixes of the environment variables that are passed to workers."""
 _STORE_BYTES = 2**27
-"""Size of Ray's object store, which is not used here; the default would reserve a third of the memory."""
+"""Size of Ray's object store, which is not used here; by default it would reserve a third of the memory."""
 
 
 class RayTasks:
@@ -34,10 +35,10 @@ class RayTasks:
         self._ray: Any = None
 
     def connect(self) -> None:
-        """Join or start the cluster, with token authentication unless `RAY_AUTH_MODE` says otherwise.
+        """Join or start the cluster, with token authentication unless `RAY_AUTH_MODE` is set.
 
         Raises:
-            OptionError: The cluster does not exist, rejects the token, or has machines that cannot reach the servers.
+            OptionError: the cluster is unreachable, rejects the token, or has machines that cannot reach the servers.
         """
         address = os.environ.get("RAY_ADDRESS") or "local"
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it an open port would execute anyone's code
@@ -46,7 +47,7 @@ class RayTasks:
         if address == "local":
             if not any(f"RAY_AUTH_TOKEN{kind}" in os.environ for kind in ("", "_PATH")):
                 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # valid for this call only
-            # Otherwise Ray listens on all addresses of the machine, even when given 127.0.0.1.
+            # Otherwise Ray listens on all addresses of the machine, even if told to use 127.0.0.1.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
             local_only = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         ray: Any = importlib.import_module("ray")
@@ -59,13 +60,13 @@ class RayTasks:
             raise OptionError("engine", "ray", f"cannot join RAY_ADDRESS={address}: {error}") from error
         self._ray = ray
         names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-        check_shared(sorted(names - {socket.gethostname()}))
+        check_reachable(sorted(names - {socket.gethostname()}))
 
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         ray = self._ray
         task = ray.remote(**self._resources(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
-        environment = {n: v for n, v in os.environ.items() if n.startswith(_FOR_WORKERS)}
+        environment = {n: v for n, v in os.environ.items() if n.startswith(_FORWARDED)}
         problems = []
         try:
             pending = [task.remote(job, environment, str(Path.cwd())) for _ in range(self.workers)]
@@ -92,9 +93,12 @@ class RayTasks:
 
 
 def _probe(address: str, node_ip: str) -> None:
-    """Check that something listens at `address` if it has a port, because Ray would retry for ever.
+    """Check that something listens at `address` if it has a port, because Ray would retry forever.
 
-    Like Ray, treat a loopback address as `node_ip`.
+    Like Ray, replace a loopback address by `node_ip`.
+
+    Raises:
+        OptionError: nothing listens there.
     """
     host, _, port = address.rpartition(":")
     if "//" in address or not port.isdecimal():
@@ -108,11 +112,11 @@ def _probe(address: str, node_ip: str) -> None:
         ) from error
 
 
-def check_shared(others: Sequence[str]) -> None:
+def check_reachable(others: Sequence[str]) -> None:
     """Check that workers on other machines can reach the tracking server and the database.
 
     Raises:
-        OptionError: One of them is a file or an address that only this machine can reach.
+        OptionError: one of them is a file or an address that only this machine can reach.
     """
     import mlflow
 
@@ -143,8 +147,8 @@ def _tuning_folder() -> list[str]:
 def _work(job: Job, environment: Mapping[str, str], folder: str) -> int:
     """Run a job in a Ray process and return its exit status.
 
-    The environment is passed as an argument because it contains passwords, and Ray displays the variables of a
-    runtime environment to anyone.
+    The environment is passed as an argument because it contains passwords, and Ray shows the variables of a runtime
+    environment to all users.
     """
     os.environ.update(environment)
     if Path(folder).is_dir():  # relative paths stay valid on machines that share the folder

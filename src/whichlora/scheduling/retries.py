@@ -13,13 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 Result = TypeVar("Result")
 POLL_SECONDS = 2.0
-"""Seconds between two looks at the database by an idle worker: another worker may die and leave its trial."""
+"""Seconds between database polls of an idle worker, which takes over if another worker dies."""
 _FAILURES = 60
-"""Consecutive database errors that end a worker; with the pauses in between, this takes some minutes."""
+"""Consecutive database errors after which a worker gives up, in some minutes including the pauses."""
 
 
 def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> Result:
-    """Return `work()`, retrying while a server or database is unreachable; `work` must be safe to repeat."""
+    """Return `work()`, retrying while a server or database is unreachable; `work` must be safe to repeat.
+
+    Raises:
+        Exception: the last of `_FAILURES` consecutive errors.
+    """
     for _ in range(_FAILURES - 1):
         try:
             return work()
@@ -35,11 +39,11 @@ def repeat_until_done(
     """Call `step` until it returns False or `stop()` returns True, retrying after lost connections.
 
     Optuna rejects the result of a worker that was declared dead, and raises several kinds of errors if the server is
-    unreachable while a result is stored. Any exception is therefore followed by another call of `step`, in which
-    finished work is found to be finished.
+    unreachable while a result is stored. After any exception `step` is therefore called again; it must recognise
+    finished work.
 
     Raises:
-        Exception: the error of the last of `_FAILURES` consecutive failures.
+        Exception: the last of `_FAILURES` consecutive errors.
     """
     failures = 0
     while not stop():

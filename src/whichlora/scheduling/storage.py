@@ -1,4 +1,4 @@
-"""Opens the Optuna database through which workers share work, with heartbeats, on SQLite or a server.
+"""Opens the Optuna database through which workers share work: SQLite or a server, with heartbeats.
 
 `python -m whichlora.scheduling.storage` creates the schema: run it before several workers start on an empty server.
 """
@@ -50,8 +50,8 @@ def storage_url() -> str:
 def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
     """Open the shared database, creating its schema if necessary.
 
-    Processes that create the schema concurrently get in each other's way, so a SQLite file is created under a lock, and
-    on a server the creation is retried.
+    Concurrent creation of the schema can fail, so a SQLite file is created under a lock, and on a server creation is
+    retried.
     """
     url = url or storage_url()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -81,7 +81,7 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
 
 
 def stored_trial(study: Study, trial: Trial) -> FrozenTrial:
-    """Return the current state of a trial as the database has it.
+    """Return a trial as currently stored in the database.
 
     Uses private attributes: Optuna's public API returns single trials only by reading all trials of the study.
     """
@@ -97,7 +97,7 @@ class _Storage(RDBStorage):
             super().record_heartbeat(trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Claim or end a trial, under a file lock on SQLite: without row locks two workers could claim the same one."""
+        """Claim or end a trial, on SQLite under a file lock: without row locks two workers could claim one trial."""
         with FileLock(f"{self._file}.claims.lock") if self._file else contextlib.nullcontext():
             return super().set_trial_state_values(trial_id, state, values)
 

@@ -1,6 +1,8 @@
-"""The shared cases that variants and tasks pass, for the catalogue's and for those of other packages.
+"""Conformance checks for variants and tasks, those of the catalogue and those of other packages.
 
-They need no test runner: `check_variant("my-variant", folder)` and `check_task(MyTask)` raise where something is wrong.
+`check_variant("my-variant", folder)` and `check_task(MyTask)` run all checks and raise if one fails; they need no test
+runner. `variant_case`, `variant_runs` and `task_case` contain the single checks; `runs` and `interruption` carry out
+and kill small runs on a model of `tiny_model`.
 """
 
 from whichlora.testing.task_case import check_task

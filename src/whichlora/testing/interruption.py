@@ -1,4 +1,4 @@
-"""Kills a run in a child process, as a lost machine would."""
+"""Kills a run in a child process, to simulate the loss of a machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from pathlib import Path
 def kill_after_step(model: str | Path, step: int, options: Mapping[str, object]) -> None:
     """Carry out a small run in a child process and kill it with SIGKILL after `step` optimiser steps.
 
-    The child saves a checkpoint after every step. It tracks the run where this process does, in the experiment
-    `tests`, and finds packages where this process does.
+    The child saves a checkpoint after every step. It uses this process's tracking database, experiment `tests`, and
+    module search path.
+
+    Args:
+        model: folder of the model.
+        step: number of optimiser steps.
+        options: options of the run that override those of `runs.SMALL`.
     """
     pairs = [f"{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "whichlora.testing.stepwise", str(model), *pairs]
@@ -26,5 +31,5 @@ def kill_after_step(model: str | Path, step: int, options: Mapping[str, object])
                 child.send_signal(signal.SIGKILL)
                 break
     assert child.returncode == -signal.SIGKILL, (
-        f"the run ended before step {step} with status {child.returncode}; see its messages above"
+        f"the run ended before step {step} with status {child.returncode}; see its output above"
     )

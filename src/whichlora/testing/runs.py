@@ -1,4 +1,4 @@
-"""Small runs for checks: a tracking database in a folder, a plan of few items, and what a run predicted."""
+"""Carries out small runs, tracks them in a folder, and reads their predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = {"train_size": "40", "validation_size": "6", "test_size": "9", "batch_si
 
 @contextmanager
 def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
-    """Track runs in `folder`, in this process and its children, with unfinished runs in its subfolder `work`."""
+    """Track the runs of this process and its children in `folder`, with work folders in its subfolder `work`."""
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     names = ("MLFLOW_TRACKING_URI", "WHICHLORA_WORK")
@@ -46,7 +46,7 @@ def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
 
 
 def small_plan(model: str | Path, **options: Any) -> Plan:
-    """Resolve a plan on `model` from `SMALL`, with `options` in place of its values."""
+    """Resolve the plan of a run on `model` with the options `SMALL`, overridden by `options`."""
     defaults = {name: default for name, (default, _) in MAIN.items()}
     texts = {**SMALL, **{name: str(value) for name, value in options.items()}}
     if texts.get("variant") == "none":
@@ -57,11 +57,11 @@ def small_plan(model: str | Path, **options: Any) -> Plan:
 
 
 def run_plan(plan: Plan, experiment: str = "tests") -> Result:
-    """Carry out a plan in the current tracking database."""
+    """Carry out a plan, tracked in the current tracking database."""
     return run(plan, Tracker(connect(), experiment))
 
 
 def predictions_of(run_id: str, test_set: str) -> pd.DataFrame:
-    """Return what a run logged for each item of a test set, such as `en` or `tl`."""
+    """Return the predictions that a run logged for a test set, such as `en` or `tl`: one row per item."""
     folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="predictions")
     return pd.read_parquet(Path(folder) / f"{test_set}.parquet")

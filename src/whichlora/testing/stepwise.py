@@ -1,4 +1,4 @@
-"""Run a small plan that saves a checkpoint and prints its number after every step, to be killed at one of them.
+"""Carries out a small run that saves a checkpoint and prints the step number after every step, until it is killed.
 
 `python -m whichlora.testing.stepwise MODEL OPTION=VALUE...`
 """

@@ -1,7 +1,7 @@
-"""The shared case of tasks: a task loads, and prompt, answer and accepted answers agree in every language.
+"""Conformance checks for tasks: data loads, and prompts, answers and accepted answers agree in every language.
 
-`check_task` runs all of it. A check takes the task's class, and the folder with its data where it needs one, and raises
-`AssertionError`.
+`check_task` runs all checks. Each takes the task's class, and the folder with its data if the task needs one, and
+raises `AssertionError` if the task fails.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from whichlora.data.tasks.qa import QaTask
 from whichlora.errors import OptionError
 
 FIRST = 60
-"""Items of a language whose prompts and answers are compared."""
-REFUSED = {"language": "xx", "split": "dev", "difficulty": "unknown"}
+"""Number of items per language whose prompts and answers are checked."""
+INVALID = {"language": "xx", "split": "dev", "difficulty": "unknown"}
 """Values that no task has."""
 SHALLOW_NLI = {"majority", "hypothesis_only", "overlap"}
-"""What every NLI task reports as floors."""
+"""Names of the shallow baselines (floors) of every NLI task."""
 
 
 def check_task(task: type[Task], data_dir: str | Path | None = None, *, empty: Collection[str] = ()) -> None:
-    """Run every check of the shared case on a task. `empty` are languages that may lack items in a split."""
+    """Run all checks of this module on a task; `empty` are the languages that may have no items in a split."""
     folder = None if data_dir is None else str(data_dir)
     for split in SPLITS:
         check_items(task, split, folder, empty=empty)
@@ -37,14 +37,15 @@ def check_task(task: type[Task], data_dir: str | Path | None = None, *, empty: C
     if not issubclass(task, PairTask):
         check_prompt_languages(task, folder)
     check_floors(task, folder)
-    for option, value in REFUSED.items():
-        check_refusal(task, option, value, folder)
+    for option, value in INVALID.items():
+        check_invalid_value(task, option, value, folder)
 
 
 def check_items(task: type[Task], split: Split, data_dir: str | None = None, *, empty: Collection[str] = ()) -> None:
-    """Check that the items of a split are numbered from 0, have ids of their own, and are of the language.
+    """Check that the items of a split are numbered from 0, have unique ids, and are in the requested language.
 
-    `empty` are languages that may have none; pairs of words are in two languages, so English alone has none.
+    `empty` are the languages that may have no items. English has none in a task of word pairs, whose items are in two
+    languages.
     """
     for language in task.languages:
         items = task().load(language, split, data_dir=data_dir)
@@ -54,13 +55,13 @@ def check_items(task: type[Task], split: Split, data_dir: str | None = None, *, 
         assert [item.index for item in items] == list(range(len(items))), f"{where}: indices are not 0, 1, 2, ..."
         assert len({item.id for item in items}) == len(items), f"{where}: two items have the same id"
         languages = {item.language for item in items}
-        assert languages <= {language}, f"{where}: items say they are in {', '.join(sorted(languages))}"
+        assert languages <= {language}, f"{where}: items have the languages {', '.join(sorted(languages))}"
         n_strata = len({item.stratum for item in items})
-        assert n_strata < len(items) or not items, f"{where}: every item is a stratum of its own"
+        assert n_strata < len(items) or not items, f"{where}: every item has a different stratum"
 
 
 def check_parallel(task: type[Task], data_dir: str | None = None) -> None:
-    """Check that the languages have the same ids, strata and labels exactly if the task calls itself parallel."""
+    """Check that all languages have the same ids, strata and labels if the task is declared parallel, and only then."""
     for split in SPLITS:
         items_by_language = [task().load(language, split, data_dir=data_dir) for language in task.languages]
         distinct = {tuple((item.id, item.stratum) for item in items) for items in items_by_language}
@@ -84,20 +85,20 @@ def check_splits(task: type[Task], data_dir: str | None = None) -> None:
 
 
 def check_answers(task: type[Task], prompt_language: PromptLanguage = "en", data_dir: str | None = None) -> None:
-    """Check that prompts end where the answer begins, that answers are accepted answers, and what they score.
+    """Check the form of prompts and answers, that answers are accepted answers, and that these get the best scores.
 
-    Languages without prompts of their own are left out where prompts are in the language of the item.
+    With `prompt_language` "item", languages without prompts are skipped.
     """
-    written = task(prompt_language)
+    instance = task(prompt_language)
     for language in _with_prompts(task, prompt_language):
-        items = written.load(language, "test", data_dir=data_dir)[:FIRST]
+        items = instance.load(language, "test", data_dir=data_dir)[:FIRST]
         for item in items:
-            _check_answer(written, item)
-        gold = [written.gold(item) for item in items]
+            _check_answer(instance, item)
+        gold = [instance.gold(item) for item in items]
         if gold:
             where = f"{task.name} in {language}"
-            right = written.metrics([answers[-1] for answers in gold], gold)
-            wrong = written.metrics([None] * len(gold), gold)
+            right = instance.metrics([answers[-1] for answers in gold], gold)
+            wrong = instance.metrics([None] * len(gold), gold)
             assert all(0 <= value <= 1 for value in (right | wrong).values()), f"{where}: a metric is not from 0 to 1"
             assert right["f1"] == 1, f"{where}: accepted answers score {right['f1']}, not 1"
             assert wrong["f1"] == 0, f"{where}: no answers score {wrong['f1']}, not 0"
@@ -111,7 +112,7 @@ def _check_answer(task: Task, item: Item) -> None:
     assert answer == f" {answer.strip()}", f"{where}: the answer {answer!r} is not one space and a text"
     if task.labels:
         words = task.label_words(item)
-        assert answer[1:] in words, f"{where}: the answer {answer!r} is none of the labels' words"
+        assert answer[1:] in words, f"{where}: the answer {answer!r} is not one of the label words"
         assert gold == (task.labels[words.index(answer[1:])],), (
             f"{where}: the answer {answer!r} is not the label {gold}"
         )
@@ -128,9 +129,9 @@ def _check_answer(task: Task, item: Item) -> None:
 
 
 def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> None:
-    """Check that a prompt in the item's language differs from the English one in instruction and labels alone.
+    """Check that prompts in the item's language and in English differ only in the instruction and the labels.
 
-    The texts of the item are the lines between the first and the last.
+    The item's texts are the lines of the prompt between the first and the last.
     """
     english, local = task("en"), task("item")
     for language in _with_prompts(task, "item"):
@@ -144,21 +145,21 @@ def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> Non
 
 
 def check_floors(task: type[Task], data_dir: str | None = None) -> None:
-    """Check that the scores of shallow methods are from 0 to 1 in the first target language with training items."""
-    tried = task()
+    """Check that shallow baselines score from 0 to 1 in the first target language that has training items."""
+    instance = task()
     targets = [language for language in task.languages if language != SOURCE_LANGUAGE]
-    loaded = (tried.load(language, "train", data_dir=data_dir) for language in targets)
+    loaded = (instance.load(language, "train", data_dir=data_dir) for language in targets)
     train = next((items for items in loaded if items), ())[:FIRST]
     assert train, f"{task.name}: no target language has training items"
-    floors = tried.floors(train, tried.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
+    floors = instance.floors(train, instance.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
     wrong = {name: value for name, value in floors.items() if not 0 <= value <= 1}
     assert not wrong, f"{task.name}: floors are not from 0 to 1: {wrong}"
-    are_nli = floors.keys() == SHALLOW_NLI
-    assert are_nli == issubclass(task, NliTask), f"{task.name}: unexpected floors {sorted(floors)}"
+    has_nli_floors = floors.keys() == SHALLOW_NLI
+    assert has_nli_floors == issubclass(task, NliTask), f"{task.name}: unexpected floors {sorted(floors)}"
 
 
-def check_refusal(task: type[Task], option: str, value: str, data_dir: str | None = None) -> None:
-    """Check that `load` refuses a value that the task does not have, with an `OptionError` that lists those allowed."""
+def check_invalid_value(task: type[Task], option: str, value: str, data_dir: str | None = None) -> None:
+    """Check that `load` rejects an invalid value of an option with an `OptionError` that lists the allowed values."""
     arguments = {"language": SOURCE_LANGUAGE, "split": "test", "difficulty": task.difficulties[0]} | {option: value}
     language, split, difficulty = arguments["language"], arguments["split"], arguments["difficulty"]
     message = None
@@ -166,13 +167,13 @@ def check_refusal(task: type[Task], option: str, value: str, data_dir: str | Non
         task().load(language, split, data_dir=data_dir, difficulty=difficulty)  # type: ignore[arg-type]
     except OptionError as error:
         message = str(error)
-    assert message is not None, f"{task.name} loads {option}={value}, which it does not have"
+    assert message is not None, f"{task.name} accepts {option}={value}"
     begin = f"{option}={value}: allowed are"
-    assert message.startswith(begin), f"{task.name}: the error must begin with {begin!r}, and is {message}"
+    assert message.startswith(begin), f"{task.name}: the error must begin with {begin!r}, but is {message}"
 
 
 def _with_prompts(task: type[Task], prompt_language: PromptLanguage) -> list[str]:
-    """Return the languages whose items can be prompted; pairs of words have no instruction to be in any."""
+    """Return the languages that have prompts in `prompt_language`; word pairs need none."""
     return [
         language
         for language in task.languages

@@ -1,4 +1,4 @@
-"""A random model that trains in about a second, with a tokenizer trained on a packaged task."""
+"""Creates a random model that trains in about a second, with a tokenizer trained on a packaged task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any
 
 
 def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaConfig", **fields: Any) -> Path:
-    """Save a random model of the architecture of a transformers config class: hidden size 32, 3 decoder blocks.
+    """Save a random model with hidden size 32 and 3 decoder blocks, and its tokenizer, to `folder` and return it.
 
-    Without `merges` every byte is a token, so all labels begin with the same token.
+    Args:
+        folder: folder to write.
+        merges: whether the tokenizer merges bytes; if False every byte is a token, so all labels begin with the same
+            token.
+        config: name of the transformers config class of the architecture.
+        fields: fields of the config that override the defaults.
     """
     import torch
     import transformers
@@ -51,7 +56,7 @@ def save_tiny_model(folder: Path, *, merges: bool = True, config: str = "LlamaCo
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
-                parameter.normal_(std=0.3)  # at the usual 0.02 every answer would be equally likely
+                parameter.normal_(std=0.3)  # with the default of 0.02 all answers would be equally likely
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

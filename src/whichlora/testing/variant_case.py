@@ -1,8 +1,8 @@
-"""The shared case of variants: a variant trains, proves itself, saves, resumes, and reloads to the same predictions.
+"""Conformance checks for variants: declaration, parameter counts, choice of layers, merging, NF4.
 
-`check_variant` runs all of it. A check raises `AssertionError`, or the `ProofError` or `OptionError` of a run that it
-makes. The models are folders written by `save_tiny_model`. `options` replace a check's own options of a run: a variant
-that diverges at the usual `learning_rate` needs a lower one.
+`check_variant` runs all checks, including those in `variant_runs`. A check raises `AssertionError`, or the `ProofError`
+or `OptionError` of a run that it carries out. Models are folders written by `save_tiny_model`. `options` override the
+options of the runs: a variant that diverges at their `learning_rate` needs a lower one.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from whichlora.testing.tiny_model import save_tiny_model
 from whichlora.testing.variant_runs import check_resuming, check_training, reload_with_peft
 from whichlora.training import adapter
 from whichlora.training.verification import prove_gradients
-from whichlora.variants import AdapterSettings, get_variant, overridden
+from whichlora.variants import AdapterSettings, get_variant, name_conflicts
 
 MODULES = "q_proj,down_proj"
-"""Adapted in the checks of chosen layers: one of attention and one of the feed-forward block."""
+"""Modules adapted in the checks of layers: one in attention and one in the feed-forward block."""
 TASKS = ("atlas-nli", "atlas-qa")
 
 
 def check_variant(name: str, folder: str | Path, **options: Any) -> None:
-    """Run every check of the shared case that applies to the variant called `name`, in new subfolders of `folder`.
+    """Run all checks that apply to the variant named `name`, in new subfolders of `folder`.
 
-    It takes about a minute on two CPU cores.
+    This takes about a minute on two CPU cores.
     """
     variant = get_variant(name)
-    ignored = [text for text in overridden() if f"a variant {name}," in text]
+    ignored = [text for text in name_conflicts() if f"a variant {name}," in text]
     assert not ignored, ignored[0]
     work = Path(folder).absolute()
     work.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def check_variant(name: str, folder: str | Path, **options: Any) -> None:
 
 
 def check_declaration(name: str) -> None:
-    """Check the variant's name, and its values and sources in both arms."""
+    """Check a variant's name and title, and its values and sources in both arms."""
     variant = get_variant(name)
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), f"{name!r} is not of lower-case letters, digits and hyphens"
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), f"{name!r} must be lower-case words joined by hyphens"
     assert variant.title, f"{name} has no title"
     if variant.trains:
         for arm in ("recommended", "matched"):
@@ -66,7 +66,7 @@ def check_declaration(name: str) -> None:
 
 
 def check_arm(name: str, arm: str) -> None:
-    """Check that an arm of a variant has a source, and a rank and an alpha if the method has these."""
+    """Check that an arm of a variant has a source, and a rank and an alpha if the method has them."""
     variant = get_variant(name)
     values = arm_values(variant, arm, learning_rate=0.01)
     assert values is not None, f"{name} trains, but has no recommended values"
@@ -84,13 +84,13 @@ def check_arm(name: str, arm: str) -> None:
 def check_parameter_count(
     name: str, config: Any, *, modules: str = "all-linear", rank: int | None = None, device: str = "meta"
 ) -> None:
-    """Check that the variant's formula gives the number of trainable parameters that PEFT builds.
+    """Check that `expected_parameters` gives the number of trainable parameters that PEFT builds.
 
     Args:
         config: the model's transformers configuration.
         modules: the option `target_modules`.
-        rank: by default that of the arm `matched`, as far as the layers allow.
-        device: `meta` makes no weights, but does not suit a variant whose start looks at them.
+        rank: default: the rank of the arm `matched`, or the largest rank that the layers allow.
+        device: "meta" allocates no weights, but does not work for variants whose initialisation reads them.
     """
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
@@ -123,7 +123,7 @@ def check_parameter_count(
 
 
 def check_chosen_layers(name: str, model: str | Path, folder: Path) -> None:
-    """Check that an adapter is on the chosen layers alone, as attached and as reloaded by plain PEFT."""
+    """Check that only the chosen layers are adapted, after attaching and after reloading with plain PEFT."""
     plan = small_plan(model, variant=name, layers="first:1,2", target_modules=MODULES)
     chosen = {f"model.layers.{n}.{module}" for n in (0, 2) for module in ("self_attn.q_proj", "mlp.down_proj")}
     assert set(plan.adapted) == chosen
@@ -141,9 +141,9 @@ def check_chosen_layers(name: str, model: str | Path, folder: Path) -> None:
 
 
 def check_layer_forms_and_merging(name: str, deep_model: str | Path) -> None:
-    """Check that the forms of the option `layers` choose the blocks they name, and that merging keeps the outputs.
+    """Check that each form of the option `layers` selects the right blocks, and that merging preserves the outputs.
 
-    `deep_model` has 32 decoder blocks.
+    `deep_model` must have 32 decoder blocks.
     """
     forms = {
         "first:10,last:2": [*range(10), 30, 31],
@@ -173,8 +173,7 @@ def check_layer_forms_and_merging(name: str, deep_model: str | Path) -> None:
 def check_nf4(name: str, model: str | Path) -> None:
     """Check that every adapted layer of an NF4 base gets a gradient.
 
-    This works on a CPU too, as long as nothing has been scored: bitsandbytes would pack the weights and stop the
-    gradients.
+    It works on a CPU too, before any scoring, which would make bitsandbytes pack the weights and stop the gradients.
     """
     plan = small_plan(model, variant=name, quantization="nf4")
     base = load_model(plan.source, precision="fp32", quantization="nf4")
@@ -188,13 +187,13 @@ def check_nf4(name: str, model: str | Path) -> None:
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
         prove_gradients(evidence)
         optimizer.step()
-    left = list(evidence.without_gradient)
-    assert not left, f"on an NF4 base no gradient of {name} reached {', '.join(left)}"
+    without_gradient = list(evidence.without_gradient)
+    assert not without_gradient, f"on an NF4 base with {name} no gradient reached {', '.join(without_gradient)}"
 
 
 def _assert_adapted(model: Any, chosen: set[str], what: str) -> None:
     adapted = {key for key, _ in adapter_modules(model)}
-    assert adapted == chosen, f"{what}: also on {sorted(adapted - chosen)}, not on {sorted(chosen - adapted)}"
+    assert adapted == chosen, f"{what}: adapts also {sorted(adapted - chosen)}, but not {sorted(chosen - adapted)}"
 
 
 def _config(model: str | Path) -> Any:

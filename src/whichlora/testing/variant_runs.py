@@ -1,4 +1,4 @@
-"""The checks of the shared case of variants that carry out whole runs: reloaded by plain PEFT, killed and resumed."""
+"""Conformance checks for variants that carry out whole runs: reloading with plain PEFT, resuming a killed run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from whichlora.variants import get_variant
 
 
 def check_training(name: str, model: str | Path, folder: Path, *, task: str = "atlas-nli", **options: Any) -> None:
-    """Check a run: it leaves the base weights alone, and plain PEFT reloads its adapter to the logged predictions.
+    """Check that a run leaves the base unchanged, and that plain PEFT reloads its adapter to the logged predictions.
 
-    `folder` holds the tracking database, without a run of the same spec.
+    `folder` holds the tracking database, which must not contain a run of the same spec.
     """
     variant = get_variant(name)
     chosen = {"variant": name, "task": task, **({"epochs": 2} if variant.trains else {}), **options}
@@ -37,7 +37,7 @@ def check_training(name: str, model: str | Path, folder: Path, *, task: str = "a
         assert not missing, f"the run lacks the metrics {', '.join(sorted(missing))}"
         assert _weights_digest(model) == weights_before, "the run changed the base model's files"
 
-        cached = base_cache.checkout(plan).state_dict()  # what the next run of this process starts from
+        cached = base_cache.checkout(plan).state_dict()  # the base model of the next run of this process
         for key, tensor in load_model(plan.source, precision="fp32", quantization="none").state_dict().items():
             assert cached.pop(key).equal(tensor), f"the run left the base weight {key} changed"
         assert not cached, f"the run left {next(iter(cached))} in the base model"
@@ -49,11 +49,11 @@ def check_training(name: str, model: str | Path, folder: Path, *, task: str = "a
             before = pd.read_parquet(logged / "predictions" / f"{test_set}.parquet")
             again = score(trained, encoder, test.items, scoring=test.scoring, name=test_set)
             differing = sum(a != b for a, b in zip(before["predicted"], again.predicted, strict=True))
-            # A random model's next token is at times a tie within rounding, and the run scores merged weights.
+            # A random model's next token may be a tie up to rounding, and the run scored merged weights.
             allowed = 0 if plan.task.labels else 1
             assert differing <= allowed, (
                 f"reloaded by plain PEFT, {name} predicts {differing} of {len(again.predicted)} {test_set} items "
-                "otherwise than logged"
+                "differently than logged"
             )
             if again.probabilities is not None:
                 columns = [f"p_{label}" for label in plan.task.labels]
@@ -65,22 +65,22 @@ def check_training(name: str, model: str | Path, folder: Path, *, task: str = "a
                 )
         if variant.trains and plan.task.labels:
             items = plan.tests["en"].items
-            plain = score(reload_with_peft("none", model, logged), encoder, items, scoring=Likelihood(), name="base")
-            moved = score(trained, encoder, items, scoring=Likelihood(), name="trained")
-            assert plain.probabilities is not None
-            assert moved.probabilities is not None
-            change = np.abs(plain.probabilities - moved.probabilities).max()
+            base = score(reload_with_peft("none", model, logged), encoder, items, scoring=Likelihood(), name="base")
+            adapted = score(trained, encoder, items, scoring=Likelihood(), name="trained")
+            assert base.probabilities is not None
+            assert adapted.probabilities is not None
+            change = np.abs(base.probabilities - adapted.probabilities).max()
             assert change > 1e-3, f"the saved adapter of {name} has no effect: probabilities change by {change:g}"
 
 
 def check_resuming(name: str, model: str | Path, folder: Path, *, step: int = 3, **options: Any) -> int:
-    """Check that a run killed with SIGKILL after `step` of its ten steps ends like an uninterrupted one.
+    """Check that a run killed with SIGKILL after `step` of its ten steps and resumed equals an uninterrupted run.
 
-    `folder` holds the tracking database, without a run of the same spec in the experiments `tests` and
-    `uninterrupted`.
+    `folder` holds the tracking database, whose experiments `tests` and `uninterrupted` must not contain a run of the
+    same spec.
 
     Returns:
-        the step of the checkpoint that the run resumed from.
+        The step of the checkpoint from which the run resumed.
     """
     chosen = {"variant": name, "epochs": 2, **options}
     with tracking_in(folder, work="killed"):
@@ -97,14 +97,16 @@ def check_resuming(name: str, model: str | Path, folder: Path, *, step: int = 3,
         client = mlflow.MlflowClient()
         experiment = client.get_run(resumed.run_id).info.experiment_id
         runs = client.search_runs([experiment], "tags.`whichlora.kind` = 'run'")
-        assert [run.info.run_id for run in runs] == [resumed.run_id], "the killed run was not resumed but begun anew"
+        assert [run.info.run_id for run in runs] == [resumed.run_id], "the killed run was not resumed but restarted"
         assert runs[0].data.tags["whichlora.resumed"] == "true", "the resumed run is not tagged as such"
         for test_set in ("en", "tl"):
             one, other = predictions_of(resumed.run_id, test_set), predictions_of(whole.run_id, test_set)
             pd.testing.assert_frame_equal(one, other, obj=f"predictions of {name} on {test_set}, resumed and not")
         losses = {p.step: p.value for p in client.get_metric_history(whole.run_id, "train/loss")}
         again = client.get_metric_history(resumed.run_id, "train/loss")
-        assert sorted(p.step for p in again) == sorted(losses), "the resumed run logged losses of other steps, or twice"
+        assert sorted(p.step for p in again) == sorted(losses), (
+            "the resumed run logged losses for other steps, or twice"
+        )
         np.testing.assert_allclose(
             [p.value for p in again], [losses[p.step] for p in again], rtol=0, atol=1e-9, err_msg=f"losses of {name}"
         )
@@ -113,7 +115,7 @@ def check_resuming(name: str, model: str | Path, folder: Path, *, step: int = 3,
 
 
 def reload_with_peft(name: str, base: str | Path, saved: Path) -> Any:
-    """Load a run's model as anyone would, without this project: the base with its adapter, or the trained model."""
+    """Load a run's model with transformers and PEFT alone: the base with the adapter, or the fully trained model."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from whichlora.config.plan import Plan
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import fast_paths
-from whichlora.models.loading import copy_around_weights, load_model
+from whichlora.models.loading import copy_sharing_weights, load_model
 from whichlora.parallel import lockstep
 from whichlora.training import adapter
 from whichlora.training.micro_batches import set_checkpointing
@@ -34,7 +34,7 @@ def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
         model = load_model(plan.source, precision=key[1], quantization=key[2])
     if lockstep.active():
         _cache[key] = model
-        return copy_around_weights(model)
+        return copy_sharing_weights(model)
     return model
 
 

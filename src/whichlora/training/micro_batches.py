@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whichlora.errors import MemoryExhausted
-from whichlora.models.memory import fits
+from whichlora.models.memory import runs_without_oom
 
 Item = TypeVar("Item")
 MICRO_BATCH = 16
@@ -54,7 +54,7 @@ class MicroBatches:
             for start in range(0, len(items), self.size):
                 results.append(work(items[start : start + self.size]))
 
-        while not fits(process_all):
+        while not runs_without_oom(process_all):
             self._reduce_memory(len(items))
             results.clear()
             for parameter in self._model.parameters():

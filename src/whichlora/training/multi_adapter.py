@@ -28,7 +28,7 @@ from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
 from whichlora.models.kernels.bf16 import skip_input_cast
 from whichlora.models.kernels.patching import patched_forward
-from whichlora.models.memory import fits
+from whichlora.models.memory import runs_without_oom
 from whichlora.parallel import distributed
 from whichlora.training.micro_batches import MICRO_BATCH
 from whichlora.training.objectives import objective_of
@@ -183,7 +183,7 @@ def try_together(batches: list[Batch]) -> list[Tensor] | None:
 
     fitted = True
     try:
-        fitted = fits(joint_pass)
+        fitted = runs_without_oom(joint_pass)
     except Exception as error:  # each run then takes its step alone, and the one at fault raises the error again
         print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
     if not losses:

@@ -99,7 +99,7 @@ class AnswerTokens(Objective):
         return answer_loss(model, to_device(batch, model.device))[0]
 
     def optimized_for(self, model: Any) -> AnswerTokens:
-        return replace(self, packs=packing.can_pack(model), shares=packing.can_share(model))
+        return replace(self, packs=packing.can_pack(model), shares=packing.can_share_prefixes(model))
 
     def reading(self, model: Any) -> AbstractContextManager[None]:
         return packing.attention(model) if self.packs else nullcontext()

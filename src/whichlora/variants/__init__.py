@@ -1,4 +1,8 @@
-"""Catalogues the LoRA variants and the references they are compared with; finds those of installed packages."""
+"""Catalogue of the adapter methods and the references they are compared with.
+
+`base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
+installed packages; `witness` checks that a method trained as declared; `command` prints the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,8 @@ from whichlora.variants.methods.scaling import IA3, ROAD
 from whichlora.variants.methods.sparse import FOURIERFT, SHIRA
 from whichlora.variants.methods.vera import VERA
 
-# STUDIED: the variants of "Which LoRA?"; WIDER: all other adapters.
 STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)
+"""The variants of "Which LoRA?"."""
 WIDER = (
     OLORA,
     EVA,
@@ -43,38 +47,43 @@ WIDER = (
     SHIRA,
     ROAD,
 )
+"""All other adapters."""
 CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
 
 
 def get_variant(name: str) -> Variant:
-    """Return the variant called `name`, from the catalogue or else from the installed package that declares it.
+    """Return the variant named `name`, from the catalogue or else from the installed package that declares it.
 
-    The catalogue's names cannot be overridden: a package's variant of such a name is never loaded.
+    Names of the catalogue cannot be overridden: a package's variant with such a name is never loaded.
 
     Raises:
-        OptionError: There is no such variant, and the message lists the names; or the package's declaration is wrong.
+        OptionError: there is no such variant (the message lists the names), or the package's declaration is invalid.
     """
     return CATALOGUE[name] if choose_variant(name) in CATALOGUE else plugins.load(name)
 
 
 def choose_variant(name: str) -> str:
-    """Return `name` if there is a variant called so, else raise `OptionError`; no package is imported."""
+    """Return `name` if a variant has this name, without importing any package.
+
+    Raises:
+        OptionError: no variant has this name; the message lists the names.
+    """
     return name if name in CATALOGUE else choose("variant", name, variant_names())
 
 
 def variant_names() -> list[str]:
-    """Return the names of the catalogue, and then those that installed packages declare."""
+    """Return the names of the catalogue, followed by those that installed packages declare."""
     return [*CATALOGUE, *(name for name in plugins.declarations() if name not in CATALOGUE)]
 
 
 def provider(name: str) -> plugins.Distribution | None:
-    """Return the installed package that declares a variant; None for the catalogue's, and where there is none."""
+    """Return the installed package that declares a variant; None for variants of the catalogue and unknown names."""
     entries = [] if name in CATALOGUE else plugins.declarations().get(name, [])
     return plugins.distribution_of(entries[0]) if entries else None
 
 
-def overridden() -> list[str]:
-    """Return a sentence for each variant that a package declares under a name of the catalogue."""
+def name_conflicts() -> list[str]:
+    """Return a message for each package variant that is ignored because the catalogue has its name."""
     return [
         f"{plugins.distribution_of(entry)} declares a variant {name}, which is ignored: the catalogue has that name"
         for name, entries in plugins.declarations().items()
@@ -83,7 +92,7 @@ def overridden() -> list[str]:
     ]
 
 
-# A declaration contains functions that cannot be pickled, so only its name is sent to other processes.
+# A declaration contains functions that cannot be pickled, so only its name is pickled.
 copyreg.pickle(Variant, lambda variant: (get_variant, (variant.name,)))
 
 
@@ -97,7 +106,7 @@ __all__ = [
     "Variant",
     "choose_variant",
     "get_variant",
-    "overridden",
+    "name_conflicts",
     "provider",
     "variant_names",
 ]

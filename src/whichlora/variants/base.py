@@ -31,15 +31,19 @@ PEFT_COMPARISON: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "scheduler": "cosine",
 }
-"""Values shared by all methods in PEFT's own comparison (method_comparison/MetaMathQA in its repository: Llama-3.2-3B,
-5,000 steps of 4 items, which is less than one epoch). A variant that follows this comparison declares only the rest."""
+"""Hyperparameters shared by all methods in PEFT's own comparison (method_comparison/MetaMathQA in its repository:
+Llama-3.2-3B, 5,000 steps of 4 items, which is less than one epoch)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """The hyperparameters that an arm sets.
 
-    `target_modules` is "all-linear" or a tuple of module names; `source` says where the values come from.
+    Attributes:
+        rank, alpha: None if the method has none.
+        warmup: share of the optimiser steps, 0 to 1.
+        target_modules: "all-linear" or a tuple of module names.
+        source: publication or script that the values come from.
     """
 
     rank: int | None = None
@@ -59,7 +63,7 @@ class Hyperparameters:
 class SearchSpace:
     """The grid that a tuning study of the variant searches; the default is that of "Which LoRA?", Appendix D.
 
-    A study adds the method's recommended and matched values to it. `options` holds values of method-specific settings.
+    A study adds the method's recommended and matched values. `options` maps method-specific settings to values.
     """
 
     rank: tuple[int, ...] = RANKS
@@ -74,8 +78,8 @@ class SearchSpace:
 class AdapterSettings:
     """The settings from which a variant builds its PEFT configuration.
 
-    `target_modules` holds full names of the adapted layers. With full names every PEFT method supports any choice of
-    decoder blocks, and skips layers of the same short name elsewhere, such as in an image encoder. `rank` is 0 for a
+    `target_modules` are the full names of the adapted layers. Full names work for any choice of decoder blocks in every
+    PEFT method, and exclude layers with the same short name elsewhere, such as in an image encoder. `rank` is 0 for a
     method without a rank.
     """
 
@@ -95,27 +99,30 @@ class AdapterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """The declaration of one adapter method. To add a variant, add a declaration to the catalogue.
+    """The declaration of one adapter method; add it to the catalogue, or declare it as an entry point of a package.
 
-    Variants are pickled by name: another process receives the declaration of the catalogue, so a change made with
+    Variants are pickled by name: another process loads the declaration of that name, so a change made with
     `dataclasses.replace(variant, options=...)` is lost there. Per-run settings belong in the run's spec.
 
     Attributes:
+        title: display name of the method.
+        paper: citation of the paper.
         kind: "adapter" is built by PEFT, "full" trains all weights of the model, "none" trains nothing.
         recommended: the values of the method's own source (paper or authors' code); None if nothing is trained.
         recommended_for: by task name, the values that the task's source gives for the method; they replace
             `recommended` on that task.
         matched_learning_rate: from the equal sweep on the packaged model (docs/learning-rates.md); None if
             the variant has not been in the sweep, in which case the arm `matched` requires a learning rate.
-        matched_rank, matched_alpha: the values of the arm `matched`; a method whose rank has another meaning (VeRA,
-            RandLoRA, a block size) has its own.
+        matched_rank, matched_alpha: the values of the arm `matched`; they differ for a method whose rank has another
+            meaning (VeRA, RandLoRA, a block size).
         rank_means: the meaning of the option `rank`.
+        space: the grid that tuning searches.
         build: returns the PEFT configuration.
-        expected_parameters: returns the number of trainable parameters from (shapes, rank, options), by the method's
-            own formula.
-        witness: raises `ProofError` unless the trained model shows the properties specific to the method.
+        expected_parameters: returns the number of trainable parameters from (shapes, rank, options) by the method's
+            formula, to be compared with the parameters that PEFT builds.
+        witness: raises `ProofError` unless the trained model has the properties specific to the method.
         options: the method-specific settings and their default values.
-        after_attach: corrects the model that PEFT returned, before its parameters are counted.
+        after_attach: modifies the model that PEFT returned, before its parameters are counted.
         fully_trained: names of modules that are trained in full in addition to the adapter (PEFT's `modules_to_save`).
         initialize: initialises the adapter from (model, first training batches, options).
         start_witness: raises `ProofError` unless the adapter is initialised as the method prescribes.
@@ -127,8 +134,8 @@ class Variant:
         may_select: returns whether the checkpoint after `step` of `total` steps may be selected as the best, from
             (step, total, options).
         changes_base: whether attaching the adapter modifies the base weights, so that the base must be reloaded.
-        changes_input: whether its layers change what the base layer receives, so that its product cannot be shared by
-            several runs.
+        changes_input: whether its layers change the input of the base layer, so that several runs cannot share the base
+            layer's output.
         converts_base_change: whether saving must convert the modification of the base into part of the adapter.
         quantizable: whether it can be trained on an NF4 base.
         rank_limit: returns the largest rank for the given shapes.
@@ -169,7 +176,7 @@ class Variant:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether PEFT builds an adapter, and the base model stays frozen."""
+        """Whether the method is a PEFT adapter on a frozen base model."""
         return self.kind == "adapter"
 
     @property
@@ -179,7 +186,7 @@ class Variant:
 
     @property
     def trains_whole_model(self) -> bool:
-        """Whether the model itself is trained, without an adapter."""
+        """Whether all weights of the model are trained, without an adapter."""
         return self.kind == "full"
 
     @property
@@ -188,9 +195,9 @@ class Variant:
         return self.recommended is not None and self.recommended.rank is not None
 
     def rank_problem(self, rank: int, shapes: Shapes, options: Mapping[str, Any] | None = None) -> str | None:
-        """Return a message that says what is allowed if a rank does not fit these shapes; None if it fits.
+        """Return None if the rank is valid for layers of these shapes, else a message that says what is allowed.
 
-        `options` are the method's settings, by default the declared ones.
+        `options` are the method's settings; the default is the declared ones.
         """
         limit = self.rank_limit(shapes)
         if rank > limit:
@@ -204,7 +211,7 @@ class Variant:
 
 
 def lora_parameters(shapes: Iterable[tuple[int, int]], rank: int) -> int:
-    """Return the number of parameters of two matrices of rank `rank` for each (in, out) shape."""
+    """Return the number of parameters of a pair of rank-`rank` factors for each (in, out) shape."""
     return sum(rank * (n_in + n_out) for n_in, n_out in shapes)
 
 

@@ -10,15 +10,18 @@ from whichlora.errors import OptionError, choose, parse_whole
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import MODEL_NAME
 from whichlora.models.quiet import quiet
-from whichlora.variants import CATALOGUE, Variant, get_variant, overridden, variant_names
+from whichlora.variants import CATALOGUE, Variant, get_variant, name_conflicts, variant_names
 
 FORMATS = ("text", "markdown")
 COMMAND = Command(
     "variants",
     "List the adapter methods with their hyperparameters, sources and trainable parameters on a model.",
     {
-        "model": (MODEL_NAME, "Model on which parameters are counted: packaged, a local folder, or a hub id."),
-        "rank": ("auto", "Rank at which parameters are counted; auto is that of the arm matched."),
+        "model": (
+            MODEL_NAME,
+            "Model for which parameters are counted: smollm2-135m (packaged), a folder, or a hub id.",
+        ),
+        "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
     },
     choices={"model": FOLDER, "format": FORMATS},
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         style = choose("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         shape = read_shape(locate(texts["model"]))
-        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_of_packages())]
+        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _of_packages() -> list[Variant]:
-    """Load the variants of installed packages; a warning on stderr names each that cannot be used."""
-    variants, warnings = [], overridden()
+def _package_variants() -> list[Variant]:
+    """Load the variants of installed packages, and warn on stderr about each that cannot be used."""
+    variants, warnings = [], name_conflicts()
     for name in variant_names()[len(CATALOGUE) :]:
         try:
             variants.append(get_variant(name))

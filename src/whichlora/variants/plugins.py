@@ -1,4 +1,4 @@
-"""Variants that installed packages declare as entry points of the group `whichlora.variants`."""
+"""Finds and loads variants that installed packages declare as entry points of the group `whichlora.variants`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Distribution:
 
 @functools.cache
 def declarations() -> dict[str, list[EntryPoint]]:
-    """Return the entry points by the name of their variant, from package metadata alone: no package is imported."""
+    """Return the entry points by variant name, from package metadata: no package is imported."""
     result: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, str(distribution_of(entry)))):
         result.setdefault(entry.name, []).append(entry)
@@ -39,10 +39,10 @@ def distribution_of(entry: EntryPoint) -> Distribution:
 
 
 def load(name: str) -> Variant:
-    """Import the package that declares the variant called `name` and return the variant.
+    """Import the package that declares the variant named `name` and return the variant.
 
     Raises:
-        OptionError: several packages declare the name, the declaration cannot be loaded, it is no `Variant`, or the
+        OptionError: several packages declare the name, the declaration cannot be loaded, it is not a `Variant`, or the
             variant has another name.
     """
     entry, *others = declarations()[name]
@@ -55,7 +55,7 @@ def load(name: str) -> Variant:
     except Exception as error:  # importing a package runs code that may raise anything
         raise OptionError("variant", name, f"{declared} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(variant, Variant):
-        raise OptionError("variant", name, f"{declared} is no Variant but of type {type(variant).__name__}")
+        raise OptionError("variant", name, f"{declared} is not a Variant but of type {type(variant).__name__}")
     if variant.name != name:
         raise OptionError("variant", name, f"{declared} is called {variant.name}; the entry point must have that name")
     return variant

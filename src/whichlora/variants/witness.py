@@ -1,4 +1,4 @@
-"""Collects evidence when an adapter is attached and checks after training that the method trained as declared."""
+"""Evidence that a method trained as declared, and the checks on it that several witnesses share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STRETCH = 64
-"""Number of adjacent weight elements whose bits are summed into one number before hashing."""
-_STRETCHES = 1 << 15
-"""Number of stretches summed at a time: torch copies the summands to 64 bits, here 16 MiB."""
+"""Number of adjacent weight elements whose bit patterns are summed before hashing."""
+_STRETCHES_PER_CHUNK = 1 << 15
+"""Number of stretches summed at a time: torch copies the summands to 64 bits, which takes 16 MiB."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -28,18 +28,17 @@ def digest(tensor: Tensor) -> str:
 
 
 def weight_digest(weight: Tensor) -> str:
-    """Return a hash of a large tensor's bits, of which `STRETCH` at a time are first summed on its device.
+    """Return a hash of a large tensor's bits, after summing stretches of `STRETCH` elements on its device.
 
     This avoids copying and hashing all of a 16 GB model on the host, before and after training. A change of a single
-    element is always detected; changes of several elements are missed only if they are in the same stretch and their
-    differences cancel.
+    element is always detected; changes of several elements are missed only if they are in the same stretch and cancel.
     """
     import torch
 
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
     bits = weight.detach().contiguous().reshape(-1).view(integer)
     even = len(bits) // STRETCH * STRETCH
-    parts = torch.split(bits[:even], STRETCH * _STRETCHES)
+    parts = torch.split(bits[:even], STRETCH * _STRETCHES_PER_CHUNK)
     sums = [part.view(-1, STRETCH).sum(1, dtype=torch.int64) for part in parts]
     return digest(torch.cat([*sums, bits[even:].sum(dtype=torch.int64)[None]]))
 
@@ -54,6 +53,7 @@ class Evidence:
         trainable: digests of the trainable tensors right after attaching, by parameter name.
         without_gradient: modules that have not had a non-zero gradient yet, with their tensors.
         rates: peak learning rates, by trainable parameter name.
+        steps_seen: number of optimiser steps observed.
     """
 
     settings: Any
@@ -64,11 +64,11 @@ class Evidence:
     steps_seen: int = 0
 
 
-def check_moved(model: nn.Module, evidence: Evidence, marker: str) -> None:
-    """Check that every adapted module has a trainable tensor with `marker` in its name, and that each of them changed.
+def check_changed(model: nn.Module, evidence: Evidence, marker: str) -> None:
+    """Check that every adapted module has a trainable tensor with `marker` in its name, and that each changed.
 
     Raises:
-        ProofError: A tensor is missing or did not change.
+        ProofError: a tensor is missing or did not change.
     """
     tensors = {n: p for n, p in model.named_parameters() if marker in n and n in evidence.trainable}
     n_modules = len(list(adapter_modules(model)))
@@ -83,7 +83,7 @@ def check_shared(model: nn.Module, *matrices: str) -> None:
     """Check that all adapted modules share a single frozen matrix under each of these names.
 
     Raises:
-        ProofError: There are several matrices of one name, or one is trained.
+        ProofError: there are several matrices of one name, or one is trained.
     """
     for matrix in matrices:
         addresses = {getattr(module, matrix)["default"].data_ptr() for _, module in adapter_modules(model)}
@@ -98,7 +98,7 @@ def check_base_unchanged(model: nn.Module, evidence: Evidence) -> None:
     """Check that the base weights under the adapter are unchanged.
 
     Raises:
-        ProofError: A weight changed.
+        ProofError: a weight changed.
     """
     changed = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) != evidence.base[n]]
     if changed:

@@ -1,4 +1,4 @@
-"""The shared case of `whichlora.testing` for every task of the catalogue, and what all of them draw."""
+"""The checks of `whichlora.testing` for every task of the catalogue, and the items that all of them draw."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from whichlora.data.mixture import texts_digest
 from whichlora.data.tasks import PROMPTED, TASKS, PairTask, get_task
 from whichlora.data.tasks.base import SPLITS
 from whichlora.testing.task_case import (
-    REFUSED,
+    INVALID,
     check_answers,
     check_floors,
+    check_invalid_value,
     check_items,
     check_parallel,
     check_prompt_languages,
-    check_refusal,
     check_splits,
 )
 
@@ -88,9 +88,9 @@ def test_shallow_methods_have_scores_from_0_to_1(name, data):
 
 
 @each_task
-@pytest.mark.parametrize(("option", "value"), REFUSED.items())
+@pytest.mark.parametrize(("option", "value"), INVALID.items())
 def test_what_a_task_does_not_have_is_refused(name, option, value, data):
-    check_refusal(TASKS[name], option, value, data(name))
+    check_invalid_value(TASKS[name], option, value, data(name))
 
 
 def test_another_process_with_another_hash_seed_draws_the_same(data):

@@ -12,7 +12,7 @@ from whichlora.errors import ProofError, choose
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants import Hyperparameters, Variant
 from whichlora.variants.methods.lora import check_scaling, lora_config
-from whichlora.variants.witness import Evidence, check_moved
+from whichlora.variants.witness import Evidence, check_changed
 
 
 def _freeze_a(model: Any) -> None:
@@ -22,7 +22,7 @@ def _freeze_a(model: Any) -> None:
 
 def _only_b_trained(model: Any, evidence: Evidence) -> None:
     check_scaling(model, evidence, exponent=1.0)
-    check_moved(model, evidence, "lora_B")
+    check_changed(model, evidence, "lora_B")
     others = [name for name in evidence.trainable if "lora_B" not in name]
     if others:
         raise ProofError(f"{others[0]} is trained beside B")

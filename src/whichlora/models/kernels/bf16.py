@@ -1,4 +1,4 @@
-"""bf16 training and scoring without the dtype conversions of PEFT that change no result.
+"""bf16 training and scoring without PEFT's redundant dtype conversions.
 
 PEFT keeps adapter weights in fp32 and casts every layer's input to that dtype. Under autocast to bf16 the matrix
 product casts the input back at once: widening a bf16 tensor to fp32 and narrowing it again is exact, so
@@ -21,7 +21,7 @@ from whichlora.models.adapter_layers import adapter_modules
 
 
 def layers_with_needless_cast(model: Any) -> list[Any]:
-    """Return the adapter layers that compute the same under autocast with and without PEFT's input cast.
+    """Return the adapter layers whose results under autocast do not depend on PEFT's input cast.
 
     These are all layers that have the flag `cast_input_dtype_enabled` (a test checks every variant), except DoRA's,
     which compute weight norms in the dtype of the input, and those with dropout, whose factor 1 / (1 - p) bf16 rounds.
@@ -32,10 +32,10 @@ def layers_with_needless_cast(model: Any) -> list[Any]:
 
 @contextmanager
 def skip_input_cast(layers: Sequence[Any]) -> Iterator[None]:
-    """Keep layers from casting their inputs to the dtype of the adapter, fp32, which autocast would undo.
+    """Prevent layers from casting their inputs to the adapter's dtype, fp32, which autocast would undo.
 
-    Use it under autocast, and around the backward pass too. PEFT's own context manager fails on the layers of some
-    methods and iterates over the whole model on each entry.
+    Use it under autocast; the context must include the backward pass. PEFT's own context manager fails on the
+    layers of some methods and iterates over the whole model on each entry.
     """
     for layer in layers:
         layer.cast_input_dtype_enabled = False

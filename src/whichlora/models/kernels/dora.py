@@ -1,4 +1,4 @@
-"""DoRA without materialising the adapted weights: their row norms in closed form.
+"""DoRA's weight norms in closed form, without materialising the adapted weights.
 
 DoRA (arXiv 2402.09353) divides by the norms of the rows of `W + s B A`. PEFT computes that matrix, (out, in), in every
 forward pass to take its norms. The squared norm of row i expands into
@@ -6,7 +6,7 @@ forward pass to take its norms. The squared norm of row i expands into
     |W_i|^2 + 2 s (W A^T)_i . B_i + s^2 (B A A^T)_i . B_i
 
 where the first term is constant, because `W` is frozen, and the others are sums over the rank, so no matrix of the size
-of `W` is needed. This is the same number up to rounding; the norm carries no gradient in either form (section 4.3).
+of `W` is needed. The result is the same up to rounding; the norm carries no gradient in either form (section 4.3).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from whichlora.models.kernels.onednn import is_linear
 
 
 def use_closed_form_norms(model: Any) -> None:
-    """Let a model's DoRA layers compute their norms in closed form, in place; valid while base weights are frozen."""
+    """Make a model's DoRA layers compute their norms in closed form, in place; valid while base weights are frozen."""
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer
 
@@ -71,7 +71,7 @@ def _forward(
     base_result: Tensor | None = None,
     adapter_name: str = "default",
 ) -> Tensor:
-    """Return what PEFT's `DoraLinearLayer.forward` returns: the term to be terms to the output of the base layer."""
+    """Return what PEFT's `DoraLinearLayer.forward` returns: the term to be added to the output of the base layer."""
     weight = base_layer.weight
     norm = weight_norm(squares, weight, lora_A.weight, lora_B.weight, scaling)  # type: ignore[arg-type]
     factor = (dora.weight / norm).view(1, -1)

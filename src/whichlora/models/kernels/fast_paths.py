@@ -1,7 +1,7 @@
-"""Which fast paths a model with an adapter takes, in training and in scoring.
+"""Selects the kernels of this package that apply to a model with an adapter, for training and for scoring.
 
-The paths replace products and layers by quicker ones that give the same numbers, within the rounding that each module
-of this package states. This is the only place that knows which of them go together.
+The kernels compute the same results up to the rounding that each module states. Only this module decides which of them
+are combined.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from whichlora.models.kernels.lora import fusable_layers, fused
 
 @dataclass(frozen=True)
 class TrainingPaths:
-    """The adapter layers of a model that is trained, by the fast path that they take.
+    """The adapter layers of a model in training, by the kernel that applies to them.
 
     Attributes:
-        uncast: their inputs need no conversion to fp32.
-        fusable: LoRA and base layer are one operation of autograd.
-        others: their own matrix products go to oneDNN.
+        uncast: layers whose inputs are not cast to fp32 (`bf16.skip_input_cast`).
+        fusable: LoRA layers that are computed as one autograd function together with the base layer (`lora.fused`).
+        others: layers whose matrix products outside linear layers are computed by oneDNN (`onednn.onednn_matmuls`).
     """
 
     uncast: Sequence[Any]
@@ -34,16 +34,17 @@ class TrainingPaths:
 
     @contextmanager
     def enabled(self) -> Iterator[None]:
-        """Take the fast paths in forward and backward passes within the block."""
+        """Use the kernels within this context, which must include forward and backward passes."""
         with skip_input_cast(self.uncast), fused(self.fusable), onednn.onednn_matmuls(self.others):
             yield
 
 
 def prepare_training(model: Any, *, bf16: bool) -> TrainingPaths:
-    """Replace DoRA's norms in a model with an adapter, for good, and find the fast paths of its layers.
+    """Use closed-form norms in a model's DoRA layers, permanently, and return the kernels for its other layers.
 
     Args:
-        bf16: whether it is trained under autocast to bf16.
+        model: a PEFT model.
+        bf16: whether the model is trained under autocast to bf16.
     """
     import torch
 
@@ -60,11 +61,13 @@ def prepare_training(model: Any, *, bf16: bool) -> TrainingPaths:
 
 @contextmanager
 def scoring(model: Any, *, narrow: bool) -> Iterator[None]:
-    """Take the fast paths of a model whose adapter is loaded and not merged, within the block.
+    """Use the kernels for scoring a PEFT model with an unmerged adapter within this context.
+
+    DoRA's closed-form norms and rounded LoRA factors remain after the context.
 
     Args:
-        narrow: whether LoRA's factors may be rounded to the dtype of the weights beside them; not where an adapter is
-            the difference of two (see `bf16.adapter_to_weight_dtype`).
+        narrow: whether LoRA's factors may be rounded to the dtype of the base weights; must be False for adapters
+            stored as a difference of two (see `bf16.adapter_to_weight_dtype`).
     """
     use_closed_form_norms(model)
     layers = []

@@ -1,4 +1,4 @@
-"""LoRA's linear layer as one autograd function, which saves intermediate matrices and memory traffic.
+"""A LoRA layer and its base layer as one autograd function, to avoid intermediate matrices and memory traffic.
 
 The layer computes `W x + bias + s B A x` (arXiv 2106.09685, equation 3). PEFT computes the base output and the update
 as two (tokens, out) matrices and adds them, and in the backward pass likewise the two gradients of the input. Here the
@@ -41,7 +41,7 @@ def fusable_layers(model: Any) -> list[Any]:
 
 
 def fused(layers: Sequence[Any]) -> AbstractContextManager[None]:
-    """Let `fusable_layers` with one active, unmerged adapter compute by the fused function within this context."""
+    """Compute `fusable_layers` that have one active, unmerged adapter by the fused function within this context."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
@@ -53,7 +53,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     rows = x.flatten(0, -2)
     with torch.autocast(device, enabled=False):
         out: Tensor = _FusedLora.apply(rows, base.weight, base.bias, *factors, layer.scaling[name], dtype)  # type: ignore[no-untyped-call]
-    # Outside the function, because autograd forbids in-place changes (OLMo's clipping) of a view that one returns.
+    # Outside the function, because autograd forbids in-place changes (OLMo's clipping) of a view that it returned.
     return out.view(*x.shape[:-1], base.out_features)
 
 

@@ -1,4 +1,4 @@
-"""fp32 matrix products on the CPU by oneDNN where torch's default, MKL, leaves AVX-512 unused.
+"""fp32 matrix products on the CPU by oneDNN, for processors on which torch's default, MKL, does not use AVX-512.
 
 torch multiplies fp32 matrices with MKL, which uses AVX-512 on Intel's processors only; on an AMD processor with AVX-512
 oneDNN is faster. (bf16 products go to oneDNN in torch itself.) This module calls `mkldnn._linear_pointwise`, the
@@ -28,8 +28,8 @@ from torch.overrides import TorchFunctionMode
 from whichlora.models.kernels.patching import patched_forward
 
 _TERMS_PER_SUM = 512
-"""Longest dot product that oneDNN computes in one call. It adds terms one after the other, MKL in groups: above this
-length the error of gradients was up to three times MKL's, at this length about the same."""
+"""Longest dot product that oneDNN computes in one call: above this length the error of gradients was up to three times
+MKL's, at this length about the same."""
 _FEW_ROWS = 128
 """Below this many rows sums are not split where the weight is contiguous: slices of it would have to be copied, which
 takes as long as the product."""
@@ -89,15 +89,15 @@ def use_onednn_linear(model: nn.Module) -> None:
 
 
 def onednn_matmuls(layers: Sequence[Any]) -> AbstractContextManager[None]:
-    """Within this context, let oneDNN also compute the products that layers make outside their linear layers."""
+    """Within this context, let oneDNN also compute the matrix products in the `forward` of adapter layers."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
 
 
 def padding_rows(rows: int) -> int:
     """Return the padding rows (at most 1/16) that round a packed batch's row count up to a bucket size.
 
-    With few distinct row counts oneDNN compiles and caches few kernels. Returns 0 where oneDNN computes nothing: on a
-    GPU, or where MKL is as fast and the CPU lacks bf16 instructions.
+    With few distinct row counts oneDNN compiles and caches few kernels. Returns 0 if oneDNN is not used: on a GPU,
+    or if MKL is as fast and the CPU lacks bf16 instructions.
     """
     return 0 if torch.cuda.is_available() or (emulates_bf16() and not PREFERRED) else _rows_to_next_bucket(rows)
 
@@ -116,7 +116,7 @@ def is_linear(module: nn.Module) -> bool:
 def _rows_to_next_bucket(rows: int) -> int:
     """Return the number of rows missing to the next bucket size.
 
-    For each row count oneDNN generates a kernel of about a megabyte a layer and keeps it.
+    For each row count oneDNN generates and keeps a kernel of about a megabyte per layer.
     """
     return -rows % max(1, (1 << rows.bit_length()) >> 5)
 
@@ -136,7 +136,7 @@ def _supports(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return what `torch.nn.functional.linear` does, with gradients; the parameters have the same names."""
+    """Replacement for `torch.nn.functional.linear`, with gradients; the parameters have the same names."""
     if torch.is_autocast_enabled("cpu") or not _supports(input, weight, bias):
         return functional.linear(input, weight, bias)
     rows = input.flatten(0, -2)

@@ -1,4 +1,4 @@
-"""Temporary monkey patching of modules' `forward`, which the fast paths of this package share."""
+"""Temporary monkey patching of modules' `forward`, used by the other kernels."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ def cka(first: Array, second: Array) -> float:
     """Return the CKA of two models' states (texts, width) of the same texts: 1 if equal up to rotation, 0 if unrelated.
 
     The states may be memory-mapped: only a block of them and three (width, width) matrices in 64 bits are in memory.
-    NaN if all states of a model are the same.
+    Returns NaN if all states of a model are equal.
     """
     sums = {pair: _Sums() for pair in ("first", "second", "both")}
     centres: list[Array] = []
     for (_, x), (_, y) in zip(unit_norm_blocks(first), unit_norm_blocks(second), strict=True):
-        # The estimate does not depend on the vector that is subtracted; small states lose fewer digits.
+        # The estimate is invariant to a shift of the states, and small states lose fewer digits.
         centres = centres or [x.mean(0), y.mean(0)]
         x, y = x - centres[0], y - centres[1]
         sums["first"].add(x, x)
@@ -66,7 +66,7 @@ class _Sums:
         self._k, self._l, self._kl = self._k + k.sum(), self._l + l.sum(), self._kl + k @ l
 
     def hsic(self, n: int) -> float:
-        """Return the estimate from the `n` texts that were added."""
+        """Return the estimate for the `n` texts added so far."""
         products = (self._xy**2).sum() - self._kl
         all_k, all_l = self._x @ self._x - self._k, self._y @ self._y - self._l
         rows = self._x @ self._xy @ self._y - self._x @ self._lx - self._y @ self._ky + self._kl

@@ -2,14 +2,14 @@
 
 The layer scan of targeted lexical injection (arXiv 2506.15415) averages hidden states over all tokens, including the
 first one (BOS). At most layers the state of that token is so large, and so similar in all texts, that it dominates the
-mean: translations and random pairs come out equally similar, at .99 and more. This probe therefore excludes the first
-token, reports random pairs as a baseline, also centres the states of each language (what a language's states have in
-common is not alignment), and measures how often a text retrieves its translation among all others. `first_token=keep`
-averages as in the paper.
+mean: translations and random pairs are equally similar, at .99 and more. This probe therefore excludes the first token,
+reports random pairs as a baseline, also centres the states of each language (what all texts of a language share is not
+alignment), and measures how often a text retrieves its translation among all others. `first_token=keep` averages as in
+the paper.
 
 One averaged state per text and layer is stored on disk: pairs x 2 x (layers + 1) x width x 4 bytes, twice that if two
-models are compared, plus a copy of the current layer. Memory holds blocks of the states
-(`translation_similarity.BLOCK`) and, for each pair, its texts and a few numbers.
+models are compared, plus a copy of the current layer. Only blocks of the states
+(`translation_similarity.BLOCK`) and, for each pair, its texts and a few numbers are in memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.options import AlignmentChoices, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
-from whichlora.probing.results import COLUMNS, Job, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
@@ -52,8 +52,8 @@ CKA_MEASURES = ("cka/english", "cka/translation")
 """CKA with another model's states of the same texts, for each side of the pairs."""
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
-    """Return the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
+    """Prepare the alignment probe of packaged word pairs, a task's parallel texts, or a user's file.
 
     Raises:
         OptionError: the pairs are not available, or too few.
@@ -72,7 +72,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         "items": len(probe.pairs),
         "items_digest": hashlib.sha256(json.dumps(probe.pairs).encode()).hexdigest(),
     }
-    return Job(identity=identity, measure=probe.measure)
+    return PreparedProbe(identity=identity, measure=probe.measure)
 
 
 class _AlignmentProbe:
@@ -121,7 +121,7 @@ class _AlignmentProbe:
         )
 
     def _states(self, probed: ProbedModel, work: Path) -> PartialResults:
-        """Return the averaged states of a model, after measuring those that are missing."""
+        """Return the averaged states of a model, measuring those that are not stored yet."""
         results = PartialResults(work / "parts", len(self.pairs))
         if not results.complete:
             with probed.loaded(work) as model:

@@ -1,4 +1,4 @@
-"""Measures the agreement of two detectors by Cohen's kappa over the classes of a probe, on a sample of decoded text."""
+"""Measures the agreement of the two detectors on a sample of decoded tokens and texts, by Cohen's kappa."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def second_classifier(choices: LanguageChoices, tokenizer: Any) -> LanguageClass
 
 
 def kappas(results: PartialResults, first: LanguageClassifier, second: LanguageClassifier) -> dict[str, float]:
-    """Return `kappa/token` and `kappa/sequence` of two classifiers, from -1 to 1; NaN if both only ever give one class.
+    """Return `kappa/token` and `kappa/sequence` of two classifiers, from -1 to 1; NaN if both assign one class only.
 
-    `DROPPED` is a class like the others. `kappa/n` is the number of tokens, and of texts, in the sample.
+    `DROPPED` counts as a class. `kappa/n` is the number of tokens, and also of texts, in the sample.
     """
     tokens, targets, texts = (
         [value for part in results.read(f"sampled_{name}") for value in part.tolist()]

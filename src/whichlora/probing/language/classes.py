@@ -1,4 +1,4 @@
-"""Classifies tokens and texts as English, target language or other, according to the options of a probe."""
+"""Classifies tokens and texts as English, target language or other language."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LanguageClassifier:
     def classify_tokens(self, ids: np.ndarray[Any, Any], target: str) -> np.ndarray[Any, Any]:
         """Return the class of each token id, in the shape of `ids`; detections are cached by id.
 
-        Special tokens are `DROPPED` unless they are kept: they are in no language, and `decode` skips them too.
+        Special tokens are `DROPPED` unless the options keep them: they have no language, and `decode` skips them too.
         """
         table = self._tables.get(target, np.empty(0, np.int8))
         if ids.size and ids.max() >= len(table):
@@ -69,7 +69,7 @@ class LanguageClassifier:
         return {SOURCE_LANGUAGE: ENGLISH, target: TARGET}.get(detection.language, OTHER)
 
 
-def shares(classes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def class_shares(classes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the shares of English, target and other among the classes that are not `DROPPED`, (3,); NaN if all are."""
     counts = np.bincount(classes.ravel(), minlength=DROPPED + 1)[:DROPPED]
     total = counts.sum()

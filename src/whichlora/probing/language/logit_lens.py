@@ -1,8 +1,8 @@
 """Logit lens: decodes the hidden states of every layer to tokens with the LM head, without storing logits.
 
 The product with the LM head accounts for nearly all of the cost. It is computed in chunks of the vocabulary, keeping
-only the best tokens, and once for a prefix that several items share: under causal attention the state at a position
-depends only on the tokens up to it, and prompts begin with the same instruction.
+only the best tokens, and once per shared prefix: under causal attention the state at a position depends only on the
+tokens up to it, and prompts begin with the same instruction.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class LogitLens:
     def __init__(self, model: Any, blocks: str, choices: LanguageChoices) -> None:
         """Use `final_norm`, `top_k` and `arithmetic` of the choices; `blocks` is the same as in `visit_hidden_states`.
 
-        The last layer is normalised even without `final_norm`: it is the model's own output, and the last of the
-        `hidden_states` of transformers, which such probes usually read, is normalised too.
+        The last layer is normalised even without `final_norm`: it is the model's own output, and the last entry of
+        transformers' `hidden_states`, which such probes usually read, is normalised too.
         """
         self._model, self._blocks, self._top_k = model, blocks, choices.top_k
         self._head = unwrap_peft(model).get_output_embeddings()
@@ -114,7 +114,7 @@ class LogitLens:
         """Check that the normalised last layer decodes to the model's own prediction after each token of a sequence.
 
         Raises:
-            ProofError: it does not, because the model applies something else before its LM head.
+            ProofError: it does not, which means that the model has other layers before its LM head.
         """
         ids = torch.tensor([list(sequence)], device=self._model.device)
         with torch.inference_mode():
@@ -139,7 +139,7 @@ class LogitLens:
 
 
 def _final_norm(model: Any, blocks: str) -> Any:
-    """Return the last norm beside the list of blocks: some models also normalise their embeddings."""
+    """Return the last norm among the siblings of the list of blocks: some models also normalise their embeddings."""
     decoder = unwrap_peft(model).get_submodule(blocks.rpartition(".")[0])
     norms = [module for module in decoder.children() if "norm" in type(module).__name__.lower()]
     return norms[-1] if norms else torch.nn.Identity()

@@ -1,4 +1,4 @@
-"""Turns the items of a task into token ids and the positions that the language probe looks at."""
+"""Tokenizes the items of a task and selects the positions that the language probe decodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW_TOKENS = 64
 
 
 class PositionSelector:
-    """Tokenizes items and selects positions. Of a QA item that is too long for one prompt, the first window is used."""
+    """Tokenizes items and selects positions; a QA item that is too long for one prompt is cut to its first window."""
 
     def __init__(self, encoder: Encoder, *, positions: str, special_tokens: str) -> None:
         """Create a selector; `positions` is one of `options.POSITIONS`, `special_tokens` is drop or keep.
@@ -85,8 +85,8 @@ class PositionSelector:
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Return the ids that decoding with `skip_special_tokens` omits.
 
-    They are more than the ids with a role such as BOS: a tokenizer's file may flag others as special, such as SmolLM2's
-    `<repo_name>`, which its `all_special_ids` does not list.
+    Besides tokens with a role such as BOS, a tokenizer may flag others as special, such as SmolLM2's `<repo_name>`,
+    which `all_special_ids` does not list.
     """
     flagged = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     return frozenset(flagged.union(tokenizer.all_special_ids))

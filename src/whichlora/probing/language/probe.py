@@ -1,8 +1,8 @@
-"""The language probe: decodes the states after every block to tokens and detects the language of these.
+"""The language probe: decodes the states after every block to tokens and detects their languages.
 
-It follows "Which LoRA?" (arXiv 2606.10428, Figures 1 to 3), which follows Zhao et al. 2024 (arXiv 2402.18815). What
-neither of them specifies is an option. The ceiling, which is the same detector applied to the true input, is reported
-with the layers, because detectors are made for texts and often fail on single tokens.
+It follows "Which LoRA?" (arXiv 2606.10428, Figures 1 to 3), which follows Zhao et al. 2024 (arXiv 2402.18815); options
+cover what neither paper specifies. A ceiling, the same detector applied to the true input, is reported with the layers,
+because detectors are designed for texts and often fail on single tokens.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.language import agreement
-from whichlora.probing.language.classes import CLASSES, LanguageClassifier, shares
+from whichlora.probing.language.classes import CLASSES, LanguageClassifier, class_shares
 from whichlora.probing.language.logit_lens import LogitLens
 from whichlora.probing.language.positions import NEW_TOKENS, PositionSelector
 from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
-from whichlora.probing.results import Job, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,8 @@ MEASURES = tuple(f"{level}/{kind}" for level in LEVELS for kind in CLASSES)
 BATCH_TOKENS = 2048
 
 
-def prepare(request: Request, probed: ProbedModel) -> Job:
-    """Return the language probe of a model on its target-language test items.
+def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
+    """Prepare the language probe of a model on its test items in the target language.
 
     Raises:
         OptionError: an option does not fit the tokenizer or the detectors.
@@ -58,7 +58,7 @@ def prepare(request: Request, probed: ProbedModel) -> Job:
         "reliable_from": RELIABLE,
         "new_tokens": NEW_TOKENS if probe.choices.positions == "generated" else 0,
     }
-    return Job(identity=identity, measure=probe.measure)
+    return PreparedProbe(identity=identity, measure=probe.measure)
 
 
 class _LanguageProbe:
@@ -131,8 +131,8 @@ class _LanguageProbe:
                 true = np.array([[sequences[b][p]] for p in selected[b]], dtype=int).reshape(-1, 1)
                 texts = [self.classifier.decode(tokens[:, 0]) for tokens in (true, *by_block)]
                 for row, tokens in enumerate((true, *by_block)):
-                    measured[b, 0, :, row] = shares(self.classifier.classify_tokens(tokens, language))
-                    measured[b, 1, :, row] = shares(np.array(self.classifier.classify_text(texts[row], language)))
+                    measured[b, 0, :, row] = class_shares(self.classifier.classify_tokens(tokens, language))
+                    measured[b, 1, :, row] = class_shares(np.array(self.classifier.classify_text(texts[row], language)))
                 sample.draw(indices[b], language, by_block, texts[1:])
 
         in_batches(lengths, process, divide=in_order, max_tokens=BATCH_TOKENS, max_items=len(indices))

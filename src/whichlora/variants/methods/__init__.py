@@ -1,1 +1,5 @@
-"""The methods of the catalogue: a module declares one, or several that are built alike."""
+"""Declarations of the catalogue's methods: one module per method or family of methods.
+
+`references` declares full fine-tuning and the untrained base model; `optimizers` is shared by methods with two learning
+rates.
+"""

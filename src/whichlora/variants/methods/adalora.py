@@ -17,12 +17,12 @@ _MNLI_STEPS = 7 * 392_702 / 32
 
 
 def initial_rank(rank: int, options: Mapping[str, Any]) -> int:
-    """Return the rank before pruning, given a final budget of `rank` per module on average."""
+    """Return the rank before pruning for a final budget of `rank` per module on average."""
     return max(rank + 1, round(float(rank * options["initial_rank_ratio"])))
 
 
 def _t_final(total: int, options: Mapping[str, Any]) -> int:
-    """Return the number of steps at the end of the run that train with the final ranks."""
+    """Return the number of steps at the end of a run of `total` steps that train with the final ranks."""
     return min(round(float(total * options["t_final"])), total - 1)
 
 
@@ -49,14 +49,14 @@ def _build(settings: AdapterSettings) -> Any:
     )
 
 
-def _freeze_counts(model: Any) -> None:
+def _freeze_ranknum(model: Any) -> None:
     """Freeze the `ranknum` tensors, which PEFT makes trainable when it casts them from bf16."""
     for name, parameter in model.named_parameters():
         if ".ranknum." in name:
             parameter.requires_grad_(False)
 
 
-def _orthogonality(model: Any) -> Tensor:
+def _orthogonality_penalty(model: Any) -> Tensor:
     """Return the mean Frobenius distance of P P^T and Q^T Q from the identity (equation 4), times `orth_reg_weight`."""
     import torch
 
@@ -69,12 +69,11 @@ def _orthogonality(model: Any) -> Tensor:
     return weight * torch.stack(norms).mean()
 
 
-def _allocate(model: Any, step: int) -> None:
+def _allocate_ranks(model: Any, step: int) -> None:
     config, allocator = model.peft_config["default"], model.base_model.rankallocator
     if step == config.total_step - config.tfinal and not allocator.ipt:
-        allocator.update_ipt(
-            model.base_model.model
-        )  # in a run of one or two steps the first step already has the final ranks
+        # In a run of one or two steps the first step already has the final ranks.
+        allocator.update_ipt(model.base_model.model)
     model.base_model.update_and_allocate(step)
 
 
@@ -92,7 +91,7 @@ def _restore_allocator(model: Any, state: dict[str, Any]) -> None:
         setattr(model.base_model.rankallocator, name, state[name])
 
 
-def _budget_met(model: Any, evidence: Evidence) -> None:
+def _check_budget(model: Any, evidence: Evidence) -> None:
     values = [p for n, p in model.named_parameters() if "lora_E" in n]
     total = sum(int((p != 0).sum()) for p in values)
     budget = evidence.settings.rank * len(values)
@@ -100,7 +99,7 @@ def _budget_met(model: Any, evidence: Evidence) -> None:
         raise ProofError(f"the final ranks add up to {total}; the budget is {budget}")
 
 
-def _final_budget(step: int, total: int, options: Mapping[str, Any]) -> bool:
+def _has_final_ranks(step: int, total: int, options: Mapping[str, Any]) -> bool:
     return step >= total - _t_final(total, options)
 
 
@@ -131,12 +130,12 @@ ADALORA = Variant(
     expected_parameters=lambda shapes, rank, options: (
         initial_rank(rank, options) * sum(n_in + n_out + 1 for n_in, n_out in shapes.values())
     ),
-    witness=_budget_met,
-    after_attach=_freeze_counts,
-    penalty=_orthogonality,
-    after_step=_allocate,
+    witness=_check_budget,
+    after_attach=_freeze_ranknum,
+    penalty=_orthogonality_penalty,
+    after_step=_allocate_ranks,
     method_state=_allocator_state,
     restore_method_state=_restore_allocator,
-    may_select=_final_budget,
+    may_select=_has_final_ranks,
     rank_limit=lambda shapes: max(1, int(max(min(pair) for pair in shapes.values()) / 1.5)),
 )

@@ -16,7 +16,7 @@ from whichlora.variants.base import (
     lora_parameters,
 )
 from whichlora.variants.methods.optimizers import check_two_rates, two_rates
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -25,9 +25,9 @@ def _build(settings: AdapterSettings) -> Any:
     return DeloraConfig(delora_lambda=settings.options["lambda"], module_dropout=settings.dropout, **settings.common())
 
 
-def _bounded(model: Any, evidence: Evidence) -> None:
+def _check_bound(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    check_moved(model, evidence, "delora_lambda")
+    check_changed(model, evidence, "delora_lambda")
     check_two_rates(evidence, marker="delora_lambda", ratio=evidence.settings.options["lambda_rate_ratio"])
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
@@ -63,6 +63,6 @@ DELORA = Variant(
     optimizer=lambda model, rate, decay, options: two_rates(
         model, rate, decay, marker="delora_lambda", ratio=options["lambda_rate_ratio"]
     ),
-    witness=_bounded,
+    witness=_check_bound,
     quantizable=False,
 )

@@ -15,7 +15,7 @@ from whichlora.variants.base import (
     Shapes,
     Variant,
 )
-from whichlora.variants.methods.lora import lora_count
+from whichlora.variants.methods.lora import lora_parameter_count
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
@@ -30,7 +30,7 @@ def _build(settings: AdapterSettings) -> Any:
     )
 
 
-def _granular(model: Any, evidence: Evidence) -> None:
+def _check_blocks(model: Any, evidence: Evidence) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
@@ -50,7 +50,7 @@ def _granular(model: Any, evidence: Evidence) -> None:
             raise ProofError(f"a block of the update of {name} has a rank above {rank // k}")
 
 
-def _divides(rank: int, shapes: Shapes, options: Any) -> str | None:
+def _check_rank(rank: int, shapes: Shapes, options: Any) -> str | None:
     k = options["blocks"]
     if rank % k:
         return f"gralora divides it among {k} rows of blocks; allowed are multiples of {k}"
@@ -79,7 +79,7 @@ GRALORA = Variant(
     options={"blocks": 2},
     rank_means="total rank of the blocks in a row",
     build=_build,
-    expected_parameters=lora_count,
-    witness=_granular,
-    check_rank=_divides,
+    expected_parameters=lora_parameter_count,
+    witness=_check_blocks,
+    check_rank=_check_rank,
 )

@@ -14,7 +14,7 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.methods.lora import lora_count
+from whichlora.variants.methods.lora import lora_parameter_count
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
@@ -24,7 +24,7 @@ def _build(settings: AdapterSettings) -> Any:
     return HiraConfig(hira_dropout=settings.dropout, **settings.common())
 
 
-def _hadamard(model: Any, evidence: Evidence) -> None:
+def _check_hadamard(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
@@ -56,6 +56,6 @@ HIRA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(LLAMA_ATTENTION_MLP, "all-linear")),
     build=_build,
-    expected_parameters=lora_count,
-    witness=_hadamard,
+    expected_parameters=lora_parameter_count,
+    witness=_check_hadamard,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
-from whichlora.variants.methods.lora import check_residual, check_scaling, lora_config, lora_count
+from whichlora.variants.methods.lora import check_residual, check_scaling, lora_config, lora_parameter_count
 from whichlora.variants.witness import Evidence
 
 
@@ -22,7 +22,7 @@ def _check_orthonormal(name: str, rows: Any) -> None:
         raise ProofError(f"{name} does not start orthonormal: its Gram matrix is {distance:.3f} from the identity")
 
 
-def _starts_with_q(model: Any, evidence: Evidence) -> None:
+def _check_olora_start(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
         _check_orthonormal(f"lora_B of {name}", module.lora_B["default"].weight.T)
 
@@ -44,8 +44,8 @@ OLORA = Variant(
     ),
     matched_learning_rate=None,
     build=lambda settings: lora_config(settings, init_lora_weights="olora"),
-    expected_parameters=lora_count,
-    start_witness=_starts_with_q,
+    expected_parameters=lora_parameter_count,
+    start_witness=_check_olora_start,
     witness=check_residual,
     changes_base=True,
     converts_base_change=True,
@@ -57,12 +57,12 @@ OLORA = Variant(
 def _eva_config(settings: Any) -> Any:
     from peft import EvaConfig
 
-    # No label mask, as in the authors' scripts: one answer token per item would be too few to decompose.
+    # No label mask, as in the authors' scripts: one answer token per item would be too few for an SVD.
     eva = EvaConfig(rho=settings.options["rho"], tau=settings.options["tau"], use_label_mask=False)
     return lora_config(settings, init_lora_weights="eva", eva_config=eva)
 
 
-def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+def _initialize_from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
     """Initialise A with the right singular vectors of each layer's inputs; allocate ranks by explained variance."""
     import torch
     from peft import initialize_lora_eva_weights
@@ -73,7 +73,7 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
         ids, labels = batch["input_ids"], batch["labels"]
         last = (labels != -100).int().cumsum(1).argmax(1)  # the answer ends the text; the rest is padding
         mask = torch.arange(ids.shape[1], device=ids.device) <= last[:, None]
-        if int(mask.sum()) >= needed:  # PEFT would wait for such a batch indefinitely
+        if int(mask.sum()) >= needed:  # PEFT skips smaller batches, and loops forever if there are no others
             usable.append({"input_ids": ids, "attention_mask": mask.long()})
     if not usable:
         raise ProofError(
@@ -81,7 +81,7 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
         )
 
     def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
-        model.train()  # PEFT calls in eval mode, which on a CPU packs a 4-bit base permanently and loses its gradients
+        model.train()  # PEFT sets eval mode, which on a CPU packs a 4-bit base permanently, without gradients
         return model(**inputs)
 
     # All processes have the same batches, so there is nothing to gather.
@@ -90,12 +90,12 @@ def _from_activations(model: Any, batches: Sequence[Mapping[str, Any]], options:
     )
 
 
-def _starts_with_v(model: Any, evidence: Evidence) -> None:
+def _check_eva_start(model: Any, evidence: Evidence) -> None:
     for name, module in adapter_modules(model):
         _check_orthonormal(f"lora_A of {name}", module.lora_A["default"].weight)
 
 
-def _ranks_on_budget(model: Any, evidence: Evidence) -> None:
+def _check_rank_budget(model: Any, evidence: Evidence) -> None:
     check_scaling(model, evidence, exponent=1.0)
     total = sum(module.r["default"] for _, module in adapter_modules(model))
     budget = evidence.settings.rank * len(evidence.base)
@@ -121,9 +121,9 @@ EVA = Variant(
     options={"rho": 2.0, "tau": 0.99},
     rank_means="mean rank; a layer gets up to twice as much, or none at all",
     build=_eva_config,
-    expected_parameters=lora_count,
-    initialize=_from_activations,
-    start_witness=_starts_with_v,
-    witness=_ranks_on_budget,
+    expected_parameters=lora_parameter_count,
+    initialize=_initialize_from_activations,
+    start_witness=_check_eva_start,
+    witness=_check_rank_budget,
     rank_limit=lambda shapes: narrowest_input(shapes) // 2,
 )

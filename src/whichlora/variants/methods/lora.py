@@ -1,4 +1,4 @@
-"""Declares LoRA and the variants that PEFT builds from the same class with other options."""
+"""Declares LoRA, rsLoRA, DoRA and PiSSA, which PEFT builds from one class with different options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from whichlora.variants.base import (
     lora_parameters,
     narrowest,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved, weight_digest
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, weight_digest
 
 
 def lora_config(settings: AdapterSettings, **extra: Any) -> Any:
@@ -31,7 +31,7 @@ def check_scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
     """Check that the base is unchanged and that the update is scaled by alpha / rank ** exponent.
 
     Raises:
-        ProofError: The base changed, or a module has another scaling factor.
+        ProofError: the base changed, or a module has another scaling factor.
     """
     check_base_unchanged(model, evidence)
     expected = evidence.settings.alpha / evidence.settings.rank**exponent
@@ -40,16 +40,16 @@ def check_scaling(model: Any, evidence: Evidence, *, exponent: float) -> None:
             raise ProofError(f"{name} scales its update by {module.scaling['default']} instead of {expected}")
 
 
-def _magnitudes_moved(model: Any, evidence: Evidence) -> None:
+def _check_magnitudes(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    check_moved(model, evidence, "lora_magnitude_vector")
+    check_changed(model, evidence, "lora_magnitude_vector")
 
 
 def check_residual(model: Any, evidence: Evidence) -> None:
     """Check that the adapter's initial product was subtracted from the base weights.
 
     Raises:
-        ProofError: The base weight of a module is unchanged.
+        ProofError: the base weight of a module is unchanged.
     """
     unchanged = [
         n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) == evidence.base[n]
@@ -61,8 +61,8 @@ def check_residual(model: Any, evidence: Evidence) -> None:
         )
 
 
-def lora_count(shapes: Any, rank: int, options: Any) -> int:
-    """Return the number of parameters of LoRA's two matrices over all shapes."""
+def lora_parameter_count(shapes: Any, rank: int, options: Any) -> int:
+    """Return the number of parameters of LoRA's two matrices over all layers; `options` are ignored."""
     return lora_parameters(shapes.values(), rank)
 
 
@@ -98,7 +98,7 @@ LORA = Variant(
     matched_learning_rate=2e-3,
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     build=lora_config,
-    expected_parameters=lora_count,
+    expected_parameters=lora_parameter_count,
     witness=lambda model, evidence: check_scaling(model, evidence, exponent=1.0),
 )
 
@@ -117,7 +117,7 @@ RSLORA = Variant(
     ),
     matched_learning_rate=2e-3,
     build=lambda settings: lora_config(settings, use_rslora=True),
-    expected_parameters=lora_count,
+    expected_parameters=lora_parameter_count,
     witness=lambda model, evidence: check_scaling(model, evidence, exponent=0.5),
 )
 
@@ -142,7 +142,7 @@ DORA = Variant(
     expected_parameters=lambda shapes, rank, options: (
         lora_parameters(shapes.values(), rank) + sum(n_out for _, n_out in shapes.values())
     ),
-    witness=_magnitudes_moved,
+    witness=_check_magnitudes,
 )
 
 PISSA = Variant(
@@ -163,7 +163,7 @@ PISSA = Variant(
     space=SearchSpace(epochs=(1, 3)),
     options={"svd_iterations": 16},
     build=lambda settings: lora_config(settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"),
-    expected_parameters=lora_count,
+    expected_parameters=lora_parameter_count,
     witness=check_residual,
     changes_base=True,
     converts_base_change=True,

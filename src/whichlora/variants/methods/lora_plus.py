@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
-from whichlora.variants.methods.lora import check_scaling, lora_config, lora_count
+from whichlora.variants.methods.lora import check_scaling, lora_config, lora_parameter_count
 from whichlora.variants.methods.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence
 
 
-def _witness(model: Any, evidence: Evidence) -> None:
+def _check_scaling_and_rates(model: Any, evidence: Evidence) -> None:
     check_scaling(model, evidence, exponent=1.0)
     check_two_rates(evidence, marker="lora_B", ratio=evidence.settings.options["rate_ratio"])
 
@@ -36,9 +36,9 @@ LORA_PLUS = Variant(
     space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5]), options={"rate_ratio": (4.0, 8.0, 16.0)}),
     options={"rate_ratio": 16.0},
     build=lora_config,
-    expected_parameters=lora_count,
+    expected_parameters=lora_parameter_count,
     optimizer=lambda model, rate, decay, options: two_rates(
         model, rate, decay, marker="lora_B", ratio=options["rate_ratio"]
     ),
-    witness=_witness,
+    witness=_check_scaling_and_rates,
 )

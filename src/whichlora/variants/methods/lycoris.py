@@ -21,13 +21,13 @@ from whichlora.variants.base import (
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
-def _loha(settings: AdapterSettings) -> Any:
+def _loha_config(settings: AdapterSettings) -> Any:
     from peft import LoHaConfig
 
     return LoHaConfig(alpha=settings.alpha, rank_dropout=settings.dropout, **settings.common())
 
 
-def _update_is(model: Any, evidence: Evidence, form: str) -> None:
+def _check_product(model: Any, evidence: Evidence, form: str) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
@@ -35,15 +35,17 @@ def _update_is(model: Any, evidence: Evidence, form: str) -> None:
     weights = merged_weight(module)
     assert weights is not None
 
-    def part(letter: str) -> torch.Tensor:
-        tensor: torch.Tensor = getattr(module, letter)["default"].detach().cpu().float()
+    def factor(attribute: str) -> torch.Tensor:
+        tensor: torch.Tensor = getattr(module, attribute)["default"].detach().cpu().float()
         return tensor
 
     if form == "hada":
-        product = (part("hada_w1_a") @ part("hada_w1_b")) * (part("hada_w2_a") @ part("hada_w2_b"))
+        product = (factor("hada_w1_a") @ factor("hada_w1_b")) * (factor("hada_w2_a") @ factor("hada_w2_b"))
     else:
         whole = "default" in module.lokr_w2
-        product = torch.kron(part("lokr_w1"), part("lokr_w2") if whole else part("lokr_w2_a") @ part("lokr_w2_b"))
+        product = torch.kron(
+            factor("lokr_w1"), factor("lokr_w2") if whole else factor("lokr_w2_a") @ factor("lokr_w2_b")
+        )
     expected = product * evidence.settings.alpha / evidence.settings.rank
     change = weights[1] - weights[0]
     if not change.any() or not change.allclose(expected, atol=1e-5 * float(weights[0].abs().max())):
@@ -64,14 +66,14 @@ LOHA = Variant(
     ),
     matched_learning_rate=None,
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
-    build=_loha,
+    build=_loha_config,
     expected_parameters=lambda shapes, rank, options: 2 * lora_parameters(shapes.values(), rank),
-    witness=lambda model, evidence: _update_is(model, evidence, "hada"),
+    witness=lambda model, evidence: _check_product(model, evidence, "hada"),
     quantizable=False,
 )
 
 
-def _lokr(settings: AdapterSettings) -> Any:
+def _lokr_config(settings: AdapterSettings) -> Any:
     from peft import LoKrConfig
 
     return LoKrConfig(
@@ -110,8 +112,8 @@ LOKR = Variant(
     space=SearchSpace(learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
     options={"factor": 4},
     rank_means="rank of the second Kronecker factor",
-    build=_lokr,
+    build=_lokr_config,
     expected_parameters=_lokr_parameters,
-    witness=lambda model, evidence: _update_is(model, evidence, "lokr"),
+    witness=lambda model, evidence: _check_product(model, evidence, "lokr"),
     quantizable=False,
 )

@@ -1,4 +1,4 @@
-"""Declares MiSS: the update consists of copies of one trained matrix side by side."""
+"""Declares MiSS: the update of each layer is one trained matrix, repeated side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _build(settings: AdapterSettings) -> Any:
     return MissConfig(miss_dropout=settings.dropout, **settings.common())
 
 
-def _shards_shared(model: Any, evidence: Evidence) -> None:
+def _check_shards(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     rank = evidence.settings.rank
     for name, module in adapter_modules(model):
@@ -56,6 +56,6 @@ MISS = Variant(
     rank_means="inputs per shard",
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_out for _, n_out in shapes.values()),
-    witness=_shards_shared,
+    witness=_check_shards,
     rank_limit=narrowest_input,
 )

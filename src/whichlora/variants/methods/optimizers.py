@@ -1,4 +1,4 @@
-"""Builds and checks optimisers that train some of the adapter's tensors at a different learning rate."""
+"""Optimisers with a separate learning rate for some of the adapter's tensors, and their check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_two_rates(evidence: Evidence, *, marker: str, ratio: float) -> None:
     """Check that the optimiser used two learning rates with this ratio.
 
     Raises:
-        ProofError: It used other rates.
+        ProofError: the optimiser used other rates.
     """
     marked = {rate for name, rate in evidence.rates.items() if marker in name}
     others = {rate for name, rate in evidence.rates.items() if marker not in name}

@@ -20,7 +20,11 @@ from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
 def _check_rotation(model: Any, evidence: Evidence) -> None:
-    """Check in one layer that the weight changed and the inner products of its rows did not."""
+    """Check in one layer that the weight changed but the inner products of its rows did not.
+
+    Raises:
+        ProofError: the weight did not change, or not by an orthogonal map.
+    """
     check_base_unchanged(model, evidence)
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
@@ -37,7 +41,7 @@ def _check_rotation(model: Any, evidence: Evidence) -> None:
         )
 
 
-def _blocks(model: Any, evidence: Evidence) -> None:
+def _check_blocks(model: Any, evidence: Evidence) -> None:
     _check_rotation(model, evidence)
     size = evidence.settings.rank
     for name, module in adapter_modules(model):
@@ -46,7 +50,7 @@ def _blocks(model: Any, evidence: Evidence) -> None:
             raise ProofError(f"{name} is not rotated in blocks of {size}: its parameters have shape {shape}")
 
 
-def _oft(settings: AdapterSettings) -> Any:
+def _oft_config(settings: AdapterSettings) -> Any:
     from peft import OFTConfig
 
     common = settings.common()
@@ -56,7 +60,7 @@ def _oft(settings: AdapterSettings) -> Any:
     )
 
 
-def _block_fits(rank: int, shapes: Shapes, options: Any) -> str | None:
+def _check_block_size(rank: int, shapes: Shapes, options: Any) -> str | None:
     widths = sorted({n_in for n_in, _ in shapes.values()})
     if rank >= 2 and all(width % rank == 0 for width in widths):
         return None
@@ -81,15 +85,15 @@ OFT = Variant(
     space=SearchSpace(rank=(16, 32, 64), alpha=()),
     rank_means="block size",
     changes_input=True,
-    build=_oft,
+    build=_oft_config,
     expected_parameters=lambda shapes, rank, options: sum(n_in * (rank - 1) // 2 for n_in, _ in shapes.values()),
-    witness=_blocks,
+    witness=_check_blocks,
     rank_limit=narrowest_input,
-    check_rank=_block_fits,
+    check_rank=_check_block_size,
 )
 
 
-def _hra(settings: AdapterSettings) -> Any:
+def _hra_config(settings: AdapterSettings) -> Any:
     from peft import HRAConfig
 
     return HRAConfig(**settings.common())
@@ -112,7 +116,7 @@ HRA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=(5e-6, 1e-5, *LEARNING_RATES)),
     rank_means="number of reflections",
-    build=_hra,
+    build=_hra_config,
     expected_parameters=lambda shapes, rank, options: sum(rank * n_in for n_in, _ in shapes.values()),
     witness=_check_rotation,
     quantizable=False,

@@ -37,7 +37,7 @@ def _parameters(shapes: Shapes, rank: int, options: Any) -> int:
     return sum(math.ceil(width / rank) * (rank + width) for width in narrow)
 
 
-def _full_rank(model: Any, evidence: Evidence) -> None:
+def _check_full_rank(model: Any, evidence: Evidence) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
@@ -75,6 +75,6 @@ RANDLORA = Variant(
     rank_means="rank of each random basis; a higher rank has fewer parameters",
     build=_build,
     expected_parameters=_parameters,
-    witness=_full_rank,
+    witness=_check_full_rank,
     rank_limit=narrowest,
 )

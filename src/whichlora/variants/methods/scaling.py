@@ -14,22 +14,22 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_moved
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
 """Second layers of feed-forward blocks: the paper scales the inputs of these layers and the outputs of all others."""
 
 
-def _ia3(settings: AdapterSettings) -> Any:
+def _ia3_config(settings: AdapterSettings) -> Any:
     from peft import IA3Config
 
     second = [name for name in settings.target_modules if name.rpartition(".")[2] in settings.options["feedforward"]]
     return IA3Config(feedforward_modules=second, **settings.common())
 
 
-def _vectors(model: Any, evidence: Evidence) -> None:
+def _check_vectors(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    check_moved(model, evidence, "ia3_l")
+    check_changed(model, evidence, "ia3_l")
     for name, module in adapter_modules(model):
         second = name.rpartition(".")[2] in evidence.settings.options["feedforward"]
         expected = (1, module.in_features) if second else (module.out_features, 1)
@@ -61,26 +61,26 @@ IA3 = Variant(
         target_modules=(("k_proj", "v_proj", "down_proj"), "all-linear"),
     ),
     options={"feedforward": list(_FEEDFORWARD)},
-    build=_ia3,
+    build=_ia3_config,
     expected_parameters=lambda shapes, rank, options: sum(
         n_in if name.rpartition(".")[2] in options["feedforward"] else n_out for name, (n_in, n_out) in shapes.items()
     ),
-    witness=_vectors,
+    witness=_check_vectors,
     changes_input=True,
 )
 
 
-def _road(settings: AdapterSettings) -> Any:
+def _road_config(settings: AdapterSettings) -> Any:
     from peft import RoadConfig
 
     # PEFT pairs a group's first half with its second; groups of 2 pair neighbours, as in the paper, for any even width.
     return RoadConfig(variant="road_1", group_size=2, **settings.common())
 
 
-def _pairs_rotated(model: Any, evidence: Evidence) -> None:
+def _check_pairs(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    check_moved(model, evidence, "road_theta")
-    check_moved(model, evidence, "road_alpha")
+    check_changed(model, evidence, "road_theta")
+    check_changed(model, evidence, "road_alpha")
     name, module = next(iter(adapter_modules(model)))
     weights = merged_weight(module)
     if weights is None:
@@ -105,7 +105,7 @@ ROAD = Variant(
     matched_learning_rate=None,
     matched_rank=None,
     space=SearchSpace(rank=(), alpha=(), learning_rate=HIGH_LEARNING_RATES),
-    build=_road,
+    build=_road_config,
     expected_parameters=lambda shapes, rank, options: sum(n_out for _, n_out in shapes.values()),
-    witness=_pairs_rotated,
+    witness=_check_pairs,
 )

@@ -1,4 +1,4 @@
-"""Declares FourierFT and SHiRA: a few trained entries of the update's spectrum, or of the update itself."""
+"""Declares FourierFT and SHiRA, which train a few entries of the update's spectrum, or of the update itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.methods.lora import lora_count
+from whichlora.variants.methods.lora import lora_parameter_count
 from whichlora.variants.witness import Evidence, check_base_unchanged
 
 
-def _fourierft(settings: AdapterSettings) -> Any:
+def _fourierft_config(settings: AdapterSettings) -> Any:
     from peft import FourierFTConfig
 
     common = settings.common()
@@ -30,7 +30,7 @@ def _fourierft(settings: AdapterSettings) -> Any:
     )
 
 
-def _few_frequencies(model: Any, evidence: Evidence) -> None:
+def _check_frequencies(model: Any, evidence: Evidence) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
@@ -68,21 +68,21 @@ FOURIERFT = Variant(
     ),
     options={"scaling": 300.0},
     rank_means="spectral coefficients per layer",
-    build=_fourierft,
+    build=_fourierft_config,
     expected_parameters=lambda shapes, rank, options: rank * len(shapes),
-    witness=_few_frequencies,
+    witness=_check_frequencies,
     quantizable=False,
     rank_limit=lambda shapes: min(n_in * n_out for n_in, n_out in shapes.values()),
 )
 
 
-def _shira(settings: AdapterSettings) -> Any:
+def _shira_config(settings: AdapterSettings) -> Any:
     from peft import ShiraConfig
 
     return ShiraConfig(mask_type="random", random_seed=settings.seed, **settings.common())
 
 
-def _few_entries(model: Any, evidence: Evidence) -> None:
+def _check_entries(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     for name, module in adapter_modules(model):
         entries = evidence.settings.rank * (module.in_features + module.out_features)
@@ -111,9 +111,9 @@ SHIRA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
     rank_means="as many trained entries per layer as LoRA of this rank has parameters",
-    build=_shira,
-    expected_parameters=lora_count,
-    witness=_few_entries,
+    build=_shira_config,
+    expected_parameters=lora_parameter_count,
+    witness=_check_entries,
     quantizable=False,
     rank_limit=lambda shapes: min(n_in * n_out // (n_in + n_out) for n_in, n_out in shapes.values()),
 )

@@ -11,8 +11,8 @@ from whichlora.variants.witness import check_shared
 def _build(settings: AdapterSettings) -> Any:
     from peft import VeraConfig
 
-    # Draw the projections from the run's seed, so that runs with other seeds differ in everything random, and save
-    # them, because another machine may draw other numbers from the same seed.
+    # The projections are drawn from the run's seed, so that they too vary between seeds, and saved, because another
+    # machine may draw different numbers from the same seed.
     return VeraConfig(
         vera_dropout=settings.dropout,
         d_initial=settings.options["d_initial"],
