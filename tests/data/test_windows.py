@@ -16,7 +16,7 @@ from whichlora.data.tasks.items import QaItem
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.scores import score
-from whichlora.evaluation.scoring import Generation
+from whichlora.evaluation.scoring_methods import Generation
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
 QA = get_task("tydiqa")

@@ -10,11 +10,11 @@ from naive import ITEMS, naive
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.items import LABELS
-from whichlora.evaluation import inference, scoring
+from whichlora.evaluation import inference, scoring_methods
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.evaluation.scores import score
-from whichlora.evaluation.scoring import Generation, Likelihood
+from whichlora.evaluation.scoring_methods import Generation, Likelihood
 from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
@@ -146,7 +146,7 @@ def test_labels_in_the_language_of_each_item_are_scored_in_one_batch_of_language
 )
 def test_a_written_label_is_read_in_the_language_of_the_item(language, written, label):
     item = NLI.load(language, "test")[0]
-    assert scoring._label_in(written, get_task("atlas-nli", "item"), item) == label
+    assert scoring_methods._label_in(written, get_task("atlas-nli", "item"), item) == label
 
 
 def test_an_adapter_changes_the_probabilities(folder):
@@ -211,7 +211,7 @@ def test_scores_of_generated_spans_are_the_tasks_metrics(tiny):
     ],
 )
 def test_a_written_label_is_the_one_the_text_begins_with(written, label):
-    assert scoring._label_in(written, NLI, ITEMS[0]) == label
+    assert scoring_methods._label_in(written, NLI, ITEMS[0]) == label
 
 
 def test_an_invalid_answer_counts_as_wrong(tiny):

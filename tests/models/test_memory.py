@@ -18,7 +18,7 @@ from whichlora.data.batching import by_length, in_order
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.errors import MemoryExhausted
-from whichlora.evaluation import scoring
+from whichlora.evaluation import scoring_methods
 from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model, load_tokenizer, locate
 from whichlora.models.memory import Divide, in_batches
@@ -134,7 +134,7 @@ def test_scoring_halves_its_batches_and_answers_the_same(tiny_model: str, monkey
     model = load_model(source, precision="fp32", quantization="none")
     for name in ("atlas-nli", "atlas-qa"):
         encoder = Encoder(get_task(name), load_tokenizer(source))
-        items, way = encoder.task.load("en", "test")[:11], scoring.prompt_scoring(encoder.task)
+        items, way = encoder.task.load("en", "test")[:11], scoring_methods.prompt_scoring(encoder.task)
         expected = score(model, encoder, items, scoring=way, name="whole")
         with memory_for(monkeypatch, lambda model, items: items <= 3) as passed:
             halved = score(model, encoder, items, scoring=way, name="halved")

@@ -8,7 +8,7 @@ from whichlora.data import mixture
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError, choose
-from whichlora.evaluation.scoring import prompt_scoring
+from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
 from whichlora.variants import Variant
 

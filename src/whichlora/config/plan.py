@@ -11,7 +11,7 @@ from whichlora.config.spec import RunSpec
 from whichlora.data.encoding import Encoder
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, Task
-from whichlora.evaluation.scoring import Scoring
+from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.models.loading import ModelShape, ModelSource
 from whichlora.variants import Variant
 

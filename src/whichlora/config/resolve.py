@@ -19,7 +19,7 @@ from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError, choose
-from whichlora.evaluation.scoring import Scoring, WordSimilarity, prompt_scoring
+from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import (
     ModelShape,
     ModelSource,

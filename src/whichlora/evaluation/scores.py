@@ -12,7 +12,7 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
-from whichlora.evaluation.scoring import Scoring
+from whichlora.evaluation.scoring_methods import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
 from whichlora.evaluation.scores import Scores, score
-from whichlora.evaluation.scoring import Scoring
+from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_scores
 from whichlora.run.provenance import log_provenance

@@ -13,7 +13,7 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.evaluation.scores import score
-from whichlora.evaluation.scoring import Likelihood
+from whichlora.evaluation.scoring_methods import Likelihood
 from whichlora.models.loading import load_model, load_tokenizer
 from whichlora.testing.interruption import kill_after_step
 from whichlora.testing.runs import predictions_of, run_plan, small_plan, tracking_in

@@ -20,7 +20,7 @@ from whichlora.data.batching import collate, to_device
 from whichlora.data.encoding import Encoded, EncodedPair, Encoder
 from whichlora.data.tasks import Item
 from whichlora.data.word_pooling import Pooling
-from whichlora.evaluation.scoring import WordSimilarity
+from whichlora.evaluation.scoring_methods import WordSimilarity
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.pooling import pooled_states

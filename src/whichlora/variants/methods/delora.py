@@ -15,7 +15,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.methods.optimizers import check_two_rates, two_rates
+from whichlora.variants.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
 
 

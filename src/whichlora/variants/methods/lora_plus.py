@@ -6,7 +6,7 @@ from typing import Any
 
 from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.lora import check_scaling, lora_config, lora_parameter_count
-from whichlora.variants.methods.optimizers import check_two_rates, two_rates
+from whichlora.variants.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence
 
 
