@@ -62,7 +62,7 @@ def plain_trial(config: StudyConfig, point: dict[str, Any], folder: Path) -> flo
 
 def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
     """Run one trial of the tuner and return its seconds and its point."""
-    seconds = timed_turn(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
+    seconds = timed_turn(lambda: study.step(limit=limit, allow_new=True))()["wall"]
     return seconds, max(study.counted(), key=lambda t: t.number).params
 
 
