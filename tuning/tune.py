@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.command_line import BOOLEANS, FOLDER, Command
-from whichlora.config.cli import WORKERS, check_pack, refuse
+from whichlora.config.cli import WORKERS, check_pack, report_option_error
 from whichlora.config.options import AUTO, CHOICES, GROUPS, MAIN, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
 from whichlora.errors import OptionError, choose, parse_whole
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments=_study_arguments(texts),
         )
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
 
 
 def _study_arguments(texts: Mapping[str, str]) -> list[str]:

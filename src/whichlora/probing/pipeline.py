@@ -1,4 +1,4 @@
-"""Carries out one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
+"""Runs one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
 PROBE_VERSION = 3
-"""To be raised whenever the same request may give other numbers, so that older probes are not reused."""
+"""Raise this whenever the same request may yield different numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
-_OF_RUN = ("variant", "arm", "task", "language", "tl_ratio", "train_size", "rank", "seed", "precision", "quantization")
+_SOURCE_FIELDS = (
+    "variant",
+    "arm",
+    "task",
+    "language",
+    "tl_ratio",
+    "train_size",
+    "rank",
+    "seed",
+    "precision",
+    "quantization",
+)
 
 
 def probe(request: Request, tracker: Tracker) -> str:
-    """Carry out a request and return the id of its run, or of a finished run of the same request.
+    """Run the requested probe and return the id of its run, or of a finished run of the same request.
 
-    A killed probe is resumed. If another process works on the same probe, this one waits.
+    A killed probe is resumed. If another process runs the same probe, this process waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
@@ -52,7 +63,7 @@ def probe(request: Request, tracker: Tracker) -> str:
 
 
 def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]:
-    """Return everything that determines the result, and nothing else, by name."""
+    """Return, by name, exactly what determines the result."""
     spec = probed.plan.spec
     return {
         "probe_version": PROBE_VERSION,
@@ -67,14 +78,14 @@ def _identity(request: Request, probed: ProbedModel, job: Job) -> dict[str, Any]
 
 
 def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that tables need only this run."""
+    """Log the options as params, and those of the source run as `source/...`, so that tables need no other run."""
     spec = probed.plan.spec
     source: dict[str, Any] = {"model": spec.model}
     if request.reads_items:  # the task may differ from that of the source run
         source |= {"task": probed.plan.task.name}
         source |= {name: getattr(spec, name) for name in ("difficulty", "prompt_language")}
     if probed.run_id is not None:
-        source |= {f"source/{name}": getattr(spec, name) for name in _OF_RUN}
+        source |= {f"source/{name}": getattr(spec, name) for name in _SOURCE_FIELDS}
         log.tags({"source": probed.run_id})
     versions = {f"version/{package}": version(package) for package in _VERSIONED}
     log.params({**identity, **source, **versions, "version/whichlora": __version__})
