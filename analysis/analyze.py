@@ -74,9 +74,8 @@ def _margin(text: str) -> float:
 def _output_folder(text: str) -> Path:
     base = Path.cwd()
     if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database, which only MLflow
-        # (a second to import) knows.
-        from whichlora.tracking.client import sqlite_file
+        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead.
+        from whichlora.tracking.client import sqlite_file  # only now, as MLflow takes a second to import
 
         database = sqlite_file()
         base = database.parent if database else base
