@@ -54,7 +54,7 @@ class Command(click.Command):
             _argument(word, completed) for word, completed in (positional or {}).items()
         ] + [_option(option, *entry, completions.get(option)) for option, entry in options.items()]
         super().__init__(
-            name, help=about, params=[*params, _version()], callback=self._parsed, context_settings=dict(_WIDTH)
+            name, help=about, params=[*params, _version()], callback=self._return_values, context_settings=dict(_WIDTH)
         )
         self.program = program or f"{PROGRAM} {name}"
         self._groups = groups or {"Options": list(options)}
