@@ -374,7 +374,7 @@ def test_a_users_file_adds_claims(tmp_path):
                 ("share: hi, layers: 1", "allowed are en, tl"),
                 ("share: en", "give either layers or depth"),
                 ("share: en, layers: 1, depth: [0, 1]", "give either layers or depth"),
-                ("share: en, layers: 3-1", "a range goes up"),
+                ("share: en, layers: 3-1", "the start of a range exceeds its end"),
                 ("share: en, depth: 0.5", "must be two numbers from 0 to 1"),
                 ("share: en, layers: 1, level: word", "allowed are token, sequence"),
                 ("share: en, layers: 1, sign: 0", "allowed are 1, -1"),
