@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whichlora.command_line import FILE, FOLDER, Command
-from whichlora.config.cli import refuse
+from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_folder
 
 OPTIONS = {
@@ -44,14 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, analyse, and print the report's summary. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
     try:
-        margin, output, claims = _margin(texts["margin"]), _folder(texts["output"]), _file(texts["claims"])
+        margin, output, claims = (
+            _margin(texts["margin"]),
+            _output_folder(texts["output"]),
+            _claims_file(texts["claims"]),
+        )
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
         report = analyze(texts["experiment"], output=output, margin=margin, claims=claims)
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     print("\n".join(report.summary))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0
@@ -67,12 +71,11 @@ def _margin(text: str) -> float:
     return value
 
 
-def _folder(text: str) -> Path:
+def _output_folder(text: str) -> Path:
     base = Path.cwd()
     if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
-        # MLflow, which takes a second to import, knows its address.
-        from whichlora.tracking.client import sqlite_file
+        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead.
+        from whichlora.tracking.client import sqlite_file  # only now, as MLflow takes a second to import
 
         database = sqlite_file()
         base = database.parent if database else base
@@ -81,7 +84,7 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _file(text: str) -> Path | None:
+def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
     if not Path(text).is_file():

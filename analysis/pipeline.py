@@ -33,9 +33,9 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
     runs = pull(client, experiments)
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
-    # The untrained base model is not a method: its predictions are not compared.
-    items, lacking = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED])
-    design = runs.design.with_unpredicted(lacking)
+    # The untrained base model is not a method, so its predictions are not compared.
+    items, unpredicted = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED])
+    design = runs.design.with_unpredicted(unpredicted)
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
     table = language_probes.join_shares(runs.table, languages.shares)
     evidence = evidences.gather(
@@ -50,7 +50,7 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
 
 
 def _counts(runs: Runs) -> str:
-    """Return the numbers of runs that are not analysed, by reason."""
+    """Return the number of runs that are not analysed for each reason, as text."""
     design = runs.design
     kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a required value": design.incomplete}
     counts = [f"{len(issues)} {kind}" for kind, issues in kinds.items() if issues]
@@ -68,13 +68,13 @@ def _log(
             log = attempt.log
             log.params({"experiments": experiment, "margin": margin, "runs": len(sources)})
             # A tag holds about 5,000 characters; the artifact `sources.json` lists all runs.
-            log.tags({"sources": _cut(sources), "summary": " ".join(report.summary)[:4000]})
+            log.tags({"sources": _shorten(sources), "summary": " ".join(report.summary)[:4000]})
             with tempfile.TemporaryDirectory() as scratch:
                 page.write(report, evidence, Path(scratch))
                 log.artifacts(Path(scratch))
         tracker.link_launch(attempt.run_id)
 
 
-def _cut(names: Sequence[str], limit: int = 100) -> str:
+def _shorten(names: Sequence[str], limit: int = 100) -> str:
     rest = len(names) - limit
     return ",".join(names[:limit]) + (f" and {rest} more, see sources.json" if rest > 0 else "")

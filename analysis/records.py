@@ -1,4 +1,4 @@
-"""Records, the lines of `statistics.json`: each is a test, an estimate, or the reason why there is none."""
+"""Defines records, the lines of `statistics.json`: each is a test, an estimate, or the reason for its absence."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class NotTestable(Exception):
 def attempt(
     run_test: Callable[[], Result], outcome: str, analysis: str, test: str, groups: Sequence[str], note: str = ""
 ) -> Record:
-    """Run a test and return its record, or a record that says why the test is not possible."""
+    """Run a test and return its record, or a record with the reason why the test is not possible."""
     try:
         return Record(
             outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=note, **run_test()._asdict()
@@ -91,7 +91,7 @@ def dumps(records: Iterable[Record]) -> str:
 
 
 def find(records: Iterable[Record], **fields: Any) -> list[Record]:
-    """Return the records whose fields equal the given values."""
+    """Return the records whose fields have these values."""
     return [record for record in records if all(getattr(record, key) == value for key, value in fields.items())]
 
 

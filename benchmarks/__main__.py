@@ -18,8 +18,8 @@ from benchmarks import table
 from benchmarks.harness import CLOCKS, Bench, Block, Result
 from benchmarks.workers import ROOT
 
-AT_REST = 10.0
-"""CPU use in percent, before the measurements, up to which a machine counts as idle."""
+IDLE_PERCENT = 10.0
+"""CPU use in percent before the measurements, up to which the machine counts as idle."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(args.threads)
     quiet()
-    names = [row.name for block in blocks_of("fp32") for row in block.rows]
+    names = [row.name for block in all_blocks("fp32") for row in block.rows]
     only = args.only.split(",") if args.only else []
     unknown = [name for name in only if name not in names]
     if unknown:
         _parser().error(f"only={unknown[0]}: allowed are {', '.join(names)}")
     peer = args.peer_python if Path(args.peer_python).is_file() else None
     peak = machine.peak(args.threads)
-    chosen, skipped = rows_of(only, peak, peer)
+    chosen, skipped = choose_rows(only, peak, peer)
     minutes = sum(block.minutes for block, _ in chosen) * args.pairs / 5
     print(f"This takes about {minutes:.0f} minutes on two idle cores.", file=sys.stderr)
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine.describe(peer) | {"threads": args.threads, "busy_before": busy},
         "clock": args.clock,
-        "provisional": args.clock != "wall" or busy > AT_REST or args.pairs < 5,
+        "provisional": args.clock != "wall" or busy > IDLE_PERCENT or args.pairs < 5,
         "model": args.model,
         "minutes": (time.monotonic() - began) / 60,
         "peak_gflops": peak,
@@ -89,41 +89,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if differing else 0
 
 
-def blocks_of(faster: str) -> list[Block]:
-    """Return all blocks for a machine that multiplies matrices faster in the precision `faster`."""
+def all_blocks(fast_precision: str) -> list[Block]:
+    """Return all blocks, for a machine whose matrix products are faster in `fast_precision`."""
     from benchmarks import grid, probing, scoring, start, training
 
-    return [*training.blocks(faster), *scoring.BLOCKS, *probing.BLOCKS, *grid.blocks(faster), *start.BLOCKS]
+    return [
+        *training.blocks(fast_precision),
+        *scoring.BLOCKS,
+        *probing.BLOCKS,
+        *grid.blocks(fast_precision),
+        *start.BLOCKS,
+    ]
 
 
-def rows_of(
+def choose_rows(
     only: Sequence[str], peak: Mapping[str, Mapping[str, float]], peer: str | None
 ) -> tuple[list[tuple[Block, list[str]]], dict[str, str]]:
     """Choose the rows to measure.
 
-    Where bf16 matrix products are slower than fp32 ones nobody would choose bf16, and some rows would take hours, so
+    Where matrix products are slower in bf16 than in fp32, nobody would choose bf16 and some rows would take hours, so
     bf16 rows are skipped unless `only` names them.
 
     Args:
-        only: names of rows; all of them if empty.
+        only: names of rows; if empty, all rows.
         peak: GFLOP/s by precision and clock, from `machine.peak`.
-        peer: the interpreter of the environment with TRL, if there is one.
+        peer: the Python interpreter of the environment with TRL; None if there is none.
 
     Returns:
-        each block with the names of its rows; and the reason for each skipped row.
+        Each block with the names of its chosen rows, and the reason for each skipped row.
     """
     from benchmarks import training
 
     speeds = {name: by["wall"] for name, by in peak.items()}
-    faster = max(speeds, key=speeds.__getitem__)
-    blocks = blocks_of(faster)
+    fast_precision = max(speeds, key=speeds.__getitem__)
+    blocks = all_blocks(fast_precision)
     rows = [row for block in blocks for row in block.rows]
     skipped = {}
-    if faster == "fp32" and not only:
+    if fast_precision == "fp32" and not only:
         reason = f"matrix products run at {speeds['bf16']:.0f} GFLOP/s in bf16 here, at {speeds['fp32']:.0f} in fp32"
         skipped = {row.name: reason for row in rows if row.precision == "bf16"}
     if not peer:
-        skipped |= dict.fromkeys(training.SFT, "no environment with TRL; `make bench` creates it")
+        skipped |= dict.fromkeys(training.TRL_ROWS, "no environment with TRL; `make bench` creates it")
     measured = {name for name in only or [row.name for row in rows] if name not in skipped}
     chosen = [(block, [row.name for row in block.rows if row.name in measured]) for block in blocks]
     return [(block, chosen_rows) for block, chosen_rows in chosen if chosen_rows], skipped
@@ -149,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--items", type=int, default=96, help="labelled items per scoring measurement")
     parser.add_argument("--answers", type=int, default=24, help="questions per QA measurement")
     parser.add_argument("--probed", type=int, default=20, help="items per probe measurement")
-    parser.add_argument("--runs", type=int, default=5, help="how many of the grid's 12 runs to measure")
+    parser.add_argument("--runs", type=int, default=5, help="number of the grid's 12 runs to measure")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="time that ratios use; cpu is meant for busy machines"

@@ -1,4 +1,4 @@
-"""Times the report of 1,008 invented runs with predictions: `python -m benchmarks.analysis [--items 300]`."""
+"""Times the report on 1,008 synthetic runs with predictions: `python -m benchmarks.analysis [--items 300]`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METHODS += [("adalora", "matched"), ("pissa", "matched")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Log invented runs to a temporary database, analyse them, and print the seconds."""
+    """Log synthetic runs to a temporary database, analyse them, and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=300, help="test items of each language")
+    parser.add_argument("--items", type=int, default=300, help="test items per language")
     parser.add_argument("--seeds", type=int, default=14)
     args = parser.parse_args(arguments)
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "analysis"))
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = analyze.main(["--experiment", "invented"])
         wall, processor = time.monotonic() - wall, time.process_time() - processor
         size = (Path(scratch) / "report" / "report.html").stat().st_size / 1e6
-    print(f"{len(runs)} runs, {args.items} items each way: {wall:.0f} s, {processor:.0f} s of CPU; page {size:.1f} MB")
+    print(
+        f"{len(runs)} runs, {args.items} items per language: {wall:.0f} s, {processor:.0f} s of CPU; page {size:.1f} MB"
+    )
     return status
 
 

@@ -17,8 +17,8 @@ from benchmarks.workers import ROOT, Stopwatch, running_worker, worker_environme
 
 SIZES = {"train_size": 100, "validation_size": 1, "test_size": 50, "batch_size": 16}
 """A sixth of the packaged tasks' default sizes, with minimal validation, because the scripts do not validate."""
-WHOLE = 12
-"""Runs of the whole grid, over which one-off costs are spread; fewer runs are measured."""
+N_RUNS = 12
+"""Number of runs in the whole grid, over which one-off costs are spread; fewer are measured."""
 
 
 def cells(count: int, precision: str) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def cells(count: int, precision: str) -> list[dict[str, Any]]:
 
 
 def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
-    """Measure both sides alternately, run by run; one-off costs of the single process are spread over its runs."""
+    """Measure both sides alternately, run by run; this project's one-off costs are spread over its runs."""
     measured: dict[str, dict[str, list[float]]] = {side: {c: [] for c in CLOCKS} for side in ("ours", "theirs")}
     chosen = cells(bench.runs, row.precision)
     variables = {
@@ -46,14 +46,14 @@ def measure(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
             for side in (0, 1) if number % 2 == 0 else (1, 0):
                 seconds[("ours", "theirs")[side]] = sides[side]()
             for clock in CLOCKS:
-                seconds["ours"][clock] += start[clock] / WHOLE
+                seconds["ours"][clock] += start[clock] / N_RUNS
                 for side, values in measured.items():
                     values[clock].append(seconds[side][clock])
             latest = ", ".join(f"{side} {s['wall']:.1f}" for side, s in seconds.items())
             print(f"  grid {number + 1}/{len(chosen)}: {latest} s", file=sys.stderr, flush=True)
     notes = [
-        f"{len(chosen)} of the {WHOLE} runs, measured alternately. The single process starts, loads and scores the "
-        f"base model once, which took {start['wall']:.0f} s; each of its runs includes a {WHOLE}th of that. Ours also "
+        f"{len(chosen)} of the {N_RUNS} runs, measured alternately. The single process starts, loads and scores the "
+        f"base model once, which took {start['wall']:.0f} s; each of its runs includes a {N_RUNS}th of that. Ours also "
         "validates, saves the adapter and tracks; the scripts do not."
     ]
     return [Result(row=row, ours=measured["ours"], theirs=measured["theirs"], per="run", notes=notes)]
@@ -68,7 +68,7 @@ def _script(bench: Bench, data: Path, cell: Mapping[str, Any]) -> dict[str, floa
 
 
 def _write_data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
-    """Write the texts of the items that this project's run trains on and is scored on, for the script."""
+    """Write the texts of the run's training and test items, for the script."""
     plan = plan_of(bench.model, **cell)
 
     def texts(chosen: Sequence[Any]) -> list[dict[str, str]]:
@@ -80,15 +80,15 @@ def _write_data(bench: Bench, cell: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def blocks(faster: str) -> list[Block]:
-    """Return the grid's block; both sides train and score in the precision `faster`."""
-    bf16 = ", `bf16=True`" if faster == "bf16" else ""
+def blocks(fast_precision: str) -> list[Block]:
+    """Return the grid's block; both sides train and score in `fast_precision`."""
+    bf16 = ", `bf16=True`" if fast_precision == "bf16" else ""
     row = Row(
         name="grid",
-        work=f"a grid of 12 runs of 100 items, {faster}",
+        work=f"a grid of 12 runs of 100 items, {fast_precision}",
         against=f"a shell loop of Trainer + PEFT scripts{bf16}, scored by `generate()`",
         goal=3,
-        precision=faster,
+        precision=fast_precision,
         total=True,
     )
     return [Block(rows=[row], minutes=5.5, measure=partial(measure, row=row))]

@@ -24,8 +24,8 @@ class Row:
         name: value of the option `only`.
         work: what is measured.
         against: what it is compared with; empty if only this project is measured.
-        goal: the ratio to reach, or without `against` the value.
-        precision: of both sides.
+        goal: the ratio to reach; without `against`, the value to reach.
+        precision: precision of both sides.
         less: whether lower is better.
         total: whether to take the ratio of sums instead of medians, for runs that differ from each other.
     """
@@ -58,7 +58,7 @@ class Equality:
 
     @property
     def holds(self) -> bool:
-        """Whether the work was the same; NaN is not."""
+        """Whether the work was the same; False if the value is NaN."""
         if self.limit is None:
             return True
         return self.value >= self.limit if self.share else self.value <= self.limit
@@ -139,7 +139,7 @@ class Bench:
         answers: questions per QA measurement.
         probed: items per probe measurement.
         runs: runs of the grid that are measured.
-        threads: of each side.
+        threads: threads of each side.
         peer_python: the interpreter of the environment with TRL; None if there is none.
         scratch: a temporary folder.
     """
@@ -189,15 +189,15 @@ def alternate(name: str, sides: Mapping[str, Callable[[], Seconds]], pairs: int)
     return measured
 
 
-def timed_turn(work: Callable[[], Any]) -> Callable[[], Seconds]:
-    """Return a function that does `work` and returns its seconds."""
+def timed(work: Callable[[], Any]) -> Callable[[], Seconds]:
+    """Return a function that calls `work` and returns the seconds it took."""
 
-    def turn() -> Seconds:
+    def measure() -> Seconds:
         with Stopwatch() as watch:
             work()
         return watch.seconds()
 
-    return turn
+    return measure
 
 
 def agreement(ours: Sequence[Any], theirs: Sequence[Any], what: str, *, limit: float | None = 1.0) -> Equality:

@@ -1,10 +1,11 @@
 """Builds the items of the benchmarks: packaged tasks, lengthened to match XNLI and TyDi QA.
 
-English XNLI (5,510 dev and test items) has a mean of 63.3 tokens in this project's prompt with the packaged tokenizer,
-answer included, with a standard deviation of 12.1; 19 of them are the instruction that all prompts begin with, and the
-longest of 16 items has 86 on average. atlas-nli has 48 and 6. So words from other items are appended to the premise
-until an item is as long as a quantile of XNLI's lengths; with quantiles 32 items already have the distribution of many.
-XNLI's dev and test items come in threes that share a premise, and so do the items to score.
+The 5,510 English dev and test items of XNLI have 63.3 tokens on average (standard deviation 12.1), in this project's
+prompt with the answer and the packaged tokenizer. The instruction with which all prompts begin accounts for 19 of them,
+and the longest of 16 items has 86 on average. Items of atlas-nli have 48 (standard deviation 6), so words from other
+items are appended to the premise until an item is as long as a quantile of XNLI's lengths; with quantiles, 32 items
+already have the distribution of many. XNLI's dev and test items come in threes that share a premise, and so do the
+items to score.
 """
 
 from __future__ import annotations
@@ -25,36 +26,36 @@ from whichlora.data.tasks.items import NliItem, QaItem
 MEAN, DEVIATION, SHORTEST, LONGEST = 63.3, 12.1, 38, 110
 """Mean, standard deviation, minimum and maximum of XNLI's lengths in tokens."""
 QUANTILES = 32
-"""Number of quantiles of the lengths; each occurs once in that many items."""
-HYPOTHESES = 3
-"""Hypotheses per premise in XNLI's dev and test items."""
-OWN = 5
-"""Tokens of added words that go before the hypothesis instead of into the premise.
+"""Number of quantiles of the lengths; each quantile occurs once in that many items."""
+HYPOTHESES_PER_PREMISE = 3
+"""In XNLI's dev and test items, and so in the items to score."""
+HYPOTHESIS_PADDING = 5
+"""Tokens that are added before the hypothesis instead of to the premise.
 
-In XNLI 22 tokens of an item are not part of a prefix shared with other items of the test set; this matches that.
+This matches XNLI, where 22 tokens of an item are not in a prefix shared with other items of the test set.
 """
-PASSAGES = 3
-"""Stories of atlas-qa (about 60 tokens each) per passage, since TyDi QA's passages are longer than one story."""
+STORIES_PER_PASSAGE = 3
+"""Number of atlas-qa stories (about 60 tokens each) per passage; TyDi QA's passages are longer than a story."""
 
 
 def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
-    """Return the first English items of a split of atlas-nli, as long as XNLI's; the same ones on every call.
+    """Return the first English items of a split of atlas-nli, lengthened to match XNLI; the same items on every call.
 
-    Training items are drawn from many, so each has its own premise. Items to score share premises, so their labels may
-    be wrong; only the answers of both sides are compared.
+    Each training item has its own premise, as if drawn from many. Items to score share premises, so their labels may be
+    wrong; only the answers of both sides are compared.
     """
     stories = get_task("atlas-nli").load("en", split)
     rng = random.Random(f"{split} 1")
     lengths = _lengths(rng)
-    each = 1 if split == "train" else HYPOTHESES
+    items_per_premise = 1 if split == "train" else HYPOTHESES_PER_PREMISE
     items: list[NliItem] = []
     premise, target = "", 0.0
     for number, story in enumerate(stories[:count]):
         assert isinstance(story, NliItem)
         item = story
-        if number % each == 0:
+        if number % items_per_premise == 0:
             target = next(lengths)
-            while len(encoder.example(item)) < target - OWN:
+            while len(encoder.example(item)) < target - HYPOTHESIS_PADDING:
                 item = replace(item, premise=f"{item.premise} {_word(stories, rng)}")
             premise = item.premise
         item = replace(item, premise=premise)
@@ -65,7 +66,7 @@ def nli_items(encoder: Encoder, split: Split, count: int) -> list[NliItem]:
 
 
 def _lengths(rng: random.Random) -> Iterator[float]:
-    """Yield the length in tokens of the items of each premise in turn."""
+    """Yield the length in tokens of the items that share a premise, premise by premise."""
     normal = NormalDist(MEAN, DEVIATION)
     while True:
         block = [normal.inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)]
@@ -86,7 +87,7 @@ def qa_items(split: Split, count: int) -> list[QaItem]:
     items = []
     for number, story in enumerate(stories[:count]):
         assert isinstance(story, QaItem)
-        others = [getattr(stories[(number + k) % len(stories)], "context") for k in range(1, PASSAGES)]  # noqa: B009
+        others = [getattr(stories[(number + k) % len(stories)], "context") for k in range(1, STORIES_PER_PASSAGE)]  # noqa: B009
         before = story.context[: story.answer_start]
         start = before.rfind(". ") + 2 if ". " in before else 0
         sentence = story.context[start : story.context.index(".", story.answer_start) + 1]

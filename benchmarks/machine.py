@@ -1,4 +1,4 @@
-"""Describes the machine, and measures how fast its processor multiplies matrices."""
+"""Describes the machine, and measures the speed of its matrix products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import CLOCKS, timed_turn
+from benchmarks.harness import CLOCKS, timed
 from whichlora.models.kernels.onednn import matmul_transposed
 
 SIDE, REPEATS = 2048, 5
@@ -50,7 +50,7 @@ def peak(threads: int) -> dict[str, dict[str, float]]:
         ("bf16", torch.bfloat16, (multiply,)),
     ):
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-        products = [timed_turn(partial(kernel, a, b)) for kernel in kernels]
+        products = [timed(partial(kernel, a, b)) for kernel in kernels]
         measured = min(([product() for _ in range(REPEATS + 1)][1:] for product in products), key=_median_wall)
         divisors = {"wall": 1, "cpu": threads}
         seconds = {clock: median(m[clock] for m in measured) / divisors[clock] for clock in CLOCKS}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(model: str, **options: Any) -> Plan:
-    """Resolve the plan of a run: LoRA of rank 8 on all linear layers, with these options on top."""
+    """Resolve the plan of a run with these options; by default, LoRA of rank 8 on all linear layers."""
     from whichlora.config.resolve import resolve
 
     texts = {name: default for name, (default, _) in MAIN.items()}
@@ -43,7 +43,7 @@ def with_start_adapter(plan: Plan, adapter: str) -> Plan:
 
 
 class Ours:
-    """This project's training."""
+    """This project's training as one side of a comparison."""
 
     def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
         """Load model and items for the requests that follow; training starts from the saved `adapter`."""

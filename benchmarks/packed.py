@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import quartiles_of, timed_turn
+from benchmarks.harness import quartiles_of, timed
 
 LLAMA_8B = {
     **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -61,7 +61,7 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
 
 
 def packed_step(runs: Sequence[Any]) -> None:
-    """Do forward and backward of every run in one pass."""
+    """Run forward and backward for all runs in one pass."""
     from whichlora.training.multi_adapter import backward_together
 
     backward_together(runs)
@@ -69,7 +69,7 @@ def packed_step(runs: Sequence[Any]) -> None:
 
 
 def separate_steps(runs: Sequence[Any]) -> None:
-    """Do forward and backward of every run, one after the other, as training does without `pack`."""
+    """Run forward and backward for one run after the other, as training does without `pack`."""
     from whichlora.data.batching import to_device
     from whichlora.models import packing
     from whichlora.models.answer_logits import answer_loss
@@ -87,11 +87,11 @@ def _synchronize() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print a line for each number of adapters and batch size."""
+    """Measure each number of adapters with each batch size, and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packed", description=__doc__.splitlines()[0])
     parser.add_argument("--adapters", default="1,2,4,8")
-    parser.add_argument("--items", default="1,4,16", help="batch sizes of each adapter")
-    parser.add_argument("--turns", type=int, default=5, help="measurements of each way")
+    parser.add_argument("--items", default="1,4,16", help="batch sizes, in items per adapter")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each method")
     parser.add_argument("--blocks", type=int, default=LLAMA_8B["num_hidden_layers"])
     parser.add_argument("--width", type=int, default=LLAMA_8B["hidden_size"])
     args = parser.parse_args(arguments)
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured: dict[str, list[float]] = {way: [] for way in ways}
             for turn in range(args.turns + 1):
                 for way in ways if turn % 2 else reversed(ways):
-                    seconds = timed_turn(ways[way])()["wall"]
+                    seconds = timed(ways[way])()["wall"]
                     if turn:  # the first is a warm-up
                         measured[way].append(1000 * seconds)
             summaries = {way: quartiles_of(values) for way, values in measured.items()}

@@ -1,4 +1,4 @@
-"""Tests whether F1 differs between bf16 and fp32 by more than between seeds, from runs made in both.
+"""Tests whether F1 differs between bf16 and fp32 by more than between seeds, from runs in both precisions.
 
 python -m benchmarks.precision --experiments pocket,pocket-fp32
 """
@@ -16,7 +16,7 @@ _CELL = ["method", "task", "model", "language", "tl_ratio", "outcome"]
 
 
 def pair_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Return F1 in points in bf16 and fp32 of every run made in both, a row per run and outcome.
+    """Return F1 in points in bf16 and fp32 of every run that exists in both, one row per run and outcome.
 
     Args:
         table: `analysis.runs.pull.Runs.table`.
@@ -29,9 +29,9 @@ def pair_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each method and outcome, in points of F1.
+    """Compare the precisions: return one row per method and outcome, in points of F1.
 
-    Its columns: n (pairs), bf16 and fp32 (means), difference (bf16 minus fp32), seeds (standard deviation over seeds
+    The columns are n (pairs), bf16 and fp32 (means), difference (bf16 minus fp32), seeds (standard deviation over seeds
     within a precision and cell, pooled), expected (95 % bound on the difference of two sets of n runs that differ in
     their seeds alone: Student's t with that deviation), within (whether the difference is no larger).
     """
@@ -78,7 +78,7 @@ def summary(pairs: pd.DataFrame) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare the runs of the given experiments and print the table."""
+    """Compare the runs of the experiments and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", default="pocket,pocket-fp32", help="comma-separated names")
     args = parser.parse_args(arguments)

@@ -20,7 +20,7 @@ from benchmarks.harness import (
     Row,
     agreement,
     alternate,
-    timed_turn,
+    timed,
 )
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
@@ -34,9 +34,8 @@ ROWS = (
     Row(name="probe", work="language probe, fp32", against=LOOP, goal=3.5),
     Row(name="probe-bf16", work="language probe, LM head in bf16", against=f"{LOOP}, fp32", goal=3.5, precision="bf16"),
 )
-WARM = 2
-"""Items decoded as a warm-up."""
-SAME = {"fp32": 1.0, "bf16": 0.95}
+WARM_UP_ITEMS = 2
+MIN_AGREEMENT = {"fp32": 1.0, "bf16": 0.95}
 """Lowest share of equal tokens; below the bf16 value the probe itself refuses bf16."""
 
 
@@ -53,7 +52,7 @@ def decode_all_layers(model: Any, sequences: Sequence[Sequence[int]]) -> Tokens:
 
 
 def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Decode the same Swahili items in each way."""
+    """Decode the same Swahili items with the usual loop and with the probe, in each precision."""
     from transformers import AutoModelForCausalLM
 
     source = locate(bench.model)
@@ -61,7 +60,7 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     model: Any = load_model(source, precision="fp32", quantization="none").cpu().eval()
     task = get_task("atlas-nli")
     encoder = Encoder(task, load_tokenizer(source))
-    # The probe takes items in this order, 32 at a time; those in the middle are neither the most nor the least similar.
+    # The probe decodes items in this order, 32 at a time; the middle ones are neither the most nor the least similar.
     items = sorted(task.load("sw", "test"), key=task.prompt)
     sequences = [encoder.prompt(item) for item in items[len(items) // 2 :][: bench.probed]]
     positions = [range(len(sequence)) for sequence in sequences]
@@ -69,19 +68,19 @@ def measure(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     rows = {row.precision: row for row in ROWS if row.name in wanted}
     decoded: dict[str, Tokens] = {}
 
-    def way(name: str, tokens: Callable[[int], Tokens]) -> Callable[[], dict[str, float]]:
-        tokens(WARM)
-        return timed_turn(lambda: decoded.update({name: tokens(len(sequences))}))
+    def side(name: str, decode: Callable[[int], Tokens]) -> Callable[[], dict[str, float]]:
+        decode(WARM_UP_ITEMS)
+        return timed(lambda: decoded.update({name: decode(len(sequences))}))
 
-    ways = {"theirs": way("theirs", lambda count: decode_all_layers(plain, sequences[:count]))}
+    sides = {"theirs": side("theirs", lambda count: decode_all_layers(plain, sequences[:count]))}
     for arithmetic in rows:
         lens = LogitLens(model, blocks, LanguageChoices(arithmetic=arithmetic))
-        ways[arithmetic] = way(arithmetic, lambda count, lens=lens: lens.decode(sequences[:count], positions[:count]))  # type: ignore[misc]
-    measured = alternate("probe", ways, bench.pairs)
+        sides[arithmetic] = side(arithmetic, lambda count, lens=lens: lens.decode(sequences[:count], positions[:count]))  # type: ignore[misc]
+    measured = alternate("probe", sides, bench.pairs)
     flat = {name: [int(t) for item in tokens for t in item.ravel()] for name, tokens in decoded.items()}
 
     def equal(arithmetic: str) -> Equality:
-        return agreement(flat[arithmetic], flat["theirs"], "tokens", limit=SAME[arithmetic])
+        return agreement(flat[arithmetic], flat["theirs"], "tokens", limit=MIN_AGREEMENT[arithmetic])
 
     return [
         Result(

@@ -15,7 +15,7 @@ from whichlora.tracking.runs import Tracker
 
 
 class GridRuns:
-    """A grid whose runs are done on request."""
+    """A grid whose runs are trained and scored on request."""
 
     def load(self, *, model: str, cells: list[dict[str, Any]]) -> None:
         """Resolve the runs, open the tracking database and score the base model, whose scores the runs share."""
@@ -26,7 +26,7 @@ class GridRuns:
         base_scores(self.tracker, self.plans[0], known={})
 
     def run(self, *, number: int) -> dict[str, float]:
-        """Do one run and return its seconds."""
+        """Train, score and track one run, and return its seconds."""
         with Stopwatch() as watch:
             run(self.plans[number], self.tracker)
         return watch.seconds()

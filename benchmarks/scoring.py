@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed_turn
+from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed
 from benchmarks.ours import plan_of
 from benchmarks.peers.usual import generated_texts, with_pad_token
 from whichlora.data.encoding import Encoder
@@ -20,48 +20,51 @@ from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
 from whichlora.training import adapter, base_cache
 
-BATCH, WARM = 16, 8
-"""Batch size of `generate()` for labels, and number of items in the warm-up."""
+BATCH, WARM_UP_ITEMS = 16, 8
+"""Batch size of `generate()` for labels, and number of warm-up items."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SAME = {"fp32": 1.0, "bf16": 0.7}
+MIN_AGREEMENT = {"fp32": 1.0, "bf16": 0.7}
 """Lowest share of equal predictions. In bf16 a model that has hardly learnt the task has many near ties."""
-FITTED = {"atlas-nli": 96, "atlas-qa": 64}
-"""Training items of the adapter, so that the model answers with a label or a short span and then stops."""
-WRITTEN = "`generate()` in batches, its text matched with the labels"
-LABELS = Row(name="scoring", work="three-way scoring, fp32", against=WRITTEN, goal=5)
+TRAIN_ITEMS = {"atlas-nli": 96, "atlas-qa": 64}
+"""Number of training items by task, so that the model answers with a label or a short span and then stops."""
+BATCHED_GENERATE = "`generate()` in batches, its text matched with the labels"
+LABELS = Row(name="scoring", work="three-way scoring, fp32", against=BATCHED_GENERATE, goal=5)
 LABELS_BF16 = replace(
-    LABELS, name="scoring-bf16", work="three-way scoring, bf16", against=f"{WRITTEN}, bf16", precision="bf16"
+    LABELS, name="scoring-bf16", work="three-way scoring, bf16", against=f"{BATCHED_GENERATE}, bf16", precision="bf16"
 )
-ONE_BY_ONE = "`generate()`, one question after the other"
-ANSWERS = Row(name="answers", work="QA scoring, fp32", against=ONE_BY_ONE, goal=3.5)
+SINGLE_GENERATE = "`generate()`, one question after the other"
+ANSWERS = Row(name="answers", work="QA scoring, fp32", against=SINGLE_GENERATE, goal=3.5)
 ANSWERS_BF16 = replace(
-    ANSWERS, name="answers-bf16", work="QA scoring, bf16", against=f"{ONE_BY_ONE}, bf16", precision="bf16"
+    ANSWERS, name="answers-bf16", work="QA scoring, bf16", against=f"{SINGLE_GENERATE}, bf16", precision="bf16"
 )
 
 
 def measure_labels(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Score labelled items both ways, starting from a base model in memory and an adapter on disk."""
+    """Score labelled items on both sides, starting from a base model in memory and an adapter on disk."""
 
-    def match(texts: list[str], labels: Sequence[str]) -> list[str | None]:
+    def match_labels(texts: list[str], labels: Sequence[str]) -> list[str | None]:
         return [next((label for label in labels if text.strip().startswith(label)), None) for text in texts]
 
     rows = [row for row in (LABELS, LABELS_BF16) if row.name in wanted]
     return [
-        _measure(bench, row, "atlas-nli", bench.items, items.nli_items, batch_size=BATCH, read=match) for row in rows
+        _measure(bench, row, "atlas-nli", bench.items, items.nli_items, batch_size=BATCH, parse=match_labels)
+        for row in rows
     ]
 
 
 def measure_answers(bench: Bench, wanted: Sequence[str]) -> list[Result]:
-    """Answer questions both ways, starting from a base model in memory and an adapter on disk."""
+    """Answer questions on both sides, starting from a base model in memory and an adapter on disk."""
 
-    def questions(encoder: Encoder, split: Any, count: int) -> Sequence[Item]:
+    def make_questions(encoder: Encoder, split: Any, count: int) -> Sequence[Item]:
         return items.qa_items(split, count)
 
     def first_line(texts: list[str], labels: Sequence[str]) -> list[str]:
         return [text.partition("\n")[0].strip() for text in texts]
 
     rows = [row for row in (ANSWERS, ANSWERS_BF16) if row.name in wanted]
-    return [_measure(bench, row, "atlas-qa", bench.answers, questions, batch_size=1, read=first_line) for row in rows]
+    return [
+        _measure(bench, row, "atlas-qa", bench.answers, make_questions, batch_size=1, parse=first_line) for row in rows
+    ]
 
 
 def _measure(
@@ -69,10 +72,10 @@ def _measure(
     row: Row,
     task: str,
     count: int,
-    make: Callable[[Encoder, Any, int], Sequence[Item]],
+    make_items: Callable[[Encoder, Any, int], Sequence[Item]],
     *,
     batch_size: int,
-    read: Callable[[list[str], Sequence[str]], Sequence[str | None]],
+    parse: Callable[[list[str], Sequence[str]], Sequence[str | None]],
 ) -> Result:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -80,9 +83,9 @@ def _measure(
     precision = row.precision
     plan = plan_of(bench.model, task=task, precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
-    adapter = trained_adapter(bench, task, make(encoder, "train", FITTED[task]))
-    scored = make(encoder, "test", count)
-    prompts = [encoder.prompt(item) for item in scored]
+    adapter_folder = trained_adapter(bench, task, make_items(encoder, "train", TRAIN_ITEMS[task]))
+    test_items = make_items(encoder, "test", count)
+    prompts = [encoder.prompt(item) for item in test_items]
     options = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **options)
     base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
@@ -90,25 +93,25 @@ def _measure(
     predicted: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
-        with base_cache.with_saved_adapter(plan, adapter) as model:
-            predicted["ours"] = score(model, encoder, scored[:count], scoring=plan.scoring, name=row.name).predicted
+        with base_cache.with_saved_adapter(plan, adapter_folder) as model:
+            predicted["ours"] = score(model, encoder, test_items[:count], scoring=plan.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:
-        model = PeftModel.from_pretrained(plain, str(adapter))
+        model = PeftModel.from_pretrained(plain, str(adapter_folder))
         texts = generated_texts(
-            model, tokenizer, prompts[:count], batch_size=batch_size, tokens=plan.task.answer_tokens
+            model, tokenizer, prompts[:count], batch_size=batch_size, max_new_tokens=plan.task.answer_tokens
         )
-        predicted["theirs"] = read(texts, plan.task.labels)
+        predicted["theirs"] = parse(texts, plan.task.labels)
         model.unload()
 
     freeze_gc()
-    ours(WARM)
-    theirs(WARM)
-    measured = alternate(row.name, {"ours": timed_turn(ours), "theirs": timed_turn(theirs)}, bench.pairs)
+    ours(WARM_UP_ITEMS)
+    theirs(WARM_UP_ITEMS)
+    measured = alternate(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
     base_cache.checkout(plan)  # frees the model
     answers = predicted["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
-    equal = agreement(predicted["ours"], answers, "predictions", limit=SAME[precision])
+    equal = agreement(predicted["ours"], answers, "predictions", limit=MIN_AGREEMENT[precision])
     return Result(
         row=row,
         ours=measured["ours"],
@@ -120,16 +123,16 @@ def _measure(
     )
 
 
-def trained_adapter(bench: Bench, task: str, chosen: Sequence[Item]) -> Path:
+def trained_adapter(bench: Bench, task: str, train_items: Sequence[Item]) -> Path:
     """Return the folder of an adapter trained in fp32; rows of both precisions share it, so it is trained once."""
     from whichlora.training.trainer import train
 
     work = bench.scratch / task
     folder = work / "adapter"
     if not folder.is_dir():
-        plan = plan_of(bench.model, task=task, precision="fp32", epochs=1, batch_size=4, train_size=len(chosen))
+        plan = plan_of(bench.model, task=task, precision="fp32", epochs=1, batch_size=4, train_size=len(train_items))
         encoder = Encoder(plan.task, plan.tokenizer)
-        result = train(plan, [encoder.example(item) for item in chosen], work, validate=lambda model, step: 0.0)
+        result = train(plan, [encoder.example(item) for item in train_items], work, validate=lambda model, step: 0.0)
         assert result is not None
         adapter.save(result.model, plan, folder, initial=work)
         base_cache.give_back_trained(result.model, plan)

@@ -21,7 +21,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [_row(row) for row in results["rows"]]
     for name, reason in results["skipped"].items():
         lines.append(f"| `{name}` | | not measured: {reason} | | | | | |")
-    return "\n".join([*lines, "", *_below(results)])
+    return "\n".join([*lines, "", *_conditions_and_notes(results)])
 
 
 def _row(row: Mapping[str, Any]) -> str:
@@ -51,7 +51,7 @@ def _same(equal: Mapping[str, Any]) -> str:
     return text if equal["share"] or equal["limit"] is None else f"{text} (limit {equal['limit']:g})"
 
 
-def _below(results: Mapping[str, Any]) -> list[str]:
+def _conditions_and_notes(results: Mapping[str, Any]) -> list[str]:
     machine, clock = results["machine"], results["clock"]
     unit = {"wall": "Wall-clock seconds", "cpu": "CPU seconds over all threads"}[clock]
     lines = [

@@ -22,13 +22,13 @@ from whichlora.models.loading import ModelSource, load_model, load_tokenizer, lo
 BATCH = 16
 LIMIT = 1e-5
 """Highest relative difference of gradients: the norm of a tensor's difference over its norm, of the worst tensor."""
-USUAL = "transformers Trainer + PEFT"
-USUALS = (
-    Row(name="training-fp32", work="training, fp32", against=USUAL, goal=2.5),
-    Row(name="training-bf16", work="training, bf16", against=f"{USUAL}, `bf16=True`", goal=2.5, precision="bf16"),
+TRAINER = "transformers Trainer + PEFT"
+TRAINER_ROWS = (
+    Row(name="training-fp32", work="training, fp32", against=TRAINER, goal=2.5),
+    Row(name="training-bf16", work="training, bf16", against=f"{TRAINER}, `bf16=True`", goal=2.5, precision="bf16"),
 )
-MEMORY = Row(name="memory", work="peak memory of training, fp32", against=USUAL, goal=0.7, less=True, unit="MiB")
-SFT: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
+MEMORY = Row(name="memory", work="peak memory of training, fp32", against=TRAINER, goal=0.7, less=True, unit="MiB")
+TRL_ROWS: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
 """Rows with TRL, and whether they use gradient checkpointing."""
 
 
@@ -41,13 +41,13 @@ def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Re
     precision = rows[0].precision
     inputs = prepare(bench, bench.steps * BATCH) | {"precision": precision}
     with contextlib.ExitStack() as stack:
-        start = partial(_start, bench, stack)
+        start = partial(_start_worker, bench, stack)
         ours = start("benchmarks.ours", **inputs)
-        theirs = {row.name: _peer(row.name, bench, start, inputs) for row in rows}
+        theirs = {row.name: _start_peer(row.name, bench, start, inputs) for row in rows}
         equal = {name: check_gradients(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
-        turn: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
-        sides = {"ours": partial(ours.ask, "train", **turn)}
-        sides |= {name: partial(peer.ask, "train", **turn) for name, peer in theirs.items()}
+        request: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
+        sides = {"ours": partial(ours.ask, "train", **request)}
+        sides |= {name: partial(peer.ask, "train", **request) for name, peer in theirs.items()}
         measured = alternate(f"training {precision}", sides, bench.pairs)
     return [
         Result(
@@ -66,7 +66,7 @@ def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Re
 def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     """Measure the peak memory of one step on the longest items, in a fresh process for each measurement.
 
-    Both processes start at the same time, which saves time, and then work one after the other.
+    Both processes start together, which saves time, and then train one after the other.
     """
     inputs = prepare(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
     measured: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
@@ -85,7 +85,7 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
 def prepare(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
     """Write the items and a start adapter, and return the paths of both and of the model.
 
-    With `longest_of` the items are the `count` longest of that many.
+    With `longest_of`, the items are the `count` longest of that many.
     """
     source = locate(bench.model)
     task = get_task("atlas-nli")
@@ -119,7 +119,7 @@ def save_start_adapter(source: ModelSource, folder: Path) -> Path:
 
 
 def check_gradients(ours: Worker, theirs: Worker, scratch: Path, precision: str) -> Equality:
-    """Compute the gradients of one batch on both sides, which also warms them up, and compare them."""
+    """Compare the gradients of one batch on both sides; computing them also warms up the sides."""
     files = {side: scratch / f"gradients-{side}.safetensors" for side in ("ours", "theirs")}
     for side, worker in (("ours", ours), ("theirs", theirs)):
         worker.ask("gradients", count=BATCH, to=str(files[side]))
@@ -150,7 +150,9 @@ def useful_flops(bench: Bench, path: Path) -> float:
     return tokens * (4.0 * frozen + 6.0 * trained)
 
 
-def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **inputs: Any) -> Worker:
+def _start_worker(
+    bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **inputs: Any
+) -> Worker:
     options = {"python": python} if python else {}
     log = bench.scratch / f"{module}.log"
     worker = stack.enter_context(running_worker(module, threads=bench.threads, log=log, **options))
@@ -158,24 +160,24 @@ def _start(bench: Bench, stack: contextlib.ExitStack, module: str, python: str |
     return worker
 
 
-def _peer(name: str, bench: Bench, start: Callable[..., Worker], inputs: Mapping[str, str]) -> Worker:
-    if name in SFT:
-        return start("benchmarks.peers.sft", bench.peer_python, checkpointing=SFT[name], **inputs)
+def _start_peer(name: str, bench: Bench, start: Callable[..., Worker], inputs: Mapping[str, str]) -> Worker:
+    if name in TRL_ROWS:
+        return start("benchmarks.peers.sft", bench.peer_python, checkpointing=TRL_ROWS[name], **inputs)
     return start("benchmarks.peers.usual", **inputs)
 
 
-def blocks(faster: str) -> list[Block]:
-    """Return the blocks of training; TRL trains in the precision `faster`."""
-    checkpointed = f"TRL SFTTrainer with its defaults ({'bf16, ' if faster == 'bf16' else ''}checkpointing)"
-    unchecked = "TRL SFTTrainer without gradient checkpointing"
-    if faster == "fp32":
-        checkpointed, unchecked = (f"{against}, but `bf16=False`" for against in (checkpointed, unchecked))
+def blocks(fast_precision: str) -> list[Block]:
+    """Return the blocks of training; TRL trains in `fast_precision`."""
+    checkpointed = f"TRL SFTTrainer with its defaults ({'bf16, ' if fast_precision == 'bf16' else ''}checkpointing)"
+    uncheckpointed = "TRL SFTTrainer without gradient checkpointing"
+    if fast_precision == "fp32":
+        checkpointed, uncheckpointed = (f"{against}, but `bf16=False`" for against in (checkpointed, uncheckpointed))
     by_trl = [
-        Row(name=name, work=f"training, {faster}", against=against, goal=4, precision=faster)
-        for name, against in zip(SFT, (checkpointed, unchecked), strict=True)
+        Row(name=name, work=f"training, {fast_precision}", against=against, goal=4, precision=fast_precision)
+        for name, against in zip(TRL_ROWS, (checkpointed, uncheckpointed), strict=True)
     ]
     training = []
-    for row in USUALS:
-        rows = [row, *(by_trl if row.precision == faster else [])]
+    for row in TRAINER_ROWS:
+        rows = [row, *(by_trl if row.precision == fast_precision else [])]
         training.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
     return [*training, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

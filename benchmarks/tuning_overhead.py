@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from benchmarks.harness import quartiles_of, timed_turn
+from benchmarks.harness import quartiles_of, timed
 
 if TYPE_CHECKING:
     from tuning.optuna_study import Study
@@ -57,12 +57,12 @@ def plain_trial(config: StudyConfig, point: dict[str, Any], folder: Path) -> flo
         )
         return max(best)
 
-    return timed_turn(lambda: study.optimize(objective, n_trials=1))()["wall"]
+    return timed(lambda: study.optimize(objective, n_trials=1))()["wall"]
 
 
 def tuned_trial(study: Study, limit: int) -> tuple[float, dict[str, Any]]:
     """Run one trial of the tuner and return its seconds and its point."""
-    seconds = timed_turn(lambda: study.step(limit=limit, open_for_new=True))()["wall"]
+    seconds = timed(lambda: study.step(limit=limit, allow_new=True))()["wall"]
     return seconds, max(study.counted(), key=lambda t: t.number).params
 
 

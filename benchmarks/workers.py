@@ -36,7 +36,7 @@ class Stopwatch:
         self.wall, self.cpu = time.perf_counter() - self._began[0], _cpu_seconds() - self._began[1]
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds as the answer to a request."""
+        """Return the seconds by clock, as the answer to a request."""
         return {"wall": self.wall, "cpu": self.cpu}
 
 
@@ -82,7 +82,7 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """The parent's handle of a worker process."""
+    """The parent's handle to a worker process."""
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class Worker:
         """Start `module`, which must call `serve`.
 
         Args:
+            threads: number of threads of the worker.
             log: file for the worker's stderr.
             python: interpreter, possibly of another environment.
             variables: additional environment variables.

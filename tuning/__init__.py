@@ -1,1 +1,1 @@
-"""Hyperparameter search: Optuna studies over runs of kind `trial`, shared by machines, with equal budgets."""
+"""Searches hyperparameters with equal budgets: machines share Optuna studies, whose trials are MLflow runs."""

@@ -24,21 +24,21 @@ RECOMMENDED, MATCHED = "recommended", "matched"
 N_BEST = 3
 """Number of best points that are scored again, besides the known points.
 
-A known point may have had bad luck on the tuning seed, and tuning must not end with less than the known values.
+Known points always are: one may have been unlucky on the tuning seed, and tuning must not end with a worse point.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """A point with its scores.
+    """A point that is scored again with fresh seeds.
 
     Attributes:
         origin: "trial N"; "matched" if that point is not among the best; or "recommended" for the whole arm of that
             name, with the method's own batch size and schedule.
-        point: the values in the study's dimensions.
-        tuned: the value in the study; None for the recommended arm and for a point without a complete trial.
-        fresh: the values on the fresh seeds that have been trained.
-        seconds: training time of these.
+        point: values by dimension of the study.
+        tuned: F1 in the study; None for the recommended arm and for a point without a complete trial.
+        fresh: F1 with each fresh seed that has been trained.
+        seconds: total training time with the fresh seeds.
     """
 
     origin: str
@@ -54,7 +54,7 @@ class Finalist:
 
     @property
     def score(self) -> float:
-        """The mean over the fresh seeds; minus infinity if there is none."""
+        """The mean F1 over the fresh seeds; minus infinity if none has been trained."""
         return mean(self.fresh) if self.fresh else float("-inf")
 
     def plan(self, config: StudyConfig, seed: int) -> Plan:
@@ -85,16 +85,16 @@ def finalists(study: Study) -> list[Finalist]:
 
 
 def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1) -> None:
-    """Score the finalists with every fresh seed until `stop()`, sharing the work with all workers that call this."""
+    """Score the finalists with every fresh seed until `stop()`, sharing the work with other workers."""
     by_origin = {finalist.origin: finalist for finalist in finalists(study)}
     name = study.config.variant.name
 
-    def do(cell: str, leased: Tracker) -> None:
+    def process_cell(cell: str, leased_tracker: Tracker) -> None:
         origin, seed = json.loads(cell)
         # These reports prune nothing; they make the run score the languages of the objective.
         reports = PruningReports(roles=ROLES[study.config.objective.f1], times=1, report=lambda number, value: None)
         plan = by_origin[origin].plan(study.config, seed)
-        metrics = run_trial(plan, leased, tags=_tags(study, seed), reports=reports).metrics
+        metrics = run_trial(plan, leased_tracker, tags=_tags(study, seed), reports=reports).metrics
         print(f"{name} {origin}, fresh seed {seed}: F1 {study.config.objective.values(metrics)[0]:.4f}", flush=True)
 
     missing = [
@@ -106,20 +106,20 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
     if missing and not stop():
         text = f"training {len(by_origin)} finalists with fresh seeds, {len(missing)} runs to do"
         print(f"{name}: {text}{study.time_left(len(missing))}", flush=True)
-    _work_through(f"{study.name}/fresh", missing, do, replace(tracker, parent=study.run_id), stop, pack)
+    _process_queue(f"{study.name}/fresh", missing, process_cell, replace(tracker, parent=study.run_id), stop, pack)
 
 
 def train_final(
     study: Study, best: Finalist, seeds: Sequence[int], tracker: Tracker, *, stop: Callable[[], bool], pack: int = 1
 ) -> list[str]:
-    """Train and score the best point with the final seeds as ordinary runs that name their study.
+    """Train and score the best point with the final seeds as ordinary runs, tagged with the study's name.
 
     Returns:
         A message for each run that is still missing.
     """
 
-    def do(cell: str, leased: Tracker) -> None:
-        result = run(best.plan(study.config, int(cell)), leased)
+    def process_cell(cell: str, leased_tracker: Tracker) -> None:
+        result = run(best.plan(study.config, int(cell)), leased_tracker)
         tracker.client.set_tag(result.run_id, "whichlora.study", study.name)
 
     def missing() -> list[int]:
@@ -127,23 +127,23 @@ def train_final(
         return [s for s, value in fingerprints.items() if not tracker.find("run", status="FINISHED", fingerprint=value)]
 
     name = f"{study.name}/final/{_fingerprint(study, best, FRESH_SEEDS[0])[:12]}"
-    _work_through(name, [str(seed) for seed in missing()], do, tracker, stop, pack)
+    _process_queue(name, [str(seed) for seed in missing()], process_cell, tracker, stop, pack)
     return [f"{study.name}: no final run with seed {seed}" for seed in missing()]
 
 
-def _work_through(
+def _process_queue(
     name: str,
     missing: Sequence[str],
-    do: Callable[[str, Tracker], None],
+    process_cell: Callable[[str, Tracker], None],
     tracker: Tracker,
     stop: Callable[[], bool],
     pack: int,
 ) -> None:
-    """Process the missing cells of a queue, together with other workers that do the same."""
+    """Enqueue the missing cells and process the queue together with other workers."""
     now = time.time()
     queue = Queue(name, connect())
     queue.offer(missing, missing_at=now)
-    queue.work(lambda cell, check: do(cell, replace(tracker, check_lease=check)), stop=stop, pack=pack)
+    queue.work(lambda cell, check: process_cell(cell, replace(tracker, check_lease=check)), stop=stop, pack=pack)
 
 
 def _tags(study: Study, seed: int) -> dict[str, str]:

@@ -4,8 +4,8 @@
 
 Each variant is trained with three rates on the first seed, and with the two best of them on the second, at the default
 sizes. Only the scale of the rates differs between variants, because vectors (VeRA) and whole models (full) need other
-step sizes than low-rank matrices. The default seed is left out, so rates are not selected on the seed of later runs,
-and no test items are scored. Finished trials are reused: a second call prints the table at once.
+step sizes than low-rank matrices. The default seed is not used, so that rates are not selected on the seed of later
+runs, and no test items are scored. Finished trials are reused: a second call prints the table at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RATES = {
 
 COMMAND = Command(
     "learning-rates",
-    "Run the sweep behind the learning rates of the arm matched and print its table, for all variants or those named.",
+    "Run the sweep behind the learning rates of the arm matched, for all or the named variants, and print its table.",
     {},
     positional={"variant...": tuple(RATES)},
     program="python -m tuning.learning_rates",

@@ -1,4 +1,4 @@
-"""Runs the Optuna study of one variant, which any number of workers share; each of them may die at any time."""
+"""Runs the Optuna study of one variant, shared by any number of workers, each of which may die at any time."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Study:
     """A study in the shared database, new or resumed.
 
     Attributes:
-        problem: the error because of which this process stopped working on the study; None while it works.
+        problem: the error that made this process give up on the study; None otherwise.
     """
 
     def __init__(self, config: StudyConfig, tracker: Tracker, database: RDBStorage, *, command: str) -> None:
         """Open or create the study.
 
         Args:
-            config: the part of the study that is fixed.
+            config: the fixed part of the study.
             tracker: tracks the trials, under the study's run.
             database: stores the study.
             command: the command that resumes it, for `status`.
@@ -92,7 +92,7 @@ class Study:
         return self._optuna
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states, or all trials if none is given."""
+        """Return the trials in these states, by default all."""
         return self._leases.trials(*states)
 
     def counted(self) -> list[FrozenTrial]:
@@ -106,16 +106,16 @@ class Study:
         return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in retried))
 
     def progress(self, trials: int, budget: float | None) -> str:
-        """Return one line: the counted trials of `trials` and the time left, or the device-seconds of `budget`."""
+        """Return a progress line: counted trials of `trials` and the time left, or device-seconds of `budget`."""
         if budget is not None:
             return f"{self.name}: {self.seconds():.0f} of {budget:.0f} s of trials"
         count = len(self.counted())
         return f"{self.name}: {count} of {trials} trials{self.time_left(trials - count)}"
 
     def time_left(self, trainings: int) -> str:
-        """Return the expected time of `trainings` trainings by one worker, as the end of a progress line.
+        """Format the time that one worker needs for `trainings` more trainings, as the end of a progress line.
 
-        The estimate is the median of the complete trials. The text is empty if there are none, or nothing is left.
+        It is estimated from the median of the complete trials; empty if there are none or nothing is left.
         """
         seconds = [t.user_attrs["seconds"] for t in self.trials(TrialState.COMPLETE)]
         return f", about {format_duration(median(seconds) * trainings)} left" if seconds and trainings > 0 else ""
@@ -128,29 +128,29 @@ class Study:
         """Return the number of trials that count, are running, or are to be retried."""
         return len(started_trials(self.trials()))
 
-    def step(self, *, limit: int, open_for_new: bool) -> Literal["worked", "waiting", "finished"]:
-        """Run one trial, if one is to be run.
+    def step(self, *, limit: int, allow_new: bool) -> Literal["worked", "waiting", "finished"]:
+        """Run one new or retried trial, if the study needs one.
 
         Args:
             limit: the number of complete and pruned trials at which the study ends.
-            open_for_new: whether new trials may start; those of dead workers are retried in any case.
+            allow_new: whether new trials may start; retries may in any case.
 
         Returns:
             "worked" after a trial, "waiting" if only other workers have trials left, "finished" if this process has
             nothing left to do.
         """
         self._leases.release_dead()
-        self._retry_orphans()
-        if self.problem is not None:  # every trial fails in this process; in others they may not
+        self._enqueue_missing_retries()
+        if self.problem is not None:  # every trial fails in this process, but perhaps not in others
             return "finished"
-        new = open_for_new and not self.stopped()
+        new = allow_new and not self.stopped()
         retries = [t for t in self.trials(TrialState.WAITING) if original_number(t) != t.number]
         if retries or (new and self.n_started() < limit):
             self._optuna.optimize(
                 lambda trial: self._run_trial(trial, limit, retries_only=not new),
                 n_trials=1,
                 catch=(Exception,),
-                gc_after_trial=True,  # an exception keeps its model alive, and the next trial loads another
+                gc_after_trial=True,  # an exception keeps its model alive while the next trial loads another
             )
             return "worked"
         return "waiting" if self.trials(TrialState.RUNNING) else "finished"
@@ -160,10 +160,10 @@ class Study:
         check_lease = self._leases.acquire(trial)
         frozen = self._frozen(trial)
         number = original_number(frozen)
-        start, earlier = lockstep.busy_seconds(), float(trial.user_attrs.get("seconds", 0.0))
+        start, earlier_seconds = lockstep.busy_seconds(), float(trial.user_attrs.get("seconds", 0.0))
 
         def store_seconds() -> None:
-            trial.set_user_attr("seconds", earlier + lockstep.busy_seconds() - start)
+            trial.set_user_attr("seconds", earlier_seconds + lockstep.busy_seconds() - start)
 
         tags = {"study": self.name, "trial": str(number)}
         try:
@@ -188,31 +188,30 @@ class Study:
         except PrunedError as pruned:
             self._failures = 0
             store_seconds()
-            self._link(trial, tags)
+            self._store_run_id(trial, tags)
             self._print(trial, f"pruned {pruned}")
             raise TrialPruned(str(pruned)) from pruned
         except SurplusTrialError as error:
             trial.set_user_attr("error", str(error))
-            if (
-                not isinstance(error, DuplicateTrialError) and "known" in trial.user_attrs
-            ):  # known points are always tried
+            # Known points are always tried.
+            if not isinstance(error, DuplicateTrialError) and "known" in trial.user_attrs:
                 self._optuna.enqueue_trial(frozen.system_attrs["fixed_params"], {"known": trial.user_attrs["known"]})
             raise
         except Exception as error:
             store_seconds()
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
-            self._link(trial, tags)
-            raised = trial.user_attrs.get("raised", 0) + 1
-            trial.set_user_attr("raised", raised)
+            self._store_run_id(trial, tags)
+            n_raised = trial.user_attrs.get("raised", 0) + 1
+            trial.set_user_attr("raised", n_raised)
             self._failures += 1
             if self._failures >= 2 * ATTEMPTS:
                 self.problem = f"{type(error).__name__}: {error}"
-            if raised < ATTEMPTS:
+            if n_raised < ATTEMPTS:
                 enqueue_retry(self._optuna, self._frozen(trial))
             raise
 
     def _pruning_reports(self, trial: Trial, store_seconds: Callable[[], None]) -> PruningReports | None:
-        """Return the reports to the pruner; with two objectives they only make the run score the languages."""
+        """Return the reports for the pruner; with two objectives they only make the run score the languages."""
         roles = ROLES[self.config.objective.f1]
         if self.config.objective.cost is not None:
             return PruningReports(roles=roles, times=1, report=lambda number, value: None)
@@ -227,11 +226,11 @@ class Study:
         return PruningReports(roles=roles, times=self.config.reports, report=report)
 
     def _times_tried(self, point: Mapping[str, Any], before: int) -> int:
-        """Return how many trials before number `before` had this point; each repetition uses the next seed."""
+        """Return the number of trials before number `before` with this point; each repetition uses the next seed."""
         return sum(t.params == point and original_number(t) == t.number and t.number < before for t in self.trials())
 
-    def _retry_orphans(self) -> None:
-        """Retry trials of dead workers that were failed by a worker which died before it enqueued the retry."""
+    def _enqueue_missing_retries(self) -> None:
+        """Enqueue retries that are missing because the worker that failed a dead worker's trial died as well."""
         for trial in started_trials(self.trials()):
             if trial.state is TrialState.FAIL:
                 enqueue_retry(self._optuna, trial)
@@ -242,7 +241,7 @@ class Study:
     def _print(self, trial: Trial, outcome: str) -> None:
         print(f"{self.config.variant.name} trial {trial.number}: {outcome}", flush=True)
 
-    def _link(self, trial: Trial, tags: Mapping[str, str]) -> None:
+    def _store_run_id(self, trial: Trial, tags: Mapping[str, str]) -> None:
         """Store the id of the trial's MLflow run, if the run exists."""
         for state in ("FINISHED", "FAILED"):
             run = self._tracker.find("trial", status=state, **tags)
@@ -251,7 +250,7 @@ class Study:
                 return
 
     def _study_run(self, tracker: Tracker) -> str:
-        """Return the id of the study's run, creating it if necessary; of several created at once, the oldest."""
+        """Return the id of the study's run, created if missing; of several created concurrently, keep the oldest."""
 
         def find_runs() -> list[Any]:
             runs = tracker.client.search_runs(
@@ -265,6 +264,6 @@ class Study:
             tracker.open("study", f"study {self.name}", tags)
         first, *others = find_runs()
         for run in others:
-            with contextlib.suppress(Exception):  # the worker that created it deletes it too
+            with contextlib.suppress(Exception):  # the worker that created it may have deleted it
                 tracker.client.delete_run(run.info.run_id)
         return str(first.info.run_id)

@@ -1,4 +1,4 @@
-"""Tunes variants: opens their studies, runs trials in turn, scores the best points again and reports."""
+"""Tunes variants: opens their studies, runs trials, scores the best points again, and reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
 
-def carry_out(
+def run_studies(
     configs: Sequence[StudyConfig],
     *,
     engine: Engine | None,
@@ -37,11 +37,12 @@ def carry_out(
     Args:
         configs: the fixed part of each study.
         engine: runs the workers; None tunes in this process.
-        trials, budget: complete and pruned trials, and device-seconds, of each study.
+        trials: complete and pruned trials of each study.
         timeout: seconds after which this process starts no more trials.
+        budget: device-seconds of each study; None for no limit.
         seeds: seeds of the final runs; if empty, there are none.
         pack: the option `pack` as text: number of trials to train at once.
-        arguments: the command's arguments, for workers and to resume the studies.
+        arguments: the arguments of `tune`, for the workers and to resume the studies.
 
     Returns:
         The exit status: 1 if results are missing.
@@ -93,12 +94,12 @@ def tune(
 ) -> tuple[str, list[str]]:
     """Run trials until every study has used its budget, score the best points again, and summarise the results.
 
-    Other workers may do the same at the same time. After `deadline` (seconds since the epoch), or once a study was
-    stopped, nothing new is started, and running trials of other workers are awaited only until a dead worker would
-    have been detected.
+    Other workers may work on the same studies. After `deadline` (seconds since the epoch), or once a study is stopped,
+    nothing new starts, and running trials of other workers are awaited only until a dead worker would be detected.
 
     Args:
-        trials, budget: complete and pruned trials, and device-seconds, of each study.
+        trials: complete and pruned trials of each study.
+        budget: device-seconds of each study; None for no limit.
         seeds: seeds of the final runs; if empty, there are none.
         pack: number of trials to train at once.
 
@@ -106,20 +107,20 @@ def tune(
         A Markdown table with a row per variant, and messages about missing results.
     """
 
-    def late(by: float = 0.0) -> bool:
-        return deadline is not None and time.time() > deadline + by
+    def past_deadline(grace: float = 0.0) -> bool:
+        return deadline is not None and time.time() > deadline + grace
 
     def step() -> bool:
-        """Run a trial of the study that has used the least budget and has trials to run."""
+        """Run a trial of the study that has used the least budget; return whether more may follow."""
         used = [study.seconds() if budget is not None else study.n_started() for study in studies]
         outcomes = set()
         for _, study in sorted(zip(used, studies, strict=True), key=lambda pair: pair[0]):
-            open_for_new = not late() and (budget is None or study.seconds() < budget)
-            outcomes.add(study.step(limit=trials, open_for_new=open_for_new))
+            allow_new = not past_deadline() and (budget is None or study.seconds() < budget)
+            outcomes.add(study.step(limit=trials, allow_new=allow_new))
             if "worked" in outcomes:
                 print(study.progress(trials, budget), flush=True)
                 return True
-        if "waiting" not in outcomes or late(by=GRACE_SECONDS) or lockstep.others_active():
+        if "waiting" not in outcomes or past_deadline(grace=GRACE_SECONDS) or lockstep.others_active():
             return False  # a thread of this process that is still working will look for further trials
         time.sleep(POLL_SECONDS)
         return True
@@ -127,14 +128,14 @@ def tune(
     lockstep.run(pack, lambda: repeat_until_done(step))
     results, missing = [], []
     for study in studies:
-        scored, problems = with_retries(lambda study=study: _finish(study, tracker, late, seeds, pack))  # type: ignore[misc]
+        scored, problems = with_retries(lambda study=study: _finish(study, tracker, past_deadline, seeds, pack))  # type: ignore[misc]
         results.append((study, scored))
         missing += problems
     return report.summary(results), missing
 
 
 def _finish(
-    study: Study, tracker: Tracker, late: Callable[[], bool], seeds: Sequence[int], pack: int
+    study: Study, tracker: Tracker, past_deadline: Callable[[], bool], seeds: Sequence[int], pack: int
 ) -> tuple[list[Finalist], list[str]]:
     """Score a study's best points again, log its results, and train the best point with the final seeds.
 
@@ -144,8 +145,8 @@ def _finish(
         The finalists, and messages about missing results.
     """
 
-    def ending() -> bool:
-        return late() or study.stopped() or study.problem is not None
+    def should_stop() -> bool:
+        return past_deadline() or study.stopped() or study.problem is not None
 
     missing = (
         []
@@ -153,18 +154,18 @@ def _finish(
         else [f"{study.name}: every trial failed in this process, the last with {study.problem}"]
     )
     if study.counted():
-        score_finalists(study, tracker, stop=ending, pack=pack)
+        score_finalists(study, tracker, stop=should_stop, pack=pack)
     scored = finalists(study) if study.counted() else []
     report.log_results(study, scored, tracker)
     best = report.winner(scored)
     if best is not None and seeds:
-        missing += train_final(study, best, seeds, tracker, stop=ending, pack=pack)
+        missing += train_final(study, best, seeds, tracker, stop=should_stop, pack=pack)
     if best is None:
         unscored = ", ".join(f.origin for f in scored if len(f.fresh) < len(FRESH_SEEDS))
         message = f"{study.name}: no best point yet, fresh seeds are missing for {unscored or 'all trials'}"
-        if not ending():
+        if not should_stop():
             missing.append(message)
-        elif study.problem is None:  # ended by a deadline or a stop, which is no error
+        elif study.problem is None:  # ended by a deadline or a stop, which is not an error
             print(f"{message}; run the same command again to resume.", flush=True)
     return scored, missing
 

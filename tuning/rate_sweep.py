@@ -1,4 +1,4 @@
-"""Runs the equal sweep of learning rates and prints its table."""
+"""Sweeps the learning rates of each variant equally and prints the table."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from whichlora.tracking.runs import Tracker
 EXPERIMENT = "learning-rates"
 SEEDS = ("0", "1")
 N_BEST = 2
-"""Best rates of a variant, which are also trained with the second seed."""
+"""Number of best rates per variant that are also trained with the second seed."""
 
 
-def sweep(rates_of: Mapping[str, Sequence[str]]) -> None:
+def sweep(rates_by_variant: Mapping[str, Sequence[str]]) -> None:
     """Run the missing trials of the sweep over each variant's rates and print the table."""
     tracker = Tracker(connect(), EXPERIMENT)
     columns = [f"seed {seed}: en / sw" for seed in SEEDS]
     print("| variant | rate |", " | ".join(columns), "| mean |\n|---|---|" + "---|" * (len(columns) + 1), flush=True)
-    for variant, rates in rates_of.items():
+    for variant, rates in rates_by_variant.items():
         scores: dict[str, list[tuple[float, float]]] = {}
         for seed in SEEDS:
             for rate in rates:

@@ -1,4 +1,4 @@
-"""Reports results and costs: metrics, tables and plots of each study in MLflow, and a table over the variants."""
+"""Logs metrics, tables and plots of each study to MLflow, and compares results and costs of the variants."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from whichlora.config.options import MAIN
 from whichlora.tracking.runs import RunLog, Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
-"""Options that an arm of an experiment states; the others apply to the whole experiment."""
+"""Options that an experiment's file sets per arm; the others apply to the whole experiment."""
 _MAX_RATES = 6
-"""Distinct learning rates above which rates are grouped by thirds of a decade."""
+"""Number of distinct learning rates above which they are grouped by thirds of a decade."""
 
 
 def trials_table(study: Study) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_learning_rate(table: pd.DataFrame) -> pd.DataFrame:
-    """Return number, best and mean of the complete trials per learning rate; many rates are grouped."""
+    """Return the number, best and mean value of complete trials per learning rate; many rates are grouped."""
     if "learning_rate" not in table:
         return pd.DataFrame(columns=["learning_rate", "trials", "best", "mean"])
     complete = table[table["state"] == "complete"]
@@ -86,7 +86,7 @@ def by_learning_rate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity(rates: pd.DataFrame) -> float | None:
-    """Return the drop of the best value from the best to the worst learning rate; None if there is only one rate."""
+    """Return how far the best value drops from the best to the worst learning rate; None for a single rate."""
     return float(rates["best"].max() - rates["best"].min()) if len(rates) > 1 else None
 
 
@@ -125,7 +125,7 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
         rates.to_csv(folder / "learning_rates.csv", index=False)
         if best is not None:
             (folder / "best.yaml").write_text(arm_yaml(study, best))
-        _plots(study, folder)
+        _save_plots(study, folder)
         log.artifacts(folder, "study")
     tracker.client.set_terminated(study.run_id, "FINISHED" if len(table) else "FAILED")
 
@@ -201,8 +201,8 @@ def _value(trial: FrozenTrial) -> float:
     return float(reported[max(reported)]) if reported else float("nan")
 
 
-def _plots(study: Study, folder: Path) -> None:
-    """Plot the history of the study, and parameter importances if there are enough trials for them."""
+def _save_plots(study: Study, folder: Path) -> None:
+    """Save plots of the study's history and, given enough trials, of parameter importances."""
     import matplotlib as mpl
 
     mpl.use("Agg")

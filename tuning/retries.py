@@ -1,4 +1,4 @@
-"""Retries trials that raised or whose worker died, up to a limit, and rejects trials that others have taken over."""
+"""Retries trials that raised or whose worker died, up to a limit, and rejects trials that other workers run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 ATTEMPTS = 2
-"""Attempts at a trial that raises an exception."""
+"""Number of attempts at a trial that raises an exception."""
 DEATHS = 5
-"""Worker deaths after which a trial is abandoned: the trial itself may be what kills its workers."""
+"""Number of worker deaths up to which a trial is retried: the trial itself may be what kills its workers."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that count towards a study's budget."""
 
 
 class SurplusTrialError(RuntimeError):
-    """A trial that is not needed, because other workers have started the last ones."""
+    """The trial is not needed, because other workers have started the last trials of the study."""
 
 
 class DuplicateTrialError(SurplusTrialError):
-    """A trial that repeats another one."""
+    """The trial repeats another one."""
 
 
 def enqueue_retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Enqueue a trial again, unless too many workers died over it.
+    """Enqueue a trial again, unless too many workers have died running it.
 
-    The worker's name is not copied: with it the retry would be failed at once, as a trial of a dead worker.
+    The worker's name is not copied, because otherwise the retry would be failed at once as a trial of a dead worker.
     """
     copied = copy.deepcopy(trial)
     copied.user_attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "error", "run_id")}
@@ -44,11 +44,11 @@ def earlier_attempts(trial: FrozenTrial) -> list[int]:
 
 
 def _deaths(trial: FrozenTrial) -> int:
-    """Return how many workers have died over a failed trial, including the last one."""
+    """Return the number of workers that have died running a failed trial, including the last one."""
     return len(earlier_attempts(trial)) + 1 - int(trial.user_attrs.get("raised", 0))
 
 
-def _died(trial: FrozenTrial) -> bool:
+def _needs_retry_after_death(trial: FrozenTrial) -> bool:
     """Return whether a failed trial is to be retried because its worker died."""
     return "error" not in trial.user_attrs and _deaths(trial) <= DEATHS
 
@@ -70,32 +70,32 @@ def started_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         for t in trials
         if t.state in (*COUNTED, TrialState.RUNNING)
         or (t.state is TrialState.WAITING and original_number(t) != t.number)
-        or (t.state is TrialState.FAIL and t.number not in retried and _died(t))
+        or (t.state is TrialState.FAIL and t.number not in retried and _needs_retry_after_death(t))
     ]
 
 
 def check_needed(trial: FrozenTrial, trials: Sequence[FrozenTrial], limit: int, *, retries_only: bool) -> None:
-    """Check that no other worker runs the same trial, and that its study needs one more.
+    """Check that no other worker runs the same trial and that the study still needs it.
 
     Args:
-        trial: a trial that this process was given.
+        trial: the trial that Optuna assigned to this process.
         trials: all trials of the study.
         limit: the number of counted trials at which the study ends.
-        retries_only: whether new trials are not needed in any case.
+        retries_only: whether the study needs no new trials.
 
     Raises:
         SurplusTrialError: the trial is not needed.
     """
     number, known = original_number(trial), trial.user_attrs.get("known")
-    own = (trial.number, *earlier_attempts(trial))  # the last attempt may not have ended yet
-    alive = [t for t in trials if t.state is not TrialState.FAIL and t.number not in own]
-    if any(original_number(t) == number for t in alive if t.number < trial.number):
+    attempts = (trial.number, *earlier_attempts(trial))  # the previous attempt may still be running
+    others = [t for t in trials if t.state is not TrialState.FAIL and t.number not in attempts]
+    if any(original_number(t) == number for t in others if t.number < trial.number):
         raise DuplicateTrialError("another worker has resumed this trial")
     started = started_trials(trials)
-    # A trial whose worker has died counts too: it will be resumed.
-    if known and any(t.user_attrs.get("known") == known and original_number(t) < number for t in (*alive, *started)):
+    # `started` adds the trials of dead workers, which will be retried.
+    if known and any(t.user_attrs.get("known") == known and original_number(t) < number for t in (*others, *started)):
         raise DuplicateTrialError(f"two workers began with the {known} point")
     if number == trial.number:
-        before = [t for t in started if t.number < trial.number or original_number(t) != t.number]
-        if retries_only or len(before) >= limit:
+        earlier = [t for t in started if t.number < trial.number or original_number(t) != t.number]
+        if retries_only or len(earlier) >= limit:
             raise SurplusTrialError(f"other workers have begun the last of {limit} trials")

@@ -1,4 +1,4 @@
-"""Proposes and prunes trials, such that a resumed study proposes the same points as an uninterrupted one."""
+"""Samples and prunes trials so that a resumed study proposes the same points as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 _STARTUP = 5
-"""Trials with known or random points before TPE and the median pruner take effect."""
+"""Number of trials with known or random points before TPE and the median pruner take effect."""
 
 
 class TrialSampler(BaseSampler):
@@ -27,36 +27,37 @@ class TrialSampler(BaseSampler):
     def __init__(self, seed: str) -> None:
         self._seed = seed
 
-    def _of(self, trial: FrozenTrial, name: str = "") -> TPESampler:
+    def _tpe(self, trial: FrozenTrial, name: str = "") -> TPESampler:
+        """Return a TPE sampler seeded for a trial and, for independent sampling, a parameter."""
         digest = hashlib.sha256(f"{self._seed}/{trial.number}/{name}".encode()).digest()
         return TPESampler(seed=int.from_bytes(digest[:4]), n_startup_trials=_STARTUP, constant_liar=True)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that are sampled jointly."""
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Sample the joint parameters."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._tpe(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Sample one parameter on its own."""
-        return self._of(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+        return self._tpe(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Let TPE store what it needs of a trial with several objectives."""
-        self._of(trial).after_trial(study, trial, state, values)
+        """Notify TPE of the end of a trial."""
+        self._tpe(trial).after_trial(study, trial, state, values)
 
 
 def make_pruner(name: str, *, reports: int) -> BasePruner:
     """Return the pruner called `name` for trials that report `reports` times.
 
-    Reports are made after equal shares of a run, not after numbers of steps: otherwise trials with fewer epochs, whose
-    learning rate has already decayed, would be compared with longer ones at an earlier stage.
+    Trials report after equal shares of a run, not after fixed numbers of steps: otherwise trials with fewer epochs,
+    whose learning rate has already decayed, would be compared with longer ones at an earlier stage.
     """
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)

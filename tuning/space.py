@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = ("paper", "continuous")
 SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
-"""Options of `main` that a study can search; an option that the user sets is not searched."""
+"""Options of a run that a study can search; an option that the user sets is not searched."""
 _EDGE = 0.02
 """An optimum within this fraction of a range's width, on the log scale, counts as on its edge."""
 
@@ -33,11 +33,11 @@ class Choice:
     values: tuple[Any, ...]
 
     def suggest(self, name: str, trial: BaseTrial) -> Any:
-        """Ask a trial for a value."""
+        """Let a trial suggest a value."""
         return trial.suggest_categorical(name, self.values)
 
     def edge(self, value: Any) -> str | None:
-        """Return at which end of three or more numbers a value is: "lower", "upper" or None."""
+        """Return the end of three or more numbers that a value is at: "lower", "upper" or None."""
         if isinstance(value, str) or len(self.values) < 3:
             return None
         return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
@@ -63,13 +63,13 @@ class Range:
     high: float
 
     def suggest(self, name: str, trial: BaseTrial) -> Any:
-        """Ask a trial for a value."""
+        """Let a trial suggest a value."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=True)
         return trial.suggest_float(name, self.low, self.high, log=True)
 
     def edge(self, value: Any) -> str | None:
-        """Return at which end of the range a value is: "lower", "upper" or None."""
+        """Return the end of the range that a value is near: "lower", "upper" or None."""
         position = math.log(value / self.low) / math.log(self.high / self.low)
         return "lower" if position <= _EDGE else "upper" if position >= 1 - _EDGE else None
 
@@ -91,12 +91,12 @@ Dimension = Choice | Range
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The dimensions of a study, by option of `main` or by name of a variant option."""
+    """The dimensions of a study, by name of the run's or the variant's option."""
 
     dimensions: Mapping[str, Dimension]
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Ask a trial for a value in every dimension."""
+        """Let a trial suggest a value for every dimension."""
         return {name: dimension.suggest(name, trial) for name, dimension in self.dimensions.items()}
 
     def lowest(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Space:
         return all(point[name] in dimension for name, dimension in self.dimensions.items())
 
     def edges(self, point: Mapping[str, Any]) -> dict[str, str]:
-        """Return the end by dimension for those in which a point is on an edge; there the optimum is undecided."""
+        """Return "lower" or "upper" by dimension in which a point is on an edge, so that the optimum is undecided."""
         inside = {name: dimension for name, dimension in self.dimensions.items() if point[name] in dimension}
         ends = {name: dimension.edge(point[name]) for name, dimension in inside.items()}
         return {name: end for name, end in ends.items() if end}
@@ -154,8 +154,8 @@ def build_space(
         usable = [value for value in dict.fromkeys([*listed, *added]) if fits(name, value, variant, shape)]
         numbers = all(not isinstance(value, str) for value in usable)
         ordered = tuple(sorted(usable)) if numbers else tuple(usable)
-        free = name in ("learning_rate", "alpha") or (name == "rank" and variant.check_rank is None)
-        if kind == "continuous" and free and len(ordered) > 1:
+        can_be_continuous = name in ("learning_rate", "alpha") or (name == "rank" and variant.check_rank is None)
+        if kind == "continuous" and can_be_continuous and len(ordered) > 1:
             ends = (ordered[0], ordered[-1]) if name == "rank" else (float(ordered[0]), float(ordered[-1]))
             dimensions[name] = Range(low=ends[0], high=ends[1])
         else:
@@ -164,7 +164,7 @@ def build_space(
 
 
 def describe_point(point: Mapping[str, Any]) -> str:
-    """Return a point as text for people."""
+    """Format a point for display."""
     return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in point.items())
 
 
@@ -199,7 +199,7 @@ def _module_text(modules: str | tuple[str, ...]) -> str:
 
 
 def fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
-    """Return whether a model has the target modules, or layers wide enough for the rank."""
+    """Return whether a value fits the model: it has the target modules, or layers wide enough for the rank."""
     if name == "target_modules":
         try:
             resolve_modules(value, shape, model="")

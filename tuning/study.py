@@ -1,4 +1,4 @@
-"""Lists the studies or stops one: the command `studies`.
+"""The command `studies`: lists the studies or stops one.
 
 python -m tuning.study status
 python -m tuning.study stop NAME

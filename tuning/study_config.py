@@ -18,7 +18,7 @@ from whichlora.models.loading import ModelShape
 from whichlora.variants import Variant
 
 TUNING_SEED = 9_000
-"""Seed of the trials; each repetition of a point uses the next one."""
+"""Seed of the trials; each repetition of a point uses the next seed."""
 FRESH_SEEDS = (9_500, 9_501)
 """Seeds with which the best points are scored again: the winner of many trials on one seed was partly lucky."""
 ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
@@ -68,7 +68,7 @@ class StudyConfig:
 
     Attributes:
         variant: the adapter method that is tuned.
-        options: options of `main`; those that the study searches are None.
+        options: options of the runs; those that the study searches are None.
         shape: dimensions of the model.
         space: the search space.
         objective: what is optimised.
@@ -94,7 +94,7 @@ class StudyConfig:
 
     @property
     def example(self) -> dict[str, Any]:
-        """Some point of the study: a known one if there is one."""
+        """An arbitrary point of the study, a known one if possible."""
         return next(iter(self.known_points.values()), None) or self.space.lowest()
 
     def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
@@ -125,9 +125,9 @@ class StudyConfig:
         """Return the study's name: variant, model, task, language, and a digest of everything else that is fixed."""
         plan = self.plan(self.example, TUNING_SEED)
         spec = plan.spec
-        free = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
+        not_fixed = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
         fixed = {
-            "spec": {k: v for k, v in spec.to_dict().items() if k not in free},
+            "spec": {k: v for k, v in spec.to_dict().items() if k not in not_fixed},
             "options": {k: v for k, v in spec.variant_options.items() if k not in self.space.dimensions},
             "space": self.space.to_json(),
             "objective": self.objective.text,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.command_line import BOOLEANS, FOLDER, Command
-from whichlora.config.cli import WORKERS, check_pack, refuse
+from whichlora.config.cli import WORKERS, check_pack, report_option_error
 from whichlora.config.options import AUTO, CHOICES, GROUPS, MAIN, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
 from whichlora.errors import OptionError, choose, parse_whole
@@ -24,7 +24,7 @@ from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
-"""Options of `main` that do not affect how a study trains and validates."""
+"""Options of a run that do not affect how a study trains and validates."""
 OPTIONS = {
     **{name: entry for name, entry in MAIN.items() if name not in _NOT_TUNED},
     "variant": ("lora", "One or more variants separated by commas, or all; each gets the same budget."),
@@ -92,7 +92,7 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
     variants = _variants(texts["variant"])
     main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
     options = parse_options(main)
-    choose("task", options.task, PROMPTED)  # a study compares validation F1
+    choose("task", options.task, PROMPTED)  # only these have the validation F1 that a study compares
     task = get_task(options.task, options.prompt_language)
     check_task(task, language=options.language, difficulty=options.difficulty)
     objective, pruner = parse_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
@@ -100,7 +100,7 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
         allowed = f"must be auto or none with objective={objective.text}: pruning needs a single objective"
         raise OptionError("pruner", pruner, allowed)
     if objective.cost == "seconds" and texts["pack"] != "1":
-        allowed = "must be 1 with seconds as a cost: packed trials have no seconds of their own"
+        allowed = "must be 1 with seconds as a cost: the seconds of a single packed trial are not known"
         raise OptionError("pack", texts["pack"], allowed)
     if pruner == AUTO:
         pruner = "median" if objective.cost is None else "none"
@@ -125,7 +125,7 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
 
 
 def _variants(text: str) -> list[Variant]:
-    """Return the variants of the option; `all` are those of the catalogue that train something."""
+    """Return the variants that the option names; for `all`, those of the catalogue that train something."""
     untrained = [name for name, variant in CATALOGUE.items() if not variant.trains]
     names = [name for name in variant_names() if name not in untrained]
     if text == "all":
@@ -168,9 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configs = study_configs(texts)
 
         # torch, Optuna and MLflow take seconds to import, so options are checked first.
-        from tuning.pipeline import carry_out
+        from tuning.pipeline import run_studies
 
-        return carry_out(
+        return run_studies(
             configs,
             engine=engine,
             trials=trials,
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments=_study_arguments(texts),
         )
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
 
 
 def _study_arguments(texts: Mapping[str, str]) -> list[str]:

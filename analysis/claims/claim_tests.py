@@ -1,4 +1,4 @@
-"""The tests that a claim can name. Each returns a verdict: supported, contradicted or undecided, with the reason.
+"""Tests that a claim can name: each returns a verdict (supported, contradicted or undecided) with its reason.
 
 "No difference" is supported only by equivalence within the margin, and contradicted by a significant difference.
 "Better" is supported by a significant difference, and contradicted by one in the opposite direction or by equivalence.
@@ -32,7 +32,7 @@ from analysis.claims.verdicts import (
     judge_greater,
     undecided,
 )
-from analysis.measures.layer_shares import check_layers, columns_of
+from analysis.measures.layer_shares import check_layer_arguments, select_share_columns
 from analysis.records import NotTestable, Record, find
 from analysis.runs.language_probes import LEVELS
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
@@ -53,7 +53,11 @@ class ClaimTest:
     judge: Callable[..., Verdict]
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raise ValueError if an argument is unknown, missing or malformed."""
+        """Check the arguments of a claim.
+
+        Raises:
+            ValueError: an argument is unknown, missing or malformed.
+        """
         parameters = list(inspect.signature(self.judge).parameters.values())[4:]
         names = [p.name for p in parameters]
         for key in arguments:
@@ -67,7 +71,7 @@ class ClaimTest:
         if not isinstance(arguments.get("columns", []), list):
             raise ValueError("columns must be a list")
         if "share" in arguments:
-            check_layers(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
+            check_layer_arguments(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
 
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> Verdict:
@@ -133,19 +137,23 @@ def order(
     requested = [(first, second) for first, _, second in relations]
     compare = compare_methods if factor == "method" else partial(compare_levels, factor=factor)
     pairs = compare(table, outcome, requested, metric=metric, margin=margin, alpha=alpha)
-    states = [
+    judgements = [
         (judge_greater if sign == ">" else judge_equal)(pairs[first, second], alpha, margin)
         for first, sign, second in relations
     ]
     evidence = [record for pair in dict.fromkeys(requested) for record in pairs[pair].records()]
-    texts = {state: [text for s, text in states if s == state] for state in (SUPPORTED, CONTRADICTED, UNDECIDED)}
-    verdict = next((v for v in (CONTRADICTED, UNDECIDED) if texts[v]), SUPPORTED)
+    reasons = {state: [text for s, text in judgements if s == state] for state in (SUPPORTED, CONTRADICTED, UNDECIDED)}
+    verdict = next((v for v in (CONTRADICTED, UNDECIDED) if reasons[v]), SUPPORTED)
     phrases = {CONTRADICTED: "do not hold", UNDECIDED: "are undecided", SUPPORTED: "hold"}
-    others = "".join(f", {len(texts[v])} {text}" for v, text in phrases.items() if v != verdict and texts[v])
-    summary = f"{len(texts[verdict])} of {len(states)} parts {phrases[verdict]}{others}: " if len(states) > 1 else ""
+    others = "".join(f", {len(reasons[v])} {text}" for v, text in phrases.items() if v != verdict and reasons[v])
+    summary = (
+        f"{len(reasons[verdict])} of {len(judgements)} parts {phrases[verdict]}{others}: "
+        if len(judgements) > 1
+        else ""
+    )
     if factor != "method":
         summary = "in these languages " + summary
-    reason = summary + enumerate_few(texts[verdict], 4, by="; ")
+    reason = summary + enumerate_few(reasons[verdict], 4, by="; ")
     if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
         detectable, note = _detectable_note(table, outcome, margin, alpha)
         return undecided(reason + note, [*evidence, *detectable])
@@ -178,7 +186,7 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metri
 def correlation(
     table: pd.DataFrame, outcome: str, margin: float, alpha: float, columns: list[str], sign: int = 1
 ) -> Verdict:
-    """Test whether F1 rises (sign 1) or falls (-1) with each of several columns, within languages."""
+    """Test whether F1 rises (sign 1) or falls (-1) with each of the columns, within languages."""
     records = holm_records([correlate(table, outcome=outcome, column=column, alpha=alpha) for column in columns])
     if without_p := [r for r in records if r.p is None]:
         return undecided(without_p[0].note, records)
@@ -204,9 +212,9 @@ def layer_correlation(
     level: str = "token",
     sign: int = 1,
 ) -> Verdict:
-    """Test whether F1 rises (sign 1) or falls (-1) with the share of a language in each of several layers.
+    """Test whether F1 rises (sign 1) or falls (-1) with the share of a language in each of the selected layers.
 
-    Correlations are within languages; shares come from language probes. Give either `layers` or `depth`.
+    Correlations are within languages; shares come from language probes. Pass either `layers` or `depth`.
 
     Args:
         share: the language of the share, en or tl.
@@ -215,7 +223,7 @@ def layer_correlation(
         level: token or sequence.
     """
     try:
-        columns = columns_of(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
+        columns = select_share_columns(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
     except NotTestable as reason:
         return undecided(str(reason))
     return correlation(table, outcome, margin, alpha, columns=columns, sign=sign)

@@ -1,4 +1,4 @@
-"""Reads claims, statements bound to tests, and judges each as supported, contradicted or undecided by the runs."""
+"""Reads claims (statements with tests) and judges from the runs whether each is supported."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load(path: Path | None = None) -> list[Claim]:
 
 
 def judge(claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05) -> Verdict:
-    """Judge a claim by the runs in a table."""
+    """Judge a claim by the runs in a table that match its `where`."""
     chosen = select(table, claim.where)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
         conditions = ", ".join(f"{key} {value}" for key, value in claim.where.items())
@@ -67,12 +67,12 @@ def judge(claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, alpha: floa
 def judge_all(
     claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05
 ) -> list[tuple[Claim, Verdict]]:
-    """Judge claims, in their order."""
+    """Judge each claim, in the same order."""
     return [(claim, judge(claim, table, margin=margin, alpha=alpha)) for claim in claims]
 
 
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
-    """Return a record for each verdict, and the records it rests on as `claim evidence` with the claim in the note."""
+    """Return a record for each verdict, and its evidence as `claim evidence` with the claim in the note."""
     judgements = []
     for claim, verdict in judged:
         note = f"{verdict.verdict}: {verdict.reason}"
@@ -86,7 +86,7 @@ def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
 
 
 def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows whose columns match the patterns, none if a column is missing."""
+    """Return the rows whose columns match the patterns; none if a column is missing."""
     for column, pattern in where.items():
         if column not in table:
             return table.iloc[:0]

@@ -11,7 +11,7 @@ OTHERS = "*"
 
 
 def parse_order(text: str) -> list[tuple[str, str, str]]:
-    """Parse "A = B > C; A > D" into neighbours: (A, "=", B), (B, ">", C), (A, ">", D).
+    """Parse "A = B > C; A > D" into relations of neighbours: (A, "=", B), (B, ">", C), (A, ">", D).
 
     The signs must be surrounded by spaces.
 
@@ -46,7 +46,12 @@ def resolve_method(name: str, methods: Mapping[str, tuple[str, str]]) -> list[st
 def pairwise_relations(
     neighbours: Sequence[tuple[str, str, str]], present: Sequence[str]
 ) -> list[tuple[str, str, str]]:
-    """Return every pair that an order relates: all pairs of equals, and each of a level with each of the next level."""
+    """Return every pair that an order relates: all pairs of equals, and each of a level with each of the next level.
+
+    Args:
+        neighbours: the result of `parse_order`.
+        present: all methods of the runs, for `OTHERS`.
+    """
     named = {level for first, _, second in neighbours for level in (first, second)}
     others = [name for name in present if name not in named]
     levels: list[list[list[str]]] = []

@@ -1,4 +1,4 @@
-"""Verdicts on claims: judges one pair of methods or levels, and words the reasons."""
+"""Judges one pair of methods or levels, and phrases the reasons of verdicts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:
 
 
 def judge_greater(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
-    """Judge whether the first of a pair is greater; return the verdict and its reason."""
+    """Judge whether the first of a pair is greater, and return the verdict with its reason."""
     difference, equivalence = pair.difference, pair.equivalence
     if difference.p is None:
         return UNDECIDED, difference.note.removeprefix("no test: ")
@@ -42,11 +42,11 @@ def judge_greater(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
         return (SUPPORTED, text) if expected else (CONTRADICTED, f"{text}, in the opposite direction")
     if equivalence is not None and is_significant(equivalence, alpha):
         return CONTRADICTED, f"{text}, equivalent within {points(margin)} (TOST, {format_p(equivalence.p_adjusted)})"
-    return UNDECIDED, f"{text}, {_neither(pair, margin)}"
+    return UNDECIDED, f"{text}, {_undecided_reason(pair, margin)}"
 
 
 def judge_equal(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
-    """Judge whether a pair is equivalent within the margin; return the verdict and its reason."""
+    """Judge whether a pair is equivalent within the margin, and return the verdict with its reason."""
     difference, equivalence = pair.difference, pair.equivalence
     if difference.p is None:
         return UNDECIDED, difference.note.removeprefix("no test: ")
@@ -55,7 +55,7 @@ def judge_equal(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
         return SUPPORTED, f"{text}, equivalent within {points(margin)} (TOST, {format_p(equivalence.p)})"
     if is_significant(difference, alpha):
         return CONTRADICTED, text
-    return UNDECIDED, f"{text}, {_neither(pair, margin)}"
+    return UNDECIDED, f"{text}, {_undecided_reason(pair, margin)}"
 
 
 def is_significant(record: Record, alpha: float) -> bool:
@@ -63,7 +63,7 @@ def is_significant(record: Record, alpha: float) -> bool:
     return record.p_adjusted is not None and record.p_adjusted < alpha
 
 
-def _neither(pair: Pair, margin: float) -> str:
+def _undecided_reason(pair: Pair, margin: float) -> str:
     text = f"neither significantly different nor equivalent within {points(margin)}"
     record = pair.detectable
     if record is None or record.effect is None:

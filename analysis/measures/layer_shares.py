@@ -32,33 +32,34 @@ RUNS = "runs"
 
 
 class Panel(NamedTuple):
-    """Runs that are correlated, and the groups within which they are centred."""
+    """Runs over which shares and F1 are correlated, and the groups within which both are centred."""
 
     name: str
     runs: pd.DataFrame
     groups: Sequence[Hashable]
 
 
-def columns_of(
+def select_share_columns(
     table: pd.DataFrame, *, level: str, share: str, layers: str | None, depth: Sequence[float] | None
 ) -> list[str]:
-    """Return the share columns of a set of layers, given in the form of the option `layers` or by relative depth.
+    """Return the share columns of the layers selected by `layers` or `depth`.
 
-    The relative depth of block i of n is (i + 1) / n, so that of the last block is 1. `depth` holds the lowest and the
-    highest.
+    Args:
+        layers: layers in the form of the option `layers`.
+        depth: the lowest and the highest relative depth; that of block i of n is (i + 1) / n, 1 for the last block.
 
     Raises:
         NotTestable: there are no probes, no such layers, or models with different numbers of layers.
     """
-    layers_found = _layers(table, level, share)
-    if not layers_found:
+    probed_layers = _layers(table, level, share)
+    if not probed_layers:
         raise NotTestable(f"the runs have no language probe by {level}")
     by_model = [rows for _, rows in table.groupby("model", sort=True)] if "model" in table else [table]
-    depths = {1 + max(indices) for rows in by_model if (indices := _layers(rows, level, share))}
-    if len(depths) > 1:
-        sizes = " and ".join(map(str, sorted(depths)))
+    layer_counts = {1 + max(indices) for rows in by_model if (indices := _layers(rows, level, share))}
+    if len(layer_counts) > 1:
+        sizes = " and ".join(map(str, sorted(layer_counts)))
         raise NotTestable(f"these are models of {sizes} layers: select one of them with where")
-    (n,) = depths
+    (n,) = layer_counts
     if depth is not None:
         selected = [layer for layer in range(n) if depth[0] <= (layer + 1) / n <= depth[1]]
     else:
@@ -71,11 +72,13 @@ def columns_of(
     return [share_column(level, share, layer) for layer in selected]
 
 
-def check_layers(*, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object) -> None:
+def check_layer_arguments(
+    *, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object
+) -> None:
     """Check the arguments of a claim about layers.
 
     Raises:
-        ValueError: an argument is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message names the allowed values.
     """
     if share not in SHARES:
         raise ValueError(f"share {share}; allowed are {', '.join(SHARES)}")
@@ -129,7 +132,7 @@ def correlation_records(table: pd.DataFrame) -> list[Record]:
 
 
 def panels(table: pd.DataFrame, names: Sequence[str]) -> list[Panel]:
-    """Return a panel for each language, and panels over all runs; only runs that have one of the columns count."""
+    """Return a panel for each language, and panels over all runs; runs without any of the columns are excluded."""
     frame = rows(table, "tl")
     if frame.empty or not names:
         return []
@@ -155,9 +158,9 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
         note = f"no test: {reason} ({panel.name}, by {level})"
         return [Record(outcome="tl", analysis=analysis, test=PEARSON, groups=(panel.name, level), note=note)]
     records: list[Record] = []
-    for test, mapped in ((PEARSON, pearson), (SPEARMAN, spearman)):
-        note = f"n runs, {_centring(panel.name)}; p adjusted over {mapped.tests} tests, {DRAWS} permutations"
-        results = zip(names, mapped.results, mapped.p_adjusted, strict=True)
+    for test, correlations in ((PEARSON, pearson), (SPEARMAN, spearman)):
+        note = f"n runs, {_centring(panel.name)}; p adjusted over {correlations.tests} tests, {DRAWS} permutations"
+        results = zip(names, correlations.results, correlations.p_adjusted, strict=True)
         records += [
             Record(
                 outcome="tl",
@@ -172,16 +175,18 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
             for name, result, p in results
             if result is not None
         ]
-    return [*records, _critical(panel, analysis, level, pearson)]
+    return [*records, _critical_record(panel, analysis, level, pearson)]
 
 
-def _critical(panel: Panel, analysis: str, level: str, mapped: CorrelationMap) -> Record:
-    untested = sum(result is None for result in mapped.results)
-    note = f"Pearson's |r| above which a layer stands out at .05 among {mapped.tests} tests"
+def _critical_record(panel: Panel, analysis: str, level: str, correlations: CorrelationMap) -> Record:
+    untested = sum(result is None for result in correlations.results)
+    note = f"Pearson's |r| above which a layer stands out at .05 among {correlations.tests} tests"
     note += f"; {untested} shares do not vary or are not known of every run, and are not tested" if untested else ""
     groups = (panel.name, level)
     n = len(panel.runs)
-    return Record(outcome="tl", analysis=analysis, test=CRITICAL, groups=groups, effect=mapped.critical, n=n, note=note)
+    return Record(
+        outcome="tl", analysis=analysis, test=CRITICAL, groups=groups, effect=correlations.critical, n=n, note=note
+    )
 
 
 def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
@@ -193,7 +198,7 @@ def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]
         for key, part in curves.groupby(["language", "level", "share"], sort=True):
             ceiling = part[part["layer"] == CEILING]
             groups = tuple(map(str, key))
-            record = _share(
+            record = _share_record(
                 analysis, "ceiling", groups, float(ceiling["value"].mean()), len(ceiling), "of the true input"
             )
             interval = (float(ceiling["low"].mean()), float(ceiling["high"].mean()))
@@ -205,12 +210,12 @@ def share_records(shares: pd.DataFrame, settings: Sequence[str]) -> list[Record]
                 n = lines["probe_id"].nunique()
                 for test, layer in (("highest", int(str(mean.idxmax()))), ("last", int(mean.index.max()))):
                     note = f"after block {layer}; mean over n probes"
-                    records.append(_share(analysis, test, (*groups, str(source)), float(mean[layer]), n, note))
+                    records.append(_share_record(analysis, test, (*groups, str(source)), float(mean[layer]), n, note))
     return records
 
 
 def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[Record]:
-    """Return the mean agreement of the two detectors over the probes that measured it, for each language and level.
+    """Return the mean kappa of the two detectors over the probes that measured it, for each language and level.
 
     The interval is the range over these probes.
     """
@@ -235,7 +240,7 @@ def agreement_records(agreement: pd.DataFrame, settings: Sequence[str]) -> list[
     return records
 
 
-def _share(analysis: str, test: str, groups: tuple[str, ...], value: float, n: int, note: str) -> Record:
+def _share_record(analysis: str, test: str, groups: tuple[str, ...], value: float, n: int, note: str) -> Record:
     return Record(outcome="", analysis=analysis, test=test, groups=groups, effect=value, n=n, note=f"share, {note}")
 
 

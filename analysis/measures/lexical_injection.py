@@ -1,4 +1,4 @@
-"""Measures of lexical injection: similarity of words and their translations, and F1 on a task that was not trained.
+"""Analyses lexical injection: similarity of words and their translations, and F1 on a task that was not trained.
 
 A higher cosine alone does not show alignment: it also rises if all words become more similar. Therefore random pairs,
 the gap to them and retrieval are reported too, before and after training, with the paired tests that the runs logged.
@@ -33,9 +33,9 @@ RISE_ANALYSES = {POOLED: "injection, rise of the gap at the loss", OUTPUT: "inje
 """Names of the analyses that compare methods by the rise on control pairs, in hundredths of a cosine."""
 
 
-def similarity_metric(when: str, pairs: str, site: str, measure: str) -> str:
+def similarity_metric(phase: str, pairs: str, site: str, measure: str) -> str:
     """Return the metric name of a measure, before or after training."""
-    return f"{when}/{pairs}/{site}/{measure}"
+    return f"{phase}/{pairs}/{site}/{measure}"
 
 
 def paired_test_name(pairs: str, site: str, measure: str) -> str:
@@ -43,9 +43,9 @@ def paired_test_name(pairs: str, site: str, measure: str) -> str:
     return f"paired/{pairs}/{site}/{measure}"
 
 
-def retention_metric(when: str, role: str) -> str:
+def retention_metric(phase: str, role: str) -> str:
     """Return the metric name of F1 on the task that was not trained."""
-    return f"{when}/retention/{role}/f1"
+    return f"{phase}/retention/{role}/f1"
 
 
 _COLUMNS = (
@@ -101,7 +101,7 @@ def _mean_records(runs: pd.DataFrame, analysis: str) -> list[Record]:
         )
         for key, rows in groups
         for column in _COLUMNS
-        if column in rows and len(values := scaled(rows, column))
+        if column in rows and len(values := known_values(rows, column))
     ]
 
 
@@ -139,8 +139,8 @@ def _comparison_records(runs: pd.DataFrame) -> list[Record]:
         # Similarities at different blocks are not on one scale; the output is the same site in all runs.
         incomparable = site == POOLED and runs.groupby("setting")["pool_layer"].nunique().max() > 1
         column = f"{paired_test_name('control', site, GAP)}/difference"
-        scaled = runs.assign(rise=100 * runs[column]) if column in runs else runs
-        records += _compare_methods(scaled, "rise", RISE_ANALYSES[site], "", incomparable=incomparable)
+        with_rise = runs.assign(rise=100 * runs[column]) if column in runs else runs
+        records += _compare_methods(with_rise, "rise", RISE_ANALYSES[site], "", incomparable=incomparable)
     for role in ROLES:
         metric = retention_metric(AFTER, role)
         records += _compare_methods(runs, metric, RETAINED, role)
@@ -164,8 +164,8 @@ def _compare_methods(
     return [replace(record, analysis=analysis, outcome=outcome) for record in records]
 
 
-def scaled(rows: pd.DataFrame, column: str) -> pd.Series[float]:
-    """Return the known values of a column, F1 in points."""
+def known_values(rows: pd.DataFrame, column: str) -> pd.Series[float]:
+    """Return the values of a column without missing ones, F1 in points."""
     return (100 if column.endswith("f1") else 1) * rows[column].dropna().astype(float)
 
 

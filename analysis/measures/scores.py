@@ -1,4 +1,4 @@
-"""Derived scores: gain, retention, transfer, forgetting, cost, agreement and calibration.
+"""Computes derived scores: gain, retention, transfer, forgetting, cost, agreement and calibration.
 
 Each function takes the tidy table (or the items) and returns a frame with one row per run, method or pair. Scores and
 differences are in F1 points. If the needed columns or runs are missing, the frame is empty.
@@ -14,7 +14,9 @@ from analysis.stats.cells import pairs, rows
 from analysis.stats.paired import collect
 
 RUN = ("setting", "task", "model", "method", "language", "tl_ratio", "seed")
+"""Columns that identify a run."""
 BINS = 15
+"""Number of confidence bins."""
 
 
 def gain(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
@@ -22,28 +24,28 @@ def gain(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
     frame = rows(table, outcome)
     if "base_f1" not in frame:
         return _empty()
-    return _view(frame.assign(value=frame["value"] - 100 * frame["base_f1"]))
+    return _per_run(frame.assign(value=frame["value"] - 100 * frame["base_f1"]))
 
 
 def above_floor(table: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
     """Return test F1 minus the run's best floor, one row per run; needs columns such as `floor/en/overlap`."""
     frame = best_floor(table, outcome)
-    return _view(frame.assign(value=frame["value"] - frame["floor"])) if len(frame) else _empty()
+    return _per_run(frame.assign(value=frame["value"] - frame["floor"])) if len(frame) else _empty()
 
 
 def retention(table: pd.DataFrame) -> pd.DataFrame:
     """Return English F1 minus that at ratio 0 of the same method and seed, one row per run with target items."""
-    return _against_zero(rows(table, "en"), "en")
+    return _minus_ratio_zero(rows(table, "en"), "en")
 
 
 def transfer_gap(table: pd.DataFrame) -> pd.DataFrame:
     """Return English minus target-language F1, one row per run."""
-    english, target = _spread(table), rows(table, "tl")
+    english, target = _english_by_language(table), rows(table, "tl")
     if english.empty or target.empty:
         return _empty()
     key = [c for c in RUN if c in target]
     both = target.merge(english[[*key, "value"]], on=key, suffixes=("", "_en"))
-    return _view(both.assign(value=both["value_en"] - both["value"]))
+    return _per_run(both.assign(value=both["value_en"] - both["value"]))
 
 
 def forgetting(table: pd.DataFrame, *, before: str, after: str) -> pd.DataFrame:
@@ -51,12 +53,12 @@ def forgetting(table: pd.DataFrame, *, before: str, after: str) -> pd.DataFrame:
     frame = rows(table, "tl", after)
     if before not in frame:
         return _empty()
-    return _view(frame.assign(value=100 * (frame[before] - frame[after])))
+    return _per_run(frame.assign(value=100 * (frame[before] - frame[after])))
 
 
 def gain_per_percent(table: pd.DataFrame) -> pd.DataFrame:
     """Return target F1 minus that at ratio 0 of the same method, language and seed, per percent of target items."""
-    frame = _against_zero(rows(table, "tl"), "tl")
+    frame = _minus_ratio_zero(rows(table, "tl"), "tl")
     return frame if frame.empty else frame.assign(value=frame["value"] / (100 * frame["tl_ratio"]))
 
 
@@ -82,8 +84,10 @@ def pareto(table: pd.DataFrame, *, outcome: str, cost: str) -> pd.DataFrame:
 
 
 def agreement(items: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
-    """Return for each pair of methods, over the answers that both gave, the shares that both, neither and only one of
-    them has right, and Cohen's kappa of right and wrong. A partial score counts as right from 0.5 on.
+    """Return for each pair of methods the shares of items that both, neither or only one got right, and Cohen's kappa.
+
+    Kappa is that of right and wrong answers. Only items that both methods answered count, and a partial score counts as
+    right from 0.5 on.
     """
     answers = collect(items, outcome)
     rows = []
@@ -134,17 +138,17 @@ def calibration(items: pd.DataFrame, *, outcome: str, bins: int = BINS) -> pd.Da
     return totals.assign(value=totals["away"] / totals["n"]).drop(columns="away")[["method", "value", "n"]]
 
 
-def _against_zero(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Subtract from each run with target items the run at ratio 0 of the same method, seed and (for tl) language."""
+def _minus_ratio_zero(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return each run with target items minus the run at ratio 0 of the same method, seed and (for tl) language."""
     if frame.empty:
         return _empty()
     key = [c for c in RUN if c in frame and c != "tl_ratio" and (c != "language" or outcome == "tl")]
     zero = frame[frame["tl_ratio"] == 0].groupby(key, dropna=False)["value"].mean().rename("zero").reset_index()
     both = frame[frame["tl_ratio"] > 0].merge(zero, on=key)
-    return _view(both.assign(value=both["value"] - both["zero"]))
+    return _per_run(both.assign(value=both["value"] - both["zero"]))
 
 
-def _spread(table: pd.DataFrame) -> pd.DataFrame:
+def _english_by_language(table: pd.DataFrame) -> pd.DataFrame:
     """Return English rows, with shared ones (language "") copied to every language of the method."""
     english, target = rows(table, "en"), rows(table, "tl")
     if english.empty or target.empty:
@@ -154,9 +158,9 @@ def _spread(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([english[english["language"] != ""], shared])
 
 
-def _view(frame: pd.DataFrame) -> pd.DataFrame:
-    kept = frame[frame["value"].notna()]
-    return kept[[*(c for c in RUN if c in kept), "value"]].reset_index(drop=True)
+def _per_run(frame: pd.DataFrame) -> pd.DataFrame:
+    known = frame[frame["value"].notna()]
+    return known[[*(c for c in RUN if c in known), "value"]].reset_index(drop=True)
 
 
 def _empty() -> pd.DataFrame:

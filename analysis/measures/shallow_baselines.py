@@ -31,7 +31,7 @@ def floor_columns(table: pd.DataFrame, outcome: str) -> list[str]:
 def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
     """Return the mean of each floor, the mean of the best floor, and the number of results at or below the best floor.
 
-    The number (n) is given for each method and, without a group, for all; the effect is the share in percent.
+    There is such a number (n) for each method and, without groups, for all; the effect is the share in percent.
     """
     frame = best_floor(table, outcome)
     if frame.empty:
@@ -47,18 +47,18 @@ def floor_records(table: pd.DataFrame, outcome: str) -> list[Record]:
     )
     reached = frame["value"] <= frame["floor"]
     note = f"{REACHED}: n results, effect is their share in percent"
-    groups = [((), reached), *(((str(method),), own) for method, own in reached.groupby(frame["method"], sort=True))]
+    groups = [((), reached), *(((str(method),), part) for method, part in reached.groupby(frame["method"], sort=True))]
     records += [
         Record(
             outcome=outcome,
             analysis="floors",
             test=REACHED,
             groups=group,
-            effect=100 * float(own.mean()),
-            n=int(own.sum()),
+            effect=100 * float(part.mean()),
+            n=int(part.sum()),
             note=note,
         )
-        for group, own in groups
+        for group, part in groups
     ]
     return records
 

@@ -26,14 +26,14 @@ def make_plots(
     records: Sequence[Record],
     losses: Losses,
     probes: LanguageProbes,
-    insides: RepresentationProbes,
+    representations: RepresentationProbes,
     *,
     margin: float,
 ) -> list[Plot]:
     """Return every plot for which the design is large enough."""
     with plot_style():  # artists take their font sizes from the style that is active when they are created
         plots = _draw(table, records, losses, probes, margin)
-        plots += representation_plots(insides.alignment, method_styles(method_order(table)))
+        plots += representation_plots(representations.alignment, method_styles(method_order(table)))
     return [plot for plot in plots if plot is not None]
 
 
@@ -44,18 +44,18 @@ def _draw(
     marks = method_styles(method_order(table))
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
     for number, (setting, rows) in enumerate(settings, 1):
-        suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        suffix, prefix = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
         for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto_fronts, "cost")):
             plots += [
-                draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", where=where)
+                draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", prefix=prefix)
                 for outcome in ("en", "tl")
             ]
     for outcome in ("en", "tl"):
         plots.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
         plots.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))
     plots.append(power_curve(records, name="power-curve", margin=margin))
-    for number, (where, by_method) in enumerate(losses.items(), 1):
-        plots.append(training_curves(by_method, marks=marks, name=f"loss-{number}", where=where))
+    for number, (cell, by_method) in enumerate(losses.items(), 1):
+        plots.append(training_curves(by_method, marks=marks, name=f"loss-{number}", prefix=cell))
     plots += layer_plots(probes.shares, records, [setting for setting, _ in settings], marks=marks)
     return plots
 

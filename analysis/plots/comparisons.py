@@ -14,8 +14,8 @@ from analysis.records import Record, find
 from analysis.stats import blocked, equivalence, power, ranks
 from analysis.stats.cells import points
 
-MOST_PAIRS = 36
-"""Number of pairs of nine methods; with more pairs only those with the best method are drawn."""
+MAX_PAIRS = 36
+"""Number of pairs of nine methods; of more pairs, only those with the best method are drawn."""
 
 
 def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
@@ -29,7 +29,7 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
         if r.p_adjusted is not None and r.p_adjusted < 0.05
     }
     what = "every pair of methods"
-    if len(differences) > MOST_PAIRS:
+    if len(differences) > MAX_PAIRS:
         means = find(records, outcome=outcome, analysis="blocked", test=blocked.MEAN)
         best = max(means, key=lambda r: r.effect or 0.0).groups[0]
         differences = [r for r in differences if best in r.groups]
@@ -38,19 +38,19 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
     for record in differences:
         a, b = record.groups
         low, high = record.interval or (0.0, 0.0)
-        middle = record.effect or 0.0
-        if middle < 0:  # name the better method first
-            a, b, low, middle, high = b, a, -high, -middle, -low
-        lines.append((middle, low, high, f"{a} − {b}", frozenset(record.groups) in equivalent, low > 0))
+        effect = record.effect or 0.0
+        if effect < 0:  # name the better method first
+            a, b, low, effect, high = b, a, -high, -effect, -low
+        lines.append((effect, low, high, f"{a} − {b}", frozenset(record.groups) in equivalent, low > 0))
     lines.sort(key=lambda line: (line[0], line[3]))
     figure, axes = new_figure(0.9 + 0.2 * len(lines))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0, label=f"margin ±{margin:g}")
     axes.axvline(0, color="#555555", linewidth=0.8)
-    for y, (middle, low, high, _, same, differs) in enumerate(lines):
+    for y, (effect, low, high, _, same, differs) in enumerate(lines):
         colour = "#D55E00" if differs else "#0072B2" if same else "#666666"
         marker = "s" if differs else "o" if same else "D"
         axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if differs else 1.2)
-        axes.plot(middle, y, marker=marker, color=colour, markerfacecolor=colour if differs or same else "white")
+        axes.plot(effect, y, marker=marker, color=colour, markerfacecolor=colour if differs or same else "white")
     label_ticks(axes.yaxis, [line[3] for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
@@ -94,7 +94,7 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
         rank = f"({mean[method]:.2f})"
         label.set_text(f"{method} {rank} " if label.get_ha() == "right" else f" {rank} {method}")
     left, right = min(mean.values()), max(mean.values())
-    end = max(right, left + width)  # with few blocks the ruler may be longer than the range of ranks
+    end = max(right, left + width)  # with few blocks the ruler may exceed the range of ranks
     axes.set_xlim(left - 0.03 * (end - left), end + 0.03 * (end - left))
 
     def above(height: float) -> Transform:

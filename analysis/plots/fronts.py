@@ -22,12 +22,12 @@ COSTS = {
 
 
 def logged_costs(table: pd.DataFrame) -> list[str]:
-    """Return the costs that were logged; host memory only where no GPU memory was."""
+    """Return the costs that were logged; host memory only if no GPU memory was."""
     costs = [cost for cost in COSTS if cost in table and table[cost].notna().any()]
     return [cost for cost in costs if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in costs)]
 
 
-def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
     """Draw mean F1 against each cost; the marks of methods on the front are filled and joined."""
     trained = table[table["variant"] != UNTRAINED]
     costs = logged_costs(trained)
@@ -71,7 +71,7 @@ def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str
     for axes in grid[:, 0]:
         axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
     shared_legend(figure, grid.flat[0])
-    caption = f"{where}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
+    caption = f"{prefix}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
     return render(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
 
 

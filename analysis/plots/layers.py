@@ -27,7 +27,7 @@ from analysis.runs.language_probes import CEILING, LEVELS, SHARES
 from analysis.runs.methods import method_order
 from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
 
-MOST_RATIOS = 3
+MAX_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}
 _CEILING: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": (0, (6, 3)), "zorder": 1.2}
 _NAMES = {"en": "English", "tl": "target language"}
@@ -38,13 +38,13 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
     """Return the plots of shares for each language, by token and by sequence, and of correlations with F1."""
     plots = []
     for number, setting in enumerate(settings, 1):
-        suffix, where = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        of_setting = shares[shares["setting"] == setting]
-        for language, level in itertools.product(sorted(set(of_setting["language"])), LEVELS):
-            part = of_setting[(of_setting["language"] == language) & (of_setting["level"] == level)]
+        suffix, prefix = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
+        in_setting = shares[shares["setting"] == setting]
+        for language, level in itertools.product(sorted(set(in_setting["language"])), LEVELS):
+            part = in_setting[(in_setting["language"] == language) & (in_setting["level"] == level)]
             name = f"layers-{language}-{level}{suffix}"
-            detector = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
-            plots.append(share_curves(part, detector, language, level, marks=marks, name=name, where=where))
+            share_records = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
+            plots.append(share_curves(part, share_records, language, level, marks=marks, name=name, prefix=prefix))
         for level in LEVELS:
             correlations = [
                 r
@@ -55,21 +55,32 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
             ]
             if correlations:
                 name = f"layer-correlation-{level}{suffix}"
-                plots.append(correlation_curves(correlations, level, name=name, where=where))
+                plots.append(correlation_curves(correlations, level, name=name, prefix=prefix))
     return plots
 
 
 def share_curves(
-    shares: pd.DataFrame, records: Sequence[Record], language: str, level: str, *, marks: Styles, name: str, where: str
+    shares: pd.DataFrame,
+    records: Sequence[Record],
+    language: str,
+    level: str,
+    *,
+    marks: Styles,
+    name: str,
+    prefix: str,
 ) -> Plot:
     """Draw the shares of English and the target language after each block: a line per method, a column per ratio.
 
     `records` hold the detector's ceiling and agreement, for the caption.
     """
     runs = shares[shares["method"] != BASE]
-    known = sorted(set(runs["tl_ratio"]))
+    all_ratios = sorted(set(runs["tl_ratio"]))
     # The page is narrow: of many ratios only the lowest, the middle and the highest are drawn.
-    ratios = known if len(known) <= MOST_RATIOS else [known[0], known[len(known) // 2], known[-1]]
+    ratios = (
+        all_ratios
+        if len(all_ratios) <= MAX_RATIOS
+        else [all_ratios[0], all_ratios[len(all_ratios) // 2], all_ratios[-1]]
+    )
     methods = method_order(runs)
     side_by_side = len(ratios) < 2  # with one ratio the panels of the two shares form a row
     shape = (1, 2) if side_by_side else (2, len(ratios))
@@ -87,8 +98,8 @@ def share_curves(
             part = runs[(runs["tl_ratio"] == ratio) & (runs["share"] == share)]
             for position, method in enumerate(methods):
                 curves = part[part["method"] == method]
-                _curve(axes, curves, method, marks[method], position, len(methods))
-            _references(axes, shares[shares["share"] == share])
+                _draw_curve(axes, curves, method, marks[method], position, len(methods))
+            _draw_references(axes, shares[shares["share"] == share])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if side_by_side:
                 axes.set_title(_NAMES[share])
@@ -104,13 +115,13 @@ def share_curves(
     shared_legend(figure, grid.flat[0])
     counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
     spread = band_caption(counts, base=len(runs) < len(shares))
-    caption = f"{where}{spread}{_detector(records, language, level)}"
-    if len(known) > len(ratios):
-        caption += f" Of {len(known)} ratios {len(ratios)} are shown."
+    caption = f"{prefix}{spread}{_detector_sentences(records, language, level)}"
+    if len(all_ratios) > len(ratios):
+        caption += f" Of {len(all_ratios)} ratios {len(ratios)} are shown."
     return render(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
 
 
-def correlation_curves(records: Sequence[Record], level: str, *, name: str, where: str) -> Plot:
+def correlation_curves(records: Sequence[Record], level: str, *, name: str, prefix: str) -> Plot:
     """Draw Pearson's r of each layer's share with F1, a panel per language and one for all.
 
     Marks are filled where r is significant after adjustment.
@@ -130,9 +141,8 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
             layers, values = [parse_column(r.groups[1])[1] for r in tests], [r.effect or 0.0 for r in tests]
             line = style._asdict() | {"marker": "none"}
             by_block = dict(zip(layers, values, strict=True))
-            blocks = range(
-                min(layers, default=0), max(layers, default=0) + 1
-            )  # a block without a value breaks the line
+            # A block without a value breaks the line.
+            blocks = range(min(layers, default=0), max(layers, default=0) + 1)
             axes.plot(blocks, [by_block.get(block, math.nan) for block in blocks], **line, linewidth=1)
             for significant in (False, True):
                 chosen = [i for i, r in enumerate(tests) if is_significant(r) == significant]
@@ -164,14 +174,14 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, wher
     for axes in grid.flat:  # the panel below may be hidden
         axes.tick_params(labelbottom=True)
     shared_legend(figure, grid.flat[0])
-    caption = f"{where}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
+    caption = f"{prefix}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
     if WITHIN_RATIOS in panels:
         caption += " Ratios apart: the mean of each language and ratio is taken out."
     title = f"F1 on the target language and what each layer speaks, by {level}."
     return render(figure, name=name, title=title, caption=caption)
 
 
-def _detector(records: Sequence[Record], language: str, level: str) -> str:
+def _detector_sentences(records: Sequence[Record], language: str, level: str) -> str:
     """Return the caption's sentences on the detector's ceiling and its agreement with a second detector."""
     ceilings = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
     values = ", ".join(
@@ -186,16 +196,16 @@ def _detector(records: Sequence[Record], language: str, level: str) -> str:
     return text
 
 
-def _curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, of: int) -> None:
+def _draw_curve(axes: Any, curves: pd.DataFrame, method: str, style: Style, position: int, n_methods: int) -> None:
     """Draw the mean and its interval; markers are staggered over layers so that methods do not cover each other."""
     lines = mean_by_layer(curves[curves["layer"] != CEILING], bounds=(0.0, 1.0))
     every = max(1, len(lines) // 4)
-    start = position * every // max(1, of)
+    start = position * every // max(1, n_methods)
     axes.plot(lines.index, lines["mean"], label=method, markevery=(start, every), **style._asdict(), markersize=4.5)
     axes.fill_between(lines.index, lines["low"], lines["high"], color=style.color, alpha=0.13, linewidth=0)
 
 
-def _references(axes: Any, shares: pd.DataFrame) -> None:
+def _draw_references(axes: Any, shares: pd.DataFrame) -> None:
     """Draw the base model, if it was probed, and the ceiling."""
     base = mean_by_layer(shares[(shares["method"] == BASE) & (shares["layer"] != CEILING)], bounds=(0.0, 1.0))
     if len(base):

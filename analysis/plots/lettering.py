@@ -1,4 +1,4 @@
-"""Transliterates labels whose letters the plots' font lacks, which would otherwise print as boxes."""
+"""Transliterates labels whose letters are not in the plots' font and would print as boxes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def transliterate(text: str) -> str:
     """
     if all(ord(c) < 0x250 or ord(c) in _charmap() for c in text):
         return text
-    written = ""
+    result = ""
     for c in unicodedata.normalize("NFC", text):
         if ord(c) in _charmap() or c.isspace():
-            written += c
+            result += c
             continue
         name = unicodedata.name(c, "")
         _, _, sound = name.partition(" VOWEL SIGN ")
         if sound:
-            written = written.removesuffix("a") + sound.lower()
+            result = result.removesuffix("a") + sound.lower()
         elif name.endswith((" SIGN VIRAMA", " SIGN NUKTA")):
-            written = written.removesuffix("a") if name.endswith("VIRAMA") else written
+            result = result.removesuffix("a") if name.endswith("VIRAMA") else result
         elif " LETTER " in name:
-            written += name.rpartition(" LETTER ")[2].lower().replace(" ", "")
+            result += name.rpartition(" LETTER ")[2].lower().replace(" ", "")
         elif name.endswith((" SIGN ANUSVARA", " SIGN CANDRABINDU")):
-            written += "m"
+            result += "m"
         elif " DIGIT " in name:
-            written += str(unicodedata.digit(c))
+            result += str(unicodedata.digit(c))
         elif unicodedata.category(c)[0] not in "MC":
-            written += f"U+{ord(c):04X}"
-    return written
+            result += f"U+{ord(c):04X}"
+    return result
 
 
 @functools.cache

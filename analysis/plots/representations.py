@@ -21,7 +21,7 @@ from analysis.plots.style import (
 from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
 from analysis.runs.representation_probes import CKA_MEASURES, MRR, P1, Group, cka_lines, comparable_groups
 
-MOST_LINES = 8
+MAX_LINES = 8
 _BASE = Style("#8a8a8a", "", "-")
 _PANELS = (
     ("cosine/gap/centred", "gap, centred"),
@@ -45,10 +45,10 @@ def representation_plots(alignment: pd.DataFrame, marks: Styles) -> list[Plot]:
 
 def alignment_curves(group: Group, marks: Styles) -> Plot:
     """Draw cosine gap and retrieval (P@1, MRR) of translations by layer."""
-    drawn, omitted = _lines(group.lines())
+    drawn, omitted = _limit_lines(group.lines())
     figure, grid = new_figure(6.4 + 0.17 * math.ceil((len(drawn) + 1) / 2), nrows=3, ncols=2, sharex=True)
     for axes, (measure, title) in zip(grid.flat, _PANELS, strict=True):
-        _curves(axes, drawn, measure, marks)
+        _draw_curves(axes, drawn, measure, marks)
         chance = group.rows.get(f"chance_{measure.partition('/')[0]}")
         level = 0.0 if chance is None else float(chance.mean())
         axes.axhline(level, color="#000000", linewidth=0.8, linestyle=":", label="chance")
@@ -64,10 +64,10 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
 
 def similarity_curves(group: Group) -> Plot:
     """Draw linear CKA between two models' states of the same texts, by layer."""
-    drawn, omitted = _lines(cka_lines(group))
+    drawn, omitted = _limit_lines(cka_lines(group))
     figure, grid = new_figure(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
     for axes, measure, language in zip(grid.flat, CKA_MEASURES, ("English", group.language), strict=True):
-        _curves(axes, drawn, measure, {})
+        _draw_curves(axes, drawn, measure, {})
         axes.set_title(language)
         axes.set_xlabel("after block (-1: what enters the first)")
     grid[0].set_ylabel("linear CKA")
@@ -79,15 +79,15 @@ def similarity_curves(group: Group) -> Plot:
     return render(figure, name=f"alignment-cka{group.suffix}", title=title, caption=caption)
 
 
-def _lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
-    """Return at most `MOST_LINES` lines and the base model's, and a sentence for the caption if lines are omitted."""
+def _limit_lines(lines: Sequence[tuple[str, pd.DataFrame]]) -> tuple[Sequence[tuple[str, pd.DataFrame]], str]:
+    """Return at most `MAX_LINES` lines and the base model's, and a sentence for the caption if lines are omitted."""
     runs = [line for line in lines if line[0] != BASE]
     base = [line for line in lines if line[0] == BASE]
-    omitted = f" Of {len(runs)} lines {MOST_LINES} are drawn; the table has all." if len(runs) > MOST_LINES else ""
-    return [*runs[:MOST_LINES], *base], omitted
+    omitted = f" Of {len(runs)} lines {MAX_LINES} are drawn; the table has all." if len(runs) > MAX_LINES else ""
+    return [*runs[:MAX_LINES], *base], omitted
 
 
-def _curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, marks: Styles) -> None:
+def _draw_curves(axes: Any, lines: Sequence[tuple[str, pd.DataFrame]], measure: str, marks: Styles) -> None:
     """Draw a measure of each line; `marks` are the methods' styles, used only if every line is a method."""
     names = [line for line, _ in lines if line != BASE]
     if not marks.keys() >= set(names):

@@ -26,7 +26,7 @@ _REFERENCES = {"base model": (0, (1, 2)), BEST_FLOOR: (0, (6, 2, 1, 2))}
 LANGUAGE = {"en": "English", "tl": "the target language"}
 
 
-def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
     """Draw F1 of each method against the share of target-language items, with intervals over seeds.
 
     There is a panel for each language; with a single ratio all runs are drawn by method instead.
@@ -38,7 +38,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         return None
     methods = method_order(rows)
     if len(ratios) == 1:
-        return _f1_by_method(rows, outcome, methods, languages, name=name, where=where)
+        return _f1_by_method(rows, outcome, methods, languages, name=name, prefix=prefix)
     across = min(3, len(languages))
     down = math.ceil(len(languages) / across)
     figure, grid = new_figure(
@@ -61,7 +61,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
                 elinewidth=0.9,
                 **marks[method]._asdict(),
             )
-        for label, values in _references(panel, outcome).items():
+        for label, values in _reference_f1(panel, outcome).items():
             known = values.dropna()
             axes.plot(
                 [positions[ratio] for ratio in known.index],
@@ -84,14 +84,20 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     sizes = set(rows.groupby(["method", "language", "tl_ratio"]).size())
     spread = "Bars are 95 % intervals over seeds" if max(sizes) > 1 else "One seed, so without intervals"
     spread += " (without a bar: one seed)" * (1 in sizes and len(sizes) > 1)
-    caption = f"{where}{spread}; points are moved apart sideways so that they can be seen."
-    if _references(rows, outcome):
+    caption = f"{prefix}{spread}; points are moved apart sideways so that they can be seen."
+    if _reference_f1(rows, outcome):
         caption += " Grey lines are to be beaten: the base model, and the best shallow method on the same items."
     return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
 
 
 def _f1_by_method(
-    rows: pd.DataFrame, outcome: str, methods: Sequence[str], languages: Sequence[str], *, name: str, where: str
+    rows: pd.DataFrame,
+    outcome: str,
+    methods: Sequence[str],
+    languages: Sequence[str],
+    *,
+    name: str,
+    prefix: str,
 ) -> Plot:
     """Draw every run's F1 for a single ratio, a row per method."""
     figure, axes = new_figure(0.9 + 0.27 * len(methods))
@@ -101,17 +107,17 @@ def _f1_by_method(
         y = [len(methods) - 1 - methods.index(method) for method in panel["method"]]
         line = {**marks[language]._asdict(), "linestyle": "none"}
         axes.plot(100 * panel["f1"], y, label=language, markerfacecolor="none", **line)
-    for label, values in _references(rows, outcome).items():
+    for label, values in _reference_f1(rows, outcome).items():
         axes.axvline(values.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
     label_ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
     shared_legend(figure, axes)
-    caption = f"{where}Every run is a mark. There is one ratio only, so F1 is not drawn against it."
+    caption = f"{prefix}Every run is a mark. There is one ratio only, so F1 is not drawn against it."
     return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
 
 
-def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, where: str) -> Plot | None:
+def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
     """Draw each method's distance from the mean of its block; parallel lines mean that there is no interaction."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
@@ -129,14 +135,14 @@ def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     axes.set_ylabel("points from the block's mean")
     axes.axhline(0, color="#777777", linewidth=0.8)
     shared_legend(figure, axes)
-    caption = f"{where}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
+    caption = f"{prefix}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
     caption += "where lines cross, which method is better depends on the block."
     if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
         caption += " Blocks or methods with missing cells are left out."
     return render(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
 
 
-def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, where: str) -> Plot | None:
+def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, prefix: str) -> Plot | None:
     """Draw training loss by step: the mean over seeds, smoothed by a running mean.
 
     Args:
@@ -155,12 +161,12 @@ def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles,
     axes.set_ylabel("loss of the answer tokens")
     axes.set_ylim(bottom=0)
     shared_legend(figure, axes)
-    caption = f"{where} Mean over seeds of running means over a twentieth of the steps."
+    caption = f"{prefix} Mean over seeds of running means over a twentieth of the steps."
     return render(figure, name=name, title="Training loss.", caption=caption)
 
 
-def _references(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
-    """Return F1 in points by ratio of the base model and of the best shallow method, where known."""
+def _reference_f1(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
+    """Return F1 in points by ratio for the base model and the best shallow method, as far as known."""
     floors = best_floor(rows, outcome)
     references = {
         "base model": 100 * rows.groupby("tl_ratio")["base_f1"].mean(),
@@ -170,7 +176,7 @@ def _references(rows: pd.DataFrame, outcome: str) -> dict[str, pd.Series]:
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
-    """Return the lengths of a 95 % t interval below and above the mean, in points; 0 with one seed."""
+    """Return how far a 95 % t interval reaches below and above the mean, in points; 0 with one seed."""
     if len(values) < 2:
         return 0.0, 0.0
     half = 100 * float(half_width(values.std(), len(values)))

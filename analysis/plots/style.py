@@ -1,4 +1,4 @@
-"""Defines the look of all plots and renders them.
+"""Defines the style of all plots and renders them.
 
 Methods differ in marker and line as well as in colour, and figures are small enough for a phone's screen.
 """
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from analysis.plots.lettering import transliterate
 
 WIDTH = 5.2
-"""Inches. On a screen 400 pixels wide a label of 8.5 points is still about 9 pixels high."""
+"""Width in inches: on a screen 400 pixels wide, a label of 8.5 points is still about 9 pixels high."""
 
 _SETTINGS: dict[Any, Any] = {
     **{"font.size": 8.5, "axes.titlesize": 9, "legend.fontsize": 8.5, "figure.dpi": 100, "savefig.dpi": 150},
@@ -36,7 +36,7 @@ _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8
 
 
 def plot_style() -> AbstractContextManager[None]:
-    """Return a context with the report's matplotlib style, unaffected by the user's or the process's settings."""
+    """Return a context with the report's matplotlib style, independent of the settings of the user and the process."""
     return style.context(_SETTINGS, after_reset=True)
 
 
@@ -75,7 +75,7 @@ def method_styles(methods: Sequence[str]) -> Styles:
 
 
 def new_figure(height: float, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure `height` inches high and its axes (an array if `nrows` or `ncols` is given)."""
+    """Return a figure `height` inches high and its axes (an array if `options` set `nrows` or `ncols`)."""
     with plot_style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.subplots(**options)
@@ -110,7 +110,7 @@ def render(figure: Figure, *, name: str, title: str, caption: str) -> Plot:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Turn an SVG file into an element that can share a page with others: no prologue, ids prefixed by `name`."""
+    """Turn an SVG file into an element that can share a page with others: without prologue, ids prefixed by `name`."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)

@@ -82,7 +82,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return a `table` environment; of LaTeX packages it needs only booktabs."""
+    """Return a `table` environment, which needs no LaTeX package but booktabs."""
     marks = {0: "{}", BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}
 
     def escape(text: str) -> str:
@@ -162,12 +162,12 @@ def p_value(p: float | None) -> str:
 
 
 def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
-    """Format a mean, with its standard deviation where that is finite."""
+    """Format a mean, with its standard deviation if that is finite."""
     return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
 
 
 def best_and_second(values: Mapping[str, float], decimals: int) -> dict[str, int]:
-    """Return the names ranked BEST or SECOND by their printed numbers, so that equal prints get equal marks."""
+    """Return BEST or SECOND for the names with these values, compared as printed so that equal prints rank equally."""
     printed = {name: round(value, decimals) for name, value in values.items()}
     if len(printed) < 2:
         return {}

@@ -42,10 +42,10 @@ def make_tables(injected: pd.DataFrame, records: Sequence[Record]) -> list[Table
     for number, setting in enumerate(settings, 1):
         part = runs[runs["setting"] == setting]
         suffix = f"-{number}" if len(settings) > 1 else ""
-        of_setting = find(records, analysis=analysis_name(ANALYSIS, setting, settings))
-        means, tests = _means(of_setting), paired_tests(of_setting)
+        in_setting = find(records, analysis=analysis_name(ANALYSIS, setting, settings))
+        means, tests = _means(in_setting), paired_tests(in_setting)
         tables.append(_run_table(part, means, tests, name=f"injection-runs{suffix}", setting=setting))
-        tables.append(_pair_table(part, of_setting, means, tests, name=f"injection-pairs{suffix}", setting=setting))
+        tables.append(_pair_table(part, in_setting, means, tests, name=f"injection-pairs{suffix}", setting=setting))
     return tables
 
 
@@ -54,17 +54,17 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     runs, texts = trained_runs(injected), []
     settings = sorted(set(runs["setting"]))
     for setting in settings:
-        part, of_setting = (
+        part, in_setting = (
             runs[runs["setting"] == setting],
             find(records, analysis=analysis_name(ANALYSIS, setting, settings)),
         )
-        means, tests = _means(of_setting), paired_tests(of_setting)
+        means, tests = _means(in_setting), paired_tests(in_setting)
         where = f" ({setting})" if len(settings) > 1 else ""
         for method in method_order(part):
 
             def change(state: str, measure: str, method: str = method, means: _Means = means) -> str:
                 ends = (means.get((similarity_metric(w, "control", state, measure), method)) for w in PHASES)
-                return " to ".join(_cosine(r) for r in ends)
+                return " to ".join(_three_decimals(r) for r in ends)
 
             def gap(state: str, method: str = method, tests: _Tests = tests) -> str:
                 of_method = [
@@ -102,7 +102,11 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         size = means.get(("adapter/trainable_parameters", *where))
         loss = means.get(("train/loss", *where))
         line = [cell(language), cell(method), *(cell(value or "–") for value in fields.values())]
-        line += [cell("–" if size is None else f"{size.effect:,.0f}"), cell(str(len(of_cell))), cell(_cosine(loss))]
+        line += [
+            cell("–" if size is None else f"{size.effect:,.0f}"),
+            cell(str(len(of_cell))),
+            cell(_three_decimals(loss)),
+        ]
         for state in SITES:
             line += [_change(means, "control", state, GAP, where), _t_and_p(tests, "control", state, GAP, where)]
         for role in retention_roles:
@@ -155,10 +159,10 @@ def _pair_table(
                 for measure in ("p1", "mrr"):
                     both = (_change(means, pairs, state, f"{measure}/{way}/centred", where) for way in ("to", "from"))
                     line.append(tuple(part for one in both for part in one))
-                    line.append(cell(_cosine(means.get((f"floor/{pairs}/{measure}", *where)))))
+                    line.append(cell(_three_decimals(means.get((f"floor/{pairs}/{measure}", *where)))))
                 body.append(tuple(line))
     numbers = [
-        (r.groups[1], r.groups[0], *r.groups[2:], r.test, r.effect, *(r.interval or (None, None)), *_test_of(r))
+        (r.groups[1], r.groups[0], *r.groups[2:], r.test, r.effect, *(r.interval or (None, None)), *_test_values(r))
         for r in records
         if r.test.startswith("paired/")
     ]
@@ -182,7 +186,7 @@ def _pair_table(
     )
 
 
-def _test_of(record: Record) -> tuple[float | None, ...]:
+def _test_values(record: Record) -> tuple[float | None, ...]:
     return record.statistic, record.p, record.p_adjusted, record.n
 
 
@@ -202,7 +206,9 @@ def _means(records: Sequence[Record]) -> _Means:
 
 
 def _change(means: _Means, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
-    return cell(" → ".join(_cosine(means.get((similarity_metric(w, pairs, state, measure), *where))) for w in PHASES))
+    return cell(
+        " → ".join(_three_decimals(means.get((similarity_metric(w, pairs, state, measure), *where))) for w in PHASES)
+    )
 
 
 def _t_and_p(tests: _Tests, pairs: str, state: str, measure: str, where: tuple[str, str]) -> Cell:
@@ -219,7 +225,7 @@ def _values(rows: pd.DataFrame, key: str) -> str:
     return "; ".join(dict.fromkeys(format_value(key, value) for value in rows[key]))
 
 
-def _cosine(record: Record | None) -> str:
+def _three_decimals(record: Record | None) -> str:
     return "–" if record is None or record.effect is None else f"{record.effect:.3f}"
 
 

@@ -35,10 +35,12 @@ def make_tables(records: Sequence[Record], shares: pd.DataFrame, settings: Seque
         tables.append(_detector_table(share_records, part, f"detectors{suffix}", where))
         tables.append(_share_table(share_records, part, f"layer-shares{suffix}", where))
         for level in LEVELS:
-            tested = find(records, analysis=analysis_name(ANALYSIS, setting, settings), test=PEARSON)
-            tested = [r for r in tested if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")]
-            if tested:
-                tables.append(_correlation_table(tested, level, f"layer-correlation-{level}{suffix}", where))
+            correlations = find(records, analysis=analysis_name(ANALYSIS, setting, settings), test=PEARSON)
+            correlations = [
+                r for r in correlations if r.effect is not None and r.groups[1].startswith(f"probe/{level}/")
+            ]
+            if correlations:
+                tables.append(_correlation_table(correlations, level, f"layer-correlation-{level}{suffix}", where))
     return tables
 
 

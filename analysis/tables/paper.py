@@ -17,7 +17,7 @@ from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, me
 _Key = tuple[str, str, float, str]
 """Outcome, language, ratio and method."""
 _LESS, _MORE = -1, 1
-_GROWN = "AdaLoRA's parameters are those it starts with, 1.5 times its budget by default; the rank is the budget."
+_ADALORA = "AdaLoRA's parameters are those it starts with, 1.5 times its budget by default; the rank is the budget."
 EFFICIENCY = {
     # metric: heading, decimals, whether less or more is better
     "train/seconds": ("seconds", 0, _LESS),
@@ -39,13 +39,13 @@ def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
     several = table["setting"].nunique() > 1
     for number, (setting, rows) in enumerate(table.groupby("setting", sort=True), 1):
         suffix = f"-{number}-{_slug(str(setting))}" if several else ""
-        for name, make in (
+        for name, build in (
             ("f1", f1_table),
             ("parameters", parameter_table),
             ("efficiency", efficiency_table),
             ("hyperparameters", hyperparameter_table),
         ):
-            printed, numbers = make(rows, name=f"{name}{suffix}", setting=str(setting))
+            printed, numbers = build(rows, name=f"{name}{suffix}", setting=str(setting))
             if printed is not None:
                 tables.append(printed)
                 records += numbers
@@ -145,7 +145,7 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
     table = Table(
         name=name,
         title="Trainable parameters.",
-        caption=f"{setting}. {_GROWN if 'adalora' in set(rows['variant']) else ''}".strip(),
+        caption=f"{setting}. {_ADALORA if 'adalora' in set(rows['variant']) else ''}".strip(),
         header=("method", "modules", "blocks", "rank", "parameters", "% of the model"),
         rows=tuple(body),
         labels=3,
@@ -244,7 +244,7 @@ def _means(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
 
 
 def _floors(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
-    """Return the same summary of the best floor; runs on the same mixture share one, which counts once a seed."""
+    """Summarise the best floor like `_means`; runs on the same mixture share a floor, which counts once per seed."""
     floors: dict[_Key, tuple[float, float, int]] = {}
     for outcome in ("en", "tl"):
         by_seed = best_floor(rows, outcome).groupby(["language", "tl_ratio", "seed"])["floor"].mean()
@@ -267,7 +267,7 @@ def _ranks(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) 
 
 
 def _values(rows: pd.DataFrame, key: str) -> str:
-    """Return the different values of a field, joined."""
+    """Return the distinct values of a field, joined."""
     if key not in rows:
         return ""
     ordered = rows.sort_values(key, kind="stable")[key]

@@ -185,7 +185,7 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
 
 
 def _over_modules(rows: pd.DataFrame, measure: str) -> pd.Series[float]:
-    """Return each probe's mean over modules; a layer's value is itself a mean over its `n` modules."""
+    """Return the mean over modules of each probe; the value of a layer is already a mean over its `n` modules."""
     known = rows[(rows["measure"] == measure) & rows["value"].notna()]
     weighted = known.assign(total=known["value"] * known["n"]).groupby("probe_id")[["total", "n"]].sum()
     return weighted["total"] / weighted["n"]

@@ -1,1 +1,1 @@
-"""Implements the tools that users would otherwise pick, as they would write them, without importing this project."""
+"""Implements what users would otherwise run, as they would write it, without importing this project."""

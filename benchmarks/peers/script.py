@@ -1,4 +1,4 @@
-"""Does one run, as a shell loop over a grid would call it: load, train, score by `generate()`, print."""
+"""Trains an adapter and scores it by `generate()`: the script that a shell loop over a grid would call."""
 
 from __future__ import annotations
 
@@ -50,12 +50,14 @@ def main() -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
     ).train()
-    right = {}
-    for language, scored in data["test"].items():
-        prompts = [tokenizer(item["prompt"])["input_ids"] for item in scored]
-        texts = generated_texts(model, tokenizer, prompts, batch_size=args.batch_size, tokens=data["tokens"])
-        right[language] = sum(t.strip() == i["answer"].strip() for t, i in zip(texts, scored, strict=True)) / len(texts)
-    print(json.dumps(right))
+    accuracy = {}
+    for language, test_items in data["test"].items():
+        prompts = [tokenizer(item["prompt"])["input_ids"] for item in test_items]
+        texts = generated_texts(model, tokenizer, prompts, batch_size=args.batch_size, max_new_tokens=data["tokens"])
+        accuracy[language] = sum(
+            t.strip() == i["answer"].strip() for t, i in zip(texts, test_items, strict=True)
+        ) / len(texts)
+    print(json.dumps(accuracy))
 
 
 if __name__ == "__main__":

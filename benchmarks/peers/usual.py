@@ -1,4 +1,4 @@
-"""Serves transformers' Trainer with PEFT, and provides `generate()`, both in their usual form."""
+"""Serves transformers' Trainer with PEFT as commonly written, and generates texts by `generate()`."""
 
 from __future__ import annotations
 
@@ -68,15 +68,17 @@ def make_trainer(
 
 @torch.inference_mode()
 def generated_texts(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_size: int, tokens: int
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, batch_size: int, max_new_tokens: int
 ) -> list[str]:
-    """Return the greedy `generate()` output for each prompt, up to `tokens` new tokens, batch by batch."""
+    """Return the greedy `generate()` output for each prompt, up to `max_new_tokens` tokens, batch by batch."""
     model.eval()
     tokenizer.padding_side = "left"
     texts: list[str] = []
     for start in range(0, len(prompts), batch_size):
         batch = tokenizer.pad({"input_ids": list(prompts[start : start + batch_size])}, return_tensors="pt")
-        output = model.generate(**batch, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        output = model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
         texts += tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 
@@ -84,15 +86,17 @@ def generated_texts(
 class GradientRecorder(torch.optim.AdamW):
     """AdamW that stores the gradients of its first step, for comparing gradients; never used in timings."""
 
-    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], **options: Any) -> None:
-        super().__init__([p for _, p in named], **options)
-        self._named = named
+    def __init__(self, named_parameters: Sequence[tuple[str, torch.Tensor]], **options: Any) -> None:
+        super().__init__([p for _, p in named_parameters], **options)
+        self._named_parameters = named_parameters
         self.first: dict[str, torch.Tensor] = {}
 
     def step(self, closure: Any = None) -> Any:
         """Store the gradients at the first step, and step."""
         if not self.first:
-            self.first = {n.replace(".default", ""): p.grad.clone() for n, p in self._named if p.grad is not None}
+            self.first = {
+                n.replace(".default", ""): p.grad.clone() for n, p in self._named_parameters if p.grad is not None
+            }
         return super().step(closure)
 
 
@@ -129,9 +133,9 @@ class TrainerPeer:
             GradientRecorder([(n, p) for n, p in model.named_parameters() if p.requires_grad]) if record else None
         )
         examples = list(itertools.islice(self.examples, count))
-        fitting = self.trainer(model, examples, batch_size=batch_size, optimizer=optimizer)
+        trainer = self.trainer(model, examples, batch_size=batch_size, optimizer=optimizer)
         with Stopwatch() as watch:
-            fitting.train()
+            trainer.train()
         return watch.seconds(), optimizer.first if optimizer else None
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "archive": ("whichlora.archive", "Pack results into one file, or unpack them elsewhere."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
-"""Module and short help by name. Each module has a `main`, and a `COMMAND` for shell completion."""
+"""Module and short help of each subcommand; the module has a `main`, and a `COMMAND` for shell completion."""
 COMPLETE = "_WHICHLORA_COMPLETE"
 ABOUT = f"""Compare LoRA variants in multilingual fine-tuning.
 
@@ -67,7 +67,7 @@ class _Commands(command_line.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a subcommand; its module is imported only for shell completion, which needs its options."""
+        """Return a subcommand; its module is imported only for shell completion, which needs the options."""
         if cmd_name not in COMMANDS:
             return None
         if not ctx.resilient_parsing:

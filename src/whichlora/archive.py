@@ -3,8 +3,8 @@
 python -m whichlora.archive pack study.tar.xz
 python -m whichlora.archive unpack study.tar.xz --folder study
 
-A SQLite tracking database refers to the artifacts of its runs by absolute paths. They are relative in an archive and
-become absolute again on unpacking, so `mlflow ui`, `analyze` and unfinished experiments or studies work there.
+A SQLite tracking database refers to the artifacts of its runs by absolute paths. These paths are relative in an archive
+and become absolute again on unpacking, so that `mlflow ui`, `analyze` and unfinished experiments or studies work there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
-from whichlora.config.cli import refuse
+from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_folder, choose
 from whichlora.tracking.sqlite import file_of, lock_of, path_of
 
@@ -112,10 +112,10 @@ def _check_database(database: Path) -> None:
 
 
 def _safe_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Return the members of an archive, all of them files and folders that stay inside the target folder.
+    """Return the members of an archive, having checked that each is a file or folder inside the target folder.
 
     Raises:
-        ExtractError: a member is a link or special file, or would be written outside.
+        ExtractError: a member is a link or special file, or would be written outside the target folder.
     """
     members = tar.getmembers()
     for member in members:
@@ -126,7 +126,7 @@ def _safe_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 
 def unpack(archive: Path, folder: Path) -> str:
-    """Unpack an archive into a folder and point its database at the artifacts there.
+    """Unpack an archive into a folder and point the database at the artifacts there.
 
     Returns:
         A summary for the user.
@@ -173,7 +173,7 @@ def _snapshot(database: Path, to: Path) -> Path:
 
 @contextmanager
 def _edit(database: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database, commit the changes, and vacuum it so that the old values do not remain in the file."""
+    """Open a database, commit the changes, and vacuum so that old values do not remain in the file."""
     with closing(sqlite3.connect(database)) as connection:
         yield connection
         connection.commit()
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with lock_of(file):
             print(pack(archive, database=file, adapters=adapters))
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     return 0
 
 

@@ -18,13 +18,13 @@ Options = Mapping[str, tuple[str | None, str]]
 Groups = Mapping[str, Sequence[str]]
 """Option names by the title under which `--help` lists them."""
 FILE, FOLDER = ("<file>",), ("<folder>",)
-"""Given as the choices of an option, these let the shell complete the names of files or folders."""
+"""Choices of an option for which the shell completes the names of files or folders."""
 BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
 
 
 class Command(click.Command):
-    """A command whose option values are text: click finds the options, the caller parses the values.
+    """A command whose option values are text: click splits the command line, the caller parses the values.
 
     Args:
         name: the name of the command.
@@ -34,7 +34,7 @@ class Command(click.Command):
         choices: values that the shell completes, by name.
         examples: command lines for `--help`.
         positional: choices by name of the positional arguments, in order; a last one `name...` takes any number.
-        program: the words that call the command, for `--help`; by default `whichlora` and the name.
+        program: how `--help` shows the call of the command; by default `whichlora` and the name.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Command(click.Command):
             _argument(word, completed) for word, completed in (positional or {}).items()
         ] + [_option(option, *entry, completions.get(option)) for option, entry in options.items()]
         super().__init__(
-            name, help=about, params=[*params, _version()], callback=self._parsed, context_settings=dict(_WIDTH)
+            name, help=about, params=[*params, _version()], callback=self._return_values, context_settings=dict(_WIDTH)
         )
         self.program = program or f"{PROGRAM} {name}"
         self._groups = groups or {"Options": list(options)}
@@ -70,7 +70,7 @@ class Command(click.Command):
         return dict(values)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, in groups."""
+        """Write the options by group."""
         records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
         sections = {title: [records.pop(name) for name in names] for title, names in self._groups.items()}
         for title, rows in {**sections, "Other": list(records.values())}.items():
@@ -82,12 +82,12 @@ class Command(click.Command):
         """Write the examples."""
         write_examples(formatter, self._examples)
 
-    def _parsed(self, **values: Any) -> tuple[str, dict[str, Any]]:
+    def _return_values(self, **values: Any) -> tuple[str, dict[str, Any]]:
         return str(self.name), values
 
 
 class Group(click.Group):
-    """A command with subcommands; the error for an unknown one suggests the nearest name."""
+    """A command with subcommands; the error for an unknown subcommand suggests the nearest name."""
 
     def __init__(self, name: str, about: str, commands: Sequence[click.Command] = ()) -> None:
         super().__init__(
@@ -124,7 +124,7 @@ class Group(click.Group):
 def call(command: click.Command, program: str, arguments: Sequence[str] | None) -> Any:
     """Parse a command line and return the result of the command's callback.
 
-    click's `main` is not used because it turns an interrupt of the work into an exit status.
+    click's `main` is not used because it turns Ctrl-C during the work into an exit status.
 
     Raises:
         SystemExit: with status 0 after `--help` and `--version`, with status 2 for unknown or missing options or

@@ -49,7 +49,7 @@ def test_the_figure_of_one_seed_draws_the_interval_that_its_probe_logged(store):
         shares = read(experiment)[0].shares
         assert (shares["high"] - shares["low"]).round(6).unique() == [0.02 if experiment == "e" else 0.08]
         part = shares[shares["level"] == "token"]
-        drawn.append(share_curves(part, [], "sw", "token", marks=method_styles(["LoRA"]), name="x", where=""))
+        drawn.append(share_curves(part, [], "sw", "token", marks=method_styles(["LoRA"]), name="x", prefix=""))
     assert drawn[0].svg != drawn[1].svg
     assert all(plot.caption.startswith(OVER_ITEMS) for plot in drawn)
 

@@ -42,7 +42,7 @@ def test_what_is_to_be_beaten_is_drawn_where_it_is_known(full, monkeypatch, rati
             keep = lambda figure, axes: lines.update({line.get_label(): line for line in axes.get_lines()})  # noqa: E731
             watched.setattr(plots.scores, "shared_legend", keep)
             plot = f1_by_ratio(
-                table, "tl", marks=style.method_styles(sorted(set(table["method"]))), name="f1", where=""
+                table, "tl", marks=style.method_styles(sorted(set(table["method"]))), name="f1", prefix=""
             )
         return lines, plot.caption
 

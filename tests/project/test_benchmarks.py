@@ -148,9 +148,9 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
 def test_where_products_in_bf16_are_slow_nothing_is_measured_in_it_unasked(slow: str) -> None:
     speeds = {name: {"wall": 19.0 if name == slow else 120.0, "cpu": 1.0} for name in ("fp32", "bf16")}
     quick = "bf16" if slow == "fp32" else "fp32"
-    chosen, skipped = command.rows_of([], speeds, "python")
+    chosen, skipped = command.choose_rows([], speeds, "python")
     rows = {row.name: row for block, names in chosen for row in block.rows if row.name in names}
-    assert {name: rows[name].precision for name in (*training.SFT, "grid")} == {
+    assert {name: rows[name].precision for name in (*training.TRL_ROWS, "grid")} == {
         "training-trl": quick,
         "training-trl-kept": quick,
         "grid": quick,
@@ -159,7 +159,7 @@ def test_where_products_in_bf16_are_slow_nothing_is_measured_in_it_unasked(slow:
         assert (name in rows) == (slow == "fp32")
         assert ("19 GFLOP/s in bf16 here, at 120 in fp32" in skipped.get(name, "")) == (slow == "bf16")
     assert not rows.keys() & skipped.keys()
-    ((block, names),) = command.rows_of(["training-bf16"], speeds, None)[0]
+    ((block, names),) = command.choose_rows(["training-bf16"], speeds, None)[0]
     assert names == ["training-bf16"]
     assert {row.precision for row in block.rows} == {"bf16"}
 

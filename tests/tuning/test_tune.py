@@ -176,8 +176,8 @@ def test_a_repeated_point_is_trained_with_another_seed(options: dict[str, str], 
 def test_a_pruned_trial_counts_and_is_marked(options: dict[str, str]) -> None:
     opened = study(options)
     opened.optuna.pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # no F1 reaches it
-    assert opened.step(limit=1, open_for_new=True) == "worked"
-    assert opened.step(limit=1, open_for_new=True) == "finished"
+    assert opened.step(limit=1, allow_new=True) == "worked"
+    assert opened.step(limit=1, allow_new=True) == "finished"
     (trial,) = opened.counted()
     assert trial.state is TrialState.PRUNED
     assert list(trial.intermediate_values) == [1]  # it ended before the second
@@ -229,7 +229,7 @@ def test_seconds_of_a_retried_trial_count_once(options: dict[str, str]) -> None:
     trial.set_user_attr("seconds", 100.0)
     opened.optuna.tell(trial, state=TrialState.FAIL)
     assert opened.n_started() == 1  # it is to be retried
-    assert opened.step(limit=1, open_for_new=False) == "worked"
+    assert opened.step(limit=1, allow_new=False) == "worked"
     assert [t.state for t in opened.counted()] == [TrialState.COMPLETE]
     assert 100 < opened.seconds() < 150
 
@@ -242,7 +242,7 @@ def test_a_known_point_whose_worker_died_is_retried_although_another_was_enqueue
     opened.optuna.enqueue_trial(opened.config.known_points["matched"], {"known": "matched"})
     first = opened.optuna.ask()
     opened.optuna.tell(first, state=TrialState.FAIL)  # as for a worker that died
-    steps = [opened.step(limit=2, open_for_new=True) for _ in range(4)]
+    steps = [opened.step(limit=2, allow_new=True) for _ in range(4)]
     assert steps == ["worked"] * 3 + ["finished"]
     twin, retried, other = opened.trials()[1:]
     assert (twin.state, twin.user_attrs["error"]) == (TrialState.FAIL, "two workers began with the matched point")
@@ -285,13 +285,13 @@ def test_a_budget_in_seconds_ends_each_study(options: dict[str, str]) -> None:
 
 def test_a_timeout_and_a_stop_begin_no_more_trials(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     opened = study(options)
-    assert opened.step(limit=3, open_for_new=False) == "finished"
-    assert opened.step(limit=3, open_for_new=True) == "worked"
+    assert opened.step(limit=3, allow_new=False) == "finished"
+    assert opened.step(limit=3, allow_new=True) == "worked"
     assert listing(["stop", opened.name]) == 0
-    assert opened.step(limit=3, open_for_new=True) == "finished"
+    assert opened.step(limit=3, allow_new=True) == "finished"
     assert len(opened.counted()) == 1
     time.sleep(0.01)
-    assert study(options).step(limit=3, open_for_new=True) == "worked"  # another call resumes it
+    assert study(options).step(limit=3, allow_new=True) == "worked"  # another call resumes it
     assert listing(["stop", "lora/nothing"]) == 2
     assert "study=lora/nothing: allowed are lora/folder-" in capsys.readouterr().err
 
@@ -364,14 +364,14 @@ def test_a_worker_whose_trials_all_fail_leaves_the_study_to_others(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = study(options), study(options)
-    assert whole.step(limit=20, open_for_new=True) == "worked"
+    assert whole.step(limit=20, allow_new=True) == "worked"
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "prove_trained", lambda *arguments: 1 / 0)
-        outcomes = [broken.step(limit=20, open_for_new=True) for _ in range(2 * ATTEMPTS + 1)]
+        outcomes = [broken.step(limit=20, allow_new=True) for _ in range(2 * ATTEMPTS + 1)]
     assert outcomes == ["worked"] * 2 * ATTEMPTS + ["finished"]
     assert "ZeroDivisionError" in str(broken.problem)
     assert whole.problem is None
-    assert whole.step(limit=20, open_for_new=True) == "worked"
+    assert whole.step(limit=20, allow_new=True) == "worked"
 
 
 @pytest.mark.parametrize("matched", [True, False], ids=["matched", "recommended"])
@@ -392,7 +392,7 @@ def test_a_study_that_ends_before_the_fresh_seeds_says_how_to_resume(
     options: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = study(options)
-    assert opened.step(limit=1, open_for_new=True) == "worked"
+    assert opened.step(limit=1, allow_new=True) == "worked"
     table, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
     assert missing == []
     assert "no best point yet, fresh seeds are missing for trial 0" in capsys.readouterr().out

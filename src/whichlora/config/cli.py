@@ -1,4 +1,4 @@
-"""Shared parts of commands: the options of workers, the report of a bad option, and the format of durations."""
+"""Provides what commands share: options of workers, reports of bad options, and formatted durations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from whichlora.errors import OptionError, parse_whole
 from whichlora.scheduling.engines import ENGINES
 
 
-def refuse(error: OptionError) -> int:
+def report_option_error(error: OptionError) -> int:
     """Print an option error, mark the run that `mlflow run` may have created, and return the exit status 2."""
     print(f"error: {error}", file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
@@ -42,7 +42,7 @@ def check_pack(text: str) -> None:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration for people: "40 s", "12 min", "3 h 5 min"."""
+    """Format a duration for display: "40 s", "12 min", "3 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

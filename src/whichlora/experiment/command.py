@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import BOOLEANS, FILE, Command
-from whichlora.config.cli import WORKERS, check_pack, refuse
+from whichlora.config.cli import WORKERS, check_pack, report_option_error
 from whichlora.errors import OptionError, choose
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
@@ -38,18 +38,18 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the options, print the plan, and carry it out.
+    """Parse the options, print the plan, and run what is missing.
 
-    Under `accelerate launch` the first process does all this, and the others join its training.
+    Under `accelerate launch` the first process does this, and the others join its training.
 
     Returns:
         The exit status: 2 for bad options, 1 if runs have no result.
     """
     texts = COMMAND.read(arguments)
-    return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
+    return distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet)
 
 
-def _lead(texts: Mapping[str, str]) -> int:
+def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     try:
@@ -61,11 +61,11 @@ def _lead(texts: Mapping[str, str]) -> int:
         grid = read_grid(texts["file"])
 
         # torch, transformers and MLflow take seconds to import, so options are checked first.
-        from whichlora.experiment.pipeline import carry_out
+        from whichlora.experiment.pipeline import run_experiment
 
-        return carry_out(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
+        return run_experiment(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Carries out an experiment: finds the missing runs, queues them, and works on the queue or starts workers."""
+"""Runs an experiment: finds the missing runs, queues them, and processes the queue or starts workers for it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
 
-def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
-    """Print the plan of a grid and run what is missing, except in a dry run.
+def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
+    """Print the plan of a grid and, unless this is a dry run, run what is missing.
 
     Args:
         grid: the runs of the experiment.
-        engine: runs the workers; None does the work in this process.
+        engine: runs the workers; None runs everything in this process.
         dry_run: whether to print the plan only.
         file: the YAML file of the grid, for the workers of an engine.
         pack: the option `pack` as text: number of runs to train at once.
@@ -64,9 +64,9 @@ def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pa
 
 
 def _run_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
-    """Run what is missing according to a survey, in this process or with an engine's workers."""
+    """Run what a survey found missing, in this process or with the workers of an engine."""
     cells = grid.cells()
-    # The queue of an edited file is a different one, because its workers know different runs.
+    # An edited file gets a new queue, because workers of the old one know different runs.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not is_worker():
@@ -74,7 +74,7 @@ def _run_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine
         queue.offer(missing, missing_at=survey.time)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
         if engine is None:
-            _work(cells, queue, tracker, progress, pack=pack)
+            _process_queue(cells, queue, tracker, progress, pack=pack)
         else:
             failures = engine.run(
                 Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
@@ -83,15 +83,15 @@ def _run_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine
                 print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
 
 
-def _work(
+def _process_queue(
     cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
 ) -> None:
-    """Process the queue, together with other processes that do the same, until it is empty.
+    """Process the queue, together with other processes that process_cell the same, until it is empty.
 
     A cell is an adapter: its first run trains it, and all runs that use it are scored. `pack` adapters train at once.
     """
 
-    def do(cell: str, check_lease: Callable[[], None]) -> None:
+    def process_cell(cell: str, check_lease: Callable[[], None]) -> None:
         errors = []
         for plan in cells[cell]:
             try:
@@ -108,4 +108,4 @@ def _work(
         if errors:
             raise errors[0]
 
-    queue.work(do, stop=distributed.out_of_sync, pack=pack)
+    queue.work(process_cell, stop=distributed.out_of_sync, pack=pack)

@@ -1,4 +1,4 @@
-"""Carries out one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
+"""Runs one probe, from a request to a tracked result: an MLflow run of kind `probe`. Read this first."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _SOURCE_PARAMS = (
 
 
 def probe(request: Request, tracker: Tracker) -> str:
-    """Carry out a request and return the id of its run, or of a finished run of the same request.
+    """Run the requested probe and return the id of its run, or of a finished run of the same request.
 
-    A killed probe is resumed. If another process works on the same probe, this one waits.
+    A killed probe is resumed. If another process runs the same probe, this process waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
@@ -78,7 +78,7 @@ def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) ->
 
 
 def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any], log: RunLog) -> None:
-    """Log the options as params, and those of the source run as `source/...`, so that tables need only this run."""
+    """Log the options as params, and those of the source run as `source/...`, so that tables need no other run."""
     spec = probed.plan.spec
     source: dict[str, Any] = {"model": spec.model}
     if request.reads_items:  # the task may differ from that of the source run

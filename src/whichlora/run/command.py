@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import refuse
+from whichlora.config.cli import report_option_error
 from whichlora.config.options import CHOICES, GROUPS, MAIN, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
@@ -17,7 +17,7 @@ from whichlora.parallel import distributed
 COMMAND = Command(
     "run",
     "Train one adapter, score it, and track it in MLflow.\n\nThe value auto takes the value of the arm or the task. "
-    "A finished run is not repeated, an interrupted one resumes.",
+    "Finished runs are not repeated; interrupted runs resume.",
     MAIN,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
@@ -32,13 +32,13 @@ COMMAND = Command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, run, and print a summary. Return the exit status: 2 for bad options.
 
-    Under `accelerate launch` the first process does all this, and the others join its training.
+    Under `accelerate launch` the first process does this, and the others join its training.
     """
     texts = COMMAND.read(arguments)
-    return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
+    return distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet)
 
 
-def _lead(texts: Mapping[str, str]) -> int:
+def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     try:
@@ -54,7 +54,7 @@ def _lead(texts: Mapping[str, str]) -> int:
         tracker = Tracker.of_call()
         result = run(plan, tracker)
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

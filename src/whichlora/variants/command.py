@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = COMMAND.read(arguments)
     quiet()
     try:
-        style = choose("format", texts["format"], FORMATS)
+        output_format = choose("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_whole("rank", texts["rank"], 1)
         shape = read_shape(locate(texts["model"]))
         rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(_markdown(rows) if style == "markdown" else _text(rows))
+    print(_markdown(rows) if output_format == "markdown" else _text(rows))
     return 0
 
 
@@ -70,7 +70,7 @@ def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str
         "variant": variant.name,
         "title": variant.title,
         "paper": variant.paper,
-        "recommended": _values(variant),
+        "recommended": _recommended(variant),
         "source": variant.recommended.source if variant.recommended else "-",
         "matched": _matched(variant),
         "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
@@ -80,7 +80,7 @@ def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str
     }
 
 
-def _values(variant: Variant) -> str:
+def _recommended(variant: Variant) -> str:
     values = variant.recommended
     if values is None:
         return "-"
