@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whichlora.command_line import FILE, FOLDER, Command
-from whichlora.config.cli import refuse
+from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_folder
 
 OPTIONS = {
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         report = analyze(given["experiment"], output=output, margin=margin, claims=claims)
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     print("\n".join(report.summary))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0

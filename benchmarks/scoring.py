@@ -90,7 +90,7 @@ def _measure(
     predicted: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
-        with base_cache.with_saved_adapter(plan, adapter) as model:
+        with base_cache.saved_model(plan, adapter) as model:
             predicted["ours"] = score(model, encoder, scored[:count], scoring=plan.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:

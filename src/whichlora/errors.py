@@ -15,7 +15,7 @@ class OptionError(ValueError):
         super().__init__(" ".join(f"{option}={value}: {allowed}".split("\n")))
 
 
-def choose(option: str, value: str, choices: Iterable[str]) -> str:
+def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`.
 
     Raises:
@@ -27,7 +27,7 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
     raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
 
 
-def parse_whole(option: str, text: str, low: int, high: int = 10**9) -> int:
+def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:
     """Parse an option as an integer.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.data.tasks import get_task
@@ -51,7 +51,7 @@ def plan(tiny_model):
 
     @functools.cache
     def make(**options: object) -> Plan:
-        texts = {name: default for name, (default, _) in MAIN.items()} | {"model": tiny_model}
+        texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | {"model": tiny_model}
         texts |= {"train_size": "20", "validation_size": "4", "test_size": "4"}
         return resolve(parse_options(texts | {name: str(value) for name, value in options.items()}))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from whichlora.errors import OptionError, parse_whole
+from whichlora.errors import OptionError, parse_integer
 from whichlora.scheduling.engines import ENGINES
 
 
-def refuse(error: OptionError) -> int:
+def report_option_error(error: OptionError) -> int:
     """Say what is wrong with an option, mark the launch that `mlflow run` may have made, and return exit status 2."""
     print(f"error: {error}", file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
@@ -20,7 +20,7 @@ def refuse(error: OptionError) -> int:
     return 2
 
 
-WORKERS = {
+WORKER_OPTIONS = {
     "engine": (
         "local",
         f"Where work is done: {' (processes of this machine) or '.join(ENGINES)} (tasks of a cluster).",
@@ -38,7 +38,7 @@ def check_pack(text: str) -> None:
     Raises:
         OptionError: it is no number of runs.
     """
-    parse_whole("pack", text, 1, MAX_PACK)
+    parse_integer("pack", text, 1, MAX_PACK)
 
 
 def format_duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from whichlora.models.loading import ModelShape
 from whichlora.variants import Hyperparameters, Variant
 
 
-def arm_values(
+def arm_hyperparameters(
     variant: Variant, arm: str, *, learning_rate: float | None = None, task: Task | None = None
 ) -> Hyperparameters | None:
     """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.

@@ -13,7 +13,7 @@ from whichlora.data.mixture import COMPOSITIONS, POOLED
 from whichlora.data.tasks import PROMPTED, TASKS, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
-from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
@@ -24,7 +24,7 @@ FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 
-MAIN = {
+RUN_OPTIONS = {
     "variant": (
         "lora",
         f"Adapter method: {', '.join(CATALOGUE)}, or one of an installed package (listed by whichlora variants).",
@@ -147,11 +147,11 @@ def parse_options(texts: Mapping[str, str]) -> RunOptions:
         OptionError: An option does not exist or its value is not allowed; only the first problem is reported.
     """
     for name in texts:
-        if name not in MAIN:
-            choose("option", name, MAIN)
+        if name not in RUN_OPTIONS:
+            check_choice("option", name, RUN_OPTIONS)
     values: dict[str, Any] = {}
-    for name in dict.fromkeys([*texts, *MAIN]):
-        default = MAIN[name][0]
+    for name in dict.fromkeys([*texts, *RUN_OPTIONS]):
+        default = RUN_OPTIONS[name][0]
         text = texts.get(name, default)
         values[name] = None if text == default == AUTO else _PARSERS[name](name, text)
     return RunOptions(**values)
@@ -164,12 +164,12 @@ def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
         OptionError: it has not; the message lists those that it has.
     """
     targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
-    choose("language", language, [*targets, POOLED])
-    choose("difficulty", difficulty or task.difficulties[0], task.difficulties)
+    check_choice("language", language, [*targets, POOLED])
+    check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
 
 
 def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:
-    return lambda option, text: choose(option, text, choices)
+    return lambda option, text: check_choice(option, text, choices)
 
 
 def _text(option: str, text: str) -> str:
@@ -177,7 +177,7 @@ def _text(option: str, text: str) -> str:
 
 
 def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
-    return partial(parse_whole, low=low, high=high)
+    return partial(parse_integer, low=low, high=high)
 
 
 def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:

@@ -10,7 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from whichlora.config import word_pairs
 from whichlora.config.compatibility import check_compatibility, difficulty_of
-from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules, resolve_rank
+from whichlora.config.hyperparameters import (
+    adapted_shapes,
+    arm_hyperparameters,
+    resolve_modules,
+    resolve_rank,
+)
 from whichlora.config.layers import parse_layers
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan, TestSet
@@ -20,7 +25,7 @@ from whichlora.data import mixture
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.evaluation.scoring import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import (
     ModelShape,
@@ -103,13 +108,13 @@ class _AdapterTarget:
 def _variant_settings(variant: Variant, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variant's own settings with overrides applied."""
     for name in overrides:
-        choose("options", name, variant.options)
+        check_choice("options", name, variant.options)
     return {**variant.options, **overrides}
 
 
 def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
     """Return the arm's hyperparameters, overridden by the options; None for `none`, which trains nothing."""
-    values = arm_values(variant, options.arm, learning_rate=options.learning_rate, task=task)
+    values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
     if values is not None:
         names = ("alpha", "learning_rate", "epochs", "batch_size")
         overrides = {name: value for name in names if (value := getattr(options, name)) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whichlora.config.options import MAIN, RunOptions
+from whichlora.config.options import RUN_OPTIONS, RunOptions
 from whichlora.data.mixture import target_languages
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data.tasks.align_words import pairs_path
@@ -22,7 +22,7 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
     """
     for name, reason in task.irrelevant_options.items():
         value = getattr(options, name)
-        if value is not None and value != MAIN[name][0]:
+        if value is not None and value != RUN_OPTIONS[name][0]:
             raise OptionError(name, value, f"does not apply to task={task.name}: {reason}; remove the option")
     if not isinstance(task, PairTask):
         return

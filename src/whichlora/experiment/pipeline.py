@@ -21,7 +21,7 @@ from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
 
-def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
+def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
     """Print the plan of a grid and do the runs that are missing, unless it is a dry run.
 
     Args:
@@ -36,7 +36,7 @@ def carry_out(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pa
     """
     together = parse_pack(pack, grid.plans)
     freeze_gc()
-    tracker = Tracker.of_call(grid.name)
+    tracker = Tracker.for_command(grid.name)
     found = survey_runs(grid, tracker)
     precision = {plan.spec.precision for plan in grid.plans}
     if found.precisions - precision:

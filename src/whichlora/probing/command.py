@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import refuse
+from whichlora.config.cli import report_option_error
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if request.run_id is not None:
             require_database("run_id", request.run_id)
-        tracker = Tracker.of_call()
+        tracker = Tracker.for_command()
         run_id = probe(request, tracker)
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

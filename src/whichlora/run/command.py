@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import refuse
-from whichlora.config.options import CHOICES, GROUPS, MAIN, parse_options
+from whichlora.config.cli import report_option_error
+from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
@@ -18,7 +18,7 @@ COMMAND = Command(
     "run",
     "Train one adapter, score it, and track it in MLflow.\n\nThe value auto stands for what the arm and the task give. "
     "A run that is done already is not repeated, an interrupted one resumes.",
-    MAIN,
+    RUN_OPTIONS,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
     examples=(
@@ -51,10 +51,10 @@ def _lead(texts: Mapping[str, str]) -> int:
         from whichlora.tracking.runs import Tracker
 
         freeze_gc()
-        tracker = Tracker.of_call()
+        tracker = Tracker.for_command()
         result = run(plan, tracker)
     except OptionError as error:
-        return refuse(error)
+        return report_option_error(error)
     except (ProofError, MemoryExhausted) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -99,7 +99,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         if record.source is not None:
             log.tags({"adapter_of": record.source})
             known = reuse.reusable_test_scores(plan, tracker, record.source, work)
-        with base_cache.with_saved_adapter(plan, work / "adapter") as model:
+        with base_cache.saved_model(plan, work / "adapter") as model:
             validation, test = _score_model(plan, model, known)
         check_reload(plan, validation, record.predicted)
     else:
@@ -146,7 +146,9 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
     metrics |= {f"base/{name}/{k}": v for k, v in base.items()}
     metrics[f"gain/{name}"] = scores[test.task.headline] - base[test.task.headline]
     if not test.retained:
-        metrics |= {f"floor/{name}/{k}": v for k, v in plan.task.floors(plan.mixture.train, test.items).items()}
+        metrics |= {
+            f"floor/{name}/{k}": v for k, v in plan.task.shallow_baselines(plan.mixture.train, test.items).items()
+        }
     return metrics
 
 
@@ -168,7 +170,7 @@ def _paired_metrics(
 ) -> dict[str, float]:
     """Log `pairs.parquet` and return the metrics of the paired tests of the trained model against the base model."""
     items = {name: test.items for name, test in plan.tests.items() if not test.retained}
-    before = {name: reuse.predictions_of(tracker, base[name].run_id, name, work / "base") for name in items}
+    before = {name: reuse.download_predictions(tracker, base[name].run_id, name, work / "base") for name in items}
     table = word_alignment.pairs_table(items, before, {name: test[name].predictions for name in items})
     folder = work / "pairs"
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from whichlora.config.plan import Plan
 from whichlora.errors import ProofError
 from whichlora.evaluation.scores import Scores
 
-NEAR = {"fp32": 0.0, "bf16": 0.2}
+MAX_GAP = {"fp32": 0.0, "bf16": 0.2}
 """Largest gap in probability at which the reloaded adapter may predict another label, by precision.
 
 In bf16, PiSSA is trained with rounded residual weights but reloaded onto the original base weights. The bound dates
@@ -26,7 +26,7 @@ def check_reload(plan: Plan, validation: Mapping[str, Scores], trained: Mapping[
         ProofError: More predictions differ.
     """
     for role, before in trained.items():
-        differing = _differing(before, validation[role], near=NEAR[plan.spec.precision])
+        differing = _differing(before, validation[role], near=MAX_GAP[plan.spec.precision])
         if differing > max(1, len(before) // 50):
             raise ProofError(
                 f"the saved {plan.spec.variant} adapter predicts {differing} of {len(before)} {role} validation items "

@@ -56,7 +56,7 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
     for name, test in plan.tests.items():
         if digests.get(name) == test.digest:
             try:
-                predictions = predictions_of(tracker, run_id, name, scratch)
+                predictions = download_predictions(tracker, run_id, name, scratch)
             except (MlflowException, OSError):
                 continue
             prefix = f"test/{name}/"
@@ -65,7 +65,7 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
     return known
 
 
-def predictions_of(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
+def download_predictions(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
     """Download the predictions that a run logged for a test set to the folder `scratch` and return them.
 
     Raises:

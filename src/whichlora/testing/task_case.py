@@ -150,7 +150,7 @@ def check_floors(task: type[Task], data_dir: str | None = None) -> None:
     loaded = (tried.load(language, "train", data_dir=data_dir) for language in targets)
     train = next((items for items in loaded if items), ())[:FIRST]
     assert train, f"{task.name}: no target language has training items"
-    floors = tried.floors(train, tried.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
+    floors = tried.shallow_baselines(train, tried.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
     wrong = {name: value for name, value in floors.items() if not 0 <= value <= 1}
     assert not wrong, f"{task.name}: floors are not from 0 to 1: {wrong}"
     are_nli = floors.keys() == SHALLOW_NLI

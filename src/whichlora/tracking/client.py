@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError
-from whichlora.tracking.sqlite import file_of, lock_of
+from whichlora.tracking.sqlite import database_file, schema_lock
 
 DEFAULT_EXPERIMENT = "whichlora"
 _PAGE = 1000
@@ -22,7 +22,7 @@ _PAGE = 1000
 
 def sqlite_file() -> Path | None:
     """Return the tracking database's file when it is SQLite, else None."""
-    return file_of(mlflow.get_tracking_uri())
+    return database_file(mlflow.get_tracking_uri())
 
 
 def work_folder() -> Path:
@@ -39,7 +39,7 @@ def connect() -> MlflowClient:
     file = sqlite_file()
     if file is None:
         return MlflowClient()
-    with lock_of(file):
+    with schema_lock(file):
         return ensure_schema(MlflowClient())
 
 

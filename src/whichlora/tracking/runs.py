@@ -51,7 +51,7 @@ class Tracker:
     parent: str | None = None
 
     @classmethod
-    def of_call(cls, experiment: str | None = None) -> Tracker:
+    def for_command(cls, experiment: str | None = None) -> Tracker:
         """Return a tracker for the current command, and tag its launch.
 
         `experiment` defaults to the one set for the command, see `default_experiment`.

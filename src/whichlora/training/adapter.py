@@ -15,14 +15,14 @@ from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
-from whichlora.training.verification import base_digests, observe, prove_attached
+from whichlora.training.verification import base_digests, prove_attached, record_trainable
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
 
-START_ITEMS, START_BATCH = 512, 8
+INITIALIZATION_ITEMS, INITIALIZATION_BATCH = 512, 8
 """Training items used by data-driven initialisations, and their batch size. PEFT hashes the activations of the first
 batch number by number, which takes minutes for a large batch."""
-INITIAL = "initial"
+INITIAL_FOLDER = "initial"
 """Subfolder for the initial adapter, if it is needed for saving."""
 
 
@@ -39,11 +39,11 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         model: Any = base
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        unreached = objective_of(plan).unreached(model)
-        for parameter in unreached:
+        unused = objective_of(plan).unused_parameters(model)
+        for parameter in unused:
             parameter.requires_grad_(False)
         evidence = Evidence(settings=None, base={})
-        expected = plan.shape.parameters - sum(p.numel() for p in unreached)
+        expected = plan.shape.parameters - sum(p.numel() for p in unused)
         return model, evidence, prove_attached(model, variant, evidence, expected=expected)
 
     assert spec.dropout is not None
@@ -75,7 +75,7 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     count = prove_attached(model, variant, evidence, expected=expected)
     if variant.initialize is not None:
         variant.initialize(model, _first_batches(plan), spec.variant_options)
-        count = observe(model, variant, evidence)
+        count = record_trainable(model, variant, evidence)
     if variant.start_witness is not None:
         variant.start_witness(model, evidence)
     return model, evidence, count
@@ -84,9 +84,9 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
     """Return batches of training items for a data-driven initialisation; the same ones when a run is resumed."""
     encoder = plan.encoder()
-    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
+    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:INITIALIZATION_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
-    batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]
+    batches = [items[i : i + INITIALIZATION_BATCH] for i in range(0, len(items), INITIALIZATION_BATCH)]
     return [to_device(collate([encoder.example(item) for item in batch], pad), current_device()) for batch in batches]
 
 
@@ -96,14 +96,14 @@ def save_initial(model: Any, plan: Plan, folder: Path) -> None:
         # PEFT must not run the initialisation again when it loads this adapter to compute the difference.
         config = model.peft_config["default"]
         initialization, config.init_lora_weights = config.init_lora_weights, True
-        model.save_pretrained(folder / INITIAL)
+        model.save_pretrained(folder / INITIAL_FOLDER)
         config.init_lora_weights = initialization
 
 
 def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
     """Save the adapter so that plain PEFT loads it onto the plain base model; for `full`, save the model."""
     if plan.variant.converts_base_change:
-        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL))
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:
         model.save_pretrained(folder)
 

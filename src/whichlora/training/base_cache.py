@@ -52,7 +52,7 @@ def give_back_trained(model: Any, plan: Plan) -> None:
 
 
 @contextmanager
-def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
+def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
     """Yield the plain base model with the adapter saved in `folder`, for scoring.
 
     In unquantized fp32, where it does not change the answers, the adapter is merged for speed; the base weights are

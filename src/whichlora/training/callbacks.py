@@ -76,7 +76,7 @@ class Stopwatch(TrainerCallback):
             self._since = None
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Pause counting within the block."""
         self.stop()
         yield
@@ -150,7 +150,7 @@ class StepHook(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self._steps:
-            with self._watch.stopped():
+            with self._watch.paused():
                 self._hook(state.global_step)
 
 
@@ -188,7 +188,7 @@ class BestCheckpoint(TrainerCallback):
         may_select, options = self._variant.may_select, self._spec.variant_options
         if may_select and not may_select(step, state.max_steps, options):
             return
-        with self._watch.stopped():
+        with self._watch.paused():
             if self._validate is not None:
                 self._save_if_best(model, step, self._validate(step))
             distributed.barrier()

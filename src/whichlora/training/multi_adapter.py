@@ -22,7 +22,7 @@ from whichlora.config.cli import MAX_PACK
 from whichlora.config.plan import Plan
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
-from whichlora.errors import OptionError, parse_whole
+from whichlora.errors import OptionError, parse_integer
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
@@ -44,7 +44,7 @@ class Batch:
         layers: the model's adapted layers, by name.
         examples: encoded prompts and answers.
         count: divisor of the summed loss.
-        shares: whether a common prefix of the prompts is processed once.
+        share_prefix: whether a common prefix of the prompts is processed once.
         uncast: adapted layers whose inputs need no cast to fp32, see `skip_input_cast`.
         autocast: returns the context manager of the forward pass.
     """
@@ -53,7 +53,7 @@ class Batch:
     layers: Mapping[str, Any]
     examples: Sequence[Encoded]
     count: float
-    shares: bool
+    share_prefix: bool
     uncast: Sequence[Any]
     autocast: Callable[[], AbstractContextManager[Any]]
 
@@ -86,7 +86,7 @@ def parse_pack(text: str, plans: Iterable[Plan]) -> int:
     Raises:
         OptionError: It is not a number from 1 to `MAX_PACK`, or one of the plans cannot take part in a joint pass.
     """
-    pack = parse_whole("pack", text, 1, MAX_PACK)
+    pack = parse_integer("pack", text, 1, MAX_PACK)
     if pack > 1 and distributed.world_size() > 1:
         raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
     bases = set()
@@ -107,7 +107,7 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
     Returns:
         The summed loss of each batch.
     """
-    packs = [packing.pack(batch.examples, share=batch.shares) for batch in batches]
+    packs = [packing.pack(batch.examples, share=batch.share_prefix) for batch in batches]
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model

@@ -56,7 +56,7 @@ class Objective(ABC):
     def loss(self, model: Any, examples: Sequence[Any]) -> Tensor:
         """Return the sum of the losses."""
 
-    def unreached(self, model: Any) -> list[nn.Parameter]:
+    def unused_parameters(self, model: Any) -> list[nn.Parameter]:
         """Return the model's parameters that the loss does not depend on."""
         return []
 
@@ -64,7 +64,7 @@ class Objective(ABC):
         """Return the same objective in the form that is fastest on a model."""
         return self
 
-    def reading(self, model: Any) -> AbstractContextManager[None]:
+    def batch_context(self, model: Any) -> AbstractContextManager[None]:
         """Prepare the model for the batches of `loss`; open the context around both forward and backward pass."""
         return nullcontext()
 
@@ -75,15 +75,15 @@ class AnswerTokens(Objective):
 
     Attributes:
         pad: the padding token.
-        packs: whether batches are packed instead of padded; packed batches need the context `reading`.
-        shares: whether a packed batch contains a common prefix of its prompts only once.
+        packs: whether batches are packed instead of padded; packed batches need the context `batch_context`.
+        share_prefix: whether a packed batch contains a common prefix of its prompts only once.
     """
 
     divisible = True
     packable = True
     pad: int
     packs: bool = False
-    shares: bool = False
+    share_prefix: bool = False
 
     def example(self, encoder: Encoder, item: Item) -> Encoded:
         return encoder.example(item)
@@ -95,13 +95,13 @@ class AnswerTokens(Objective):
         return sum(len(example.answer) for example in examples)
 
     def loss(self, model: Any, examples: Sequence[Encoded]) -> Tensor:
-        batch = packing.pack(examples, share=self.shares) if self.packs else collate(examples, self.pad)
+        batch = packing.pack(examples, share=self.share_prefix) if self.packs else collate(examples, self.pad)
         return answer_loss(model, to_device(batch, model.device))[0]
 
     def optimized_for(self, model: Any) -> AnswerTokens:
-        return replace(self, packs=packing.can_pack(model), shares=packing.can_share(model))
+        return replace(self, packs=packing.can_pack(model), share_prefix=packing.can_share(model))
 
-    def reading(self, model: Any) -> AbstractContextManager[None]:
+    def batch_context(self, model: Any) -> AbstractContextManager[None]:
         return packing.attention(model) if self.packs else nullcontext()
 
 
@@ -116,7 +116,7 @@ class Triplets(Objective):
     blocks: str
     pooling: Pooling
 
-    def unreached(self, model: Any) -> list[nn.Parameter]:
+    def unused_parameters(self, model: Any) -> list[nn.Parameter]:
         """Return the parameters of the blocks above the pooled one, and of everything after the last block.
 
         Outside the blocks only the embeddings are reached. An LM head tied to the embeddings is trained with them.

@@ -227,7 +227,7 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model), self._paths.enabled():
+            with self._objective.batch_context(self.model), self._paths.enabled():
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
@@ -246,15 +246,15 @@ class _Trainer(Trainer):
         """Take the step in one pass with other runs. Return its summed loss; None, without gradients, if it fails."""
         if not (self._joint_layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
             return None
-        # Without `shares` the model has dropout of its own, whose masks would be drawn for all runs at once.
-        if not self._objective.shares or len(inputs) > self._micro.size or self._micro.checkpointing:
+        # Without `share_prefix` the model has dropout of its own, whose masks would be drawn for all runs at once.
+        if not self._objective.share_prefix or len(inputs) > self._micro.size or self._micro.checkpointing:
             return None
         batch = Batch(
             model=self.model,
             layers=self._joint_layers,
             examples=inputs,
             count=count,
-            shares=True,
+            share_prefix=True,
             uncast=self._paths.uncast,
             autocast=self.compute_loss_context_manager,
         )

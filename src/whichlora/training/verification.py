@@ -25,13 +25,13 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
     Raises:
         ProofError: The number differs.
     """
-    count = observe(model, variant, evidence)
+    count = record_trainable(model, variant, evidence)
     if count != expected:
         raise ProofError(f"{variant.name} has {count:,} trainable parameters, {expected:,} were expected")
     return count
 
 
-def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
+def record_trainable(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
     """Record the trainable parameters and their initial values in `evidence`, and return their number."""
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copyreg
 
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 from whichlora.variants import plugins
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.adalora import ADALORA
@@ -59,7 +59,7 @@ def get_variant(name: str) -> Variant:
 
 def choose_variant(name: str) -> str:
     """Return `name` if there is a variant called so, else raise `OptionError`; no package is imported."""
-    return name if name in CATALOGUE else choose("variant", name, variant_names())
+    return name if name in CATALOGUE else check_choice("variant", name, variant_names())
 
 
 def variant_names() -> list[str]:

@@ -16,7 +16,7 @@ from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.data.tasks.tydiqa import TydiQa
 from whichlora.data.tasks.xnli import Xnli
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
 PROMPTED = tuple(name for name, task in TASKS.items() if issubclass(task, PromptTask))
@@ -30,7 +30,7 @@ def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
     Raises:
         OptionError: there is no such task; the message lists the names.
     """
-    return TASKS[choose("task", name, TASKS)](prompt_language)
+    return TASKS[check_choice("task", name, TASKS)](prompt_language)
 
 
 __all__ = ["PROMPTED", "TASKS", "Item", "PairTask", "PromptTask", "Sizes", "Split", "Task", "get_task"]

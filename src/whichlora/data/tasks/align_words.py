@@ -16,7 +16,7 @@ from pathlib import Path
 from whichlora.data.tasks import pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HELD_OUT = 63
 """Number of control pairs in the test set, as in the paper, and in validation; at most a sixth of all pairs each."""
@@ -45,9 +45,9 @@ class AlignWords(PairTask):
         Raises:
             OptionError: the file cannot be read.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if language == SOURCE_LANGUAGE:
             return ()
         word_pairs = _pairs(language, data_dir)
@@ -79,7 +79,7 @@ class AlignWords(PairTask):
         """Return the micro-F1 of retrieving each word's translation from those of the set; P@1 if each has one."""
         return {"f1": sum(p in answers for p, answers in zip(predicted, gold, strict=True)) / len(gold)}
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the expected scores of random retrieval: P@1 as `p1` and the mean reciprocal rank as `mrr`."""
         n = len(test)
         return {"p1": 1 / n, "mrr": sum(1 / rank for rank in range(1, n + 1)) / n} if n else {}

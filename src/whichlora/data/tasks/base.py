@@ -122,7 +122,7 @@ class Task(ABC):
         A prediction of None is an answer that is none of the labels; it counts as wrong.
         """
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the scores of shallow baselines that a model must beat, by name."""
         return {}
 

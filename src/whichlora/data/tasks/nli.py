@@ -44,11 +44,11 @@ class NliTask(PromptTask):
             "macro_f1": macro_f1(true, answered, self.labels),
         }
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the micro-F1 of shallow classifiers; see `nli_floors`."""
-        from whichlora.data.tasks.shallow_baselines import nli_floors
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the micro-F1 of shallow classifiers; see `nli_baselines`."""
+        from whichlora.data.tasks.shallow_baselines import nli_baselines
 
-        return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
+        return nli_baselines([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
 
 
 def macro_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> float:

@@ -29,7 +29,7 @@ _NEGATION = {
 }
 
 
-def nli_floors(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, float]:
+def nli_baselines(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, float]:
     """Return the micro-F1 on `test` of three classifiers trained on the items that the model was trained on.
 
     - `majority` predicts the most frequent label of `train`.

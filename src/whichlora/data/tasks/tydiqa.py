@@ -10,7 +10,7 @@ from whichlora.data.tasks.base import SPLITS, Sizes, Split
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
 from whichlora.data.tasks.stratification import hold_out
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HUB, HUB_CONFIG = "google-research-datasets/tydiqa", "secondary_task"
 HELD_OUT = 696
@@ -54,9 +54,9 @@ class TydiQa(QaTask):
         Raises:
             OptionError: the data is missing or cannot be read; the message names file and line or item.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if split == "test":
             return _items(language, "validation", data_dir)
         if data_dir is not None and files.find(data_dir, language, "train") is None:

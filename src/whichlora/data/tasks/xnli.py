@@ -7,7 +7,7 @@ from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
 from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.nli import NliTask
 from whichlora.data.tasks.stratification import hold_out
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HUB = "facebook/xnli"
 HELD_OUT = 500
@@ -42,9 +42,9 @@ class Xnli(NliTask):
         Raises:
             OptionError: the data is missing or cannot be read; the message names file and line.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if split == "test" or data_dir is None:
             return _items(language, split, data_dir)
         if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:

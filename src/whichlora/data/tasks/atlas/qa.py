@@ -72,7 +72,7 @@ class AtlasQa(QaTask):
         check(self, language, split, data_dir, difficulty)
         return tuple(_item(language, split, index, scene) for index, scene in enumerate(_scenes(split)))
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return `random_candidate`, the expected token F1 of a random name of the answer's type from the context."""
         items = [item for item in test if isinstance(item, AtlasQaItem)]
         scores = [token_f1(name, item.answers[0]) for item in items for name in item.candidates]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 
 Pair = tuple[str, str]
 """A text in the first language (English in the packaged pairs) and its translation."""
@@ -26,7 +26,7 @@ def packaged(language: str) -> list[Pair]:
     Raises:
         OptionError: no pairs are packaged for the language.
     """
-    choose("language", language, LANGUAGES)
+    check_choice("language", language, LANGUAGES)
     text = (_FOLDER / f"en-{language}.tsv").read_text(encoding="utf-8")
     return [(first, second) for first, _, second in (line.partition("\t") for line in text.splitlines())]
 
