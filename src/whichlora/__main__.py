@@ -1,4 +1,4 @@
-"""The command `whichlora`, whose subcommands are imported when they are called: `python -m whichlora` is the same."""
+"""The command `whichlora`, also callable as `python -m whichlora`; imports only the subcommand that is called."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from whichlora.command_line import PROGRAM
 
 COMMANDS = {
     "run": ("whichlora.run.command", "Train one adapter, score it, and track it in MLflow."),
-    "experiment": ("whichlora.experiment.command", "Do the runs of a grid that a YAML file describes."),
+    "experiment": ("whichlora.experiment.command", "Run a grid of runs described in a YAML file."),
     "tune": ("tuning.tune", "Search hyperparameters of variants with equal budgets."),
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
-    "archive": ("whichlora.archive", "Put results into one file, or unpack them elsewhere."),
+    "archive": ("whichlora.archive", "Pack results into one file, or unpack them elsewhere."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
-"""Module and short help by name. A module has a `COMMAND`, which completion asks, and a `main`."""
+"""Module and short help of each subcommand; a module defines `COMMAND`, for shell completion, and `main`."""
 COMPLETE = "_WHICHLORA_COMPLETE"
+"""Environment variable by which click's completion scripts call the program."""
 ABOUT = f"""Compare LoRA variants in multilingual fine-tuning.
 
-Each command has its own --help. Completion of commands, options and their values, for the running shell:
+Each command has its own --help. To complete commands, options and values in the current shell:
 
 \b
-  eval "$({COMPLETE}=bash_source {PROGRAM})"         # bash; in ~/.bashrc for good
+  eval "$({COMPLETE}=bash_source {PROGRAM})"         # bash; permanently in ~/.bashrc
   eval "$({COMPLETE}=zsh_source {PROGRAM})"          # zsh; in ~/.zshrc
   {COMPLETE}=fish_source {PROGRAM} | source          # fish; in ~/.config/fish/completions/{PROGRAM}.fish
 """
@@ -44,13 +45,13 @@ EXAMPLES = (
 
 
 class _Deferred(click.Command):
-    """A subcommand that reads its own arguments, with the parser of its module."""
+    """A subcommand whose arguments are parsed by its own module."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, add_help_option=False)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Leave the arguments as they are."""
+        """Store the arguments unparsed."""
         ctx.args = list(args)
         return ctx.args
 
@@ -65,7 +66,7 @@ class _Commands(command_line.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a subcommand; only completion needs its options, and so its module."""
+        """Return a subcommand; its module is imported for shell completion only, which needs the options."""
         if cmd_name not in COMMANDS:
             return None
         if not ctx.resilient_parsing:
@@ -86,7 +87,7 @@ class _Commands(command_line.Group):
         command_line.write_examples(formatter, EXAMPLES)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the subcommands, or the options, that begin so."""
+        """Return the subcommands or options that begin with `incomplete`."""
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
@@ -96,7 +97,7 @@ def _module(name: str) -> Any:
     """Import the module of a subcommand.
 
     Raises:
-        ClickException: its package, which is above this one and need not be there, is not installed.
+        ClickException: the package of the module (`tuning` or `analysis`, which are optional) is not installed.
     """
     module, _ = COMMANDS[name]
     package = module.partition(".")[0]
@@ -105,16 +106,20 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        where = "install whichlora with pip, or work in the folder of its repository"
-        raise click.ClickException(f"{name} needs the package {package}, which is not installed: {where}") from error
+        advice = "install whichlora with pip, or run the command in the folder of its repository"
+        raise click.ClickException(f"{name} needs the package {package}, which is not installed: {advice}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Call a subcommand and return its exit status: 2 for what is no command, or for its bad options."""
+    """Call a subcommand and return its exit status: 2 for an invalid option, 1 if its package is not installed.
+
+    Raises:
+        SystemExit: with 0 after `--help` and `--version`, with 2 for an unknown command.
+    """
     group = _Commands(PROGRAM, ABOUT)
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(group, {}, PROGRAM, COMPLETE, instruction)
-    name, rest = command_line.call(group, PROGRAM, arguments)
+    name, rest = command_line.invoke(group, PROGRAM, arguments)
     try:
         module = _module(name)
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""Command lines with click: options in groups, examples, the nearest name for a misspelt one, and completion."""
+"""Extends click's commands with option groups, examples in `--help`, suggestions for misspelt names, and completion."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from whichlora.errors import did_you_mean
 
 PROGRAM = "whichlora"
 Options = Mapping[str, tuple[str | None, str]]
-"""Default and help by name; an option without a default must be given."""
+"""Default and help text of each option, by name; an option whose default is None is required."""
 Groups = Mapping[str, Sequence[str]]
 """Names of options by the title under which `--help` lists them."""
 FILE, FOLDER = ("<file>",), ("<folder>",)
-"""In place of the choices of an option: the shell completes the names of files, or of folders."""
+"""Stand for the choices of an option whose values the shell completes as names of files or folders."""
 BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
 
 
 class Command(click.Command):
-    """A command whose values are texts, which its own parsers judge: click only finds the options.
+    """A command that returns its option values as strings: click only splits the command line.
 
     Args:
-        about: what it does; the first sentence is its short help.
-        groups: how `--help` puts the options together; all under one title without.
-        choices: values of options that the shell completes.
-        examples: calls, as they are typed.
-        positional: names of the values that are given without an option, in order; the last may be `name...`, any
-            number of them.
-        program: the words that call it, for `--help`; else `whichlora` and the name.
+        about: description; its first sentence is the short help.
+        groups: the options by section of `--help`; by default all are in one section.
+        choices: values for shell completion, by option.
+        examples: example calls for `--help`.
+        positional: completion choices of the positional arguments by name, in order; a last name that ends in `...`
+            accepts any number of values.
+        program: how the command is called, for `--help`; by default `whichlora NAME`.
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class Command(click.Command):
         positional: Mapping[str, Sequence[str]] | None = None,
         program: str | None = None,
     ) -> None:
-        chosen = choices or {}
+        option_choices = choices or {}
         params: list[click.Parameter] = [
-            _argument(word, completed) for word, completed in (positional or {}).items()
-        ] + [_option(option, *entry, chosen.get(option)) for option, entry in options.items()]
+            _argument(word, word_choices) for word, word_choices in (positional or {}).items()
+        ] + [_option(option, *entry, option_choices.get(option)) for option, entry in options.items()]
         super().__init__(
-            name, help=about, params=[*params, _version()], callback=self._given, context_settings=dict(_WIDTH)
+            name, help=about, params=[*params, _version()], callback=self._return, context_settings=dict(_WIDTH)
         )
         self.program = program or f"{PROGRAM} {name}"
         self._groups = groups or {"Options": list(options)}
         self._examples = examples
 
     def read(self, arguments: Sequence[str] | None) -> dict[str, Any]:
-        """Return the values of a command line by name, texts all of them; of this process's without `arguments`.
+        """Parse a command line, by default that of this process, into option values (strings) by name.
 
         Raises:
-            SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option.
+            SystemExit: with 0 after `--help` and `--version`, with 2 for an unknown or missing option.
         """
-        _, values = call(self, self.program, arguments)
+        _, values = invoke(self, self.program, arguments)
         return dict(values)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,12 +81,12 @@ class Command(click.Command):
         """Write the examples."""
         write_examples(formatter, self._examples)
 
-    def _given(self, **values: Any) -> tuple[str, dict[str, Any]]:
+    def _return(self, **values: Any) -> tuple[str, dict[str, Any]]:
         return str(self.name), values
 
 
 class Group(click.Group):
-    """A command of subcommands; a misspelt one is answered with the nearest."""
+    """A command with subcommands, which suggests the most similar name for a misspelt subcommand."""
 
     def __init__(self, name: str, about: str, commands: Sequence[click.Command] = ()) -> None:
         super().__init__(
@@ -100,12 +100,12 @@ class Group(click.Group):
         self.program = f"{PROGRAM} {name}"
 
     def read(self, arguments: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
-        """Return the name of the subcommand and its values, as `Command.read` does."""
-        name, values = call(self, self.program, arguments)
+        """Return the name of the subcommand and its option values; see `Command.read`."""
+        name, values = invoke(self, self.program, arguments)
         return str(name), dict(values)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Find the group's own options; without any argument name the subcommands."""
+        """Parse the group's own options; without any argument, fail with the list of subcommands."""
         if not args and not ctx.resilient_parsing:
             ctx.fail(f"a command is missing; commands are {', '.join(self.list_commands(ctx))}")
         return super().parse_args(ctx, args)
@@ -113,26 +113,26 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a subcommand."""
+        """Look up a subcommand, failing with a suggestion if it does not exist."""
         names = self.list_commands(ctx)
         if args[0] not in names and not ctx.resilient_parsing:
             ctx.fail(f"no command {args[0]!r}; commands are {', '.join(names)}{did_you_mean(args[0], names)}")
         return super().resolve_command(ctx, args)
 
 
-def call(command: click.Command, program: str, arguments: Sequence[str] | None) -> Any:
-    """Parse a command line and return what the command's callback makes of it.
+def invoke(command: click.Command, program: str, arguments: Sequence[str] | None) -> Any:
+    """Parse a command line, by default that of this process, and return the result of the command's callback.
 
-    click's own `main` is not used, as it would turn an interrupt of the work into an exit status.
+    Replaces click's `main`, which would turn a KeyboardInterrupt into an exit status.
 
     Raises:
-        SystemExit: with 0 after `--help` and `--version`, with 2 for what is no option or command.
+        SystemExit: with 0 after `--help` and `--version`, with 2 for an invalid option or command.
     """
     try:
         with command.make_context(program, list(sys.argv[1:] if arguments is None else arguments)) as context:
             return command.invoke(context)
-    except click.exceptions.Exit as end:
-        raise SystemExit(end.exit_code) from None
+    except click.exceptions.Exit as request:
+        raise SystemExit(request.exit_code) from None
     except click.ClickException as error:
         print(f"error: {_message(error)}", file=sys.stderr)
         if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -141,7 +141,7 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write calls into the help, each on a line of its own that is never wrapped."""
+    """Write example calls into the help text, one per line, without wrapping."""
     if examples:
         with formatter.section("Examples"):
             for example in examples:
@@ -157,10 +157,10 @@ def _message(error: click.ClickException) -> str:
 
 
 def _option(name: str, default: str | None, text: str, choices: Sequence[str] | None) -> click.Option:
-    needed: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    requirement: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
     return click.Option(
         [f"--{name}"],
-        **needed,
+        **requirement,
         type=str,
         metavar="VALUE",
         help=text,
@@ -188,13 +188,15 @@ def _completion(
         return None
     if choices in (FILE, FOLDER):
         kind = "file" if choices is FILE else "dir"
-        return lambda context, parameter, begun: [CompletionItem(begun, type=kind)]
-    return lambda context, parameter, begun: [CompletionItem(value) for value in choices if value.startswith(begun)]
+        return lambda context, parameter, incomplete: [CompletionItem(incomplete, type=kind)]
+    return lambda context, parameter, incomplete: [
+        CompletionItem(value) for value in choices if value.startswith(incomplete)
+    ]
 
 
 def _version() -> click.Option:
-    def show(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-        if wanted and not context.resilient_parsing:
+    def show(context: click.Context, parameter: click.Parameter, requested: bool) -> None:
+        if requested and not context.resilient_parsing:
             click.echo(f"{PROGRAM} {__version__}")
             context.exit()
 

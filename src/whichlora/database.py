@@ -1,6 +1,6 @@
-"""Sees to it that the tracking database has its schema: `python -m whichlora.database`.
+"""Creates the schema of the tracking database if it is missing: `python -m whichlora.database`.
 
-Where it has, that takes a tenth of a second, because MLflow, which takes seconds to import, is not asked.
+An existing schema is recognised in a tenth of a second, without importing MLflow, which takes seconds.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ def _has_schema(file: Path) -> bool:
         return False
     with schema_lock(file), closing(sqlite3.connect(file)) as database:
         try:
-            return bool(database.execute("SELECT version_num FROM alembic_version").fetchone() == (_newest(),))
+            revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+            return bool(revision == (_latest_revision(),))
         except sqlite3.DatabaseError:
             return False
 
 
-def _newest() -> str | None:
-    """Return the last of MLflow's migrations: before it a schema is half made, or an older MLflow's."""
+def _latest_revision() -> str | None:
+    """Return the last of MLflow's Alembic revisions; a schema of an earlier one is incomplete or outdated."""
     package = find_spec("mlflow")
     assert package is not None
     assert package.origin is not None
     texts = [path.read_text() for path in Path(package.origin).parent.glob("store/db_migrations/versions/*.py")]
-    own, before = (
-        {found[1] for text in texts if (found := re.search(rf'^{name}\b.*?= *["\'](\w+)["\']', text, re.MULTILINE))}
+    revisions, predecessors = (
+        {match[1] for text in texts if (match := re.search(rf'^{name}\b.*?= *["\'](\w+)["\']', text, re.MULTILINE))}
         for name in ("revision", "down_revision")
     )
-    return min(own - before, default=None)
+    return min(revisions - predecessors, default=None)
 
 
 COMMAND = Command(
     "database",
-    "Create the tables of the tracking database where they are missing, before several processes start at once.\n\nThe "
-    "database is that of MLFLOW_TRACKING_URI, else mlflow.db in the current folder.",
+    "Create missing tables of the tracking database, before several processes start at once.\n\nThe database is the "
+    "one in MLFLOW_TRACKING_URI, by default mlflow.db in the current folder.",
     {},
     examples=("whichlora database",),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Create the schema unless it is there. Returns the exit status."""
+    """Create the schema if it is missing, and return the exit status."""
     COMMAND.read(arguments)
     file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
-        # MLflow takes seconds to import, which only a missing schema need wait for.
+        # Imported only for a missing schema, because MLflow takes seconds to import.
         from whichlora.tracking.client import connect, ensure_schema
 
         ensure_schema(connect())

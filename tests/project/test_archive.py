@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_refused(
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/"
             tar.addfile(member)
-        assert f"{name} is no file" in refused("unpack", "other.tar", "--folder", "new")
+        assert f"{name} is not a regular file" in refused("unpack", "other.tar", "--folder", "new")
         assert not Path("new").exists()
     (tmp_path / "mlflow.db").touch()
     assert "already" in refused("unpack", str(packed[0]), "--folder", str(tmp_path))
