@@ -256,9 +256,9 @@ def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
 
 def test_a_share_of_less_than_an_item_is_refused(plan):
     """It would be trained on English alone and called one percent."""
-    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: gives no target item at train_size=20"):
+    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: is too small for a target item at train_size=20"):
         plan(tl_ratio=0.01)
-    with pytest.raises(OptionError, match=r"train_size=1: gives no target item at tl_ratio=0\.5"):
+    with pytest.raises(OptionError, match=r"train_size=1: is too small for a target item at tl_ratio=0\.5"):
         plan(train_size=1)
 
 

@@ -1,4 +1,4 @@
-"""Checks that the options fit the task and the variant, before data and model are read."""
+"""Checks the options against the task and the variant, before data and model are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
     """Check the options that depend on variant and task alone, and return the retention task, if any.
 
     Raises:
-        OptionError: An option does not fit the task or the variant.
+        OptionError: An option does not apply to the task or the variant, or they do not support its value.
     """
     languages = [code for code in task.languages if code != SOURCE_LANGUAGE]
     check_choice("language", options.language, [*languages, mixture.POOLED])

@@ -45,7 +45,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     `variant_options` override the variant's own settings by name.
 
     Raises:
-        OptionError: A value is not allowed, alone or together with others.
+        OptionError: A value is not allowed, or conflicts with another option.
     """
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = _variant_settings(variant, variant_options or {})
@@ -77,7 +77,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """Sizes of the item sets, how the languages are mixed, and the validation that selects the checkpoint."""
+    """Sizes of the item sets, the mixture of languages, and the validation set that selects the checkpoint."""
 
     tl_ratio: float
     composition: str
@@ -131,10 +131,10 @@ def _sizes(options: RunOptions, task: Task) -> _Sizes:
     n_target = mixture.target_count(tl_ratio, train_size)
     if tl_ratio and not n_target:
         if options.tl_ratio is None:
-            raise OptionError("train_size", train_size, f"gives no target item at tl_ratio={tl_ratio:g}")
-        allowed = f"gives no target item at train_size={train_size}; set 0 or a larger ratio"
+            raise OptionError("train_size", train_size, f"is too small for a target item at tl_ratio={tl_ratio:g}")
+        allowed = f"is too small for a target item at train_size={train_size}; set 0 or a larger ratio"
         raise OptionError("tl_ratio", f"{tl_ratio:g}", allowed)
-    # Without target items both compositions are the same run.
+    # Without target items both compositions are identical and must have the same fingerprint.
     composition = options.composition if n_target else mixture.COMPOSITIONS[0]
     only_target = composition == "substitution" and n_target == train_size
     select_on = options.select_on or ("en" if n_target == 0 else "tl" if only_target else "mean")

@@ -16,8 +16,8 @@ from whichlora.parallel import distributed
 
 COMMAND = Command(
     "run",
-    "Train one adapter, score it, and track it in MLflow.\n\nThe value auto stands for what the arm and the task give. "
-    "A run that is done already is not repeated, an interrupted one resumes.",
+    "Train one adapter, score it, and track it in MLflow.\n\nThe value auto stands for the default of the arm or the "
+    "task. A finished run is not repeated; an interrupted run is resumed.",
     RUN_OPTIONS,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
@@ -30,9 +30,9 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, run, and print a summary. Returns the exit status: 2 for bad options.
+    """Carry out one run, print a summary, and return the exit status: 2 for an invalid option, 1 for other errors.
 
-    Under `accelerate launch` the first process does all this, and the others train with it.
+    Under `accelerate launch` only rank 0 does this; the other ranks join it for training.
     """
     texts = COMMAND.read(arguments)
     return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
@@ -44,7 +44,7 @@ def _lead(texts: Mapping[str, str]) -> int:
     try:
         plan = resolve(parse_options(texts))
 
-        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        # Imported after the options are checked, because torch, transformers and MLflow take seconds to import.
         from whichlora.models.memory import freeze_gc
         from whichlora.run.pipeline import run
         from whichlora.run.summary import summary

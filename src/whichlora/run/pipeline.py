@@ -1,4 +1,4 @@
-"""Carries out one run, from a plan to a tracked result. Read this module first."""
+"""Carries out one run, from a plan to logged results."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from whichlora.training.fit import PruningReports, fit
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
-    """Carry out a plan, or return the finished run with its fingerprint.
+    """Carry out a plan, or return the result of a finished run with the same fingerprint.
 
-    A killed run is resumed. While another process works on the same fingerprint, this one waits.
+    A killed run is resumed. If another process is working on the same fingerprint, this one waits.
 
     Raises:
         ProofError: The run did not train what its spec says.
@@ -45,7 +45,7 @@ def trial(
 ) -> Result:
     """Train and validate a plan without scoring its test items, as a run of kind `trial`.
 
-    A finished trial with the same fingerprint and tags is returned; a killed one is resumed.
+    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed.
 
     Raises:
         ProofError: The trial did not train what its spec says.
@@ -65,7 +65,7 @@ _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
 def _tracked(
     kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job, extra_tags: Mapping[str, str] | None = None
 ) -> Result:
-    """Do `job` once, as one MLflow run identified by the plan's fingerprint and `extra_tags`."""
+    """Run `job` once, as one MLflow run identified by the plan's fingerprint and `extra_tags`."""
     spec = plan.spec
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(extra_tags or {})}
     # A trial belongs to its study, so the study's tags are part of the identity.

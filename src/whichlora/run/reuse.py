@@ -1,6 +1,6 @@
 """Reuses the adapter of a finished run with the same training fingerprint, and its scores on the same items.
 
-At ratio 0 the target language plays no part in training, so one adapter serves the runs of all languages.
+At ratio 0 the target language has no effect on training, so one adapter serves the runs of all languages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
         return None
     try:
         tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
-    except (MlflowException, OSError):  # deleted, e.g. to save space: the caller trains again
+    except (MlflowException, OSError):  # the adapter was deleted, e.g. to save space
         shutil.rmtree(work / "adapter", ignore_errors=True)
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
@@ -49,7 +49,10 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
 
 
 def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
-    """Return the scores of a run with the same adapter, for the test sets whose items are the same."""
+    """Return the scores of the run `run_id`, which has the same adapter, on test sets with the same items.
+
+    Predictions are downloaded to the folder `scratch`; a test set without them is omitted.
+    """
     run = tracker.client.get_run(run_id)
     digests = json.loads(run.data.params["test_digests"])
     known = {}
@@ -66,7 +69,7 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
 
 
 def download_predictions(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
-    """Download the predictions that a run logged for a test set to the folder `scratch` and return them.
+    """Return the predictions that a run logged for the test set `name`, downloaded to the folder `scratch`.
 
     Raises:
         MlflowException, OSError: The artifact is missing.
