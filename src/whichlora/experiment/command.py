@@ -1,7 +1,4 @@
-"""A grid of runs from a YAML file: prints the plan, does what is missing, and resumes after any stop.
-
-`python -m whichlora.experiment --file experiments/smoke.yaml`
-"""
+"""The command `experiment`: `python -m whichlora.experiment --file experiments/smoke.yaml`."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ OPTIONS = {
 }
 COMMAND = Command(
     "experiment",
-    "Do the runs of a grid that a YAML file describes.\n\nPrints the plan, does the runs that are missing and resumes "
-    "after any interruption. Several processes and machines may work on one experiment.",
+    "Run a grid of runs described in a YAML file.\n\nPrints the plan, does the missing runs and resumes after any "
+    "interruption. Several processes and machines may work on one experiment.",
     OPTIONS,
     groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKER_OPTIONS)},
     choices={"file": FILE, "dry_run": BOOLEANS, "engine": ENGINES},
@@ -38,32 +35,32 @@ COMMAND = Command(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read options, print the plan, and carry it out.
+    """Print the plan of an experiment and do the missing runs.
 
-    Under `accelerate launch` the first process does all this, and the others train with it.
+    Under `accelerate launch` only rank 0 does this; the other ranks join it for training.
 
     Returns:
-        the exit status: 2 for bad options, 1 if runs are left without a result.
+        the exit status: 2 for an invalid option, 1 if runs are left without a result.
     """
     texts = COMMAND.read(arguments)
     return distributed.run_on_leader(lambda: _lead(texts), prepare=quiet)
 
 
-def _lead(given: Mapping[str, str]) -> int:
+def _lead(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     try:
-        engine = engine_of(given["engine"], given["workers"])
-        dry_run = check_choice("dry_run", given["dry_run"].lower(), BOOLEANS) == "true"
-        check_pack(given["pack"])
+        engine = engine_of(texts["engine"], texts["workers"])
+        dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+        check_pack(texts["pack"])
         if not is_worker():
-            print(f"Reading {given['file']} and the items of its runs.", flush=True)
-        grid = read_grid(given["file"])
+            print(f"Reading {texts['file']} and the items of its runs.", flush=True)
+        grid = read_grid(texts["file"])
 
-        # torch, transformers and MLflow take seconds to import, so bad options are refused first.
+        # Imported after the options are checked, because torch, transformers and MLflow take seconds to import.
         from whichlora.experiment.pipeline import run_experiment
 
-        return run_experiment(grid, engine=engine, dry_run=dry_run, file=given["file"], pack=given["pack"])
+        return run_experiment(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
     except OptionError as error:
         return report_option_error(error)
 

@@ -40,7 +40,7 @@ _KEYS = ("extends", "name", "about", "defaults", "arms")
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The runs of an experiment, ordered by seed, so that stopping early leaves complete replications."""
+    """The runs of an experiment, ordered by seed, so that an experiment stopped early has complete replications."""
 
     name: str
     about: str
@@ -94,7 +94,10 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the content of a file merged with that of the file it extends; `extending` are the files that led here."""
+    """Return the content of a file merged with that of the file it extends, if any.
+
+    `extending` are the files that extend this one, directly or indirectly.
+    """
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Carries out an experiment: surveys what is done, queues what is missing, works on it or starts workers."""
+"""Carries out an experiment: queues the runs that have not finished, and does them here or starts workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from whichlora.training.multi_adapter import parse_pack
 
 
 def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: str, pack: str) -> int:
-    """Print the plan of a grid and do the runs that are missing, unless it is a dry run.
+    """Print the plan of a grid and do the missing runs, unless it is a dry run.
 
     Args:
-        file: of the grid, for the workers of an engine.
-        pack: the option, as text: how many runs train at once.
+        engine: starts the workers; None if this process does the runs.
+        file: path of the grid's YAML file, which workers read again.
+        pack: value of the option `pack`, the number of runs that train at once.
 
     Returns:
         the exit status: 1 if runs are left without a result.
@@ -34,21 +35,21 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     Raises:
         OptionError: runs cannot be packed, the experiment has runs of another precision, or workers cannot start.
     """
-    together = parse_pack(pack, grid.plans)
+    pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
     tracker = Tracker.for_command(grid.name)
-    found = survey_runs(grid, tracker)
+    survey = survey_runs(grid, tracker)
     precision = {plan.spec.precision for plan in grid.plans}
-    if found.precisions - precision:
-        allowed = f"the experiment has runs in {', '.join(found.precisions)}; name that precision in the file"
+    if survey.precisions - precision:
+        allowed = f"the experiment has runs in {', '.join(survey.precisions)}; set that precision in the file"
         raise OptionError("precision", ", ".join(precision), allowed)
     if engine is not None and not dry_run:
         engine.connect()
     if not is_worker():
-        print(found.text(grid, workers=engine.workers if engine else 1), flush=True)
+        print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run:
         return 0
-    _do_missing(grid, tracker, found, engine=engine, file=file, pack=together)
+    _do_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)
@@ -56,19 +57,19 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     for name, reason in failures.items():
         print(f"  without a result: {name}: {reason}")
     if failures:
-        print("The same command tries them again.")
+        print("Run the same command again to retry them.")
     return 1 if failures else 0
 
 
-def _do_missing(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
-    """Do the grid's runs that were not `found` to be done, here or with an engine's workers."""
+def _do_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
+    """Do the grid's unfinished runs in this process or with the engine's workers."""
     cells = grid.cells()
-    # An edited file is another queue: its workers know other runs.
+    # The name contains the runs, because workers of an earlier version of the file do not know the new ones.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not is_worker():
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in found.done for p in plans)]
-        queue.offer(missing, missing_at=found.time)
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in survey.done for p in plans)]
+        queue.offer(missing, missing_at=survey.time)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
         if engine is None:
             _work(cells, queue, tracker, progress, pack=pack)
@@ -83,9 +84,9 @@ def _do_missing(grid: Grid, tracker: Tracker, found: Survey, *, engine: Engine |
 def _work(
     cells: Mapping[str, Sequence[Plan]], queue: Queue, tracker: Tracker, progress: Progress, *, pack: int = 1
 ) -> None:
-    """Do what waits in the queue, with any other process that does the same, until nothing is left.
+    """Process the cells in the queue, concurrently with other workers, until none is left.
 
-    A cell is an adapter: one run trains it, and every run that it serves is scored. `pack` adapters train at once.
+    A cell is one adapter: its first run trains the adapter, and its other runs reuse it. `pack` adapters train at once.
     """
 
     def do(cell: str, check: Callable[[], None]) -> None:
@@ -96,7 +97,7 @@ def _work(
             except LostLeaseError as error:
                 progress.failed(plan, error)
                 raise
-            except Exception as error:  # the cell's other runs may do
+            except Exception as error:  # the cell's other runs may succeed
                 progress.failed(plan, error)
                 traceback.print_exc()
                 errors.append(error)

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of a SQLite tracking database; None for any other URI."""
+    """Return the file of a SQLite tracking URI; None for any other URI."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
@@ -24,6 +24,6 @@ def artifact_folder(uri: str) -> Path | None:
 
 
 def schema_lock(file: Path) -> FileLock:
-    """Return the lock for creating the schema: two processes at once would leave it permanently half created."""
+    """Return the lock for creating the schema, which two processes at once would leave permanently incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{file}.lock")
