@@ -1,4 +1,4 @@
-"""Training objectives: the summed loss over the items of an optimiser step, and the number of losses in the sum.
+"""Defines the training objectives: the summed loss over the items of an optimiser step, and the number of losses.
 
 Prompted tasks are trained with the cross-entropy of their answers, word-pair tasks with a triplet loss on hidden
 states.
@@ -33,8 +33,8 @@ class Objective(ABC):
     """A training objective.
 
     Class attributes:
-        divisible: whether the loss of a step is the sum of the losses of its micro-batches, however it is split.
-        packable: whether several runs can take a step in one joint pass.
+        divisible: whether the loss of a step is the sum of the losses of its micro-batches for any split.
+        packable: whether several runs can take a step in one joint pass (see `multi_adapter`).
     """
 
     divisible: ClassVar[bool]
@@ -50,11 +50,11 @@ class Objective(ABC):
 
     @abstractmethod
     def count(self, examples: Sequence[Any]) -> int:
-        """Return the number of losses in the sum."""
+        """Return the number of losses that `loss` sums."""
 
     @abstractmethod
     def loss(self, model: Any, examples: Sequence[Any]) -> Tensor:
-        """Return the sum of the losses."""
+        """Return the summed loss of the examples, a scalar."""
 
     def unused_parameters(self, model: Any) -> list[nn.Parameter]:
         """Return the model's parameters that the loss does not depend on."""
@@ -65,7 +65,7 @@ class Objective(ABC):
         return self
 
     def batch_context(self, model: Any) -> AbstractContextManager[None]:
-        """Prepare the model for the batches of `loss`; open the context around both forward and backward pass."""
+        """Return a context in which the model accepts the batches of `loss`; it must enclose the backward pass too."""
         return nullcontext()
 
 
@@ -74,8 +74,8 @@ class AnswerTokens(Objective):
     """Cross-entropy of every token of the answers.
 
     Attributes:
-        pad: the padding token.
-        packs: whether batches are packed instead of padded; packed batches need the context `batch_context`.
+        pad: id of the padding token.
+        packs: whether batches are packed instead of padded; packed batches need `batch_context`.
         share_prefix: whether a packed batch contains a common prefix of its prompts only once.
     """
 
@@ -107,9 +107,13 @@ class AnswerTokens(Objective):
 
 @dataclass(frozen=True)
 class Triplets(Objective):
-    """Triplet loss of word pairs on pooled states, each pair with the hardest negative of its batch.
+    """Triplet loss of word pairs on pooled hidden states, with the hardest negative of the batch for each pair.
 
     Batches are drawn at random instead of bucketed by length: length alone must not separate a word from its negatives.
+
+    Attributes:
+        blocks: name of the module list of decoder blocks.
+        pooling: the block whose output is pooled, and over which tokens.
     """
 
     divisible = False
@@ -117,16 +121,14 @@ class Triplets(Objective):
     pooling: Pooling
 
     def unused_parameters(self, model: Any) -> list[nn.Parameter]:
-        """Return the parameters of the blocks above the pooled one, and of everything after the last block.
+        """Return all parameters except those of the embeddings and of the blocks up to the pooled one.
 
-        Outside the blocks only the embeddings are reached. An LM head tied to the embeddings is trained with them.
+        An LM head that is tied to the embeddings is trained with them.
         """
         blocks = model.get_submodule(self.blocks)
         embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
-        reached = {
-            id(p) for module in (*embeddings, *list(blocks)[: self.pooling.layer + 1]) for p in module.parameters()
-        }
-        return [p for p in model.parameters() if id(p) not in reached]
+        used = {id(p) for module in (*embeddings, *list(blocks)[: self.pooling.layer + 1]) for p in module.parameters()}
+        return [p for p in model.parameters() if id(p) not in used]
 
     def example(self, encoder: Encoder, item: Item) -> EncodedPair:
         return encoder.pair(item)
@@ -152,17 +154,17 @@ def objective_of(plan: Plan) -> Objective:
 
 
 def triplet_losses(anchors: Tensor, positives: Tensor, negative: Tensor, margin: float = MARGIN) -> Tensor:
-    """Return (pairs,): the triplet loss of each anchor with its positive and the hardest negative in the batch.
+    """Return the triplet loss of each anchor with its positive and the hardest negative in the batch, (pairs,).
 
     With cosine distance, max(0, cos(anchor, negative) - cos(anchor, positive) + margin), where the negative is the
     positive of another pair that is most similar to the anchor (Schroff et al. 2015, equation 3; Hermans et al. 2017,
-    "batch hard"). A pair without a negative has no loss. The anchors are the words of the target language, which are
-    thereby drawn towards English; the paper does not say which side it uses.
+    "batch hard"). A pair without a negative has no loss. The anchors are the words of the target language, so that
+    these move towards English; the paper does not say which side it uses.
 
     Args:
         anchors, positives: (pairs, width), of unit length.
-        negative: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row; false where
-            both are the same word.
+        negative: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row; false if both
+            pairs have the same word.
     """
     cosine = anchors @ positives.T
     hardest = cosine.masked_fill(~negative, -torch.inf).max(1).values

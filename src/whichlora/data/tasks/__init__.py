@@ -1,8 +1,8 @@
-"""The registry of tasks; start with `get_task`.
+"""Defines and registers the tasks; `get_task` returns a task by name.
 
-`base` defines the interface and `items` the example types; `nli` and `qa` have the base classes of NLI and QA tasks.
-The tasks are `xnli`, `tydiqa`, `align_words` (with the word lists in `pairs/`) and the synthetic ones in `atlas/`. They
-share `prompts`, `files`, `stratification` and `shallow_baselines`.
+`base` defines the interface and `items` the item types; `nli` and `qa` have the base classes of NLI and QA tasks. The
+tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`) and the synthetic ones in `atlas/`. They share
+`prompts`, `files` (reading data), `stratification` (sampling) and `shallow_baselines`.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ class Xnli(NliTask):
     """Cross-lingual NLI in 15 languages with parallel items, from a folder or from the hub.
 
     If English has no train file, dev is split: `HELD_OUT` items, the same in every language and for every seed, are
-    validation and the rest are train. If it has one, dev is validation, and a language without a train file can be
-    evaluated but not trained on.
+    used for validation and the rest for training. If English has a train file, dev is used for validation, and a
+    language without a train file can be evaluated but not trained on.
 
-    Strata are labels, combined with genres if the source gives them.
+    Strata are labels, combined with genres if the source has them.
     """
 
     name = "xnli"

@@ -1,4 +1,4 @@
-"""Word pairs, packaged (sources in NOTICE.txt) or from a user's file."""
+"""Reads word pairs, packaged (sources in NOTICE.txt) or from a user's file."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
     """Read pairs from a UTF-8 file with one pair per line: a text, a tab and its translation.
 
     Args:
-        option: name of the option that gave the path, for error messages.
+        option: name of the option whose value is `path`, for error messages.
 
     Raises:
-        OptionError: the file cannot be read, a line has another format, or there are fewer than `MIN_PAIRS` pairs.
+        OptionError: the file cannot be read, a line is malformed, or there are fewer than `MIN_PAIRS` pairs.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
