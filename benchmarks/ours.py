@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.peers.usual import GradientRecorder
 from benchmarks.workers import Stopwatch, serve
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.data.encoding import Encoded
 from whichlora.models.memory import freeze_gc
 from whichlora.models.quiet import quiet
@@ -27,7 +27,7 @@ def plan_of(model: str, **options: Any) -> Plan:
     """Resolve the plan of a run with these options; by default, LoRA of rank 8 on all linear layers."""
     from whichlora.config.resolve import resolve
 
-    texts = {name: default for name, (default, _) in MAIN.items()}
+    texts = {name: default for name, (default, _) in RUN_OPTIONS.items()}
     return resolve(parse_options(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
 
 

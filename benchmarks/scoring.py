@@ -93,7 +93,7 @@ def _measure(
     predicted: dict[str, Sequence[str | None]] = {}
 
     def ours(count: int = count) -> None:
-        with base_cache.with_saved_adapter(plan, adapter_folder) as model:
+        with base_cache.saved_model(plan, adapter_folder) as model:
             predicted["ours"] = score(model, encoder, test_items[:count], scoring=plan.scoring, name=row.name).predicted
 
     def theirs(count: int = count) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from whichlora.command_line import Command
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 
 RATES = {
     "lora": ("1e-3", "2e-3", "4e-3"),
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the missing trials of the sweep for the named variants, or for all, and print the table."""
     names = COMMAND.read(arguments)["variant"]
     try:
-        variants = [choose("variant", name, RATES) for name in names] or list(RATES)
+        variants = [check_choice("variant", name, RATES) for name in names] or list(RATES)
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

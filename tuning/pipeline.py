@@ -56,7 +56,7 @@ def run_studies(
     freeze_gc()
     if engine is not None:
         engine.connect()
-    tracker = Tracker.of_call()
+    tracker = Tracker.for_command()
     deadline = None if timeout is None else time.time() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.run.pipeline import trial
 from whichlora.tracking.client import connect
@@ -35,7 +35,7 @@ def sweep(rates_by_variant: Mapping[str, Sequence[str]]) -> None:
 
 def _validation_f1(tracker: Tracker, variant: str, rate: str, seed: str) -> tuple[float, float]:
     """Return the validation F1 in English and in the target language."""
-    texts = {name: default for name, (default, _) in MAIN.items()}
+    texts = {name: default for name, (default, _) in RUN_OPTIONS.items()}
     plan = resolve(parse_options({**texts, "variant": variant, "learning_rate": rate, "seed": seed}))
     metrics = trial(plan, tracker).metrics
     return metrics["validation/en/f1"], metrics["validation/tl/f1"]

@@ -16,7 +16,7 @@ from tuning.finalists import RECOMMENDED, Finalist
 from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
-from whichlora.config.options import MAIN
+from whichlora.config.options import RUN_OPTIONS
 from whichlora.tracking.runs import RunLog, Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
@@ -138,7 +138,11 @@ def winner(finalists: Sequence[Finalist]) -> Finalist | None:
 
 def arm_yaml(study: Study, best: Finalist) -> str:
     """Return the best point as an arm of an experiment's YAML file."""
-    fixed = {n: v for n in _ARM_OPTIONS if (v := getattr(study.config.options, n)) is not None and str(v) != MAIN[n][0]}
+    fixed = {
+        n: v
+        for n in _ARM_OPTIONS
+        if (v := getattr(study.config.options, n)) is not None and str(v) != RUN_OPTIONS[n][0]
+    }
     options: dict[str, Any] = {"variant": study.config.variant.name}
     if best.recommended:
         options |= {"arm": "recommended", **fixed}

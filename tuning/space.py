@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules
-from whichlora.errors import OptionError, choose, did_you_mean
+from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
+from whichlora.errors import OptionError, check_choice, did_you_mean
 from whichlora.models.loading import ModelShape
 from whichlora.variants import Hyperparameters, Variant, variant_names
 
@@ -174,7 +174,7 @@ def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any
     assert recommended is not None
     points = {"recommended": _point(variant, recommended, shape)}
     if variant.matched_learning_rate is not None:
-        matched = arm_values(variant, "matched")
+        matched = arm_hyperparameters(variant, "matched")
         assert matched is not None
         points["matched"] = _point(variant, matched, shape)
     return points
@@ -246,7 +246,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
         OptionError: the text is neither, the file cannot be read, or it names something that cannot be searched.
     """
     if not text.endswith((".yaml", ".yml")):
-        return choose("space", text, KINDS), {variant.name: {} for variant in variants}
+        return check_choice("space", text, KINDS), {variant.name: {} for variant in variants}
     path = Path(text)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import texts_digest
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.models.loading import ModelShape
 from whichlora.variants import Variant
 
@@ -58,8 +58,8 @@ def parse_objective(text: str) -> Objective:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 2:
         raise OptionError("objective", text, "must be a language and at most one cost, such as mean,parameters")
-    cost = choose("objective", parts[1], COSTS) if len(parts) == 2 else None
-    return Objective(f1=choose("objective", parts[0], ROLES), cost=cost)
+    cost = check_choice("objective", parts[1], COSTS) if len(parts) == 2 else None
+    return Objective(f1=check_choice("objective", parts[0], ROLES), cost=cost)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from sqlalchemy import text as sql
 
 from tuning.retries import enqueue_retry
 from tuning.space import describe_point
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
 
@@ -77,5 +77,5 @@ def stop(database: RDBStorage, name: str) -> None:
     Raises:
         OptionError: no study has this name.
     """
-    choose("study", name, names(database))
+    check_choice("study", name, names(database))
     optuna.load_study(study_name=PREFIX + name, storage=database).set_user_attr("stopped", time.time())

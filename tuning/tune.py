@@ -14,9 +14,9 @@ from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.command_line import BOOLEANS, FOLDER, Command
 from whichlora.config.cli import WORKERS, check_pack, report_option_error
-from whichlora.config.options import AUTO, CHOICES, GROUPS, MAIN, check_task, parse_options
+from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
-from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.models.loading import locate, read_shape
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -26,7 +26,7 @@ from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
 """Options of a run that do not affect how a study trains and validates."""
 OPTIONS = {
-    **{name: entry for name, entry in MAIN.items() if name not in _NOT_TUNED},
+    **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_TUNED},
     "variant": ("lora", "One or more variants separated by commas, or all; each gets the same budget."),
     "task": ("atlas-nli", f"Task to train and validate: {', '.join(PROMPTED)}."),
     "seed": ("42", "Seeds of the final runs, separated by commas; the seeds of tuning are not allowed."),
@@ -90,12 +90,14 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
         OptionError: a value is not allowed, by itself or together with the others.
     """
     variants = _variants(texts["variant"])
-    main = {name: text for name, text in texts.items() if name in MAIN and name not in ("variant", "seed", "arm")}
+    main = {
+        name: text for name, text in texts.items() if name in RUN_OPTIONS and name not in ("variant", "seed", "arm")
+    }
     options = parse_options(main)
-    choose("task", options.task, PROMPTED)  # only these have the validation F1 that a study compares
+    check_choice("task", options.task, PROMPTED)  # only these have the validation F1 that a study compares
     task = get_task(options.task, options.prompt_language)
     check_task(task, language=options.language, difficulty=options.difficulty)
-    objective, pruner = parse_objective(texts["objective"]), choose("pruner", texts["pruner"], (AUTO, *PRUNERS))
+    objective, pruner = parse_objective(texts["objective"]), check_choice("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
         allowed = f"must be auto or none with objective={objective.text}: pruning needs a single objective"
         raise OptionError("pruner", pruner, allowed)
@@ -130,7 +132,7 @@ def _variants(text: str) -> list[Variant]:
     names = [name for name in variant_names() if name not in untrained]
     if text == "all":
         return [variant for variant in CATALOGUE.values() if variant.trains]
-    variants = [get_variant(choose("variant", name.strip(), [*names, "all"])) for name in text.split(",")]
+    variants = [get_variant(check_choice("variant", name.strip(), [*names, "all"])) for name in text.split(",")]
     for variant in variants:
         if not variant.trains:
             raise OptionError("variant", variant.name, "trains nothing, so there is nothing to tune")
@@ -147,7 +149,7 @@ def _seeds(text: str) -> list[int]:
 
 def _count(option: str, text: str) -> int | None:
     """Parse a count; return None for `auto`."""
-    return None if text == AUTO else parse_whole(option, text, 1, _COUNTS[option])
+    return None if text == AUTO else parse_integer(option, text, 1, _COUNTS[option])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trials is None:
             trials = _TRIALS if budget is None else _COUNTS["trials"]
         seeds = _seeds(texts["seed"])
-        final = choose("final", texts["final"], BOOLEANS) == "true"
+        final = check_choice("final", texts["final"], BOOLEANS) == "true"
         check_pack(texts["pack"])
         configs = study_configs(texts)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import platformdirs
 
-from whichlora.tracking.sqlite import path_of
+from whichlora.tracking.sqlite import artifact_folder
 
 THREADS = 8
 """Number of files read concurrently: a tracking server has high latency but serves many requests at a time."""
@@ -22,7 +22,7 @@ def local_path(artifact_uri: str, run_id: str, name: str, cache: Path | None = N
     Raises:
         MlflowException, OSError: the server has no such artifact.
     """
-    folder = path_of(artifact_uri)
+    folder = artifact_folder(artifact_uri)
     if folder is not None:
         return folder / name
     path = (cache or platformdirs.user_cache_path("whichlora") / "artifacts") / run_id / name

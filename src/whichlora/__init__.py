@@ -1,3 +1,9 @@
-"""Which adapter to fine-tune with, for a model, its languages and a budget, and whether the difference is real."""
+"""Compares LoRA variants in multilingual fine-tuning.
+
+The commands lie in `run` (one adapter), `experiment` (a grid of runs), `probing`, `variants`, `archive` and `database`.
+They use `config` (options to plan), `data`, `models`, `variants` (the adapter methods), `training`, `evaluation`,
+`tracking` (MLflow), `scheduling` (workers and queues) and `parallel` (ranks, locks, runs in lockstep). `testing` holds
+test cases for tasks and variants of other packages.
+"""
 
 __version__ = "0.1.0"

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
 from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_folder, choose
-from whichlora.tracking.sqlite import file_of, lock_of, path_of
+from whichlora.errors import OptionError, check_choice, check_folder
+from whichlora.tracking.sqlite import artifact_folder, database_file, schema_lock
 
 TRACKING, STUDIES = "mlflow.db", "optuna.db"
 _LOCATIONS = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))
@@ -83,7 +83,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
         artifact_folders = []
         with _edit(copies[TRACKING]) as tracking:
             for table, key, uri in _locations(tracking):
-                path = path_of(uri)
+                path = artifact_folder(uri)
                 inside = path is not None and path.is_relative_to(folder)
                 if inside:
                     assert path is not None
@@ -201,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if action == "unpack":
             print(unpack(archive, Path(values["folder"])))
             return 0
-        adapters = choose("adapters", values["adapters"], BOOLEANS) == "true"
-        file = file_of(uri)
+        adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+        file = database_file(uri)
         if file is None:
             raise OptionError("MLFLOW_TRACKING_URI", uri, "must be sqlite:///...; results on a server cannot be packed")
         _check_database(file)  # before the lock, which creates a file beside the database
-        with lock_of(file):
+        with schema_lock(file):
             print(pack(archive, database=file, adapters=adapters))
     except OptionError as error:
         return report_option_error(error)

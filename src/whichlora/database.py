@@ -15,14 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from whichlora.command_line import Command
-from whichlora.tracking.sqlite import file_of, lock_of
+from whichlora.tracking.sqlite import database_file, schema_lock
 
 
 def _has_schema(file: Path) -> bool:
     """Return whether a SQLite database has the schema of the installed MLflow."""
     if not file.is_file():
         return False
-    with lock_of(file), closing(sqlite3.connect(file)) as database:
+    with schema_lock(file), closing(sqlite3.connect(file)) as database:
         try:
             return bool(database.execute("SELECT version_num FROM alembic_version").fetchone() == (_latest_revision(),))
         except sqlite3.DatabaseError:
@@ -54,7 +54,7 @@ COMMAND = Command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Create the schema if it is missing. Return the exit status."""
     COMMAND.read(arguments)
-    file = file_of(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or not _has_schema(file):
         # MLflow takes seconds to import and is needed only for a missing schema.
         from whichlora.tracking.client import connect, ensure_schema

@@ -15,11 +15,11 @@ class OptionError(ValueError):
         super().__init__(" ".join(f"{option}={value}: {allowed}".split("\n")))
 
 
-def choose(option: str, value: str, choices: Iterable[str]) -> str:
+def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`.
 
     Raises:
-        OptionError: it is not; the message lists the choices and suggests the nearest one.
+        OptionError: it is not; the message lists the choices and suggests the most similar one.
     """
     names = list(choices)
     if value in names:
@@ -27,7 +27,7 @@ def choose(option: str, value: str, choices: Iterable[str]) -> str:
     raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
 
 
-def parse_whole(option: str, text: str, low: int, high: int = 10**9) -> int:
+def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:
     """Parse an option as an integer.
 
     Raises:
@@ -45,11 +45,11 @@ def check_folder(option: str, value: object, path: Path) -> None:
         OptionError: the path or one of its parents is a file.
     """
     if any(parent.exists() and not parent.is_dir() for parent in (path, *path.parents)):
-        raise OptionError(option, value, "must be a folder, new or existing, but a file is in the way")
+        raise OptionError(option, value, "must be a new or existing folder, but it or a parent is a file")
 
 
 def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """Return a suffix for an error message that suggests the name nearest to `value`; empty if none is close."""
+    """Return a suffix for an error message that suggests the name most similar to `value`; empty if none is."""
     nearest = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 

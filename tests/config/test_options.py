@@ -136,8 +136,10 @@ def test_a_name_that_is_no_option_is_named_with_the_nearest():
 
 def test_every_default_is_allowed_and_auto_stands_for_none():
     values = asdict(options.parse_options({}))
-    assert list(values) == list(options.MAIN)
-    assert {n for n, v in values.items() if v is None} == {n for n, (d, _) in options.MAIN.items() if d == "auto"}
+    assert list(values) == list(options.RUN_OPTIONS)
+    assert {n for n, v in values.items() if v is None} == {
+        n for n, (d, _) in options.RUN_OPTIONS.items() if d == "auto"
+    }
     assert (values["variant"], values["seed"], values["layers"]) == ("lora", 42, "all")
 
 
@@ -175,14 +177,14 @@ def test_help_names_every_option_with_its_default(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     told = re.findall(r"^  --(\w+) VALUE(.*?)\[default:(.*?)\]$", done.stdout, re.MULTILINE | re.DOTALL)
     assert {name: default.strip() for name, _, default in told} == {
-        n: default for n, (default, _) in options.MAIN.items()
+        n: default for n, (default, _) in options.RUN_OPTIONS.items()
     }
     assert not list(tmp_path.iterdir())
 
 
 def test_the_documented_defaults():
     """Those that are part of the contract of the entry point."""
-    defaults = {name: default for name, (default, _) in options.MAIN.items() if default != "auto"}
+    defaults = {name: default for name, (default, _) in options.RUN_OPTIONS.items() if default != "auto"}
     assert defaults == {
         "variant": "lora",
         "arm": "matched",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.data.tasks import get_task
@@ -51,7 +51,7 @@ def plan(tiny_model):
 
     @functools.cache
     def make(**options: object) -> Plan:
-        texts = {name: default for name, (default, _) in MAIN.items()} | {"model": tiny_model}
+        texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | {"model": tiny_model}
         texts |= {"train_size": "20", "validation_size": "4", "test_size": "4"}
         return resolve(parse_options(texts | {name: str(value) for name, value in options.items()}))
 
@@ -256,9 +256,9 @@ def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
 
 def test_a_share_of_less_than_an_item_is_refused(plan):
     """It would be trained on English alone and called one percent."""
-    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: gives no target item at train_size=20"):
+    with pytest.raises(OptionError, match=r"tl_ratio=0\.01: is too small for a target item at train_size=20"):
         plan(tl_ratio=0.01)
-    with pytest.raises(OptionError, match=r"train_size=1: gives no target item at tl_ratio=0\.5"):
+    with pytest.raises(OptionError, match=r"train_size=1: is too small for a target item at tl_ratio=0\.5"):
         plan(train_size=1)
 
 

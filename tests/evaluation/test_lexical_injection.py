@@ -435,7 +435,7 @@ def test_the_recommended_values_are_the_original_s(tiny_model: str) -> None:
 
 
 REFUSED = [
-    ({"pool_layer": 0}, "layers=first:2: adapts block 1, which gets no gradient from pool_layer=0; allowed .* first:1"),
+    ({"pool_layer": 0}, "layers=first:2: adapts block 1, which gets no gradient at pool_layer=0; allowed .* first:1"),
     ({"pool_layer": 3}, "pool_layer=3: the model has layers 0-2"),
     ({"tl_ratio": 0.5}, "tl_ratio=0.5: does not apply to task=align-words"),
     ({"scoring": "generate"}, "scoring=generate: does not apply to task=align-words"),

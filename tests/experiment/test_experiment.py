@@ -92,7 +92,7 @@ def test_equal_runs_of_two_arms_are_one(tmp_path: Path, tiny_model: str) -> None
     [
         ({"arms": []}, "arms must be a list"),
         ({"arms": [{"variant": "lorra"}]}, "variant=lorra: allowed are .*did you mean 'lora'"),
-        ({"arms": [{"varient": "lora"}]}, "has no option 'varient' of main .did you mean 'variant'"),
+        ({"arms": [{"varient": "lora"}]}, "has no option 'varient' of run .did you mean 'variant'"),
         ({"arms": [{"variant": "lora", "rank": 0}]}, "rank=0: must be a whole number"),
         ({"defaults": {**SMALL, "seed": []}}, "has no value for seed"),
         ({"defaults": {**SMALL, "precision": ["fp32", "bf16"]}}, "must have one precision"),
@@ -238,7 +238,7 @@ def test_one_failing_run_does_not_stop_the_others_with_the_same_adapter(
     from whichlora.data.tasks.atlas import AtlasNli
 
     defaults = {**SMALL, "model": tiny_model, "tl_ratio": 0}
-    floors = AtlasNli.floors
+    floors = AtlasNli.shallow_baselines
 
     def fail_for_swahili(task: Any, train: Any, test: Any) -> Any:
         if test[0].language == "sw":

@@ -95,7 +95,7 @@ def test_a_saved_adapter_scores_in_bf16_as_it_was_trained(tiny_model: str, tmp_p
     fitted = train(plan, [encoder.example(i) for i in plan.mixture.train], tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
     adapter.save(fitted.model, plan, tmp_path / "adapter", initial=tmp_path)
-    with torch.no_grad(), base_cache.with_saved_adapter(plan, tmp_path / "adapter") as model:
+    with torch.no_grad(), base_cache.saved_model(plan, tmp_path / "adapter") as model:
         read = {name: module.get_delta_weight("default").float() for name, module in adapter_modules(model)}
         fused = {"forward" in vars(module) for _, module in adapter_modules(model)}
     assert fused == {variant == "lora"}

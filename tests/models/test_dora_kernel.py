@@ -86,5 +86,5 @@ def test_training_and_scoring_do_not_call_pefts_norms(
     fitted = train(plan, examples, tmp_path, validate=lambda model, step: 0.0)
     assert fitted is not None
     fitted.model.save_pretrained(tmp_path / "adapter")
-    with base_cache.with_saved_adapter(plan, tmp_path / "adapter") as model, torch.no_grad():
+    with base_cache.saved_model(plan, tmp_path / "adapter") as model, torch.no_grad():
         assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()

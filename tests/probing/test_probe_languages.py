@@ -187,7 +187,7 @@ def test_a_merged_adapter_gives_the_same_result_as_an_unmerged_one(
     def unmerged_adapter(plan: Any, folder: Path) -> Any:
         yield adapter.load_saved(plan, folder, base=base_cache.checkout(plan))
 
-    monkeypatch.setattr(base_cache, "with_saved_adapter", unmerged_adapter)
+    monkeypatch.setattr(base_cache, "saved_model", unmerged_adapter)
     MlflowClient().delete_run(merged.info.run_id)
     unmerged = probed("--run_id", result.run_id, "--agreement", "0")
     pd.testing.assert_frame_equal(table(merged), table(unmerged))

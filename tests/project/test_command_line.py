@@ -14,7 +14,7 @@ import pytest
 
 from whichlora import __main__, command_line
 from whichlora.__main__ import COMMANDS, main
-from whichlora.config.options import CHOICES, GROUPS, MAIN
+from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PATH = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
@@ -63,10 +63,10 @@ def test_examples_use_existing_options(name: str) -> None:
 
 
 def test_the_groups_and_choices_of_main_are_of_its_options() -> None:
-    assert sorted(name for names in GROUPS.values() for name in names) == sorted(MAIN)
-    assert CHOICES.keys() <= MAIN.keys()
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(RUN_OPTIONS)
+    assert CHOICES.keys() <= RUN_OPTIONS.keys()
     for name, values in CHOICES.items():
-        assert MAIN[name][0] in ("auto", *values)
+        assert RUN_OPTIONS[name][0] in ("auto", *values)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from whichlora.config.options import MAIN
+from whichlora.config.options import RUN_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -25,7 +25,7 @@ entry_points = pytest.mark.parametrize("entry", PROJECT["entry_points"])
 
 def test_the_options_of_main_are_the_parameters_of_the_project():
     parameters = PROJECT["entry_points"]["main"]["parameters"]
-    assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in MAIN.items()}
+    assert {name: p["default"] for name, p in parameters.items()} == {name: d for name, (d, _) in RUN_OPTIONS.items()}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
 def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
     batch.model.zero_grad()
     with packing.attention(batch.model):
-        loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=batch.shares))
+        loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=batch.share_prefix))
         (loss / batch.count).backward()
     return gradients(batch.model), loss.item()
 
@@ -57,7 +57,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     model = moved(plan, base=copy_sharing_weights(base_of(folder))).train()
     layers = dict(adapter_modules(model))
     return Batch(
-        model=model, layers=layers, examples=examples, count=count, shares=True, uncast=(), autocast=nullcontext
+        model=model, layers=layers, examples=examples, count=count, share_prefix=True, uncast=(), autocast=nullcontext
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from whichlora.errors import OptionError, parse_whole
+from whichlora.errors import OptionError, parse_integer
 from whichlora.scheduling.engines import ENGINES
 
 
@@ -38,7 +38,7 @@ def check_pack(text: str) -> None:
     Raises:
         OptionError: the text is not a number from 1 to `MAX_PACK`.
     """
-    parse_whole("pack", text, 1, MAX_PACK)
+    parse_integer("pack", text, 1, MAX_PACK)
 
 
 def format_duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Checks that the options fit the task and the variant, before data and model are read."""
+"""Checks the options against the task and the variant, before data and model are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from whichlora.config.retention import retained_task
 from whichlora.data import mixture
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
 from whichlora.variants import Variant
@@ -17,12 +17,12 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
     """Check the options that depend on variant and task alone, and return the retention task, if any.
 
     Raises:
-        OptionError: An option does not fit the task or the variant.
+        OptionError: An option does not apply to the task or the variant, or they do not support its value.
     """
     languages = [code for code in task.languages if code != SOURCE_LANGUAGE]
-    choose("language", options.language, [*languages, mixture.POOLED])
+    check_choice("language", options.language, [*languages, mixture.POOLED])
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, options.language)])
-    choose("difficulty", difficulty_of(options, task), task.difficulties)
+    check_choice("difficulty", difficulty_of(options, task), task.difficulties)
     if not isinstance(task, PairTask):
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)

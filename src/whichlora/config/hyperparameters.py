@@ -11,7 +11,7 @@ from whichlora.models.loading import ModelShape
 from whichlora.variants import Hyperparameters, Variant
 
 
-def arm_values(
+def arm_hyperparameters(
     variant: Variant, arm: str, *, learning_rate: float | None = None, task: Task | None = None
 ) -> Hyperparameters | None:
     """Return the hyperparameters of a variant in an arm; None for `none`, which trains nothing.
@@ -20,8 +20,8 @@ def arm_values(
     `tuned` stands for a study's trial; values that the study did not choose are those of the arm `matched`.
 
     Args:
-        learning_rate: the one set by the user or the study. Required in the arm `tuned`, and in the arm `matched` for
-            variants without a learning rate from the equal sweep.
+        learning_rate: the learning rate set by the user or the study. Required in the arm `tuned`, and in the arm
+            `matched` for variants without a learning rate from the equal sweep.
 
     Raises:
         OptionError: The arm has no learning rate for the variant.
@@ -34,7 +34,7 @@ def arm_values(
         raise OptionError("learning_rate", "auto", "the arm tuned needs the values that a study found; run tune first")
     rate = learning_rate or variant.matched_learning_rate
     if rate is None:
-        allowed = f"no equal sweep yet for {variant.name}; give learning_rate or use arm=recommended"
+        allowed = f"no equal sweep yet for {variant.name}; set learning_rate or use arm=recommended"
         raise OptionError("learning_rate", "auto", allowed)
     return Hyperparameters(
         rank=variant.matched_rank,
@@ -47,8 +47,8 @@ def arm_values(
     )
 
 
-def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:
-    """Return the names of the model's linear layers that "all-linear" or a list of names selects.
+def resolve_modules(selection: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:
+    """Return the names of the model's linear layers that `selection`, "all-linear" or a list of names, selects.
 
     Raises:
         OptionError: A name is not in the model (the message lists those that are), or the model has no linear layers.
@@ -57,21 +57,26 @@ def resolve_modules(wanted: str | tuple[str, ...], shape: ModelShape, *, model: 
     if not names:
         allowed = "has no torch.nn.Linear in its decoder blocks (GPT-2 uses Conv1D); only variants full and none work"
         raise OptionError("model", model, allowed)
-    if wanted == "all-linear":
+    if selection == "all-linear":
         return tuple(names)
-    parts = [p.strip() for p in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
-    missing = [part for part in parts if part not in names]
+    requested = [p.strip() for p in selection.split(",")] if isinstance(selection, str) else list(selection)
+    missing = [name for name in requested if name not in names]
     if missing:
         raise OptionError(
             "target_modules",
-            ",".join(parts),
+            ",".join(requested),
             f"{missing[0]} is not in the model; allowed are all-linear or names from {', '.join(names)}",
         )
-    return tuple(name for name in names if name in parts)
+    return tuple(name for name in names if name in requested)
 
 
 def adapted_shapes(shape: ModelShape, modules: tuple[str, ...], layers: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Return the linear layers with these names in these decoder blocks, as (in_features, out_features)."""
+    """Return (in_features, out_features) of the linear layers to adapt, by full name.
+
+    Args:
+        modules: names of linear layers within a decoder block, such as `q_proj`.
+        layers: decoder blocks, counted from 0.
+    """
     return {
         name: size
         for name, size in shape.linears.items()

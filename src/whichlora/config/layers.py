@@ -13,8 +13,8 @@ _ALLOWED = "all, first:N, last:N, A-B or A, joined by commas"
 def parse_layers(text: str, n_layers: int | None = None) -> tuple[int, ...] | None:
     """Return the sorted block numbers that `text` selects, counted from 0.
 
-    `n_layers` is the model's number of decoder blocks. Without it only the syntax is checked and None is returned, so
-    that a typing error is reported before the model is read.
+    `n_layers` is the model's number of decoder blocks. If it is None, only the syntax is checked and None is returned,
+    so that a typing error is reported before the model is read.
 
     Raises:
         OptionError: The syntax is wrong, or a block is not in the model.

@@ -1,4 +1,4 @@
-"""Options of the entry point `main`: the table of names, defaults and help texts, and the parsed values."""
+"""Options of the command `run`: their names, defaults and help texts, and the parser of their values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from whichlora.data.mixture import COMPOSITIONS, POOLED
 from whichlora.data.tasks import PROMPTED, TASKS, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
-from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")
-SELECTORS = ("en", "tl", "mean")
+SELECT_ON = ("en", "tl", "mean")
 FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 
-MAIN = {
+RUN_OPTIONS = {
     "variant": (
         "lora",
         f"Adapter method: {', '.join(CATALOGUE)}, or one of an installed package (listed by whichlora variants).",
@@ -32,16 +32,16 @@ MAIN = {
     "arm": (
         "matched",
         "Where hyperparameters come from: recommended (the method's own source), matched (equal for all methods), or "
-        "tuned (those that a study found, given as options).",
+        "tuned (found by a study, set as options).",
     ),
     "task": ("atlas-nli", f"Task to train and score: {', '.join(TASKS)}."),
     "difficulty": (AUTO, "normal or hard, for tasks that have both."),
-    "language": ("sw", "Target language (ISO 639-1), or pooled for all study languages of the task together."),
+    "language": ("sw", "Target language (ISO 639-1), or pooled: a fixed set of languages per task, trained together."),
     "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
     "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1."),
     "composition": (
         "substitution",
-        "substitution: target-language items replace English ones; addition: they are added to them.",
+        "substitution: target-language items replace English ones; addition: they are added to the English ones.",
     ),
     "train_size": (AUTO, "Number of training items; with composition=addition, of English ones."),
     "validation_size": (AUTO, "Number of validation items per language."),
@@ -51,17 +51,17 @@ MAIN = {
     "alpha": (AUTO, "Scaling: the update is multiplied by alpha / rank."),
     "learning_rate": (AUTO, "Peak learning rate."),
     "epochs": (AUTO, "Number of epochs."),
-    "batch_size": (AUTO, "Items per optimiser step; where memory is short, a step takes several passes."),
+    "batch_size": (AUTO, "Items per optimiser step; if memory runs out, the step is split into several passes."),
     "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
     "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
     "prompt_language": ("en", "Language of instruction and labels: en, or item for the language of each item."),
     "pool_layer": (
         AUTO,
-        "For align-words: decoder block, counted from 0, whose output the loss compares; auto is the last adapted one.",
+        "For align-words: decoder block, counted from 0, whose output the loss uses; auto is the last adapted block.",
     ),
     "first_token": (
         AUTO,
-        "For align-words: drop or keep the first token of a text when the tokens of a word are averaged.",
+        "For align-words: drop or keep the first token when the hidden states of a word are averaged.",
     ),
     "retention": (
         "none",
@@ -78,7 +78,7 @@ MAIN = {
     ),
 }
 GROUPS = {
-    "What is compared": ("variant", "arm", "seed"),
+    "Comparison": ("variant", "arm", "seed"),
     "Data": (
         *("task", "language", "tl_ratio", "composition", "difficulty", "train_size", "validation_size", "test_size"),
         *("prompt_language", "data_dir"),
@@ -88,7 +88,7 @@ GROUPS = {
     "Scoring": ("scoring", "retention", "retention_size"),
     "Model": ("model", "precision", "quantization"),
 }
-"""The options of `MAIN` as `--help` puts them together."""
+"""The options by section of `--help`."""
 CHOICES: dict[str, Sequence[str]] = {
     "variant": tuple(CATALOGUE),
     "arm": ARMS,
@@ -98,16 +98,16 @@ CHOICES: dict[str, Sequence[str]] = {
     "first_token": FIRST_TOKEN,
     "retention": ("none", *PROMPTED),
     "scoring": SCORINGS,
-    "select_on": SELECTORS,
+    "select_on": SELECT_ON,
     "precision": PRECISIONS,
     "quantization": QUANTIZATIONS,
 }
-"""The values of the options of `MAIN` that have fixed ones."""
+"""Allowed values by option, for options with a fixed set; that of `variant` is extended by installed packages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Parsed options of `main`, documented in `MAIN`; None stands for `auto`."""
+    """Parsed options of the command `run`, documented in `RUN_OPTIONS`; None stands for `auto`."""
 
     variant: str
     arm: str
@@ -141,35 +141,35 @@ class RunOptions:
 
 
 def parse_options(texts: Mapping[str, str]) -> RunOptions:
-    """Parse option texts, filling in defaults, with all checks that need neither model nor data.
+    """Parse option values from strings by name, with defaults and all checks that need neither model nor data.
 
     Raises:
         OptionError: An option does not exist or its value is not allowed; only the first problem is reported.
     """
     for name in texts:
-        if name not in MAIN:
-            choose("option", name, MAIN)
+        if name not in RUN_OPTIONS:
+            check_choice("option", name, RUN_OPTIONS)
     values: dict[str, Any] = {}
-    for name in dict.fromkeys([*texts, *MAIN]):
-        default = MAIN[name][0]
+    for name in dict.fromkeys([*texts, *RUN_OPTIONS]):
+        default = RUN_OPTIONS[name][0]
         text = texts.get(name, default)
         values[name] = None if text == default == AUTO else _PARSERS[name](name, text)
     return RunOptions(**values)
 
 
 def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
-    """Check that a task has a target language and a difficulty.
+    """Check that a task supports a target language and a difficulty.
 
     Raises:
-        OptionError: it has not; the message lists those that it has.
+        OptionError: it does not; the message lists the supported values.
     """
     targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
-    choose("language", language, [*targets, POOLED])
-    choose("difficulty", difficulty or task.difficulties[0], task.difficulties)
+    check_choice("language", language, [*targets, POOLED])
+    check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
 
 
-def _name_of(choices: Sequence[str]) -> Callable[[str, str], str]:
-    return lambda option, text: choose(option, text, choices)
+def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
+    return lambda option, text: check_choice(option, text, choices)
 
 
 def _text(option: str, text: str) -> str:
@@ -177,7 +177,7 @@ def _text(option: str, text: str) -> str:
 
 
 def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
-    return partial(parse_whole, low=low, high=high)
+    return partial(parse_integer, low=low, high=high)
 
 
 def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:
@@ -208,7 +208,7 @@ def _layers(option: str, text: str) -> str:
 
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
-    **{name: _name_of(choices) for name, choices in CHOICES.items()},
+    **{name: _one_of(choices) for name, choices in CHOICES.items()},
     "variant": lambda option, text: choose_variant(text),
     "difficulty": _text,
     "language": _text,

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """Items that a run is scored on, and how they are scored.
+    """Items that a run is scored on, with the scoring method.
 
     Attributes:
         role: `en` or `tl`; for word pairs `control` or `trained` (the training pairs themselves).
         language: `en`, or the target language as named by the option `language`.
-        digest: SHA-256 of its texts.
-        retained: whether the run does not train its task but measures forgetting on it.
+        digest: SHA-256 of the items' texts.
+        retained: whether the task is not trained, but scored to measure forgetting.
     """
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting the class

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from whichlora.config import word_pairs
 from whichlora.config.compatibility import check_compatibility, difficulty_of
-from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules, resolve_rank
+from whichlora.config.hyperparameters import (
+    adapted_shapes,
+    arm_hyperparameters,
+    resolve_modules,
+    resolve_rank,
+)
 from whichlora.config.layers import parse_layers
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan, TestSet
@@ -18,7 +23,7 @@ from whichlora.data import mixture
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import (
     ModelShape,
@@ -41,7 +46,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     `variant_options` override the variant's own settings by name.
 
     Raises:
-        OptionError: A value is not allowed, alone or together with others.
+        OptionError: A value is not allowed, or conflicts with another option.
     """
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = _variant_settings(variant, variant_options or {})
@@ -73,7 +78,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """Sizes of the item sets, how the languages are mixed, and the validation that selects the checkpoint."""
+    """Sizes of the item sets, the mixture of languages, and the validation set that selects the checkpoint."""
 
     tl_ratio: float
     composition: str
@@ -104,13 +109,13 @@ class _AdapterTarget:
 def _variant_settings(variant: Variant, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variant's own settings with overrides applied."""
     for name in overrides:
-        choose("options", name, variant.options)
+        check_choice("options", name, variant.options)
     return {**variant.options, **overrides}
 
 
 def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
     """Return the arm's hyperparameters, overridden by the options; None for `none`, which trains nothing."""
-    values = arm_values(variant, options.arm, learning_rate=options.learning_rate, task=task)
+    values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
     if values is not None:
         names = ("alpha", "learning_rate", "epochs", "batch_size")
         overrides = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -127,10 +132,10 @@ def _sizes(options: RunOptions, task: Task) -> _Sizes:
     n_target = mixture.target_count(tl_ratio, train_size)
     if tl_ratio and not n_target:
         if options.tl_ratio is None:
-            raise OptionError("train_size", train_size, f"gives no target item at tl_ratio={tl_ratio:g}")
-        allowed = f"gives no target item at train_size={train_size}; set 0 or a larger ratio"
+            raise OptionError("train_size", train_size, f"is too small for a target item at tl_ratio={tl_ratio:g}")
+        allowed = f"is too small for a target item at train_size={train_size}; set 0 or a larger ratio"
         raise OptionError("tl_ratio", f"{tl_ratio:g}", allowed)
-    # Without target items both compositions are the same run.
+    # Without target items both compositions are identical and must have the same fingerprint.
     composition = options.composition if n_target else mixture.COMPOSITIONS[0]
     only_target = composition == "substitution" and n_target == train_size
     select_on = options.select_on or ("en" if n_target == 0 else "tl" if only_target else "mean")

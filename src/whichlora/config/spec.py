@@ -1,4 +1,4 @@
-"""The run spec: everything that decides one result, resolved, and the fingerprints that identify it."""
+"""The run spec: all resolved values that determine a run's result, and the fingerprints that identify it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPEC_VERSION = 7
 """Incremented whenever the same spec could give another number, so that older runs are never reused silently."""
 
 _NOT_IDENTITY = {"model"}
-"""Fields that give a location; a digest in the spec identifies the content."""
+"""Fields with the location of something whose content is identified by a digest in the spec."""
 
 _NOT_TRAINING = {"arm", "test_size", "test_digests"}
 """Fields that name or score an adapter but do not change it."""
@@ -20,7 +20,7 @@ _NOT_TRAINING = {"arm", "test_size", "test_digests"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run, with every value resolved. Training fields are None if nothing is trained.
+    """The resolved values of one run; the training fields are None if nothing is trained.
 
     Attributes:
         tl_ratio: number of target-language items as a share of `train_size`.
@@ -89,7 +89,7 @@ class RunSpec:
         """Rebuild a spec from the result of `to_dict`.
 
         Raises:
-            ValueError: It was written under another spec version.
+            ValueError: `values` has another spec version.
         """
         if values.get("spec_version") != SPEC_VERSION:
             raise ValueError(f"spec_version {values.get('spec_version')} is not {SPEC_VERSION}")
@@ -107,7 +107,7 @@ class RunSpec:
     def training_fingerprint(self) -> str:
         """Digest that identifies the adapter.
 
-        At ratio 0 the target language is left out: it plays no part in training, so one adapter serves every language.
+        At ratio 0 it excludes the target language, which has no effect on training: one adapter serves all languages.
         """
         without = _NOT_IDENTITY | _NOT_TRAINING
         if self.tl_ratio == 0 and self.select_on == "en":

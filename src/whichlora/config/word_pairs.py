@@ -1,10 +1,10 @@
-"""Checks which options apply to a task, and resolves the pooling of word-pair tasks."""
+"""Checks the options that depend on whether a task has word pairs, and resolves the pooling of word-pair tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whichlora.config.options import MAIN, RunOptions
+from whichlora.config.options import RUN_OPTIONS, RunOptions
 from whichlora.data.mixture import target_languages
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data.tasks.align_words import pairs_path
@@ -17,12 +17,12 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
     """Check that every option that is set applies to the task; `batch_size` is None if nothing is trained.
 
     Raises:
-        OptionError: An option does not apply, packaged pairs are missing from `data_dir`, a batch would have no
-            negatives, or word pairs would be trained by several processes.
+        OptionError: An option does not apply, `data_dir` has no file of pairs, a batch would have no negatives, or
+            word pairs would be trained by several processes.
     """
     for name, reason in task.irrelevant_options.items():
         value = getattr(options, name)
-        if value is not None and value != MAIN[name][0]:
+        if value is not None and value != RUN_OPTIONS[name][0]:
             raise OptionError(name, value, f"does not apply to task={task.name}: {reason}; remove the option")
     if not isinstance(task, PairTask):
         return
@@ -53,7 +53,7 @@ def pooling_of(options: RunOptions, layers: Sequence[int], n_layers: int) -> Poo
         raise OptionError("pool_layer", layer, f"the model has layers 0-{n_layers - 1}")
     above = [block for block in layers if block > layer]
     if above:
-        allowed = f"adapts block {above[0]}, which gets no gradient from pool_layer={layer}"
+        allowed = f"adapts block {above[0]}, which gets no gradient at pool_layer={layer}"
         raise OptionError(
             "layers", options.layers, f"{allowed}; allowed are blocks up to {layer}, as in first:{layer + 1}"
         )

@@ -1,6 +1,6 @@
-"""Datasets, from files to batches.
+"""Loads datasets and turns their items into batches.
 
 `tasks/` loads items and defines their prompts and metrics; `mixture` draws the items of a run. `encoding` tokenises
-items, with `windows` for contexts that exceed a prompt, and `batching` groups them into batches. `word_pooling`
-specifies which hidden states represent a word in word-alignment runs.
+items, with `windows` for contexts that are too long for one prompt, and `batching` groups them into batches.
+`word_pooling` specifies which hidden states represent a word in runs of `align-words`.
 """

@@ -13,16 +13,16 @@ from torch.utils.data import Sampler
 from whichlora.data.encoding import Encoded
 
 BUCKET_BATCHES = 20
-"""Number of batches per bucket. Items are sorted by length within a bucket: little padding, but still shuffled."""
+"""Number of batches per bucket; sorting by length within buckets saves padding and keeps the order random."""
 
 
 class BucketBatches(Sampler[list[int]]):
-    """Batches of positions of items of similar length, reshuffled with a new seed each epoch.
+    """Samples batches of items of similar length, as positions in `lengths`, reshuffled each epoch.
 
     Attributes:
         epoch: returns the current epoch; called at the start of each pass.
-        share: (index, count): yields every count-th position of each batch, starting at index. The batches do not
-            depend on count, so that a step uses the same items with any number of processes.
+        share: (rank, world size): each rank gets every world-size-th position of a batch, starting at its rank, so that
+            a step uses the same items with any number of processes.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class BucketBatches(Sampler[list[int]]):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        index, count = self.share
+        rank, world_size = self.share
         for batch in self._batches():
-            yield batch[index::count]
+            yield batch[rank::world_size]
 
     def _batches(self) -> list[list[int]]:
         rng = random.Random(f"{self.seed} {self.epoch()}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
-        # Leftover items form the last batch of the epoch; they are random, so they are not always the shortest.
+        # The remainder, which forms the last batch, is set apart before sorting, so that it is random.
         whole = len(order) - len(order) % self.batch_size
         window = self.batch_size * BUCKET_BATCHES
         batches = []
@@ -60,11 +60,11 @@ class BucketBatches(Sampler[list[int]]):
 
 
 IGNORED = -100
-"""The label of positions without a loss."""
+"""Label of positions without a loss, as in PyTorch's cross-entropy."""
 
 
 def common_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Return the length of the common prefix of all prompts, excluding each last token, which predicts the answer."""
+    """Return the length of the longest common prefix of prompts without their last token, which predicts the answer."""
     before = [prompt[:-1] for prompt in prompts]
     columns = enumerate(zip(*before, strict=False))
     return next((i for i, column in columns if len(set(column)) > 1), min(map(len, before)))
@@ -121,7 +121,7 @@ def in_order(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iter
 
 
 def sorted_by_ids(examples: Sequence[Encoded]) -> tuple[list[int], list[int]]:
-    """Return positions sorted by token ids, and how many tokens of each example the previous one does not share."""
+    """Return positions sorted by token ids, and the number of tokens of each that are not shared with the previous."""
     order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, examples[i].answer))
     prompts: list[list[int]] = [[], *(examples[i].prompt for i in order)]
     shared = [common_prefix_length(neighbours) for neighbours in pairwise(prompts)]

@@ -1,4 +1,4 @@
-"""Tokenises items."""
+"""Tokenises items into prompts, continuations and word pairs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of a word and of its translation, each after the first token of `word_tokens`."""
+    """Token ids of a word and of its translation, as returned by `word_tokens`."""
 
     word: list[int]
     translation: list[int]
@@ -62,12 +62,12 @@ class Encoder:
         joint: list[int] = self.tokenizer(self.task.prompt(item) + text).input_ids
         if joint[: len(prompt)] == prompt and len(joint) > len(prompt):
             return joint[len(prompt) :]
-        # The tokenizer merged across the boundary, but generation continues from the prompt's own tokens.
+        # The tokenizer merged tokens across the boundary, but generation starts after the prompt's own tokens.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     def windows(self, item: Item) -> list[Item]:
-        """Return the inputs that the model answers: the item itself, or windows of a context that is too long."""
+        """Return the inputs to predict from: the item itself, or one item per window of an overlong context."""
         budget = self._context_budget(item)
         if budget is None:
             return [item]
@@ -75,7 +75,7 @@ class Encoder:
         return list(windows.split(item, self._lengths, budget))
 
     def example(self, item: Item) -> Encoded:
-        """Return a training example: prompt and answer, with a context that is too long cut around the answer.
+        """Return a training example: prompt and answer, with an overlong context cut to a window around the answer.
 
         Raises:
             OptionError: the prompt does not fit into the model's context.
@@ -93,7 +93,7 @@ class Encoder:
         return EncodedPair(word_tokens(self.tokenizer, item.word), word_tokens(self.tokenizer, item.translation))
 
     def _context_budget(self, item: Item) -> int | None:
-        """Return how many tokens of the item's context fit into one prompt; None if the whole item fits.
+        """Return the number of tokens of the item's context that fit into one prompt; None if the whole item fits.
 
         Raises:
             OptionError: instruction, question and answer leave no room for a context.
@@ -133,7 +133,7 @@ def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def word_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return the token ids of a text after a first token that is the same for all texts: BOS, else EOS, else PAD."""
+    """Return the token ids of a text, preceded by the BOS token; without one, by EOS, else by PAD."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     first = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)
     return [first, *ids]

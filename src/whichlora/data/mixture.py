@@ -1,4 +1,4 @@
-"""Draws the training, validation and test items of a run: seeded, nested over ratios, the same for all methods."""
+"""Draws the training, validation and test items of a run: seeded, nested over ratios, and equal for all variants."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mixture:
 
 COMPOSITIONS = ("substitution", "addition")
 POOLED = "pooled"
-"""The target language that stands for all of a task's `pooled` languages at once."""
+"""Value of the option `language` that stands for all of a task's `pooled` languages together."""
 
 
 def selection_roles(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
@@ -67,15 +67,15 @@ def draw(
     """Draw a run's training and validation items.
 
     With the composition "substitution" target items replace English ones within `train_size`, as in the paper; with
-    "addition" they are added to `train_size` English items, so that more target items do not mean less English.
+    "addition" they are added to `train_size` English items, so that the amount of English does not depend on the ratio.
 
-    Items are taken from the start of a stratified order that depends on the seed only. The target items of a smaller
-    ratio or training set are therefore a subset of those of a larger one. In a parallel task an index appears in one
-    language only. For the language "pooled" the target items alternate between the task's pooled languages. Validation
-    items do not depend on the seed, so that all checkpoints of a comparison are selected on the same items.
+    Items are drawn from the start of a stratified order that depends only on the seed, so the target items of a smaller
+    ratio or training set are a subset of those of a larger one. In a parallel task an index appears in one language
+    only. For the language "pooled" the target items alternate between the task's pooled languages. Validation items do
+    not depend on the seed, so that all checkpoints of a comparison are selected on the same items.
 
     Args:
-        select_on: the validation that selects the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
+        select_on: the validation score that selects the checkpoint: `en`, `tl` or `mean`; for word pairs `control`.
 
     Raises:
         OptionError: A size exceeds the available items, the target language has no items for training or for selecting
@@ -94,7 +94,7 @@ def draw(
         return _take_alternately(task, split, languages, pools, range(start, start + size), option)
 
     def validation_items(role: str) -> list[Item]:
-        """Return the validation items of a role, or none if a language has none and they do not select."""
+        """Return the validation items of a role; empty if a language has none and the role selects no checkpoint."""
         order_seed = f"{task.name} validation"
         if all(orders("validation", roles[role], order_seed)):
             return pick("validation", roles[role], validation_size, order_seed)
@@ -130,10 +130,10 @@ def draw_tests(
 def draw_test(
     task: Task, languages: Sequence[str], option: tuple[str, int | None], *, difficulty: str, data_dir: str | None
 ) -> Sequence[Item]:
-    """Draw test items that alternate between some languages: the same ones for every seed.
+    """Draw test items that alternate between languages, the same for every seed.
 
     Args:
-        option: the name of the size option, and the total number of items; None takes all items.
+        option: name of the size option, for error messages, and the total number of items; None means all items.
 
     Raises:
         OptionError: There are fewer items.
@@ -170,7 +170,7 @@ def _take_alternately(
 
 @functools.lru_cache(maxsize=16)
 def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
-    """Return a split's items, cached because the runs of a grid use few different ones."""
+    """Return a split's items; cached, because the runs of a grid share a few splits."""
     items = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
     if task.parallel and language != SOURCE_LANGUAGE and items:
         _check_parallel(_pool(task, SOURCE_LANGUAGE, split, data_dir, difficulty), items, data_dir)
@@ -188,7 +188,11 @@ def _order(
 
 
 def _check_parallel(source: Sequence[Item], target: Sequence[Item], data_dir: str | None) -> None:
-    """Check by ids and strata that each index is the same item in two languages."""
+    """Check by ids and strata that items with the same index are translations of each other.
+
+    Raises:
+        OptionError: they are not; the message names the first pair that differs.
+    """
     for a, b in zip_longest(source, target):
         if a is None or b is None or (a.id, a.stratum) != (b.id, b.stratum):
             names = [f"{item.id} ({item.stratum}) in {item.language}" if item else "no item" for item in (a, b)]
@@ -196,7 +200,7 @@ def _check_parallel(source: Sequence[Item], target: Sequence[Item], data_dir: st
 
 
 def languages_of(items: Sequence[Item]) -> str:
-    """Return the languages of the items, joined by "+"."""
+    """Return the languages of the items, sorted and joined by "+"."""
     return "+".join(sorted({item.language for item in items}))
 
 

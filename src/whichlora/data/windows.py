@@ -1,10 +1,10 @@
-"""Sliding windows over contexts that are too long for one prompt.
+"""Splits contexts that are too long for one prompt into sliding windows.
 
 A training example uses the window that contains the answer. In scoring the model answers every window, and its most
 likely answer counts, without regard to the gold answer. Both use the same grid of windows, so that training and scoring
 see the same kind of input.
 
-The constants are part of the QA prompt's version: raise `prompts.QA_VERSION` when one changes.
+Increment `prompts.QA_VERSION` when one of the constants changes, because they determine the prompts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIN_TOKENS = 32
 Count = Callable[[Sequence[str]], Sequence[int]]
 """A function that returns the number of tokens of each text."""
 
-# Words with their leading whitespace; longer runs without whitespace are cut into pieces of 32 characters.
+# Words with their leading whitespace; words of more than 32 characters are cut into pieces of 32.
 _PIECES = re.compile(r"\s*\S{1,32}|\s+$")
 
 
@@ -40,7 +40,7 @@ def split(item: QaItem, count: Count, budget: int) -> list[QaItem]:
 
 
 def around_answer(item: QaItem, count: Count, budget: int) -> QaItem:
-    """Return the item with the window of `split` whose smaller margin around the first answer is the largest.
+    """Return the item with the window of `split` in which the first answer is farthest from both ends.
 
     If no window contains the whole answer, the window starts at the answer.
     """

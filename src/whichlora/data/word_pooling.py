@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pooling:
-    """A decoder block (numbered from 0) whose output is averaged over tokens, with or without the first token.
+    """A decoder block (counted from 0) whose output is averaged over tokens, with or without the first token.
 
-    Stored as `scoring` in the spec: it defines both the training objective and the score.
+    Stored as `scoring` in the spec; used by both the training objective and the score.
     """
 
     layer: int

@@ -1,1 +1,4 @@
-"""Runs an experiment, a grid of run specs in a YAML file: `python -m whichlora.experiment`."""
+"""Runs an experiment, a grid of runs described in a YAML file: `python -m whichlora.experiment`.
+
+`command` parses the options, `grid` reads the file, `pipeline` does the missing runs, and `progress` shows their state.
+"""

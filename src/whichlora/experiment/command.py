@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import BOOLEANS, FILE, Command
 from whichlora.config.cli import WORKERS, check_pack, report_option_error
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -54,7 +54,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     quiet()
     try:
         engine = engine_of(texts["engine"], texts["workers"])
-        dry_run = choose("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+        dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
         check_pack(texts["pack"])
         if not is_worker():
             print(f"Reading {texts['file']} and the datasets of its runs.", flush=True)

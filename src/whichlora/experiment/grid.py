@@ -2,7 +2,7 @@
 
     name: smoke                     # the MLflow experiment
     about: What the file is for.
-    defaults:                       # options of `main`; a list stands for each of its values
+    defaults:                       # options of `run`; a list stands for each of its values
       language: [sw, ur]
       seed: [1, 2, 3]
     arms:                           # what is compared; each with every combination of the defaults
@@ -28,19 +28,19 @@ from typing import Any
 
 import yaml
 
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.errors import OptionError, did_you_mean
 
 _ARM_KEYS = ("source", "options")
-"""Keys of an arm that are not options of `main`."""
+"""Keys of an arm that are not options of `run`."""
 _KEYS = ("extends", "name", "about", "defaults", "arms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The runs of an experiment, ordered by seed, so that stopping early leaves complete replications."""
+    """The runs of an experiment, ordered by seed, so that an experiment stopped early has complete replications."""
 
     name: str
     about: str
@@ -63,7 +63,7 @@ def read_grid(file: str) -> Grid:
     content = _read(file)
     plans: dict[str, Plan] = {}
     for options, settings in _runs(content):
-        texts = {name: default for name, (default, _) in MAIN.items()} | options
+        texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | options
         try:
             plan = resolve(parse_options(texts), settings)
         except OptionError as error:
@@ -87,14 +87,17 @@ def _read(file: str) -> dict[str, Any]:
     for name in {name for options in (defaults, *arms) for name in options} - set(_ARM_KEYS):
         if any(options.get(name) == [] for options in (defaults, *arms)):
             raise OptionError("file", file, f"has no value for {name}")
-        if name not in MAIN:
-            raise OptionError("file", file, f"has no option {name!r} of main{did_you_mean(str(name), MAIN)}")
+        if name not in RUN_OPTIONS:
+            raise OptionError("file", file, f"has no option {name!r} of run{did_you_mean(str(name), RUN_OPTIONS)}")
     content["name"] = str(content["name"])
     return content
 
 
 def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the content of a file merged with that of the file it extends; `extending` are the files that led here."""
+    """Return the content of a file merged with that of the file it extends, if any.
+
+    `extending` are the files that extend this one, directly or indirectly.
+    """
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     if not path.is_file():

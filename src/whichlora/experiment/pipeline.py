@@ -39,7 +39,7 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     """
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
-    tracker = Tracker.of_call(grid.name)
+    tracker = Tracker.for_command(grid.name)
     survey = survey_runs(grid, tracker)
     precision = {plan.spec.precision for plan in grid.plans}
     if survey.precisions - precision:

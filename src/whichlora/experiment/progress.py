@@ -1,4 +1,4 @@
-"""Shows the progress of an experiment from its runs in MLflow: state of the grid, progress bar, time left."""
+"""Shows the progress of an experiment, read from its runs in MLflow: state of the grid, progress bar, time left."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from whichlora.tracking.runs import Tracker
 
 _REFRESH_SECONDS = 10.0
 _LOG_SECONDS = 60.0
-"""Seconds between two lines of the log that replaces the bar without a terminal."""
+"""Seconds between two of the lines that replace the progress bar when there is no terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The grid's finished and failed runs by fingerprint, and the precisions of all runs of the experiment.
+    """State of an experiment's runs on the tracking server.
 
     Attributes:
+        done, failed: the grid's finished and failed runs, by fingerprint.
+        precisions: the precisions of all runs of the experiment.
         others: number of finished runs of the experiment that are not in the grid.
         time: when the runs were read from the tracking server, in seconds since the epoch.
     """
@@ -43,7 +45,7 @@ class Survey:
     time: float
 
     def failures(self, grid: Grid) -> dict[str, str]:
-        """Return the names of the grid's runs without a result, with the reason."""
+        """Return the reason why a run has no result, by name of the run, for the grid's unfinished runs."""
         unfinished = [plan for plan in grid.plans if plan.spec.fingerprint not in self.done]
         return {
             plan.name: failed.data.tags.get("whichlora.error", "failed without an error message")
@@ -85,7 +87,8 @@ class Survey:
             if trained and not reused:
                 rates[plan.spec.variant].append(trained / _examples(plan))
             packed = run.data.metrics.get("train/packed", 1) > 1
-            if not packed and "whichlora.resumed" not in run.data.tags:  # durations would include other runs or a pause
+            # The duration of a packed or resumed run includes other runs or a pause.
+            if not packed and "whichlora.resumed" not in run.data.tags:
                 scoring.append((run.info.end_time - run.info.start_time) / 1000 - (0.0 if reused else trained))
         if not rates and not scoring:
             return None
@@ -143,9 +146,9 @@ def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
 
 
 class Progress:
-    """Progress bar over the grid's runs, in whichever process they run, and a line for each run of this process.
+    """Shows a progress bar over the grid's runs, from all processes, and prints a line for each run of this process.
 
-    Without a terminal a line printed now and then replaces the bar, so that logs show the progress too.
+    Without a terminal the bar is replaced by a line every `_LOG_SECONDS`, so that log files show the progress.
     """
 
     def __init__(self, grid: Grid, tracker: Tracker, *, shown: bool) -> None:
@@ -164,7 +167,7 @@ class Progress:
         self._bar.close()
 
     def refresh(self, *, force: bool = False) -> None:
-        """Update the bar from the tracking server; without `force` only if the last update is some time ago."""
+        """Update the bar from the tracking server; without `force` at most every `_REFRESH_SECONDS`."""
         interval = _LOG_SECONDS if self._bar.disable else _REFRESH_SECONDS
         if not self._shown or not (force or time.monotonic() - self._refreshed > interval):
             return
@@ -184,7 +187,7 @@ class Progress:
         self._printed_count = len(survey.done)
 
     def finished(self, plan: Plan, result: Result) -> None:
-        """Print the scores of a run."""
+        """Print the scores of a finished run."""
         self._print(f"done: {plan.name}: {short_scores(plan, result.metrics)}")
 
     def failed(self, plan: Plan, error: Exception) -> None:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if request.run_id is not None:
             require_database("run_id", request.run_id)
-        tracker = Tracker.of_call()
+        tracker = Tracker.for_command()
         run_id = probe(request, tracker)
     except OptionError as error:
         return report_option_error(error)

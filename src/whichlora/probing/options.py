@@ -7,10 +7,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from whichlora.command_line import BOOLEANS
-from whichlora.config.options import AUTO, FIRST_TOKEN, MAIN, PRECISIONS, QUANTIZATIONS, check_task
+from whichlora.config.options import (
+    AUTO,
+    FIRST_TOKEN,
+    PRECISIONS,
+    QUANTIZATIONS,
+    RUN_OPTIONS,
+    check_task,
+)
 from whichlora.data.tasks import PROMPTED, Task, get_task
 from whichlora.data.tasks.pairs import LANGUAGES
-from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.probing.detectors import DETECTORS, canonical
 
 LEVELS = ("token", "sequence")
@@ -195,7 +202,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         OptionError: a value is not allowed; the first one is reported.
     """
     values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
-    kind = choose("kind", texts["kind"], _OPTIONS_OF_KIND)
+    kind = check_choice("kind", texts["kind"], _OPTIONS_OF_KIND)
     for owner, names in _OPTIONS_OF_KIND.items():
         for name in names:
             if name not in _OPTIONS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
@@ -210,7 +217,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     _check_source(values, kind)
     for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
-            choose(name, values[name], allowed)
+            check_choice(name, values[name], allowed)
     _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)
@@ -224,11 +231,11 @@ def parse(texts: Mapping[str, str]) -> Request:
         kind=kind,
         task=values["task"],
         language=values["language"],
-        items=None if values["items"] is None else parse_whole("items", values["items"], 2, 10**9),
+        items=None if values["items"] is None else parse_integer("items", values["items"], 2, 10**9),
         data_dir=values["data_dir"],
         precision=values["precision"],
         quantization=values["quantization"],
-        seed=parse_whole("seed", texts["seed"], 0, 2**32 - 1),
+        seed=parse_integer("seed", texts["seed"], 0, 2**32 - 1),
         choices=choices,
     )
 
@@ -259,22 +266,22 @@ def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
     """Check that the task has the language, if items are read and the task is not taken from a run."""
     reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
     if values["language"] and reads_items and (values["task"] or not values["run_id"]):
-        task = get_task(values["task"] or MAIN["task"][0])
+        task = get_task(values["task"] or RUN_OPTIONS["task"][0])
         check_task(task, language=values["language"], difficulty=None)
 
 
 def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
-    preset = PRESETS[choose("preset", values["preset"], PRESETS)]
+    preset = PRESETS[check_choice("preset", values["preset"], PRESETS)]
     overrides: dict[str, Any] = {}
     for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic"):
         if values[name] is not None:
-            overrides[name] = choose(name, values[name].lower(), CHOICES[name])
+            overrides[name] = check_choice(name, values[name].lower(), CHOICES[name])
     if "final_norm" in overrides:
         overrides["final_norm"] = overrides["final_norm"] == "true"
     if values["top_k"] is not None:
-        overrides["top_k"] = parse_whole("top_k", values["top_k"], 1, 50)
+        overrides["top_k"] = parse_integer("top_k", values["top_k"], 1, 50)
     if values["agreement"] is not None:
-        overrides["agreement"] = parse_whole("agreement", values["agreement"], 0, 10**6)
+        overrides["agreement"] = parse_integer("agreement", values["agreement"], 0, 10**6)
     if values["candidates"] is not None:
         codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
         overrides["candidates"] = None if codes == ("all",) else codes
@@ -284,9 +291,9 @@ def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
 def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     choices = AlignmentChoices(
         pairs=values["pairs"] or "words",
-        first_token=choose("first_token", values["first_token"] or "drop", FIRST_TOKEN),
+        first_token=check_choice("first_token", values["first_token"] or "drop", FIRST_TOKEN),
         against=values["against"],
     )
     if choices.pairs == "words" and values["language"] is not None:
-        choose("language", values["language"], LANGUAGES)
+        check_choice("language", values["language"], LANGUAGES)
     return choices

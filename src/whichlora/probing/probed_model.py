@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from whichlora.config.options import AUTO, MAIN, parse_options
+from whichlora.config.options import AUTO, RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import PROMPTED
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
@@ -71,7 +71,7 @@ class ProbedModel:
             yield model.eval()
             base_cache.give_back(model, self.plan)
         else:
-            with base_cache.with_saved_adapter(self.plan, self.download_adapter(work)) as reloaded:
+            with base_cache.saved_model(self.plan, self.download_adapter(work)) as reloaded:
                 yield reloaded.eval()
 
 
@@ -143,10 +143,10 @@ def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
 
 def _plan(request: Request, defaults: dict[str, str]) -> Plan:
     """Resolve a plan without training; options of the request override `defaults`."""
-    texts = {name: default for name, (default, _) in MAIN.items()} | defaults
+    texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | defaults
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:
-        choose("task", request.task or texts["task"], PROMPTED)
+        check_choice("task", request.task or texts["task"], PROMPTED)
         if request.task:
             texts |= {
                 "task": request.task,
@@ -157,7 +157,9 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
         if request.items:
             texts["test_size"] = str(request.items)
     else:  # the task does not matter, and its data may not be available here
-        texts |= {name: MAIN[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")}
+        texts |= {
+            name: RUN_OPTIONS[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")
+        }
     overrides = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
     texts |= {name: text for name, text in overrides.items() if text is not None}
     try:

@@ -1,4 +1,4 @@
-"""Scores the base model, once for each model, precision, quantization, prompt, scoring and test set."""
+"""Scores the base model once per model, precision, quantization, prompt version, scoring and test set."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from whichlora.training import base_cache
 
 @dataclass(frozen=True, kw_only=True)
 class BaseScores:
-    """The base model's metrics on a test set, without their prefix, and the run that holds them."""
+    """The base model's metrics on a test set, without their prefix, and the id of the run that logged them."""
 
     run_id: str
     metrics: dict[str, float]
 
 
 def base_scores(tracker: Tracker, plan: Plan, known: Mapping[str, TestScores]) -> dict[str, BaseScores]:
-    """Return the base model's scores by test set, scoring it only where no run holds them yet.
+    """Return the base model's scores by test set, computing only those that no run has logged yet.
 
-    There is one run of kind `base` per test set. `known` holds scores of the base model that the caller already has.
+    The scores on each test set are logged in one run of kind `base`.
+
+    Args:
+        known: scores of the base model that the caller has already computed, by test set.
     """
     return {name: _base_scores_on(test, plan, tracker, known.get(name)) for name, test in plan.tests.items()}
 
@@ -45,10 +48,10 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
         "test_digest": test.digest,
     }
     fingerprint = canonical_digest({"kind": "base", **identity})
-    prefix = f"test/{test.role}/"  # even if `test` is a retention set: a run that trains the task shares the scores
+    prefix = f"test/{test.role}/"  # also for a retention set, so that runs that train the task share the scores
     language = languages_of(test.items)
     name = f"base {spec.model} {test.task.name} {language}"
-    # Without a lease: a run on another machine may be scoring the same base model.
+    # The lease covers the caller's run only: another machine may be scoring the same base model.
     tracker = replace(tracker, check_lease=None)
     work = work_folder() / fingerprint[:16]
     with tracker.once("base", name, {"fingerprint": fingerprint}, work=work) as attempt:

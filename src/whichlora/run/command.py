@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import report_option_error
-from whichlora.config.options import CHOICES, GROUPS, MAIN, parse_options
+from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
@@ -18,7 +18,7 @@ COMMAND = Command(
     "run",
     "Train one adapter, score it, and track it in MLflow.\n\nThe value auto takes the value of the arm or the task. "
     "Finished runs are not repeated; interrupted runs resume.",
-    MAIN,
+    RUN_OPTIONS,
     groups=GROUPS,
     choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
     examples=(
@@ -51,7 +51,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
         from whichlora.tracking.runs import Tracker
 
         freeze_gc()
-        tracker = Tracker.of_call()
+        tracker = Tracker.for_command()
         result = run(plan, tracker)
     except OptionError as error:
         return report_option_error(error)

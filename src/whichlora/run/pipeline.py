@@ -1,4 +1,4 @@
-"""Carries out one run, from a plan to a tracked result. Read this module first."""
+"""Carries out one run, from a plan to logged results."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from whichlora.training.fit import PruningReports, fit
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
-    """Carry out a plan, or return the finished run with its fingerprint.
+    """Carry out a plan, or return the result of a finished run with the same fingerprint.
 
-    A killed run is resumed. While another process works on the same fingerprint, this one waits.
+    A killed run is resumed. If another process is working on the same fingerprint, this one waits.
 
     Raises:
         ProofError: The run did not train what its spec says.
@@ -45,7 +45,7 @@ def trial(
 ) -> Result:
     """Train and validate a plan without scoring its test items, as a run of kind `trial`.
 
-    A finished trial with the same fingerprint and tags is returned; a killed one is resumed.
+    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed.
 
     Raises:
         ProofError: The trial did not train what its spec says.
@@ -65,7 +65,7 @@ _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
 def _tracked(
     kind: str, name: str, plan: Plan, tracker: Tracker, job: _Job, extra_tags: Mapping[str, str] | None = None
 ) -> Result:
-    """Do `job` once, as one MLflow run identified by the plan's fingerprint and `extra_tags`."""
+    """Run `job` once, as one MLflow run identified by the plan's fingerprint and `extra_tags`."""
     spec = plan.spec
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(extra_tags or {})}
     # A trial belongs to its study, so the study's tags are part of the identity.
@@ -99,7 +99,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         if record.source is not None:
             log.tags({"adapter_of": record.source})
             known = reuse.reusable_test_scores(plan, tracker, record.source, work)
-        with base_cache.with_saved_adapter(plan, work / "adapter") as model:
+        with base_cache.saved_model(plan, work / "adapter") as model:
             validation, test = _score_model(plan, model, known)
         check_reload(plan, validation, record.predicted)
     else:
@@ -146,7 +146,9 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
     metrics |= {f"base/{name}/{k}": v for k, v in base.items()}
     metrics[f"gain/{name}"] = scores[test.task.headline] - base[test.task.headline]
     if not test.retained:
-        metrics |= {f"floor/{name}/{k}": v for k, v in plan.task.floors(plan.mixture.train, test.items).items()}
+        metrics |= {
+            f"floor/{name}/{k}": v for k, v in plan.task.shallow_baselines(plan.mixture.train, test.items).items()
+        }
     return metrics
 
 
@@ -168,7 +170,7 @@ def _paired_metrics(
 ) -> dict[str, float]:
     """Log `pairs.parquet` and return the metrics of the paired tests of the trained model against the base model."""
     items = {name: test.items for name, test in plan.tests.items() if not test.retained}
-    before = {name: reuse.predictions_of(tracker, base[name].run_id, name, work / "base") for name in items}
+    before = {name: reuse.download_predictions(tracker, base[name].run_id, name, work / "base") for name in items}
     table = word_alignment.pairs_table(items, before, {name: test[name].predictions for name in items})
     folder = work / "pairs"
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,5 +50,5 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # bitsandbytes is not built for every system and needed for 4-bit weights only
+    except PackageNotFoundError:  # bitsandbytes is needed for 4-bit weights only, and not available for every system
         return "none"

@@ -8,25 +8,26 @@ from whichlora.config.plan import Plan
 from whichlora.errors import ProofError
 from whichlora.evaluation.scores import Scores
 
-NEAR = {"fp32": 0.0, "bf16": 0.2}
+MAX_GAP = {"fp32": 0.0, "bf16": 0.2}
 """Largest gap in probability at which the reloaded adapter may predict another label, by precision.
 
-In bf16, PiSSA is trained with rounded residual weights but reloaded onto the original base weights. The bound dates
-from when logits were bf16 too (until spec version 5): between 16 and 32 they were spaced 1/8 apart, the trained and the
-reloaded model round independently, and one such step moves the gap between two labels by up to .06. It has not been
+In bf16, PiSSA is trained with rounded residual weights but reloaded onto the original base weights. The bound was set
+when logits were bf16 too (until spec version 5): between 16 and 32 they were spaced 1/8 apart, the trained and the
+reloaded model rounded independently, and one such step changed the gap between two labels by up to .06. It has not been
 measured again since."""
 
 
 def check_reload(plan: Plan, validation: Mapping[str, Scores], trained: Mapping[str, Sequence[str | None]]) -> None:
     """Compare the saved adapter's predictions on the plain base model with those of the trained model, by role.
 
-    One prediction in fifty may differ: conversion and another order of summation change the last digits.
+    Up to 2% of the predictions of a role, but at least one, may differ, because conversion and another order of
+    summation change the last digits.
 
     Raises:
         ProofError: More predictions differ.
     """
     for role, before in trained.items():
-        differing = _differing(before, validation[role], near=NEAR[plan.spec.precision])
+        differing = _differing(before, validation[role], near=MAX_GAP[plan.spec.precision])
         if differing > max(1, len(before) // 50):
             raise ProofError(
                 f"the saved {plan.spec.variant} adapter predicts {differing} of {len(before)} {role} validation items "
@@ -35,9 +36,10 @@ def check_reload(plan: Plan, validation: Mapping[str, Scores], trained: Mapping[
 
 
 def _differing(before: Sequence[str | None], after: Scores, *, near: float) -> int:
-    """Count the predictions that differ, except those whose probability is now within `near` of the new prediction's.
+    """Return the number of differing predictions.
 
-    Without probabilities every difference counts.
+    If `after` has probabilities, a difference counts only if the earlier label is now more than `near` less probable
+    than the predicted one.
     """
     pairs = list(zip(before, after.predicted, strict=True))
     if after.probabilities is None:

@@ -1,6 +1,6 @@
 """Reuses the adapter of a finished run with the same training fingerprint, and its scores on the same items.
 
-At ratio 0 the target language plays no part in training, so one adapter serves the runs of all languages.
+At ratio 0 the target language has no effect on training, so one adapter serves the runs of all languages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
         return None
     try:
         tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
-    except (MlflowException, OSError):  # deleted, e.g. to save space: the caller trains again
+    except (MlflowException, OSError):  # the adapter was deleted, e.g. to save space
         shutil.rmtree(work / "adapter", ignore_errors=True)
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
@@ -49,14 +49,17 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
 
 
 def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Path) -> dict[str, TestScores]:
-    """Return the scores of a run with the same adapter, for the test sets whose items are the same."""
+    """Return the scores of the run `run_id`, which has the same adapter, on test sets with the same items.
+
+    Predictions are downloaded to the folder `scratch`; a test set without them is omitted.
+    """
     run = tracker.client.get_run(run_id)
     digests = json.loads(run.data.params["test_digests"])
     known = {}
     for name, test in plan.tests.items():
         if digests.get(name) == test.digest:
             try:
-                predictions = predictions_of(tracker, run_id, name, scratch)
+                predictions = download_predictions(tracker, run_id, name, scratch)
             except (MlflowException, OSError):
                 continue
             prefix = f"test/{name}/"
@@ -65,8 +68,8 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
     return known
 
 
-def predictions_of(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
-    """Download the predictions that a run logged for a test set to the folder `scratch` and return them.
+def download_predictions(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
+    """Return the predictions that a run logged for the test set `name`, downloaded to the folder `scratch`.
 
     Raises:
         MlflowException, OSError: The artifact is missing.

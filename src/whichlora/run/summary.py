@@ -20,7 +20,7 @@ class Result:
 
 
 def _prompt_line(test: TestSet, m: Mapping[str, float]) -> str:
-    """Return F1 with its 95 % interval (normal approximation), the base model's F1 and those of shallow baselines."""
+    """Return a line with F1, its 95% interval (normal approximation), and F1 of base model and shallow baselines."""
     f1, size = m[f"test/{test.name}/f1"], len(test.items)
     line = f"  {test.title}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))

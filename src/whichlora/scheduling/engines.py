@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from whichlora.errors import OptionError, choose, parse_whole
+from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.parallel import distributed
 from whichlora.scheduling.jobs import Engine, Job, mark_worker
 
@@ -26,8 +26,8 @@ def engine_of(name: str, workers: str) -> Engine | None:
     Raises:
         OptionError: `name` or `workers` has an invalid value, or a package is missing.
     """
-    choose("engine", name, ENGINES)
-    count = parse_whole("workers", workers, 1, MAX_WORKERS)
+    check_choice("engine", name, ENGINES)
+    count = parse_integer("workers", workers, 1, MAX_WORKERS)
     if name == "ray":
         if distributed.world_size() > 1:
             raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")

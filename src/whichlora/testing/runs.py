@@ -11,7 +11,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from whichlora.config.options import MAIN, parse_options
+from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.models.memory import freeze_gc
@@ -47,7 +47,7 @@ def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
 
 def small_plan(model: str | Path, **options: Any) -> Plan:
     """Resolve the plan of a run on `model` with the options `SMALL`, overridden by `options`."""
-    defaults = {name: default for name, (default, _) in MAIN.items()}
+    defaults = {name: default for name, (default, _) in RUN_OPTIONS.items()}
     texts = {**SMALL, **{name: str(value) for name, value in options.items()}}
     if texts.get("variant") == "none":
         texts.pop("learning_rate"), texts.pop("batch_size")

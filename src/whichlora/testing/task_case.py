@@ -151,11 +151,12 @@ def check_floors(task: type[Task], data_dir: str | None = None) -> None:
     loaded = (instance.load(language, "train", data_dir=data_dir) for language in targets)
     train = next((items for items in loaded if items), ())[:FIRST]
     assert train, f"{task.name}: no target language has training items"
-    floors = instance.floors(train, instance.load(train[0].language, "test", data_dir=data_dir)[:FIRST])
-    wrong = {name: value for name, value in floors.items() if not 0 <= value <= 1}
-    assert not wrong, f"{task.name}: floors are not from 0 to 1: {wrong}"
-    has_nli_floors = floors.keys() == SHALLOW_NLI
-    assert has_nli_floors == issubclass(task, NliTask), f"{task.name}: unexpected floors {sorted(floors)}"
+    test = instance.load(train[0].language, "test", data_dir=data_dir)[:FIRST]
+    scores = instance.shallow_baselines(train, test)
+    wrong = {name: value for name, value in scores.items() if not 0 <= value <= 1}
+    assert not wrong, f"{task.name}: shallow baselines are not from 0 to 1: {wrong}"
+    has_nli_floors = scores.keys() == SHALLOW_NLI
+    assert has_nli_floors == issubclass(task, NliTask), f"{task.name}: unexpected shallow baselines {sorted(scores)}"
 
 
 def check_invalid_value(task: type[Task], option: str, value: str, data_dir: str | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from whichlora.config.hyperparameters import adapted_shapes, arm_values, resolve_modules
+from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.loading import load_model, shape_of
 from whichlora.testing.runs import small_plan
@@ -68,7 +68,7 @@ def check_declaration(name: str) -> None:
 def check_arm(name: str, arm: str) -> None:
     """Check that an arm of a variant has a source, and a rank and an alpha if the method has them."""
     variant = get_variant(name)
-    values = arm_values(variant, arm, learning_rate=0.01)
+    values = arm_hyperparameters(variant, arm, learning_rate=0.01)
     assert values is not None, f"{name} trains, but has no recommended values"
     assert values.source, f"the arm {arm} of {name} names no source"
     assert variant.paper, f"{name} names no paper"

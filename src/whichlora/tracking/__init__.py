@@ -1,1 +1,4 @@
-"""MLflow: the client, runs found or created by fingerprint, and telemetry."""
+"""Access to MLflow: `client` connects, `runs` finds, creates and logs runs, and `telemetry` measures resource use.
+
+`sqlite` locates and locks SQLite tracking databases without importing MLflow.
+"""

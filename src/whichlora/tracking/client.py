@@ -1,4 +1,4 @@
-"""Connects to MLflow: tracking databases, experiments, and runs made by `mlflow run`."""
+"""Connects to MLflow: tracking databases, experiments, and runs created by `mlflow run`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError
-from whichlora.tracking.sqlite import file_of, lock_of
+from whichlora.tracking.sqlite import database_file, schema_lock
 
 DEFAULT_EXPERIMENT = "whichlora"
 _PAGE = 1000
@@ -22,11 +22,15 @@ _PAGE = 1000
 
 def sqlite_file() -> Path | None:
     """Return the tracking database's file when it is SQLite, else None."""
-    return file_of(mlflow.get_tracking_uri())
+    return database_file(mlflow.get_tracking_uri())
 
 
 def work_folder() -> Path:
-    """Return the folder for checkpoints of unfinished runs: `WHICHLORA_WORK`, else one beside the SQLite database."""
+    """Return the folder for checkpoints of unfinished runs.
+
+    It is set by `WHICHLORA_WORK`; by default it is `whichlora-work` beside the SQLite database, if any, or else in the
+    current folder.
+    """
     path = os.environ.get("WHICHLORA_WORK")
     if path:
         return Path(path).absolute()
@@ -39,12 +43,12 @@ def connect() -> MlflowClient:
     file = sqlite_file()
     if file is None:
         return MlflowClient()
-    with lock_of(file):
+    with schema_lock(file):
         return ensure_schema(MlflowClient())
 
 
 def require_database(option: str, value: object) -> None:
-    """Check that the SQLite database exists, before an option refers to its contents; `connect` would create one.
+    """Check that the SQLite database exists, for an option that refers to its contents; `connect` would create one.
 
     Raises:
         OptionError: It does not exist.
@@ -56,7 +60,7 @@ def require_database(option: str, value: object) -> None:
 
 
 def ensure_schema(client: MlflowClient) -> MlflowClient:
-    """Create the database's schema: MLflow does so at the first request."""
+    """Send a first request, at which MLflow creates the database's schema if needed, and return the client."""
     client.search_experiments(max_results=1)
     return client
 
@@ -71,7 +75,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         file = sqlite_file()
         location = (file.parent / "mlartifacts" / name).as_uri() if file else None
         try:
-            # Without the tag the UI opens the experiment as one of LLM traces.
+            # Without this tag the UI shows the experiment as one for LLM traces.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException:  # another process created it first
@@ -95,7 +99,7 @@ def default_experiment(client: MlflowClient) -> str:
 
 
 def mark_launch(client: MlflowClient) -> str | None:
-    """Tag the run that `mlflow run` created as a launch and return its id; None if started another way."""
+    """Tag the run created by `mlflow run` as a launch and return its id; None if started another way."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return None

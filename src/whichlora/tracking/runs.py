@@ -1,4 +1,4 @@
-"""Writes to MLflow: finds runs by their identifying tags, creates or resumes them, and logs to them."""
+"""Finds MLflow runs by their identifying tags, creates or resumes them, and logs to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from whichlora.tracking.client import (
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
-"""Characters to which params are cut; MLflow's limit."""
+"""MLflow's maximum length of a param, in characters; longer values are truncated."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Tracker:
     Attributes:
         experiment: name of the experiment.
         launch: id of the run created by `mlflow run`, if any.
-        check_lease: raises `LostLeaseError` if another process holds the work by now; None if the work is not leased.
-            The holder of a lease resumes an unfinished run wherever it was started.
+        check_lease: raises `LostLeaseError` if the lease has passed to another process; None if the work is not leased.
+            The holder of a lease resumes an unfinished run even if it was started on another machine.
         parent: id of the run under which the UI nests the created runs.
     """
 
@@ -51,7 +51,7 @@ class Tracker:
     parent: str | None = None
 
     @classmethod
-    def of_call(cls, experiment: str | None = None) -> Tracker:
+    def for_command(cls, experiment: str | None = None) -> Tracker:
         """Return a tracker for the current command, and tag its launch.
 
         `experiment` defaults to the one set for the command, see `default_experiment`.
@@ -79,12 +79,12 @@ class Tracker:
 
     @contextmanager
     def once(self, kind: str, name: str, tags: Mapping[str, str], *, work: Path) -> Iterator[Attempt]:
-        """Do a piece of work once, even if several processes request it.
+        """Open the run for a piece of work that must be done once, even if several processes request it.
 
-        Holds the lock of the folder `work`. If a finished run of this kind has these tags, the attempt refers to it and
-        there is nothing to do. Otherwise a run is created, or an unfinished one resumed. It is marked FINISHED at the
-        end of the block, or FAILED or KILLED if the block raises. The folder is deleted on success; after a failure it
-        remains, so that the next attempt can resume from it.
+        The folder `work` is locked within the block. If a finished run of this kind has these tags, the attempt refers
+        to it and the block has nothing to do. Otherwise a run is created, or an unfinished one resumed; it is marked
+        FINISHED at the end of the block, or FAILED or KILLED if the block raises. The folder is deleted on success and
+        kept after a failure, so that the next attempt can resume from it.
 
         Args:
             tags: without their prefix `whichlora.`; together with the kind they identify the work.
@@ -106,19 +106,19 @@ class Tracker:
     def open(self, kind: str, name: str, tags: Mapping[str, str]) -> RunLog:
         """Resume the unfinished run that these tags identify, or create one.
 
-        The caller holds the lock of the work, so a RUNNING run from the same work folder was killed. One from another
-        machine or folder (tag `place`) may be alive and is not resumed, unless this process
-        holds the lease of the work.
+        The caller must hold the lock of the work folder, so a RUNNING run with the same machine and work folder (tag
+        `place`) was killed. A RUNNING run of another machine or folder may be alive, and is resumed only if this
+        process holds the lease of the work.
         """
-        place = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
-        identity, tags = dict(tags), {**tags, "place": place}
+        origin = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
+        identity, tags = dict(tags), {**tags, "place": origin}
         for status in ("RUNNING", "FAILED", "KILLED"):
-            same_place = {"place": place} if status == "RUNNING" and self.check_lease is None else {}
-            unfinished = self.find(kind, status=status, **identity, **same_place)
+            same_origin = {"place": origin} if status == "RUNNING" and self.check_lease is None else {}
+            unfinished = self.find(kind, status=status, **identity, **same_origin)
             if unfinished:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
                 log = RunLog(self.client, unfinished.info.run_id, self.check_lease)
-                log.tags({"resumed": "true", "place": place})
+                log.tags({"resumed": "true", "place": origin})
                 return log
         run_tags = {
             f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
@@ -133,14 +133,14 @@ class Tracker:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A tracked piece of work: either the finished run that did it, or the open run that does it now."""
+    """A tracked piece of work: either the finished run that did it, or the open run to log it to."""
 
     finished: Run | None = None
     _log: RunLog | None = None
 
     @property
     def log(self) -> RunLog:
-        """The open run; only if the work is not finished yet."""
+        """The open run. Use only if `finished` is None."""
         assert self._log is not None
         return self._log
 
@@ -152,7 +152,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class RunLog:
-    """Writes to one run."""
+    """Logs to one run; `check_lease` is that of the `Tracker`."""
 
     client: MlflowClient
     run_id: str
@@ -160,13 +160,17 @@ class RunLog:
 
     @contextmanager
     def guarded(self) -> Iterator[RunLog]:
-        """Mark the run FINISHED at the end of the block, or FAILED with the error as a tag if it raises."""
+        """Mark the run FINISHED at the end of the block or when it is pruned, else FAILED or KILLED with an error tag.
+
+        Raises:
+            LostLeaseError: the lease was lost; the run, which now belongs to another process, is left unchanged.
+        """
         try:
             yield self
         except LostLeaseError:
-            raise  # the run belongs to another process now
-        except PrunedError as stop:
-            self.tags({"pruned": str(stop)})
+            raise
+        except PrunedError as pruned:
+            self.tags({"pruned": str(pruned)})
             self.client.set_terminated(self.run_id, "FINISHED")
             raise
         except BaseException as error:

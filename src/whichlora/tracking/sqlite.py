@@ -8,14 +8,14 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 
-def file_of(uri: str) -> Path | None:
-    """Return the file of a SQLite tracking database; None for any other URI."""
+def database_file(uri: str) -> Path | None:
+    """Return the file of a SQLite tracking URI; None for any other URI."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
-def path_of(uri: str) -> Path | None:
+def artifact_folder(uri: str) -> Path | None:
     """Return the local folder of an artifact URI or path; None if it is not on this machine."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file") or not parts.path:
@@ -23,7 +23,7 @@ def path_of(uri: str) -> Path | None:
     return Path(unquote(parts.path) if parts.scheme else uri).absolute()
 
 
-def lock_of(file: Path) -> FileLock:
-    """Return the lock for creating the schema: two processes at once would leave it permanently half created."""
+def schema_lock(file: Path) -> FileLock:
+    """Return the lock for creating the schema, which two processes at once would leave permanently incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{file}.lock")

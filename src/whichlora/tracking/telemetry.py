@@ -1,4 +1,4 @@
-"""Measures the resources used in a training window: host CPU and memory, and GPU figures through NVML if available.
+"""Measures resource use during training: CPU and memory of the host, and GPU figures from NVML if available.
 
 MB in a metric's name means 2**20 bytes, as in `nvidia-smi` and torch.
 """
@@ -21,11 +21,11 @@ MIB = 2**20
 
 
 class Telemetry:
-    """Context manager that samples the visible GPUs, this process and its descendants until the window closes.
+    """Context manager that samples the visible GPUs, this process and its descendants.
 
-    A daemon thread takes a sample every `interval` seconds; additional samples are taken when the window opens and when
-    it closes, so a window shorter than the interval has figures, too. Without NVML or a visible device the `gpu/`
-    metrics are absent. If a device does not support a figure, only that figure is absent.
+    A daemon thread takes a sample every `interval` seconds; additional samples on entry and exit ensure figures for
+    blocks shorter than the interval. Without NVML or a visible device the `gpu/` metrics are absent. If a device does
+    not support a figure, only that figure is absent.
 
     The visible devices are those of `CUDA_VISIBLE_DEVICES`. Its numbers are interpreted in NVML's order, which equals
     CUDA's order on machines with a single GPU model, and on all machines under `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
@@ -54,7 +54,7 @@ class Telemetry:
         self._gpus.close()
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures of the window. Call only after the window has closed.
+        """Return the figures of the block. Call only after the context manager has exited.
 
         - `host/cpu_mean`: CPU use of this process and its children, in percent of one core (200 is two busy cores)
         - `host/memory_max_mb`: peak resident memory of this process and its children; shared pages count in each
@@ -82,7 +82,7 @@ class Telemetry:
             self._sample()
 
     def _sample(self, opening: bool = False) -> None:
-        """Add one sample of every figure; the first omits utilisation, which describes the time before the window."""
+        """Add one sample of every figure; the first omits utilisation, which covers the time before the block."""
         readings = self._gpus.read()
         if opening:
             readings.pop("utilization", None)
@@ -93,7 +93,7 @@ class Telemetry:
 
     def _cpu_percent(self) -> float:
         (start, before), *_, (end, after) = self._samples["host_cpu"]
-        # A child that ends without being waited for takes its CPU time along, so the difference can be negative.
+        # The CPU time of a child that ends without being waited for is lost, so the difference can be negative.
         return 100 * max(0.0, after - before) / (end - start)
 
 

@@ -1,4 +1,4 @@
-"""Attaches a variant's adapter to a base model, saves what was trained, and loads it back with plain PEFT."""
+"""Attaches a variant's adapter to a base model, saves the trained adapter, and loads it with plain PEFT."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
-from whichlora.training.verification import base_digests, observe, prove_attached
+from whichlora.training.verification import base_digests, prove_attached, record_trainable
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
 
-START_ITEMS, START_BATCH = 512, 8
+INITIALIZATION_ITEMS, INITIALIZATION_BATCH = 512, 8
 """Training items used by data-driven initialisations, and their batch size. PEFT hashes the activations of the first
 batch number by number, which takes minutes for a large batch."""
-INITIAL = "initial"
-"""Subfolder for the initial adapter, if it is needed for saving."""
+INITIAL_FOLDER = "initial"
+"""Subfolder for the initial adapter; used only by variants with `converts_base_change`."""
 
 
 def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any, Evidence, int]:
-    """Return the model to train, the evidence for its verification, and its number of trainable parameters.
+    """Attach the plan's adapter to `base`; for `full`, make the base weights trainable.
 
-    Seed torch before the call. Variants with `changes_base` modify the base weights.
+    The caller must seed torch for random initialisations. Variants with `changes_base` modify the base weights.
+
+    Returns:
+        The model to train, the evidence for its verification, and its number of trainable parameters.
 
     Raises:
         ProofError: The attached adapter is not what the spec asks for.
@@ -39,11 +42,11 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         model: Any = base
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        unreached = objective_of(plan).unreached(model)
-        for parameter in unreached:
+        unused = objective_of(plan).unused_parameters(model)
+        for parameter in unused:
             parameter.requires_grad_(False)
         evidence = Evidence(settings=None, base={})
-        expected = plan.shape.parameters - sum(p.numel() for p in unreached)
+        expected = plan.shape.parameters - sum(p.numel() for p in unused)
         return model, evidence, prove_attached(model, variant, evidence, expected=expected)
 
     assert spec.dropout is not None
@@ -75,41 +78,44 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     count = prove_attached(model, variant, evidence, expected=expected)
     if variant.initialize is not None:
         variant.initialize(model, _first_batches(plan), spec.variant_options)
-        count = observe(model, variant, evidence)
+        count = record_trainable(model, variant, evidence)
     if variant.start_witness is not None:
         variant.start_witness(model, evidence)
     return model, evidence, count
 
 
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
-    """Return batches of training items for a data-driven initialisation; the same ones when a run is resumed."""
+    """Return batches of training items for a data-driven initialisation; the same batches when a run is resumed."""
     encoder = plan.encoder()
-    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:START_ITEMS]
+    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:INITIALIZATION_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
-    batches = [items[i : i + START_BATCH] for i in range(0, len(items), START_BATCH)]
+    batches = [items[i : i + INITIALIZATION_BATCH] for i in range(0, len(items), INITIALIZATION_BATCH)]
     return [to_device(collate([encoder.example(item) for item in batch], pad), current_device()) for batch in batches]
 
 
 def save_initial(model: Any, plan: Plan, folder: Path) -> None:
-    """Save the initial adapter, which `save` needs to express a change of the base weights as an adapter."""
+    """Save the initial adapter, if `save` needs it to express a change of the base weights as an adapter."""
     if plan.variant.converts_base_change:
-        # PEFT must not run the initialisation again when it loads this adapter to compute the difference.
+        # With True, PEFT does not repeat the initialisation when it loads this adapter to compute the difference.
         config = model.peft_config["default"]
         initialization, config.init_lora_weights = config.init_lora_weights, True
-        model.save_pretrained(folder / INITIAL)
+        model.save_pretrained(folder / INITIAL_FOLDER)
         config.init_lora_weights = initialization
 
 
 def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
-    """Save the adapter so that plain PEFT loads it onto the plain base model; for `full`, save the model."""
+    """Save the adapter so that plain PEFT can load it onto the original base model; for `full`, save the model.
+
+    `initial` is the folder that `save_initial` wrote to.
+    """
     if plan.variant.converts_base_change:
-        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL))
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:
         model.save_pretrained(folder)
 
 
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
-    """Return the plain base model with the saved adapter, as any PEFT user would load it; for `full`, the model."""
+    """Return `base` with the saved adapter, as any PEFT user would load it; for `full`, the saved model."""
     spec = plan.spec
     if plan.variant.trains_whole_model:
         source = replace(plan.source, name_or_path=str(folder), revision=None)

@@ -22,10 +22,10 @@ _cache: dict[tuple[str, str, str], PreTrainedModel] = {}
 
 
 def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
-    """Return the plain base model of a plan, for exclusive use until it is returned with `give_back`.
+    """Return the base model of a plan, without adapter, for exclusive use until it is returned with `give_back`.
 
-    In lockstep mode the runs share the weights through separate module trees; weights may be changed only within one's
-    own turn, and must be restored before it ends.
+    In lockstep mode the runs share the weights through separate module trees; a run may change weights only within its
+    turn, and must restore them before the turn ends.
     """
     key = _key(plan, precision)
     model = _cache.pop(key, None)
@@ -39,24 +39,24 @@ def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
 
 
 def give_back(model: PreTrainedModel, plan: Plan) -> None:
-    """Return a base model with unchanged weights in the plan's precision to the cache."""
+    """Return a base model to the cache; its weights must be unchanged and in the plan's precision."""
     set_checkpointing(model, on=False)  # training turns it on when memory runs out
     _cache.clear()
     _cache[_key(plan)] = model.eval()
 
 
 def give_back_trained(model: Any, plan: Plan) -> None:
-    """Return the base of a trained adapter to the cache, if training left its weights unchanged."""
+    """Return the base model of a trained adapter to the cache, if training left its weights unchanged."""
     if plan.variant.has_adapter and not (plan.variant.changes_base or plan.variant.fully_trained):
         give_back(model.unload(), plan)
 
 
 @contextmanager
-def with_saved_adapter(plan: Plan, folder: Path) -> Iterator[Any]:
-    """Yield the plain base model with the adapter saved in `folder`, for scoring.
+def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
+    """Yield the model saved in `folder`, for scoring: the base model with the adapter; for `full`, the trained model.
 
-    In unquantized fp32, where it does not change the answers, the adapter is merged for speed; the base weights are
-    restored on exit.
+    In unquantized fp32, where merging does not change the predictions, the adapter is merged for speed; the base
+    weights are restored on exit.
     """
     if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)

@@ -49,7 +49,7 @@ class ProgressBar(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:  # a resumed run starts at its step; the speed counts its new steps only
+        if self.training_bar is not None:  # `initial` excludes the steps before a resume from the displayed speed
             self.current_step = self.training_bar.initial = self.training_bar.n = state.global_step
             self.training_bar.set_description(self._name)
 
@@ -59,7 +59,7 @@ class ProgressBar(ProgressCallback):
 
 
 class Stopwatch(TrainerCallback):
-    """Counts seconds of training. Synchronises with the accelerator on every start and stop."""
+    """Counts seconds of training from an initial value; synchronises with the GPU on every start and stop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -76,7 +76,7 @@ class Stopwatch(TrainerCallback):
             self._since = None
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Pause counting within the block."""
         self.stop()
         yield
@@ -92,7 +92,7 @@ class Stopwatch(TrainerCallback):
 class LossLog(TrainerCallback):
     """Accumulates losses and writes their mean to the Trainer's log as `cross_entropy`.
 
-    `report` receives (step, mean loss) points; None in all processes but the leader.
+    `report` receives (step, mean loss) points; None on all ranks except the leader.
     """
 
     def __init__(self, report: Callable[[Losses], None] | None) -> None:
@@ -101,7 +101,7 @@ class LossLog(TrainerCallback):
         self._reported = 0
 
     def add(self, loss: torch.Tensor, count: int) -> None:
-        """Add a step: the sum of this process's losses, and the number of losses in all processes."""
+        """Add an optimiser step: the sum of this rank's losses, and the number of losses on all ranks."""
         self._loss = self._loss.to(loss.device) + loss
         self._count += count
 
@@ -122,7 +122,7 @@ class LossLog(TrainerCallback):
 
 
 class CheckpointTimer(TrainerCallback):
-    """Triggers a checkpoint every `CHECKPOINT_SECONDS`, by the clock of the leading process."""
+    """Triggers a checkpoint every `CHECKPOINT_SECONDS`, by the leader's clock."""
 
     def __init__(self, *, leads: bool) -> None:
         self._leads = leads
@@ -130,7 +130,7 @@ class CheckpointTimer(TrainerCallback):
         self._due = False
 
     def agree(self, count: int) -> int:
-        """Return the sum of `count` over all processes, and agree with them whether to save after this step."""
+        """Return the sum of `count` over all ranks, and decide on all of them alike whether to save after this step."""
         overdue = self._leads and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
         total, due = distributed.all_reduce_sum(count, overdue)
         self._due = due > 0
@@ -138,7 +138,7 @@ class CheckpointTimer(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._due and state.global_step < state.max_steps:
-            control.should_save = control.should_log = True  # losses not yet logged would be missing after a resume
+            control.should_save = control.should_log = True  # losses not logged by now would be lost in a resume
             self._saved = time.monotonic()
 
 
@@ -150,7 +150,7 @@ class StepHook(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self._steps:
-            with self._watch.stopped():
+            with self._watch.paused():
                 self._hook(state.global_step)
 
 
@@ -168,7 +168,7 @@ class VariantSteps(TrainerCallback):
 class BestCheckpoint(TrainerCallback):
     """Saves the trainable weights of the epoch with the best validation score to `work`; ties go to the earliest.
 
-    `validate` receives the number of finished steps and returns a score; None in all processes but the leader.
+    `validate` receives the number of finished steps and returns a score; None on all ranks except the leader.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class BestCheckpoint(TrainerCallback):
         may_select, options = self._variant.may_select, self._spec.variant_options
         if may_select and not may_select(step, state.max_steps, options):
             return
-        with self._watch.stopped():
+        with self._watch.paused():
             if self._validate is not None:
                 self._save_if_best(model, step, self._validate(step))
             distributed.barrier()

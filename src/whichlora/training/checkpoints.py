@@ -1,4 +1,4 @@
-"""Reads and writes the checkpoints from which a killed training run resumes; a partial one is never read."""
+"""Reads and writes the checkpoints from which a killed run resumes; incomplete checkpoints are never read."""
 
 from __future__ import annotations
 

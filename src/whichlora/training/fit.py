@@ -1,4 +1,4 @@
-"""Fits a plan's adapter, validates it during training, and saves the adapter with a record of its training."""
+"""Trains a plan's adapter with validation, and saves the adapter and a record of its training."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from whichlora.training.trainer import total_steps, train
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """Record of a training.
+    """Predictions, losses and metrics of a trained adapter.
 
     Attributes:
         predicted: by role, the trained model's predictions for the validation items that selected the checkpoint.
         losses: (step, mean loss) points.
         metrics: training metrics by their name in MLflow.
-        source: id of the run that trained the adapter, if it was another one.
+        source: id of the run that trained the adapter; None if this run did.
     """
 
     predicted: Mapping[str, list[str | None]]
@@ -42,13 +42,13 @@ class TrainingRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningReports:
-    """Intermediate validation scores for a pruner while a trial trains.
+    """Schedule and receiver of the intermediate validation scores that a pruner needs.
 
     Attributes:
         roles: the validation sets to score, `en` or `tl`.
         times: the number of reports, at equal intervals of steps; the last is at the end of training.
-        report: receives the number of the report, from 1, and the mean F1 of the roles. It raises `PrunedError` to stop
-            the trial.
+        report: receives the number of the report, counted from 1, and the mean F1 over the roles; raises `PrunedError`
+            to stop the trial.
     """
 
     roles: Sequence[str]
@@ -71,24 +71,28 @@ def fit(
 ) -> TrainingRecord:
     """Train the plan's adapter, save it to `work/adapter` and return the record of its training.
 
-    A training already finished in `work` is not repeated.
+    An adapter that an earlier attempt finished in `work` is not trained again.
 
     Args:
-        reuse: fetches adapter and record from another run; returns None if there is no such run.
+        reuse: downloads the adapter of another run to `work/adapter` and returns its record; None if there is none.
+
+    Raises:
+        ProofError: The adapter does not match the spec, or did not train.
+        PrunedError: `reports` stopped the training.
     """
     path = work / "trained.json"
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict((reuse and reuse()) or _train(plan, log, work, reports)))
     record = TrainingRecord(**read_json(path))
-    log.series("train/loss", record.losses)  # not yet logged if another run trained the adapter
+    log.series("train/loss", record.losses)  # logs nothing new unless another run trained the adapter
     return record
 
 
 def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
     checkpoint = last_complete(work)
     if checkpoint is None:
-        shutil.rmtree(work, ignore_errors=True)  # left by a process that died before its first checkpoint
+        shutil.rmtree(work, ignore_errors=True)  # an earlier attempt may have died before its first checkpoint
     else:
         print(f"Resuming from {checkpoint[0].name}.")
     work.mkdir(parents=True, exist_ok=True)

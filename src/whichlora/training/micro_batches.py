@@ -1,4 +1,4 @@
-"""Gradient accumulation over micro-batches that shrink when memory runs out."""
+"""Accumulates gradients over micro-batches that shrink when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from whichlora.models.memory import runs_without_oom
 
 Item = TypeVar("Item")
 MICRO_BATCH = 16
-"""Largest micro-batch, in items; halved whenever memory runs out. Gradients accumulate over the effective batch."""
+"""Largest micro-batch, in items; halved whenever memory runs out."""
 
 
 def set_checkpointing(model: Any, *, on: bool) -> None:
-    """Turn gradient checkpointing on or off; no effect if it already is."""
+    """Turn gradient checkpointing on or off, unless it already is."""
     if on != any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        # transformers renamed the method; all tested versions have the old name, newer ones warn about it.
+        # transformers renamed the method: every tested version has the old name, but newer versions warn about it.
         verb = "enable" if on else "disable"
         method = getattr(model, f"activation_checkpointing_{verb}", None)
         (method or getattr(model, f"gradient_checkpointing_{verb}"))()
@@ -30,8 +30,8 @@ class MicroBatches:
     """Splits the items of an optimiser step into micro-batches, and into smaller ones when memory runs out.
 
     accelerate's `find_executable_batch_size`, on which transformers' `auto_find_batch_size` is based, restarts training
-    with a smaller effective batch and with the weights trained so far. Here only the step is repeated: its gradients
-    are dropped, the random state is restored, and the sum over the micro-batches stays the same.
+    with a smaller effective batch and with the weights trained so far. Here only the step is repeated, with the same
+    effective batch: its gradients are cleared and the random state is restored.
 
     Attributes:
         size: items in a micro-batch.
@@ -42,7 +42,7 @@ class MicroBatches:
         self._model, self.size, self.checkpointing = model, size, False
 
     def sum(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Tensor]) -> Tensor:
-        """Return the sum of `work` over micro-batches of `items`; `work` may change gradients and random state only.
+        """Return the sum of `work` over micro-batches of `items`; `work` may change only gradients and random state.
 
         Raises:
             MemoryExhausted: Not even one item fits.

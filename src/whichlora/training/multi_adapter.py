@@ -1,8 +1,7 @@
-"""Joint forward and backward pass over the batches of several runs, as in mLoRA and S-LoRA.
+"""Trains several runs with one joint forward and backward pass over their batches, as in mLoRA and S-LoRA.
 
-The runs share a frozen base model. A linear layer that any run adapts multiplies the tokens of all runs in one matrix
-product; each run's adapter then processes its own tokens. On a GPU small batches are limited by kernel launches, which
-the runs then share.
+The runs share a frozen base model. Each base layer processes the tokens of all runs in one matrix product; each run's
+adapter then processes that run's tokens. This is faster on a GPU, where small batches are limited by kernel launches.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from whichlora.config.cli import MAX_PACK
 from whichlora.config.plan import Plan
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
-from whichlora.errors import OptionError, parse_whole
+from whichlora.errors import OptionError, parse_integer
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
@@ -44,16 +43,16 @@ class Batch:
         layers: the model's adapted layers, by name.
         examples: encoded prompts and answers.
         count: divisor of the summed loss.
-        shares: whether a common prefix of the prompts is processed once.
+        share_prefix: whether a common prefix of the prompts is processed only once.
         uncast: adapted layers whose inputs need no cast to fp32, see `skip_input_cast`.
-        autocast: returns the context manager of the forward pass.
+        autocast: returns the autocast context of the forward pass.
     """
 
     model: Any
     layers: Mapping[str, Any]
     examples: Sequence[Encoded]
     count: float
-    shares: bool
+    share_prefix: bool
     uncast: Sequence[Any]
     autocast: Callable[[], AbstractContextManager[Any]]
 
@@ -62,7 +61,7 @@ def why_not_packable(plan: Plan) -> str | None:
     """Return why a run cannot take part in a joint pass; None if it can."""
     spec, variant = plan.spec, plan.variant
     if not variant.trains:
-        return None  # it takes no training steps
+        return None  # without training steps there is no pass to take part in
     if not objective_of(plan).packable:
         return f"task {spec.task} is not trained with the cross-entropy of answers"
     if not variant.has_adapter or variant.changes_base or variant.fully_trained:
@@ -86,7 +85,7 @@ def parse_pack(text: str, plans: Iterable[Plan]) -> int:
     Raises:
         OptionError: It is not a number from 1 to `MAX_PACK`, or one of the plans cannot take part in a joint pass.
     """
-    pack = parse_whole("pack", text, 1, MAX_PACK)
+    pack = parse_integer("pack", text, 1, MAX_PACK)
     if pack > 1 and distributed.world_size() > 1:
         raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
     bases = set()
@@ -107,7 +106,7 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
     Returns:
         The summed loss of each batch.
     """
-    packs = [packing.pack(batch.examples, share=batch.shares) for batch in batches]
+    packs = [packing.pack(batch.examples, share=batch.share_prefix) for batch in batches]
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model
@@ -133,11 +132,11 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
 def _shared_base(
     lead: Any, layers: Sequence[Mapping[str, Any]], lengths: Sequence[int]
 ) -> AbstractContextManager[None]:
-    """Make the model `lead` process the tokens of several runs, each with its own adapter, within the context.
+    """Return a context in which the model `lead` processes the tokens of several runs, each with its own adapter.
 
     Args:
         layers: the adapted layers of each run, by name.
-        lengths: the number of tokens of each run in the input, (1, sum of lengths), in the order of `layers`.
+        lengths: the number of tokens of each run, in the order of `layers`; the input has shape (1, sum of lengths).
     """
     ends = torch.tensor(lengths).cumsum(0).tolist()
     spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -155,7 +154,7 @@ def _shared_base(
 def _forward_with_adapters(x: Tensor, *, base: Any, adapters: Sequence[Any], spans: Sequence[slice]) -> Tensor:
     """Return the base layer's output for all tokens, (1, tokens, features), with each run's adapter on its own span.
 
-    An adapter of None leaves the base layer's output of its span unchanged.
+    For a run without an adapter on this layer (None), the span has the base layer's output.
     """
     whole = type(base).forward(base, x)
     parts = []
@@ -171,10 +170,10 @@ def _forward_with_adapters(x: Tensor, *, base: Any, adapters: Sequence[Any], spa
 
 
 def try_together(batches: list[Batch]) -> list[Tensor] | None:
-    """Compute the gradients of all batches in one pass, or of none.
+    """Compute the gradients of all batches in one pass; if it fails, leave no gradients.
 
     Returns:
-        The summed loss of each batch; an empty list if the pass failed; None if memory ran out.
+        The summed loss of each batch; an empty list if the pass raised an error; None if memory ran out.
     """
     losses: list[Tensor] = []
 

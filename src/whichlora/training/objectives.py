@@ -1,4 +1,4 @@
-"""Training objectives: the summed loss over the items of an optimiser step, and the number of losses in the sum.
+"""Defines the training objectives: the summed loss over the items of an optimiser step, and the number of losses.
 
 Prompted tasks are trained with the cross-entropy of their answers, word-pair tasks with a triplet loss on hidden
 states.
@@ -33,8 +33,8 @@ class Objective(ABC):
     """A training objective.
 
     Class attributes:
-        divisible: whether the loss of a step is the sum of the losses of its micro-batches, however it is split.
-        packable: whether several runs can take a step in one joint pass.
+        divisible: whether the loss of a step is the sum of the losses of its micro-batches for any split.
+        packable: whether several runs can take a step in one joint pass (see `multi_adapter`).
     """
 
     divisible: ClassVar[bool]
@@ -50,13 +50,13 @@ class Objective(ABC):
 
     @abstractmethod
     def count(self, examples: Sequence[Any]) -> int:
-        """Return the number of losses in the sum."""
+        """Return the number of losses that `loss` sums."""
 
     @abstractmethod
     def loss(self, model: Any, examples: Sequence[Any]) -> Tensor:
-        """Return the sum of the losses."""
+        """Return the summed loss of the examples, a scalar."""
 
-    def unreached(self, model: Any) -> list[nn.Parameter]:
+    def unused_parameters(self, model: Any) -> list[nn.Parameter]:
         """Return the model's parameters that the loss does not depend on."""
         return []
 
@@ -64,8 +64,8 @@ class Objective(ABC):
         """Return the same objective in the form that is fastest on a model."""
         return self
 
-    def reading(self, model: Any) -> AbstractContextManager[None]:
-        """Prepare the model for the batches of `loss`; open the context around both forward and backward pass."""
+    def batch_context(self, model: Any) -> AbstractContextManager[None]:
+        """Return a context in which the model accepts the batches of `loss`; it must enclose the backward pass too."""
         return nullcontext()
 
 
@@ -74,16 +74,16 @@ class AnswerTokens(Objective):
     """Cross-entropy of every token of the answers.
 
     Attributes:
-        pad: the padding token.
-        packs: whether batches are packed instead of padded; packed batches need the context `reading`.
-        shares: whether a packed batch contains a common prefix of its prompts only once.
+        pad: id of the padding token.
+        packs: whether batches are packed instead of padded; packed batches need `batch_context`.
+        share_prefix: whether a packed batch contains a common prefix of its prompts only once.
     """
 
     divisible = True
     packable = True
     pad: int
     packs: bool = False
-    shares: bool = False
+    share_prefix: bool = False
 
     def example(self, encoder: Encoder, item: Item) -> Encoded:
         return encoder.example(item)
@@ -95,38 +95,40 @@ class AnswerTokens(Objective):
         return sum(len(example.answer) for example in examples)
 
     def loss(self, model: Any, examples: Sequence[Encoded]) -> Tensor:
-        batch = packing.pack(examples, share=self.shares) if self.packs else collate(examples, self.pad)
+        batch = packing.pack(examples, share=self.share_prefix) if self.packs else collate(examples, self.pad)
         return answer_loss(model, to_device(batch, model.device))[0]
 
     def optimized_for(self, model: Any) -> AnswerTokens:
-        return replace(self, packs=packing.can_pack(model), shares=packing.can_share_prefixes(model))
+        return replace(self, packs=packing.can_pack(model), share_prefix=packing.can_share_prefixes(model))
 
-    def reading(self, model: Any) -> AbstractContextManager[None]:
+    def batch_context(self, model: Any) -> AbstractContextManager[None]:
         return packing.attention(model) if self.packs else nullcontext()
 
 
 @dataclass(frozen=True)
 class Triplets(Objective):
-    """Triplet loss of word pairs on pooled states, each pair with the hardest negative of its batch.
+    """Triplet loss of word pairs on pooled hidden states, with the hardest negative of the batch for each pair.
 
     Batches are drawn at random instead of bucketed by length: length alone must not separate a word from its negatives.
+
+    Attributes:
+        blocks: name of the module list of decoder blocks.
+        pooling: the block whose output is pooled, and over which tokens.
     """
 
     divisible = False
     blocks: str
     pooling: Pooling
 
-    def unreached(self, model: Any) -> list[nn.Parameter]:
-        """Return the parameters of the blocks above the pooled one, and of everything after the last block.
+    def unused_parameters(self, model: Any) -> list[nn.Parameter]:
+        """Return all parameters except those of the embeddings and of the blocks up to the pooled one.
 
-        Outside the blocks only the embeddings are reached. An LM head tied to the embeddings is trained with them.
+        An LM head that is tied to the embeddings is trained with them.
         """
         blocks = model.get_submodule(self.blocks)
         embeddings = [module for module in model.get_decoder().modules() if isinstance(module, nn.Embedding)]
-        reached = {
-            id(p) for module in (*embeddings, *list(blocks)[: self.pooling.layer + 1]) for p in module.parameters()
-        }
-        return [p for p in model.parameters() if id(p) not in reached]
+        used = {id(p) for module in (*embeddings, *list(blocks)[: self.pooling.layer + 1]) for p in module.parameters()}
+        return [p for p in model.parameters() if id(p) not in used]
 
     def example(self, encoder: Encoder, item: Item) -> EncodedPair:
         return encoder.pair(item)
@@ -152,17 +154,17 @@ def objective_of(plan: Plan) -> Objective:
 
 
 def triplet_losses(anchors: Tensor, positives: Tensor, negative: Tensor, margin: float = MARGIN) -> Tensor:
-    """Return (pairs,): the triplet loss of each anchor with its positive and the hardest negative in the batch.
+    """Return the triplet loss of each anchor with its positive and the hardest negative in the batch, (pairs,).
 
     With cosine distance, max(0, cos(anchor, negative) - cos(anchor, positive) + margin), where the negative is the
     positive of another pair that is most similar to the anchor (Schroff et al. 2015, equation 3; Hermans et al. 2017,
-    "batch hard"). A pair without a negative has no loss. The anchors are the words of the target language, which are
-    thereby drawn towards English; the paper does not say which side it uses.
+    "batch hard"). A pair without a negative has no loss. The anchors are the words of the target language, so that
+    these move towards English; the paper does not say which side it uses.
 
     Args:
         anchors, positives: (pairs, width), of unit length.
-        negative: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row; false where
-            both are the same word.
+        negative: (pairs, pairs), whether the positive of a column is a negative for the anchor of a row; false if both
+            pairs have the same word.
     """
     cosine = anchors @ positives.T
     hardest = cosine.masked_fill(~negative, -torch.inf).max(1).values

@@ -42,7 +42,7 @@ from whichlora.variants import Variant
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """Result of training, in the leading process.
+    """Result of training, on the leader.
 
     Attributes:
         model: the trained model, at its best checkpoint.
@@ -52,7 +52,7 @@ class TrainingResult:
         best_step: the optimiser step after which the best checkpoint was saved.
         micro_batch: size of a micro-batch at the end of training.
         checkpointing: whether memory ran out so far that gradient checkpointing was turned on.
-        packed: the largest number of runs in a joint pass that took a step of this run; 1 without joint passes.
+        packed: the largest number of runs in a joint pass with this run; 1 without joint passes.
     """
 
     model: Any
@@ -84,16 +84,16 @@ def train(
     hook_steps: Container[int] = (),
     telemetry: AbstractContextManager[Any] | None = None,
 ) -> TrainingResult | None:
-    """Attach the plan's adapter to its model and fit it to `examples`, resuming from a complete checkpoint in `work`.
+    """Attach the plan's adapter to its model and train it on `examples`, resuming from a checkpoint in `work`, if any.
 
-    Only the leading process passes the arguments after `work`; the others return None.
+    Only the leader passes the arguments after `work`; the other ranks return None.
 
     Args:
-        examples: training examples, made by the plan's objective.
-        validate: returns the validation score of the model after a step.
+        examples: training examples as returned by the plan's objective.
+        validate: returns the validation score, called with the model and the number of finished steps.
         on_losses: receives the (step, mean loss) points since its last call.
-        on_step: is called with the model after each of `hook_steps`, and may raise.
-        telemetry: context that is open during the fit.
+        on_step: called with the model and the number of finished steps after each of `hook_steps`; may raise.
+        telemetry: context manager that is entered during training.
 
     Raises:
         ProofError: The adapter does not match the spec, or did not train.
@@ -107,7 +107,7 @@ def train(
     model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
     paths = prepare_training(model, bf16=spec.precision == "bf16")
     resume = checkpoints.last_complete(work)
-    distributed.barrier()  # all ranks must have seen the same checkpoint before any writes another
+    distributed.barrier()  # no rank may write a checkpoint before all ranks have looked for the last one
     leads = validate is not None
     if resume is None and leads:
         adapter.save_initial(model, plan, work)
@@ -194,9 +194,9 @@ def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optim
 
 
 class _Trainer(Trainer):
-    """The Trainer of transformers with our own training step, item order and checkpoints.
+    """The Trainer of transformers with another training step, item order and checkpoint format.
 
-    To the Trainer each optimiser step is one batch, which holds this process's share of the effective batch.
+    One batch of the Trainer is one optimiser step: it contains this rank's share of the effective batch.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class _Trainer(Trainer):
 
         def backward(part: Sequence[Any]) -> torch.Tensor:
             examples = part if self._objective.divisible else part[0]
-            with self._objective.reading(self.model), self._paths.enabled():
+            with self._objective.batch_context(self.model), self._paths.enabled():
                 with self.compute_loss_context_manager():
                     loss = self._objective.loss(self.model, examples)
                 self.accelerator.backward(loss / count)
@@ -243,18 +243,18 @@ class _Trainer(Trainer):
         return loss / count
 
     def _joint_step(self, inputs: list[Any], count: float) -> torch.Tensor | None:
-        """Take the step in one pass with other runs. Return its summed loss; None, without gradients, if it fails."""
+        """Compute the gradients in one pass with other runs, and return the summed loss; None if that is impossible."""
         if not (self._joint_layers and isinstance(self._objective, AnswerTokens) and self._objective.packs):
             return None
-        # Without `shares` the model has dropout of its own, whose masks would be drawn for all runs at once.
-        if not self._objective.shares or len(inputs) > self._micro.size or self._micro.checkpointing:
+        # Without `share_prefix` the base model has dropout, whose masks would be drawn for all runs at once.
+        if not self._objective.share_prefix or len(inputs) > self._micro.size or self._micro.checkpointing:
             return None
         batch = Batch(
             model=self.model,
             layers=self._joint_layers,
             examples=inputs,
             count=count,
-            shares=True,
+            share_prefix=True,
             uncast=self._paths.uncast,
             autocast=self.compute_loss_context_manager,
         )
@@ -279,7 +279,7 @@ class _Trainer(Trainer):
         return 0  # the Trainer's estimate needs tensors as inputs
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # PEFT's own saving rewrites AdaLoRA's ranks, so that training could not resume from it.
+        # `save_pretrained` of PEFT rewrites AdaLoRA's ranks, so training could not resume from such a checkpoint.
         checkpoints.save_state(self.model, self._variant, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

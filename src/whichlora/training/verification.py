@@ -11,11 +11,11 @@ from whichlora.variants.base import Variant
 from whichlora.variants.witness import Evidence, digest, weight_digest
 
 GRADIENT_STEPS = 5
-"""Number of optimiser steps within which every adapted module must have had a non-zero gradient."""
+"""Number of optimiser steps within which every adapted module must receive a non-zero gradient."""
 
 
 def base_digests(model: nn.Module, names: list[str]) -> dict[str, str]:
-    """Return digests of the weights of the modules that are about to be adapted."""
+    """Return digests of the modules' weights by name, to be recorded before an adapter is attached."""
     return {name: weight_digest(model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
 
 
@@ -25,13 +25,13 @@ def prove_attached(model: nn.Module, variant: Variant, evidence: Evidence, *, ex
     Raises:
         ProofError: The number differs.
     """
-    count = observe(model, variant, evidence)
+    count = record_trainable(model, variant, evidence)
     if count != expected:
         raise ProofError(f"{variant.name} has {count:,} trainable parameters, {expected:,} were expected")
     return count
 
 
-def observe(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
+def record_trainable(model: nn.Module, variant: Variant, evidence: Evidence) -> int:
     """Record the trainable parameters and their initial values in `evidence`, and return their number."""
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
@@ -53,10 +53,10 @@ def record_rates(model: nn.Module, optimizer: Optimizer, evidence: Evidence) -> 
 
 
 def prove_gradients(evidence: Evidence) -> None:
-    """Check the gradients before an optimiser step, until every adapted module has had a non-zero one.
+    """Check before an optimiser step which adapted modules have not received a non-zero gradient yet.
 
     Raises:
-        ProofError: After `GRADIENT_STEPS` steps some adapted module has had no non-zero gradient.
+        ProofError: Some adapted module has not received one in `GRADIENT_STEPS` steps.
     """
     if not evidence.without_gradient:
         return
@@ -74,10 +74,11 @@ def prove_gradients(evidence: Evidence) -> None:
 
 
 def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> None:
-    """Check that training changed the adapter, and run the variant's own check.
+    """Check that training changed the adapter, and run the variant's own check (`witness`).
 
     Raises:
-        ProofError: Nothing changed, gradients could not flow through the base, or the variant's witness failed.
+        ProofError: No parameter changed, an adapted module received no gradient, gradients could not flow through the
+            base model, or the variant's check failed.
     """
     if evidence.without_gradient:
         unreached = list(evidence.without_gradient)
@@ -92,7 +93,7 @@ def prove_trained(model: nn.Module, variant: Variant, evidence: Evidence) -> Non
         for name, p in parameters.items()
         if getattr(getattr(p, "quant_state", None), "packing_format_for_cpu", False)
     ]
-    if packed:  # gradients reach earlier modules through the adapters only: not zero, but wrong
+    if packed:  # gradients would reach earlier modules only through the adapters: non-zero, but wrong
         raise ProofError(
             f"{len(packed)} 4-bit weights are packed for inference and propagate no gradient, {packed[0]} first"
         )

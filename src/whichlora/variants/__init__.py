@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copyreg
 
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 from whichlora.variants import plugins
 from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.adalora import ADALORA
@@ -68,7 +68,7 @@ def choose_variant(name: str) -> str:
     Raises:
         OptionError: no variant has this name; the message lists the names.
     """
-    return name if name in CATALOGUE else choose("variant", name, variant_names())
+    return name if name in CATALOGUE else check_choice("variant", name, variant_names())
 
 
 def variant_names() -> list[str]:

@@ -258,7 +258,7 @@ def test_default_items_lack_one_word_whether_place_or_person_is_another(language
 def test_shallow_floors_of_the_usual_sample(language, difficulty, pinned):
     half = NLI.sizes.train // 2
     train = [*nli("en", "train", difficulty)[:half], *nli("sw", "train", difficulty)[half : 2 * half]]
-    floors = NLI.floors(train, nli(language, "test", difficulty))
+    floors = NLI.shallow_baselines(train, nli(language, "test", difficulty))
     assert floors["majority"] == pytest.approx(1 / 3)
     assert floors["hypothesis_only"] == pytest.approx(1 / 3, abs=0.04)
     assert floors["overlap"] == pytest.approx(1 / 3 if difficulty == "hard" else pinned, abs=0.03)
@@ -267,7 +267,7 @@ def test_shallow_floors_of_the_usual_sample(language, difficulty, pinned):
 @each_difficulty
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"en", "sw"}))
 def test_shallow_floors_of_other_languages(language, difficulty):
-    floors = NLI.floors(nli(language, "train", difficulty)[:600], nli(language, "test", difficulty)[:1200])
+    floors = NLI.shallow_baselines(nli(language, "train", difficulty)[:600], nli(language, "test", difficulty)[:1200])
     assert floors["hypothesis_only"] == pytest.approx(1 / 3, abs=0.04)
     assert floors["overlap"] == pytest.approx(1 / 3 if difficulty == "hard" else 0.70, abs=0.05)
 
@@ -288,7 +288,7 @@ def test_answers_are_spans_among_three_candidates(language, split):
         assert answer not in item.question.split()
     texts = [(item.context, item.question) for item in items]
     assert len(set(texts)) == len(texts)
-    assert QA.floors(items[:1000], items[:300])["random_candidate"] == pytest.approx(1 / 3, abs=0.03)
+    assert QA.shallow_baselines(items[:1000], items[:300])["random_candidate"] == pytest.approx(1 / 3, abs=0.03)
 
 
 @pytest.mark.parametrize("split", SPLITS)

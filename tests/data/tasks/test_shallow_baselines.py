@@ -7,7 +7,7 @@ import random
 import pytest
 
 from whichlora.data.tasks.items import LABELS, NliItem
-from whichlora.data.tasks.shallow_baselines import has_negation, nli_floors, words_of
+from whichlora.data.tasks.shallow_baselines import has_negation, nli_baselines, words_of
 
 
 def item(index: int, premise: str, hypothesis: str, label: str, language: str = "en") -> NliItem:
@@ -46,7 +46,7 @@ def telling_nothing(rng: random.Random, label: str) -> tuple[str, str]:
     ],
 )
 def test_each_classifier_finds_its_own_shortcut(make, hypothesis_only, overlap):
-    floors = nli_floors(items(300, 1, make), items(150, 2, make))
+    floors = nli_baselines(items(300, 1, make), items(150, 2, make))
     assert hypothesis_only[0] <= floors["hypothesis_only"] <= hypothesis_only[1]
     assert overlap[0] <= floors["overlap"] <= overlap[1]
     assert floors["majority"] == pytest.approx(1 / 3)
@@ -56,17 +56,17 @@ def test_each_classifier_finds_its_own_shortcut(make, hypothesis_only, overlap):
 def test_majority_is_the_most_frequent_label_of_training():
     train = [item(i, "a b", "a", "neutral" if i < 8 else "entailment") for i in range(12)]
     test = [item(i, "a b", "a", "neutral" if i < 1 else "entailment") for i in range(4)]
-    assert nli_floors(train, test)["majority"] == 0.25
+    assert nli_baselines(train, test)["majority"] == 0.25
 
 
 def test_three_items_are_enough_to_train_on():
-    floors = nli_floors(items(3, 5, telling_nothing), items(30, 6, telling_nothing))
+    floors = nli_baselines(items(3, 5, telling_nothing), items(30, 6, telling_nothing))
     assert all(0 <= floor <= 1 for floor in floors.values())
 
 
 def test_floors_are_the_same_twice():
     train, test = items(120, 3, telling_nothing), items(60, 4, telling_nothing)
-    assert nli_floors(train, test) == nli_floors(train, test)
+    assert nli_baselines(train, test) == nli_baselines(train, test)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from whichlora.data.tasks import Sizes
 from whichlora.data.tasks.base import SPLITS
 from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.nli import NliTask
-from whichlora.errors import ProofError, choose
+from whichlora.errors import ProofError, check_choice
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants import Hyperparameters, Variant
 from whichlora.variants.methods.lora import check_scaling, lora_config
@@ -65,9 +65,9 @@ class Heights(NliTask):
     def load(
         self, language: str, split: str, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[NliItem, ...]:
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         text = _HEIGHTS[language]
         items = []
         for index in range(60 if split == "train" else 30):

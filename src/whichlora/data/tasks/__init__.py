@@ -1,8 +1,8 @@
-"""The registry of tasks; start with `get_task`.
+"""Defines and registers the tasks; `get_task` returns a task by name.
 
-`base` defines the interface and `items` the example types; `nli` and `qa` have the base classes of NLI and QA tasks.
-The tasks are `xnli`, `tydiqa`, `align_words` (with the word lists in `pairs/`) and the synthetic ones in `atlas/`. They
-share `prompts`, `files`, `stratification` and `shallow_baselines`.
+`base` defines the interface and `items` the item types; `nli` and `qa` have the base classes of NLI and QA tasks. The
+tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`) and the synthetic ones in `atlas/`. They share
+`prompts`, `files` (reading data), `stratification` (sampling) and `shallow_baselines`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.data.tasks.tydiqa import TydiQa
 from whichlora.data.tasks.xnli import Xnli
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
 PROMPTED = tuple(name for name, task in TASKS.items() if issubclass(task, PromptTask))
@@ -30,7 +30,7 @@ def get_task(name: str, prompt_language: PromptLanguage = "en") -> Task:
     Raises:
         OptionError: there is no such task; the message lists the names.
     """
-    return TASKS[choose("task", name, TASKS)](prompt_language)
+    return TASKS[check_choice("task", name, TASKS)](prompt_language)
 
 
 __all__ = ["PROMPTED", "TASKS", "Item", "PairTask", "PromptTask", "Sizes", "Split", "Task", "get_task"]

@@ -1,8 +1,8 @@
-"""The task `align-words`: the hidden states of a word and its translation should be similar at some layer.
+"""The task `align-words`: make the hidden states of a word and of its translation similar at one layer.
 
-Targeted lexical injection (arXiv 2506.15415), with the controls that the paper lacked. There is no prompt and no
-generation: the model reads pairs of words, and training and scoring use the hidden states of both (`models.pooling`).
-Control pairs are scored but not trained on, and share no word with trained pairs.
+Targeted lexical injection (arXiv 2506.15415), with the controls that the paper lacks. There is no prompt and no
+generation: training and scoring use the hidden states of both words (`models.pooling`). Control pairs are scored but
+not trained on, and share no word with trained pairs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from whichlora.data.tasks import pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HELD_OUT = 63
-"""Number of control pairs in the test set, as in the paper, and in validation; at most a sixth of all pairs each."""
+"""Number of control pairs in test, as in the paper, and in validation; each has at most a sixth of all pairs."""
 
 
 class AlignWords(PairTask):
@@ -45,9 +45,9 @@ class AlignWords(PairTask):
         Raises:
             OptionError: the file cannot be read.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if language == SOURCE_LANGUAGE:
             return ()
         word_pairs = _pairs(language, data_dir)
@@ -76,22 +76,22 @@ class AlignWords(PairTask):
         return (item.translation,)
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Return the micro-F1 of retrieving each word's translation from those of the set; P@1 if each has one."""
+        """Return the micro-F1 of retrieving each word's translation from the set; equal to P@1 if each has one."""
         return {"f1": sum(p in answers for p, answers in zip(predicted, gold, strict=True)) / len(gold)}
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the expected scores of random retrieval: P@1 as `p1` and the mean reciprocal rank as `mrr`."""
         n = len(test)
         return {"p1": 1 / n, "mrr": sum(1 / rank for rank in range(1, n + 1)) / n} if n else {}
 
 
 def pairs_path(language: str, data_dir: str) -> Path:
-    """Return the path of the pairs of English and a language in a folder, whether it exists or not."""
+    """Return the path of the file with pairs of English and a language in a folder; it may not exist."""
     return Path(data_dir).expanduser() / f"en-{language}.tsv"
 
 
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:
-    """Return the folder's pairs, else the packaged ones: a folder may contain only the data of the retention task."""
+    """Return the folder's pairs; the packaged ones if it has none, as when it contains only a retention task's data."""
     if data_dir is not None and pairs_path(language, data_dir).is_file():
         return pairs.from_file(str(pairs_path(language, data_dir)), option="data_dir")
     return pairs.packaged(language)

@@ -18,7 +18,7 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Default number of items per split; None means all items that a language has."""
+    """Default number of items per split; None means all items of a language."""
 
     train: int
     validation: int
@@ -35,13 +35,13 @@ class Task(ABC):
         parallel: whether items with the same `index` are translations of each other.
         synthetic: whether the items are generated; reports mark the results of such tasks.
         irrelevant_options: run options that do not apply to the task, with the reason.
-        default_tl_ratio: value of the option `tl_ratio` unless it is given.
-        selection_role: role whose validation selects the checkpoint; None if the option `select_on` decides.
+        default_tl_ratio: default of the option `tl_ratio`.
+        selection_role: role whose validation items select the checkpoint; None if the option `select_on` decides.
         scores_training_items: whether the training items are scored too, as the test set `trained`.
         headline: the metric that selects the checkpoint; the gain is its increase over the base model.
-        labels: the answers of a task with few of them, as scored and logged; prompts may use other words.
-        prompt_version: to be raised whenever the prompt's text changes.
-        prompt_languages: the languages for which there are prompts.
+        labels: the possible answers of a classification task, as scored and logged; prompts may use other words.
+        prompt_version: increment whenever the prompt's text changes.
+        prompt_languages: the languages with prompts.
         answer_tokens: maximum number of tokens of a generated answer.
         difficulties: allowed values of the option `difficulty`; the first is the default.
     """
@@ -68,7 +68,7 @@ class Task(ABC):
         self.prompt_language = prompt_language
 
     def check_prompts(self, languages: Sequence[str]) -> None:
-        """Check that there are prompts for items in the given languages.
+        """Check that the task has prompts for items in these languages.
 
         Raises:
             OptionError: a language has no prompt; the message names it.
@@ -86,7 +86,7 @@ class Task(ABC):
         return {"en": (SOURCE_LANGUAGE,), "tl": tuple(targets)}
 
     def run_label(self, *, mixture: str, scoring: str) -> str:
-        """Return which of the two tells runs of the task apart in their names."""
+        """Return the part of a run's name that describes the task's setting: the mixture or the scoring."""
         return mixture
 
     @abstractmethod
@@ -119,26 +119,26 @@ class Task(ABC):
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
         """Score predictions against accepted answers; all metrics range from 0 to 1 and include `f1`.
 
-        A prediction of None is an answer that is none of the labels; it counts as wrong.
+        A prediction of None stands for an answer that is not a label; it counts as wrong.
         """
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the scores of shallow baselines that a model must beat, by name."""
         return {}
 
 
 class PromptTask(Task):
-    """A task whose items are put into a prompt and answered in writing."""
+    """A task whose items are prompts that the model answers with text."""
 
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("pool_layer", "first_token"), "which reads no word pairs"
+        ("pool_layer", "first_token"), "the task has no word pairs"
     )
 
 
 class PairTask(Task):
-    """A task whose items are pairs of words that are read, not answered.
+    """A task whose items are word pairs: training and scoring use the hidden states of both words, without a prompt.
 
-    What is trained and scored are the states of both words. An item is in two languages at once.
+    An item belongs to two languages.
     """
 
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(

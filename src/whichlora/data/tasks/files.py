@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         source: the value of `data_dir`, or the dataset's name on the hub.
-        location: file and line; row number or item id in formats without lines.
+        location: file and line, or row number or item id in formats without lines.
     """
 
     source: str
@@ -34,7 +34,7 @@ class Row:
     values: Mapping[str, Any]
 
     def fail(self, problem: str) -> NoReturn:
-        """Raise an `OptionError` about this row, with its location and, if it has one, its id."""
+        """Raise an `OptionError` for a problem with this row, with its location and, if it has one, its id."""
         item_id = self.values.get("id")
         suffix = f" (item {item_id})" if item_id and str(item_id) not in self.location else ""
         raise OptionError("data_dir", self.source, f"{self.location}: {problem}{suffix}")
@@ -52,7 +52,7 @@ class Row:
 
 
 def find(data_dir: str | None, language: str, split: Split) -> Path | None:
-    """Return the file of a split in one language, or None if there is none.
+    """Return the file of a split in one language; None if it does not exist.
 
     Its name is `SPLIT-LANGUAGE.FORMAT` or `LANGUAGE.SPLIT.FORMAT`, where SPLIT may be `dev` for validation.
 
@@ -148,7 +148,7 @@ def _object(line: str) -> Mapping[str, Any]:
 
 
 def _cells(line: str, columns: Sequence[str]) -> Mapping[str, Any]:
-    """Split a TSV line into cells by name. There is no quoting: quotation marks are part of the text."""
+    """Return the cells of a TSV line by column; quotation marks are part of the text."""
     cells = line.split("\t")
     return {**dict(zip(columns[:-1], cells, strict=False)), columns[-1]: cells[len(columns) - 1 :]}
 

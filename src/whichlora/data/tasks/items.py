@@ -1,4 +1,4 @@
-"""The items of each kind of task: the example types and the NLI labels."""
+"""Defines the item types of the kinds of tasks, and the NLI labels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Item:
     """One example of a task in one language.
 
     Attributes:
-        index: position in the split. In a parallel task the same index has the same content in every language, so
-            that a mixture can use an index in one language only.
+        index: position in the split. In a parallel task, items with the same index are translations of each other, of
+            which a mixture uses only one.
         id: unique within the split and the language; equal across the languages of a parallel task.
-        stratum: the group that samples are balanced over: the label, combined with the genre where there is one.
+        stratum: group for stratified sampling, such as the label, combined with the genre if there is one.
     """
 
     index: int

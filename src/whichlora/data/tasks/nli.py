@@ -1,4 +1,4 @@
-"""Natural language inference: the prompt and the metrics that all NLI tasks share."""
+"""Base class of natural language inference tasks, with their prompt and metrics."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class NliTask(PromptTask):
             "macro_f1": macro_f1(true, answered, self.labels),
         }
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the micro-F1 of shallow classifiers; see `nli_floors`."""
-        from whichlora.data.tasks.shallow_baselines import nli_floors
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the micro-F1 of shallow classifiers; see `nli_baselines`."""
+        from whichlora.data.tasks.shallow_baselines import nli_baselines
 
-        return nli_floors([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
+        return nli_baselines([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
 
 
 def macro_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> float:
-    """Return the unweighted mean over `labels` of 2 tp / (2 tp + fp + fn), 0 for a label that never occurs.
+    """Return the macro-F1: the unweighted mean of F1 over `labels`, where F1 is 0 for a label that never occurs.
 
-    Equal to scikit-learn's `f1_score(average="macro", zero_division=0)`, whose import takes seconds.
+    Equal to scikit-learn's `f1_score(average="macro", zero_division=0)`, which takes seconds to import.
     """
     scores = []
     for label in labels:

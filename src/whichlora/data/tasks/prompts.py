@@ -1,7 +1,7 @@
-"""The instruction prompts, in English and in the languages of the tasks. All prompt texts are defined here.
+"""Defines all instruction prompts, in English and in the languages of the tasks.
 
-Raise the version when a text changes, so that results of different prompts are never mixed. The translations have not
-been checked by native speakers.
+Increment the version when a text changes, so that results of different prompts are never mixed. The translations have
+not been checked by native speakers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Prompt:
     Attributes:
         instruction: a format string with one placeholder per label, in order.
         names: headings of the first text, the second text and the answer.
-        labels: the words for the task's labels, in the task's order; none is a prefix of another.
+        labels: words for the task's labels, in the task's order; no word is a prefix of another.
     """
 
     instruction: str

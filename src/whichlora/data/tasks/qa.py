@@ -1,4 +1,4 @@
-"""Extractive question answering: the prompt and the metrics that all QA tasks share."""
+"""Base class of extractive question answering tasks, with their prompt and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 class QaTask(PromptTask):
-    """Base class of QA tasks: the model writes out a span of the context."""
+    """Base class of extractive QA tasks: the model generates a span of the context."""
 
     prompt_version = prompts.QA_VERSION
     prompt_languages = tuple(prompts.QA)
@@ -45,7 +45,7 @@ class QaTask(PromptTask):
 
 
 def normalize(text: str) -> str:
-    """Lower-case, drop punctuation and English articles, and join words by single spaces.
+    """Convert to lower case, remove punctuation and English articles, and join words by single spaces.
 
     SQuAD's normalisation (Rajpurkar et al. 2016), extended to the punctuation of every script, so that a Hindi danda or
     an Urdu full stop does not make a correct answer wrong, and to Unicode NFC.

@@ -18,7 +18,7 @@ from whichlora.data.tasks.items import LABELS, NliItem
 # Words, including the combining marks of Indic scripts that Python's \w does not match.
 _WORD = re.compile(r"(?:[^\W_]|[\u0900-\u0963\u0966-\u0dff\u064b-\u0670\u200c\u200d’'])+")
 
-# Negation words. Swahili negates with verb prefixes, which also match a few nouns; names are excluded by their capital.
+# Negation words; Swahili's verb prefixes also match a few nouns, but not names, which are capitalised.
 _NEGATION = {
     "en": re.compile(r"(?i:not|no|never|none|nobody|nothing|nowhere|neither|nor|cannot|\w+n['’]t)"),
     "ur": re.compile(r"نہیں|نہ|نا|مت|بغیر"),
@@ -29,16 +29,16 @@ _NEGATION = {
 }
 
 
-def nli_floors(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, float]:
-    """Return the micro-F1 on `test` of three classifiers trained on the items that the model was trained on.
+def nli_baselines(train: Sequence[NliItem], test: Sequence[NliItem]) -> dict[str, float]:
+    """Return the micro-F1 on `test` of three classifiers trained on the same items as the model.
 
     - `majority` predicts the most frequent label of `train`.
     - `hypothesis_only` does not see the premise: logistic regression on words, word bigrams and character n-grams of
       the hypothesis (Poliak et al. 2018, "Hypothesis Only Baselines in Natural Language Inference").
-    - `overlap` does not see word identities, only the word overlap of hypothesis and premise, negation in either, the
-      lengths in words and the language: boosted trees, which learn the interactions (in the spirit of the heuristics of
-      McCoy et al. 2019, "Right for the Wrong Reasons"). Lengths in characters are not used: in a task with few names
-      they would identify the words.
+    - `overlap` does not see words, only the word overlap of hypothesis and premise, negation in either, the lengths in
+      words and the language: gradient boosted trees, which learn the interactions (in the spirit of the heuristics of
+      McCoy et al. 2019, "Right for the Wrong Reasons"). Lengths in characters are not used, because they would identify
+      the words of a task with few names.
 
     Args:
         train: items of one or several languages. If they have only one label, only `majority` is returned.
@@ -69,7 +69,7 @@ def _overlap(item: NliItem, languages: Sequence[str]) -> NDArray[np.float64]:
     premise, hypothesis = words_of(item.premise), words_of(item.hypothesis)
     premise_words = set(premise)
     missing = [word for word in hypothesis if word not in premise_words]
-    # Negated verb forms are different words; stems let "live" match "lives".
+    # Stems let "live" match "lives", because a negated verb has another form.
     stems = {word[:4] for word in premise}
     missing_stems = [word for word in hypothesis if word[:4] not in stems]
     is_negated = has_negation(item.hypothesis, item.language)
@@ -93,7 +93,7 @@ def words_of(text: str) -> list[str]:
 
 
 def has_negation(text: str, language: str) -> bool:
-    """Return whether the text contains a negation, by a short word list; always False for a language without one."""
+    """Return whether the text contains a word of the language's negation list; False for a language without a list."""
     pattern = _NEGATION.get(language)
     return pattern is not None and any(pattern.fullmatch(word) for word in _WORD.findall(text))
 

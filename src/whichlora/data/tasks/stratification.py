@@ -1,4 +1,4 @@
-"""Stratified sampling: shuffled orders and hold-out splits that are balanced over the items' strata."""
+"""Stratified sampling: shuffled orders and held-out splits that are balanced over the items' strata."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _Item = TypeVar("_Item", bound=Item)
 
 
 def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
-    """Return the positions of `items` in a shuffled order of which every prefix has the overall strata proportions.
+    """Return the positions of `items` in a shuffled order in which every prefix has the overall strata proportions.
 
-    Each stratum is shuffled and its members are spread evenly over the order.
+    Each stratum is shuffled, and its items are spread evenly over the order.
     """
     rng = random.Random(seed)
     strata: dict[str, list[int]] = defaultdict(list)
@@ -31,11 +31,11 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
 
 
 def hold_out(items: Sequence[_Item], size: int) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
-    """Split a pool into (rest, validation), with `size` items but at most a third of the pool held out for validation.
+    """Split `items` into (rest, validation), with `size` items but at most a third of all held out for validation.
 
-    The choice depends only on the strata by position, not on a seed or on texts. In a parallel task the same positions
+    The split depends only on the strata by position, not on a seed or on texts. In a parallel task the same positions
     are therefore held out in every language, so that the rest contains no translation of a validation item. Both parts
-    keep the pool's order, and their items are renumbered from 0.
+    keep the order, and their items are renumbered from 0.
     """
     held = set(stratified_order(items, "held out")[: min(size, len(items) // 3)])
     parts: tuple[list[_Item], list[_Item]] = ([], [])

@@ -1,4 +1,4 @@
-"""The task `tydiqa`, the gold passage task of TyDi QA (Clark et al. 2020)."""
+"""The task `tydiqa`: the gold passage task of TyDi QA (Clark et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from whichlora.data.tasks.base import SPLITS, Sizes, Split
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
 from whichlora.data.tasks.stratification import hold_out
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HUB, HUB_CONFIG = "google-research-datasets/tydiqa", "secondary_task"
 HELD_OUT = 696
-"""Number of train items held out for validation, at most a third; leaves 3,000 for training in English."""
+"""Number of train items held out for validation, at most a third; 3,000 remain for training in English."""
 
-# On the hub all languages are in one table; the ids begin with the name of the language.
+# Names of the languages with which the ids begin: on the hub all languages are in one table.
 _NAMES = {
     "ar": "arabic",
     "bn": "bengali",
@@ -32,11 +32,11 @@ _COLUMNS = ("id", "context", "question", "answers")
 
 
 class TydiQa(QaTask):
-    """Extractive QA over Wikipedia in 9 languages with different items each, from a folder or from the hub.
+    """Extractive QA over Wikipedia in 9 languages, which have different items, from a folder or from the hub.
 
     The test set is the whole dev file, whose size differs between languages. Validation is held out from the train
-    file, the same for every seed. A language without a train file can be evaluated but not trained on: its splits train
-    and validation are empty.
+    file, the same for every seed. A language without a train file can be evaluated but not trained on: its train and
+    validation splits are empty.
     """
 
     name = "tydiqa"
@@ -54,9 +54,9 @@ class TydiQa(QaTask):
         Raises:
             OptionError: the data is missing or cannot be read; the message names file and line or item.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if split == "test":
             return _items(language, "validation", data_dir)
         if data_dir is not None and files.find(data_dir, language, "train") is None:
@@ -99,7 +99,7 @@ def _item(language: str, index: int, row: files.Row) -> QaItem:
 
 
 def _answers(row: files.Row) -> Iterator[tuple[str, int | None]]:
-    """Yield each accepted answer and its start offset, None if the row does not give one.
+    """Yield each accepted answer and its start offset; None if the row has no offset.
 
     SQuAD JSON has a list of objects, the hub an object of two lists, and a TSV line only the texts.
     """

@@ -7,7 +7,7 @@ from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
 from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.nli import NliTask
 from whichlora.data.tasks.stratification import hold_out
-from whichlora.errors import choose
+from whichlora.errors import check_choice
 
 HUB = "facebook/xnli"
 HELD_OUT = 500
@@ -22,10 +22,10 @@ class Xnli(NliTask):
     """Cross-lingual NLI in 15 languages with parallel items, from a folder or from the hub.
 
     If English has no train file, dev is split: `HELD_OUT` items, the same in every language and for every seed, are
-    validation and the rest are train. If it has one, dev is validation, and a language without a train file can be
-    evaluated but not trained on.
+    used for validation and the rest for training. If English has a train file, dev is used for validation, and a
+    language without a train file can be evaluated but not trained on.
 
-    Strata are labels, combined with genres if the source gives them.
+    Strata are labels, combined with genres if the source has them.
     """
 
     name = "xnli"
@@ -42,9 +42,9 @@ class Xnli(NliTask):
         Raises:
             OptionError: the data is missing or cannot be read; the message names file and line.
         """
-        choose("language", language, self.languages)
-        choose("split", split, SPLITS)
-        choose("difficulty", difficulty, self.difficulties)
+        check_choice("language", language, self.languages)
+        check_choice("split", split, SPLITS)
+        check_choice("difficulty", difficulty, self.difficulties)
         if split == "test" or data_dir is None:
             return _items(language, split, data_dir)
         if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:

@@ -16,9 +16,9 @@ _SLOT = re.compile(r"\{(\w)\}")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, and the character offsets of its subject (a person, or the contained place) and its place.
+    """A sentence with the character offsets of its subject (a person, or the contained place) and its place.
 
-    An offset is -1 if the sentence has no such name.
+    An offset is -1 if the sentence does not contain that name.
     """
 
     text: str
@@ -28,34 +28,34 @@ class Sentence:
 
 @functools.cache
 def says(language: str, person: Person, verb: Verb, place: Place, *, negated: bool = False) -> Sentence:
-    """Return "PERSON lives in PLACE" with the given verb, or its negation."""
+    """Return the sentence "PERSON lives in PLACE" for a verb, or its negation."""
     return _fill(language, templates.SAYS[language][verb][negated], person, place)
 
 
 @functools.cache
 def inside(language: str, place: Place) -> Sentence:
-    """Return "PLACE is in ..." with the place that contains it; `place` is a city or a country."""
+    """Return the sentence "PLACE is in ..." with the place that contains it; `place` is a city or a country."""
     return _fill(language, templates.INSIDE[language], place, place.inside)
 
 
 def which_city(language: str, person: Person, verb: Verb) -> str:
-    """Return "Which city does PERSON live in?" with the given verb."""
+    """Return the question "Which city does PERSON live in?" for a verb."""
     return _fill(language, templates.WHICH_CITY[language][verb], person, None).text
 
 
 def who(language: str, verb: Verb, place: Place) -> str:
-    """Return "Who lives in PLACE?" with the given verb."""
+    """Return the question "Who lives in PLACE?" for a verb."""
     return _fill(language, templates.WHO[language][verb], None, place).text
 
 
 def which_country(language: str, city: Place) -> str:
-    """Return "Which country is CITY in?"."""
+    """Return the question "Which country is CITY in?"."""
     return _fill(language, templates.WHICH_COUNTRY[language], city, None).text
 
 
 def _fill(language: str, template: str, subject: Person | Place | None, place: Place | None) -> Sentence:
     text, subject_start, place_start = "", -1, -1
-    # Splitting by a pattern with one group alternates plain text and slots.
+    # `split` by a pattern with one group returns plain text and slots in alternation.
     for i, piece in enumerate(_SLOT.split(template)):
         if i % 2 == 0:
             text += piece
@@ -78,7 +78,7 @@ def _where(language: str, place: Place) -> tuple[str, str]:
     if language == "en":
         return _article(name), ""
     if language == "bn" and name.endswith("দেশ"):
-        return "", "ে"  # The name already contains the noun for "country": বাংলাদেশে.
+        return "", "ে"  # the name already contains the noun for "country": বাংলাদেশে
     before, _, after = templates.WHERE.get(language, {}).get(place.level, "{n}").partition("{n}")
     return before, after
 

@@ -14,13 +14,13 @@ from whichlora.data.tasks.nli import NliTask
 class AtlasNli(NliTask):
     """Synthetic NLI about who lives where, over CLDR's places, with parallel items in six languages.
 
-    21,000 training items, and 2,100 each for validation and test; the people and cities of a split are in no other
-    split. The three labels are equally frequent, also among the negated hypotheses, which are a tenth of all.
+    There are 21,000 training items and 2,100 each for validation and test; the people and cities of a split are in no
+    other split. The three labels are equally frequent, also among the negated hypotheses, which are a tenth of all.
 
-    The difficulty `normal` has lexical cues, as real NLI data does: a place, or else a person or verb, of the
-    hypothesis that is missing from the premise. `floors` returns the score reached by counting such words; knowing
-    which word is missing scores higher. `hard` has two people and two cities in every premise and no such cue; it is
-    meant for models larger than the default one, which stays at chance.
+    The difficulty `normal` has lexical cues, as real NLI data does: a place, person or verb of the hypothesis is
+    missing from the premise. `shallow_baselines` returns the score reached by counting such words; knowing which word
+    is missing scores higher. `hard` has two people and two cities in every premise and no such cue; it is meant for
+    models larger than the default one, which stays at chance.
     """
 
     name = "atlas-nli"
@@ -34,7 +34,7 @@ class AtlasNli(NliTask):
     def load(
         self, language: str, split: Split, *, data_dir: str | None = None, difficulty: str = "normal"
     ) -> tuple[NliItem, ...]:
-        """Return all items of a split in one language, in an order of which every prefix is balanced.
+        """Return all items of a split in one language, in an order in which every prefix has balanced labels.
 
         Raises:
             OptionError: the task has no such language, split or difficulty, or `data_dir` is set.

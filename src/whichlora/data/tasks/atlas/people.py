@@ -1,4 +1,4 @@
-"""The people of the atlas: given names, written by hand in six languages; each is in one split only."""
+"""The people of the atlas: given names, written by hand in six languages."""
 
 from __future__ import annotations
 

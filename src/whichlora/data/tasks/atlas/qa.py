@@ -32,9 +32,9 @@ class AtlasQaItem(QaItem):
 class _Scene:
     """The content of a context and its question, independent of the language.
 
-    The sentences are those of `claims` (who does what where), followed by one per city that gives its country; `order`
-    is their permutation in the context. The question asks for the city or the person of `claims[target]`, or for the
-    country of `cities[target]`, depending on `kind`.
+    There is one sentence per claim (who does what where), followed by one per city that states its country; `order` is
+    the permutation of these sentences in the context. Depending on `kind`, the question asks for the city or the person
+    of `claims[target]`, or for the country of `cities[target]`.
     """
 
     people: tuple[Person, ...]
@@ -48,10 +48,10 @@ class _Scene:
 class AtlasQa(QaTask):
     """Synthetic extractive QA about who lives where, over CLDR's places, with parallel items in six languages.
 
-    21,000 training items, and 2,100 each for validation and test; the people and cities of a split are in no other
-    split. A context has three people in three cities of three countries, and one of the people does a second thing in
-    another of the cities. So there are three names of the answer's type, and questions for a city or a person are
-    determined only by the verb together with the other name in the question.
+    There are 21,000 training items and 2,100 each for validation and test; the people and cities of a split are in no
+    other split. A context has three people in three cities of three countries, and one of the people has a second verb
+    in another of the cities. So there are three candidates of the answer's type, and a question for a city or a person
+    can be answered only from both the verb and the name in the question.
     """
 
     name = "atlas-qa"
@@ -72,7 +72,7 @@ class AtlasQa(QaTask):
         check(self, language, split, data_dir, difficulty)
         return tuple(_item(language, split, index, scene) for index, scene in enumerate(_scenes(split)))
 
-    def floors(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return `random_candidate`, the expected token F1 of a random name of the answer's type from the context."""
         items = [item for item in test if isinstance(item, AtlasQaItem)]
         scores = [token_f1(name, item.answers[0]) for item in items for name in item.candidates]

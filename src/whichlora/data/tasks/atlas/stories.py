@@ -22,8 +22,8 @@ from whichlora.data.tasks.items import LABELS
 POOL: dict[Split, int] = {"train": 21_000, "validation": 2_100, "test": 2_100}
 _BLOCK = 10
 
-# The verbs that are one word in every language, apart from shared auxiliaries. `_normal` swaps only these for each
-# other: any other swap would change the number of words.
+# The verbs that are one word in every language, apart from shared auxiliaries, so that `_normal` can exchange them
+# without changing the number of words.
 _ONE_WORD: tuple[Verb, ...] = ("live", "study")
 
 _T = TypeVar("_T")
@@ -41,9 +41,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A premise and a hypothesis.
+    """A premise and a hypothesis with their label.
 
-    The premise states `claims`, and for each of `located` that it is in its containing place.
+    The premise states `claims`, and for each place in `located` which place contains it.
     """
 
     claims: tuple[Claim, ...]
@@ -80,9 +80,9 @@ def stories(split: Split, difficulty: str) -> tuple[Story, ...]:
 
 
 def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
-    """Draw stories about one person and one chain of places, stated as far as the hypothesis needs it.
+    """Draw stories about one person and one chain of places, of which the premise states what the hypothesis requires.
 
-    They keep a lexical cue, as real NLI data does: in a contradiction the premise lacks the hypothesis's place, in a
+    They have a lexical cue, as real NLI data does: in a contradiction the premise lacks the hypothesis's place, in a
     neutral item its person or verb. One word is missing in both cases, so that counting words does not separate the
     two labels. In one neutral item in six no word is missing: a person who lives in Kenya may or may not live in
     Nairobi.
@@ -93,7 +93,7 @@ def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
     elsewhere = rng.choice(_cities_outside(split, chain(city)[2]))
     # The first sentence places the person in a city (0) or, in a third of the items of each label, in a country (1).
     start = int(place.level != "city" and rng.random() < 1 / 2)
-    # A city needs no further sentence; half of those items get one anyway, because a wider place always requires one.
+    # Items about a city need no second sentence, but half of them get one, because wider places always require one.
     end = max(LEVELS.index(place.level), int(rng.random() < 1 / 2))
     holds = (Claim(person, verb, chain(city)[start]),), chain(city)[start:end]
     fails = (Claim(person, verb, chain(elsewhere)[start]),), chain(elsewhere)[start:end]
@@ -113,7 +113,7 @@ def _normal(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
 
 
 def _hard(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
-    """Draw stories about two people, two verbs and two cities: every premise names all names of its hypothesis.
+    """Draw stories about two people, two verbs and two cities: every premise contains all names of its hypothesis.
 
     The label depends only on who does what where. The order of the sentences is random.
     """
@@ -135,7 +135,7 @@ def _hard(rng: random.Random, split: Split, *, negated: bool) -> list[Story]:
 
 
 def _labelled(hypothesis: Claim, holds: _Premise, silent: _Premise, fails: _Premise) -> list[Story]:
-    """Return labelled stories for premises under which the hypothesis without its negation is true, open and false."""
+    """Return labelled stories for premises by which the hypothesis without its negation is true, open and false."""
     labels = LABELS[::-1] if hypothesis.negated else LABELS
     return [Story(*premise, hypothesis, label) for premise, label in zip((holds, silent, fails), labels, strict=True)]
 
@@ -150,7 +150,7 @@ def _choose_other(rng: random.Random, excluded: _T, choices: Sequence[_T]) -> _T
 
 @functools.cache
 def _people_of_same_gender(split: Split, person: Person) -> tuple[Person, ...]:
-    """Return the people of a person's gender: with another gender, Hindi and Urdu verb forms would reveal the swap."""
+    """Return the people of a person's gender; Hindi and Urdu verb forms would reveal an exchange for another gender."""
     return tuple(other for other in people_of(split) if other.gender == person.gender)
 
 

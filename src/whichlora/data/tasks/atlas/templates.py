@@ -1,8 +1,8 @@
 """The sentence templates of the six languages.
 
-They do not inflect names, which stay as CLDR writes them: a postposition (Urdu, Hindi), a locative noun (Swahili
-"nchini Kenya", Bengali "কেনিয়া দেশে", Telugu "కెన్యా దేశంలో") or a preposition (English) marks the case. Bengali and
-Telugu use the polite form, which has one verb form for women and men.
+Names are not inflected, but stay as CLDR writes them: a postposition (Urdu, Hindi), a locative noun (Swahili "nchini
+Kenya", Bengali "কেনিয়া দেশে", Telugu "కెన్యా దేశంలో") or a preposition (English) marks the case. Bengali and Telugu use
+the polite form, in which verbs are the same for women and men.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from whichlora.data.tasks.atlas.world import Level
 Verb = Literal["live", "work", "study", "born"]
 VERBS: tuple[Verb, ...] = ("live", "work", "study", "born")
 
-# {p} is a person, {x} a place with its case marker, {g} the verb's ending by gender. The second form of each pair is
-# the negation.
+# (affirmative, negated); {p} is a person, {x} a place with its case marker, {g} the verb's ending by gender.
 SAYS: dict[str, dict[Verb, tuple[str, str]]] = {
     "en": {
         "live": ("{p} lives in {x}.", "{p} does not live in {x}."),
@@ -55,7 +54,7 @@ SAYS: dict[str, dict[Verb, tuple[str, str]]] = {
     },
 }
 
-# {a} is a place in {x}.
+# {a} is a place, {x} the place that contains it, with its case marker.
 INSIDE = {
     "en": "{a} is in {x}.",
     "ur": "{a} {x} میں ہے۔",

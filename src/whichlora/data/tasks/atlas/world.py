@@ -96,7 +96,7 @@ def cities() -> tuple[Place, ...]:
             city = Place(zone, "city", _city_names(zone), _country(territory, continent))
             if all(name and not _AWKWARD.search(name) for place in chain(city) for name in place.names.values()):
                 candidates.append(city)
-    # A name shared by two places, such as a city and its country, would make two facts read the same.
+    # A name shared by two places, such as a city and its country, would make sentences ambiguous.
     places = {place for city in candidates for place in chain(city)}
     counts = Counter(entry for place in places for entry in place.names.items())
     return tuple(
@@ -130,7 +130,7 @@ def _territory_names(code: str) -> dict[str, str]:
 
 
 def _city_names(zone: str) -> dict[str, str]:
-    # CLDR omits exemplar cities equal to the last part of the zone's name, which is valid in Latin script only.
+    # CLDR omits a city that equals the last part of the zone's name; only languages in Latin script can use that part.
     fallback = {"en": zone.split("/")[1].replace("_", " ")}
     fallback["sw"] = fallback["en"]
     return {

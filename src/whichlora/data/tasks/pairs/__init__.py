@@ -1,11 +1,11 @@
-"""Word pairs, packaged (sources in NOTICE.txt) or from a user's file."""
+"""Reads word pairs, packaged (sources in NOTICE.txt) or from a user's file."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
-from whichlora.errors import OptionError, choose
+from whichlora.errors import OptionError, check_choice
 
 Pair = tuple[str, str]
 """A text in the first language (English in the packaged pairs) and its translation."""
@@ -26,7 +26,7 @@ def packaged(language: str) -> list[Pair]:
     Raises:
         OptionError: no pairs are packaged for the language.
     """
-    choose("language", language, LANGUAGES)
+    check_choice("language", language, LANGUAGES)
     text = (_FOLDER / f"en-{language}.tsv").read_text(encoding="utf-8")
     return [(first, second) for first, _, second in (line.partition("\t") for line in text.splitlines())]
 
@@ -35,10 +35,10 @@ def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
     """Read pairs from a UTF-8 file with one pair per line: a text, a tab and its translation.
 
     Args:
-        option: name of the option that gave the path, for error messages.
+        option: name of the option whose value is `path`, for error messages.
 
     Raises:
-        OptionError: the file cannot be read, a line has another format, or there are fewer than `MIN_PAIRS` pairs.
+        OptionError: the file cannot be read, a line is malformed, or there are fewer than `MIN_PAIRS` pairs.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
