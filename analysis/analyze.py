@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from whichlora.command_line import FILE, FOLDER, Command
+from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_folder
 
@@ -93,4 +92,4 @@ def _claims_file(text: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

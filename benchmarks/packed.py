@@ -43,6 +43,7 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
 
     from whichlora.data.encoding import Encoded
     from whichlora.models.adapter_layers import adapter_modules
+    from whichlora.models.kernels.fast_paths import TrainingPaths
     from whichlora.models.loading import copy_sharing_weights
     from whichlora.training.multi_adapter import Batch
 
@@ -55,7 +56,12 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
         examples = [Encoded(row[:-ANSWER], row[-ANSWER:]) for row in tokens]
         arithmetic = partial(torch.autocast, model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
         layers = dict(adapter_modules(adapter))
-        fields: dict[str, Any] = {"count": 1.0, "share_prefix": True, "uncast": (), "autocast": arithmetic}
+        fields: dict[str, Any] = {
+            "count": 1.0,
+            "share_prefix": True,
+            "paths": TrainingPaths((), (), ()),
+            "autocast": arithmetic,
+        }
         runs.append(Batch(model=adapter, layers=layers, examples=examples, **fields))
     return runs
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from whichlora.command_line import Command
+from whichlora.command_line import Command, exit_with
 from whichlora.errors import OptionError, check_choice
 
 RATES = {
@@ -53,4 +53,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from whichlora.command_line import Command, Group
+from whichlora.command_line import Command, Group, exit_with
 from whichlora.errors import OptionError
 
 COMMAND = Group(
@@ -52,4 +52,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

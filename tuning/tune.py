@@ -7,12 +7,11 @@ command.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
-from whichlora.command_line import BOOLEANS, FOLDER, Command
+from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, report_option_error
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
@@ -193,4 +192,4 @@ def _study_arguments(texts: Mapping[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from whichlora import command_line
-from whichlora.command_line import PROGRAM
+from whichlora.command_line import PROGRAM, exit_with
 
 COMMANDS = {
     "run": ("whichlora.run.command", "Train one adapter, score it, and track it in MLflow."),
@@ -125,5 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(module.main(rest))
 
 
+def script() -> None:
+    """Run as the console script `whichlora`."""
+    exit_with(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group, exit_with
 from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_choice, check_folder
 from whichlora.tracking.sqlite import artifact_folder, database_file, schema_lock
@@ -214,4 +213,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

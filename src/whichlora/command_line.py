@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -140,6 +142,21 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
         if isinstance(error, click.UsageError) and error.ctx is not None:
             print(f"See {error.ctx.command_path} --help.", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a command and exit with its status.
+
+    If the reader of the output is gone, as in `whichlora variants | head`, exit quietly with the status of a process
+    killed by SIGPIPE.
+    """
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:

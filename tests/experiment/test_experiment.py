@@ -245,7 +245,7 @@ def test_one_failing_run_does_not_stop_the_others_with_the_same_adapter(
             raise RuntimeError("no floor")
         return floors(task, train, test)
 
-    monkeypatch.setattr(AtlasNli, "floors", fail_for_swahili)
+    monkeypatch.setattr(AtlasNli, "shallow_baselines", fail_for_swahili)
     assert main(["--file", write(store, tiny_model, defaults=defaults, arms=[{"variant": "lora"}])]) == 1
     assert {run.data.params["language"]: run.info.status for run in runs()} == {"sw": "FAILED", "ur": "FINISHED"}
 

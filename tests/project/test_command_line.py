@@ -158,3 +158,21 @@ def test_the_script_of_a_shell_is_printed(
     assert main([]) == 0
     assert f"_WHICHLORA_COMPLETE={shell}_complete" in capsys.readouterr().out
     assert f"_WHICHLORA_COMPLETE={shell}_source" in __main__.ABOUT
+
+
+@pytest.mark.parametrize("command", [["whichlora"], ["whichlora.variants"]])
+def test_a_reader_that_leaves_early_is_no_error(command: list[str], tmp_path: Path) -> None:
+    """As `head` does."""
+    arguments = ["variants"] if command == ["whichlora"] else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait() == 141

@@ -16,6 +16,7 @@ from whichlora.errors import OptionError
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
+from whichlora.models.kernels.fast_paths import TrainingPaths
 from whichlora.models.loading import copy_sharing_weights, load_model, locate
 from whichlora.testing import save_tiny_model
 from whichlora.training.multi_adapter import Batch, backward_together, parse_pack
@@ -57,7 +58,13 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     model = moved(plan, base=copy_sharing_weights(base_of(folder))).train()
     layers = dict(adapter_modules(model))
     return Batch(
-        model=model, layers=layers, examples=examples, count=count, share_prefix=True, uncast=(), autocast=nullcontext
+        model=model,
+        layers=layers,
+        examples=examples,
+        count=count,
+        share_prefix=True,
+        paths=TrainingPaths((), (), ()),
+        autocast=nullcontext,
     )
 
 

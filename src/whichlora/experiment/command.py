@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
-from whichlora.command_line import BOOLEANS, FILE, Command
+from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, report_option_error
 from whichlora.errors import OptionError, check_choice
 from whichlora.experiment.grid import read_grid
@@ -69,4 +68,4 @@ def _run_command(texts: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -1,7 +1,6 @@
 """Runs the command `probe`: `python -m whichlora.probing`."""
 
-import sys
-
+from whichlora.command_line import exit_with
 from whichlora.probing import main
 
-sys.exit(main())
+exit_with(main)

@@ -1,7 +1,6 @@
 """Runs the command: `python -m whichlora.run`."""
 
-import sys
-
+from whichlora.command_line import exit_with
 from whichlora.run.command import main
 
-sys.exit(main())
+exit_with(main)

@@ -25,7 +25,7 @@ from whichlora.errors import OptionError, parse_integer
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
-from whichlora.models.kernels.bf16 import skip_input_cast
+from whichlora.models.kernels.fast_paths import TrainingPaths
 from whichlora.models.kernels.patching import patched_forward
 from whichlora.models.memory import runs_without_oom
 from whichlora.parallel import distributed
@@ -44,7 +44,7 @@ class Batch:
         examples: encoded prompts and answers.
         count: divisor of the summed loss.
         share_prefix: whether a common prefix of the prompts is processed only once.
-        uncast: adapted layers whose inputs need no cast to fp32, see `skip_input_cast`.
+        paths: the fast paths of the adapted layers.
         autocast: returns the autocast context of the forward pass.
     """
 
@@ -53,7 +53,7 @@ class Batch:
     examples: Sequence[Encoded]
     count: float
     share_prefix: bool
-    uncast: Sequence[Any]
+    paths: TrainingPaths
     autocast: Callable[[], AbstractContextManager[Any]]
 
 
@@ -115,7 +115,7 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
     with ExitStack() as stack:
         stack.enter_context(packing.attention(lead))
         for batch in batches:
-            stack.enter_context(skip_input_cast(batch.uncast))
+            stack.enter_context(batch.paths.enabled_in_joint_pass())
         stack.enter_context(_shared_base(lead, [batch.layers for batch in batches], lengths))
         with batches[0].autocast():
             logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))

@@ -255,7 +255,7 @@ class _Trainer(Trainer):
             examples=inputs,
             count=count,
             share_prefix=True,
-            uncast=self._paths.uncast,
+            paths=self._paths,
             autocast=self.compute_loss_context_manager,
         )
         result = lockstep.step(batch, try_together)

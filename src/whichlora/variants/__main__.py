@@ -1,7 +1,6 @@
 """Prints the catalogue of variants: `python -m whichlora.variants`."""
 
-import sys
-
+from whichlora.command_line import exit_with
 from whichlora.variants.command import main
 
-sys.exit(main())
+exit_with(main)

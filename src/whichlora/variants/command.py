@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from whichlora.command_line import FOLDER, Command
+from whichlora.command_line import FOLDER, Command, exit_with
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import MODEL_NAME
@@ -139,4 +139,4 @@ def _markdown(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

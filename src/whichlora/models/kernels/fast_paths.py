@@ -38,6 +38,12 @@ class TrainingPaths:
         with skip_input_cast(self.uncast), fused(self.fusable), onednn.onednn_matmuls(self.others):
             yield
 
+    @contextmanager
+    def enabled_in_joint_pass(self) -> Iterator[None]:
+        """Take the fast paths that also work when several runs share the products of the base layers."""
+        with skip_input_cast(self.uncast):
+            yield
+
 
 def prepare_training(model: Any, *, bf16: bool) -> TrainingPaths:
     """Use closed-form norms in a model's DoRA layers, permanently, and return the kernels for its other layers.
