@@ -233,7 +233,7 @@ def _load_train_for_test(load: Callable[..., object]) -> Callable[..., object]:
         ("answer", lambda f: lambda self, item: f(self, item).strip(), "is not one space and a text"),
         ("gold", lambda f: lambda self, item: ("neutral",), "is not the label"),
         ("metrics", lambda f: lambda self, *answers: {"f1": 1.0}, "no answers score 1.0"),
-        ("floors", lambda f: lambda self, *items: {"majority": 1.5}, "floors are not from 0 to 1"),
+        ("shallow_baselines", lambda f: lambda self, *items: {"majority": 1.5}, "floors are not from 0 to 1"),
     ],
 )
 def test_the_shared_case_fails_for_a_task_that_is_not_what_it_says(
