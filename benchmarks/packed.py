@@ -58,7 +58,6 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
         layers = dict(adapter_modules(adapter))
         fields: dict[str, Any] = {
             "count": 1.0,
-            "share_prefix": True,
             "paths": TrainingPaths((), (), ()),
             "autocast": arithmetic,
         }

@@ -238,12 +238,12 @@ def test_one_failing_run_does_not_stop_the_others_with_the_same_adapter(
     from whichlora.data.tasks.atlas import AtlasNli
 
     defaults = {**SMALL, "model": tiny_model, "tl_ratio": 0}
-    floors = AtlasNli.shallow_baselines
+    shallow_baselines = AtlasNli.shallow_baselines
 
     def fail_for_swahili(task: Any, train: Any, test: Any) -> Any:
         if test[0].language == "sw":
             raise RuntimeError("no floor")
-        return floors(task, train, test)
+        return shallow_baselines(task, train, test)
 
     monkeypatch.setattr(AtlasNli, "shallow_baselines", fail_for_swahili)
     assert main(["--file", write(store, tiny_model, defaults=defaults, arms=[{"variant": "lora"}])]) == 1

@@ -36,7 +36,7 @@ JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
 def alone(batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
     batch.model.zero_grad()
     with packing.attention(batch.model):
-        loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=batch.share_prefix))
+        loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=True))
         (loss / batch.count).backward()
     return gradients(batch.model), loss.item()
 
@@ -62,7 +62,6 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
         layers=layers,
         examples=examples,
         count=count,
-        share_prefix=True,
         paths=TrainingPaths((), (), ()),
         autocast=nullcontext,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from whichlora.config.options import RunOptions
+from whichlora.config.options import RunOptions, check_task
 from whichlora.config.retention import retained_task
 from whichlora.data import mixture
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.errors import OptionError, check_choice
+from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
 from whichlora.variants import Variant
@@ -19,10 +19,8 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
     Raises:
         OptionError: An option does not apply to the task or the variant, or they do not support its value.
     """
-    languages = [code for code in task.languages if code != SOURCE_LANGUAGE]
-    check_choice("language", options.language, [*languages, mixture.POOLED])
+    check_task(task, language=options.language, difficulty=options.difficulty)
     task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, options.language)])
-    check_choice("difficulty", difficulty_of(options, task), task.difficulties)
     if not isinstance(task, PairTask):
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 
@@ -18,18 +17,6 @@ class Pooling:
 
     def __str__(self) -> str:
         return f"layer-{self.layer}" + ("-first-token" if self.first_token == "keep" else "")
-
-    @classmethod
-    def read(cls, text: str) -> Pooling:
-        """Parse the output of `str`.
-
-        Raises:
-            ValueError: the text is not in that format.
-        """
-        match = re.fullmatch(r"layer-(\d+)(-first-token)?", text)
-        if match is None:
-            raise ValueError(f"{text} is not a pooling such as layer-3 or layer-3-first-token")
-        return cls(int(match[1]), "keep" if match[2] else "drop")
 
     @property
     def start(self) -> int:

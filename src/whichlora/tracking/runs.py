@@ -214,6 +214,7 @@ class RunLog:
 
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset input. `profile` is JSON with its size."""
+        self._check()
         entity = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset=entity, tags=[tag])])

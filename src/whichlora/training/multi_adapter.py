@@ -43,7 +43,6 @@ class Batch:
         layers: the model's adapted layers, by name.
         examples: encoded prompts and answers.
         count: divisor of the summed loss.
-        share_prefix: whether a common prefix of the prompts is processed only once.
         paths: the fast paths of the adapted layers.
         autocast: returns the autocast context of the forward pass.
     """
@@ -52,7 +51,6 @@ class Batch:
     layers: Mapping[str, Any]
     examples: Sequence[Encoded]
     count: float
-    share_prefix: bool
     paths: TrainingPaths
     autocast: Callable[[], AbstractContextManager[Any]]
 
@@ -106,7 +104,7 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
     Returns:
         The summed loss of each batch.
     """
-    packs = [packing.pack(batch.examples, share=batch.share_prefix) for batch in batches]
+    packs = [packing.pack(batch.examples, share=True) for batch in batches]
     lengths = [pack["input_ids"].shape[1] for pack in packs]
     answers = [int((pack["labels"] != IGNORED).sum()) for pack in packs]
     lead = batches[0].model

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec
@@ -114,9 +114,10 @@ def train(
     watch = Stopwatch(resume[1]["seconds"] if resume else 0.0)
     losses, timer = LossLog(on_losses), CheckpointTimer(leads=leads)
     best = BestCheckpoint(variant, spec, work, None if validate is None else lambda step: validate(model, step), watch)
-    callbacks = [GradientCheck(evidence), watch, VariantSteps(variant), timer, losses, best, ProgressBar(plan.name)]
+    callbacks: list[TrainerCallback] = [GradientCheck(evidence), watch, VariantSteps(variant), timer]
     if on_step is not None:
-        callbacks.insert(4, StepHook(lambda step: on_step(model, step), hook_steps, watch))
+        callbacks.append(StepHook(lambda step: on_step(model, step), hook_steps, watch))
+    callbacks += [losses, best, ProgressBar(plan.name)]  # the bar shows what `losses` logs
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
@@ -254,7 +255,6 @@ class _Trainer(Trainer):
             layers=self._joint_layers,
             examples=inputs,
             count=count,
-            share_prefix=True,
             paths=self._paths,
             autocast=self.compute_loss_context_manager,
         )
