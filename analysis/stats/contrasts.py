@@ -17,6 +17,7 @@ from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
 from analysis.stats.power import detectable_from_error
 from whichlora.config.layers import parse_layers
+from whichlora.errors import OptionError
 
 PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "least difference"
 _UNITS = (
@@ -140,7 +141,10 @@ def _detectable(t_test: Result, alpha: float) -> Result:
 def same_level(factor: str, value: object, level: str) -> bool:
     """Return whether a value matches a level: numbers by value, layers by the blocks they select, texts by pattern."""
     if factor == "layers":
-        return parse_layers(str(value), _MAX_BLOCKS) == parse_layers(level, _MAX_BLOCKS)
+        try:
+            return parse_layers(str(value), _MAX_BLOCKS) == parse_layers(level, _MAX_BLOCKS)
+        except OptionError:  # full fine-tuning has no layers, and runs of other programs may name them otherwise
+            return fnmatchcase(str(value), level)
     try:
         return float(str(value)) == float(level)
     except ValueError:
