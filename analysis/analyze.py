@@ -22,17 +22,23 @@ OPTIONS = {
         "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
     ),
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
+    "scope": (
+        "these",
+        "What the first answer is about: these languages and ratios (error: seeds), or others like-these (error: how "
+        "differences vary between them). The report gives both.",
+    ),
     "claims": (
         "none",
         "YAML file with claims of your own, judged after the paper's; its form is that of analysis/claims/claims.yaml.",
     ),
 }
+_SCOPES = ("these", "like-these")
 COMMAND = Command(
     "analyze",
     "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures go into a folder "
     "and into MLflow, as a run of kind report.",
     OPTIONS,
-    choices={"output": FOLDER, "claims": FILE},
+    choices={"output": FOLDER, "claims": FILE, "scope": _SCOPES},
     examples=(
         "whichlora analyze --experiment pocket",
         "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
@@ -45,11 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = COMMAND.read(arguments)
     try:
         margin, output, claims = _margin(given["margin"]), _folder(given["output"]), _file(given["claims"])
+        scope = _scope(given["scope"])
 
         # pandas, SciPy and MLflow take seconds to import, so bad options are refused first.
         from analysis.pipeline import analyze
 
-        report = analyze(given["experiment"], output=output, margin=margin, claims=claims)
+        report = analyze(given["experiment"], output=output, margin=margin, scope=scope, claims=claims)
     except OptionError as error:
         return refuse(error)
     print("\n".join(report.summary))
@@ -65,6 +72,12 @@ def _margin(text: str) -> float:
     if not 0 < value <= 100:
         raise OptionError("margin", text, "must be a number of F1 points above 0 and at most 100")
     return value
+
+
+def _scope(text: str) -> str:
+    if text not in _SCOPES:
+        raise OptionError("scope", text, f"allowed are {', '.join(_SCOPES)}")
+    return text
 
 
 def _folder(text: str) -> Path:

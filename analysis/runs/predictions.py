@@ -50,8 +50,8 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
         for row, content in zip(rows, contents, strict=True)
         if isinstance(content, Exception)
     )
-    readable = [i for i, content in enumerate(contents) if isinstance(content, _Answers)]
-    return _frame(table.iloc[readable], [contents[i] for i in readable]), issues
+    readable = {i: content for i, content in enumerate(contents) if isinstance(content, _Answers)}
+    return _frame(table.iloc[list(readable)], list(readable.values())), issues
 
 
 class _Answers(NamedTuple):
