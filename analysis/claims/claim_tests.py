@@ -38,7 +38,7 @@ from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
 from analysis.stats.differences import COUNT, DETECTABLE, PRIMARY, SAME, differences, pair_tests
-from analysis.stats.groupings import TEXT, groupings
+from analysis.stats.groupings import LETTERS, TEXT, groupings
 from analysis.stats.multiplicity import holm_records
 
 
@@ -160,12 +160,17 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: 
     compared = [r for r in pair_tests(records) if r.p is not None]
     if not compared:
         return undecided(records[0].note, records[:1])
-    groups = find(groupings(records, outcome=outcome, analysis=PRIMARY, alpha=alpha), test=TEXT)[0]
+    grouped = groupings(records, outcome=outcome, analysis=PRIMARY, alpha=alpha)
+    groups, letters = find(grouped, test=TEXT)[0], find(grouped, test=LETTERS)
+    ordered = groups.note
+    if ordered.startswith("no order"):
+        lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
+        ordered = f"{lettered}; methods that share a letter do not differ significantly"
     significant = [r for r in compared if is_significant(r, alpha)]
     counts = find(records, test=COUNT)
     if significant:
         listed = f"{len(significant)} of {len(compared)} pairs differ significantly"
-        return Verdict(SUPPORTED, f"{listed}; from high to low: {groups.note}", (*counts, groups, *significant))
+        return Verdict(SUPPORTED, f"{listed}; from high to low: {ordered}", (*counts, groups, *significant))
     tost = find(records, test=SAME)
     if tost and len(tost) == len(pair_tests(records)) and all(r.p is not None and r.p < alpha for r in tost):
         return Verdict(

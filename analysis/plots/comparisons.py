@@ -134,7 +134,7 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
     axes.set_ylabel("power, %")
     axes.legend(frameon=False, handlelength=3.2)
     caption = (
-        f"Probability that the primary analysis tells two methods apart that truly differ by {points(margin)}, if the "
+        f"Probability that Tukey's test over blocks finds a difference of {points(margin)} between two methods, if the "
         "spread is the one observed. The dotted line is the usual 80 %."
     )
     return render(figure, name=name, title="Power.", caption=caption)
