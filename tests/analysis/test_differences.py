@@ -24,6 +24,8 @@ from analysis.stats.differences import (
 from analysis.stats.groupings import TEXT, groupings
 from analysis.stats.moderated import least_p, moderated
 from analysis.stats.units import adjusted_means
+from benchmarks.false_alarms import claims, power, simulate
+from benchmarks.simulated_designs import NULLS, Design
 
 NAMES = ("A", "B", "C", "D", "E", "F")
 FULL = designs.table(dict.fromkeys(NAMES, 0.0), outcomes=("tl",))
@@ -198,6 +200,16 @@ def test_the_order_of_rows_and_names_of_adapters_change_nothing():
     one = differences(FULL, outcome="tl", margin=1.0)
     other = FULL.sample(frac=1, random_state=1)
     assert differences(other.assign(adapter="x" + other["adapter"]), outcome="tl", margin=1.0) == one
+
+
+@pytest.mark.parametrize("name", ["ratios 0 and 0.5", "a missing seed, seed effect of SD 2"])
+def test_what_is_simulated_is_what_the_first_screen_says(name):
+    """The first draws go from the table to the sentences and must make the same claims; `simulate` checks it."""
+    shares = simulate(name, NULLS[name], claims, 60, 4)
+    assert 0 <= shares["difference"] <= 0.2
+    assert shares["wrong advice"] <= 0.2
+    apart = Design(ratios=(0.0, 0.5), leads=(-9.0, 0, 0, 0, 0, 0))
+    assert simulate(name, apart, power, 20, 2)["these, a pair"] > 0.9
 
 
 @pytest.mark.slow
