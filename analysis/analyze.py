@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_folder
+from whichlora.errors import OptionError, check_choice, check_folder
 
 OPTIONS = {
     "experiment": (None, "MLflow experiment, or several separated by commas."),
@@ -21,17 +21,23 @@ OPTIONS = {
         "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
     ),
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
+    "scope": (
+        "these",
+        "What the first answer is about: these languages and ratios (error: seeds), or others like-these (error: how "
+        "differences vary between them). The report gives both.",
+    ),
     "claims": (
         "none",
         "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
     ),
 }
+SCOPES = ("these", "like-these")
 COMMAND = Command(
     "analyze",
     "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures are written to a "
     "folder and logged to MLflow as a run of kind report.",
     OPTIONS,
-    choices={"output": FOLDER, "claims": FILE},
+    choices={"output": FOLDER, "claims": FILE, "scope": SCOPES},
     examples=(
         "whichlora analyze --experiment pocket",
         "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
@@ -43,16 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, analyse, and print the report's summary. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
     try:
-        margin, output, claims = (
-            _margin(texts["margin"]),
-            _output_folder(texts["output"]),
-            _claims_file(texts["claims"]),
-        )
+        margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
+        output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
-        report = analyze(texts["experiment"], output=output, margin=margin, claims=claims)
+        report = analyze(texts["experiment"], output=output, margin=margin, scope=scope, claims=claims)
     except OptionError as error:
         return report_option_error(error)
     print("\n".join(report.summary))

@@ -17,8 +17,9 @@ from analysis.records import Record, find
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.representation_probes import RepresentationProbes
-from analysis.stats.blocked import F_TEST, blocked
-from analysis.stats.cells import rows
+from analysis.stats.blocked import blocked
+from analysis.stats.cells import cells, rows
+from analysis.stats.differences import OTHER, PRIMARY, SCOPES, THESE, cell_differences, differences, pair_tests
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import TEXT, groupings
@@ -60,6 +61,7 @@ def gather(
     *,
     injected: pd.DataFrame,
     margin: float,
+    scope: str = THESE,
     own_claims: Path | None = None,
 ) -> Evidence:
     """Compute all records, tables and verdicts.
@@ -69,17 +71,18 @@ def gather(
         items: predictions of single test items.
         injected: runs of lexical injection; may be empty.
         margin: of equivalence, in F1 points.
+        scope: of the primary analysis, see `differences`.
         own_claims: a file of claims to judge besides the paper's.
 
     Raises:
         OptionError: the file of claims is malformed.
     """
     # The paper's claims are about F1, so they are skipped without F1 runs; the user's own are judged all the same.
-    judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin)]
+    judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin, scope=scope)]
     tables, table_records = make_tables(table)
     records = [*design_records(table, injected, design, items), *table_records]
     if len(table):
-        records += _comparisons(table, items, margin)
+        records += _comparisons(table, items, margin, scope)
     records += claims.records(judged)
     injection_records = lexical_injection.injection_records(injected)
     settings = sorted(set(table["setting"]))
@@ -93,14 +96,28 @@ def gather(
     return Evidence(records=tuple(records), tables=tuple(tables), judged=tuple(judged), margin=margin)
 
 
-def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float) -> list[Record]:
+def headline(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:
+    """Return what the first screen says of an outcome: the differences of both scopes, and how they group the methods.
+
+    Order, letters, intervals and advice follow from the primary scope alone.
+    """
+    records: list[Record] = []
+    table_cells = cells(table, outcome)
+    for analysis, of_scope in ((PRIMARY, scope), (OTHER, next(other for other in SCOPES if other != scope))):
+        found = cell_differences(table_cells, outcome=outcome, scope=of_scope, margin=margin, analysis=analysis)
+        grouped = groupings(found, outcome=outcome, analysis=analysis)
+        suffix = "" if analysis == PRIMARY else f", {OTHER}"
+        records += [*found, *(replace(record, analysis=record.analysis + suffix) for record in grouped)]
+    return records
+
+
+def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope: str) -> list[Record]:
     """Return the tests between methods, and the scores derived from their F1."""
     records: list[Record] = []
     for outcome in OUTCOMES:
-        primary = blocked(table, outcome=outcome)
-        records += primary
-        records += groupings(primary, outcome=outcome)
-        records += _by_setting(table, outcome)
+        records += headline(table, outcome, margin, scope)
+        records += blocked(table, outcome=outcome)
+        records += _by_setting(table, outcome, scope)
         records += own_errors(table, outcome=outcome)
         records += ranks(table, outcome=outcome)
         records += equivalence(table, outcome=outcome, margin=margin)
@@ -178,13 +195,14 @@ def _claims(own_claims: Path | None, *, papers: bool) -> list[Claim]:
     return [*(claims.load() if papers else ()), *(claims.load(own_claims) if own_claims else ())]
 
 
-def _by_setting(table: pd.DataFrame, outcome: str) -> list[Record]:
-    """Return the primary test and the grouping of each setting; empty for a single setting."""
+def _by_setting(table: pd.DataFrame, outcome: str, scope: str) -> list[Record]:
+    """Return the primary analysis and the grouping of each setting; empty for a single setting."""
     records: list[Record] = []
     if table["setting"].nunique() > 1:
         for setting, part in table.groupby("setting", sort=True):
-            primary = blocked(part, outcome=outcome)
-            main = [*find(primary, test=F_TEST), *find(groupings(primary, outcome=outcome), test=TEXT)]
+            primary = differences(part, outcome=outcome, scope=scope)
+            grouped = groupings(primary, outcome=outcome, analysis=PRIMARY)
+            main = [*pair_tests(primary), *find(grouped, test=TEXT)]
             records += [replace(record, analysis=f"{record.analysis} in {setting}") for record in main]
     return records
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis import evidence as evidences
@@ -20,7 +20,7 @@ from whichlora.tracking.client import connect, mark_launch, require_database, wo
 from whichlora.tracking.runs import Tracker
 
 
-def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None) -> Report:
+def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims: Path | None) -> Report:
     """Pull the runs of one or more experiments, compute, write the report and log it to the first experiment.
 
     Raises:
@@ -39,13 +39,21 @@ def analyze(experiment: str, *, output: Path, margin: float, claims: Path | None
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
     table = language_probes.join_shares(runs.table, languages.shares)
     evidence = evidences.gather(
-        table, items, design, languages, representations, injected=runs.injected, margin=margin, own_claims=claims
+        table,
+        items,
+        design,
+        languages,
+        representations,
+        injected=runs.injected,
+        margin=margin,
+        scope=scope,
+        own_claims=claims,
     )
     curves = loss_curves.fetch(client, table)
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
     report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
     page.write(report, evidence, output)
-    _log(report, evidence, tracker, experiment, design.sources, margin)
+    _log(report, evidence, tracker, design.sources, {"experiments": experiment, "margin": margin, "scope": scope})
     return report
 
 
@@ -58,15 +66,15 @@ def _counts(runs: Runs) -> str:
 
 
 def _log(
-    report: Report, evidence: Evidence, tracker: Tracker, experiment: str, sources: Sequence[str], margin: float
+    report: Report, evidence: Evidence, tracker: Tracker, sources: Sequence[str], options: Mapping[str, object]
 ) -> None:
     """Log a report as a run of kind `report`; an identical report is logged only once."""
     fingerprint = canonical_digest({"kind": "report", **report.texts})
     work = work_folder() / f"report-{fingerprint[:16]}"
-    with tracker.once("report", f"report {experiment}", {"fingerprint": fingerprint}, work=work) as attempt:
+    with tracker.once("report", f"report {options['experiments']}", {"fingerprint": fingerprint}, work=work) as attempt:
         if attempt.finished is None:
             log = attempt.log
-            log.params({"experiments": experiment, "margin": margin, "runs": len(sources)})
+            log.params({**options, "runs": len(sources)})
             # A tag holds about 5,000 characters; the artifact `sources.json` lists all runs.
             log.tags({"sources": _shorten(sources), "summary": " ".join(report.summary)[:4000]})
             with tempfile.TemporaryDirectory() as scratch:

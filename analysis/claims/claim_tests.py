@@ -24,7 +24,6 @@ from analysis.claims.verdicts import (
     SUPPORTED,
     UNDECIDED,
     Verdict,
-    format_f,
     format_p,
     format_pair,
     is_significant,
@@ -35,15 +34,12 @@ from analysis.claims.verdicts import (
 from analysis.measures.layer_shares import check_layer_arguments, select_share_columns
 from analysis.records import NotTestable, Record, find
 from analysis.runs.language_probes import LEVELS
-from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
-from analysis.stats.equivalence import PAIR_TEST as TOST
-from analysis.stats.equivalence import equivalence
-from analysis.stats.groupings import TEXT, groupings
+from analysis.stats.differences import COUNT, DETECTABLE, PRIMARY, SAME, differences, pair_tests
+from analysis.stats.groupings import LETTERS, TEXT, groupings
 from analysis.stats.multiplicity import holm_records
-from analysis.stats.power import DETECTABLE, power
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class ClaimTest:
         Raises:
             ValueError: an argument is unknown, missing or malformed.
         """
-        parameters = list(inspect.signature(self.judge).parameters.values())[4:]
+        parameters = list(inspect.signature(self.judge).parameters.values())[5:]
         names = [p.name for p in parameters]
         for key in arguments:
             if key not in names:
@@ -74,38 +70,41 @@ class ClaimTest:
             check_layer_arguments(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
 
 
-def no_difference(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> Verdict:
+def no_difference(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float) -> Verdict:
     """Test whether all methods are equivalent within the margin."""
-    records = blocked(table, outcome=outcome, alpha=alpha)
-    overall = find(records, test=F_TEST)[0]
-    if overall.p is None:
-        return undecided(overall.note, [overall])
-    equivalences = find(equivalence(table, outcome=outcome, margin=margin, alpha=alpha), test=TOST)
+    records = differences(table, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
+    compared = pair_tests(records)
+    if untested := [r for r in compared if r.p is None]:
+        return undecided(untested[0].note, untested)
+    equivalences = find(records, test=SAME)
     equivalent = [r for r in equivalences if r.p is not None and r.p < alpha]
-    significant = [r for r in find(records, test=PAIR_TEST) if is_significant(r, alpha)]
-    evidence = [overall, *equivalences, *significant]
+    significant = [r for r in compared if is_significant(r, alpha)]
+    counts = find(records, test=COUNT)
+    differing = f"{len(significant)} of {len(compared)} pairs differ significantly"
+    evidence = [*counts, *equivalences, *significant]
     if len(equivalent) == len(equivalences):
-        addition = f"; the differences ({format_f(overall)}) are smaller than that" if overall.p < alpha else ""
+        addition = f"; the differences ({differing}) are smaller than that" if significant else ""
         return Verdict(
             SUPPORTED,
             f"all {len(equivalences)} pairs are equivalent within {points(margin)}{addition}",
             tuple(evidence),
         )
-    if overall.p < alpha or significant:
+    if significant:
         listed = enumerate_few(
             [format_pair(r) for r in sorted(significant, key=lambda r: -abs(r.effect or 0))], 3, by="; "
         )
-        return Verdict(CONTRADICTED, f"{format_f(overall)}; significant pairs: {listed or 'none'}", tuple(evidence))
-    detectable, note = _detectable_note(table, outcome, margin, alpha)
+        return Verdict(CONTRADICTED, f"{differing}: {listed}", tuple(evidence))
+    detectable, note = _detectable_note(records)
     unproven = f"{len(equivalences) - len(equivalent)} of {len(equivalences)} pairs are not shown to be equivalent"
     unproven += f" within {points(margin)}"
-    return undecided(f"no significant difference ({format_f(overall)}), but {unproven}{note}", [*evidence, *detectable])
+    return undecided(f"no significant difference, but {unproven}{note}", [*evidence, *detectable])
 
 
 def order(
     table: pd.DataFrame,
     outcome: str,
     margin: float,
+    scope: str,
     alpha: float,
     order: str,
     factor: str = "method",
@@ -135,7 +134,7 @@ def order(
     if not relations:
         return undecided(f"there are no methods other than {enumerate_few(present)}")
     requested = [(first, second) for first, _, second in relations]
-    compare = compare_methods if factor == "method" else partial(compare_levels, factor=factor)
+    compare = partial(compare_methods, scope=scope) if factor == "method" else partial(compare_levels, factor=factor)
     pairs = compare(table, outcome, requested, metric=metric, margin=margin, alpha=alpha)
     judgements = [
         (judge_greater if sign == ">" else judge_equal)(pairs[first, second], alpha, margin)
@@ -155,36 +154,45 @@ def order(
         summary = "in these languages " + summary
     reason = summary + enumerate_few(reasons[verdict], 4, by="; ")
     if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
-        detectable, note = _detectable_note(table, outcome, margin, alpha)
+        detectable, note = _detectable_note(differences(table, outcome=outcome, scope=scope, alpha=alpha))
         return undecided(reason + note, [*evidence, *detectable])
     return Verdict(verdict, reason, tuple(evidence))
 
 
-def differ(table: pd.DataFrame, outcome: str, margin: float, alpha: float, metric: str = "f1") -> Verdict:
+def differ(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float, metric: str = "f1") -> Verdict:
     """Test whether the methods differ in a metric; the reason gives their order."""
     if metric not in table or table[metric].isna().all():
         return undecided(f"the runs have no {metric}")
-    records = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
-    overall = find(records, test=F_TEST)[0]
-    if overall.p is None:
-        return undecided(overall.note, [overall])
-    groups = find(groupings(records, outcome=outcome, alpha=alpha), test=TEXT)[0]
-    if overall.p < alpha:
-        return Verdict(SUPPORTED, f"{format_f(overall)}; from high to low: {groups.note}", (overall, groups))
-    tost = find(equivalence(table, outcome=outcome, margin=margin, alpha=alpha), test=TOST) if metric == "f1" else []
-    if tost and all(r.p is not None and r.p < alpha for r in tost):
+    own_margin = margin if metric == "f1" else None
+    records = differences(table, outcome=outcome, scope=scope, metric=metric, margin=own_margin, alpha=alpha)
+    compared = [r for r in pair_tests(records) if r.p is not None]
+    if not compared:
+        return undecided(records[0].note, records[:1])
+    grouped = groupings(records, outcome=outcome, analysis=PRIMARY, alpha=alpha)
+    groups, letters = find(grouped, test=TEXT)[0], find(grouped, test=LETTERS)
+    ordered = groups.note
+    if ordered.startswith("no order"):
+        lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
+        ordered = f"{lettered}; methods that share a letter do not differ significantly"
+    significant = [r for r in compared if is_significant(r, alpha)]
+    counts = find(records, test=COUNT)
+    if significant:
+        listed = f"{len(significant)} of {len(compared)} pairs differ significantly"
+        return Verdict(SUPPORTED, f"{listed}; from high to low: {ordered}", (*counts, groups, *significant))
+    tost = find(records, test=SAME)
+    if tost and len(tost) == len(pair_tests(records)) and all(r.p is not None and r.p < alpha for r in tost):
         return Verdict(
             CONTRADICTED,
             f"all {len(tost)} pairs are equivalent within {points(margin)}",
-            (overall, *tost),
+            (*counts, *tost),
         )
     return undecided(
-        f"no significant difference ({format_f(overall)}), which does not show equivalence", [overall, *tost]
+        f"no significant difference between {len(compared)} pairs, which does not show equivalence", [*counts, *tost]
     )
 
 
 def correlation(
-    table: pd.DataFrame, outcome: str, margin: float, alpha: float, columns: list[str], sign: int = 1
+    table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float, columns: list[str], sign: int = 1
 ) -> Verdict:
     """Test whether F1 rises (sign 1) or falls (-1) with each of the columns, within languages."""
     records = holm_records([correlate(table, outcome=outcome, column=column, alpha=alpha) for column in columns])
@@ -205,6 +213,7 @@ def layer_correlation(
     table: pd.DataFrame,
     outcome: str,
     margin: float,
+    scope: str,
     alpha: float,
     share: str,
     layers: str | None = None,
@@ -226,7 +235,7 @@ def layer_correlation(
         columns = select_share_columns(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
     except NotTestable as reason:
         return undecided(str(reason))
-    return correlation(table, outcome, margin, alpha, columns=columns, sign=sign)
+    return correlation(table, outcome, margin, scope, alpha, columns=columns, sign=sign)
 
 
 TESTS = {
@@ -257,8 +266,8 @@ def _resolve(named: Sequence[str], frame: pd.DataFrame) -> dict[str, str] | str:
     return {name: labels[0] for name, labels in matches.items()}
 
 
-def _detectable_note(table: pd.DataFrame, outcome: str, margin: float, alpha: float) -> tuple[list[Record], str]:
-    records = find(power(table, outcome=outcome, margin=margin, alpha=alpha), test=DETECTABLE)
+def _detectable_note(records: Sequence[Record]) -> tuple[list[Record], str]:
+    records = find(records, test=DETECTABLE)
     if not records or records[0].effect is None:
         return records, ""
     return (

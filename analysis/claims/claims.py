@@ -14,6 +14,7 @@ from analysis.claims.claim_tests import TESTS
 from analysis.claims.verdicts import Verdict, undecided
 from analysis.records import Record
 from analysis.stats.contrasts import same_level
+from analysis.stats.differences import THESE
 from whichlora.errors import OptionError, did_you_mean
 
 PACKAGED = Path(__file__).with_name("claims.yaml")
@@ -55,20 +56,26 @@ def load(path: Path | None = None) -> list[Claim]:
     return claims
 
 
-def judge(claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05) -> Verdict:
-    """Judge a claim by the runs in a table that match its `where`."""
+def judge(
+    claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, scope: str = THESE, alpha: float = 0.05
+) -> Verdict:
+    """Judge a claim by the runs in a table that match its `where`.
+
+    `scope` is that of the primary analysis (see `differences`).
+    """
     chosen = select(table, claim.where)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
         conditions = ", ".join(f"{key} {value}" for key, value in claim.where.items())
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
-    return TESTS[claim.test].judge(chosen, claim.outcome, margin=margin, alpha=alpha, **claim.arguments)
+    options = {"margin": margin, "scope": scope, "alpha": alpha}
+    return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
 
 
 def judge_all(
-    claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, alpha: float = 0.05
+    claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, scope: str = THESE, alpha: float = 0.05
 ) -> list[tuple[Claim, Verdict]]:
     """Judge each claim, in the same order."""
-    return [(claim, judge(claim, table, margin=margin, alpha=alpha)) for claim in claims]
+    return [(claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha)) for claim in claims]
 
 
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:

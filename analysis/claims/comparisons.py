@@ -8,11 +8,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.records import Record, find
-from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.contrasts import DETECTABLE, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
-from analysis.stats.equivalence import PAIR_TEST as TOST
-from analysis.stats.equivalence import equivalence
+from analysis.stats.differences import SAME, differences, pair_tests
 from analysis.stats.multiplicity import holm_records
 
 
@@ -35,14 +33,21 @@ class Pair(NamedTuple):
 
 
 def compare_methods(
-    table: pd.DataFrame, outcome: str, requested: Sequence[tuple[str, str]], *, metric: str, margin: float, alpha: float
+    table: pd.DataFrame,
+    outcome: str,
+    requested: Sequence[tuple[str, str]],
+    *,
+    metric: str,
+    margin: float,
+    scope: str,
+    alpha: float,
 ) -> dict[tuple[str, str], Pair]:
-    """Compare methods by the primary analysis, with Tukey's adjustment over all methods in the table."""
-    records = blocked(table, outcome=outcome, metric=metric, alpha=alpha)
-    equivalences = equivalence(table, outcome=outcome, margin=margin, alpha=alpha) if metric == "f1" else []
-    overall = find(records, test=F_TEST)[0]
-    difference_by_pair = {r.groups: r for r in find(records, test=PAIR_TEST)}
-    equivalence_by_pair = {r.groups: r for r in find(equivalences, test=TOST)}
+    """Compare methods by the primary analysis, adjusted for all pairs of methods in the table."""
+    own_margin = margin if metric == "f1" else None
+    records = differences(table, outcome=outcome, scope=scope, metric=metric, margin=own_margin, alpha=alpha)
+    difference_by_pair = {r.groups: r for r in pair_tests(records)}
+    equivalence_by_pair = {r.groups: r for r in find(records, test=SAME)}
+    overall = pair_tests(records)[0]
     return {
         (a, b): Pair(
             _reversed(difference_by_pair.get((b, a))) or difference_by_pair.get((a, b)) or overall,

@@ -71,12 +71,6 @@ def _undecided_reason(pair: Pair, margin: float) -> str:
     return f"{text} (minimum detectable difference {record.effect:.1f} at power 80 %, n = {record.n})"
 
 
-def format_f(record: Record) -> str:
-    """Return an F test as "F(5, 20) = 16.93, p < .001"."""
-    df = ", ".join(f"{value:g}" for value in record.df or ())
-    return f"F({df}) = {record.statistic:.2f}, {format_p(record.p)}"
-
-
 def format_pair(record: Record) -> str:
     """Return the difference of a pair, with its interval and p."""
     low, high = record.interval or (float("nan"), float("nan"))

@@ -11,7 +11,7 @@ from matplotlib.transforms import Transform, offset_copy
 from analysis.plots.scores import LANGUAGE
 from analysis.plots.style import Plot, label_ticks, new_figure, plot_style, render
 from analysis.records import Record, find
-from analysis.stats import blocked, equivalence, power, ranks
+from analysis.stats import differences, power, ranks
 from analysis.stats.cells import points
 
 MAX_PAIRS = 36
@@ -19,23 +19,23 @@ MAX_PAIRS = 36
 
 
 def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
-    """Draw the differences of all pairs with Tukey's intervals, and the margin of equivalence."""
-    differences = [r for r in find(records, outcome=outcome, analysis="blocked", test=blocked.PAIR_TEST) if r.interval]
-    if not differences:
+    """Draw the differences of all pairs in the primary analysis with their intervals, and the margin."""
+    of_outcome = find(records, outcome=outcome)
+    pairs = [r for r in differences.pair_tests(of_outcome) if r.interval]
+    if not pairs:
         return None
     equivalent = {
         frozenset(r.groups)
-        for r in find(records, outcome=outcome, analysis="equivalence", test=equivalence.PAIR_TEST)
+        for r in find(of_outcome, analysis=differences.PRIMARY, test=differences.SAME)
         if r.p_adjusted is not None and r.p_adjusted < 0.05
     }
     what = "every pair of methods"
-    if len(differences) > MAX_PAIRS:
-        means = find(records, outcome=outcome, analysis="blocked", test=blocked.MEAN)
-        best = max(means, key=lambda r: r.effect or 0.0).groups[0]
-        differences = [r for r in differences if best in r.groups]
+    if len(pairs) > MAX_PAIRS:
+        best = max(differences.mean_records(of_outcome), key=lambda r: r.effect or 0.0).groups[0]
+        pairs = [r for r in pairs if best in r.groups]
         what = f"every method and the best, {best}"
     lines = []
-    for record in differences:
+    for record in pairs:
         a, b = record.groups
         low, high = record.interval or (0.0, 0.0)
         effect = record.effect or 0.0
@@ -55,7 +55,8 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (
-        f"Differences of {what}, over blocks, with Tukey's 95 % intervals. Square and thick line: a difference. Filled "
+        f"Differences of {what} in the primary analysis; the 95 % intervals hold for all pairs at once. Square and "
+        "thick line: a difference. Filled "
         f"circle: equivalent within the grey margin of ±{points(margin)} (TOST, Holm). Open diamond: undecided."
     )
     return render(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
@@ -133,7 +134,7 @@ def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot 
     axes.set_ylabel("power, %")
     axes.legend(frameon=False, handlelength=3.2)
     caption = (
-        f"Probability that the primary analysis tells two methods apart that truly differ by {points(margin)}, if the "
+        f"Probability that Tukey's test over blocks finds a difference of {points(margin)} between two methods, if the "
         "spread is the one observed. The dotted line is the usual 80 %."
     )
     return render(figure, name=name, title="Power.", caption=caption)

@@ -6,31 +6,36 @@ from collections.abc import Sequence
 
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
-from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
-from analysis.stats.equivalence import PAIR_TEST as TOST
+from analysis.stats.differences import (
+    DETECTABLE,
+    OTHER,
+    PAIR_TESTS,
+    PRIMARY,
+    SAME,
+    THESE,
+    mean_records,
+    pair_tests,
+)
 from analysis.stats.groupings import LETTERS, TEXT
-from analysis.stats.own_errors import F_TEST as CORRECTED
-from analysis.stats.own_errors import PAIR_TEST as OWN_PAIR
-from analysis.stats.own_errors import SPHERICITY
 from analysis.stats.paired import MCNEMAR
-from analysis.stats.power import DETECTABLE
 
 ALPHA = 0.05
 NAMES = {"en": "English", "tl": "the target language"}
-ONE_BLOCK = "there is one block only"
 Records = Sequence[Record]
 
 
 def answer(records: Records, outcome: str, margin: float) -> list[str]:
-    """Return the answer for an outcome: the order of the methods, its significance, and the detectable difference."""
+    """Return the answer for an outcome: which methods differ, on which question, and the detectable difference.
+
+    Everything follows from the pairs of the primary analysis; the last sentence gives the other scope's answer.
+    """
     of_outcome = find(records, outcome=outcome)
     where = f"In {NAMES[outcome]}"
-    test = next(iter(find(of_outcome, analysis="blocked", test=F_TEST)), None)
+    compared = pair_tests(of_outcome)
+    tested = [r for r in compared if r.p_adjusted is not None]
     means = _ordered_means(of_outcome)
-    if test is None or test.p is None:
-        why = test.note.removeprefix("no test: ").partition("; a block")[0] if test else "there are no runs"
-        if why == ONE_BLOCK:
-            why = f"{why}, that is one mixture and one seed"
+    if not tested:
+        why = compared[0].note.removeprefix("no test: ") if compared else "there are no runs"
         sentences = [f"{where} no test of the methods can be made: {why}."]
         if len(means) > 1:
             top = f"{means[0][1]:.1f}"
@@ -38,43 +43,60 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
             caveat = ", but not all methods ran in the same cells" * _incomplete(records)
             subject = f"{_and(best)} {'has' if len(best) == 1 else 'have'}"
             sentences.append(f"{subject} the highest mean F1, {top}{caveat}.")
-        return sentences + _by_item(of_outcome, means)
+        return [*sentences, *_by_item(of_outcome, means), *_other_scope(of_outcome)]
     sentences = []
-    tested = find(of_outcome, analysis="equivalence", test=TOST)
-    same = [r for r in tested if r.p_adjusted is not None and r.p_adjusted < ALPHA]
-    if test.p < ALPHA:
-        sentences.append(f"{where} the methods differ ({format_f_test(test)}): {_order(of_outcome)}.")
+    about = _about(tested)
+    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    equivalences = find(of_outcome, analysis=PRIMARY, test=SAME)
+    same = [r for r in equivalences if r.p_adjusted is not None and r.p_adjusted < ALPHA]
+    if significant:
+        count = f"{len(significant)} of {_count(len(tested), 'pair')} of methods differ{'s' * (len(tested) == 1)}"
+        sentences.append(f"{where} {count} {about}: {_order(of_outcome)}.")
         if lead := _lead(of_outcome, means):
             sentences.append(lead)
         if same and len(means) > 2:
             sentences.append(f"Equivalent within {format_points(margin)}: {_pairs(same)}.")
-    elif tested and len(same) == len(tested):
-        sentences.append(
-            f"{where} the methods are equivalent: {_all_pairs(tested)} within {format_points(margin)} (TOST)."
-        )
+    elif equivalences and len(same) == len(compared):
+        shown = f"{_all_pairs(equivalences)} within {format_points(margin)} (TOST)"
+        sentences.append(f"{where} the methods are equivalent {about}: {shown}.")
     else:
-        result = f"no difference between the methods was found ({format_f_test(test)})"
+        result = f"no difference between the methods was found {about}"
         sentences.append(f"{where} {result}, which does not show that there is none.")
         names = f": {_pairs(same)}" if same else ""
         sentences.append(
-            f"{len(same)} of {len(tested)} pairs are shown to be equivalent within {format_points(margin)}{names}."
+            f"{len(same)} of {_count(len(tested), 'pair')} are shown to be equivalent within {format_points(margin)}"
+            f"{names}."
         )
-    uneven = next(iter(find(of_outcome, analysis="own errors", test=SPHERICITY)), None)
-    if uneven is not None and uneven.p is not None and uneven.p < ALPHA:
-        corrected = find(of_outcome, analysis="own errors", test=CORRECTED)[0]
-        sentences.append(
-            f"But pairs differ in their errors ({format_p(uneven.p)}); with that allowed for, the methods' "
-            f"{format_p(corrected.p)} (Greenhouse-Geisser), and {_pairs_that_differ(of_outcome)}."
-        )
-    least = next((r for r in find(of_outcome, analysis="power", test=DETECTABLE) if r.effect is not None), None)
+    least = next((r for r in find(of_outcome, analysis=PRIMARY, test=DETECTABLE) if r.effect is not None), None)
     if least is not None and least.effect is not None:
-        sentences.append(f"This design shows a pair's difference from {least.effect:.1f} points on (power 80 %).")
-    return sentences
+        sentences.append(f"Minimum detectable difference of a pair: {least.effect:.1f} points (power 80 %).")
+    return [*sentences, *_other_scope(of_outcome)]
+
+
+def _about(tested: Records) -> str:
+    """Return the words that say which question the tests of pairs answer."""
+    if tested[0].test == PAIR_TESTS[THESE]:
+        return "on these languages and ratios (error: seeds)"
+    return "on other languages and ratios like these (error: how differences vary between them)"
+
+
+def _other_scope(records: Records) -> list[str]:
+    """Return one sentence with the answer to the question that is not the primary one."""
+    compared = pair_tests(records, OTHER)
+    tested = [r for r in compared if r.p_adjusted is not None]
+    if not tested:
+        return []
+    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    count = f"{len(significant)} of {_count(len(tested), 'pair')}"
+    order = f": {_order(records, f'groupings, {OTHER}')}" if significant else ""
+    about = _about(tested)
+    return [f"{about[:1].upper()}{about[1:]}, {count} {'differ' if len(tested) > 1 else 'differs'}{order}."]
 
 
 def advice(records: Records) -> list[str]:
     """Recommend methods: those not significantly below the best on either outcome, and the cheapest of them.
 
+    The level is that of both outcomes together: a method is left out if its adjusted p is below half of ALPHA in one.
     A method with half or more of its results at or below the floor has not been shown to learn the task and is never
     recommended.
     """
@@ -83,14 +105,14 @@ def advice(records: Records) -> list[str]:
     by_item = []
     for outcome in ("en", "tl"):
         of_outcome = find(records, outcome=outcome)
-        test = next(iter(find(of_outcome, analysis="blocked", test=F_TEST)), None)
-        if test is None or test.p is None:
+        tested = [r for r in pair_tests(of_outcome) if r.p_adjusted is not None]
+        if not tested:
             return []
         best = _ordered_means(of_outcome)[0][0]
         below = {
             next(name for name in r.groups if name != best)
-            for r in find(of_outcome, analysis="blocked", test=PAIR_TEST)
-            if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA
+            for r in tested
+            if best in r.groups and (r.p_adjusted or 0.0) < ALPHA / len(NAMES)
         }
         group = {name for name, _ in _ordered_means(of_outcome)} - below
         leading = group if leading is None else leading & group
@@ -102,7 +124,7 @@ def advice(records: Records) -> list[str]:
     if not leading:
         return [f"No method is among the best {both}."]
     if leading <= low:
-        candidates = f"{_and(sorted(leading))}, which the primary test does not tell from the best"
+        candidates = f"{_and(sorted(leading))}, which do not differ significantly from the best"
         return [f"No method is recommended. Of {candidates}, none has most of its results above the floor {both}."]
     excluded = sorted(leading & low)
     leading -= low
@@ -110,7 +132,7 @@ def advice(records: Records) -> list[str]:
     if len(leading) == 1:
         return [f"{next(iter(leading))} alone is among the best {both}.", *exclusion]
     sentences = [
-        f"Among the best {both} (the primary test does not tell them from the best): {_and(sorted(leading))}.",
+        f"Among the best {both} (no significant difference from the best, at 5 % over both): {_and(sorted(leading))}.",
         *exclusion,
     ]
     for language, (best, fewer) in zip(NAMES.values(), by_item, strict=True):
@@ -190,31 +212,20 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
     return sentences
 
 
-def format_f_test(record: Record) -> str:
-    """Format an F test, for example "F(2, 10) = 3.21, p = .083"."""
-    df = ", ".join(f"{value:g}" for value in record.df or ())
-    return f"F({df}) = {record.statistic:,.2f}, {format_p(record.p)}"
-
-
 def format_points(margin: float) -> str:
     """Format a number of F1 points."""
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
-def format_p(p: float | None) -> str:
-    """Format p without the leading zero, for example "p = .083" or "p < .001"."""
-    return "p unknown" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
-
-
-def _order(records: Records) -> str:
+def _order(records: Records, analysis: str = "groupings") -> str:
     """Return the methods as "A = B > C" where they fall into groups, else with their grouping letters."""
-    text = next(iter(find(records, analysis="groupings", test=TEXT)), None)
+    grouped = find(records, analysis=analysis)
+    text = next(iter(find(grouped, test=TEXT)), None)
     if text is not None and " > " in text.note and not text.note.startswith("no "):
-        order = text.note.partition(" ('=' ")[0]
-        return f"{order} ('=' says not told apart)" if " = " in order else order
-    letters = find(records, analysis="groupings", test=LETTERS)
-    lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in letters)
-    return f"from the highest mean down {lettered}; methods that share a letter are not told apart"
+        order = text.note.partition(" ('=': ")[0]
+        return f"{order} ('=': no significant difference)" if " = " in order else order
+    lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in find(grouped, test=LETTERS))
+    return f"from the highest mean down {lettered}; methods that share a letter do not differ significantly"
 
 
 def _incomplete(records: Records) -> bool:
@@ -236,14 +247,6 @@ def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     return [f"{text}; {result}. Other seeds may give another order."]
 
 
-def _pairs_that_differ(records: Records) -> str:
-    """Count the pairs that differ when each is tested against its own error."""
-    tested = [r for r in find(records, analysis="own errors", test=OWN_PAIR) if r.p_adjusted is not None]
-    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
-    names = f" ({_pairs(significant)})" if significant else ""
-    return f"{len(significant)} of {len(tested)} pairs differ on their own errors{names}"
-
-
 def _fewer_right(records: Records, best: str) -> set[str]:
     """Return the methods whose adapters have significantly fewer items right than those of the best."""
     methods = set()
@@ -257,26 +260,26 @@ def _fewer_right(records: Records, best: str) -> set[str]:
 def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
     """Return how far the best is above the worst, with the interval; empty if that pair was not tested."""
     best, worst = means[0][0], means[-1][0]
-    record = next(
-        (r for r in find(records, analysis="blocked", test=PAIR_TEST) if {best, worst} == set(r.groups)), None
-    )
+    record = next((r for r in pair_tests(records) if {best, worst} == set(r.groups)), None)
     if record is None or record.effect is None or record.interval is None:
         return ""
     sign = 1 if record.groups[0] == best else -1
     low, high = sorted(sign * end for end in record.interval)
-    return f"{best} is {sign * record.effect:.1f} points above {worst} (95 % interval {low:.1f} to {high:.1f})."
+    return (
+        f"{best} is {sign * record.effect:.1f} points above {worst} (95 % CI over all pairs {low:.1f} to {high:.1f})."
+    )
 
 
 def _ordered_means(records: Records) -> list[tuple[str, float]]:
     """Return the methods and their mean F1, best first: adjusted for blocks if available, else over all runs."""
-    means = find(records, analysis="blocked", test=MEAN) or find(records, analysis="description", test="mean F1")
+    means = mean_records(records) or find(records, analysis="description", test="mean F1")
     return sorted(((r.groups[0], r.effect or 0.0) for r in means), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _pairs(records: Records, most: int = 4) -> str:
     names = [" and ".join(r.groups) for r in records]
     rest = len(names) - most
-    return "; ".join(names[:most]) + (f"; and {rest} more pairs" if rest > 0 else "")
+    return "; ".join(names[:most]) + (f"; and {rest} more pair{'s' * (rest > 1)}" if rest > 0 else "")
 
 
 def _all_pairs(records: Records) -> str:

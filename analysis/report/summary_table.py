@@ -8,7 +8,7 @@ from typing import NamedTuple
 from analysis.evidence import OUTCOMES
 from analysis.measures.shallow_baselines import BEST_FLOOR, count_with_floor
 from analysis.records import Record, find
-from analysis.stats.blocked import MEAN
+from analysis.stats.differences import mean_records
 from analysis.stats.groupings import LETTERS
 
 ALONE = " †"
@@ -38,10 +38,10 @@ def summary_rows(records: Sequence[Record], methods: Sequence[str], arms: Mappin
         f1, letters, marks = {}, {}, {}
         for outcome in OUTCOMES:
             of_method = find(records, outcome=outcome, groups=(method,))
-            adjusted = find(of_method, analysis="blocked", test=MEAN)
+            adjusted = mean_records(of_method)
             mean = adjusted or find(of_method, analysis="description", test="mean F1")
             f1[outcome] = mean[0].effect if mean else None
-            others = find(records, outcome=outcome, analysis="blocked", test=MEAN)
+            others = mean_records(find(records, outcome=outcome))
             marks[outcome] = ALONE if others and not adjusted else ""
             letters[outcome] = next((r.note for r in find(of_method, analysis="groupings", test=LETTERS)), "")
         costs = [

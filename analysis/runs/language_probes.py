@@ -256,7 +256,7 @@ def _agreement(matches: Sequence[_Match]) -> pd.DataFrame:
             **{name: _fields(match)[name] for name in ("probe_id", "setting", "language")},
             "level": level,
             "kappa": match.probe.data.metrics.get(f"kappa/{level}", math.nan),
-            "n": int(match.probe.data.metrics.get("kappa/n") or _number_compared(match.probe.data.params)),
+            "n": _number_compared(match.probe),
         }
         for match in matches
         for level in LEVELS
@@ -264,15 +264,18 @@ def _agreement(matches: Sequence[_Match]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_AGREEMENT_COLUMNS))
 
 
-def _number_compared(params: Mapping[str, str]) -> int:
+def _number_compared(probe: Run) -> int:
     """Return the number of tokens, and of texts, on which a probe compared its detectors.
 
-    Probes before version 3 do not log it, so it is computed from the option, which gives only the approximate number,
-    in the way that the probe draws its sample.
+    Probes before version 3 do not log it, so it is computed from the option as the probe draws its sample: roughly.
     """
-    wanted, items = (int(params.get(name) or 0) for name in ("agreement", "items"))
-    if not wanted or not items:
+    try:
+        logged = int(probe.data.metrics.get("kappa/n") or 0)
+        wanted, items = (int(probe.data.params.get(name) or 0) for name in ("agreement", "items"))
+    except (ValueError, OverflowError):  # no number
         return 0
+    if logged or wanted < 1 or items < 1:
+        return logged
     return math.ceil(wanted / items) * math.ceil(items / math.ceil(items / wanted))
 
 

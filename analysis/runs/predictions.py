@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,11 +35,11 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
     """
     rows = table.to_dict("records")
 
-    def read(row: dict[str, Any]) -> pa.Table | Exception:
+    def read(row: dict[str, Any]) -> _Answers | Exception:
         try:
             name = f"predictions/{row['outcome']}.parquet"
-            return pq.read_table(local_path(row["artifact_uri"], row["run_id"], name, cache))
-        except (MlflowException, OSError, pa.ArrowException) as error:
+            return _answers(pq.read_table(local_path(row["artifact_uri"], row["run_id"], name, cache)))
+        except (MlflowException, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             return error
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -50,42 +50,59 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
         for row, content in zip(rows, contents, strict=True)
         if isinstance(content, Exception)
     )
-    readable = [i for i, content in enumerate(contents) if isinstance(content, pa.Table)]
-    return _frame(table.iloc[readable], [contents[i] for i in readable]), issues
+    readable = {i: content for i, content in enumerate(contents) if isinstance(content, _Answers)}
+    return _frame(table.iloc[list(readable)], list(readable.values())), issues
 
 
-def _frame(table: pd.DataFrame, contents: list[pa.Table]) -> pd.DataFrame:
-    counts = [content.num_rows for content in contents]
+class _Answers(NamedTuple):
+    """The answers of one result: texts (ids, predicted) and scores (correct, p_gold, confidence), one per item."""
+
+    ids: pa.ChunkedArray
+    predicted: pa.ChunkedArray
+    scores: tuple[np.ndarray[Any, Any], ...]
+
+
+def _answers(content: pa.Table) -> _Answers:
+    """Return the answers in a file of predictions.
+
+    Raises:
+        KeyError, TypeError, ValueError, pa.ArrowException: a column is missing or of another type.
+    """
+    ids, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "predicted"))
+    return _Answers(ids, predicted, _scores(content))
+
+
+def _frame(table: pd.DataFrame, contents: list[_Answers]) -> pd.DataFrame:
+    counts = [len(content.ids) for content in contents]
     columns: dict[str, Any] = {}
     for key in _KEYS:
         values = pd.Categorical(table[key])
         columns[key] = pd.Categorical.from_codes(np.repeat(values.codes, counts), categories=values.categories)
     for key in ("tl_ratio", "seed"):
         columns[key] = np.repeat(table[key].to_numpy(), counts)
-    columns["id"] = pd.Categorical(_concatenated([content["id"] for content in contents]))
-    scores = [_scores(content) for content in contents]
+    columns["id"] = pd.Categorical(_concatenated([content.ids for content in contents]))
     for position, key in enumerate(("correct", "p_gold", "confidence")):
-        parts = [score[position] for score in scores]
+        parts = [content.scores[position] for content in contents]
         columns[key] = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    columns["predicted"] = pd.Categorical(_concatenated([content["predicted"] for content in contents]))
+    columns["predicted"] = pd.Categorical(_concatenated([content.predicted for content in contents]))
     return pd.DataFrame(columns)
 
 
 def _concatenated(columns: list[pa.ChunkedArray]) -> Any:
     if not columns:
         return []
-    texts = [chunk.cast(pa.string()) for column in columns for chunk in column.chunks]
-    return pa.chunked_array(texts, pa.string()).fill_null("").dictionary_encode().combine_chunks().to_pandas()
+    texts = [chunk for column in columns for chunk in column.chunks]
+    return pa.chunked_array(texts, pa.string()).dictionary_encode().combine_chunks().to_pandas()
 
 
 def _scores(content: pa.Table) -> tuple[np.ndarray[Any, Any], ...]:
     """Return correct, p_gold and confidence, each of shape (items,)."""
-    gold = content["gold"].to_numpy().astype(str)
+    gold = content["gold"].cast(pa.string()).fill_null("").to_numpy().astype(str)
     predicted = content["predicted"].cast(pa.string()).fill_null("").to_numpy().astype(str)
     labels = [name.removeprefix("p_") for name in content.column_names if name.startswith("p_")]
     missing = np.full(len(gold), np.nan, np.float32)
     if labels:
-        probabilities = np.stack([content[f"p_{label}"].to_numpy() for label in labels], axis=1)
+        probabilities = np.stack([content[f"p_{label}"].to_numpy() for label in labels], axis=1).astype(float)
         p_gold = np.where(gold[:, None] == np.array(labels)[None], probabilities, 0).sum(axis=1)
         return (
             (gold == predicted).astype(np.float32),

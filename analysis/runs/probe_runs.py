@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LAYER_COLUMNS = ("layer", "measure", "value", "low", "high", "n")
 """The columns of `layers.parquet`."""
+_TYPES = {"layer": pa.int64(), "measure": pa.string(), "n": pa.int64()}
 EMBEDDING = -1
 """The layer index of the input to the first block."""
 BASE = "base model"
@@ -58,8 +59,9 @@ def read_layers(probes: Sequence[Run], cache: Path | None) -> dict[str, pa.Table
     def read(run: Run) -> pa.Table | None:
         try:
             path = local_path(run.info.artifact_uri, run.info.run_id, "layers.parquet", cache)
-            return pq.read_table(path, columns=list(LAYER_COLUMNS))
-        except (MlflowException, OSError, pa.ArrowException):
+            table = pq.read_table(path, columns=list(LAYER_COLUMNS)).select(list(LAYER_COLUMNS))
+            return pa.table({name: table[name].cast(_TYPES.get(name, pa.float64())) for name in LAYER_COLUMNS})
+        except (MlflowException, OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             return None
 
     with ThreadPoolExecutor(THREADS) as pool:

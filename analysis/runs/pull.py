@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from analysis.columns import CONDITIONS, SETTINGS
 from analysis.runs.design import Design, Issue, missing_cells
 from analysis.runs.methods import name_methods, name_settings
+from analysis.runs.validity import defects, digest_of_english
 from whichlora.data.tasks import TASKS, PairTask
 from whichlora.errors import OptionError, did_you_mean
 from whichlora.tracking.client import search_all
@@ -169,8 +169,13 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     params: dict[str, Any] = dict(run.data.params)
     for key in _NUMBERS:
         params[key] = _number(params.get(key))
-    digests = json.loads(params.pop("test_digests", "{}"))
-    return {**params, **run.data.metrics, **tags, **attributes, "test_en_digest": digests.get("en", "")}
+    digest, malformed = digest_of_english(params.pop("test_digests", "{}"))
+    metrics = {name: value if math.isfinite(value) else math.nan for name, value in run.data.metrics.items()}
+    # A param and a metric may share a name in runs of other programs; metrics of this project have a slash in theirs.
+    slashed = {name: value for name, value in metrics.items() if "/" in name}
+    row = {**metrics, **params, **slashed, **tags, **attributes, "test_en_digest": digest}
+    checked = {**row, "bad_digests": malformed}
+    return {**row, "defects": "; ".join(defects(checked, _required_columns(row.get("task")), run.data.metrics))}
 
 
 def _dataset(run: Run, context: str) -> str:
@@ -198,11 +203,11 @@ def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
             parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + suffix))
         elif row["status"] != "FINISHED":
             parts["unfinished"].append(Issue(row["run_id"], row["name"], row["status"].lower() + suffix))
-        elif missing := [key for key in _required_columns(row.get("task")) if _is_missing(row.get(key))]:
-            parts["incomplete"].append(Issue(row["run_id"], row["name"], f"lacks {', '.join(missing)}"))
+        elif row["defects"]:
+            parts["incomplete"].append(Issue(row["run_id"], row["name"], row["defects"]))
         else:
             complete.append(position)
-    finished = raw.iloc[complete].copy()
+    finished = raw.drop(columns="defects", errors="ignore").iloc[complete].copy()
     if complete:
         finished["seed"] = finished["seed"].astype(int)
         for key in (*SETTINGS, *CONDITIONS):
@@ -226,10 +231,6 @@ def _without_shared_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _required_columns(task: Any) -> tuple[str, ...]:
     return (*_REQUIRED, *(_GAP_RISES if trains_pairs(str(task)) else _SCORES).values())
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _newest(
@@ -284,7 +285,7 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     for package, values in mixed_versions(frame).items():
         notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
     if "spec_version" in frame and frame["spec_version"].nunique() > 1:
-        versions = ", ".join(sorted(set(frame["spec_version"])))
+        versions = ", ".join(sorted(set(frame["spec_version"].dropna())))
         notes.append(
             f"The runs have several spec versions ({versions}): the same options may have given other numbers."
         )

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.stats.units import adjusted_means, arrange, merge_shared
+
 Samples = Mapping[str, NDArray[np.float64]]
 """The values of each group."""
 
@@ -25,13 +27,17 @@ class Cells:
     """Cell means over seeds.
 
     Attributes:
-        means: methods in columns, blocks in rows; in points if the metric is F1; NaN for cells without a run.
-        runs: the underlying rows, with the columns method, block and value.
+        means: methods in columns, blocks in rows, adjusted for seeds that a method lacks; in points if the metric is
+            F1; NaN for cells without a run.
+        units: one row per adapter (method, block and seed) with its value. An adapter that serves several blocks has
+            one row, the mean, and these blocks are one.
+        runs: the same rows; with a single block, the column block names the seed.
         unit: what a block is.
         notes: sentences about missing and unbalanced cells.
     """
 
     means: pd.DataFrame
+    units: pd.DataFrame
     runs: pd.DataFrame
     unit: str
     notes: tuple[str, ...]
@@ -91,32 +97,51 @@ def samples(table: pd.DataFrame, outcome: str, metric: str = "f1") -> dict[str, 
 def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     """Return cell means over seeds, in blocks of language x ratio.
 
-    If there is only one such block, its seeds serve as blocks: all methods share the items and the initialisation of a
-    seed.
+    Blocks that one adapter serves are merged. Seeds are crossed with methods (same items, same order), so the mean of a
+    method that lacks a seed is adjusted for it: fit of method + seed within the block. If there is only one block, its
+    seeds serve as blocks: all methods share the items and the initialisation of a seed.
     """
-    frame = rows(table, outcome, metric)
-    frame = frame.assign(block=labels(frame, BLOCK_COLUMNS))
+    results = rows(table, outcome, metric)
+    results = results.assign(block=labels(results, BLOCK_COLUMNS), method=results["method"].astype(str))
     notes = []
-    counts = frame.groupby("block")["method"].nunique()
+    counts = results.groupby("block")["method"].nunique()
     single = sorted(counts.index[counts < 2])
     if 0 < len(single) < len(counts):
         notes.append(f"left out for having one method only: {enumerate_few(single)}")
-        frame = frame[~frame["block"].isin(single)]
+        results = results[~results["block"].isin(single)]
+    frame = merge_shared(results, BLOCK_COLUMNS, format_level)
     several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
     unit = "setting x language x ratio" if several else "language x ratio"
+    units = frame
     if frame["block"].nunique() == 1:
         unit, frame = "seed", frame.assign(block="seed " + frame["seed"].astype(str))
-    means = frame.pivot_table(index="block", columns="method", values="value", aggfunc="mean", sort=True)
-    means.columns = means.columns.astype(str)
-    present = set(zip(frame["block"], frame["method"].astype(str), strict=True))
+    means, apart = _cell_means(frame)
+    if apart:
+        notes.append(f"left out for sharing no seed with the others: {enumerate_few(apart)}")
+    present = set(zip(frame["block"], frame["method"], strict=True))
     if missing := [f"{m} at {b}" for b, m in itertools.product(means.index, means) if (b, m) not in present]:
         notes.append(f"missing cells: {enumerate_few(missing)}")
     sizes = frame.groupby(["method", "block"]).size()
     if sizes.nunique() > 1:
-        notes.append(f"unequal seeds: {sizes.min()} to {sizes.max()} runs a cell")
-    if outcome == "tl" and "adapter" in frame and 0 < frame["adapter"].nunique() < len(frame):
-        notes.append(f"{len(frame)} results of {frame['adapter'].nunique()} adapters: some serve several languages")
-    return Cells(means=means, runs=frame, unit=unit, notes=tuple(notes))
+        notes.append(f"unequal seeds: {sizes.min()} to {sizes.max()} runs a cell; means are adjusted for them")
+    if len(results) > len(units):
+        notes.append(f"{len(results)} results of {len(units)} adapters: those of one adapter are averaged")
+    return Cells(means=means, units=units, runs=frame, unit=unit, notes=tuple(notes))
+
+
+def _cell_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the adjusted mean of each method (columns) in each block (rows), and the cells that share no seed."""
+    layout = arrange(frame)
+    means = np.full((len(layout.blocks), len(layout.methods)), np.nan)
+    apart = []
+    for index, block in enumerate(layout.blocks):
+        values = layout.values[:, index, :]
+        has = ~np.isnan(values).all(axis=1)
+        means[index, has], connected = adjusted_means(values[has])
+        names = [layout.methods[position] for position in np.flatnonzero(has)]
+        apart += [f"{name} at {block}" for name, ok in zip(names, connected, strict=True) if not ok]
+    table = pd.DataFrame(means, index=pd.Index(layout.blocks, name="block"), columns=list(layout.methods))
+    return table.dropna(how="all"), apart
 
 
 def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:

@@ -17,6 +17,7 @@ from analysis.stats.cells import points, rows
 from analysis.stats.equivalence import tost
 from analysis.stats.power import detectable_from_error
 from whichlora.config.layers import parse_layers
+from whichlora.errors import OptionError
 
 PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "least difference"
 _UNITS = (
@@ -44,7 +45,8 @@ def contrast(
     difference of the t test at 80 % power.
 
     Runs that differ only in the factor are paired. A combination of language, ratio and seed is one unit, the mean over
-    the methods that have both levels, because all methods share the items and the initialisation of a seed. Languages
+    the methods that have both levels, because all methods share the items and the initialisation of a seed. If an
+    adapter serves several languages, as at ratio 0, these are one unit. Languages
     are fixed effects: results hold for these languages only, and differences between them count as error. `upper` and
     `lower` are values or patterns such as `Qwen3-8B*`.
     """
@@ -92,7 +94,25 @@ def units(
     if pair.empty:
         raise NotTestable(f"no two runs differ in {factor} alone, {upper} and {lower}")
     unit = pair.groupby(level=unit_columns, dropna=False).mean() if unit_columns else pair
+    if "language" in unit_columns:
+        unit = _merge_languages(unit, frame, factor, (upper, lower))
     return unit["upper"], unit["lower"]
+
+
+def _merge_languages(unit: pd.DataFrame, frame: pd.DataFrame, factor: str, levels: Sequence[str]) -> pd.DataFrame:
+    """Merge the languages of units in which one adapter has results in several: these are one adapter's luck."""
+    names = [str(name) for name in unit.index.names]
+    if "adapter" not in frame:
+        return unit
+    others = [name for name in names if name != "language"]
+    at_level = [any(same_level(factor, value, level) for level in levels) for value in frame[factor]]
+    owned = frame[np.array(at_level) & frame["adapter"].notna() & (frame["adapter"] != "")]
+    languages = owned.groupby([*others, "adapter"], dropna=False)["language"].nunique().reset_index()
+    shared = languages.groupby(others, dropna=False)["language"].max() > 1
+    rows = unit.reset_index()
+    merged = shared.reindex(pd.MultiIndex.from_frame(rows[others]) if len(others) > 1 else rows[others[0]])
+    rows["language"] = rows["language"].mask(merged.fillna(False).to_numpy(dtype=bool), "")
+    return rows.groupby(names, dropna=False)[["upper", "lower"]].mean()
 
 
 def _identity_columns(frame: pd.DataFrame, factor: str) -> list[str]:
@@ -140,7 +160,10 @@ def _detectable(t_test: Result, alpha: float) -> Result:
 def same_level(factor: str, value: object, level: str) -> bool:
     """Return whether a value matches a level: numbers by value, layers by the blocks they select, texts by pattern."""
     if factor == "layers":
-        return parse_layers(str(value), _MAX_BLOCKS) == parse_layers(level, _MAX_BLOCKS)
+        try:
+            return parse_layers(str(value), _MAX_BLOCKS) == parse_layers(level, _MAX_BLOCKS)
+        except OptionError:  # full fine-tuning has no layers, and runs of other programs may name them otherwise
+            return fnmatchcase(str(value), level)
     try:
         return float(str(value)) == float(level)
     except ValueError:

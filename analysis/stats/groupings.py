@@ -11,8 +11,10 @@ import scikit_posthocs
 from analysis.records import Record, find
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.cells import pairs
+from analysis.stats.differences import PAIR_TESTS
 
 TEXT, LETTERS = "grouping", "letters"
+_PAIR_TESTS = (PAIR_TEST, *PAIR_TESTS.values())
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,34 @@ class Grouping:
     text: str | None
 
 
-def groupings(records: Sequence[Record], *, outcome: str, alpha: float = 0.05) -> list[Record]:
-    """Group the methods by the Tukey tests of `blocked`: one record for the text and one per method for its letters."""
-    compared = find(records, analysis="blocked", test=PAIR_TEST, outcome=outcome)
-    if not compared:
-        reason = next((r.note for r in find(records, analysis="blocked", test=F_TEST)), "no test: there are no runs")
-        return [Record(outcome=outcome, analysis="groupings", test=TEXT, groups=(), note=reason)]
-    means = {r.groups[0]: r.effect or 0.0 for r in find(records, analysis="blocked", test=MEAN, outcome=outcome)}
+def groupings(
+    records: Sequence[Record], *, outcome: str, analysis: str = "blocked", alpha: float = 0.05
+) -> list[Record]:
+    """Group the methods by the tests of pairs of an analysis: `blocked`, or one of `differences` (named there).
+
+    Returns one record for the text and one per method for its letters. If a significant difference contradicts the
+    order of the adjusted means, which incomplete designs allow, the text gives no order.
+    """
+    of_analysis = find(records, analysis=analysis, outcome=outcome)
+    compared = [r for r in of_analysis if r.test in _PAIR_TESTS and len(r.groups) == 2]
+    means = {r.groups[0]: r.effect or 0.0 for r in find(of_analysis, test=MEAN)}
+    if not compared or not means:
+        reasons = [r.note for r in of_analysis if r.test in (F_TEST, *_PAIR_TESTS) and r.note.startswith("no test: ")]
+        note = next(iter(reasons), "no test: there are no runs")
+        return [Record(outcome=outcome, analysis="groupings", test=TEXT, groups=(), note=note)]
+    compared = [r for r in compared if {*r.groups} <= means.keys()]
     p = {(r.groups[0], r.groups[1]): 1.0 if r.p_adjusted is None else r.p_adjusted for r in compared}
     groups = grouping(means, p, alpha=alpha)
-    meaning = f"'=' says not told apart at {alpha:g}, which is not the same as equal"
-    text = f"{groups.text} ({meaning})" if groups.text else f"no order can be printed; see the letters ({meaning})"
+    contradicted = any(
+        p[r.groups[0], r.groups[1]] < alpha and (r.effect or 0.0) * (means[r.groups[0]] - means[r.groups[1]]) < 0
+        for r in compared
+    )
+    meaning = f"'=': no significant difference at {alpha:g}, which is not the same as equal"
+    ordered = groups.text if not contradicted else None
+    text = f"{ordered} ({meaning})" if ordered else f"no order can be printed; see the letters ({meaning})"
+    correction = compared[0].correction if compared else ""
     return [
-        Record(outcome=outcome, analysis="groupings", test=TEXT, groups=groups.order, correction="tukey", note=text),
+        Record(outcome=outcome, analysis="groupings", test=TEXT, groups=groups.order, correction=correction, note=text),
         *(
             Record(
                 outcome=outcome,
@@ -66,7 +83,7 @@ def grouping(means: Mapping[str, float], p: Mapping[tuple[str, str], float], *, 
     p_matrix = np.ones((len(order), len(order)))
     for a, b in pairs(order):
         i, j = order.index(a), order.index(b)
-        p_matrix[i, j] = p_matrix[j, i] = p[a, b] if (a, b) in p else p[b, a]
+        p_matrix[i, j] = p_matrix[j, i] = p.get((a, b), p.get((b, a), 1.0))
     display = scikit_posthocs.compact_letter_display(p_matrix, alpha=alpha, names=list(order))
     letters = {name: str(display[name]).replace(" ", "") for name in order}
     linked = p_matrix >= alpha

@@ -100,7 +100,7 @@ def detectable_difference(*, sd: float, n: int, wanted: float = 0.8, alpha: floa
 
 def detectable_from_error(error: float, df: float, *, wanted: float = 0.8, alpha: float = 0.05) -> float:
     """Return the minimum detectable difference of a t test with the given standard error and degrees of freedom."""
-    return _noncentrality(df, float(stats.t.ppf(1 - alpha / 2, df)), wanted) * error
+    return noncentrality(df, float(stats.t.ppf(1 - alpha / 2, df)), wanted) * error
 
 
 def detectable_item_difference(*, items: int, discordance: float, wanted: float = 0.8, alpha: float = 0.05) -> float:
@@ -163,7 +163,7 @@ def _blocked(
     design = _Design(fit, table_cells, alpha)
     blocks = fit.n / k
     error = float(np.sqrt(2 * fit.variance / blocks))
-    nc = _noncentrality(fit.df, design.critical(fit.df), wanted)
+    nc = noncentrality(fit.df, design.critical(fit.df), wanted)
     n = len(table_cells.means)
     note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
     yield Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, effect=nc * error, n=n, note=note)
@@ -250,7 +250,7 @@ def _power(nc: float, df: float, critical: float) -> float:
     return 1 - noncentral_t(critical, df, nc) + noncentral_t(-critical, df, nc)
 
 
-def _noncentrality(df: float, critical: float, wanted: float) -> float:
+def noncentrality(df: float, critical: float, wanted: float) -> float:
     """Return the noncentrality at which a t test has the wanted power."""
     high = critical
     while _power(high, df, critical) < wanted:

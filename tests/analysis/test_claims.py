@@ -326,7 +326,7 @@ def test_verdicts_are_records_and_the_same_table_gives_the_same():
     heads = [record for record in found if record.analysis == "claim"]
     assert [record.groups for record in heads] == [(claim.name,) for claim in load()]
     assert all(record.note.split(":")[0] in ("supported", "contradicted", "undecided") for record in heads)
-    assert any(r.note.startswith("target-no-difference (blocked): ") for r in found if r.analysis == "claim evidence")
+    assert any(r.note.startswith("target-no-difference (primary): ") for r in found if r.analysis == "claim evidence")
     assert dumps(found) == dumps(records(judge_all(load(), table.sample(frac=1, random_state=0))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import math
 import re
@@ -13,16 +14,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import designs
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis import analyze
+from analysis.evidence import headline
 from analysis.measures.shallow_baselines import REACHED
 from analysis.records import Record
 from analysis.report import sentences
-from analysis.stats.blocked import blocked
-from analysis.stats.own_errors import own_errors
+from analysis.stats.differences import PAIR_TESTS
 from whichlora.tracking.client import connect, experiment_id
 
 
@@ -41,8 +43,12 @@ def text_of(folder: Path) -> str:
 def test_the_known_truth_is_told_first(written):
     text = text_of(written)
     assert "36 runs with 27 adapters: 3 methods, 2 target languages, 2 ratios, 3 seeds." in text
-    assert re.search(r"In English the methods differ \(F\(2, 4\) = .* > VeRA", text)
-    assert re.search(r"In the target language the methods differ \(F\(2, 6\) = .* > VeRA", text)
+    for language in ("English", "the target language"):
+        first = (
+            rf"In {language} 2 of 3 pairs of methods differ on these languages and ratios \(error: seeds\): .* > VeRA"
+        )
+        assert re.search(first, text)
+    assert "On other languages and ratios like these (error: how differences vary between them), " in text
     assert "Synthetic data (atlas-nli)" in text
     assert "Few test items (60 in the smallest test set)" in text
     assert "Every method with a result has every language, ratio and seed that any has." in text
@@ -94,6 +100,8 @@ def test_statistics_are_a_flat_list_of_records(written):
     assert {record["outcome"] for record in records} == {"en", "tl", ""}
     analyses = {record["analysis"] for record in records}
     for wanted in (
+        "primary",
+        "other scope",
         "blocked",
         "friedman",
         "equivalence",
@@ -193,7 +201,7 @@ def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
     ("design", "says"),
     [
         ({"methods": [("lora", "matched")]}, "there is one method only"),
-        ({"seeds": (1,), "languages": ("sw",), "ratios": (0.5,)}, "there is one block only"),
+        ({"seeds": (1,), "languages": ("sw",), "ratios": (0.5,)}, "there is one seed only"),
         ({"seeds": (1,), "languages": ("sw",)}, "One seed: "),
         ({"seeds": (1, 2), "languages": ("sw",), "ratios": (0.5,)}, "Two seeds are too few"),
     ],
@@ -292,6 +300,7 @@ def test_names_are_escaped(store):
         (["--experiment", "Default"], "error: experiment=Default: has no finished run to analyse"),
         (["--experiment", "full", "--margin", "0"], "error: margin=0: must be a number of F1 points"),
         (["--experiment", "full", "--margin", "x"], "error: margin=x: must be a number of F1 points"),
+        (["--experiment", "full", "--scope", "all"], "error: scope=all: allowed are these, like-these"),
         (["--experiment", "full", "--claims", "no.yaml"], "error: claims=no.yaml: must be a YAML file"),
         (["--experiment", "full", "--output", "file"], "error: output=file: must be a folder"),
     ],
@@ -313,55 +322,71 @@ def test_where_there_is_no_database_none_is_made(store, capsys):
 
 
 def record(test: str, groups: tuple[str, ...], **fields: object) -> Record:
-    return Record(outcome="tl", analysis="blocked", test=test, groups=groups, **fields)  # type: ignore[arg-type]
+    return Record(outcome="tl", analysis="primary", test=test, groups=groups, **fields)  # type: ignore[arg-type]
+
+
+def pair(first: str, second: str, p: float, scope: str = "these") -> Record:
+    return record(PAIR_TESTS[scope], (first, second), effect=0.5, interval=(-1.0, 2.0), p=p, p_adjusted=p, n=12)
 
 
 def test_no_difference_is_never_called_equality():
     names = ("A", "B")
-    test = record("F, method against method x block", names, statistic=0.5, df=(1, 5), p=0.5, n=12)
     means = [record("adjusted mean", (name,), effect=80.0) for name in names]
-    tost = Record(outcome="tl", analysis="equivalence", test="TOST", groups=names, p=0.2, p_adjusted=0.2)
-    told = " ".join(sentences.answer([test, *means, tost], "tl", 1.0))
-    assert "no difference between the methods was found" in told
+    tost = record("TOST", names, p=0.2, p_adjusted=0.2)
+    told = " ".join(sentences.answer([pair("A", "B", 0.5), *means, tost], "tl", 1.0))
+    assert "no difference between the methods was found on these languages and ratios" in told
     assert "does not show that there is none" in told
-    assert "0 of 1 pairs are shown to be equivalent within 1 point." in told
-    proven = Record(outcome="tl", analysis="equivalence", test="TOST", groups=names, p=0.01, p_adjusted=0.01)
-    assert "the methods are equivalent: A and B within 1 point" in " ".join(
-        sentences.answer([test, *means, proven], "tl", 1.0)
+    assert "0 of 1 pair are shown to be equivalent within 1 point." in told
+    proven = replace(tost, p=0.01, p_adjusted=0.01)
+    assert (
+        "the methods are equivalent on these languages and ratios (error: seeds): A and B within 1 point"
+        in " ".join(sentences.answer([pair("A", "B", 0.5), *means, proven], "tl", 1.0))
     )
 
 
-def test_unequal_errors_are_told_of():
-    """Two methods that go together from block to block, and one that goes its own way."""
-    table = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": -9}, outcomes=("tl",), seed_sd=0.3)
-    wild = dict(zip(sorted(set(table["language"] + table["tl_ratio"].astype(str))), (-0.08, 0.08) * 6, strict=True))
-    swing = (table["language"] + table["tl_ratio"].astype(str)).map(wild).where(table["method"] == "VeRA", 0)
+@pytest.mark.parametrize("scope", ["these", "like-these"])
+def test_both_questions_are_answered_and_the_first_is_the_one_that_was_asked(scope):
+    """The languages differ in which method is ahead, so that only these can be spoken of."""
+    table = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": 0}, outcomes=("tl",), seed_sd=0.3, interaction_sd=2.0)
+    first, *_, last = sentences.answer(headline(table, "tl", 1.0, scope), "tl", 1.0)
+    these, others = "on these languages and ratios (error: seeds)", "like these (error: how differences vary between"
+    assert (these if scope == "these" else others.partition(" (")[0]) in first
+    assert (others if scope == "these" else these[1:]) in last
+    assert ("pairs of methods differ" in first) == (scope == "these")
 
-    def told(table: pd.DataFrame) -> str:
-        found = [*blocked(table, outcome="tl"), *own_errors(table, outcome="tl")]
-        return " ".join(sentences.answer(found, "tl", 1.0))
 
-    uneven = told(table.assign(f1=table["f1"] + swing))
-    assert "But pairs differ in their errors (p < .001)" in uneven
-    assert "2 of 3 pairs differ on their own errors (DoRA and VeRA; LoRA and VeRA)." in uneven
-    assert "errors" not in told(table)
+def test_methods_of_unequal_errors_are_each_compared_on_their_own():
+    """Two methods that go together from seed to seed, and one that goes its own way."""
+    rng = np.random.default_rng(3)
+    table = designs.table({"LoRA": 0, "DoRA": -1, "VeRA": 0}, outcomes=("tl",), seed_sd=0.2)
+    wild = np.where(table["method"] == "VeRA", rng.normal(0, 0.05, len(table)), 0.0)
+    told = sentences.answer(headline(table.assign(f1=table["f1"] + wild), "tl", 1.0, "these"), "tl", 1.0)[0]
+    assert "1 of 3 pairs of methods differ" in told
+    assert "methods that share a letter do not differ significantly" in told
 
 
 def of_both(means: dict[str, float]) -> list[Record]:
-    """Records of methods that the primary test does not tell apart, the same in both outcomes."""
-    names = tuple(means)
-    test = record("F, method against method x block", names, statistic=9.0, df=(1, 5), p=0.01, n=12)
-    found = [test, *(record("adjusted mean", (name,), effect=mean) for name, mean in means.items())]
+    """Records of methods that do not differ significantly, the same in both outcomes."""
+    found = [record("adjusted mean", (name,), effect=mean) for name, mean in means.items()]
+    found += [pair(a, b, 0.2) for a, b in itertools.combinations(means, 2)]
     return [replace(r, outcome=outcome) for outcome in ("en", "tl") for r in found]
 
 
+def test_a_method_is_left_out_at_the_level_of_both_outcomes():
+    """An adjusted p of .03 in one of two outcomes is no 5 % over both."""
+    for p, told in ((0.03, "Among the best in both English and the target language"), (0.02, "A alone is among the")):
+        found = of_both({"A": 90.0, "B": 89.0})
+        found = [replace(r, p_adjusted=p) if r.outcome == "tl" and r.p is not None else r for r in found]
+        assert sentences.advice(found)[0].startswith(told)
+
+
 def test_the_advice_says_what_single_items_show_of_the_best():
-    """The primary test does not tell LoRA and PiSSA apart; their answers do."""
+    """LoRA and PiSSA do not differ significantly; their answers do."""
     names = ("LoRA", "PiSSA")
     items = Record(outcome="en", analysis="paired", test="McNemar", groups=names, effect=5.0, p_adjusted=0.001)
     found = [*of_both({"LoRA": 90.0, "PiSSA": 85.0}), items]
     told = " ".join(sentences.advice(found))
-    assert "(the primary test does not tell them from the best): LoRA and PiSSA." in told
+    assert "(no significant difference from the best, at 5 % over both): LoRA and PiSSA." in told
     assert "Item by item these adapters of PiSSA answer fewer right than those of LoRA in English (McNemar" in told
     assert "in the target language (McNemar" not in told
 
@@ -377,12 +402,12 @@ def test_no_method_is_recommended_that_a_shallow_one_keeps_up_with():
         ]
         return " ".join(sentences.advice([*found, *low]))
 
-    assert told(LoRA=0.0, PiSSA=0.0, VeRA=49.0).endswith("from the best): LoRA, PiSSA and VeRA.")
+    assert told(LoRA=0.0, PiSSA=0.0, VeRA=49.0).endswith("over both): LoRA, PiSSA and VeRA.")
     assert told(LoRA=0.0, PiSSA=49.0, VeRA=50.0).endswith(
-        "from the best): LoRA and PiSSA. Not VeRA: half or more of its results are not above the floor."
+        "over both): LoRA and PiSSA. Not VeRA: half or more of its results are not above the floor."
     )
     assert told(LoRA=0.0, PiSSA=50.0, VeRA=100.0).startswith("LoRA alone is among the best")
     assert told(LoRA=100.0, PiSSA=50.0, VeRA=100.0) == (
-        "No method is recommended. Of LoRA, PiSSA and VeRA, which the primary test does not tell from the best, none "
-        "has most of its results above the floor in both English and the target language."
+        "No method is recommended. Of LoRA, PiSSA and VeRA, which do not differ significantly from the best, none has "
+        "most of its results above the floor in both English and the target language."
     )

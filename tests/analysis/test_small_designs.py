@@ -15,6 +15,7 @@ from analysis.records import Record, dumps, find
 from analysis.stats.blocked import F_TEST, PAIR_TEST, blocked
 from analysis.stats.cells import cells
 from analysis.stats.contrasts import contrast
+from analysis.stats.differences import LIKE_THESE, differences
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import groupings
@@ -29,7 +30,24 @@ def grouped(table: pd.DataFrame, *, outcome: str) -> list[Record]:
     return groupings(blocked(table, outcome=outcome), outcome=outcome)
 
 
-TESTS = (blocked, effects, equivalence, grouped, own_errors, power, ranks, replication, summaries.derived)
+def like_these(table: pd.DataFrame, *, outcome: str) -> list[Record]:
+    """Compare the methods on blocks like these."""
+    return differences(table, outcome=outcome, scope=LIKE_THESE, margin=1.0)
+
+
+TESTS = (
+    blocked,
+    differences,
+    effects,
+    equivalence,
+    grouped,
+    like_these,
+    own_errors,
+    power,
+    ranks,
+    replication,
+    summaries.derived,
+)
 FULL = designs.table({"LoRA": 0, "DoRA": 0, "VeRA": -3})
 TIED = FULL.assign(f1=0.5)
 BY_SEED = FULL.assign(f1=0.5 + FULL["seed"] / 100)
@@ -102,6 +120,15 @@ def test_a_record_comes_out_of_any_design(name, test):
         ("one cell, one seed", equivalence, "two are needed"),
         ("every score the same", equivalence, "the same in every block"),
         ("one method", grouped, "one method only"),
+        ("one method", differences, "one method only"),
+        ("nothing", differences, "no runs"),
+        ("one seed", differences, "one seed only"),
+        ("one cell, one seed", differences, "one seed only"),
+        ("one cell", like_these, "one block only"),
+        ("no cell in common", differences, "share no block"),
+        ("every score the same", differences, "the same in every run"),
+        ("seeds differ, methods do not", differences, "the same in every run"),
+        ("one method has two seeds in one cell, the other one", differences, "no block has two seeds in common"),
     ],
 )
 def test_the_reason_is_given(name, test, says):
@@ -111,7 +138,7 @@ def test_the_reason_is_given(name, test, says):
 def test_one_seed_still_has_its_primary_test():
     """Seeds are averaged over in the primary test; without spread over seeds it stands on one run a cell."""
     found = find(blocked(SMALL["one seed"], outcome="tl"), test=F_TEST)[0]
-    assert found.df == (2, 22)
+    assert found.df == (2, 18)  # 9 blocks, and one of ratio 0
     assert found.p < 0.05
     assert any("no cell has two runs" in r.note for r in blocked(SMALL["one seed"], outcome="tl"))
 
@@ -194,9 +221,9 @@ def test_the_untrained_base_is_no_method():
 
 
 def test_blocks_of_several_settings():
-    other = FULL.assign(task="tydiqa", f1=FULL["f1"] - 0.2)
+    other = FULL.assign(task="tydiqa", f1=FULL["f1"] - 0.2, adapter=FULL["adapter"] + " of the other task")
     found = blocked(pd.concat([FULL, other]), outcome="tl")[0]
-    assert found.df == (2, 2 * 23)
+    assert found.df == (2, 2 * 19)  # the three languages of an adapter at ratio 0 are one block
     assert found.note.startswith("blocks: setting x language x ratio")
 
 
@@ -257,15 +284,17 @@ def test_a_contrast_pairs_runs_that_differ_in_the_factor_alone():
     table = table[~((table["method"] == "DoRA") & (table["tl_ratio"] == 0.01))]
     table.loc[table["method"] == "DoRA", "f1"] -= 0.3
     found, *_ = contrast(table, outcome="tl", factor="tl_ratio", upper="0.01", lower="0")
-    assert found.n == 9
+    assert found.n == 3  # the seeds: at ratio 0 one adapter is scored in the three languages
     assert found.effect == pytest.approx(2.0, abs=0.3)
-    assert found.p < 0.001
+    assert found.p < 0.01
+    between, *_ = contrast(table, outcome="tl", factor="tl_ratio", upper="0.5", lower="0.1")
+    assert between.n == 9  # no adapter is shared there
 
 
-def test_english_at_ratio_0_is_the_partner_of_every_language():
+def test_english_at_ratio_0_is_the_partner_of_every_language_and_one_unit():
     table = designs.table({"LoRA": 0}, by_ratio={0.5: -4.0}, outcomes=("en",), seed_sd=0.2)
     found, *_ = contrast(table, outcome="en", factor="tl_ratio", upper="0.5", lower="0")
-    assert found.n == 9
+    assert found.n == 3
     assert found.effect == pytest.approx(-4.0, abs=0.3)
 
 
