@@ -48,7 +48,7 @@ def test_the_wheel_contains_exactly_the_modules_and_their_data(wheel: Path) -> N
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "whichlora = whichlora.__main__:main" in archive.read(entry).decode()
+        assert "whichlora = whichlora.__main__:script" in archive.read(entry).decode()
     expected = {
         f"{name}/{path.relative_to(folder).as_posix()}"
         for name, folder in PACKAGES.items()
