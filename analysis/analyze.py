@@ -72,10 +72,10 @@ def _folder(text: str) -> Path:
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
         # MLflow, which takes a second to import, knows its address.
-        from whichlora.tracking.client import sqlite_file
+        from whichlora.tracking.client import connect, database_exists, find_launch, sqlite_file
 
         database = sqlite_file()
-        base = database.parent if database else base
+        base = database.parent if database and database_exists() and find_launch(connect()) else base
     path = base / text
     check_folder("output", text, path)
     return path
