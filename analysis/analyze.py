@@ -76,11 +76,12 @@ def _margin(text: str) -> float:
 def _output_folder(text: str) -> Path:
     base = Path.cwd()
     if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead.
-        from whichlora.tracking.client import sqlite_file  # only now, as MLflow takes a second to import
+        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
+        # MLflow, which takes a second to import, knows its address.
+        from whichlora.tracking.client import connect, database_exists, find_launch, sqlite_file
 
         database = sqlite_file()
-        base = database.parent if database else base
+        base = database.parent if database and database_exists() and find_launch(connect()) else base
     path = base / text
     check_folder("output", text, path)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from analysis.runs.methods import UNTRAINED
 from analysis.runs.pull import Runs, find_experiments, pull
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
-from whichlora.tracking.client import connect, mark_launch, require_database, work_folder
+from whichlora.tracking.client import connect, is_read_only, mark_launch, require_database, work_folder
 from whichlora.tracking.runs import Tracker
 
 
@@ -68,7 +69,10 @@ def _counts(runs: Runs) -> str:
 def _log(
     report: Report, evidence: Evidence, tracker: Tracker, sources: Sequence[str], options: Mapping[str, object]
 ) -> None:
-    """Log a report as a run of kind `report`; an identical report is logged only once."""
+    """Log a report as a run of kind `report`, unless the database is read-only; an identical one is not repeated."""
+    if is_read_only():
+        print("The report is not logged to MLflow: this user cannot write to the database.", file=sys.stderr)
+        return
     fingerprint = canonical_digest({"kind": "report", **report.texts})
     work = work_folder() / f"report-{fingerprint[:16]}"
     with tracker.once("report", f"report {options['experiments']}", {"fingerprint": fingerprint}, work=work) as attempt:

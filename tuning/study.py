@@ -36,15 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action, values = COMMAND.read(arguments)
 
     # Optuna and MLflow take seconds to import, so options are checked first.
-    from tuning.study_status import connect, status, stop
+    from tuning.study_status import connect, exists, status, stop
 
-    database = connect()
     try:
         if action == "stop":
-            stop(database, values["name"])
+            if not exists():
+                raise OptionError("study", values["name"], "there are no studies in this database")
+            stop(connect(), values["name"])
             print(f"{values['name']} will end after its running trials.")
         else:
-            print(status(database))
+            print(status(connect()) if exists() else "There are no studies.")
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from tuning.space import describe_point
 from whichlora.errors import check_choice
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
+from whichlora.tracking.sqlite import studies_state
 
 PREFIX = "tune/"
 """Prefix of the studies in the database, which also holds queues."""
@@ -23,6 +24,12 @@ PREFIX = "tune/"
 def connect(url: str | None = None) -> RDBStorage:
     """Open the database that holds the studies."""
     return storage.connect(enqueue_retry, url)
+
+
+def exists() -> bool:
+    """Return whether the database exists, without creating it; one on a server counts as existing."""
+    file = storage.storage_file()
+    return file is None or studies_state(file) != "absent"
 
 
 def names(database: RDBStorage) -> list[str]:

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+_NAME_BYTES = 200
+
 
 class OptionError(ValueError):
     """An invalid option value; the message is one line, `option=value: what is allowed`."""
@@ -46,6 +48,24 @@ def check_folder(option: str, value: object, path: Path) -> None:
     """
     if any(parent.exists() and not parent.is_dir() for parent in (path, *path.parents)):
         raise OptionError(option, value, "must be a new or existing folder, but it or a parent is a file")
+
+
+def check_name(option: str, name: str, prefix: str = "") -> None:
+    """Check the name of a new experiment, which becomes the name of a folder and a value in the tracking database.
+
+    Args:
+        option: name of the option or variable, for the error message.
+        name: the name.
+        prefix: text before the explanation in the error message.
+
+    Raises:
+        OptionError: the name is empty, a path, hidden, too long, or has spaces around it or control characters in it.
+    """
+    allowed = f"{prefix}must be a name without slashes, backslashes, control characters and a leading dot, of at most "
+    allowed += f"{_NAME_BYTES} bytes"
+    bad = not name or name != name.strip() or name.startswith(".") or len(name.encode("utf-8", "replace")) > _NAME_BYTES
+    if bad or not name.isprintable() or any(mark in name for mark in "/\\"):
+        raise OptionError(option, ascii(name)[1:-1] if not name.isprintable() else name, allowed)
 
 
 def did_you_mean(value: str, names: Iterable[str]) -> str:

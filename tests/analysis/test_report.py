@@ -178,7 +178,8 @@ def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
 def test_a_report_is_a_run_that_names_its_sources(store, monkeypatch):
     source = log_run(spec(), "e", items=12)
     client = connect()
-    launch = client.create_run("0").info.run_id
+    made_by = {"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": "analyze"}
+    launch = client.create_run("0", tags=made_by).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", launch)
     folder = report_of("e")
     report_of("e")  # the same again is the same run

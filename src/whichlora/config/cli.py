@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -14,9 +15,13 @@ def report_option_error(error: OptionError) -> int:
     print(f"error: {error}", file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
         # MLflow takes more than a second to import and is needed only under `mlflow run`.
-        from whichlora.tracking.client import connect, mark_launch
+        from mlflow.exceptions import MlflowException
 
-        mark_launch(connect())
+        from whichlora.tracking.client import connect, database_exists, mark_launch
+
+        with contextlib.suppress(OptionError, MlflowException):  # the error to report is that of the option
+            if database_exists():
+                mark_launch(connect())
     return 2
 
 

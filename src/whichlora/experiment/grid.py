@@ -31,7 +31,7 @@ import yaml
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
-from whichlora.errors import OptionError, did_you_mean
+from whichlora.errors import OptionError, check_name, did_you_mean
 
 _ARM_KEYS = ("source", "options")
 """Keys of an arm that are not options of `run`."""
@@ -90,6 +90,7 @@ def _read(file: str) -> dict[str, Any]:
         if name not in RUN_OPTIONS:
             raise OptionError("file", file, f"has no option {name!r} of run{did_you_mean(str(name), RUN_OPTIONS)}")
     content["name"] = str(content["name"])
+    check_name("file", content["name"], "name ")
     return content
 
 

@@ -17,6 +17,7 @@ from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
+from whichlora.tracking.client import database_exists
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -39,7 +40,8 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     """
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
-    tracker = Tracker.for_command(grid.name)
+    # A dry run writes nothing, not even an empty database.
+    tracker = None if dry_run and not database_exists() else Tracker.for_command(grid.name)
     survey = survey_runs(grid, tracker)
     precision = {plan.spec.precision for plan in grid.plans}
     if survey.precisions - precision:
@@ -49,7 +51,7 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         engine.connect()
     if not is_worker():
         print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
-    if dry_run:
+    if dry_run or tracker is None:
         return 0
     _run_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
     if is_worker():

@@ -19,7 +19,7 @@ from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
 from whichlora.experiment.grid import Grid
 from whichlora.run.summary import Result, short_scores
-from whichlora.tracking.client import experiment_id, search_all
+from whichlora.tracking.client import find_experiment, search_all
 from whichlora.tracking.runs import Tracker
 
 _REFRESH_SECONDS = 10.0
@@ -118,15 +118,15 @@ class Survey:
         return f"Time left: about {format_duration(seconds / workers)}{parallel}, estimated from {basis}."
 
 
-def survey_runs(grid: Grid, tracker: Tracker) -> Survey:
-    """Read the state of the grid's runs from the tracking server."""
+def survey_runs(grid: Grid, tracker: Tracker | None) -> Survey:
+    """Read the state of the grid's runs from the tracking server; without one nothing has run."""
     queried = time.time()
     wanted = {plan.spec.fingerprint for plan in grid.plans}
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
     precisions = set()
     others = 0
-    for run in _runs(tracker):
+    for run in _runs(tracker) if tracker else ():
         precisions.add(run.data.params.get("precision", ""))
         fingerprint = run.data.tags.get("whichlora.fingerprint", "")
         if fingerprint in wanted:
@@ -211,5 +211,6 @@ def _counts(counts: Counter[str]) -> str:
 
 def _runs(tracker: Tracker) -> Iterator[Run]:
     """Yield every run of kind `run` in the experiment."""
-    experiments = [experiment_id(tracker.client, tracker.experiment)]
-    yield from search_all(tracker.client.search_runs, experiments, "tags.`whichlora.kind` = 'run'")
+    experiment = find_experiment(tracker.client, tracker.experiment)
+    if experiment is not None:
+        yield from search_all(tracker.client.search_runs, [experiment.experiment_id], "tags.`whichlora.kind` = 'run'")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,8 +18,12 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import SCHEMA_VERSION
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.tracking.client import sqlite_file
+from whichlora.tracking.sqlite import create_whole, studies_state
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -44,17 +49,41 @@ def storage_url() -> str:
         scheme, separator, rest = configured.partition("://")
         return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else configured
     database = sqlite_file()
-    return f"sqlite:///{(database.parent if database else Path.cwd()) / 'optuna.db'}"
+    return _url_of((database.parent if database else Path.cwd()) / "optuna.db")
+
+
+def storage_file(url: str | None = None) -> Path | None:
+    """Return the file of the shared database; None if it is on a server or in memory."""
+    parts = make_url(_filled(url or storage_url()))
+    if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
+        return None
+    return None if parts.query.get("uri") else Path(parts.database).absolute()
+
+
+def _url_of(file: Path) -> str:
+    """Return the URL of a SQLite file; Optuna takes braces in a URL for placeholders."""
+    url = URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+    return url.replace("{", "{{").replace("}", "}}")
+
+
+def _filled(url: str) -> str:
+    """Return a URL with Optuna's placeholders filled in."""
+    return url.format(SCHEMA_VERSION=SCHEMA_VERSION)
 
 
 def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
     """Open the shared database, creating its schema if necessary.
 
-    Concurrent creation of the schema can fail, so a SQLite file is created under a lock, and on a server creation is
-    retried.
+    Processes that create the schema concurrently get in each other's way, so a SQLite file is created under a lock, and
+    on a server the creation is retried. A complete SQLite file is not locked, so that it can be read in a folder of
+    another user.
+
+    Raises:
+        OptionError: the SQLite file cannot be created, or is not a database of studies.
     """
     url = url or storage_url()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sqlite = make_url(_filled(url)).get_backend_name() == "sqlite"
 
     def open_storage() -> RDBStorage:
         return _Storage(
@@ -62,14 +91,14 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
             heartbeat_interval=max(1, GRACE_SECONDS // 4),
             grace_period=GRACE_SECONDS,
             heartbeat_stale_trial_callback=after_death,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True},
+            engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
         )
 
-    if url.startswith("sqlite:///"):
-        path = Path(url.removeprefix("sqlite:///").partition("?")[0])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            return open_storage()
+    if sqlite:
+        file = storage_file(url)
+        if file is not None:
+            create_whole(file, studies_state, _create_schema, option="WHICHLORA_STORAGE")
+        return open_storage()
     for retries_left in reversed(range(_SCHEMA_ATTEMPTS)):
         try:
             return open_storage()
@@ -78,6 +107,14 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
                 raise
             time.sleep(1)
     raise AssertionError
+
+
+def _create_schema(url: str) -> None:
+    """Create the schema of a SQLite database that only this process knows, or complete it."""
+    try:
+        RDBStorage(url).engine.dispose()
+    except (SQLAlchemyError, RuntimeError) as error:
+        raise sqlite3.DatabaseError(" ".join(str(error).split())[:300]) from error
 
 
 def stored_trial(study: Study, trial: Trial) -> FrozenTrial:

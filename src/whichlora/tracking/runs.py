@@ -17,19 +17,23 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import LostLeaseError, PrunedError
+from whichlora.errors import LostLeaseError, PrunedError, check_name
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
+    check_writable,
     connect,
     default_experiment,
     experiment_id,
+    find_experiment,
     mark_launch,
     work_folder,
 )
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
-"""MLflow's maximum length of a param, in characters; longer values are truncated."""
+"""Characters to which params are cut; MLflow's limit."""
+NAME_LIMIT = 250
+"""Characters to which the names of runs are cut; PostgreSQL rejects longer ones, which SQLite accepts."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,17 @@ class Tracker:
     def for_command(cls, experiment: str | None = None) -> Tracker:
         """Return a tracker for the current command, and tag its launch.
 
-        `experiment` defaults to the one set for the command, see `default_experiment`.
+        `experiment` defaults to the one set for the command, see `default_experiment`. It is created with its first
+        run.
+
+        Raises:
+            OptionError: The database cannot be used, the experiment was deleted or cannot have this name, or
+                `MLFLOW_EXPERIMENT_ID` or `MLFLOW_RUN_ID` is not in the database.
         """
         client = connect()
         name = default_experiment(client) if experiment is None else experiment
+        if find_experiment(client, name) is None:
+            check_name("experiment", name)
         return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:
@@ -69,8 +80,11 @@ class Tracker:
         """Return the newest run of the experiment with this kind, status and `whichlora.*` tags, or None."""
         conditions = [f"attributes.status = '{status}'", f"tags.`whichlora.kind` = '{kind}'"]
         conditions += [f"tags.`whichlora.{name}` = '{value}'" for name, value in tags.items()]
+        experiment = find_experiment(self.client, self.experiment)
+        if experiment is None:
+            return None
         runs = self.client.search_runs(
-            [experiment_id(self.client, self.experiment)],
+            [experiment.experiment_id],
             " and ".join(conditions),
             max_results=1,
             order_by=["attributes.start_time DESC"],
@@ -86,9 +100,19 @@ class Tracker:
         FINISHED at the end of the block, or FAILED or KILLED if the block raises. The folder is deleted on success and
         kept after a failure, so that the next attempt can resume from it.
 
+        A finished run is found without the lock, so that users who can only read the database find it too.
+
         Args:
             tags: without their prefix `whichlora.`; together with the kind they identify the work.
+
+        Raises:
+            OptionError: This user cannot write to the database.
         """
+        finished = self.find(kind, status="FINISHED", **tags)
+        if finished is not None:
+            yield Attempt(finished=finished)
+            return
+        check_writable()
         with exclusive(work):
             finished = self.find(kind, status="FINISHED", **tags)
             if finished is not None:
@@ -127,7 +151,8 @@ class Tracker:
             run_tags["whichlora.launch"] = self.launch
         if self.parent:
             run_tags["mlflow.parentRunId"] = self.parent
-        run = self.client.create_run(experiment_id(self.client, self.experiment), tags=run_tags, run_name=name)
+        where = experiment_id(self.client, self.experiment)
+        run = self.client.create_run(where, tags=run_tags, run_name=name[:NAME_LIMIT])
         return RunLog(self.client, run.info.run_id, self.check_lease)
 
 
