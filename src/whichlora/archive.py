@@ -30,7 +30,7 @@ from whichlora.errors import OptionError, check_choice, check_folder
 from whichlora.tracking import packed
 from whichlora.tracking.packed import UnsafeDatabaseError
 from whichlora.tracking.sqlite import database_file, flush, reading, tracking_state
-from whichlora.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract, is_allowed
+from whichlora.tracking.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract, is_allowed
 
 TRACKING, STUDIES = DATABASES
 _SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}
