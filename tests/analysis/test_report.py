@@ -303,7 +303,7 @@ def test_names_are_escaped(store):
         (["--experiment", "full", "--margin", "x"], "error: margin=x: must be a number of F1 points"),
         (["--experiment", "full", "--scope", "all"], "error: scope=all: allowed are these, like-these"),
         (["--experiment", "full", "--claims", "no.yaml"], "error: claims=no.yaml: must be a YAML file"),
-        (["--experiment", "full", "--output", "file"], "error: output=file: must be a folder"),
+        (["--experiment", "full", "--output", "file"], "error: output=file: must be a new or existing folder"),
     ],
 )
 def test_bad_options_end_with_status_2_and_one_line(full, capsys, arguments, says):
