@@ -8,17 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from whichlora.command_line import Command
 from whichlora.errors import OptionError
 from whichlora.tracking.sqlite import database_file, tracking_state
-
-
-def _has_schema(file: Path) -> bool:
-    """Return whether a SQLite database has the schema of the installed MLflow."""
-    return tracking_state(file) == "complete"
-
 
 COMMAND = Command(
     "database",
@@ -33,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Create the schema if it is missing. Return the exit status: 2 for a database that cannot be used."""
     COMMAND.read(arguments)
     file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
-    if file is None or not _has_schema(file):
+    if file is None or tracking_state(file) != "complete":
         # MLflow takes seconds to import and is needed only for a missing schema.
         from whichlora.tracking.client import connect, ensure_schema
 

@@ -22,10 +22,10 @@ from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.tracking import MlflowClient
 
 from whichlora.config.spec import RunSpec
-from whichlora.database import _has_schema
 from whichlora.run.command import main
 from whichlora.tracking.client import connect, default_experiment, experiment_id, work_folder
 from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.sqlite import tracking_state
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]
 LABELS = ("entailment", "neutral", "contradiction")
@@ -367,16 +367,16 @@ def test_a_database_that_is_there_is_not_asked_through_mlflow(store: Path) -> No
     subprocess.run([sys.executable, "-c", code], cwd=store, check=True)
     for other in ("", "not a database"):
         (store / "mlflow.db").write_text(other)
-        assert not _has_schema(store / "mlflow.db")
+        assert tracking_state(store / "mlflow.db") != "complete"
 
 
 def test_a_schema_that_is_not_mlflow_s_newest_is_left_to_mlflow(store: Path) -> None:
     file = store / "mlflow.db"
-    assert _has_schema(file)
+    assert tracking_state(file) == "complete"
     with closing(sqlite3.connect(file)) as older:
         older.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")  # its first
         older.commit()
-    assert not _has_schema(file)
+    assert tracking_state(file) != "complete"
 
 
 @pytest.mark.slow

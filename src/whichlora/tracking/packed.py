@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from whichlora.tracking.sqlite import artifact_folder, is_sqlite
+from whichlora.tracking.sqlite import artifact_folder, is_sqlite, table_names
 
 ARTIFACTS = ("mlartifacts", "mlruns")
 """Folders of artifacts beside the database: those of this package, and those of experiments created by MLflow."""
@@ -121,14 +121,14 @@ def check(database: Path) -> None:
 
 def drop_foreign_rows(tracking: sqlite3.Connection) -> None:
     """Empty the tables that are not part of results."""
-    for table in _tables(tracking):
+    for table in table_names(tracking):
         if table not in _KEPT and not table.startswith("sqlite_"):
             tracking.execute(f'DELETE FROM "{table.replace(chr(34), chr(34) * 2)}"')
 
 
 def locations(tracking: sqlite3.Connection) -> list[Location]:
     """Return every location of artifacts in a tracking database, except empty and internal ones."""
-    tables = _tables(tracking)
+    tables = table_names(tracking)
     found = []
     for table, column in _LOCATIONS:
         if table in tables and column in _columns(tracking, table):
@@ -176,10 +176,6 @@ def packed_location(uri: object) -> str:
 
 def _is_internal(location: Location) -> bool:
     return location.table == "model_versions" and str(location.uri).startswith(_INTERNAL)
-
-
-def _tables(tracking: sqlite3.Connection) -> Sequence[str]:
-    return [name for (name,) in tracking.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
 
 
 def _columns(tracking: sqlite3.Connection, table: str) -> set[str]:

@@ -70,55 +70,55 @@ def is_writable(file: Path) -> bool:
     return os.access(file if file.exists() else file.parent, os.W_OK) and os.access(file.parent, os.W_OK)
 
 
+def table_names(database: sqlite3.Connection) -> set[str]:
+    """Return the names of the tables of a database."""
+    return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def tracking_state(file: Path) -> State:
     """Return the state of a tracking database, without importing MLflow, which takes seconds."""
-    state = _state(file)
-    if state is not None:
-        return state
-    try:
-        with reading(file) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                return "absent"
-            if "experiments" not in tables:
-                return "incomplete" if tables == {"alembic_version"} else "foreign"
-            if "alembic_version" not in tables:
-                return "incomplete"
-            revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
-            if revision == (_latest_revision(),):
-                return "complete"
-            # MLflow creates the first experiment once the schema is complete.
-            if revision is None or database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None:
-                return "incomplete"
-            return "older" if revision[0] in _revisions()[0] else "newer"
-    except sqlite3.DatabaseError:
-        return "foreign"
+    return _state(file, _tracking_schema)
 
 
 def studies_state(file: Path) -> State:
     """Return the state of an Optuna database. Optuna completes a schema that was left half created."""
-    state = _state(file)
-    if state is not None:
-        return state
+    return _state(file, _studies_schema)
+
+
+def _state(file: Path, schema_state: Callable[[sqlite3.Connection, set[str]], State]) -> State:
+    """Return the state of a database; `schema_state` tells it from a connection and the tables, if there are any."""
+    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        return "absent"
+    if not file.is_file() or not is_sqlite(file):
+        return "foreign"
     try:
         with reading(file) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                return "absent"
-            if not tables & {"studies", "version_info", "alembic_version"}:
-                return "foreign"
-            versions = {"version_info", "alembic_version"} & tables
-            rows = [database.execute(f"SELECT 1 FROM {table}").fetchone() for table in versions]
-            return "complete" if len(rows) == 2 and all(rows) else "older"
+            tables = table_names(database)
+            return schema_state(database, tables) if tables else "absent"
     except sqlite3.DatabaseError:
         return "foreign"
 
 
-def _state(file: Path) -> State | None:
-    """Return the state of a database as far as the file itself shows it."""
-    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
-        return "absent"
-    return None if file.is_file() and is_sqlite(file) else "foreign"
+def _tracking_schema(database: sqlite3.Connection, tables: set[str]) -> State:
+    if "experiments" not in tables:
+        return "incomplete" if tables == {"alembic_version"} else "foreign"
+    if "alembic_version" not in tables:
+        return "incomplete"
+    revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    if revision == (_latest_revision(),):
+        return "complete"
+    # MLflow creates the first experiment once the schema is complete.
+    if revision is None or database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None:
+        return "incomplete"
+    return "older" if revision[0] in _revisions()[0] else "newer"
+
+
+def _studies_schema(database: sqlite3.Connection, tables: set[str]) -> State:
+    if not tables & {"studies", "version_info", "alembic_version"}:
+        return "foreign"
+    versions = {"version_info", "alembic_version"} & tables
+    rows = [database.execute(f"SELECT 1 FROM {table}").fetchone() for table in versions]
+    return "complete" if len(rows) == 2 and all(rows) else "older"
 
 
 @lru_cache(maxsize=1)
