@@ -1,7 +1,7 @@
-"""Locates SQLite databases, creates them whole or not at all, and tells what state their schema is in.
+"""Locates SQLite databases, creates them whole or not at all, and determines the state of their schema.
 
 MLflow and Optuna create their schemas statement by statement. A kill or a full disk in between would leave a database
-on which every later command fails, so that a schema is created in a temporary file and moved into place at the end.
+on which every later command fails. A schema is therefore created in a temporary file and moved into place at the end.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def create_whole(file: Path, state: Callable[[Path], State], create: Callable[[s
 
     Args:
         file: the database.
-        state: tells whether there is anything to do.
+        state: returns the state of a database; a complete one is left alone.
         create: creates or migrates the schema of the database with the given URL, and closes it.
         option: name of the setting that names the database, for error messages.
 

@@ -66,11 +66,11 @@ def extract(archive: Path, folder: Path, *, limit: int) -> None:
     Args:
         archive: a tar file, compressed or not.
         folder: the folder, which exists.
-        limit: most bytes that the files may take together.
+        limit: largest total size of the files, in bytes.
 
     Raises:
-        RefusedArchiveError: a member is not a file of results, there are two of one name, or together they are too
-            large. Nothing is extracted beyond that point.
+        RefusedArchiveError: a member is not a file of results, two have the same name, or the total size exceeds
+            `limit`. Nothing is extracted beyond that point.
         ARCHIVE_ERRORS: the archive cannot be read, or the files cannot be written.
     """
     names: set[str] = set()
@@ -128,7 +128,7 @@ def _shown(name: str) -> str:
 
 
 class _Bounded:
-    """A stream of which no more than `limit` bytes, and no long header at once, can be read."""
+    """A stream that refuses to read beyond `limit` bytes, or a long header in one piece."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream, self._limit = stream, limit
