@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import moved, plan_of
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModelForCausalLM
 
 from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.evaluation.generation import generate
+from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.onednn import padding_rows
+from whichlora.models.loading import load_model
 from whichlora.testing import save_tiny_model
 from whichlora.training import base_cache
 from whichlora.training.micro_batches import set_checkpointing
@@ -204,6 +208,56 @@ def test_matmul_attention_equals_torchs_within_rounding(heads: int, shared: int,
     same = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True, scale=scaling).transpose(1, 2)
     for ours, theirs in zip(outcome(packing._matmul_attention(*states, scaling=scaling)), outcome(same), strict=True):
         assert float((ours - theirs).norm()) < 0.01 * float(theirs.norm())
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_matmul_attention_is_as_exact_as_the_librarys_where_large_key_channels_cancel(width: int) -> None:
+    """In bf16 the scores of about 1000, whose spacing is 4, would lose all that distinguishes the tokens."""
+    torch.manual_seed(2)
+    query, key, value = (torch.randn(2, 4, 40, width) for _ in range(3))
+    query[..., :2] += 30
+    key[..., :2] = 100
+    states = [part.bfloat16().requires_grad_() for part in (query, key, value)]
+    precise = [part.detach().double().requires_grad_() for part in states]
+    upstream = torch.randn(2, 40, 4, width)
+
+    def outcome(attended: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        grads = torch.autograd.grad(attended, inputs, upstream.to(attended.dtype))
+        return [part.double() for part in (attended.detach(), *grads)]
+
+    def library(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return outcome(scaled_dot_product_attention(*inputs, is_causal=True).transpose(1, 2), inputs)
+
+    ours = outcome(packing._matmul_attention(*states, scaling=None), states)
+    for mine, theirs, exact in zip(ours, library(states), library(precise), strict=True):
+        assert float((mine - exact).norm()) < max(0.01 * float(exact.norm()), float((theirs - exact).norm()))
+
+
+def test_a_bf16_model_with_large_key_channels_labels_as_it_does_with_the_librarys_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen2 has them: queries of 30 and keys of 100 in two dimensions of each head, the slowest of RoPE."""
+    folder = save_tiny_model(tmp_path / "outliers", config="Qwen2Config", hidden_size=64, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for linear, size in ((layer.self_attn.q_proj, 30.0), (layer.self_attn.k_proj, 100.0)):
+                linear.weight.mul_(0.5)
+                linear.bias.view(-1, layer.self_attn.head_dim // 2)[:, -1] = size
+    model.save_pretrained(folder)
+    plan = plan_of(str(folder), test_size=100)
+    items = [item for test in plan.tests.values() for item in test.items]
+
+    def labels(precision: str) -> np.ndarray[Any, Any]:
+        loaded = load_model(plan.source, precision=precision, quantization="none")
+        with torch.inference_mode():
+            return label_probabilities(loaded, plan.encoder(), items, name="test").argmax(1)
+
+    exact, packed = labels("fp32"), labels("bf16")
+    monkeypatch.setattr(packing, "_FAMILIES", ())
+    library = labels("bf16")
+    assert len(items) == 200
+    assert (packed != exact).sum() <= 1.3 * (library != exact).sum()
 
 
 def test_the_models_own_attention_is_restored(tiny_model: str) -> None:

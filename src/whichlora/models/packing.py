@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -29,7 +30,7 @@ from whichlora.models.kernels.onednn import padding_rows
 _MIN_LENGTH_RATIO = 0.75
 """Length of the shortest text of a group, relative to the longest."""
 _MAX_MATMUL_TOKENS = 256
-"""Longest text for which bf16 attention weights take no more memory than the fp32 states, roughly."""
+"""Longest text for which stored bf16 attention weights take no more memory than the fp32 states, roughly."""
 _ATTENTION_NAME = "whichlora_packed"
 _FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Architectures for which a test shows that tokens interact through attention only."""
@@ -243,20 +244,53 @@ def _attend(
 
 
 def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
-    """Return causal attention, (texts, tokens, heads, width), from two bf16 matrix products and a softmax.
+    """Return causal attention in bf16, (texts, tokens, heads, width).
 
-    On a CPU this is the fastest implementation, with and without gradients. Several query heads may share a head
-    of `key` and `value` (grouped-query attention).
+    Several query heads may share a head of `key` and `value` (grouped-query attention).
     """
-    texts, heads, tokens, width = query.shape
-    kv_heads = key.shape[1]
-    query = query * (width**-0.5 if scaling is None else scaling)
-    query, key, value = (states.to(torch.bfloat16) for states in (query, key, value))
-    scores = query.reshape(texts, kv_heads, -1, width) @ key.transpose(2, 3)
-    future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
-    weights = scores.view(texts, heads, tokens, tokens).masked_fill_(future, -torch.inf).softmax(-1)
-    output = weights.view(texts, kv_heads, -1, tokens) @ value
-    return output.view(texts, heads, tokens, width).transpose(1, 2)
+    output: Tensor = _MatmulAttention.apply(query, key, value, scaling)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _MatmulAttention(torch.autograd.Function):
+    """Attention from matrix products: scores and softmax in fp32, all other products in bf16.
+
+    On a CPU this is the fastest implementation, with and without gradients. The scores are products of fp32 matrices,
+    because torch has no product of bf16 matrices with an fp32 result on a CPU. In bf16 a score of 1000, from key
+    channels that are large for all tokens (as in Qwen2) and cancel in the softmax, would be rounded by up to 2.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Tensor:
+        texts, heads, tokens, width = query.shape
+        ctx.scaling = width**-0.5 if scaling is None else scaling
+        grouped = query.reshape(texts, key.shape[1], -1, width)
+        scores = ((grouped.float() * ctx.scaling) @ key.float().transpose(2, 3)).view(texts, heads, tokens, tokens)
+        # Adding -inf is several times as fast as `masked_fill_`.
+        scores += torch.full((tokens, tokens), -torch.inf).triu(1)
+        weights = scores.softmax(-1).to(torch.bfloat16)
+        states = [state.to(torch.bfloat16) for state in (grouped, key, value)]
+        ctx.save_for_backward(weights, *states)
+        ctx.dtypes = [state.dtype for state in (query, key, value)]
+        output: Tensor = weights.view(texts, key.shape[1], -1, tokens) @ states[2]
+        return output.view(texts, heads, tokens, width).transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weights, query, key, value = ctx.saved_tensors
+        texts, heads, tokens, _ = weights.shape
+        output = gradient.to(torch.bfloat16).transpose(1, 2).reshape(query.shape)
+        of_weights = (output @ value.transpose(2, 3)).view_as(weights)
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, torch.bfloat16).view(*query.shape[:3], tokens)
+        grouped_weights = weights.view(*query.shape[:3], tokens)
+        of_query = (of_scores @ key).view(texts, heads, tokens, -1) * ctx.scaling
+        of_key = of_scores.transpose(2, 3) @ (query * ctx.scaling)
+        of_value = grouped_weights.transpose(2, 3) @ output
+        grads = zip((of_query, of_key, of_value), ctx.dtypes, strict=True)
+        return *(grad.to(dtype) for grad, dtype in grads), None
 
 
 AttentionInterface.register(_ATTENTION_NAME, _attend)
