@@ -48,10 +48,12 @@ class Encoder:
     def prompt(self, item: Item) -> list[int]:
         """Return the token ids of the prompt, including the special tokens that the tokenizer prepends.
 
+        Special tokens that it appends, such as the end-of-text token, are left out: the answer follows.
+
         Raises:
             OptionError: the prompt does not fit into the model's context.
         """
-        ids: list[int] = self.tokenizer(self.task.prompt(item), verbose=False).input_ids
+        ids = self._ids(self.task.prompt(item))
         if self.max_length is not None and len(ids) >= self.max_length:
             self._reject(item, len(ids))
         return ids
@@ -59,7 +61,7 @@ class Encoder:
     def continuation(self, item: Item, text: str) -> list[int]:
         """Return the token ids of `text` as a continuation of the item's prompt."""
         prompt = self.prompt(item)
-        joint: list[int] = self.tokenizer(self.task.prompt(item) + text).input_ids
+        joint = self._ids(self.task.prompt(item) + text)
         if joint[: len(prompt)] == prompt and len(joint) > len(prompt):
             return joint[len(prompt) :]
         # The tokenizer merged tokens across the boundary, but generation starts after the prompt's own tokens.
@@ -114,7 +116,12 @@ class Encoder:
 
     def _lengths(self, texts: Sequence[str], *, special: bool = False) -> list[int]:
         encoded = self.tokenizer(list(texts), add_special_tokens=special, verbose=False)
-        return [len(ids) for ids in encoded.input_ids]
+        appended = len(_added_around(self.tokenizer).after) if special else 0
+        return [len(ids) - appended for ids in encoded.input_ids]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, verbose=False).input_ids
+        return ids[: len(ids) - len(_added_around(self.tokenizer).after)]
 
     def _reject(self, item: Item, length: int) -> NoReturn:
         raise OptionError(
@@ -122,6 +129,43 @@ class Encoder:
             self.tokenizer.name_or_path,
             f"the context length is {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTokens:
+    """Ids of the special tokens that a tokenizer adds before and after a text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> AddedTokens | None:
+    """Return the tokens that the tokenizer adds around a text; None if it changes the text's own tokens."""
+    text = "a"
+    plain = tokenizer(text, add_special_tokens=False).input_ids
+    whole = tokenizer(text).input_ids
+    if not plain or (len(plain) > 1 and tokenizer.eos_token_id in plain):
+        return None
+    for start in range(len(whole) - len(plain) + 1):
+        end = start + len(plain)
+        if whole[start:end] == plain:
+            return AddedTokens(tuple(whole[:start]), tuple(whole[end:]))
+    return None
+
+
+def _added_around(tokenizer: PreTrainedTokenizerBase) -> AddedTokens:
+    return added_tokens(tokenizer) or AddedTokens((), ())  # `check_tokenizer` refuses others
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids that decoding with `skip_special_tokens` omits.
+
+    They are more than the ids with a role such as BOS: a tokenizer's file may flag others as special, such as SmolLM2's
+    `<repo_name>`, which its `all_special_ids` does not list.
+    """
+    flagged = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return frozenset(flagged.union(tokenizer.all_special_ids))
 
 
 @functools.lru_cache(maxsize=4)

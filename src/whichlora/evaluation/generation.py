@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import GenerationConfig
 
-from whichlora.data.encoding import Encoded, Encoder, line_ends
+from whichlora.data.encoding import Encoded, Encoder, line_ends, special_ids
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
+from whichlora.models.adapter_layers import unwrap_peft
 
-_CONFIG_OVERRIDES = {"use_cache": True, "cache_implementation": None, "num_beams": 1, "stop_strings": None}
-"""Overrides of settings in a model's generation config."""
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
+"""Tokens with which chat models end a turn; some models declare them in generation_config.json alone."""
 
 
 def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
-    """Return the greedily decoded answer to each item, up to the end-of-sequence token or the end of the line.
+    """Return the greedily decoded answer to each item, up to an end token or the end of the line.
 
     For an item that is split into windows, return the answer with the highest mean log-likelihood per token; an empty
     answer is returned only if the answers of all windows are empty.
@@ -49,8 +52,7 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
     tokenizer = encoder.tokenizer
     prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    eos = model.generation_config.eos_token_id
-    stop_tokens = sorted({*line_ends(tokenizer), *([eos] if isinstance(eos, int) else eos or [])})
+    ends = line_ends(tokenizer) | end_tokens(model, tokenizer)
     can_pack = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
     def prefill_cache(batch: list[int]) -> Any:
@@ -65,18 +67,58 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         for row, i in enumerate(batch):
             ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, longest - len(prompts[i]) :] = 1
-        output = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            past_key_values=prefill_cache(batch),
-            max_new_tokens=encoder.task.answer_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=stop_tokens,
-            **_CONFIG_OVERRIDES,
+        output = greedy_continuations(
+            model, ids, mask, tokenizer, new_tokens=encoder.task.answer_tokens, ends=ends, cache=prefill_cache(batch)
         )
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
     run_batched([len(p) for p in prompts], generate_batch, name=name, unit="item")
     return texts
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the special tokens that end a text or a turn: of the tokenizer, of config.json, and `_END_OF_TURN`.
+
+    An ordinary token that config.json declares as the end is not one, since it may be part of an answer.
+    """
+    eos = unwrap_peft(model).config.get_text_config().eos_token_id
+    declared = {eos} if isinstance(eos, int) else set(eos or ())
+    vocabulary = tokenizer.get_vocab()
+    declared.update(vocabulary[token] for token in _END_OF_TURN if token in vocabulary)
+    return frozenset({tokenizer.eos_token_id, *(declared & special_ids(tokenizer))})
+
+
+def greedy_continuations(
+    model: Any, ids: Tensor, mask: Tensor, tokenizer: Any, *, new_tokens: int, ends: Collection[int], cache: Any = None
+) -> Tensor:
+    """Return prompts with their greedy continuations, (texts, tokens).
+
+    Nothing of the model's generation_config.json is used, not even its end tokens: `generate` would fill in all that
+    the config passed to it leaves open.
+
+    Args:
+        ids, mask: prompts padded on the left, and their attention mask, (texts, longest).
+        new_tokens: maximum number of tokens after the prompts.
+        ends: the tokens that end a continuation.
+        cache: key-value cache of the prompts without their last tokens, or None.
+    """
+    base = unwrap_peft(model)
+    saved, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        output: Tensor = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            past_key_values=cache,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
+                max_new_tokens=new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=sorted(ends),
+            ),
+        )
+        return output
+    finally:
+        base.generation_config = saved

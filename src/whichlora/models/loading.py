@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import OptionError
+from whichlora.models.checks import check_config, check_files, check_hub_files, check_tokenizer, check_weights
+from whichlora.models.folder_digest import folder_digest
 from whichlora.models.packaged import (
     MODEL_NAME,
     PackagedModelError,
@@ -24,7 +24,7 @@ from whichlora.models.packaged import (
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ def locate(name: str) -> ModelSource:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError("model", name, "the folder has no config.json")
-        file_stats = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
-        return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=_digest(tuple(file_stats)))
+        check_files(name, folder)
+        return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
     commit = _commit(name)
     return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
 
@@ -98,10 +98,11 @@ def _commit(name: str) -> str | None:
     from transformers import AutoConfig
 
     try:
-        commit: str | None = AutoConfig.from_pretrained(name)._commit_hash
+        commit: str | None = AutoConfig.from_pretrained(name, trust_remote_code=False)._commit_hash
     except Exception as error:  # here and below the libraries raise many types of exceptions
         allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
         raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
+    check_hub_files(name, commit)
     return commit
 
 
@@ -113,12 +114,13 @@ def read_shape(source: ModelSource) -> ModelShape:
         OptionError: the model is not a causal language model that transformers supports.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    config = _read_config(source)
+    check_config(source.name, config)
     try:
-        config = AutoConfig.from_pretrained(source.name_or_path, revision=source.revision)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         allowed = f"must be a causal language model ({_first_line(error)})"
         raise OptionError("model", source.name, allowed) from error
@@ -126,6 +128,20 @@ def read_shape(source: ModelSource) -> ModelShape:
         # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
         raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
     return shape_of(model)
+
+
+@lru_cache(maxsize=4)
+def _read_config(source: ModelSource) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            source.name_or_path, revision=source.revision, trust_remote_code=False
+        )
+    except Exception as error:
+        allowed = f"must be a causal language model ({_first_line(error)})"
+        raise OptionError("model", source.name, allowed) from error
+    return config
 
 
 def shape_of(model: PreTrainedModel) -> ModelShape:
@@ -198,16 +214,19 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Return the tokenizer, with the end-of-sequence token as padding token if it has none.
 
     Raises:
-        OptionError: the tokenizer cannot be loaded.
+        OptionError: the tokenizer cannot be loaded, or does not fit the model.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.name_or_path, revision=source.revision, trust_remote_code=False
+        )
     except Exception as error:
         raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_first_line(error)})") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
     return tokenizer
 
 
@@ -219,13 +238,14 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         quantization: "none" or "nf4".
 
     Raises:
-        OptionError: the weights are missing or cannot be loaded.
+        OptionError: the weights are missing, cannot be loaded, or are not those of the model's configuration.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
     from whichlora.models.kernels import onednn
+    from whichlora.models.kernels.nf4 import disable_cpu_packing
 
     logging.disable_progress_bar()  # loading weights takes a second
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -240,50 +260,38 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         extra["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
+    model: PreTrainedModel
+    log = logging.get_logger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)  # the table of tensors that do not fit, which `check_weights` names
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.name_or_path, revision=source.revision, dtype=dtype, device_map={"": current_device()}, **extra
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.name_or_path,
+            revision=source.revision,
+            dtype=dtype,
+            device_map={"": current_device()},
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # `check_weights` names them
+            output_loading_info=True,
+            **extra,
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
+    finally:
+        log.setLevel(level)
+    check_weights(source.name, loading)
     if quantization == "nf4":
-        _disable_cpu_packing(model)
+        disable_cpu_packing(model)
     onednn.use_onednn_linear(model)
     return model
 
 
-def _disable_cpu_packing(model: PreTrainedModel) -> None:
-    """Prevent bitsandbytes from packing 4-bit weights for CPU inference.
-
-    On a CPU with AVX512-BF16 it packs them permanently in the first forward pass in eval mode. Packed weights do not
-    propagate gradients: after the first validation most modules would silently stop training.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-
-
 def _first_line(error: Exception) -> str:
+    if "custom code" in str(error):
+        return "it comes with code of its own (auto_map), which is never executed"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return the files of a saved model and its tokenizer, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
-
-
-@lru_cache(maxsize=4)
-def _digest(file_stats: tuple[tuple[Path, int, int], ...]) -> str:
-    """Return the SHA-256 over names and contents of files; their sizes and times are part of the cache key only."""
-    digest = hashlib.sha256()
-    for path, _, _ in file_stats:
-        with path.open("rb") as file:
-            digest.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
-    return digest.hexdigest()
 
 
 def copy_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:

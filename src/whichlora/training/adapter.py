@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
+from whichlora.models.checks import load_adapter
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
 from whichlora.training.verification import base_digests, prove_attached, record_trainable
@@ -115,10 +116,15 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
 
 
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
-    """Return `base` with the saved adapter, as any PEFT user would load it; for `full`, the saved model."""
+    """Return `base` with the saved adapter, as any PEFT user would load it; for `full`, the saved model.
+
+    Raises:
+        ProofError: tensors of the adapter are missing, or there are others.
+        OptionError: tensors of the model are missing, or there are others.
+    """
     spec = plan.spec
     if plan.variant.trains_whole_model:
         source = replace(plan.source, name_or_path=str(folder), revision=None)
         return load_model(source, precision=spec.precision, quantization="none")
     assert base is not None
-    return PeftModel.from_pretrained(base, str(folder))
+    return load_adapter(base, folder)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whichlora.data.encoding import special_ids
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.probing.detectors import Detection, Detector, detect, get_detector
-from whichlora.probing.language.positions import special_ids
 
 if TYPE_CHECKING:
     from whichlora.probing.options import LanguageChoices

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from whichlora.data.encoding import Encoder
+from whichlora.data.encoding import Encoder, special_ids
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import texts_of
 from whichlora.errors import OptionError
+from whichlora.evaluation.generation import end_tokens, greedy_continuations
 
 NEW_TOKENS = 64
 """Maximum number of generated tokens, as in Zhao et al. 2024."""
@@ -55,13 +56,15 @@ class PositionSelector:
 
     def _generate(self, ids: list[int], model: Any) -> list[int]:
         prompt = torch.tensor([ids], device=model.device)
+        tokenizer = self._encoder.tokenizer
         with torch.inference_mode():
-            (output,) = model.generate(
-                input_ids=prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                pad_token_id=self._encoder.tokenizer.pad_token_id,
+            (output,) = greedy_continuations(
+                model,
+                prompt,
+                torch.ones_like(prompt),
+                tokenizer,
+                new_tokens=NEW_TOKENS,
+                ends=end_tokens(model, tokenizer),
             )
         continued: list[int] = output.tolist()
         return continued
@@ -80,13 +83,3 @@ class PositionSelector:
             for position, (start, end) in enumerate(offsets)
             if any(max(start, span_start) < min(end, span_end) for span_start, span_end in spans)
         ]
-
-
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Return the ids that decoding with `skip_special_tokens` omits.
-
-    Besides tokens with a role such as BOS, a tokenizer may flag others as special, such as SmolLM2's `<repo_name>`,
-    which `all_special_ids` does not list.
-    """
-    flagged = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    return frozenset(flagged.union(tokenizer.all_special_ids))

@@ -1,0 +1,177 @@
+"""Checks that a saved model or adapter is complete, and that no file beside the weights changes it silently."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whichlora.data.encoding import added_tokens, special_ids
+from whichlora.errors import OptionError, ProofError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_ATTENTION = (None, "eager", "sdpa")
+_LISTED = 4
+"""Most names that an error message lists."""
+
+
+def check_files(name: str, folder: Path) -> None:
+    """Check the files of a model folder whose presence decides what transformers loads.
+
+    Raises:
+        OptionError: there is an adapter, whose weights transformers would add to the model's, or the index of the
+            weights names files that are not in the folder.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise OptionError("model", name, _adapter_message("the folder"))
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{weights}.index.json"
+        if index.is_file():
+            _check_shards(name, folder, index, weights)
+
+
+def check_hub_files(name: str, commit: str | None) -> None:
+    """Check the files of a model on the hub, or in its cache, as `check_files` does for a folder.
+
+    Raises:
+        OptionError: there is an adapter.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    if find_adapter_config_file(name, revision=commit) is not None:
+        raise OptionError("model", name, _adapter_message("the repository"))
+
+
+def _adapter_message(place: str) -> str:
+    return f"{place} holds an adapter (adapter_config.json), not a plain model; remove it, or merge it and save again"
+
+
+def _check_shards(name: str, folder: Path, index: Path, weights: str) -> None:
+    try:
+        files = {str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise OptionError("model", name, f"{index.name} cannot be read") from error
+    if missing := sorted(file for file in files if Path(file).name != file or not (folder / file).is_file()):
+        raise OptionError("model", name, f"weights are missing from the folder: {_listed(missing)} ({index.name})")
+    if (folder / weights).is_file() and files != {weights}:
+        allowed = f"has weights twice, in {weights} and in the files of {index.name}; remove one of them"
+        raise OptionError("model", name, allowed)
+
+
+def check_config(name: str, config: PreTrainedConfig) -> None:
+    """Check a configuration for entries that change how or which weights are loaded.
+
+    Raises:
+        OptionError: the weights are quantized, they are in a file of another name, or attention is code from the hub.
+    """
+    for part in (config, config.get_text_config()):
+        for key in ("quantization_config", "compression_config"):
+            settings = getattr(part, key, None)
+            if settings:
+                method = (settings if isinstance(settings, Mapping) else vars(settings)).get("quant_method", "unknown")
+                allowed = (
+                    f"its weights are quantized already ({key} in config.json, method {method}); use the unquantized "
+                    f"model, with quantization=nf4 to quantize it on loading"
+                )
+                raise OptionError("model", name, allowed)
+        if part._attn_implementation not in _ATTENTION:
+            allowed = f"config.json sets attn_implementation={part._attn_implementation}; remove the entry"
+            raise OptionError("model", name, allowed)
+    if getattr(config, "transformers_weights", None):
+        allowed = f"config.json names other weights (transformers_weights={config.transformers_weights}); remove it"
+        raise OptionError("model", name, allowed)
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        warnings.warn(
+            f"model={name}: config.json names code of its own (auto_map), which is not executed; the architecture "
+            f"{config.model_type} of transformers is used.",
+            stacklevel=2,
+        )
+
+
+def check_weights(name: str, loading: Mapping[str, Any]) -> None:
+    """Check that the saved tensors are those of the architecture.
+
+    Args:
+        loading: the loading info that `from_pretrained` returns. Tied tensors, and tensors that transformers ignores
+            for an architecture, are not in it.
+
+    Raises:
+        OptionError: tensors are missing, have other shapes, or are not part of the architecture.
+    """
+    problems = []
+    if missing := loading["missing_keys"]:
+        problems.append(f"{len(missing)} missing: {_listed(missing)}")
+    if mismatched := loading["mismatched_keys"]:
+        shapes = (f"{key} {list(saved)} instead of {list(wanted)}" for key, saved, wanted in mismatched)
+        problems.append(f"{len(mismatched)} of another shape: {_listed(shapes)}")
+    if unexpected := loading["unexpected_keys"]:
+        problems.append(f"{len(unexpected)} that config.json has no place for: {_listed(unexpected)}")
+    if problems:
+        raise OptionError("model", name, f"its tensors are not those of config.json; {'; '.join(problems)}")
+
+
+def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, embedded: int | None) -> None:
+    """Check that a tokenizer's ids are in the embedding, and which special tokens it adds to a text.
+
+    Args:
+        embedded: number of tokens in the model's embedding; None if the configuration does not state it.
+
+    Raises:
+        OptionError: it has ids outside the embedding, or adds special tokens twice or inside a text.
+    """
+    if embedded is not None:
+        # Tokens without a role that no text contains, such as Gemma 3's <image_soft_token>, may be outside.
+        roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+        unused = special_ids(tokenizer) - roles
+        outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= embedded and i not in unused}
+        if outside:
+            tokens = _listed(f"{token} ({i})" for i, token in sorted(outside.items()))
+            allowed = f"its tokenizer has tokens outside the embedding of {embedded} tokens: {tokens}"
+            raise OptionError("model", name, allowed)
+    added = added_tokens(tokenizer)
+    if added is None:
+        raise OptionError("model", name, "its tokenizer adds special tokens inside a text, not only around it")
+    if len(set(added.before)) < len(added.before):
+        tokens = " ".join(tokenizer.convert_ids_to_tokens(list(added.before)))
+        raise OptionError("model", name, f"its tokenizer begins each text with the same special token twice: {tokens}")
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> Any:
+    """Return a base model with the adapter saved in `folder`, as PEFT loads it.
+
+    Raises:
+        ProofError: saved tensors are missing or do not belong to the adapter, of which PEFT at most warns.
+    """
+    from peft import PeftModel
+
+    unexpected: set[str] = set()
+    hook = base.register_load_state_dict_post_hook(lambda _, keys: unexpected.update(keys.unexpected_keys))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=_MISSING_IN_ADAPTER)
+            model = PeftModel.from_pretrained(base, str(folder))
+    except UserWarning as warning:
+        names = re.findall(r"'([^']+)'", str(warning).partition(_MISSING_IN_ADAPTER)[2])
+        raise ProofError(f"the adapter in {folder} lacks {len(names)} tensors: {_listed(names)}") from warning
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ProofError(f"the adapter in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
+    finally:
+        hook.remove()
+    if unexpected:
+        tensors = _listed(unexpected)
+        raise ProofError(f"the adapter in {folder} has {len(unexpected)} tensors that its config has not: {tensors}")
+    return model
+
+
+_MISSING_IN_ADAPTER = "Found missing adapter keys while loading the checkpoint"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names as a list that is cut after `_LISTED`."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:_LISTED]) + (", ..." if len(ordered) > _LISTED else "")
