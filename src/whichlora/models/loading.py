@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import OptionError
-from whichlora.models.checks import check_config, check_files, check_hub_files, check_tokenizer, check_weights
+from whichlora.models import checks
 from whichlora.models.folder_digest import folder_digest
 from whichlora.models.packaged import (
     MODEL_NAME,
@@ -82,7 +82,7 @@ def locate(name: str) -> ModelSource:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError("model", name, "the folder has no config.json")
-        check_files(name, folder)
+        checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
     commit = _commit(name)
     return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
@@ -102,7 +102,7 @@ def _commit(name: str) -> str | None:
     except Exception as error:  # here and below the libraries raise many types of exceptions
         allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
         raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
-    check_hub_files(name, commit)
+    checks.check_hub_files(name, commit)
     return commit
 
 
@@ -117,7 +117,7 @@ def read_shape(source: ModelSource) -> ModelShape:
     from transformers import AutoModelForCausalLM
 
     config = _read_config(source)
-    check_config(source.name, config)
+    checks.check_config(source.name, config)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -226,7 +226,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_first_line(error)})") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
+    checks.check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
     return tokenizer
 
 
@@ -245,7 +245,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     from transformers.utils import logging
 
     from whichlora.models.kernels import onednn
-    from whichlora.models.kernels.nf4 import disable_cpu_packing
+    from whichlora.models.kernels.nf4 import disable_cpu_packing, misshapen
 
     logging.disable_progress_bar()  # loading weights takes a second
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -262,8 +262,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         )
     model: PreTrainedModel
     log = logging.get_logger("transformers.modeling_utils")
-    level = log.level
-    log.setLevel(logging.ERROR)  # the table of tensors that do not fit, which `check_weights` names
+    log.addFilter(checks.is_no_load_report)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.name_or_path,
@@ -273,6 +272,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # `check_weights` names them
             output_loading_info=True,
+            generation_config=checks.plain_generation_config(_read_config(source)),
             **extra,
         )
     except Exception as error:
@@ -280,10 +280,11 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
             raise
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     finally:
-        log.setLevel(level)
-    check_weights(source.name, loading)
+        log.removeFilter(checks.is_no_load_report)
     if quantization == "nf4":
+        loading["mismatched_keys"] |= misshapen(model)
         disable_cpu_packing(model)
+    checks.check_weights(source.name, loading)
     onednn.use_onednn_linear(model)
     return model
 
