@@ -67,15 +67,15 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "transposed": (lambda t: t.update({UP: t[UP].T.contiguous()}), r"\[32, 64\] instead of \[64, 32\]"),
     "one block more": (
         lambda t: t.update({"model.layers.3.mlp.up_proj.weight": torch.zeros(64, 32)}),
-        "1 that config.json has no place for: model.layers.3.mlp.up_proj.weight",
+        "1 unexpected: model.layers.3.mlp.up_proj.weight",
     ),
     "biases": (
         lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)}),
-        "no place for: model.layers.0.self_attn.q_proj.bias",
+        "1 unexpected: model.layers.0.self_attn.q_proj.bias",
     ),
     "another prefix": (
         lambda t: [t.update({f"net.{key}": t.pop(key)}) for key in list(t)],
-        "missing: .*; .* no place for: net.model",
+        "missing: .*; .* unexpected: net.model",
     ),
 }
 
@@ -89,9 +89,10 @@ def test_tensors_other_than_the_architectures_are_refused_by_name(
         pytest.importorskip("bitsandbytes")
     edit, message = CHANGES[change]
     rewrite(folder / "model.safetensors", edit)
-    text = refused(lambda: load(folder, quantization))
-    assert text.startswith(f"model={folder}: its tensors are not those of config.json; ")
-    assert re.search(message, text), text
+    for action in (lambda: load(folder, quantization), lambda: read_shape(locate(str(folder)))):
+        text = refused(action)
+        assert text.startswith(f"model={folder}: its tensors are not those of config.json; ")
+        assert re.search(message, text), text
     assert "LOAD REPORT" not in capfd.readouterr().err
 
 
@@ -123,6 +124,30 @@ def test_a_checkpoint_with_old_rotary_buffers_loads(folder: Path) -> None:
         lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}),
     )
     load(folder)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_tied_tensors_that_differ_are_refused(folder: Path, quantization: str) -> None:
+    """transformers would not tie them and say so in a log line only."""
+    embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    rewrite(folder / "model.safetensors", lambda t: t.update({"lm_head.weight": embedding.clone()}))
+    load(folder)
+    rewrite(folder / "model.safetensors", lambda t: t.update({"lm_head.weight": embedding + 1}))
+    assert "config.json ties lm_head.weight to another tensor" in refused(lambda: load(folder, quantization))
+
+
+def test_a_torch_checkpoint_is_checked_too(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    read_shape(locate(str(folder)))
+    load(folder)
+    torch.save({key: tensor for key, tensor in tensors.items() if key != UP}, folder / "pytorch_model.bin")
+    for action in (lambda: load(folder), lambda: read_shape(locate(str(folder)))):
+        assert f"1 missing: {UP}" in refused(action)
+    (folder / "pytorch_model.bin").unlink()
+    for action in (lambda: load(folder), lambda: read_shape(locate(str(folder)))):
+        assert "its weights cannot be loaded" in refused(action)
 
 
 def test_a_missing_expert_is_refused(tmp_path: Path) -> None:
@@ -173,13 +198,14 @@ def test_an_adapter_in_the_model_folder_is_refused(folder: Path, tmp_path: Path,
         shutil.copyfile(tmp_path / "adapter" / "adapter_model.safetensors", folder / "adapter_model.safetensors")
     message = refused(lambda: locate(str(folder)))
     assert message.startswith(f"model={folder}: the folder holds an adapter (adapter_config.json)")
+    assert "the folder holds an adapter" in refused(lambda: locate(str(tmp_path / "adapter")))
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "quantized already .*bitsan"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already .*gptq"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "already quantised .*bitsan"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "already quantised .*gptq"),
         ({"attn_implementation": "someone/kernel"}, "config.json sets attn_implementation=someone/kernel"),
         ({"transformers_weights": "other.safetensors"}, "names other weights"),
     ],
@@ -227,15 +253,15 @@ def test_saved_adapters_load_and_incomplete_or_foreign_ones_are_refused(
     def message() -> str:
         text = refused(lambda: adapter.load_saved(plan, tmp_path, base=load(Path(tiny_model))), ProofError)
         weights.write_bytes(whole)
-        assert text.startswith(f"the adapter in {tmp_path} ")
+        assert f"the adapter in {tmp_path} " in text
         return text
 
     lost = min(load_file(weights))
     rewrite(weights, lambda t: t.pop(lost))
-    assert message().endswith(f" lacks 1 tensors: {lost}")
+    assert message().endswith(f"not those of its config; 1 missing: {lost}")
     foreign = "base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"
     rewrite(weights, lambda t: t.update({foreign: torch.zeros(2, 2)}))
-    assert message().endswith(f" has 1 tensors that its config has not: {foreign}")
+    assert message().endswith(f"not those of its config; 1 unexpected: {foreign}")
     if variant != "shira":  # PEFT takes its indices in any shape
         rewrite(weights, lambda t: t.update({lost: torch.zeros(3, 3)}))
         assert "cannot be loaded" in message()
@@ -248,4 +274,6 @@ def test_a_full_fine_tune_that_lost_a_tensor_is_refused(tiny_model: str, tmp_pat
     adapter.save(load(Path(tiny_model)), plan, tmp_path, initial=tmp_path)
     adapter.load_saved(plan, tmp_path, base=None)
     rewrite(tmp_path / "model.safetensors", lambda t: t.pop(UP))
-    assert f"1 missing: {UP}" in refused(lambda: adapter.load_saved(plan, tmp_path, base=None))
+    text = refused(lambda: adapter.load_saved(plan, tmp_path, base=None), ProofError)
+    assert text.startswith(f"the model in {tmp_path} cannot be loaded: ")
+    assert text.endswith(f"1 missing: {UP}")

@@ -121,6 +121,12 @@ def refused(folder: Path) -> str:
     return str(caught.value)
 
 
+def test_a_tokenizer_without_an_end_of_text_token_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": None}))
+    assert "no end-of-text token" in refused(folder)
+
+
 def test_a_doubled_first_token_is_refused(folder: Path) -> None:
     add_around(folder, "<s> <s> $A")
     assert "begins each text with the same special token twice: <s> <s>" in refused(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from logging import LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,13 @@ def check_files(name: str, folder: Path) -> None:
     """Check the files of a model folder whose presence decides what transformers loads.
 
     Raises:
-        OptionError: there is an adapter, whose weights transformers would add to the model's, or the index of the
-            weights names files that are not in the folder.
+        OptionError: there is an adapter, whose weights transformers would add to the model's; there is no config.json;
+            or the index of the weights names files that are not in the folder.
     """
     if (folder / "adapter_config.json").exists():
         raise OptionError("model", name, _adapter_message("the folder"))
+    if not (folder / "config.json").is_file():
+        raise OptionError("model", name, "the folder has no config.json")
     for weights in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{weights}.index.json"
         if index.is_file():
@@ -67,7 +69,7 @@ def check_config(name: str, config: PreTrainedConfig) -> None:
     """Check a configuration for entries that change how or which weights are loaded.
 
     Raises:
-        OptionError: the weights are quantized, they are in a file of another name, or attention is code from the hub.
+        OptionError: the weights are quantised, they are in a file of another name, or attention is code from the hub.
     """
     for part in (config, config.get_text_config()):
         for key in ("quantization_config", "compression_config"):
@@ -75,8 +77,8 @@ def check_config(name: str, config: PreTrainedConfig) -> None:
             if settings:
                 method = (settings if isinstance(settings, Mapping) else vars(settings)).get("quant_method", "unknown")
                 allowed = (
-                    f"its weights are quantized already ({key} in config.json, method {method}); use the unquantized "
-                    f"model, with quantization=nf4 to quantize it on loading"
+                    f"its weights are already quantised ({key} in config.json, method {method}); use the unquantised "
+                    f"model, with quantization=nf4 to quantise it on loading"
                 )
                 raise OptionError("model", name, allowed)
         if part._attn_implementation not in _ATTENTION:
@@ -101,26 +103,29 @@ def plain_generation_config(config: PreTrainedConfig) -> GenerationConfig:
     return GenerationConfig(**{name: getattr(config.get_text_config(), name, None) for name in names})
 
 
-def check_weights(name: str, loading: Mapping[str, Any]) -> None:
+def check_weights(name: str, report: Mapping[str, Any]) -> None:
     """Check that the saved tensors are those of the architecture.
 
     Args:
-        loading: the loading info that `from_pretrained` returns. Tied tensors, and tensors that transformers ignores
+        report: the loading info that `from_pretrained` returns. Tied tensors, and tensors that transformers ignores
             for an architecture, are not in it.
 
     Raises:
         OptionError: tensors are missing, have other shapes, or are not part of the architecture.
     """
-    problems = []
-    if missing := loading["missing_keys"]:
-        problems.append(f"{len(missing)} missing: {_listed(missing)}")
-    if mismatched := loading["mismatched_keys"]:
-        shapes = (f"{key} {list(saved)} instead of {list(wanted)}" for key, saved, wanted in mismatched)
-        problems.append(f"{len(mismatched)} of another shape: {_listed(shapes)}")
-    if unexpected := loading["unexpected_keys"]:
-        problems.append(f"{len(unexpected)} that config.json has no place for: {_listed(unexpected)}")
-    if problems:
-        raise OptionError("model", name, f"its tensors are not those of config.json; {'; '.join(problems)}")
+    if text := _differences(report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"]):
+        raise OptionError("model", name, f"its tensors are not those of config.json; {text}")
+
+
+def check_ties(name: str, model: PreTrainedModel) -> None:
+    """Check that the tensors that a loaded model shares are those that its configuration ties.
+
+    Raises:
+        OptionError: the saved tensors differ, so that transformers did not tie them.
+    """
+    if untied := model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys():
+        allowed = f"config.json ties {_listed(untied)} to another tensor, but both are saved and differ; "
+        raise OptionError("model", name, f"{allowed}set tie_word_embeddings to false in config.json, or remove one")
 
 
 def is_no_load_report(record: LogRecord) -> bool:
@@ -135,8 +140,11 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, embedded: int
         embedded: number of tokens in the model's embedding; None if the configuration does not state it.
 
     Raises:
-        OptionError: it has ids outside the embedding, or adds special tokens twice or inside a text.
+        OptionError: it has no end-of-text token or ids outside the embedding, or it adds special tokens twice or inside
+            a text.
     """
+    if tokenizer.eos_token_id is None:
+        raise OptionError("model", name, "its tokenizer has no end-of-text token (eos_token in tokenizer_config.json)")
     if embedded is not None:
         # Tokens without a role that no text contains, such as Gemma 3's <image_soft_token>, may be outside.
         roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
@@ -178,15 +186,27 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> Any:
         raise ProofError(f"the adapter in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
     finally:
         hook.remove()
-    if missing:
-        raise ProofError(f"the adapter in {folder} lacks {len(missing)} tensors: {_listed(missing)}")
-    if unexpected:
-        tensors = _listed(unexpected)
-        raise ProofError(f"the adapter in {folder} has {len(unexpected)} tensors that its config has not: {tensors}")
+    if text := _differences(missing, unexpected):
+        raise ProofError(f"the tensors of the adapter in {folder} are not those of its config; {text}")
     return model
 
 
+def _differences(
+    missing: Collection[str],
+    unexpected: Collection[str],
+    mismatched: Collection[tuple[str, Sequence[int], Sequence[int]]] = (),
+) -> str:
+    """Return how saved tensors differ from the expected ones; empty if they do not.
+
+    Args:
+        mismatched: (name, saved shape, expected shape) of tensors.
+    """
+    shapes = [f"{key} {list(saved)} instead of {list(expected)}" for key, saved, expected in mismatched]
+    kinds = {"missing": missing, "of another shape": shapes, "unexpected": unexpected}
+    return "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+
+
 def _listed(names: Iterable[str]) -> str:
-    """Return names as a list that is cut after `_LISTED`."""
+    """Return names as a list that is cut after `_LISTED` of them."""
     ordered = sorted(names)
     return ", ".join(ordered[:_LISTED]) + (", ..." if len(ordered) > _LISTED else "")

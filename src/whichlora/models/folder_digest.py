@@ -10,7 +10,8 @@ from pathlib import Path
 
 def folder_digest(folder: Path) -> str:
     """Return the SHA-256 over names and contents of the files of a saved model and its tokenizer."""
-    paths = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
+    suffixes = (".json", ".safetensors", ".bin", ".model", ".txt")
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix in suffixes and p.is_file()]
     return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in paths))
 
 

@@ -80,8 +80,6 @@ def locate(name: str) -> ModelSource:
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise OptionError("model", name, "the folder has no config.json")
         checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
     commit = _commit(name)
@@ -110,8 +108,10 @@ def _commit(name: str) -> str | None:
 def read_shape(source: ModelSource) -> ModelShape:
     """Return a model's shape, from its configuration alone: the model is built on the meta device, without weights.
 
+    The names and shapes of the tensors in a folder are compared with it.
+
     Raises:
-        OptionError: the model is not a causal language model that transformers supports.
+        OptionError: the model is not a causal language model that transformers supports, or a folder has other tensors.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -127,6 +127,8 @@ def read_shape(source: ModelSource) -> ModelShape:
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
         # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
         raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
+    if source.revision is None:  # models on the hub are not downloaded before they are needed
+        checks.check_weights(source.name, _from_pretrained(source, device_map={"": "meta"})[1])
     return shape_of(model)
 
 
@@ -241,13 +243,11 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         OptionError: the weights are missing, cannot be loaded, or are not those of the model's configuration.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging
+    from transformers import BitsAndBytesConfig
 
     from whichlora.models.kernels import onednn
     from whichlora.models.kernels.nf4 import disable_cpu_packing, misshapen
 
-    logging.disable_progress_bar()  # loading weights takes a second
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
         warnings.warn(
@@ -260,20 +260,34 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         extra["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    model: PreTrainedModel
+    model, report = _from_pretrained(source, dtype=dtype, device_map={"": current_device()}, **extra)
+    if quantization == "nf4":
+        report["mismatched_keys"] |= misshapen(model)
+        disable_cpu_packing(model)
+    checks.check_weights(source.name, report)
+    checks.check_ties(source.name, model)
+    onednn.use_onednn_linear(model)
+    return model
+
+
+def _from_pretrained(source: ModelSource, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a model, and return it with transformers' report of tensors that are missing or do not fit."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading weights takes a second
     log = logging.get_logger("transformers.modeling_utils")
     log.addFilter(checks.is_no_load_report)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             source.name_or_path,
             revision=source.revision,
-            dtype=dtype,
-            device_map={"": current_device()},
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # `check_weights` names them
             output_loading_info=True,
             generation_config=checks.plain_generation_config(_read_config(source)),
-            **extra,
+            **options,
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -281,12 +295,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
     finally:
         log.removeFilter(checks.is_no_load_report)
-    if quantization == "nf4":
-        loading["mismatched_keys"] |= misshapen(model)
-        disable_cpu_packing(model)
-    checks.check_weights(source.name, loading)
-    onednn.use_onednn_linear(model)
-    return model
+    return model, report
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
+from whichlora.errors import OptionError, ProofError
 from whichlora.models.checks import load_adapter
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
@@ -119,12 +120,14 @@ def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any
     """Return `base` with the saved adapter, as any PEFT user would load it; for `full`, the saved model.
 
     Raises:
-        ProofError: tensors of the adapter are missing, or there are others.
-        OptionError: tensors of the model are missing, or there are others.
+        ProofError: the saved tensors are not those of the adapter or model, or cannot be loaded.
     """
     spec = plan.spec
     if plan.variant.trains_whole_model:
         source = replace(plan.source, name_or_path=str(folder), revision=None)
-        return load_model(source, precision=spec.precision, quantization="none")
+        try:
+            return load_model(source, precision=spec.precision, quantization="none")
+        except OptionError as error:  # the option `model` names the base model
+            raise ProofError(f"the model in {folder} cannot be loaded: {error.allowed}") from error
     assert base is not None
     return load_adapter(base, folder)
