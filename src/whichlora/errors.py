@@ -74,6 +74,11 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class ProofError(RuntimeError):
     """A run failed verification: it did not train what its spec says. The message gives the evidence."""
 

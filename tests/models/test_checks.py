@@ -215,6 +215,13 @@ def test_settings_that_change_what_is_loaded_are_refused(folder: Path, entries: 
     assert re.search(message, refused(lambda: read_shape(locate(str(folder)))))
 
 
+def test_settings_of_what_a_forward_pass_returns_are_overridden(folder: Path) -> None:
+    update(folder / "config.json", return_dict=False, output_attentions=True, output_hidden_states=True)
+    with torch.inference_mode():
+        output = load(folder)(torch.tensor([[1, 2, 3]]))
+    assert (output.logits.shape, output.attentions, output.hidden_states) == ((1, 3, 900), None, None)
+
+
 BOMB = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\nraise SystemExit(9)\n"
 
 

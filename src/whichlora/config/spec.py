@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-SPEC_VERSION = 7
+SPEC_VERSION = 8
 """Incremented whenever the same spec could give another number, so that older runs are never reused silently."""
 
 _NOT_IDENTITY = {"model"}

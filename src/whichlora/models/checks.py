@@ -15,6 +15,7 @@ from whichlora.errors import OptionError, ProofError
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+ADAPTER_FOUND = "holds an adapter (adapter_config.json), not a plain model; remove it, or merge it and save the model"
 _ATTENTION = (None, "eager", "sdpa")
 _LISTED = 4
 """Most names that an error message lists."""
@@ -28,29 +29,13 @@ def check_files(name: str, folder: Path) -> None:
             or the index of the weights names files that are not in the folder.
     """
     if (folder / "adapter_config.json").exists():
-        raise OptionError("model", name, _adapter_message("the folder"))
+        raise OptionError("model", name, f"the folder {ADAPTER_FOUND}")
     if not (folder / "config.json").is_file():
         raise OptionError("model", name, "the folder has no config.json")
     for weights in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{weights}.index.json"
         if index.is_file():
             _check_shards(name, folder, index, weights)
-
-
-def check_hub_files(name: str, commit: str | None) -> None:
-    """Check the files of a model on the hub, or in its cache, as `check_files` does for a folder.
-
-    Raises:
-        OptionError: there is an adapter.
-    """
-    from transformers.utils import find_adapter_config_file
-
-    if find_adapter_config_file(name, revision=commit) is not None:
-        raise OptionError("model", name, _adapter_message("the repository"))
-
-
-def _adapter_message(place: str) -> str:
-    return f"{place} holds an adapter (adapter_config.json), not a plain model; remove it, or merge it and save again"
 
 
 def _check_shards(name: str, folder: Path, index: Path, weights: str) -> None:

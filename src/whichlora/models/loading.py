@@ -12,9 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, first_line
 from whichlora.models import checks
 from whichlora.models.folder_digest import folder_digest
+from whichlora.models.hub import check_cached_files, find_commit
 from whichlora.models.packaged import (
     MODEL_NAME,
     PackagedModelError,
@@ -25,6 +26,9 @@ from whichlora.models.packaged import (
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_FORWARD_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""Overrides of settings in config.json that decide what a forward pass returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,26 +86,8 @@ def locate(name: str) -> ModelSource:
     if folder.is_dir():
         checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
-    commit = _commit(name)
+    commit = find_commit(name)
     return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
-
-
-@lru_cache(maxsize=4)
-def _commit(name: str) -> str | None:
-    """Return the commit of a model on the hub or in its cache.
-
-    Raises:
-        OptionError: the model is in neither.
-    """
-    from transformers import AutoConfig
-
-    try:
-        commit: str | None = AutoConfig.from_pretrained(name, trust_remote_code=False)._commit_hash
-    except Exception as error:  # here and below the libraries raise many types of exceptions
-        allowed = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
-        raise OptionError("model", name, f"{allowed} ({_first_line(error)})") from error
-    checks.check_hub_files(name, commit)
-    return commit
 
 
 @lru_cache(maxsize=4)
@@ -122,7 +108,7 @@ def read_shape(source: ModelSource) -> ModelShape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
-        allowed = f"must be a causal language model ({_first_line(error)})"
+        allowed = f"must be a causal language model ({_reason(error)})"
         raise OptionError("model", source.name, allowed) from error
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
         # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
@@ -141,7 +127,7 @@ def _read_config(source: ModelSource) -> PreTrainedConfig:
             source.name_or_path, revision=source.revision, trust_remote_code=False
         )
     except Exception as error:
-        allowed = f"must be a causal language model ({_first_line(error)})"
+        allowed = f"must be a causal language model ({_reason(error)})"
         raise OptionError("model", source.name, allowed) from error
     return config
 
@@ -225,7 +211,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             source.name_or_path, revision=source.revision, trust_remote_code=False
         )
     except Exception as error:
-        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_first_line(error)})") from error
+        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_reason(error)})") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     checks.check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
@@ -240,7 +226,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         quantization: "none" or "nf4".
 
     Raises:
-        OptionError: the weights are missing, cannot be loaded, or are not those of the model's configuration.
+        OptionError: the weights are missing or damaged, cannot be loaded, or are not those of config.json.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -260,6 +246,8 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         extra["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
+    if source.revision is not None:
+        check_cached_files(source.name_or_path, source.revision)
     model, report = _from_pretrained(source, dtype=dtype, device_map={"": current_device()}, **extra)
     if quantization == "nf4":
         report["mismatched_keys"] |= misshapen(model)
@@ -286,22 +274,23 @@ def _from_pretrained(source: ModelSource, **options: Any) -> tuple[PreTrainedMod
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # `check_weights` names them
             output_loading_info=True,
+            **_FORWARD_OUTPUTS,
             generation_config=checks.plain_generation_config(_read_config(source)),
             **options,
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise OptionError("model", source.name, f"its weights cannot be loaded ({_first_line(error)})") from error
+        raise OptionError("model", source.name, f"its weights cannot be loaded ({_reason(error)})") from error
     finally:
         log.removeFilter(checks.is_no_load_report)
     return model, report
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if "custom code" in str(error):
         return "it comes with code of its own (auto_map), which is never executed"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def copy_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:

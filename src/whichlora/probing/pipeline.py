@@ -19,7 +19,7 @@ from whichlora.probing.results import PreparedProbe, ProbeResult
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.runs import RunLog, Tracker
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}

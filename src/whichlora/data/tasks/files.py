@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whichlora.data.tasks.base import Split
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, first_line
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
 _FILE_SPLITS: dict[Split, tuple[str, ...]] = {
@@ -108,7 +108,7 @@ def read_hub(name: str, config: str, split: Split, *, id_prefix: str = "") -> li
     try:
         table = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # many types, from a missing network to a dataset that was moved
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         message = f"{name} cannot be read from the hub ({reason}); set data_dir to a folder with the data"
         raise OptionError("data_dir", "auto", message) from error
     if id_prefix:
