@@ -146,8 +146,8 @@ def test_a_torch_checkpoint_is_checked_too(folder: Path) -> None:
     for action in (lambda: load(folder), lambda: read_shape(locate(str(folder)))):
         assert f"1 missing: {UP}" in refused(action)
     (folder / "pytorch_model.bin").unlink()
-    for action in (lambda: load(folder), lambda: read_shape(locate(str(folder)))):
-        assert "its weights cannot be loaded" in refused(action)
+    read_shape(locate(str(folder)))  # a grid can be planned before the weights are there
+    assert "its weights cannot be loaded" in refused(lambda: load(folder))
 
 
 def test_a_missing_expert_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FOUND = "holds an adapter (adapter_config.json), not a plain model; remove it, or merge it and save the model"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files with weights, or the beginnings of the names of their indexes."""
 _ATTENTION = (None, "eager", "sdpa")
 _LISTED = 4
 """Most names that an error message lists."""
@@ -32,10 +34,15 @@ def check_files(name: str, folder: Path) -> None:
         raise OptionError("model", name, f"the folder {ADAPTER_FOUND}")
     if not (folder / "config.json").is_file():
         raise OptionError("model", name, "the folder has no config.json")
-    for weights in ("model.safetensors", "pytorch_model.bin"):
+    for weights in _WEIGHTS:
         index = folder / f"{weights}.index.json"
         if index.is_file():
             _check_shards(name, folder, index, weights)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has weights, or an index of them; a configuration alone can be planned with."""
+    return any((folder / f"{weights}{end}").is_file() for weights in _WEIGHTS for end in ("", ".index.json"))
 
 
 def _check_shards(name: str, folder: Path, index: Path, weights: str) -> None:

@@ -94,7 +94,7 @@ def locate(name: str) -> ModelSource:
 def read_shape(source: ModelSource) -> ModelShape:
     """Return a model's shape, from its configuration alone: the model is built on the meta device, without weights.
 
-    The names and shapes of the tensors in a folder are compared with it.
+    Names and shapes of the tensors in a folder, if it has any, are compared with it.
 
     Raises:
         OptionError: the model is not a causal language model that transformers supports, or a folder has other tensors.
@@ -113,7 +113,7 @@ def read_shape(source: ModelSource) -> ModelShape:
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
         # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
         raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
-    if source.revision is None:  # models on the hub are not downloaded before they are needed
+    if checks.has_weights(Path(source.name_or_path)):  # weights on the hub are not downloaded before they are needed
         checks.check_weights(source.name, _from_pretrained(source, device_map={"": "meta"})[1])
     return shape_of(model)
 
