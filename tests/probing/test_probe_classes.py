@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from whichlora.data.encoding import special_ids
 from whichlora.errors import OptionError
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.language.agreement import Sample, kappas, second_classifier
@@ -22,7 +23,6 @@ from whichlora.probing.language.classes import (
     LanguageClassifier,
     class_shares,
 )
-from whichlora.probing.language.positions import special_ids
 from whichlora.probing.options import LanguageChoices
 from whichlora.probing.partial_results import PART_ITEMS, PartialResults
 

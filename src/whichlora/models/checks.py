@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.data.encoding import added_tokens, special_ids
-from whichlora.errors import OptionError, ProofError
+from whichlora.errors import OptionError, ProofError, first_line
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -118,6 +118,13 @@ def check_ties(name: str, model: PreTrainedModel) -> None:
     if untied := model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys():
         allowed = f"config.json ties {_listed(untied)} to another tensor, but both are saved and differ; "
         raise OptionError("model", name, f"{allowed}set tie_word_embeddings to false in config.json, or remove one")
+
+
+def reason_for(error: Exception) -> str:
+    """Return why a library cannot load a model, in one line."""
+    if "custom code" in str(error):
+        return "it comes with code of its own (auto_map), which is never executed"
+    return first_line(error)
 
 
 def is_no_load_report(record: LogRecord) -> bool:

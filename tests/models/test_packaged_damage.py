@@ -1,0 +1,129 @@
+"""A damaged copy of the packaged model in the cache is detected and created again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from whichlora.errors import OptionError
+from whichlora.models import packaged, verified_folder
+from whichlora.models.loading import load_model, locate
+
+
+@pytest.fixture
+def small(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Put the tiny model in the place of the packaged one, in an empty cache; lists the folders it was written to."""
+    import platformdirs
+
+    made: list[Path] = []
+
+    def convert(wheel: Path, folder: Path) -> None:
+        for name in packaged._FILES - {"LICENSE"}:
+            shutil.copyfile(Path(tiny_model) / name, folder / name)
+        (folder / "LICENSE").write_text("Apache License")
+        made.append(folder)
+
+    (tmp_path / "good").mkdir()
+    convert(tmp_path, tmp_path / "good")
+    made.clear()
+    good = tmp_path / "good"
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(packaged, "fetch", lambda folder: folder)
+    monkeypatch.setattr(packaged, "convert", convert)
+    monkeypatch.setattr(packaged, "MODEL_DIGEST", packaged.content_digest(good))
+    monkeypatch.setattr(packaged, "_FILE_SHA256", {n: verified_folder.sha256(good / n) for n in packaged._FILE_SHA256})
+    return made
+
+
+def zero_in_place(path: Path) -> None:
+    """Overwrite half a file with zeros, and restore its times."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        file.write(bytes(before.st_size - before.st_size // 2))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+DAMAGES = {
+    "zeroed weights": lambda folder: zero_in_place(folder / "model.safetensors"),
+    "cut weights": lambda folder: os.truncate(folder / "model.safetensors", 1000),
+    "empty weights": lambda folder: os.truncate(folder / "model.safetensors", 0),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "cut tokenizer": lambda folder: os.truncate(folder / "tokenizer.json", 1000),
+    "another config": lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
+    "another generation config": lambda folder: (folder / "generation_config.json").write_text("{}"),
+    "an adapter": lambda folder: (folder / "adapter_config.json").write_text("{}"),
+    "a file in its place": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_copy_is_created_again(small: list[Path], damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = packaged.packaged_model_path()
+    assert capsys.readouterr().err == ""
+    DAMAGES[damage](folder)
+    assert packaged.packaged_model_path() == folder
+    assert packaged._is_intact(folder)
+    assert f"{folder} is incomplete or damaged; creating it again" in capsys.readouterr().err
+    assert len(small) == 2
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+@pytest.mark.parametrize("damage", ["zeroed weights", "empty folder"])
+def test_a_damaged_copy_that_cannot_be_created_again_is_named(
+    small: list[Path], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packaged.packaged_model_path()
+    DAMAGES[damage](folder)
+
+    def fail(_: Path) -> Path:
+        raise packaged.PackagedModelError("no network")
+
+    monkeypatch.setattr(packaged, "fetch", fail)
+    for _ in range(2):
+        with pytest.raises(packaged.PackagedModelError, match=rf"{folder} is .*delete this folder \(no network\)"):
+            packaged.packaged_model_path()
+
+
+def test_files_are_read_only_where_they_were_written_since(small: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = packaged.packaged_model_path()
+    os.utime(folder / "model.safetensors")
+    (folder / ".DS_Store").write_text("")
+    read: list[Path] = []
+    original = packaged.content_digest
+    monkeypatch.setattr(packaged, "content_digest", lambda path: (read.append(path), original(path))[1])
+    for _ in range(2):
+        assert packaged.packaged_model_path() == folder
+    assert (len(read), len(small)) == (1, 1)
+
+
+def test_weights_that_a_disk_lost_are_refused_when_they_are_loaded(small: list[Path]) -> None:
+    """Damage below the file system leaves the times as they are."""
+    source = locate(packaged.MODEL_NAME)
+    load_model(source, precision="fp32", quantization="none")
+    folder = Path(source.name_or_path)
+    zero_in_place(folder / "model.safetensors")
+    path = folder.with_name(f"{folder.name}.verified.json")
+    recorded = json.loads(path.read_text())
+    recorded["model.safetensors"]["state"][2] = (folder / "model.safetensors").stat().st_ctime_ns
+    path.write_text(json.dumps(recorded))
+    verified_folder.check_recorded_files.cache_clear()
+    with pytest.raises(OptionError, match=rf"model.safetensors in {folder} is damaged; delete this folder$"):
+        load_model(locate(packaged.MODEL_NAME), precision="fp32", quantization="none")
+
+
+def test_everything_is_on_disk_before_the_folder_has_its_name(
+    small: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = verified_folder.fsync, Path.replace
+    monkeypatch.setattr(verified_folder, "fsync", lambda path: (events.append(path.name), fsync(path)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
+    folder = packaged.packaged_model_path()
+    assert set(events[: events.index("rename")]) == {*packaged._FILES, "model"}
+    assert events[events.index("rename") + 1] == folder.parent.name
