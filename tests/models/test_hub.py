@@ -19,7 +19,7 @@ NAME, COMMIT = "someone/tiny", "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def snapshot(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The tiny model in a cache of the hub, as huggingface_hub arranges it."""
-    import huggingface_hub.constants
+    from transformers.utils import hub as transformers_hub
 
     repository = tmp_path / "models--someone--tiny"
     snapshot = repository / "snapshots" / COMMIT
@@ -33,7 +33,7 @@ def snapshot(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         blob = repository / "blobs" / digest.hexdigest()
         blob.write_bytes(content)
         (snapshot / path.name).symlink_to(os.path.relpath(blob, snapshot))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(transformers_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     yield snapshot
     hub.find_commit.cache_clear()
     hub.check_cached_files.cache_clear()

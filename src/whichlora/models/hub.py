@@ -47,11 +47,9 @@ def check_cached_files(name: str, commit: str) -> None:
     Raises:
         OptionError: a file is damaged.
     """
-    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils import cached_file
 
-    config = try_to_load_from_cache(name, "config.json", revision=commit)
-    if not isinstance(config, str):
-        return
+    config = cached_file(name, "config.json", revision=commit)
     for path in sorted(Path(config).parent.rglob("*")):
         if path.is_symlink() and path.is_file():
             blob = path.resolve()
