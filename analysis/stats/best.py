@@ -36,8 +36,8 @@ def best_records(
 ) -> list[Record]:
     """Return a record for each method with its difference from the best of the others.
 
-    The interval is simultaneous over all pairs, at their level. p is that of the hypothesis that the method is worse than
-    some other by the margin or more; it is missing if a pair of the method cannot be tested.
+    The interval is simultaneous over all pairs, at their level. p is that of the hypothesis that the method is worse
+    than some other by the margin or more; it is missing if a pair of the method cannot be tested.
 
     Args:
         pairs: (pairs, 2) indices into `methods`.

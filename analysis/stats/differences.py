@@ -76,8 +76,8 @@ def differences(
     """Compare all pairs of methods for difference and, given a margin, for equivalence (TOST, Holm).
 
     Returns one record for each pair and test, the adjusted mean of each method, given a margin its difference from the
-    best of the others (see `best_records`), and the minimum detectable difference of a pair at 80 % power. If the design is too
-    small, one record of the pair test says why.
+    best of the others (see `best_records`), and the minimum detectable difference of a pair at 80 % power. If the
+    design is too small, one record of the pair test says why.
     """
     return cell_differences(
         cells(table, outcome, metric), outcome=outcome, scope=scope, margin=margin, alpha=alpha, analysis=analysis
