@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from analysis.records import Record, find
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
-from analysis.report.wording import ALPHA, NAMES, format_points, join
-from analysis.stats.best import BEST
+from analysis.report.wording import ALPHA, NAMES, decimal, format_points, join
+from analysis.stats.best import BEST, within_margin
 from analysis.stats.differences import PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 from analysis.stats.paired import MCNEMAR
 
@@ -71,18 +71,19 @@ def _worse(records: Records, primary: str, choice: Choice) -> str:
 
 
 def _secondary(records: Records, primary: str, names: Sequence[str]) -> list[str]:
-    """Say if a recommended method is significantly worse than another on the other outcome."""
+    """Say if a recommended method is significantly worse on the other outcome, and not shown to be within the margin."""
     sentences = []
     for outcome in ("en", "tl"):
         if outcome == primary or primary == "mean":
             continue
         of_outcome = find(records, outcome=outcome, analysis=PRIMARY, test=BEST)
-        worse = [r for r in of_outcome if r.groups[0] in names and r.interval and r.interval[1] <= 0]
+        near = within_margin(of_outcome, PRIMARY, ALPHA)
+        worse = [r for r in of_outcome if r.groups[0] in {*names} - {*near} and r.interval and r.interval[1] <= 0]
         for r in worse:
             low, high = r.interval or (0.0, 0.0)
             sentences.append(
                 f"In {NAMES[outcome]} (secondary), {r.groups[0]} is significantly worse than the best "
-                f"({r.effect:.1f} points, 95 % CI {low:.1f} to {high:.1f})."
+                f"({decimal(r.effect or 0.0)} points, 95 % CI {decimal(low)} to {decimal(high)})."
             )
     return sentences
 

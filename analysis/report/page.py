@@ -71,6 +71,7 @@ def compose(
             answers=answers,
             advice=advice,
             needs=needs(records, evidence.primary, margin),
+            multiplicity=sentences.multiplicity(records, evidence.primary) if compared else "",
             cautions=cautions,
             rows=summary_table.summary_rows(
                 records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.evidence import ALL_BLOCKS
+from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
-from analysis.report.wording import ALPHA, NAMES, count, format_points, join
+from analysis.report.wording import ALPHA, NAMES, count, decimal, format_points, join
+from analysis.stats.cells import enumerate_few
 from analysis.stats.differences import (
     DETECTABLE,
     OTHER,
@@ -141,10 +144,45 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
                 f"{total} of {of} in {language} {'is' if total == 1 else 'are'} not above the floor, the best "
                 f"shallow method on the same items: {join(methods)}."
             )
+    sentences += _left_out_blocks(records)
     if unfinished := n["unfinished runs"]:
         sentences.append(f"{count(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
     if unusable := n["failed runs"] + n["runs that lack a needed value"]:
         sentences.append(f"{count(unusable, 'run')} without a usable result.")
+    return sentences
+
+
+def multiplicity(records: Records, primary: str) -> str:
+    """Return how many tests the report makes, and which of them the advice rests on."""
+    pairs = [r for r in pair_tests(find(records, outcome=primary)) if r.p is not None]
+    total = sum(r.p is not None for r in records if r.analysis != "claim evidence")
+    return (
+        f"The advice rests on {count(len(pairs), 'pair')} of methods on the primary outcome, {NAMES[primary]}, with "
+        f"intervals and p values for all of them at once. In all, the report has {count(total, 'p value')}; the others "
+        "are corrected within their own table at most and should be read as exploratory."
+    )
+
+
+def _left_out_blocks(records: Records) -> list[str]:
+    """Return for each outcome which blocks are at the floor, and what the pairs are with and without them."""
+    sentences = []
+    for outcome in ("tl", "en"):
+        of_outcome = find(records, outcome=outcome)
+        blocks = [r.groups[0] for r in find(of_outcome, test=AT_FLOOR)]
+        if not blocks:
+            continue
+        listed = enumerate_few(blocks)
+        what = f"In {NAMES[outcome]} no method exceeds the best shallow baseline at {listed}"
+        everything = pair_tests(of_outcome, f"{PRIMARY}, {ALL_BLOCKS}")
+        if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
+            sentences.append(f"{what}, which is every block.")
+            continue
+        differing = sum((r.p_adjusted or 1.0) < ALPHA for r in everything)
+        now = sum((r.p_adjusted or 1.0) < ALPHA for r in pair_tests(of_outcome))
+        sentences.append(
+            f"{what}; the primary analysis leaves {'it' if len(blocks) == 1 else 'them'} out "
+            f"({count(now, 'pair')} of methods differ{'s' * (now == 1)}; with all blocks, {differing:,})."
+        )
     return sentences
 
 
@@ -187,7 +225,8 @@ def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
     sign = 1 if record.groups[0] == best else -1
     low, high = sorted(sign * end for end in record.interval)
     return (
-        f"{best} is {sign * record.effect:.1f} points above {worst} (95 % CI over all pairs {low:.1f} to {high:.1f})."
+        f"{best} is {sign * record.effect:.1f} points above {worst} "
+        f"(simultaneous 95 % CI {decimal(low)} to {decimal(high)})."
     )
 
 
