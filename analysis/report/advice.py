@@ -71,7 +71,7 @@ def _worse(records: Records, primary: str, choice: Choice) -> str:
 
 
 def _secondary(records: Records, primary: str, names: Sequence[str]) -> list[str]:
-    """Say if a recommended method is significantly worse on the other outcome, and not shown to be within the margin."""
+    """Say if a recommended method is significantly worse on the other outcome, and not shown within the margin."""
     sentences = []
     for outcome in ("en", "tl"):
         if outcome == primary or primary == "mean":
