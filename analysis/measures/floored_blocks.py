@@ -22,7 +22,7 @@ KEPT = "blocks above the floor"
 def split(table: pd.DataFrame, outcome: str) -> tuple[pd.DataFrame, list[Record]]:
     """Return the results in blocks above the floor, and a record for each block at the floor.
 
-    A block without a known floor is kept. If every block is at the floor, all are returned, with the records.
+    A block without a known floor is kept. If no block with several methods is left, all are returned, with the records.
     """
     frame = rows(table, outcome)
     known = best_floor(table, outcome)
@@ -48,12 +48,11 @@ def split(table: pd.DataFrame, outcome: str) -> tuple[pd.DataFrame, list[Record]
         for name in at_floor
     ]
     kept = frame[~block.isin(at_floor)]
+    left = int((kept.groupby(block[kept.index])["method"].nunique() > 1).sum())
     if at_floor:
-        note = "n blocks of the primary analysis; if it is 0, that is of all blocks"
-        records.append(
-            Record(outcome=outcome, analysis="floors", test=KEPT, groups=(), n=block[kept.index].nunique(), note=note)
-        )
-    return (frame if kept.empty else kept), records
+        note = "n blocks with several methods, which the primary analysis is of; if there is none, it is of all blocks"
+        records.append(Record(outcome=outcome, analysis="floors", test=KEPT, groups=(), n=left, note=note))
+    return (kept if left else frame), records
 
 
 def _upper_limit(frame: pd.DataFrame) -> pd.Series[float]:
