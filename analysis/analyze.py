@@ -21,6 +21,11 @@ OPTIONS = {
         "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
     ),
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
+    "primary": (
+        "tl",
+        "Primary outcome, which the advice is about: the target language (tl), English (en) or the mean of both. Fix "
+        "it before you look at the results; the others are secondary.",
+    ),
     "scope": (
         "these",
         "What the first answer is about: these languages and ratios (error: seeds), or others like-these (error: how "
@@ -31,13 +36,13 @@ OPTIONS = {
         "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
     ),
 }
-SCOPES = ("these", "like-these")
+SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
 COMMAND = Command(
     "analyze",
     "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures are written to a "
     "folder and logged to MLflow as a run of kind report.",
     OPTIONS,
-    choices={"output": FOLDER, "claims": FILE, "scope": SCOPES},
+    choices={"output": FOLDER, "claims": FILE, "primary": OUTCOMES, "scope": SCOPES},
     examples=(
         "whichlora analyze --experiment pocket",
         "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
@@ -50,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = COMMAND.read(arguments)
     try:
         margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
+        primary = check_choice("primary", texts["primary"], OUTCOMES)
         output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
-        report = analyze(texts["experiment"], output=output, margin=margin, scope=scope, claims=claims)
+        report = analyze(texts["experiment"], output=output, margin=margin, primary=primary, scope=scope, claims=claims)
     except OptionError as error:
         return report_option_error(error)
     print("\n".join(report.summary))

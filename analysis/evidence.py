@@ -10,19 +10,20 @@ import pandas as pd
 from analysis.claims import claims
 from analysis.claims.claims import Claim
 from analysis.claims.verdicts import Verdict
-from analysis.measures import layer_shares, lexical_injection, scores
-from analysis.measures.shallow_baselines import floor_records, mean_record
+from analysis.measures import floored_blocks, layer_shares, lexical_injection, scores
+from analysis.measures.further_runs import further_runs
+from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
 from analysis.records import Record, find
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.representation_probes import RepresentationProbes
 from analysis.stats.blocked import blocked
-from analysis.stats.cells import cells, rows
-from analysis.stats.differences import OTHER, PRIMARY, SCOPES, THESE, cell_differences, differences, pair_tests
+from analysis.stats.cells import Cells, cells, rows
+from analysis.stats.differences import OTHER, PRIMARY, SCOPES, THESE, cell_differences, differences
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
-from analysis.stats.groupings import TEXT, groupings
+from analysis.stats.groupings import groupings
 from analysis.stats.own_errors import own_errors
 from analysis.stats.paired import paired
 from analysis.stats.power import item_power, power
@@ -34,6 +35,9 @@ from analysis.tables.paper import make_tables
 
 OUTCOMES = ("en", "tl")
 FORGETTING, LANGUAGES = "forgetting", "F1 by language"
+ALL_BLOCKS, TIME, COMPARED_FLOORS = "all blocks", "training time", "floors in the blocks compared"
+BY_SETTING, BY_LANGUAGE = f"{PRIMARY} in ", f"{PRIMARY} for "
+OVERLAPPING = "runs that overlapped in time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +48,14 @@ class Evidence:
         records: in the order of `statistics.json`. One about neither outcome (a count, a time) has the outcome "".
         judged: each claim with its verdict.
         margin: of equivalence, in F1 points.
+        primary: the outcome that the advice is about, fixed in advance: "tl", "en" or "mean".
     """
 
     records: tuple[Record, ...]
     tables: tuple[Table, ...]
     judged: tuple[tuple[Claim, Verdict], ...]
     margin: float
+    primary: str
 
 
 def gather(
@@ -61,6 +67,7 @@ def gather(
     *,
     injected: pd.DataFrame,
     margin: float,
+    primary: str = "tl",
     scope: str = THESE,
     own_claims: Path | None = None,
 ) -> Evidence:
@@ -71,6 +78,7 @@ def gather(
         items: predictions of single test items.
         injected: runs of lexical injection; may be empty.
         margin: of equivalence, in F1 points.
+        primary: the outcome that the advice is about, "tl", "en" or "mean".
         scope: of the primary analysis, see `differences`.
         own_claims: a file of claims to judge besides the paper's.
 
@@ -83,6 +91,9 @@ def gather(
     records = [*design_records(table, injected, design, items), *table_records]
     if len(table):
         records += _comparisons(table, items, margin, scope)
+        if primary not in OUTCOMES:
+            records += headline(scores.mean_outcome(table), primary, margin, scope)
+        records += _training_time(table)
     records += claims.records(judged)
     injection_records = lexical_injection.injection_records(injected)
     settings = sorted(set(table["setting"]))
@@ -93,22 +104,34 @@ def gather(
     tables += layers.make_tables(layer_records, probes.shares, settings)
     representation_tables, representation_records = representations.make_tables(insides)
     tables, records = [*tables, *representation_tables], [*records, *representation_records]
-    return Evidence(records=tuple(records), tables=tuple(tables), judged=tuple(judged), margin=margin)
+    return Evidence(records=tuple(records), tables=tuple(tables), judged=tuple(judged), margin=margin, primary=primary)
 
 
 def headline(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:
     """Return what the first screen says of an outcome: the differences of both scopes, and how they group the methods.
 
-    Order, letters, intervals and advice follow from the primary scope alone.
+    Order, letters, intervals and advice follow from the primary scope alone, in the blocks above the floor (see
+    `floored_blocks`). If blocks were left out, the records of all blocks come last, as analysis "primary, all blocks".
     """
-    records: list[Record] = []
-    table_cells = cells(table, outcome)
+    kept, records = floored_blocks.split(table, outcome)
+    kept_cells = cells(kept, outcome)
+    records += [
+        replace(record, analysis=COMPARED_FLOORS) for record in find(floor_records(kept, outcome), test=REACHED)
+    ]
     for analysis, of_scope in ((PRIMARY, scope), (OTHER, next(other for other in SCOPES if other != scope))):
-        found = cell_differences(table_cells, outcome=outcome, scope=of_scope, margin=margin, analysis=analysis)
-        grouped = groupings(found, outcome=outcome, analysis=analysis)
-        suffix = "" if analysis == PRIMARY else f", {OTHER}"
-        records += [*found, *(replace(record, analysis=record.analysis + suffix) for record in grouped)]
+        records += _grouped(kept_cells, outcome, margin, of_scope, analysis, "" if analysis == PRIMARY else OTHER)
+    records += further_runs(kept, kept_cells, records, outcome=outcome, analysis=PRIMARY, scope=scope, margin=margin)
+    records += _by_part(kept, outcome, margin, scope)
+    if find(records, test=floored_blocks.AT_FLOOR):
+        records += _grouped(cells(table, outcome), outcome, margin, scope, f"{PRIMARY}, {ALL_BLOCKS}", ALL_BLOCKS)
     return records
+
+
+def _grouped(table_cells: Cells, outcome: str, margin: float, scope: str, analysis: str, suffix: str) -> list[Record]:
+    """Return the differences and the groupings that follow from them; the groupings' analysis ends with the suffix."""
+    found = cell_differences(table_cells, outcome=outcome, scope=scope, margin=margin, analysis=analysis)
+    grouped = groupings(found, outcome=outcome, analysis=analysis)
+    return [*found, *(replace(r, analysis=r.analysis + (f", {suffix}" if suffix else "")) for r in grouped)]
 
 
 def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope: str) -> list[Record]:
@@ -117,7 +140,6 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
     for outcome in OUTCOMES:
         records += headline(table, outcome, margin, scope)
         records += blocked(table, outcome=outcome)
-        records += _by_setting(table, outcome, scope)
         records += own_errors(table, outcome=outcome)
         records += ranks(table, outcome=outcome)
         records += equivalence(table, outcome=outcome, margin=margin)
@@ -195,16 +217,36 @@ def _claims(own_claims: Path | None, *, papers: bool) -> list[Claim]:
     return [*(claims.load() if papers else ()), *(claims.load(own_claims) if own_claims else ())]
 
 
-def _by_setting(table: pd.DataFrame, outcome: str, scope: str) -> list[Record]:
-    """Return the primary analysis and the grouping of each setting; empty for a single setting."""
+def _by_part(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:
+    """Return the primary analysis of each setting and language if there are several, at 5 % over the parts."""
     records: list[Record] = []
-    if table["setting"].nunique() > 1:
-        for setting, part in table.groupby("setting", sort=True):
-            primary = differences(part, outcome=outcome, scope=scope)
-            grouped = groupings(primary, outcome=outcome, analysis=PRIMARY)
-            main = [*pair_tests(primary), *find(grouped, test=TEXT)]
-            records += [replace(record, analysis=f"{record.analysis} in {setting}") for record in main]
+    for column, prefix in (("setting", BY_SETTING), ("language", BY_LANGUAGE)):
+        parts = {name: part for name, part in table.groupby(column, sort=True) if name} if column in table else {}
+        if len(parts) < 2 or (column == "language" and outcome == "en"):
+            continue
+        alpha = 0.05 / len(parts)
+        for name, part in parts.items():
+            analysis = prefix + str(name)
+            compared = differences(part, outcome=outcome, scope=scope, margin=margin, alpha=alpha, analysis=analysis)
+            grouped = groupings(compared, outcome=outcome, analysis=analysis, alpha=alpha)
+            grouped = [replace(r, analysis=f"groupings{analysis.removeprefix(PRIMARY)}") for r in grouped]
+            records += [*compared, *grouped]
     return records
+
+
+def _training_time(table: pd.DataFrame) -> list[Record]:
+    """Return the comparison of training times, and the number of runs that overlapped in time with others."""
+    metric = "train/seconds"
+    if metric not in table or not {"started", "ended"} <= set(table) or table[metric].isna().all():
+        return []
+    runs = table[table[metric].notna()].drop_duplicates("run_id").sort_values("started")
+    before = runs["ended"].cummax().shift() > runs["started"]
+    after = runs["started"].shift(-1) < runs["ended"].cummax()
+    note = "n runs whose time from start to end overlaps with that of another run here"
+    overlapping = Record(
+        outcome="", analysis="design", test=OVERLAPPING, groups=(), n=int((before | after).sum()), note=note
+    )
+    return [overlapping, *differences(table, outcome="tl", metric=metric, analysis=TIME)]
 
 
 def _by_language_and_forgetting(table: pd.DataFrame, outcome: str) -> list[Record]:

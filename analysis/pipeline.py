@@ -13,6 +13,7 @@ from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
 from analysis.runs import language_probes, loss_curves, predictions, representation_probes
+from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
 from analysis.runs.pull import Runs, find_experiments, pull
 from whichlora.config.spec import canonical_digest
@@ -21,7 +22,7 @@ from whichlora.tracking.client import connect, is_read_only, mark_launch, requir
 from whichlora.tracking.runs import Tracker
 
 
-def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims: Path | None) -> Report:
+def analyze(experiment: str, *, output: Path, margin: float, primary: str, scope: str, claims: Path | None) -> Report:
     """Pull the runs of one or more experiments, compute, write the report and log it to the first experiment.
 
     Raises:
@@ -38,7 +39,7 @@ def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims:
     items, unpredicted = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED])
     design = runs.design.with_unpredicted(unpredicted)
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
-    table = language_probes.join_shares(runs.table, languages.shares)
+    table = join_sizes(client, language_probes.join_shares(runs.table, languages.shares))
     evidence = evidences.gather(
         table,
         items,
@@ -47,6 +48,7 @@ def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims:
         representations,
         injected=runs.injected,
         margin=margin,
+        primary=primary,
         scope=scope,
         own_claims=claims,
     )
@@ -54,7 +56,13 @@ def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims:
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
     report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
     page.write(report, evidence, output)
-    _log(report, evidence, tracker, design.sources, {"experiments": experiment, "margin": margin, "scope": scope})
+    _log(
+        report,
+        evidence,
+        tracker,
+        design.sources,
+        {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope},
+    )
     return report
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,89 +19,55 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.evidence import headline
-from analysis.records import find
+from analysis.measures import floored_blocks
+from analysis.records import NotTestable, find
 from analysis.report import sentences
+from analysis.report.advice import advice
+from analysis.report.needs import needs
+from analysis.stats.best import contenders, within_margin
 from analysis.stats.cells import cells
 from analysis.stats.contrasts import PAIR_TEST, contrast
-from analysis.stats.differences import LIKE_THESE, OTHER, PRIMARY, SAME, SCOPES, THESE, compare, one_sided, pair_tests
+from analysis.stats.differences import LIKE_THESE, OTHER, PRIMARY, SAME, THESE, compare, pair_tests
 from analysis.stats.distributions import range_quantile
-from analysis.stats.moderated import Errors, moderated
-from analysis.stats.multiplicity import holm
-from analysis.stats.units import adjusted_means, arrange
-from benchmarks.simulated_designs import METHODS, NULLS, POWERS, RATIOS, Design, scores, skeleton
+from benchmarks.simulated_designs import FLOORED, METHODS, NULLS, POWERS, RATIOS, Design, scores, skeleton
+from benchmarks.simulated_pairs import MARGIN, Drawn, draw
 
 _CHUNK = 500
-_MARGIN = 1.0
 Judge = Callable[[Design, pd.DataFrame, NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 """What is counted in some draws of a design, by name; the scores have the shape (draws, rows)."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The pairs of one scope in many draws.
-
-    Attributes:
-        means: (draws, methods) adjusted means.
-        errors: of the pairs, each (draws, pairs).
-        critical: the p of a pair alone that is significant, by level.
-    """
-
-    means: NDArray[np.float64]
-    errors: Errors
-    critical: Mapping[float, float]
-
-    def differ(self, alpha: float = 0.05) -> NDArray[np.bool_]:
-        """Return which pairs differ, (draws, pairs)."""
-        return np.asarray(self.errors.p < self.critical[alpha])
-
-    def equivalent(self, *, adjusted: bool = True) -> NDArray[np.bool_]:
-        """Return which pairs are equivalent within the margin, (draws, pairs)."""
-        _, p = one_sided(self.errors.effect, self.errors.error, self.errors.df, _MARGIN)
-        return np.asarray((np.array([holm(row) for row in p]) if adjusted else p) < 0.05)
-
-
-def draw(table: pd.DataFrame, values: NDArray[np.float64], outcome: str) -> dict[str, Drawn]:
-    """Return the pairs of each scope that can be tested, from scores of shape (draws, rows).
-
-    Which results make a unit, and which units a block, is what the report's `cells` says of the table.
-    """
-    rows = np.flatnonzero(table["outcome"] == outcome)
-    first = cells(table.assign(f1=values[0]), outcome)
-    layout = arrange(first.units)
-    adapter_codes, adapters = pd.factorize(table["adapter"].iloc[rows])
-    averages = np.stack([100 * values[:, rows[adapter_codes == code]].mean(axis=1) for code in range(len(adapters))], 1)
-    by_adapter = first.units.set_index("adapter").loc[adapters]
-    axes = (layout.methods, layout.blocks, layout.seeds)
-    places = tuple(
-        pd.Index(names).get_indexer(by_adapter[key])
-        for names, key in zip(axes, ("method", "block", "seed"), strict=True)
-    )
-    units = np.full((len(values), *layout.values.shape), np.nan)
-    units[(slice(None), *places)] = averages
-    if np.isnan(layout.values).any():
-        by_block = np.swapaxes(units, 1, 2)
-        means = np.array([[adjusted_means(block)[0] for block in one] for one in by_block]).swapaxes(1, 2)
-    else:
-        means = units.mean(axis=3)
-    shapes = {THESE: units, LIKE_THESE: means[:, :, None, :]}
-    i, j = np.triu_indices(len(METHODS), 1)
-    found = {}
-    for scope in SCOPES if len(layout.blocks) > 1 else (THESE,):
-        compared = compare(first, scope)
-        levels = {alpha: compared.critical(alpha) for alpha in (0.05, 0.025)}
-        found[scope] = Drawn(means.mean(axis=2), moderated(shapes[scope][:, i] - shapes[scope][:, j]), levels)
-    return found
-
-
 def claims(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Return which false claims the first screen makes of methods in each draw (1 or 0), and the old F's."""
-    by_outcome = {outcome: draw(table, values, outcome) for outcome in ("en", "tl")}
-    found = {"difference": _any_differs(by_outcome["tl"][THESE])}
-    if LIKE_THESE in by_outcome["tl"]:
-        found["other scope"] = _any_differs(by_outcome["tl"][LIKE_THESE])
-    excluded = [_left_out(drawn[THESE]) for drawn in by_outcome.values()]
-    found["wrong advice"] = np.any(excluded, axis=(0, 2)).astype(float)
+    drawn = draw(table, values, "tl")
+    found = {"difference": _any_differs(drawn[THESE])}
+    if LIKE_THESE in drawn:
+        found["other scope"] = _any_differs(drawn[LIKE_THESE])
+    found["languages disagree"] = _disagree(table, values)
     return {**found, "old F": old_tests(table, values)[:, 0]}
+
+
+def recommended(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return whether a method that is the margin worse than the first one is recommended in each draw, by scope."""
+    return {
+        scope: drawn.near_best()[:, 1:].any(axis=1).astype(float) for scope, drawn in draw(table, values, "tl").items()
+    }
+
+
+def floored(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return whether any pair differs in each draw, in the blocks above the floor, and the share of blocks kept."""
+    counts: dict[str, list[float]] = {"difference": [], "other scope": [], "blocks kept": []}
+    total = len(cells(table.assign(f1=values[0]), "tl").means)
+    for row in values:
+        kept = cells(floored_blocks.split(table.assign(f1=row), "tl")[0], "tl")
+        for name, scope in (("difference", THESE), ("other scope", LIKE_THESE)):
+            try:
+                compared = compare(kept, scope)
+                counts[name].append(float(compared.adjusted(float(np.nanmin(compared.errors.p))) < 0.05))
+            except NotTestable:
+                counts[name].append(0.0)
+        counts["blocks kept"].append(len(kept.means) / total)
+    return {name: np.array(of_draws) for name, of_draws in counts.items()}
 
 
 def same(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -142,7 +108,7 @@ def check(table: pd.DataFrame, values: NDArray[np.float64]) -> None:
     pairs = list(itertools.combinations(METHODS, 2))
     by_outcome = {outcome: draw(table, values, outcome) for outcome in ("en", "tl")}
     for number, row in enumerate(values):
-        records = [r for outcome in by_outcome for r in headline(table.assign(f1=row), outcome, _MARGIN, THESE)]
+        records = [r for outcome in by_outcome for r in headline(table.assign(f1=row), outcome, MARGIN, THESE)]
         for outcome, drawn in by_outcome.items():
             of_outcome = find(records, outcome=outcome)
             for scope, analysis in ((THESE, PRIMARY), (LIKE_THESE, OTHER)):
@@ -154,25 +120,36 @@ def check(table: pd.DataFrame, values: NDArray[np.float64]) -> None:
                 same = {r.groups: r for r in find(of_outcome, analysis=analysis, test=SAME)}
                 equivalent = [(same[pair].p_adjusted or 0.0) < 0.05 for pair in pairs]
                 assert equivalent == drawn[scope].equivalent()[number].tolist()
+                for draws, names in (
+                    (drawn[scope].may_be_best(), contenders(of_outcome, analysis)),
+                    (drawn[scope].near_best(), within_margin(of_outcome, analysis)),
+                ):
+                    assert [method in names for method in METHODS] == draws[number].tolist()
             differs = bool(drawn[THESE].differ()[number].any())
-            assert differs == (" differ on these" in sentences.answer(records, outcome, _MARGIN)[0])
-        excluded = np.any([_left_out(drawn[THESE])[number] for drawn in by_outcome.values()], axis=0)
-        names = [name for name, out in zip(METHODS, excluded, strict=True) if not out]
-        advice = sentences.advice(records)[0]
-        expected = f"{names[0]} alone is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}."
-        assert expected in advice if names else advice.startswith("No method is among the best")
+            assert differs == (" differ on these" in sentences.answer(records, outcome, MARGIN)[0])
+        best, near = by_outcome["tl"][THESE].may_be_best()[number], by_outcome["tl"][THESE].near_best()[number]
+        lead, screen = advice(records, "tl", MARGIN)[0], needs(records, "tl", MARGIN)
+        assert lead.startswith("Use " if near.any() or best.sum() == 1 else "No method can be recommended yet")
+        if not near.any():
+            assert sorted(screen[0].answer.replace(" or ", ", ").split(", ")) == [
+                m for m, yes in zip(METHODS, best, strict=True) if yes
+            ]
+        assert any(need.need.startswith("For ") for need in screen) == bool(_disagree(table, row[None])[0])
+
+
+def _disagree(table: pd.DataFrame, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return whether the languages disagree in each draw: no method may be best in all, or a pair differs both ways."""
+    tables = {name: np.flatnonzero(table["language"] == name) for name in sorted(set(table["language"]) - {""})}
+    drawn = [draw(table.iloc[rows].reset_index(drop=True), values[:, rows], "tl")[THESE] for rows in tables.values()]
+    level = 0.05 / len(drawn)
+    common = np.all([one.may_be_best(level) for one in drawn], axis=0).any(axis=1)
+    signs = np.stack([one.signs(level) for one in drawn])
+    opposite = ((signs > 0).any(axis=0) & (signs < 0).any(axis=0)).any(axis=(1, 2))
+    return np.asarray(~common | opposite, dtype=float)
 
 
 def _any_differs(drawn: Drawn) -> NDArray[np.float64]:
     return drawn.differ().any(axis=1).astype(float)
-
-
-def _left_out(drawn: Drawn) -> NDArray[np.bool_]:
-    """Return which methods the advice leaves out, (draws, methods): those below the best at half the level."""
-    differ = np.zeros((len(drawn.means), len(METHODS), len(METHODS)), dtype=bool)
-    i, j = np.triu_indices(len(METHODS), 1)
-    differ[:, i, j] = differ[:, j, i] = drawn.differ(0.025)
-    return np.asarray(differ[np.arange(len(differ)), drawn.means.argmax(axis=1)])
 
 
 def old_tests(table: pd.DataFrame, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -202,15 +179,20 @@ def simulate(name: str, design: Design, judge: Judge, draws: int, checked: int) 
     parts: list[dict[str, NDArray[np.float64]]] = []
     for start in range(0, draws, _CHUNK):
         values = scores(design, table, rng, min(_CHUNK, draws - start))
-        if start == 0:
+        if start == 0 and judge is not floored:
             check(table, values[:checked])
         parts.append(judge(design, table, values))
     return {key: float(np.concatenate([part[key] for part in parts]).mean()) for key in parts[0]}
 
 
+def _one_best(design: Design) -> Design:
+    """Return the design with its first method the margin above all others, so that no other may be recommended."""
+    return replace(design, leads=(MARGIN, *(0.0,) * (len(METHODS) - 1)))
+
+
 def _apart(design: Design) -> Design:
     """Return the design with its first two methods one point apart and the others midway, the edge of equivalence."""
-    return replace(design, leads=(_MARGIN / 2, -_MARGIN / 2, 0.0, 0.0, 0.0, 0.0))
+    return replace(design, leads=(MARGIN / 2, -MARGIN / 2, 0.0, 0.0, 0.0, 0.0))
 
 
 def main() -> None:
@@ -218,12 +200,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--checked", type=int, default=3, help="draws of each design that go through the whole path")
-    parser.add_argument("--only", default="", help="one of null, ratios, margin and power")
+    parser.add_argument("--only", default="", help="one of null, ratios, margin, advice, floors and power")
     options = parser.parse_args()
     kinds = {
         "null": (NULLS, claims),
         "ratios": ({name: NULLS[name] for name in RATIOS}, ratios),
         "margin": ({name: _apart(design) for name, design in NULLS.items()}, same),
+        "advice": ({name: _one_best(design) for name, design in NULLS.items()}, recommended),
+        "floors": (FLOORED, floored),
         "power": (POWERS, power),
     }
     for kind, (designs, judge) in kinds.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 LANGUAGES = ("hi", "sw", "ur")
 METHODS = tuple("ABCDEF")
-_ADAPTER_SD, _OWN_SD, _BLOCK_SD = 1.0, 0.7, 5.0
+_ADAPTER_SD, _OWN_SD = 1.0, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Design:
         settings: SD of each setting's runs, in units of the usual SD.
         interaction: SD of a lead's change from block to block.
         shared: whether one adapter at ratio 0 serves all languages.
+        floor: F1 of the best shallow baseline, in points, on 2,000 items; None without one.
+        block_sd: SD of the levels of languages.
     """
 
     ratios: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5)
@@ -39,6 +41,8 @@ class Design:
     settings: tuple[float, ...] = (1.0,)
     interaction: float = 0.0
     shared: bool = True
+    floor: float | None = None
+    block_sd: float = 5.0
 
 
 NULLS = {
@@ -60,6 +64,14 @@ RATIOS = (
     "SD .2 and 3, three methods each",
     "no shared adapters",
 )
+FLOORED = {
+    "floor at the mean level": Design(floor=58.0),
+    "the same, levels alike (SD .5)": Design(floor=58.0, block_sd=0.5),
+    "the same, no shared adapters": Design(floor=58.0, block_sd=0.5, shared=False),
+    "ratios 0 and 0.5, levels alike": Design(ratios=(0.0, 0.5), floor=58.0, block_sd=0.5),
+    "SD .2 and 3, levels alike": Design(own=(0.2,) * 3 + (3.0,) * 3, floor=60.0, block_sd=0.5),
+}
+"""Designs with blocks at the floor: its upper limit, 2.2 points above, is near the highest mean of a method."""
 POWERS = {
     "no shared adapters, one method 1 point worse": Design(shared=False, leads=(-1.0, 0, 0, 0, 0, 0)),
     "the same, method x block SD 1": Design(shared=False, leads=(-1.0, 0, 0, 0, 0, 0), interaction=1.0),
@@ -97,7 +109,10 @@ def skeleton(design: Design) -> pd.DataFrame:
                     "arm": "matched",
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if design.floor is None:
+        return table
+    return table.assign(**{"test_size": 2000.0, "floor/tl/majority": design.floor / 100})
 
 
 def scores(design: Design, table: pd.DataFrame, rng: np.random.Generator, draws: int) -> NDArray[np.float64]:
@@ -112,7 +127,7 @@ def scores(design: Design, table: pd.DataFrame, rng: np.random.Generator, draws:
 
     block = ["setting", "language", "tl_ratio"]
     # Levels do not depend on the ratio, so that contrasts of ratios have no true difference either.
-    level = 60 + np.where(table["outcome"] == "tl", effect(["setting", "language"], _BLOCK_SD), 0.0)
+    level = 60 + np.where(table["outcome"] == "tl", effect(["setting", "language"], design.block_sd), 0.0)
     level += np.array(design.leads)[method]
     # A seed's items and order, and an adapter's luck, are common to what the adapter is scored on.
     level += effect(["setting", "seed", "tl_ratio", "outcome"], design.seed_sd)

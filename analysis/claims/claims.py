@@ -17,6 +17,7 @@ from analysis.stats.contrasts import same_level
 from analysis.stats.differences import THESE
 from whichlora.errors import OptionError, did_you_mean
 
+TESTED = "claims tested"
 PACKAGED = Path(__file__).with_name("claims.yaml")
 _REQUIRED = ("name", "says", "outcome", "test")
 _KEYS = (*_REQUIRED, "arguments", "where", "source")
@@ -74,13 +75,32 @@ def judge(
 def judge_all(
     claims: Sequence[Claim], table: pd.DataFrame, *, margin: float = 1.0, scope: str = THESE, alpha: float = 0.05
 ) -> list[tuple[Claim, Verdict]]:
-    """Judge each claim, in the same order."""
-    return [(claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha)) for claim in claims]
+    """Judge each claim, in the same order, so that any false verdict among them has a probability of at most alpha.
+
+    The claims that these runs can test share alpha equally (Bonferroni); those that they cannot test do not count.
+    """
+    judged = [(claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha)) for claim in claims]
+    tested = [(claim, verdict) for claim, verdict in judged if is_tested(verdict)]
+    if len(tested) < 2:
+        return judged
+    options = {"margin": margin, "alpha": alpha / len(tested)}
+    again = {claim.name: judge(claim, table, scope=scope, **options) for claim, _ in tested}
+    return [(claim, again.get(claim.name, verdict)) for claim, verdict in judged]
+
+
+def is_tested(verdict: Verdict) -> bool:
+    """Return whether the runs allow a test of the claim."""
+    return any(record.p is not None for record in verdict.evidence)
 
 
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
-    """Return a record for each verdict, and its evidence as `claim evidence` with the claim in the note."""
-    judgements = []
+    """Return a record for each verdict, and its evidence as `claim evidence` with the claim in the note.
+
+    A record without a claim has the number of claims that were tested (n), among which the level was divided.
+    """
+    tested = sum(is_tested(verdict) for _, verdict in judged)
+    note = "n claims that these runs can test; each is judged at 5 % / n (Bonferroni)"
+    judgements = [Record(outcome="", analysis="claim", test=TESTED, groups=(), n=tested, note=note)] if judged else []
     for claim, verdict in judged:
         note = f"{verdict.verdict}: {verdict.reason}"
         judgements.append(

@@ -83,6 +83,14 @@ def pareto(table: pd.DataFrame, *, outcome: str, cost: str) -> pd.DataFrame:
     return means.assign(front=np.logical_not(dominated)).sort_values(["cost", "method"], ignore_index=True)
 
 
+def mean_outcome(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the outcome "mean": the mean of the English and the target F1 of each run's adapter."""
+    key = [c for c in ("setting", "task", "model", "method", "tl_ratio", "seed", "adapter") if c in table]
+    english = table[table["outcome"] == "en"].groupby(key, dropna=False)["f1"].mean().rename("english")
+    target = table[table["outcome"] == "tl"].join(english, on=key)
+    return target.assign(outcome="mean", f1=(target["f1"] + target["english"]) / 2).drop(columns="english")
+
+
 def agreement(items: pd.DataFrame, *, outcome: str) -> pd.DataFrame:
     """Return for each pair of methods the shares of items that both, neither or only one got right, and Cohen's kappa.
 

@@ -14,7 +14,7 @@ from analysis.stats.cells import format_level
 from analysis.stats.contrasts import contrast
 from analysis.stats.distributions import half_width
 
-COSTS = ("adapter/trainable_parameters", "train/seconds", "gpu/memory_max_mb", "gpu/energy_j")
+COSTS = ("adapter/trainable_parameters", "adapter/size_mb", "train/seconds", "gpu/memory_max_mb", "gpu/energy_j")
 """Host memory is not included, because a process that trains several adapters in sequence retains some of it."""
 _MIN_VALUES = 3
 """Minimum number of values for an interval: with two values it can exceed the range of F1."""

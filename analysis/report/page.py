@@ -13,7 +13,9 @@ from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
 from analysis.report import sentences, summary_table
+from analysis.report.advice import advice as write_advice
 from analysis.report.layers import layer_section
+from analysis.report.needs import needs
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
@@ -56,7 +58,7 @@ def compose(
     compared = bool(len(table))
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
     injection_sentences = injection.sentences(injected, records)
-    advice = sentences.advice(records)
+    advice = write_advice(records, evidence.primary, margin)
     cautions = sentences.cautions(records, design.synthetic)
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
     page = (
@@ -68,6 +70,8 @@ def compose(
             scope=sentences.scope(records),
             answers=answers,
             advice=advice,
+            needs=needs(records, evidence.primary, margin),
+            multiplicity=sentences.multiplicity(records, evidence.primary) if compared else "",
             cautions=cautions,
             rows=summary_table.summary_rows(
                 records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)

@@ -36,7 +36,10 @@ TESTS = (
         "show the errors alike; p and intervals hold for all pairs at once. The unit is the adapter: one that serves "
         "several languages counts once. On these languages and ratios the error is that of the seeds; on others like "
         "them it is how the differences vary from block to block. Equivalence (TOST, Holm) is on the same errors.",
-        ("primary", "groupings", "primary in *", "groupings in *", "other scope", "groupings, other scope"),
+        (
+            *("primary", "groupings", "primary in *", "groupings in *", "primary for *", "groupings for *"),
+            *("primary, all blocks", "groupings, all blocks", "other scope", "groupings, other scope"),
+        ),
         ("differences", "blocks"),
     ),
     Topic(

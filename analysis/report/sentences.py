@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.evidence import ALL_BLOCKS
+from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
+from analysis.report.wording import ALPHA, NAMES, count, decimal, format_points, join
+from analysis.stats.cells import enumerate_few
 from analysis.stats.differences import (
     DETECTABLE,
     OTHER,
@@ -19,8 +23,6 @@ from analysis.stats.differences import (
 from analysis.stats.groupings import LETTERS, TEXT
 from analysis.stats.paired import MCNEMAR
 
-ALPHA = 0.05
-NAMES = {"en": "English", "tl": "the target language"}
 Records = Sequence[Record]
 
 
@@ -41,7 +43,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
             top = f"{means[0][1]:.1f}"
             best = [name for name, mean in means if f"{mean:.1f}" == top]
             caveat = ", but not all methods ran in the same cells" * _incomplete(records)
-            subject = f"{_and(best)} {'has' if len(best) == 1 else 'have'}"
+            subject = f"{join(best)} {'has' if len(best) == 1 else 'have'}"
             sentences.append(f"{subject} the highest mean F1, {top}{caveat}.")
         return [*sentences, *_by_item(of_outcome, means), *_other_scope(of_outcome)]
     sentences = []
@@ -50,8 +52,8 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     equivalences = find(of_outcome, analysis=PRIMARY, test=SAME)
     same = [r for r in equivalences if r.p_adjusted is not None and r.p_adjusted < ALPHA]
     if significant:
-        count = f"{len(significant)} of {_count(len(tested), 'pair')} of methods differ{'s' * (len(tested) == 1)}"
-        sentences.append(f"{where} {count} {about}: {_order(of_outcome)}.")
+        differing = f"{len(significant)} of {count(len(tested), 'pair')} of methods differ{'s' * (len(tested) == 1)}"
+        sentences.append(f"{where} {differing} {about}: {_order(of_outcome)}.")
         if lead := _lead(of_outcome, means):
             sentences.append(lead)
         if same and len(means) > 2:
@@ -64,7 +66,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
         sentences.append(f"{where} {result}, which does not show that there is none.")
         names = f": {_pairs(same)}" if same else ""
         sentences.append(
-            f"{len(same)} of {_count(len(tested), 'pair')} are shown to be equivalent within {format_points(margin)}"
+            f"{len(same)} of {count(len(tested), 'pair')} are shown to be equivalent within {format_points(margin)}"
             f"{names}."
         )
     least = next((r for r in find(of_outcome, analysis=PRIMARY, test=DETECTABLE) if r.effect is not None), None)
@@ -87,74 +89,10 @@ def _other_scope(records: Records) -> list[str]:
     if not tested:
         return []
     significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
-    count = f"{len(significant)} of {_count(len(tested), 'pair')}"
+    differing = f"{len(significant)} of {count(len(tested), 'pair')}"
     order = f": {_order(records, f'groupings, {OTHER}')}" if significant else ""
     about = _about(tested)
-    return [f"{about[:1].upper()}{about[1:]}, {count} {'differ' if len(tested) > 1 else 'differs'}{order}."]
-
-
-def advice(records: Records) -> list[str]:
-    """Recommend methods: those not significantly below the best on either outcome, and the cheapest of them.
-
-    The level is that of both outcomes together: a method is left out if its adjusted p is below half of ALPHA in one.
-    A method with half or more of its results at or below the floor has not been shown to learn the task and is never
-    recommended.
-    """
-    leading: set[str] | None = None
-    low: set[str] = set()
-    by_item = []
-    for outcome in ("en", "tl"):
-        of_outcome = find(records, outcome=outcome)
-        tested = [r for r in pair_tests(of_outcome) if r.p_adjusted is not None]
-        if not tested:
-            return []
-        best = _ordered_means(of_outcome)[0][0]
-        below = {
-            next(name for name in r.groups if name != best)
-            for r in tested
-            if best in r.groups and (r.p_adjusted or 0.0) < ALPHA / len(NAMES)
-        }
-        group = {name for name, _ in _ordered_means(of_outcome)} - below
-        leading = group if leading is None else leading & group
-        low |= {
-            r.groups[0] for r in find(of_outcome, analysis="floors", test=REACHED) if r.groups and (r.effect or 0) >= 50
-        }
-        by_item.append((best, _fewer_right(of_outcome, best)))
-    both = "in both English and the target language"
-    if not leading:
-        return [f"No method is among the best {both}."]
-    if leading <= low:
-        candidates = f"{_and(sorted(leading))}, which do not differ significantly from the best"
-        return [f"No method is recommended. Of {candidates}, none has most of its results above the floor {both}."]
-    excluded = sorted(leading & low)
-    leading -= low
-    exclusion = [f"Not {_and(excluded)}: half or more of its results are not above the floor."] if excluded else []
-    if len(leading) == 1:
-        return [f"{next(iter(leading))} alone is among the best {both}.", *exclusion]
-    sentences = [
-        f"Among the best {both} (no significant difference from the best, at 5 % over both): {_and(sorted(leading))}.",
-        *exclusion,
-    ]
-    for language, (best, fewer) in zip(NAMES.values(), by_item, strict=True):
-        if fewer & leading:
-            sentences.append(
-                f"Item by item these adapters of {_and(sorted(fewer & leading))} answer fewer right than those of "
-                f"{best} in {language} (McNemar, Holm)."
-            )
-    cheapest: dict[str, list[str]] = {}
-    for metric, what in (
-        ("adapter/trainable_parameters", "the fewest trainable parameters"),
-        ("train/seconds", "the least time"),
-    ):
-        costs = {r.groups[0]: r.effect for r in find(records, outcome="tl", analysis="pareto", test=metric)}
-        known = sorted((cost, name) for name, cost in costs.items() if name in leading and cost is not None)
-        if known:
-            names = [name for cost, name in known if cost == known[0][0]]
-            unit = " s" if metric == "train/seconds" else ""
-            subject = f"{_and(names)} {'has' if len(names) == 1 else 'have'}"
-            cheapest.setdefault(subject, []).append(f"{what} ({known[0][0]:,.0f}{unit})")
-    clauses = [f"{subject} {' and '.join(costs)}" for subject, costs in cheapest.items()]
-    return [*sentences, f"Of these {' and '.join(clauses)}."] if clauses else sentences
+    return [f"{about[:1].upper()}{about[1:]}, {differing} {'differ' if len(tested) > 1 else 'differs'}{order}."]
 
 
 def scope(records: Records) -> str:
@@ -162,15 +100,15 @@ def scope(records: Records) -> str:
     n = {r.test: r.n or 0 for r in find(records, analysis="design")}
     sentences = []
     if n["runs used"]:
-        parts = [_count(n["methods"], "method"), _count(n["languages"], "target language")]
-        parts += [_count(n["ratios"], "ratio"), _count(n["seeds"], "seed")]
-        settings = f" in {_count(n['settings'], 'setting')}" if n["settings"] > 1 else ""
-        runs = f"{_count(n['runs used'], 'run')} with {_count(n['adapters'], 'adapter')}{settings}"
+        parts = [count(n["methods"], "method"), count(n["languages"], "target language")]
+        parts += [count(n["ratios"], "ratio"), count(n["seeds"], "seed")]
+        settings = f" in {count(n['settings'], 'setting')}" if n["settings"] > 1 else ""
+        runs = f"{count(n['runs used'], 'run')} with {count(n['adapters'], 'adapter')}{settings}"
         sentences.append(f"{runs}: {', '.join(parts)}.")
     if "injection runs" in n:
-        parts = [_count(n[f"injection {what}s"], what) for what in ("method", "language", "seed")]
-        runs = f"{_count(n['injection runs'], 'run')} of lexical injection"
-        sentences.append(f"{runs} with {_count(n['injection adapters'], 'adapter')}: {', '.join(parts)}.")
+        parts = [count(n[f"injection {what}s"], what) for what in ("method", "language", "seed")]
+        runs = f"{count(n['injection runs'], 'run')} of lexical injection"
+        sentences.append(f"{runs} with {count(n['injection adapters'], 'adapter')}: {', '.join(parts)}.")
     return " ".join(sentences)
 
 
@@ -180,7 +118,7 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
     sentences = []
     if synthetic:
         sentences.append(
-            f"Synthetic data ({_and(list(synthetic))}): a test of the platform, not of language understanding."
+            f"Synthetic data ({join(list(synthetic))}): a test of the platform, not of language understanding."
         )
     seeds = min((n[key] for key in ("seeds", "injection seeds") if n.get(key)), default=0)
     if seeds == 1:
@@ -193,8 +131,9 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
             f"Few test items ({items:,} in the smallest test set): F1 of one run is uncertain by several points."
         )
     if n["incomplete cells"]:
-        sentences.append(f"The design is incomplete: {_count(n['incomplete cells'], 'cell')} without all seeds.")
-    for outcome, language in NAMES.items():
+        sentences.append(f"The design is incomplete: {count(n['incomplete cells'], 'cell')} without all seeds.")
+    for outcome in ("en", "tl"):
+        language = NAMES[outcome]
         reached = find(records, outcome=outcome, analysis="floors", test=REACHED)
         methods = [f"{r.groups[0]} ({r.n})" for r in reached if r.groups and r.n]
         if methods:
@@ -203,18 +142,48 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
             of = f"{results} results" if floors == results else f"the {floors} results with a floor (of {results})"
             sentences.append(
                 f"{total} of {of} in {language} {'is' if total == 1 else 'are'} not above the floor, the best "
-                f"shallow method on the same items: {_and(methods)}."
+                f"shallow method on the same items: {join(methods)}."
             )
+    sentences += _left_out_blocks(records)
     if unfinished := n["unfinished runs"]:
-        sentences.append(f"{_count(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
+        sentences.append(f"{count(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
     if unusable := n["failed runs"] + n["runs that lack a needed value"]:
-        sentences.append(f"{_count(unusable, 'run')} without a usable result.")
+        sentences.append(f"{count(unusable, 'run')} without a usable result.")
     return sentences
 
 
-def format_points(margin: float) -> str:
-    """Format a number of F1 points."""
-    return f"{margin:g} point{'' if margin == 1 else 's'}"
+def multiplicity(records: Records, primary: str) -> str:
+    """Return how many tests the report makes, and which of them the advice rests on."""
+    pairs = [r for r in pair_tests(find(records, outcome=primary)) if r.p is not None]
+    total = sum(r.p is not None for r in records if r.analysis != "claim evidence")
+    return (
+        f"The advice rests on {count(len(pairs), 'pair')} of methods on the primary outcome, {NAMES[primary]}, with "
+        f"intervals and p values for all of them at once. In all, the report has {count(total, 'p value')}; the others "
+        "are corrected within their own table at most and should be read as exploratory."
+    )
+
+
+def _left_out_blocks(records: Records) -> list[str]:
+    """Return for each outcome which blocks are at the floor, and what the pairs are with and without them."""
+    sentences = []
+    for outcome in ("tl", "en"):
+        of_outcome = find(records, outcome=outcome)
+        blocks = [r.groups[0] for r in find(of_outcome, test=AT_FLOOR)]
+        if not blocks:
+            continue
+        listed = enumerate_few(blocks)
+        what = f"In {NAMES[outcome]} no method exceeds the best shallow baseline at {listed}"
+        everything = pair_tests(of_outcome, f"{PRIMARY}, {ALL_BLOCKS}")
+        if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
+            sentences.append(f"{what}, which is every block.")
+            continue
+        differing = sum((r.p_adjusted or 1.0) < ALPHA for r in everything)
+        now = sum((r.p_adjusted or 1.0) < ALPHA for r in pair_tests(of_outcome))
+        sentences.append(
+            f"{what}; the primary analysis leaves {'it' if len(blocks) == 1 else 'them'} out "
+            f"({count(now, 'pair')} of methods differ{'s' * (now == 1)}; with all blocks, {differing:,})."
+        )
+    return sentences
 
 
 def _order(records: Records, analysis: str = "groupings") -> str:
@@ -243,18 +212,8 @@ def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     with_best = {next(iter({*r.groups} - {best})) for r in tested if best in r.groups}
     similar = sorted(with_best - {name for r in significant if best in r.groups for name in r.groups})
     text = f"Item by item {len(significant)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
-    result = f"not told from {best}: {_and(similar)}" if similar else f"{best} differs from every other"
+    result = f"not told from {best}: {join(similar)}" if similar else f"{best} differs from every other"
     return [f"{text}; {result}. Other seeds may give another order."]
-
-
-def _fewer_right(records: Records, best: str) -> set[str]:
-    """Return the methods whose adapters have significantly fewer items right than those of the best."""
-    methods = set()
-    for r in find(records, analysis="paired", test=MCNEMAR):
-        if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA and r.effect is not None:
-            ahead = r.groups[0] if r.effect > 0 else r.groups[1]
-            methods |= {*r.groups} - {best} if ahead == best else set()
-    return methods
 
 
 def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
@@ -266,7 +225,8 @@ def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
     sign = 1 if record.groups[0] == best else -1
     low, high = sorted(sign * end for end in record.interval)
     return (
-        f"{best} is {sign * record.effect:.1f} points above {worst} (95 % CI over all pairs {low:.1f} to {high:.1f})."
+        f"{best} is {sign * record.effect:.1f} points above {worst} "
+        f"(simultaneous 95 % CI {decimal(low)} to {decimal(high)})."
     )
 
 
@@ -284,11 +244,3 @@ def _pairs(records: Records, most: int = 4) -> str:
 
 def _all_pairs(records: Records) -> str:
     return f"all {len(records)} pairs" if len(records) > 1 else _pairs(records)
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

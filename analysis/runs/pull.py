@@ -162,6 +162,7 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
         "name": run.info.run_name or run.info.run_id,
         "status": run.info.status,
         "experiment": experiments[run.info.experiment_id],
+        "started": run.info.start_time or 0,
         "ended": run.info.end_time or 0,
         "artifact_uri": run.info.artifact_uri,
         "retained": _dataset(run, "test/retention/en"),

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.records import NotTestable, Record, Result, find
+from analysis.stats.best import best_records
 from analysis.stats.cells import Cells, cells, points
 from analysis.stats.moderated import Array, Errors, least_p, moderated
 from analysis.stats.multiplicity import holm_records
@@ -74,8 +75,9 @@ def differences(
 ) -> list[Record]:
     """Compare all pairs of methods for difference and, given a margin, for equivalence (TOST, Holm).
 
-    Returns one record for each pair and test, the adjusted mean of each method, and the minimum detectable difference
-    of a pair at 80 % power. If the design is too small, one record of the pair test says why.
+    Returns one record for each pair and test, the adjusted mean of each method, given a margin its difference from the
+    best of the others (see `best_records`), and the minimum detectable difference of a pair at 80 % power. If the
+    design is too small, one record of the pair test says why.
     """
     return cell_differences(
         cells(table, outcome, metric), outcome=outcome, scope=scope, margin=margin, alpha=alpha, analysis=analysis
@@ -97,6 +99,8 @@ def cell_differences(
         for name, mean in _method_means(table_cells).items()
     ]
     critical = compared.critical(alpha)
+    effects, errors, dfs, _ = compared.errors
+    halves = stats.t.isf(critical / 2, dfs) * errors
     same: list[Record] = []
     for index, (i, j) in enumerate(compared.pairs):
         pair = (table_cells.methods[i], table_cells.methods[j])
@@ -106,7 +110,7 @@ def cell_differences(
             why = f"no test: {_pair_reason(n, scope)}"
             records.append(Record(outcome=outcome, analysis=analysis, test=test, groups=pair, note=why))
             continue
-        half = float(stats.t.isf(critical / 2, df)) * error
+        half = float(halves[index])
         result = Result(effect / error, (df,), p, effect, (effect - half, effect + half), n)
         records.append(
             Record(
@@ -123,6 +127,18 @@ def cell_differences(
         if margin is not None:
             same.append(_tost(outcome, analysis, pair, effect, error, df, n, margin, alpha, scope))
     records += holm_records(same)
+    if margin is not None:
+        records += best_records(
+            table_cells.methods,
+            compared.pairs,
+            effects,
+            halves,
+            errors,
+            dfs,
+            margin=margin,
+            outcome=outcome,
+            analysis=analysis,
+        )
     tested = [r for r in records if r.test == test and r.p_adjusted is not None]
     count = Record(
         outcome=outcome,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims.claims import Claim, judge, judge_all, load, records
+from analysis.claims.claims import Claim, is_tested, judge, judge_all, load, records
 from analysis.claims.orders import pairwise_relations, parse_order, resolve_method
 from analysis.columns import SETTINGS
 from analysis.records import dumps
@@ -323,11 +323,32 @@ def test_every_number_of_a_reason_is_in_a_record(seed_sd):
 def test_verdicts_are_records_and_the_same_table_gives_the_same():
     table = designs.table(EQUAL, seed_sd=3.0)
     found = records(judge_all(load(), table))
-    heads = [record for record in found if record.analysis == "claim"]
+    first, *heads = [record for record in found if record.analysis == "claim"]
+    assert first.n == sum(is_tested(verdict) for _, verdict in judge_all(load(), table))
     assert [record.groups for record in heads] == [(claim.name,) for claim in load()]
     assert all(record.note.split(":")[0] in ("supported", "contradicted", "undecided") for record in heads)
     assert any(r.note.startswith("target-no-difference (primary): ") for r in found if r.analysis == "claim evidence")
     assert dumps(found) == dumps(records(judge_all(load(), table.sample(frac=1, random_state=0))))
+
+
+def test_the_tested_claims_share_the_level():
+    """A difference with p of about .03 is a verdict alone, and not among four claims that are tested."""
+    table = designs.table({"LoRA": 0.0, "VeRA": 0.0}, outcomes=("tl",), seed_sd=1.0)
+    claims = [
+        Claim(name=f"c{n}", says="", outcome="tl", test="order", arguments={"order": "LoRA > VeRA"}) for n in range(4)
+    ]
+    p = judge(claims[0], table).evidence[0].p
+    assert p is not None
+    for lead in np.arange(0, 3, 0.01):
+        shifted = table.assign(f1=table["f1"] + lead / 100 * (table["method"] == "LoRA"))
+        verdict = judge(claims[0], shifted)
+        if verdict.verdict == "supported":
+            break
+    assert 0.0125 < verdict.evidence[0].p < 0.05
+    assert judge_all(claims[:1], shifted)[0][1].verdict == "supported"
+    assert {found.verdict for _, found in judge_all(claims, shifted)} == {"undecided"}
+    untestable = Claim(name="x", says="", outcome="tl", test="order", arguments={"order": "LoRA > PiSSA"})
+    assert judge_all([claims[0], untestable], shifted)[0][1].verdict == "supported"
 
 
 def test_a_users_file_adds_claims(tmp_path):

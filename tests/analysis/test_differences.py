@@ -207,7 +207,7 @@ def test_what_is_simulated_is_what_the_first_screen_says(name):
     """The first draws go from the table to the sentences and must make the same claims; `simulate` checks it."""
     shares = simulate(name, NULLS[name], claims, 60, 4)
     assert 0 <= shares["difference"] <= 0.2
-    assert shares["wrong advice"] <= 0.2
+    assert shares["languages disagree"] <= 0.2
     apart = Design(ratios=(0.0, 0.5), leads=(-9.0, 0, 0, 0, 0, 0))
     assert simulate(name, apart, power, 20, 2)["these, a pair"] > 0.9
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import json
 import math
 import re
@@ -21,7 +20,6 @@ from synthetic import log_design, log_run, spec
 
 from analysis import analyze
 from analysis.evidence import headline
-from analysis.measures.shallow_baselines import REACHED
 from analysis.records import Record
 from analysis.report import sentences
 from analysis.stats.differences import PAIR_TESTS
@@ -364,51 +362,3 @@ def test_methods_of_unequal_errors_are_each_compared_on_their_own():
     told = sentences.answer(headline(table.assign(f1=table["f1"] + wild), "tl", 1.0, "these"), "tl", 1.0)[0]
     assert "1 of 3 pairs of methods differ" in told
     assert "methods that share a letter do not differ significantly" in told
-
-
-def of_both(means: dict[str, float]) -> list[Record]:
-    """Records of methods that do not differ significantly, the same in both outcomes."""
-    found = [record("adjusted mean", (name,), effect=mean) for name, mean in means.items()]
-    found += [pair(a, b, 0.2) for a, b in itertools.combinations(means, 2)]
-    return [replace(r, outcome=outcome) for outcome in ("en", "tl") for r in found]
-
-
-def test_a_method_is_left_out_at_the_level_of_both_outcomes():
-    """An adjusted p of .03 in one of two outcomes is no 5 % over both."""
-    for p, told in ((0.03, "Among the best in both English and the target language"), (0.02, "A alone is among the")):
-        found = of_both({"A": 90.0, "B": 89.0})
-        found = [replace(r, p_adjusted=p) if r.outcome == "tl" and r.p is not None else r for r in found]
-        assert sentences.advice(found)[0].startswith(told)
-
-
-def test_the_advice_says_what_single_items_show_of_the_best():
-    """LoRA and PiSSA do not differ significantly; their answers do."""
-    names = ("LoRA", "PiSSA")
-    items = Record(outcome="en", analysis="paired", test="McNemar", groups=names, effect=5.0, p_adjusted=0.001)
-    found = [*of_both({"LoRA": 90.0, "PiSSA": 85.0}), items]
-    told = " ".join(sentences.advice(found))
-    assert "(no significant difference from the best, at 5 % over both): LoRA and PiSSA." in told
-    assert "Item by item these adapters of PiSSA answer fewer right than those of LoRA in English (McNemar" in told
-    assert "in the target language (McNemar" not in told
-
-
-def test_no_method_is_recommended_that_a_shallow_one_keeps_up_with():
-    """Half of VeRA's results and then LoRA's too are not above the floor, in one of the outcomes."""
-    found = of_both({"LoRA": 60.0, "PiSSA": 58.0, "VeRA": 57.0})
-
-    def told(**shares: float) -> str:
-        low = [
-            Record(outcome="tl", analysis="floors", test=REACHED, groups=(name,), effect=share)
-            for name, share in shares.items()
-        ]
-        return " ".join(sentences.advice([*found, *low]))
-
-    assert told(LoRA=0.0, PiSSA=0.0, VeRA=49.0).endswith("over both): LoRA, PiSSA and VeRA.")
-    assert told(LoRA=0.0, PiSSA=49.0, VeRA=50.0).endswith(
-        "over both): LoRA and PiSSA. Not VeRA: half or more of its results are not above the floor."
-    )
-    assert told(LoRA=0.0, PiSSA=50.0, VeRA=100.0).startswith("LoRA alone is among the best")
-    assert told(LoRA=100.0, PiSSA=50.0, VeRA=100.0) == (
-        "No method is recommended. Of LoRA, PiSSA and VeRA, which do not differ significantly from the best, none has "
-        "most of its results above the floor in both English and the target language."
-    )

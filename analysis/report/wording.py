@@ -1,0 +1,29 @@
+"""Words and number formats that the report's sentences share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ALPHA = 0.05
+NAMES = {"en": "English", "tl": "the target language", "mean": "the mean of English and the target language"}
+
+
+def format_points(margin: float) -> str:
+    """Format a number of F1 points."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
+def decimal(value: float) -> str:
+    """Format a number with one decimal, without a minus sign before zero."""
+    text = f"{value:.1f}"
+    return "0.0" if text == "-0.0" else text
+
+
+def join(names: Sequence[str], conjunction: str = "and") -> str:
+    """Return "A, B and C"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
+
+
+def count(number: int, what: str) -> str:
+    """Return "1 run" or "2 runs"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

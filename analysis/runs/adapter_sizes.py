@@ -1,0 +1,40 @@
+"""Reads the size of each method's saved adapter from the artifacts of one of its runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from analysis.runs.methods import UNTRAINED
+
+SIZE = "adapter/size_mb"
+_TRIES = 3
+
+
+def join_sizes(client: MlflowClient, table: pd.DataFrame) -> pd.DataFrame:
+    """Add the size of the files in `adapter/`, in MB (10^6 bytes), NaN if no run of the method has them.
+
+    The adapters of a method in a setting have the same tensors, so one of its runs is asked, and up to two more if that
+    one has none: the adapter of a run that reused another's is with the other.
+    """
+    if table.empty:
+        return table
+    trained = table[table["variant"] != UNTRAINED]
+    sizes = {
+        key: _first_size(client, list(dict.fromkeys(runs)))
+        for key, runs in trained.groupby(["setting", "method"], sort=False)["run_id"]
+    }
+    keys = zip(table["setting"], table["method"], strict=True)
+    return table.assign(**{SIZE: [sizes.get(key, float("nan")) for key in keys]})
+
+
+def _first_size(client: MlflowClient, run_ids: list[str]) -> float:
+    for run_id in run_ids[:_TRIES]:
+        try:
+            size = sum(file.file_size or 0 for file in client.list_artifacts(run_id, "adapter") if not file.is_dir)
+        except (MlflowException, OSError):
+            continue
+        if size:
+            return size / 1e6
+    return float("nan")
