@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from whichlora.data.encoding import Encoded, Encoder, line_ends
 from whichlora.data.tasks.items import Item
+from whichlora.evaluation.finite import check_finite
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
@@ -24,6 +26,9 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
 
     For an item that is split into windows, return the answer with the highest mean log-likelihood per token; an empty
     answer is returned only if the answers of all windows are empty.
+
+    Raises:
+        NonFiniteError: A logit is not finite.
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
     window_counts = Counter(k for k, _ in windows)
@@ -36,12 +41,31 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
             for i in candidates
         ]
         total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
+        inputs = [windows[i][1] for i in candidates]
+        check_finite(total, inputs, what=f"the {encoder.task.name} answer log-likelihoods", name=name)
         likelihood[candidates] = total / [len(answer.answer) for answer in answers]
     best: dict[int, int] = {}
     for i, (k, _) in enumerate(windows):
         if k not in best or likelihood[i] > likelihood[best[k]]:
             best[k] = i
     return [texts[best[k]] for k in range(len(items))]
+
+
+class _LargestLogits(LogitsProcessor):  # type: ignore[misc]
+    """Records in which texts the largest logit of a step, which greedy decoding takes, was finite in all steps.
+
+    The maximum of logits with a NaN is NaN. In the first step logits that are all equal count as not finite, too. The
+    flags stay on the device: reading them would wait for every token.
+    """
+
+    def __init__(self) -> None:
+        self.finite: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        largest = scores.amax(-1)
+        earlier = scores.amin(-1) < largest if self.finite is None else self.finite
+        self.finite = earlier & largest.isfinite()
+        return scores
 
 
 def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
@@ -65,6 +89,7 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         for row, i in enumerate(batch):
             ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, longest - len(prompts[i]) :] = 1
+        largest = _LargestLogits()
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -73,8 +98,12 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=stop_tokens,
+            logits_processor=LogitsProcessorList([largest]),
             **_CONFIG_OVERRIDES,
         )
+        if largest.finite is not None:
+            finite = np.where(largest.finite.cpu().numpy(), 0.0, np.nan)
+            check_finite(finite, [items[i] for i in batch], what=f"the {encoder.task.name} logits", name=name)
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 

@@ -183,6 +183,12 @@ def try_together(batches: list[Batch]) -> list[Tensor] | None:
         fitted = runs_without_oom(joint_pass)
     except Exception as error:  # each run then takes its step alone, and the one at fault raises the error again
         print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
+    if losses and not bool(torch.stack(losses).isfinite().all()):
+        # Padding may have carried one run's NaN into others. Alone, the run at fault fails and the others train on.
+        print(
+            f"A pass of {len(batches)} runs has a loss that is not finite; each takes this step alone.", file=sys.stderr
+        )
+        losses.clear()
     if not losses:
         for batch in batches:
             for parameter in batch.model.parameters():
