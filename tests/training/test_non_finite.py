@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from runs import PAIRS, plan_of, run_of
 
 from whichlora.data.encoding import Encoder
+from whichlora.data.tasks.nli import NliTask
 from whichlora.errors import NonFiniteError
 from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model
@@ -119,7 +121,7 @@ def test_scores_from_states_that_overflowed_are_refused(tiny_model: str, task: s
     model = load_model(plan.source, precision="fp32", quantization="none")
     model.model.norm.register_forward_hook(lambda module, arguments, output: 0 * output)
     test = next(iter(plan.tests.values()))
-    with pytest.raises(NonFiniteError, match=r"logits of .* (equal|not finite)|lengths of item .* are not finite"):
+    with pytest.raises(NonFiniteError, match=r"logits of .* (equal|not finite)|a state of item .* is zero"):
         score(model, plan.encoder(test.task), test.items, scoring=test.scoring, name="test")
 
 
@@ -170,7 +172,7 @@ def nan_norm(model: Any) -> None:
     [
         ("atlas-nli", "label logits"),
         ("atlas-qa", "the atlas-qa logits"),
-        ("align-words", "the logarithms of the states' lengths of item"),
+        ("align-words", "the states of item"),
     ],
 )
 def test_the_scores_of_a_broken_base_model_are_refused(
@@ -294,13 +296,42 @@ def test_a_packed_run_that_diverges_neither_fails_nor_changes_the_others(
                 errors.append(str(error))
 
     lockstep.run(3, work)
-    assert errors == ["the training loss is nan at step 2"]
+    assert len(errors) == 1
+    assert re.match(r"\S+lora_B\S+ is not finite at step 2, and so the training loss is nan \(", errors[0])
     assert max(batches_seen) == 3
     for plan, own in zip(plans[1:], alone, strict=True):
         packed = results[plan.spec.fingerprint]
         client = connect()
         before, after = ([p.value for p in client.get_metric_history(r.run_id, "train/loss")] for r in (own, packed))
         assert after == pytest.approx(before, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_single_logit_that_is_not_finite_stops_generation(tiny_model: str, value: float) -> None:
+    plan = plan_of(tiny_model, variant="none", scoring="generate")
+    model = load_model(plan.source, precision="fp32", quantization="none")
+    last = model.config.vocab_size - 1
+
+    def after(module: Any, arguments: Any, output: Any) -> Any:
+        return output.index_fill(-1, torch.tensor(last), value)
+
+    model.lm_head.register_forward_hook(after)
+    test = plan.tests["en"]
+    with pytest.raises(NonFiniteError, match="the atlas-nli logits of item"):
+        score(model, plan.encoder(), test.items, scoring=test.scoring, name="test")
+
+
+@pytest.mark.parametrize("variant", ["lora", "full"])
+def test_a_run_with_a_metric_that_is_not_finite_logs_no_adapter(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    monkeypatch.setattr(NliTask, "shallow_baselines", lambda self, train, test: {"majority": float("nan")})
+    with pytest.raises(NonFiniteError, match="the metric floor/en/majority is nan"):
+        run_of(plan_of(tiny_model, variant=variant))
+    failed = the_run()
+    assert failed.info.status == "FAILED"
+    assert "adapter" not in artifacts(failed.info.run_id)
+    assert "test/en/f1" not in failed.data.metrics
 
 
 def test_every_trained_tensor_is_checked_at_the_start(tiny_model: str) -> None:

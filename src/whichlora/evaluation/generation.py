@@ -51,20 +51,22 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     return [texts[best[k]] for k in range(len(items))]
 
 
-class _LargestLogits(LogitsProcessor):  # type: ignore[misc]
-    """Records in which texts the largest logit of a step, which greedy decoding takes, was finite in all steps.
+class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
+    """Records for each text whether its logits have been finite in all steps, and not all equal in the first.
 
-    The maximum of logits with a NaN is NaN. In the first step logits that are all equal count as not finite, too. The
-    flags stay on the device: reading them would wait for every token.
+    The flags stay on the device, because reading them would wait for every token.
+
+    Attributes:
+        finite: (texts,); None before the first step.
     """
 
     def __init__(self) -> None:
         self.finite: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        largest = scores.amax(-1)
-        earlier = scores.amin(-1) < largest if self.finite is None else self.finite
-        self.finite = earlier & largest.isfinite()
+        smallest, largest = scores.aminmax(dim=-1)  # both are NaN if any logit is
+        earlier = smallest < largest if self.finite is None else self.finite
+        self.finite = earlier & smallest.isfinite() & largest.isfinite()
         return scores
 
 
@@ -89,7 +91,7 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         for row, i in enumerate(batch):
             ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, longest - len(prompts[i]) :] = 1
-        largest = _LargestLogits()
+        check = _FiniteLogits()
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -98,12 +100,12 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=stop_tokens,
-            logits_processor=LogitsProcessorList([largest]),
+            logits_processor=LogitsProcessorList([check]),
             **_CONFIG_OVERRIDES,
         )
-        if largest.finite is not None:
-            finite = np.where(largest.finite.cpu().numpy(), 0.0, np.nan)
-            check_finite(finite, [items[i] for i in batch], what=f"the {encoder.task.name} logits", name=name)
+        if check.finite is not None:
+            flags = np.where(check.finite.cpu().numpy(), 0.0, np.nan)
+            check_finite(flags, [items[i] for i in batch], what=f"the {encoder.task.name} logits", name=name)
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 

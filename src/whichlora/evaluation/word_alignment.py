@@ -18,7 +18,7 @@ from scipy import stats
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import PairItem
 from whichlora.evaluation import translation_similarity
-from whichlora.evaluation.finite import check_finite
+from whichlora.evaluation.finite import check_states
 from whichlora.models.pooling import SITES
 
 MEASURES = tuple(f"{site}/{measure}" for site in SITES for measure in translation_similarity.MEASURES)
@@ -35,11 +35,9 @@ def measure_pairs(
     if all pairs are the same.
 
     Raises:
-        NonFiniteError: A state is not finite.
+        NonFiniteError: A state is not finite, or zero.
     """
-    with np.errstate(divide="ignore"):  # the logarithm refuses a length of 0, too: such a state is similar to nothing
-        lengths = np.log(np.linalg.norm(states.astype(np.float64), axis=-1))
-    check_finite(lengths.swapaxes(0, 1), items, what="the logarithms of the states' lengths", name=name)
+    check_states(states.swapaxes(0, 1), items, name=name)
     pairs = [_words(item) for item in items]
     values = [translation_similarity.compare(site, pairs) for site in states]
     retrieved = translation_similarity.nearest(states[0][:, 0], states[0][:, 1])

@@ -104,7 +104,7 @@ def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
     for path in result.files:
         shutil.copy(path, folder)
     log.artifacts(folder)
-    # NaN is a value that is not defined; states and logits that are not finite have stopped the probe before.
+    # NaN is an undefined value; states and logits that are not finite have stopped the probe before.
     log.metrics({name: value for name, value in result.metrics.items() if not math.isnan(value)})
     for name, curve in result.series.items():
         log.series(name, curve)

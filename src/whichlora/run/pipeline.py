@@ -24,7 +24,7 @@ from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.tracking.client import work_folder
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.runs import RunLog, Tracker, check_metrics
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
 
@@ -113,11 +113,12 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
     for name, scores in test.items():
         metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
-    if plan.variant.trains:
-        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
+    check_metrics(metrics.items())
+    if plan.variant.trains:
+        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
     return metrics
 
 

@@ -228,7 +228,7 @@ class RunLog:
         Raises:
             NonFiniteError: One of them is NaN or infinite; none is logged. Leave out what is not defined.
         """
-        _check_finite(values.items())
+        check_metrics(values.items())
         now = int(time.time() * 1000)
         self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
 
@@ -239,7 +239,7 @@ class RunLog:
             NonFiniteError: A value is NaN or infinite; none is logged.
         """
         points = list(points)
-        _check_finite((f"{key} at step {step}", value) for step, value in points)
+        check_metrics((f"{key} at step {step}", value) for step, value in points)
         history = self.client.get_metric_history(self.run_id, key)
         last = max((metric.step for metric in history), default=-1)
         now = int(time.time() * 1000)
@@ -274,7 +274,12 @@ class RunLog:
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])
 
 
-def _check_finite(values: Iterable[tuple[str, float]]) -> None:
+def check_metrics(values: Iterable[tuple[str, float]]) -> None:
+    """Check that no metric is NaN or infinite.
+
+    Raises:
+        NonFiniteError: One is; the message names the first.
+    """
     for name, value in values:
         if not math.isfinite(value):
             raise NonFiniteError(f"the metric {name} is {value}")

@@ -38,10 +38,14 @@ def trainable_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def prove_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
-    """Check that no named tensor has a NaN or an infinite entry, with one synchronisation for all.
+    """Check that no tensor has a NaN or an infinite entry; on a GPU, wait for the device only once.
+
+    Args:
+        tensors: tensors with their names.
+        where: when or where the tensors were found, for the message.
 
     Raises:
-        NonFiniteError: One has; the message names the first one and ends with `where`.
+        NonFiniteError: A tensor has; the message names the first.
     """
     named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
     if named:
@@ -54,22 +58,22 @@ def prove_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
 def prove_step(step: int, loss: Tensor, norm: Tensor, model: nn.Module, *, learning: bool = False) -> bool:
     """Check the summed loss and the gradient norm of a step before the optimiser uses the gradients.
 
-    Both numbers are read at once: on a GPU each read waits for the device.
-
     In bf16, states that overflow in an RMS norm become zero: all logits are then equal and finite, and the gradient is
     zero. This is an error too.
 
     Args:
-        learning: whether there has been a gradient before; in any case there must be one after `GRADIENT_STEPS` steps.
+        learning: whether an earlier step had a gradient; after `GRADIENT_STEPS` steps there must be one anyway.
 
     Returns:
-        Whether there has been a gradient by now.
+        Whether this step or an earlier one had a gradient.
 
     Raises:
-        NonFiniteError: One of them is not finite, or the gradient is zero although the loss is not.
+        NonFiniteError: One of the two is not finite, or the gradient is zero although the loss is not.
     """
+    # Both are read at once, because on a GPU each read waits for the device.
     loss_value, norm_value = torch.stack([loss.detach().float(), norm.detach().to(loss.device).float()]).tolist()
     if not math.isfinite(loss_value):
+        prove_finite(trainable_tensors(model).items(), f"at step {step}, and so the training loss is {loss_value}")
         raise NonFiniteError(f"the training loss is {loss_value} at step {step}")
     if not math.isfinite(norm_value):
         norms = {n: float(p.grad.float().norm()) for n, p in model.named_parameters() if p.grad is not None}
