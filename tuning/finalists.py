@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from optuna.trial import TrialState
-
+from tuning.divergence import converged, run_diverged
 from tuning.optuna_study import Study
 from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
 from whichlora.config.plan import Plan
@@ -38,6 +37,7 @@ class Finalist:
         point: values by dimension of the study.
         tuned: F1 in the study; None for the recommended arm and for a point without a complete trial.
         fresh: F1 with each fresh seed that has been trained.
+        diverged: number of fresh seeds with which training diverged; such a point is never the winner.
         seconds: total training time with the fresh seeds.
     """
 
@@ -45,6 +45,7 @@ class Finalist:
     point: Mapping[str, Any]
     tuned: float | None = None
     fresh: Sequence[float] = ()
+    diverged: int = 0
     seconds: float = 0.0
 
     @property
@@ -54,8 +55,13 @@ class Finalist:
 
     @property
     def score(self) -> float:
-        """The mean F1 over the fresh seeds; minus infinity if none has been trained."""
-        return mean(self.fresh) if self.fresh else float("-inf")
+        """The mean F1 over the fresh seeds; minus infinity if none has been trained or training diverged with one."""
+        return mean(self.fresh) if self.fresh and not self.diverged else float("-inf")
+
+    @property
+    def scored(self) -> bool:
+        """Whether every fresh seed has been trained, or diverged."""
+        return len(self.fresh) + self.diverged == len(FRESH_SEEDS)
 
     def plan(self, config: StudyConfig, seed: int) -> Plan:
         """Return the plan of a run of this point with a seed."""
@@ -65,7 +71,7 @@ class Finalist:
 def finalists(study: Study) -> list[Finalist]:
     """Return the best distinct points, or with two objectives the Pareto front, followed by the known points."""
     single_objective = study.config.objective.cost is None
-    complete = study.trials(TrialState.COMPLETE)
+    complete = converged(study.trials())
     candidates = complete if single_objective else study.optuna.best_trials
     by_fingerprint: dict[str, Finalist] = {}
     for trial in sorted(candidates, key=lambda t: (-t.values[0], t.number)):
@@ -101,7 +107,7 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         json.dumps([origin, seed])
         for origin, finalist in by_origin.items()
         for seed in FRESH_SEEDS
-        if _metrics(study, finalist, seed) is None
+        if _metrics(study, finalist, seed) is None and not _diverged(study, finalist, seed)
     ]
     if missing and not stop():
         text = f"training {len(by_origin)} finalists with fresh seeds, {len(missing)} runs to do"
@@ -161,6 +167,7 @@ def _with_scores(study: Study, finalist: Finalist) -> Finalist:
     return replace(
         finalist,
         fresh=[study.config.objective.values(metrics)[0] for metrics in trained],
+        diverged=sum(_diverged(study, finalist, seed) for seed in FRESH_SEEDS),
         seconds=sum(metrics["train/seconds"] for metrics in trained),
     )
 
@@ -170,3 +177,10 @@ def _metrics(study: Study, finalist: Finalist, seed: int) -> dict[str, float] | 
     fingerprint = _fingerprint(study, finalist, seed)
     run = study.tracker.find("trial", status="FINISHED", fingerprint=fingerprint, **_tags(study, seed))
     return None if run is None else run.data.metrics
+
+
+def _diverged(study: Study, finalist: Finalist, seed: int) -> bool:
+    """Return whether a finalist's run with a fresh seed diverged. It is not repeated unless the run is deleted."""
+    tags = {"fingerprint": _fingerprint(study, finalist, seed), **_tags(study, seed)}
+    finished = study.tracker.find("trial", status="FINISHED", **tags)
+    return finished is None and run_diverged(study.tracker.find("trial", status="FAILED", **tags))

@@ -15,6 +15,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.divergence import converged, mark_diverged
 from tuning.retries import (
     ATTEMPTS,
     COUNTED,
@@ -31,7 +32,7 @@ from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_status import PREFIX
 from whichlora.config.cli import format_duration
-from whichlora.errors import LostLeaseError, PrunedError
+from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
@@ -96,7 +97,7 @@ class Study:
         return self._leases.trials(*states)
 
     def counted(self) -> list[FrozenTrial]:
-        """Return the trials that count towards the budget: complete and pruned ones."""
+        """Return the trials that count towards the budget: complete and pruned ones, diverged ones included."""
         return self.trials(*COUNTED)
 
     def seconds(self) -> float:
@@ -115,9 +116,10 @@ class Study:
     def time_left(self, trainings: int) -> str:
         """Format the time that one worker needs for `trainings` more trainings, as the end of a progress line.
 
-        It is estimated from the median of the complete trials; empty if there are none or nothing is left.
+        It is estimated from the median of the complete trials that did not diverge; empty if there are none or nothing
+        is left.
         """
-        seconds = [t.user_attrs["seconds"] for t in self.trials(TrialState.COMPLETE)]
+        seconds = [t.user_attrs["seconds"] for t in converged(self.trials())]
         return f", about {format_duration(median(seconds) * trainings)} left" if seconds and trainings > 0 else ""
 
     def stopped(self) -> bool:
@@ -191,6 +193,14 @@ class Study:
             self._store_run_id(trial, tags)
             self._print(trial, f"pruned {pruned}")
             raise TrialPruned(str(pruned)) from pruned
+        except NonFiniteError as error:
+            self._failures = 0
+            store_seconds()
+            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
+            self._store_run_id(trial, tags)
+            mark_diverged(trial)
+            self._print(trial, f"diverged, counted with F1 0: {error}")
+            return self.config.objective.worst
         except SurplusTrialError as error:
             trial.set_user_attr("error", str(error))
             # Known points are always tried.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tuning import report
 from tuning.finalists import Finalist, finalists, score_finalists, train_final
 from tuning.optuna_study import Study
-from tuning.study_config import FRESH_SEEDS, TUNING_SEED, StudyConfig
+from tuning.study_config import TUNING_SEED, StudyConfig
 from tuning.study_status import connect
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
@@ -161,9 +161,11 @@ def _finish(
     if best is not None and seeds:
         missing += train_final(study, best, seeds, tracker, stop=should_stop, pack=pack)
     if best is None:
-        unscored = ", ".join(f.origin for f in scored if len(f.fresh) < len(FRESH_SEEDS))
+        unscored = ", ".join(f.origin for f in scored if not f.scored)
         message = f"{study.name}: no best point yet, fresh seeds are missing for {unscored or 'all trials'}"
-        if not should_stop():
+        if scored and not unscored:
+            missing.append(f"{study.name}: no best point, training diverged for every finalist")
+        elif not should_stop():
             missing.append(message)
         elif study.problem is None:  # ended by a deadline or a stop, which is not an error
             print(f"{message}; run the same command again to resume.", flush=True)

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.divergence import WORST_F1, converged, diverged
 from tuning.finalists import RECOMMENDED, Finalist
 from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
@@ -28,12 +29,12 @@ _MAX_RATES = 6
 def trials_table(study: Study) -> pd.DataFrame:
     """Return a row per counted trial with its point, value, seed and seconds.
 
-    The value of a pruned trial is its last report.
+    The value of a pruned trial is its last report, that of a diverged one 0.
     """
     rows = [
         {
             "trial": trial.number,
-            "state": trial.state.name.lower(),
+            "state": "diverged" if diverged(trial) else trial.state.name.lower(),
             "value": _value(trial),
             "seed": trial.user_attrs.get("seed"),
             "seconds": trial.user_attrs.get("seconds"),
@@ -108,6 +109,7 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
         }
     )
     metrics = {f"trials/{state}": float(n) for state, n in states.items()}
+    metrics["trials/diverged"] = float(sum(map(diverged, study.counted())))
     metrics["tuning/seconds"] = study.seconds()
     metrics["fresh/seconds"] = sum(f.seconds for f in finalists)
     if (drop := sensitivity(rates)) is not None:
@@ -131,9 +133,10 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
 
 
 def winner(finalists: Sequence[Finalist]) -> Finalist | None:
-    """Return the finalist with the best mean over the fresh seeds; None while scores are missing."""
-    complete = [f for f in finalists if len(f.fresh) == len(FRESH_SEEDS)]
-    return max(complete, key=lambda f: f.score) if complete and len(complete) == len(finalists) else None
+    """Return the finalist with the best mean over the fresh seeds; None if scores are missing or all diverged."""
+    if not all(f.scored for f in finalists):
+        return None
+    return max((f for f in finalists if not f.diverged), key=lambda f: f.score, default=None)
 
 
 def arm_yaml(study: Study, best: Finalist) -> str:
@@ -181,11 +184,20 @@ def summary(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> str:
             f"{sum(f.seconds for f in finalists):.0f}",
             _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
             _number(best.score if best else None),
-            _number(recommended.score if recommended and recommended.fresh else None),
+            _number(recommended.score if recommended else None),
             _number(sensitivity(by_learning_rate(table))),
             "-" if best is None else RECOMMENDED if best.recommended else describe_point(best.point),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+        if n_diverged := sum(map(diverged, study.counted())):
+            notes.append(
+                f"{study.config.variant.name}: {n_diverged} of {len(table)} trials diverged and count with F1 0"
+            )
+        notes += [
+            f"{study.config.variant.name}: {f.origin} diverged with {f.diverged} of {len(FRESH_SEEDS)} fresh seeds"
+            for f in finalists
+            if f.diverged
+        ]
         if best is not None and not best.recommended:
             notes += [
                 f"{study.config.variant.name}: {name} is undecided, the best point is on the {end} edge of the space"
@@ -199,6 +211,8 @@ def _number(value: float | None) -> str:
 
 
 def _value(trial: FrozenTrial) -> float:
+    if diverged(trial):
+        return WORST_F1
     if trial.values:
         return float(trial.values[0])
     reported = trial.intermediate_values
@@ -213,7 +227,7 @@ def _save_plots(study: Study, folder: Path) -> None:
     import matplotlib.pyplot as plt
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
-    complete = study.trials(TrialState.COMPLETE)
+    complete = converged(study.trials())
     target = None if study.config.objective.cost is None else lambda trial: trial.values[0]
     plots: dict[str, Callable[..., Any]] = {"history.png": plot_optimization_history} if complete else {}
     varied = [n for n in study.config.space.dimensions if len({str(t.params.get(n)) for t in complete}) > 1]

@@ -32,7 +32,9 @@ def enqueue_retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """
     copied = copy.deepcopy(trial)
     copied.user_attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "error", "run_id")}
-    copied.system_attrs = {k: v for k, v in copied.system_attrs.items() if not k.startswith("completed_rung")}
+    copied.system_attrs = {
+        k: v for k, v in copied.system_attrs.items() if not k.startswith(("completed_rung", "constraints"))
+    }
     if _deaths(trial) <= DEATHS:
         retry = RetryHeartbeatStaleTrialCallback(max_retry=ATTEMPTS + DEATHS, inherit_intermediate_values=True)
         retry(study, copied)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tuning.divergence import WORST_COST, WORST_F1
 from tuning.space import SEARCHED, Space, fits, known_points
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
@@ -47,6 +48,11 @@ class Objective:
         """Return the objective values, computed from a trial's metrics."""
         f1 = [metrics[f"validation/{role}/f1"] for role in ROLES[self.f1]]
         return [sum(f1) / len(f1)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
+
+    @property
+    def worst(self) -> list[float]:
+        """The objective values of a trial that diverged."""
+        return [WORST_F1] + ([] if self.cost is None else [WORST_COST])
 
 
 def parse_objective(text: str) -> Objective:

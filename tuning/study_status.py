@@ -10,6 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
+from tuning.divergence import converged, diverged
 from tuning.retries import enqueue_retry
 from tuning.space import describe_point
 from whichlora.errors import check_choice
@@ -48,7 +49,9 @@ def status(database: RDBStorage) -> str:
             f"{n} {state.name.lower()}" for state in TrialState if (n := sum(t.state is state for t in trials))
         )
         lines.append(f"{name}: {states or 'no trials'}")
-        complete = [t for t in trials if t.state is TrialState.COMPLETE]
+        complete = converged(trials)
+        if n_diverged := sum(map(diverged, trials)):
+            lines.append(f"  {n_diverged} of the complete trials diverged")
         if complete and len(study.directions) == 1:
             best = study.best_trial
             lines.append(f"  best: {best.value:.4f} in trial {best.number} ({describe_point(best.params)})")

@@ -83,6 +83,10 @@ class ProofError(RuntimeError):
     """A run failed verification: it did not train what its spec says. The message gives the evidence."""
 
 
+class NonFiniteError(ProofError):
+    """A loss, gradient, tensor, logit or score is NaN or infinite; the message names it and, in training, the step."""
+
+
 class LostLeaseError(RuntimeError):
     """This process was declared dead and its work was assigned to another process."""
 

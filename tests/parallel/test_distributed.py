@@ -14,7 +14,7 @@ import mlflow
 import psutil
 import pytest
 
-from whichlora.errors import OptionError
+from whichlora.errors import NonFiniteError, OptionError, ProofError
 from whichlora.parallel import distributed
 from whichlora.training import checkpoints
 
@@ -115,3 +115,27 @@ def test_a_bad_option_is_reported_once_and_ends_both_processes(store: Path, tiny
     text, _ = started.communicate(timeout=300)
     assert started.returncode != 0
     assert text.count("error: batch_size=5: must be a multiple of the 2 processes") == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_ends_in_every_process(store: Path, tiny_model: str) -> None:
+    started = start(tiny_model, 2, variant="lora", learning_rate=1, alpha=100000, epochs=3)
+    text, _ = started.communicate(timeout=500)
+    assert started.returncode != 0
+    assert text.count("error: the ") == 1, text
+    assert "at step" in text
+    run = the_run()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["whichlora.error"].startswith("NonFiniteError: ")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_an_error_of_the_leader_is_raised_by_all(monkeypatch: pytest.MonkeyPatch, leads: bool) -> None:
+    def fail() -> None:
+        raise NonFiniteError("the scores are nan")
+
+    monkeypatch.setattr(distributed, "all_reduce_sum", lambda failed: (1.0,))
+    with pytest.raises(ProofError, match="scores are nan" if leads else "leading process"):
+        distributed.on_leader(fail if leads else None)
+    monkeypatch.setattr(distributed, "all_reduce_sum", lambda failed: (0.0,))
+    distributed.on_leader((lambda: None) if leads else None)

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from probes import probed, table
+from probes import probed, probes, table
 from runs import plan_of, run_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whichlora.data.tasks import pairs
 from whichlora.errors import OptionError
 from whichlora.evaluation import translation_similarity
 from whichlora.evaluation.translation_similarity import MEASURES, compare
+from whichlora.probing import main
+from whichlora.training import adapter
 
 WIDTH = 64
 
@@ -206,3 +209,36 @@ def test_parallel_texts_of_a_run_in_the_language_of_the_run(store: Path, tiny_mo
     assert run.data.params["items"] == "9"
     words = probed("--run_id", result.run_id, "--kind", "alignment", "--items", "5")
     assert words.data.params["language"] == "hi"
+
+
+@pytest.mark.parametrize(("kind", "what"), [("alignment", "the states of "), ("language", "states after block 1")])
+def test_a_model_whose_states_are_not_finite_is_not_probed(
+    store: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, what: str
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "broken")
+    assert main(["--model", str(tmp_path / "broken"), "--kind", kind, "--items", "6"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert what in line
+    assert "not finite" in line
+    (run,) = probes()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["whichlora.error"].startswith("NonFiniteError: ")
+
+
+def test_an_update_that_is_not_finite_is_not_measured(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run_of(plan_of(tiny_model, variant="lora"))
+    load = adapter.load_saved
+
+    def damaged(*arguments: Any, **options: Any) -> Any:
+        model = load(*arguments, **options)
+        next(p for n, p in model.named_parameters() if "1.mlp.up_proj.lora_B" in n).data[0, 0] = float("inf")
+        return model
+
+    monkeypatch.setattr(adapter, "load_saved", damaged)
+    assert main(["--run_id", done.run_id, "--kind", "weights"]) == 1
+    assert "error: the update of model.layers.1.mlp.up_proj is not finite" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, VeraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from whichlora.errors import ProofError
+from whichlora.errors import NonFiniteError, ProofError
 from whichlora.models.loading import shape_of
 from whichlora.probing.language.logit_lens import LogitLens, top_tokens
 from whichlora.probing.options import LanguageChoices
@@ -161,3 +161,15 @@ def test_a_model_with_something_else_before_its_head_is_refused(model: Any) -> N
     model.model.norm = Outside()  # which is not recognised as a norm
     with pytest.raises(ProofError, match="own prediction at"):
         lens_of(model).verify(SEQUENCES[1])
+
+
+@pytest.mark.parametrize(("part", "match"), [("block", "states after block 1"), ("head", "logits that the LM head")])
+def test_states_and_logits_that_are_not_finite_are_refused(model: Any, part: str, match: str) -> None:
+    with torch.no_grad():
+        if part == "block":
+            model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+        else:
+            model.lm_head.weight[500, 0] = torch.nan  # tied to the embeddings, but no sequence has this token
+    for top_k in (1, 3):
+        with pytest.raises(NonFiniteError, match=match):
+            lens_of(model, top_k=top_k).decode(SEQUENCES, EVERYWHERE)

@@ -19,7 +19,7 @@ from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.fast_paths import TrainingPaths
 from whichlora.models.loading import copy_sharing_weights, load_model, locate
 from whichlora.testing import save_tiny_model
-from whichlora.training.multi_adapter import Batch, backward_together, parse_pack
+from whichlora.training.multi_adapter import Batch, backward_together, parse_pack, try_together
 from whichlora.variants import CATALOGUE
 
 REFUSED = {
@@ -116,3 +116,23 @@ def test_runs_of_several_models_are_refused(tiny_model: str, tmp_path: Path) -> 
         parse_pack("2", plans)
     with pytest.raises(AssertionError, match="several base models"):
         backward_together([batch_of(folder, 0, 1, variant="lora") for folder in (tiny_model, str(other))])
+
+
+@pytest.mark.parametrize("faulty", [0, 1])
+def test_no_gradient_is_left_of_a_pass_in_which_one_is_not_finite(
+    tiny_model: str, capsys: pytest.CaptureFixture[str], faulty: int
+) -> None:
+    """Both losses are finite, but through the padding of the second run's texts its NaN reaches the first run, too."""
+    batches = [batch_of(tiny_model, 8 * k, 4 + k, variant="lora", seed=str(k)) for k in (0, 1)]
+    name = next(name for name in batches[faulty].layers if name.endswith("layers.1.mlp.down_proj"))
+
+    def nan_gradient(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        output.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
+        return output
+
+    batches[faulty].layers[name].lora_B["default"].register_forward_hook(nan_gradient)
+    assert try_together(batches) == []
+    assert not any(gradients(batch.model) for batch in batches)
+    assert "A pass of 2 runs failed (a loss or gradient is not finite)" in capsys.readouterr().err
+    healthy, _ = alone(batches[1 - faulty])
+    assert all(bool(gradient.isfinite().all()) for gradient in healthy.values())

@@ -19,7 +19,7 @@ from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.onednn import emulates_bf16
 from whichlora.models.loading import load_model
 from whichlora.run.reload_check import check_reload
-from whichlora.training import adapter
+from whichlora.training import adapter, checkpoints
 from whichlora.training.verification import (
     GRADIENT_STEPS,
     prove_gradients,
@@ -89,6 +89,71 @@ def test_an_adapter_that_did_not_change_is_noticed(tiny_model: str, variant: str
     evidence.without_gradient = {}
     with pytest.raises(ProofError, match="no trainable parameter"):
         prove_trained(model, plan.variant, evidence)
+
+
+@pytest.mark.parametrize(
+    ("variant", "quantization"),
+    [(name, q) for name in ADAPTERS for q in ("none", "nf4") if q == "none" or CATALOGUE[name].quantizable]
+    + [("full", "none")],
+)
+def test_every_trained_tensor_is_fp32_on_a_bf16_base(
+    tiny_model: str, tmp_path: Path, variant: str, quantization: str
+) -> None:
+    """Attached, resumed from a checkpoint, and reloaded."""
+    few = {"rank": 50} if variant == "fourierft" else {}
+    plan = plan_of(tiny_model, variant=variant, precision="bf16", quantization=quantization, **few)
+    precision = "fp32" if variant == "full" else "bf16"
+
+    def load() -> Any:
+        torch.manual_seed(0)
+        return load_model(plan.source, precision=precision, quantization=quantization)
+
+    def dtypes(model: Any, names: Any) -> set[torch.dtype]:
+        parameters = dict(model.named_parameters())
+        return {parameters[name].dtype for name in names}
+
+    model, evidence, _ = adapter.attach(load(), plan, total_steps=5)
+    assert dtypes(model, evidence.trainable) == {torch.float32}
+    if variant != "full":
+        assert {p.dtype for n, p in model.named_parameters() if "model.norm" in n} == {torch.bfloat16}
+    checkpoints.save_state(model, plan.variant, tmp_path / "checkpoint-1")
+    again, _, _ = adapter.attach(load(), plan, total_steps=5)
+    checkpoints.load_state(again, plan.variant, tmp_path / "checkpoint-1")
+    assert dtypes(again, evidence.trainable) == {torch.float32}
+    adapter.save_initial(model, plan, tmp_path)
+    adapter.save(model, plan, tmp_path / "adapter", initial=tmp_path)
+    reloaded = adapter.load_saved(plan, tmp_path / "adapter", base=None if variant == "full" else load())
+    if variant != "full":
+        assert dtypes(reloaded, evidence.trainable) == {torch.float32}
+
+
+def test_a_trained_tensor_in_bf16_is_noticed(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tiny_model, variant="eva", precision="bf16")
+    torch.manual_seed(0)
+    base = load_model(plan.source, precision="bf16", quantization="none")
+    with monkeypatch.context() as patched:
+        patched.setattr(adapter, "_train_in_fp32", lambda model: None)
+        with pytest.raises(ProofError, match=r"of 42 trained tensors are not fp32, .*lora_A.* \(torch\.bfloat16\)"):
+            adapter.attach(base, plan, total_steps=5)
+    plan, model, evidence = attached(tiny_model, "lora")
+    next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(2, dtype=torch.bfloat16)
+    with pytest.raises(ProofError, match="1 of 42 trained tensors are not fp32"):
+        prove_trained(model, plan.variant, evidence)
+
+
+@pytest.mark.parametrize("variant", ["eva", "lora"])
+def test_small_updates_are_not_lost_on_a_bf16_base(tiny_model: str, variant: str) -> None:
+    plan = plan_of(tiny_model, variant=variant, precision="bf16")
+    torch.manual_seed(0)
+    base = load_model(plan.source, precision="bf16", quantization="none")
+    model, _, _ = adapter.attach(base, plan, total_steps=5)
+    factors = [p for n, p in model.named_parameters() if "lora_A" in n]
+    before = [p.detach().clone() for p in factors]
+    with torch.no_grad():
+        for parameter in factors:
+            parameter += 1e-5 * torch.sign(parameter)
+    moved = [bool((p != old)[old != 0].all()) for p, old in zip(factors, before, strict=True)]
+    assert all(moved)
 
 
 def update_otherwise(model: Any) -> None:

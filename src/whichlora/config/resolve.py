@@ -164,14 +164,17 @@ def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict
         data_dir=options.data_dir,
         select_on=sizes.select_on,
     )
-    scored_training_items: dict[str, Sequence[Item]] = {"trained": items.train} if task.scores_training_items else {}
-    return items, scored_training_items | mixture.draw_tests(
+    tests = mixture.draw_tests(
         task,
         language=options.language,
         test_size=sizes.test_size,
         difficulty=difficulty,
         data_dir=options.data_dir,
     )
+    for role, tested in tests.items():
+        validated = items.validation[role]
+        word_pairs.check_items({"train_size": items.train, "validation_size": validated, "test_size": tested})
+    return items, ({"trained": items.train} if task.scores_training_items else {}) | tests
 
 
 def _read_model(options: RunOptions) -> _Model:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from whichlora.config.options import RUN_OPTIONS, RunOptions
 from whichlora.data.mixture import target_languages
-from whichlora.data.tasks import PairTask, Task
+from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.data.tasks.align_words import pairs_path
+from whichlora.data.tasks.items import PairItem
 from whichlora.data.word_pooling import Pooling
 from whichlora.errors import OptionError
 from whichlora.parallel import distributed
@@ -38,6 +39,22 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
     if distributed.world_size() > 1:
         allowed = "must train in one process, which sees all negatives of a batch; do not use accelerate launch"
         raise OptionError("task", task.name, allowed)
+
+
+def check_items(items_by_size: Mapping[str, Sequence[Item]]) -> None:
+    """Check that the word pairs of each set differ, so that there are random pairs to compare them with.
+
+    Args:
+        items_by_size: the items of each set, by the option that sets their number; items of prompted tasks are ignored.
+
+    Raises:
+        OptionError: All pairs of a set have the same word or the same translation.
+    """
+    for option, items in items_by_size.items():
+        pairs = [item for item in items if isinstance(item, PairItem)]
+        if pairs and (len({pair.word for pair in pairs}) == 1 or len({pair.translation for pair in pairs}) == 1):
+            allowed = "needs pairs with different words and translations, because a pair is compared with random pairs"
+            raise OptionError(option, len(pairs), allowed)
 
 
 def pooling_of(options: RunOptions, layers: Sequence[int], n_layers: int) -> Pooling:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from whichlora.data.encoding import Encoded, Encoder, line_ends, special_ids
 from whichlora.data.tasks.items import Item
+from whichlora.evaluation.finite import check_finite
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
@@ -27,6 +28,9 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
 
     For an item that is split into windows, return the answer with the highest mean log-likelihood per token; an empty
     answer is returned only if the answers of all windows are empty.
+
+    Raises:
+        NonFiniteError: A logit is not finite.
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
     window_counts = Counter(k for k, _ in windows)
@@ -39,12 +43,33 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
             for i in candidates
         ]
         total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
+        inputs = [windows[i][1] for i in candidates]
+        check_finite(total, inputs, what=f"the {encoder.task.name} answer log-likelihoods", name=name)
         likelihood[candidates] = total / [len(answer.answer) for answer in answers]
     best: dict[int, int] = {}
     for i, (k, _) in enumerate(windows):
         if k not in best or likelihood[i] > likelihood[best[k]]:
             best[k] = i
     return [texts[best[k]] for k in range(len(items))]
+
+
+class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
+    """Records for each text whether its logits have been finite in all steps, and not all equal in the first.
+
+    The flags stay on the device, because reading them would wait for every token.
+
+    Attributes:
+        finite: (texts,); None before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.finite: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        smallest, largest = scores.aminmax(dim=-1)  # both are NaN if any logit is
+        earlier = smallest < largest if self.finite is None else self.finite
+        self.finite = earlier & smallest.isfinite() & largest.isfinite()
+        return scores
 
 
 def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
@@ -67,9 +92,20 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         for row, i in enumerate(batch):
             ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, longest - len(prompts[i]) :] = 1
+        check = _FiniteLogits()
         output = greedy_continuations(
-            model, ids, mask, tokenizer, new_tokens=encoder.task.answer_tokens, ends=ends, cache=prefill_cache(batch)
+            model,
+            ids,
+            mask,
+            tokenizer,
+            new_tokens=encoder.task.answer_tokens,
+            ends=ends,
+            cache=prefill_cache(batch),
+            check=check,
         )
+        if check.finite is not None:
+            flags = np.where(check.finite.cpu().numpy(), 0.0, np.nan)
+            check_finite(flags, [items[i] for i in batch], what=f"the {encoder.task.name} logits", name=name)
         for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
             texts[i] = text.partition("\n")[0].strip()
 
@@ -90,7 +126,15 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def greedy_continuations(
-    model: Any, ids: Tensor, mask: Tensor, tokenizer: Any, *, new_tokens: int, ends: Collection[int], cache: Any = None
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    tokenizer: Any,
+    *,
+    new_tokens: int,
+    ends: Collection[int],
+    cache: Any = None,
+    check: LogitsProcessor | None = None,
 ) -> Tensor:
     """Return prompts with their greedy continuations, (texts, tokens).
 
@@ -102,6 +146,7 @@ def greedy_continuations(
         new_tokens: maximum number of tokens after the prompts.
         ends: the tokens that end a continuation.
         cache: key-value cache of the prompts without their last tokens, or None.
+        check: called with the logits of each step, which it returns unchanged.
     """
     base = unwrap_peft(model)
     saved, base.generation_config = base.generation_config, GenerationConfig()
@@ -110,6 +155,7 @@ def greedy_continuations(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             past_key_values=cache,
+            logits_processor=LogitsProcessorList([] if check is None else [check]),
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=1,

@@ -16,6 +16,7 @@ from whichlora.data.batching import collate, common_prefix_length
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation import inference
+from whichlora.evaluation.finite import check_labels
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
@@ -28,6 +29,9 @@ def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, 
     If all label words begin with different tokens, the logits of these tokens after the prompt are compared, as in
     greedy decoding; otherwise the log-likelihoods of the whole words are. This is decided separately for each wording
     of the labels (language), so that an item's score does not depend on the languages of other items.
+
+    Raises:
+        NonFiniteError: A logit is not finite.
     """
     by_wording: dict[tuple[str, ...], list[int]] = {}
     for position, item in enumerate(items):
@@ -45,9 +49,12 @@ def _word_probabilities(
     labels = [encoder.continuation(items[0], f" {word}") for word in words]
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
-        return _softmax(_next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name))
-    examples = [Encoded(encoder.prompt(item), ids) for item in items for ids in labels]
-    return _softmax(answer_log_likelihood(model, encoder, examples, name=name).reshape(len(items), -1))
+        scores = _next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name)
+    else:
+        examples = [Encoded(encoder.prompt(item), ids) for item in items for ids in labels]
+        scores = answer_log_likelihood(model, encoder, examples, name=name).reshape(len(items), -1)
+    check_labels(scores, items, what=f"the {encoder.task.name} label logits", name=name)
+    return _softmax(scores)
 
 
 def _next_token_logits(

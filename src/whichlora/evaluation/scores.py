@@ -56,7 +56,11 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
         task = encoder.task
         predictions = scoring.predict(model, encoder, items, name=name)
         gold = [task.gold(item) for item in items]
-        means = {measure: float(values.mean()) for measure, values in predictions.measures.items()}
+        means = {
+            measure: float(values.mean())
+            for measure, values in predictions.measures.items()
+            if not np.isnan(values).all()  # not defined: all pairs are the same, so there are no random ones
+        }
         return Scores(
             items=items,
             gold=gold,

@@ -89,7 +89,8 @@ class WordSimilarity(Scoring):
         from whichlora.evaluation.word_alignment import measure_pairs  # torch, which options do not need
         from whichlora.evaluation.word_states import word_states
 
-        predicted, measures = measure_pairs(word_states(model, encoder, items, self.pooling, name=name), items)
+        states = word_states(model, encoder, items, self.pooling, name=name)
+        predicted, measures = measure_pairs(states, items, name=name)
         return Predictions(predicted=list(predicted), measures=measures)
 
 

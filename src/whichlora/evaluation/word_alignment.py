@@ -18,6 +18,7 @@ from scipy import stats
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import PairItem
 from whichlora.evaluation import translation_similarity
+from whichlora.evaluation.finite import check_states
 from whichlora.models.pooling import SITES
 
 MEASURES = tuple(f"{site}/{measure}" for site in SITES for measure in translation_similarity.MEASURES)
@@ -26,12 +27,17 @@ TESTED = tuple(f"{site}/{measure}" for site in SITES for measure in ("cosine/tra
 
 
 def measure_pairs(
-    states: np.ndarray[Any, Any], items: Sequence[Item]
+    states: np.ndarray[Any, Any], items: Sequence[Item], *, name: str = "words"
 ) -> tuple[list[str | None], dict[str, np.ndarray[Any, Any]]]:
     """Return the translation retrieved for each word at the pooled layer, and the values of `MEASURES` by name.
 
-    `states` are those of words and their translations, (`SITES`, items, 2, width).
+    `states` are those of words and their translations, (`SITES`, items, 2, width). The measures of random pairs are NaN
+    if all pairs are the same.
+
+    Raises:
+        NonFiniteError: A state is not finite, or zero.
     """
+    check_states(states.swapaxes(0, 1), items, name=name)
     pairs = [_words(item) for item in items]
     values = [translation_similarity.compare(site, pairs) for site in states]
     retrieved = translation_similarity.nearest(states[0][:, 0], states[0][:, 1])

@@ -123,6 +123,25 @@ def barrier() -> None:
         dist.barrier(group=_control_group)
 
 
+def on_leader(work: Callable[[], None] | None) -> None:
+    """Let the leader call `work` while the other ranks, with None, wait; a `ProofError` in it is raised on every rank.
+
+    Raises:
+        ProofError: `work` raised it.
+    """
+    error: ProofError | None = None
+    if work is not None:
+        try:
+            work()
+        except ProofError as raised:
+            error = raised
+    (failed,) = all_reduce_sum(float(error is not None))
+    if error is not None:
+        raise error
+    if failed:
+        raise ProofError("the leading process stopped this run")
+
+
 def all_reduce_sum(*values: float) -> tuple[float, ...]:
     """Return each value summed over the processes."""
     if world_size() == 1:
@@ -151,6 +170,17 @@ def all_reduce_gradients(model: Any) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
+
+
+def all_reduce_tensor(tensor: Any) -> Any:
+    """Return a tensor summed over the processes, on its device and without waiting for it."""
+    if world_size() == 1:
+        return tensor
+    import torch.distributed as dist
+
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def _broadcast(message: Any) -> Any:

@@ -45,6 +45,7 @@ def probe(request: Request, tracker: Tracker) -> str:
     Raises:
         OptionError: an option does not fit the run, the model or the data.
         ProofError: the probe does not reproduce the model's own predictions.
+        NonFiniteError: a state, a logit or an update of the model is not finite.
     """
     probed = probed_model.find(request, tracker.client)
     prepared = _KINDS[request.kind](request, probed)
@@ -103,6 +104,7 @@ def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
     for path in result.files:
         shutil.copy(path, folder)
     log.artifacts(folder)
-    log.metrics({name: value for name, value in result.metrics.items() if math.isfinite(value)})
+    # NaN is an undefined value; states and logits that are not finite have stopped the probe before.
+    log.metrics({name: value for name, value in result.metrics.items() if not math.isnan(value)})
     for name, curve in result.series.items():
         log.series(name, curve)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from whichlora.errors import OptionError
+from whichlora.errors import NonFiniteError, OptionError
 from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.probing import probed_model
 from whichlora.probing.figures import weight_figure
@@ -151,8 +151,11 @@ def _updates(probed: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str],
         _full_weights(plan, folder, base) if plan.variant.trains_whole_model else _merged_weights(plan, folder, base)
     )
     for name, before, after in tqdm(pairs, desc=f"weights of {probed.name}", unit="layer", total=_count(plan)):
+        update = after - before
+        if not bool(update.isfinite().all()):
+            raise NonFiniteError(f"the update of {name} is not finite")
         layer, _, module = name.removeprefix(f"{plan.shape.blocks}.").partition(".")
-        yield (int(layer), module.rpartition(".")[2]), before, after - before
+        yield (int(layer), module.rpartition(".")[2]), before, update
 
 
 def _merged_weights(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -24,7 +24,7 @@ from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.tracking.client import work_folder
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.runs import RunLog, Tracker, check_metrics
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
 
@@ -36,6 +36,7 @@ def run(plan: Plan, tracker: Tracker) -> Result:
 
     Raises:
         ProofError: The run did not train what its spec says.
+        NonFiniteError: A loss, gradient, trained tensor, logit or metric is not finite.
     """
     return _tracked("run", plan.name, plan, tracker, _train_and_score)
 
@@ -49,6 +50,7 @@ def trial(
 
     Raises:
         ProofError: The trial did not train what its spec says.
+        NonFiniteError: A loss, gradient, trained tensor, logit or metric is not finite.
         PrunedError: `reports` stopped it.
     """
 
@@ -95,7 +97,6 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     if plan.variant.trains:
         record = fit(plan, log, work, reuse=lambda: reuse.reuse_adapter(plan, tracker, work))
         metrics |= record.metrics
-        log.artifacts(work / "adapter", "adapter")
         if record.source is not None:
             log.tags({"adapter_of": record.source})
             known = reuse.reusable_test_scores(plan, tracker, record.source, work)
@@ -115,6 +116,9 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
+    check_metrics(metrics.items())
+    if plan.variant.trains:
+        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
     return metrics
 
 

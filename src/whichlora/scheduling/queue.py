@@ -17,7 +17,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from whichlora.errors import LostLeaseError
+from whichlora.errors import LostLeaseError, NonFiniteError
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
@@ -85,7 +85,8 @@ class Queue:
         Args:
             process: called as `process(cell, check)`. It must call `check` before it writes a result; `check` raises
                 `LostLeaseError` if this worker was suspended for so long that another worker has the cell. An exception
-                fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total.
+                fails the cell, which is enqueued again for up to `ATTEMPTS` attempts in total,
+                except after a `NonFiniteError`.
             poll: seconds between database polls while idle.
             stop: returns whether this process can no longer work.
             pack: number of cells to process at once, with their training steps in lockstep.
@@ -118,7 +119,7 @@ class Queue:
         except Exception as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
             attempt = trial.user_attrs["attempt"]
-            if attempt < ATTEMPTS:
+            if attempt < ATTEMPTS and not isinstance(error, NonFiniteError):  # it would diverge again
                 _enqueue(self._study, cell, time.time(), attempt=attempt + 1, after=trial.number)
             raise
         except BaseException:  # an interrupt does not count as an attempt

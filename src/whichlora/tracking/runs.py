@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import LostLeaseError, PrunedError, check_name
+from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError, check_name
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     check_writable,
@@ -222,12 +223,23 @@ class RunLog:
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step."""
+        """Log metrics at one step.
+
+        Raises:
+            NonFiniteError: One of them is NaN or infinite; none is logged. Leave out what is not defined.
+        """
+        check_metrics(values.items())
         now = int(time.time() * 1000)
         self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
-        """Log a metric's (step, value) points beyond the last step already logged."""
+        """Log a metric's (step, value) points beyond the last step already logged.
+
+        Raises:
+            NonFiniteError: A value is NaN or infinite; none is logged.
+        """
+        points = list(points)
+        check_metrics((f"{key} at step {step}", value) for step, value in points)
         history = self.client.get_metric_history(self.run_id, key)
         last = max((metric.step for metric in history), default=-1)
         now = int(time.time() * 1000)
@@ -260,6 +272,17 @@ class RunLog:
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])
+
+
+def check_metrics(values: Iterable[tuple[str, float]]) -> None:
+    """Check that no metric is NaN or infinite.
+
+    Raises:
+        NonFiniteError: One is; the message names the first.
+    """
+    for name, value in values:
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the metric {name} is {value}")
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,13 @@ from whichlora.errors import OptionError, ProofError
 from whichlora.models.checks import load_adapter
 from whichlora.models.loading import current_device, load_model
 from whichlora.training.objectives import objective_of
-from whichlora.training.verification import base_digests, prove_attached, record_trainable
+from whichlora.training.verification import (
+    base_digests,
+    prove_attached,
+    prove_finite,
+    record_trainable,
+    trainable_tensors,
+)
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
 
@@ -71,6 +77,7 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     model = get_peft_model(base, config)
     if variant.after_attach is not None:
         variant.after_attach(model)
+    _train_in_fp32(model)
     expected = variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
         p.numel()
         for name, module in base.named_modules()
@@ -80,10 +87,20 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     count = prove_attached(model, variant, evidence, expected=expected)
     if variant.initialize is not None:
         variant.initialize(model, _first_batches(plan), spec.variant_options)
+        _train_in_fp32(model)
         count = record_trainable(model, variant, evidence)
     if variant.start_witness is not None:
         variant.start_witness(model, evidence)
     return model, evidence, count
+
+
+def _train_in_fp32(model: Any) -> None:
+    """Cast trainable tensors to fp32; in bf16 small updates would be lost.
+
+    PEFT does so as it wraps the layers, but not for those that EVA's initialisation makes anew with another rank.
+    """
+    for parameter in trainable_tensors(model).values():
+        parameter.data = parameter.data.float()
 
 
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
@@ -109,7 +126,11 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
     """Save the adapter so that plain PEFT can load it onto the original base model; for `full`, save the model.
 
     `initial` is the folder that `save_initial` wrote to.
+
+    Raises:
+        NonFiniteError: A trained tensor is not finite.
     """
+    prove_finite(trainable_tensors(model).items(), "in the trained model, which is not saved")
     if plan.variant.converts_base_change:
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:

@@ -188,10 +188,9 @@ class BestCheckpoint(TrainerCallback):
         may_select, options = self._variant.may_select, self._spec.variant_options
         if may_select and not may_select(step, state.max_steps, options):
             return
+        validate = self._validate
         with self._watch.paused():
-            if self._validate is not None:
-                self._save_if_best(model, step, self._validate(step))
-            distributed.barrier()
+            distributed.on_leader(None if validate is None else lambda: self._save_if_best(model, step, validate(step)))
 
     def _save_if_best(self, model: Any, step: int, score: float) -> None:
         path = self._work / "best.json"

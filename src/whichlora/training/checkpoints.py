@@ -11,15 +11,22 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from whichlora.training.verification import prove_finite, trainable_tensors
 from whichlora.variants import Variant
 
 _WEIGHTS, _METHOD, _COMPLETE = "trainable.safetensors", "method.pt", "complete.json"
 
 
 def save_state(model: Any, variant: Variant, folder: Path) -> None:
-    """Write the trainable tensors and the variant's own state to `folder`."""
+    """Write the trainable tensors and the variant's own state to `folder`.
+
+    Raises:
+        NonFiniteError: A tensor is not finite; nothing is written. The names of folders end with the step.
+    """
+    trainable = trainable_tensors(model)
+    prove_finite(trainable.items(), f"after step {folder.name.rpartition('-')[2]}")
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    tensors = {n: p.detach().cpu().contiguous() for n, p in trainable.items()}
     save_file(tensors, folder / _WEIGHTS)
     if variant.method_state is not None:
         torch.save(variant.method_state(model), folder / _METHOD)
@@ -30,9 +37,11 @@ def load_state(model: Any, variant: Variant, folder: Path) -> None:
 
     Raises:
         RuntimeError: The trainable parameters differ from those saved.
+        NonFiniteError: A saved tensor is not finite.
     """
     tensors = load_file(folder / _WEIGHTS)
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    prove_finite(tensors.items(), f"in {folder}")
+    parameters = trainable_tensors(model)
     if tensors.keys() != parameters.keys():
         raise RuntimeError(f"{folder} does not match the attached adapter: its trainable parameters differ")
     with torch.no_grad():

@@ -171,7 +171,8 @@ def try_together(batches: list[Batch]) -> list[Tensor] | None:
     """Compute the gradients of all batches in one pass; if it fails, leave no gradients.
 
     Returns:
-        The summed loss of each batch; an empty list if the pass raised an error; None if memory ran out.
+        The summed loss of each batch; an empty list if the pass raised an error or a loss or gradient is not finite;
+        None if memory ran out.
     """
     losses: list[Tensor] = []
 
@@ -183,8 +184,20 @@ def try_together(batches: list[Batch]) -> list[Tensor] | None:
         fitted = runs_without_oom(joint_pass)
     except Exception as error:  # each run then takes its step alone, and the one at fault raises the error again
         print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
+    if losses and not _all_finite(losses, batches):
+        # Padding may have carried one run's NaN into others. Alone, the run at fault fails and the others train on.
+        reason = "a loss or gradient is not finite"
+        print(f"A pass of {len(batches)} runs failed ({reason}); each takes this step alone.", file=sys.stderr)
+        losses.clear()
     if not losses:
         for batch in batches:
             for parameter in batch.model.parameters():
                 parameter.grad = None
     return losses if fitted else None
+
+
+def _all_finite(losses: Sequence[Tensor], batches: Sequence[Batch]) -> bool:
+    """Return whether all losses and all gradient norms are finite; on a GPU, wait for the device only once."""
+    gradients = ([p.grad for p in batch.model.parameters() if p.grad is not None] for batch in batches)
+    norms = [nn.utils.get_total_norm(run_gradients) for run_gradients in gradients]
+    return bool(torch.stack([value.float() for value in (*losses, *norms)]).isfinite().all())

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from whichlora.config.plan import Plan
@@ -22,6 +22,7 @@ from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels.fast_paths import TrainingPaths, prepare_training
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import adapter, base_cache, checkpoints
+from whichlora.training.arguments import make_optimizer, training_arguments
 from whichlora.training.callbacks import (
     BestCheckpoint,
     CheckpointTimer,
@@ -36,7 +37,7 @@ from whichlora.training.callbacks import (
 from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
 from whichlora.training.multi_adapter import Batch, try_together, why_not_packable
 from whichlora.training.objectives import AnswerTokens, Objective, objective_of
-from whichlora.training.verification import prove_trained
+from whichlora.training.verification import prove_finite, prove_step, prove_trained, trainable_tensors
 from whichlora.variants import Variant
 
 
@@ -97,6 +98,7 @@ def train(
 
     Raises:
         ProofError: The adapter does not match the spec, or did not train.
+        NonFiniteError: A loss, a gradient or a trained tensor is not finite.
         MemoryExhausted: A single item does not fit into memory.
     """
     spec, variant = plan.spec, plan.variant
@@ -123,10 +125,10 @@ def train(
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)
     trainer = _Trainer(
         model=model,
-        args=_arguments(spec, work),
+        args=training_arguments(spec, work, total_steps(spec)),
         train_dataset=list(examples),
         callbacks=callbacks,
-        optimizers=(_optimizer(model, variant, spec), None),
+        optimizers=(make_optimizer(model, variant, spec), None),
         variant=variant,
         watch=watch,
         losses=losses,
@@ -142,6 +144,7 @@ def train(
         torch.manual_seed(spec.seed + distributed.rank())  # dropout masks differ between ranks
     with telemetry or nullcontext():
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    evidence.last_step = trainer.state.global_step
     prove_trained(model, variant, evidence)
     if not leads:
         return None
@@ -160,38 +163,6 @@ def train(
         checkpointing=micro.checkpointing,
         packed=trainer.packed,
     )
-
-
-def _arguments(spec: RunSpec, work: Path) -> TrainingArguments:
-    steps = total_steps(spec)
-    assert spec.batch_size is not None
-    return TrainingArguments(
-        output_dir=str(work),
-        per_device_train_batch_size=spec.batch_size // distributed.world_size(),
-        num_train_epochs=spec.epochs,
-        learning_rate=spec.learning_rate,
-        weight_decay=spec.weight_decay,
-        lr_scheduler_type=spec.scheduler,
-        warmup_steps=round((spec.warmup or 0) * steps),
-        bf16=spec.precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        seed=spec.seed,
-        data_seed=spec.seed,
-        logging_steps=max(1, steps // 100),
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,  # `ProgressBar` replaces the Trainer's bar
-        remove_unused_columns=False,
-    )
-
-
-def _optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optimizer | None:
-    if variant.optimizer is None:
-        return None
-    assert spec.learning_rate is not None
-    assert spec.weight_decay is not None
-    return variant.optimizer(model, spec.learning_rate, spec.weight_decay, spec.variant_options)
 
 
 class _Trainer(Trainer):
@@ -217,7 +188,7 @@ class _Trainer(Trainer):
         self._variant, self._micro, self._paths = variant, micro, paths
         self._watch, self._losses, self._timer = watch, losses, timer
         self._effective_batch, self._objective = batch_size, objective
-        self.packed = 1
+        self.packed, self._learning = 1, False
         super().__init__(**arguments)
         self._joint_layers = dict(adapter_modules(self.model)) if joint else {}
 
@@ -241,7 +212,20 @@ class _Trainer(Trainer):
         if self._variant.penalty is not None:
             self.accelerator.backward(self._variant.penalty(self.model) / distributed.world_size())
         distributed.all_reduce_gradients(self.model)
+        self._step_loss = distributed.all_reduce_tensor(loss)
         return loss / count
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Clip the gradients as the Trainer does, but check loss and norm first: a NaN norm makes every gradient NaN.
+
+        All processes have the same loss and gradients, and raise alike.
+        """
+        parameters = list(model.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        step = self.state.global_step + 1
+        self._learning = prove_step(step, self._step_loss, norm, self.model, learning=self._learning)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm)
+        return norm
 
     def _joint_step(self, inputs: list[Any], count: float) -> torch.Tensor | None:
         """Compute the gradients in one pass with other runs, and return the summed loss; None if that is impossible."""
@@ -287,6 +271,8 @@ class _Trainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._watch.stop()
+        if distributed.world_size() > 1:  # the leader alone writes, but all have to raise
+            prove_finite(trainable_tensors(self.model).items(), f"after step {self.state.global_step}")
         super()._save_checkpoint(model, trial)
         distributed.barrier()  # each rank has written its random state
         if self.args.should_save:

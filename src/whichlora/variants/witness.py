@@ -54,6 +54,7 @@ class Evidence:
         without_gradient: modules that have not had a non-zero gradient yet, with their tensors.
         rates: peak learning rates, by trainable parameter name.
         steps_seen: number of optimiser steps observed.
+        last_step: the last optimiser step of the training.
     """
 
     settings: Any
@@ -62,6 +63,7 @@ class Evidence:
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     steps_seen: int = 0
+    last_step: int = 0
 
 
 def check_changed(model: nn.Module, evidence: Evidence, marker: str) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 from whichlora.data.encoding import word_tokens
 from whichlora.data.tasks import pairs as word_pairs
 from whichlora.data.tasks.items import texts_of
-from whichlora.errors import OptionError
+from whichlora.errors import NonFiniteError, OptionError
 from whichlora.evaluation.translation_similarity import MEASURES, compare
 from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.memory import in_batches
@@ -148,6 +148,11 @@ class _AlignmentProbe:
                 )
 
         in_batches([len(s) for s in sequences], process, max_tokens=BATCH_TOKENS, max_items=len(sequences))
+        for name, rows in averages.items():
+            finite = np.isfinite(rows).all(1)
+            if not finite.all():
+                text = self.pairs[pairs[int(np.argmin(finite)) // 2]][int(np.argmin(finite)) % 2]
+                raise NonFiniteError(f"the states of {text!r} at {name} are not finite")
         return {name: rows.reshape(len(pairs), 2, -1) for name, rows in averages.items()}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whichlora.errors import ProofError
+from whichlora.errors import NonFiniteError, ProofError
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.kernels.onednn import matmul_transposed
@@ -37,6 +37,9 @@ def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chun
     """Return the `k` tokens with the highest logits for each of `states` (rows, width), best first, as (rows, k).
 
     `weight` is (vocabulary, width) and is cast to the dtype of `states` chunk by chunk.
+
+    Raises:
+        NonFiniteError: the highest logit of a row is not finite, as it is if one of them is NaN.
     """
     values = torch.empty((len(states), 0), dtype=states.dtype, device=states.device)
     tokens = torch.empty((len(states), 0), dtype=torch.long, device=states.device)
@@ -53,6 +56,8 @@ def top_tokens(states: Tensor, weight: Tensor, bias: Tensor | None, k: int, chun
         if values.shape[1] > k:
             values, order = values.sort(dim=-1, descending=True, stable=True)
             values, tokens = values[:, :k], tokens.gather(1, order[:, :k])
+    if not bool(values[:, :1].isfinite().all()):
+        raise NonFiniteError("the logits that the LM head gives for a state are not finite")
     return tokens
 
 
@@ -130,6 +135,8 @@ class LogitLens:
     def _decode_layer(self, layer: int, states: Tensor) -> Tensor:
         if self._final_norm or layer == self.n_layers - 1:
             states = self._norm(states)
+        if not bool(states.isfinite().all()):
+            raise NonFiniteError(f"the states after block {layer} are not finite")
         tokens = top_tokens(states.to(self._dtype), self._weight, self._bias, self._top_k)
         if self._dtype != torch.float32:
             exact = top_tokens(states[::_CHECK_EVERY].float(), self._head.weight, self._bias, 1)
