@@ -14,7 +14,8 @@ from analysis.report import page
 from analysis.report.page import Report
 from analysis.runs import language_probes, loss_curves, predictions, representation_probes
 from analysis.runs.methods import UNTRAINED
-from analysis.runs.pull import Runs, find_experiments, pull
+from analysis.runs.pull import find_experiments, pull
+from analysis.runs.tidy import Runs
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
 from whichlora.tracking.client import connect, is_read_only, mark_launch, require_database, work_folder
