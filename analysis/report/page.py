@@ -57,7 +57,7 @@ def compose(
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
     injection_sentences = injection.sentences(injected, records)
     advice = sentences.advice(records)
-    cautions = sentences.cautions(records, design.synthetic)
+    cautions = [*sentences.cautions(records, design.synthetic), *design.left_out()]
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
     page = (
         _environment()
@@ -94,6 +94,7 @@ def compose(
         "experiments": list(design.experiments),
         "runs": list(design.sources),
         "probes": [*probes.used, *insides.used],
+        **({"files": dict(design.files)} if design.files else {}),
     }
     return Report(
         summary=(sentences.scope(records), *answers["en"], *answers["tl"], *injection_sentences, *advice, *cautions),

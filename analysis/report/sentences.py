@@ -205,10 +205,6 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
                 f"{total} of {of} in {language} {'is' if total == 1 else 'are'} not above the floor, the best "
                 f"shallow method on the same items: {_and(methods)}."
             )
-    if unfinished := n["unfinished runs"]:
-        sentences.append(f"{_count(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
-    if unusable := n["failed runs"] + n["runs that lack a needed value"]:
-        sentences.append(f"{_count(unusable, 'run')} without a usable result.")
     return sentences
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from analysis.runs.result_files import ResultFiles
 from analysis.runs.tidy import NUMBERS, Runs, required_columns, tidy
 from analysis.runs.validity import defects, digest_of_english
 from whichlora.errors import OptionError, did_you_mean
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic")
+NO_FILES = ResultFiles()
 
 
 def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
@@ -37,14 +39,28 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
-def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
-    """Read all runs of the experiments (ids by name), page by page, and tidy them."""
+def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: ResultFiles = NO_FILES) -> Runs:
+    """Read all runs of the experiments (ids by name), page by page, and tidy them together with results from files.
+
+    Without experiments there need not be a client.
+    """
     names_by_id = {number: name for name, number in experiments.items()}
-    runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
+    runs: list[Run] = []
+    if client is not None and experiments:
+        runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
     rows = [_row(run, names_by_id) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
-    result = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
-    return replace(result, probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"))
+    result = tidy(
+        pd.DataFrame([*rows, *files.rows]),
+        experiments=(*experiments, *files.names),
+        others={k: kinds[k] for k in sorted(kinds)},
+    )
+    return replace(
+        result,
+        design=result.design.with_files(files.digests, files.names, files.duplicates, files.notes),
+        probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"),
+        answers=files.answers,
+    )
 
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:

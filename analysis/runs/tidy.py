@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import CONDITIONS, SETTINGS
-from analysis.runs.design import Design, Issue, missing_cells
+from analysis.runs.design import Design, Issue, missing_cells, unlinked
 from analysis.runs.methods import name_methods, name_settings
+from analysis.runs.predictions import Answers
 from whichlora.data.tasks import TASKS, PairTask
 
 if TYPE_CHECKING:
@@ -51,16 +52,18 @@ class Runs:
             the loss, and `retained` is the task that the run was scored on without training for it.
         probes: the MLflow runs of kind `probe`, unprocessed; read by `language_probes.fetch` and
             `representation_probes.fetch`.
+        answers: answers to single items that came with results from files, by run id and outcome.
     """
 
     table: pd.DataFrame
     design: Design
     injected: pd.DataFrame = field(default_factory=lambda: _EMPTY)
     probes: tuple[Run, ...] = ()
+    answers: Mapping[tuple[str, str], Answers] = field(default_factory=dict)
 
 
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
-    """Build the table from one row per MLflow run; account for each excluded run in the design."""
+    """Build the table from one row per run; account for each excluded run in the design."""
     states = _group_by_status(raw)
     # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section.
     others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
@@ -87,6 +90,7 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         duplicates=tuple(issue for part in both for issue in part.duplicates),
         merged=tuple(sentence for part in both for sentence in part.merged),
         missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
+        apart=tuple(sentence for part in both for sentence in unlinked(part.frame)),
         notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
         synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
@@ -148,9 +152,22 @@ def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
                 finished[key] = math.nan if key in NUMBERS else ""
         fallback = "run:" + finished["run_id"]
         finished["fingerprint"] = finished["fingerprint"].fillna(fallback)
-        finished["adapter"] = finished.pop("training_fingerprint").fillna(fallback)
+        finished["adapter"] = finished.pop("training_fingerprint").fillna(_adapters(finished))
         finished = _without_shared_costs(finished)
     return {"finished": finished, **{key: tuple(issues) for key, issues in parts.items()}}
+
+
+def _adapters(frame: pd.DataFrame) -> pd.Series[str]:
+    """Return names for the adapters of runs that name none.
+
+    Trained without target items, an adapter does not depend on the target language. So runs at ratio 0 that differ in
+    nothing but the language, with one English score, are of one adapter: to count it once for each would make chance
+    differences look certain.
+    """
+    key = [*(k for k in REQUIRED if k != "language"), *SETTINGS, *(k for k in CONDITIONS if k not in REQUIRED)]
+    own = "run:" + frame["run_id"]
+    first = own.groupby([frame[k] for k in (*key, SCORES["en"]) if k in frame], dropna=False).transform("first")
+    return own.mask(frame["tl_ratio"] == 0, first)
 
 
 def _without_shared_costs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -212,6 +229,12 @@ def _english_once(english: pd.DataFrame) -> pd.DataFrame:
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
+    own = "run:" + frame["run_id"]
+    if assumed := int((frame["adapter"].isin(set(own)) & (frame["adapter"] != own)).sum()):
+        notes.append(
+            f"{assumed} of the results at ratio 0 name no adapter and are counted as those of another result's, which "
+            "differs from them in the language alone and has the same English score."
+        )
     if PACKED in frame and (packed := int((frame[PACKED].fillna(1) > 1).sum())):
         count = "1 run" if packed == 1 else f"{packed} runs"
         notes.append(f"{count} trained in one pass with others (pack): their time and memory are not reported.")
