@@ -177,7 +177,7 @@ def _scoring(key: str, parts: Sequence[tuple[Mapping[str, Any], str]]) -> str:
 
 
 def _model_args(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the arguments of the model; versions before 0.4.9 write them as one text."""
+    """Return the arguments of the model; older versions write them as one text."""
     given = _entry(summary, "config", "model_args")
     if isinstance(given, dict):
         return {str(name): str(value) for name, value in given.items()}

@@ -5,42 +5,22 @@ A line that cannot be used becomes a row with its `defects`, as an MLflow run do
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from analysis.columns import CONDITIONS, SETTINGS
 from analysis.runs.design import Issue
 from analysis.runs.harness import Choice, Evaluation, Harness
-from analysis.runs.harness_files import HarnessError, few, model_folder, model_folders
+from analysis.runs.harness_files import HarnessError, few, model_folder
 from analysis.runs.predictions import Answers
+from analysis.runs.result_tables import CHOICES, OPTION, SAMPLES, SHORT_NAMES, TEXTS, Line, Table, read_table
 from analysis.runs.tidy import NUMBERS, REQUIRED, SCORES, trains_pairs
 from analysis.runs.validity import defects, is_missing
-from whichlora.errors import OptionError, did_you_mean
+from whichlora.errors import OptionError
 
-OPTION = "results"
-SHORT_NAMES = {
-    **{"en": SCORES["en"], "tl": SCORES["tl"], "parameters": "adapter/trainable_parameters"},
-    **{"seconds": "train/seconds", "gpu_memory_mb": "gpu/memory_max_mb"},
-}
-"""Metrics by the names that a column may have in their place."""
-NEEDED = (*(key for key in REQUIRED if key != "arm"), "en", "tl")
-SAMPLES = "samples"
-"""The column with the folder of lm-evaluation-harness that a line takes its scores from."""
-NEEDED_WITH_SAMPLES = ("variant", "tl_ratio", "seed", SAMPLES)
-_CHOICES = {"samples_en": "english", "samples_tl": "target", "metric": "metric", "task": "task", "language": "language"}
-_TEXTS = (
-    *REQUIRED,
-    *SETTINGS,
-    *CONDITIONS,
-    *("adapter", "fingerprint", "model_digest", "spec_version", "test_en_digest"),
-)
-"""Columns that are taken as they are, except those of them that are numbers."""
 _NO_ARM = "unspecified"
 
 
@@ -76,7 +56,7 @@ def read(paths: Sequence[Path]) -> ResultFiles:
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
     for path in paths:
-        table = _read_table(path)
+        table = read_table(path)
         digests[str(path)] = table.digest
         of_file = [row for line in table.lines for row in _rows(path, line, harness, answers)]
         notes += _notes(path, table, len(of_file))
@@ -98,7 +78,7 @@ def read(paths: Sequence[Path]) -> ResultFiles:
     )
 
 
-def _notes(path: Path, table: _Table, results: int) -> list[str]:
+def _notes(path: Path, table: Table, results: int) -> list[str]:
     count = "1 result" if results == 1 else f"{results} results"
     notes = [
         f"{path} (SHA-256 {table.digest[:16]}) has {count} from elsewhere. Their spec version, the fingerprints of "
@@ -118,7 +98,7 @@ def _check_usable(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_adapters(rows: Sequence[dict[str, Any]]) -> None:
-    """Make rows defective that say different things of how one adapter was trained."""
+    """Mark rows as defective that disagree on how an adapter was trained."""
     trained: dict[str, dict[tuple[Any, ...], str]] = {}
     columns = ("variant", "arm", "model", "tl_ratio", "seed")
     usable = [row for row in rows if not row["defects"] and row["training_fingerprint"]]
@@ -134,7 +114,7 @@ def _check_adapters(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _check_repeated(rows: Sequence[dict[str, Any]]) -> tuple[Issue, ...]:
-    """Return the rows that repeat another one; those that contradict one another become defective."""
+    """Return the rows that repeat another one, and mark those as defective that contradict each other."""
     same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if not row["defects"]:
@@ -152,91 +132,8 @@ def _check_repeated(rows: Sequence[dict[str, Any]]) -> tuple[Issue, ...]:
     return tuple(issues)
 
 
-class _Line(NamedTuple):
-    """A line of a file: its values by column as they are written, without empty ones, and why it cannot be read."""
-
-    number: int
-    values: Mapping[str, str]
-    problem: str = ""
-
-
-class _Table(NamedTuple):
-    """A file: its lines, its digest, and the columns that have no meaning here."""
-
-    lines: list[_Line]
-    digest: str
-    unknown: list[str]
-
-
-def _read_table(path: Path) -> _Table:
-    if path.is_dir():
-        raise OptionError(OPTION, path, _advice(path))
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise OptionError(OPTION, path, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise OptionError(OPTION, path, "must be a CSV file in UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
-        lines = list(_lines(reader, header))
-    except csv.Error as error:
-        raise OptionError(OPTION, path, f"line {reader.line_num} is no CSV: {error}") from error
-    if not lines:
-        raise OptionError(OPTION, path, "has no results below its header")
-    known = {*_TEXTS, *SHORT_NAMES, *NUMBERS, *_CHOICES, SAMPLES, "outcome", ""}
-    unknown = [name for name in header if name not in known and "/" not in name]
-    return _Table(lines, hashlib.sha256(content).hexdigest(), unknown)
-
-
-def _advice(folder: Path) -> str:
-    """Return what to do with a folder: it does not say how its models were trained."""
-    columns = ",".join((SAMPLES, *NEEDED_WITH_SAMPLES[:-1]))
-    found = [str(path) for path in model_folders(folder)]
-    example = f" with lines such as {found[0]},lora,0.5,1" if found else ""
-    count = f"a folder of {len(found)} models of lm-evaluation-harness" if found else "a folder"
-    return f"is {count}; give a CSV file with the columns {columns}{example}"
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    if not any(header):
-        raise OptionError(OPTION, path, "has no header; its first line must name the columns")
-    full = [SHORT_NAMES.get(name, name) for name in header]
-    for position, name in enumerate(full):
-        if name and name in full[:position]:
-            first = header[full.index(name)]
-            same = "" if first == header[position] else f", as {first}"
-            raise OptionError(OPTION, path, f"has the column {header[position]} twice{same}")
-    needed = NEEDED_WITH_SAMPLES if SAMPLES in header else NEEDED
-    missing = [name for name in needed if SHORT_NAMES.get(name, name) not in full]
-    if missing:
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-            raise OptionError(OPTION, path, "the columns must be separated by commas")
-        near = did_you_mean(missing[0], [name for name in header if name not in needed])
-        has = f"it has {few(header, 12)}{near}"
-        raise OptionError(OPTION, path, f"lacks the columns {', '.join(missing)} (needed: {', '.join(needed)}; {has})")
-
-
-def _lines(reader: Any, header: Sequence[str]) -> Iterator[_Line]:
-    # A line of a report's own results.csv is a run and an outcome; each has both scores.
-    both = {SCORES["en"], SCORES["tl"]} <= {SHORT_NAMES.get(name, name) for name in header}
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            problem = f"has {len(cells)} values, but the header has {len(header)}"
-            yield _Line(reader.line_num, {}, problem)
-            continue
-        values = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if name and cell.strip()}
-        if not (both and values.get("outcome") == "en"):
-            yield _Line(reader.line_num, values)
-
-
 def _rows(
-    path: Path, line: _Line, harness: Harness, answers: dict[tuple[str, str], Answers]
+    path: Path, line: Line, harness: Harness, answers: dict[tuple[str, str], Answers]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a line: one, or with samples one for each language; keep the answers to single items."""
     run_id = f"{path}:{line.number}"
@@ -258,12 +155,12 @@ def _rows(
 def _evaluations(path: Path, values: Mapping[str, str], harness: Harness) -> list[Evaluation]:
     if given := [name for name in values if SHORT_NAMES.get(name, name) in SCORES.values()]:
         raise HarnessError(f"is given together with {given[0]}, which must be empty then")
-    choice = Choice(**{_CHOICES[name]: values[name] for name in _CHOICES if name in values})
+    choice = Choice(**{CHOICES[name]: values[name] for name in CHOICES if name in values})
     return harness.evaluations(path.parent / values[SAMPLES], choice)
 
 
-def _derived(path: Path, line: _Line, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the values that a folder of samples has; those that the line has too count more."""
+def _derived(path: Path, line: Line, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the values that a folder of samples gives; values in the line take precedence."""
     found = {
         **{"task": evaluation.task, "language": evaluation.language, "scoring": evaluation.scoring},
         **{"model": evaluation.model, "adapter": str(model_folder(path.parent / line.values[SAMPLES]))},
@@ -273,7 +170,7 @@ def _derived(path: Path, line: _Line, evaluation: Evaluation) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in line.values}
 
 
-def _row(run_id: str, path: Path, line: _Line, derived: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _row(run_id: str, path: Path, line: Line, derived: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """Return the row of a run; its `defects` say why it cannot be used."""
     row: dict[str, Any] = {
         **{"arm": _NO_ARM, "fingerprint": None, "adapter": None, "adapter_of": None, "error": None, "synthetic": None},
@@ -289,7 +186,7 @@ def _row(run_id: str, path: Path, line: _Line, derived: Mapping[str, Any], probl
             problems += [problem] if problem else []
             metrics |= {name: value} if "/" in name else {}
             row[name] = value if math.isfinite(value) else math.nan
-        elif name in _TEXTS or "/" in name:
+        elif name in TEXTS or "/" in name:
             row[name] = text
     row["training_fingerprint"] = row.pop("adapter")
     row.setdefault("test_en_digest", f"{row.get(SCORES['en'])}")  # without one, an equal score stands for equal items

@@ -26,7 +26,7 @@ def write_results(
 
     Args:
         tasks: the metric of each item by task.
-        model_args: as lm_eval writes them; versions before 0.4.9 wrote one text.
+        model_args: as lm_eval writes them; older versions wrote one text.
         results: values of the file of results that replace the usual ones.
     """
     args = model_args or {"pretrained": "org/base", "peft": "adapters/lora-1"}
