@@ -12,6 +12,9 @@ import pandas as pd
 
 from analysis.runs.methods import UNTRAINED
 
+DONE_SINCE = "; done since by another run"
+"""The end of the text of an issue with a run whose result another run has."""
+
 
 class Issue(NamedTuple):
     """A run that is excluded, or counted once together with others, and the reason."""
@@ -51,7 +54,8 @@ class Design:
         notes: sentences about mixed values, versions and names.
         synthetic: the synthetic ones among the tasks.
         unpredicted: results without readable item-level predictions.
-        apart: sentences about methods that are not compared because they share no cell.
+        groups: the methods, see `groups_by_cells`; those of two groups are not compared.
+        single: the only method of each setting in which nothing can be compared, see `single_methods`.
         files: SHA-256 of every file that results are from, by its path; `tables` are the CSV files among them.
     """
 
@@ -71,7 +75,8 @@ class Design:
     notes: tuple[str, ...] = ()
     synthetic: tuple[str, ...] = ()
     unpredicted: tuple[Issue, ...] = ()
-    apart: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    single: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
 
@@ -103,8 +108,14 @@ class Design:
             _listed(self.unfinished, "not finished"),
             _listed(self.incomplete, "without a usable result"),
             _listed(self.duplicates, "of which another one is used"),
-            *self.apart,
+            *(
+                f"In {name} only {method} has results: nothing is compared there."
+                for name, method in self.single.items()
+            ),
         ]
+        if len(self.groups) > 1:
+            names = "; ".join(", ".join(group) for group in self.groups)
+            sentences.append(f"Not compared, because they share no cell of setting, language and ratio: {names}.")
         if self.tables:
             foreign = sum(run.startswith(tuple(f"{table}:" for table in self.tables)) for run in self.used)
             subject = "All results" if foreign == len(self.used) else f"{foreign} of {len(self.used)} results"
@@ -115,7 +126,8 @@ class Design:
 
 
 def _listed(issues: tuple[Issue, ...], kind: str, most: int = 3, length: int = 160) -> str:
-    """Return a sentence with the number of runs that are left out and the first ones by name."""
+    """Return a sentence with the number of runs whose result is left out, and the first ones by name; "" if none."""
+    issues = tuple(issue for issue in issues if not issue.text.endswith(DONE_SINCE))
     if not issues:
         return ""
     count = "1 run is" if len(issues) == 1 else f"{len(issues)} runs are"
@@ -124,24 +136,24 @@ def _listed(issues: tuple[Issue, ...], kind: str, most: int = 3, length: int = 1
     return f"{count} left out, {kind}: {reasons}{rest}."
 
 
-def unlinked(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Return sentences about settings with one method only, and about methods that share no cell with each other."""
+def groups_by_cells(frame: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """Return the methods in groups, largest first: methods of two groups share no cell of setting, language and ratio.
+
+    Two methods of a group share a cell, or each does with a third one.
+    """
     trained = frame[frame["variant"] != UNTRAINED]
-    by_setting = trained.groupby("setting", sort=True)["method"].agg(lambda names: sorted(set(names)))
-    several = len(by_setting) > 1
-    sentences = [
-        f"In {setting} only {methods[0]} has results: nothing is compared there."
-        for setting, methods in by_setting.items()
-        if several and len(methods) == 1
-    ]
     groups: list[set[str]] = []
     for methods in trained.groupby(["setting", "language", "tl_ratio"], sort=True)["method"].agg(set):
         linked = [group for group in groups if group & methods]
         groups = [group for group in groups if not group & methods] + [methods.union(*linked)]
-    if len(groups) > 1:
-        names = "; ".join(", ".join(group) for group in sorted(map(sorted, groups), key=lambda g: (-len(g), g)))
-        sentences.append(f"Not compared, because they share no cell of setting, language and ratio: {names}.")
-    return tuple(sentences)
+    return tuple(sorted((tuple(sorted(group)) for group in groups), key=lambda group: (-len(group), group)))
+
+
+def single_methods(frame: pd.DataFrame) -> dict[str, str]:
+    """Return by setting its only method, for the settings among several that have one method only."""
+    trained = frame[frame["variant"] != UNTRAINED]
+    by_setting = trained.groupby("setting", sort=True)["method"].agg(set)
+    return {str(name): next(iter(found)) for name, found in by_setting.items() if len(found) == 1 < len(by_setting)}
 
 
 def missing_cells(frame: pd.DataFrame) -> tuple[Missing, ...]:

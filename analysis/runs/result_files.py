@@ -207,7 +207,7 @@ def _number(column: str, name: str, text: str) -> tuple[float, str]:
         return math.nan, f"{column}={text}: must be a number"
     share = name == "tl_ratio" or name in SCORES.values()
     if share and not 0 <= value <= 1:
-        hint = "; divide percents by 100" if 1 < value <= 100 else ""
+        hint = "; divide percents by 100" if 2 < value <= 100 else ""
         return math.nan, f"{column}={text}: must be a number from 0 to 1{hint}"
     if name == "seed" and (not math.isfinite(value) or value % 1):
         return math.nan, f"{column}={text}: must be a whole number"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import CONDITIONS, SETTINGS
-from analysis.runs.design import Design, Issue, missing_cells, unlinked
+from analysis.runs.design import DONE_SINCE, Design, Issue, groups_by_cells, missing_cells, single_methods
 from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.predictions import Answers
 from whichlora.data.tasks import TASKS, PairTask
@@ -90,7 +90,8 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         duplicates=tuple(issue for part in both for issue in part.duplicates),
         merged=tuple(sentence for part in both for sentence in part.merged),
         missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
-        apart=tuple(sentence for part in both for sentence in unlinked(part.frame)),
+        groups=groups_by_cells(compared.frame),
+        single=single_methods(compared.frame),
         notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
         synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
@@ -135,7 +136,7 @@ def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
     complete = []
     done = set(raw.loc[raw["status"] == "FINISHED", "fingerprint"].dropna()) if len(raw) else set[str]()
     for position, row in enumerate(raw.to_dict("records")):
-        suffix = "; done since by another run" if row["fingerprint"] in done else ""
+        suffix = DONE_SINCE if row["fingerprint"] in done else ""
         if row["status"] in ("FAILED", "KILLED"):
             parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + suffix))
         elif row["status"] != "FINISHED":

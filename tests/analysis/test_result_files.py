@@ -291,7 +291,7 @@ def test_files_and_experiments_are_in_one_report(store: Path) -> None:
     write(*(cell.format("," * (len(conditions) - 1)) for cell in cells), header=header)
     runs = pull(client, find_experiments(client, "e"), result_files.read([path]))
     assert "atlas-nli, smollm2-135m, other conditions not given" in set(runs.table["setting"])
-    assert len(runs.design.apart) == 2  # nothing is compared across conditions that may differ
+    assert runs.design.groups == (("LoRA", "VeRA"), ("DoRA",))  # conditions that may differ are not compared
 
 
 def test_lines_with_scores_and_with_samples_are_in_one_file() -> None:
