@@ -15,7 +15,12 @@ from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_choice, check_folder
 
 OPTIONS = {
-    "experiment": (None, "MLflow experiment, or several separated by commas."),
+    "experiment": ("none", "MLflow experiment, or several separated by commas; none if only results are given."),
+    "results": (
+        "none",
+        "CSV file with results from elsewhere, or several separated by commas: a line per run, with its scores or a "
+        "folder of lm-evaluation-harness's samples (docs/results-from-elsewhere.md).",
+    ),
     "output": (
         "report",
         "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
@@ -39,13 +44,14 @@ OPTIONS = {
 SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
 COMMAND = Command(
     "analyze",
-    "Write a report with statistics and figures about experiments.\n\nThe page, tables and figures are written to a "
-    "folder and logged to MLflow as a run of kind report.",
+    "Write a report with statistics and figures about experiments and results from elsewhere.\n\nThe page, tables and "
+    "figures are written to a folder and, with an experiment, logged to MLflow as a run of kind report.",
     OPTIONS,
-    choices={"output": FOLDER, "claims": FILE, "primary": OUTCOMES, "scope": SCOPES},
+    choices={"results": FILE, "output": FOLDER, "claims": FILE, "primary": OUTCOMES, "scope": SCOPES},
     examples=(
         "whichlora analyze --experiment pocket",
         "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
+        "whichlora analyze --results results.csv",
     ),
 )
 
@@ -57,11 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
         primary = check_choice("primary", texts["primary"], OUTCOMES)
         output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
+        results = _result_files(texts["results"])
+        if texts["experiment"] == "none" and not results:
+            raise OptionError("experiment", "none", "give an experiment, or results, or both")
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
-        report = analyze(texts["experiment"], output=output, margin=margin, primary=primary, scope=scope, claims=claims)
+        report = analyze(
+            texts["experiment"],
+            results=results,
+            output=output,
+            margin=margin,
+            primary=primary,
+            scope=scope,
+            claims=claims,
+        )
     except OptionError as error:
         return report_option_error(error)
     print("\n".join(report.summary))
@@ -79,26 +96,50 @@ def _margin(text: str) -> float:
     return value
 
 
-def _output_folder(text: str) -> Path:
-    base = Path.cwd()
+def _caller_folder() -> Path:
+    """Return the folder that paths are relative to: the current one, or under `mlflow run` that of the database.
+
+    `mlflow run` changes to the project's folder, and its database is in the folder of the caller.
+    """
     if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
-        # MLflow, which takes a second to import, knows its address.
+        # Only MLflow, which takes a second to import, knows the database's address.
         from whichlora.tracking.client import connect, database_exists, find_launch, sqlite_file
 
         database = sqlite_file()
-        base = database.parent if database and database_exists() and find_launch(connect()) else base
-    path = base / text
+        if database and database_exists() and find_launch(connect()):
+            return database.parent
+    return Path.cwd()
+
+
+def _output_folder(text: str) -> Path:
+    path = _caller_folder() / text
     check_folder("output", text, path)
     return path
+
+
+def _result_files(text: str) -> list[Path]:
+    """Return the files that the option names; whether they can be used is checked when they are read."""
+    if text == "none":
+        return []
+    names = [text] if _input(text).exists() else list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if not name or not _input(name).exists():
+            raise OptionError("results", name, "must be a CSV file, or several separated by commas, or none")
+    return [_input(name) for name in names]
 
 
 def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
-    if not Path(text).is_file():
+    if not _input(text).is_file():
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
-    return Path(text)
+    return _input(text)
+
+
+def _input(text: str) -> Path:
+    """Return the path of a file, as it was given if it is relative to the current folder."""
+    folder = _caller_folder()
+    return Path(text) if folder == Path.cwd() else folder / text
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         "runs that lack a needed value": len(design.incomplete),
         "runs done twice": len(design.duplicates),
         "incomplete cells": len(design.missing),
+        "groups of methods that share no cell": len(design.groups),
         "settings": table["setting"].nunique(),
         "methods": tested["method"].nunique(),
         "languages": len(languages),
@@ -240,6 +241,8 @@ def _training_time(table: pd.DataFrame) -> list[Record]:
     if metric not in table or not {"started", "ended"} <= set(table) or table[metric].isna().all():
         return []
     runs = table[table[metric].notna()].drop_duplicates("run_id").sort_values("started")
+    if runs["started"].isna().any():
+        return []  # results from files, of which nobody knows whether they had the device to themselves
     before = runs["ended"].cummax().shift() > runs["started"]
     after = runs["started"].shift(-1) < runs["ended"].cummax()
     note = "n runs whose time from start to end overlaps with that of another run here"

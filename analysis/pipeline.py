@@ -1,4 +1,4 @@
-"""Turns an experiment's runs into a report: pulls, computes, writes the folder and logs it. Read this first."""
+"""Turns runs and results from files into a report: pulls, computes, writes the folder and logs it. Read this first."""
 
 from __future__ import annotations
 
@@ -12,34 +12,65 @@ from analysis import plots
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
-from analysis.runs import language_probes, loss_curves, predictions, representation_probes
+from analysis.runs import language_probes, loss_curves, predictions, representation_probes, result_files
 from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
-from analysis.runs.pull import Runs, find_experiments, pull
+from analysis.runs.pull import find_experiments, pull
+from analysis.runs.tidy import Runs
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
-from whichlora.tracking.client import connect, is_read_only, mark_launch, require_database, work_folder
+from whichlora.tracking.client import (
+    connect,
+    database_exists,
+    find_launch,
+    is_read_only,
+    mark_launch,
+    require_database,
+    work_folder,
+)
 from whichlora.tracking.runs import Tracker
 
+NO_EXPERIMENT = "none"
+"""The value of the option `experiment` if only files are analysed."""
 
-def analyze(experiment: str, *, output: Path, margin: float, primary: str, scope: str, claims: Path | None) -> Report:
-    """Pull the runs of one or more experiments, compute, write the report and log it to the first experiment.
+
+def analyze(
+    experiment: str,
+    *,
+    results: Sequence[Path] = (),
+    output: Path,
+    margin: float,
+    primary: str,
+    scope: str,
+    claims: Path | None,
+) -> Report:
+    """Compare the runs of experiments and results from files, write the report, and log it to the first experiment.
+
+    Args:
+        experiment: names of experiments, or "none": no tracking database is needed then, and nothing is logged.
+        results: CSV files, see `result_files`.
 
     Raises:
-        OptionError: the database or an experiment does not exist, no run is finished, or the claims cannot be read.
+        OptionError: the database, an experiment or a file does not exist or cannot be used, no run is finished, or the
+            claims cannot be read.
     """
-    require_database("experiment", experiment)
-    client = connect()
-    experiments = find_experiments(client, experiment)
-    tracker = Tracker(client, next(iter(experiments)), mark_launch(client))
-    runs = pull(client, experiments)
+    client, experiments = None, {}
+    if experiment != NO_EXPERIMENT:
+        require_database("experiment", experiment)
+        client = connect()
+        experiments = find_experiments(client, experiment)
+    elif database_exists() and find_launch(connect()):
+        mark_launch(connect())
+    tracker = Tracker(client, next(iter(experiments)), mark_launch(client)) if client else None
+    runs = pull(client, experiments, result_files.read(results))
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
     # The untrained base model is not a method, so its predictions are not compared.
-    items, unpredicted = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED])
+    items, unpredicted = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED], known=runs.answers)
     design = runs.design.with_unpredicted(unpredicted)
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
-    table = join_sizes(client, language_probes.join_shares(runs.table, languages.shares))
+    table = language_probes.join_shares(runs.table, languages.shares)
+    table = join_sizes(client, table) if client else table
     evidence = evidences.gather(
         table,
         items,
@@ -56,13 +87,10 @@ def analyze(experiment: str, *, output: Path, margin: float, primary: str, scope
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
     report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
     page.write(report, evidence, output)
-    _log(
-        report,
-        evidence,
-        tracker,
-        design.sources,
-        {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope},
-    )
+    if tracker:
+        options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope}
+        options |= {"results": ",".join(map(str, results))} if results else {}
+        _log(report, evidence, tracker, design.sources, options)
     return report
 
 

@@ -19,7 +19,7 @@ def pair_runs(table: pd.DataFrame) -> pd.DataFrame:
     """Return F1 in points in bf16 and fp32 of every run that exists in both, one row per run and outcome.
 
     Args:
-        table: `analysis.runs.pull.Runs.table`.
+        table: `analysis.runs.tidy.Runs.table`.
 
     Raises:
         ValueError: a method has two runs with the same precision, seed and cell.

@@ -8,7 +8,7 @@ from analysis.records import Record, find
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
 from analysis.report.wording import ALPHA, NAMES, decimal, format_points, join
 from analysis.stats.best import BEST, within_margin
-from analysis.stats.differences import PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
+from analysis.stats.differences import MEAN, PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 from analysis.stats.paired import MCNEMAR
 
 Records = Sequence[Record]
@@ -29,6 +29,7 @@ def advice(records: Records, primary: str, margin: float) -> list[str]:
         return ["No method is recommended: no method exceeds the best shallow baseline in any block."]
     excluded = [name for name in choice.low if name in {*choice.near, *choice.may_be_best}]
     exclusion = [f"Not {join(excluded)}: half or more of the results are not above the floor."] if excluded else []
+    exclusion += _not_compared(records, primary)
     if not choice.candidates:
         return [f"No method is recommended {where}: those that may be the best are not above the floor.", *exclusion]
     if not choice.recommended:
@@ -62,6 +63,17 @@ def advice(records: Records, primary: str, margin: float) -> list[str]:
 def _where(records: Records, primary: str) -> str:
     these = any(r.test == PAIR_TESTS[THESE] for r in pair_tests(find(records, outcome=primary)))
     return f"for {NAMES[primary]}" + (" on languages and ratios like these" if not these else "")
+
+
+def _not_compared(records: Records, primary: str) -> list[str]:
+    of_outcome = find(records, outcome=primary)
+    everything = [
+        *find(of_outcome, analysis=PRIMARY, test=MEAN),
+        *find(of_outcome, analysis="description", test="mean F1"),
+    ]
+    compared = {r.groups for r in find(of_outcome, analysis=PRIMARY, test=BEST)}
+    names = list(dict.fromkeys(r.groups[0] for r in everything if r.groups not in compared))
+    return [f"Not compared: {join(names)}, without a test against each of the others."] if names else []
 
 
 def _worse(records: Records, primary: str, choice: Choice) -> str:

@@ -59,7 +59,7 @@ def compose(
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
     injection_sentences = injection.sentences(injected, records)
     advice = write_advice(records, evidence.primary, margin)
-    cautions = sentences.cautions(records, design.synthetic)
+    cautions = [*sentences.cautions(records, design.synthetic), *design.left_out()]
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
     page = (
         _environment()
@@ -98,6 +98,7 @@ def compose(
         "experiments": list(design.experiments),
         "runs": list(design.sources),
         "probes": [*probes.used, *insides.used],
+        **({"files": dict(design.files)} if design.files else {}),
     }
     return Report(
         summary=(sentences.scope(records), *answers["en"], *answers["tl"], *injection_sentences, *advice, *cautions),

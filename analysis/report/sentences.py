@@ -39,7 +39,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     if not tested:
         why = compared[0].note.removeprefix("no test: ") if compared else "there are no runs"
         sentences = [f"{where} no test of the methods can be made: {why}."]
-        if len(means) > 1:
+        if len(means) > 1 and not _apart(records):
             top = f"{means[0][1]:.1f}"
             best = [name for name, mean in means if f"{mean:.1f}" == top]
             caveat = ", but not all methods ran in the same cells" * _incomplete(records)
@@ -145,10 +145,6 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
                 f"shallow method on the same items: {join(methods)}."
             )
     sentences += _left_out_blocks(records)
-    if unfinished := n["unfinished runs"]:
-        sentences.append(f"{count(unfinished, 'run')} {'is' if unfinished == 1 else 'are'} not finished.")
-    if unusable := n["failed runs"] + n["runs that lack a needed value"]:
-        sentences.append(f"{count(unusable, 'run')} without a usable result.")
     return sentences
 
 
@@ -195,6 +191,11 @@ def _order(records: Records, analysis: str = "groupings") -> str:
         return f"{order} ('=': no significant difference)" if " = " in order else order
     lettered = ", ".join(f"{r.groups[0]} ({r.note})" for r in find(grouped, test=LETTERS))
     return f"from the highest mean down {lettered}; methods that share a letter do not differ significantly"
+
+
+def _apart(records: Records) -> bool:
+    """Return whether some methods share no cell with others, so that their means cannot be ordered."""
+    return any((r.n or 0) > 1 for r in find(records, analysis="design", test="groups of methods that share no cell"))
 
 
 def _incomplete(records: Records) -> bool:

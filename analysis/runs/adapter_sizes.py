@@ -15,18 +15,21 @@ _TRIES = 3
 def join_sizes(client: MlflowClient, table: pd.DataFrame) -> pd.DataFrame:
     """Add the size of the files in `adapter/`, in MB (10^6 bytes), NaN if no run of the method has them.
 
+    Results from files keep the size that they give.
+
     The adapters of a method in a setting have the same tensors, so one of its runs is asked, and up to two more if that
     one has none: the adapter of a run that reused another's is with the other.
     """
     if table.empty:
         return table
-    trained = table[table["variant"] != UNTRAINED]
+    trained = table[(table["variant"] != UNTRAINED) & table["run_id"].str.fullmatch("[0-9a-f]{32}")]
     sizes = {
         key: _first_size(client, list(dict.fromkeys(runs)))
         for key, runs in trained.groupby(["setting", "method"], sort=False)["run_id"]
     }
     keys = zip(table["setting"], table["method"], strict=True)
-    return table.assign(**{SIZE: [sizes.get(key, float("nan")) for key in keys]})
+    fetched = pd.Series([sizes.get(key, float("nan")) for key in keys], table.index)
+    return table.assign(**{SIZE: table[SIZE].fillna(fetched) if SIZE in table else fetched})
 
 
 def _first_size(client: MlflowClient, run_ids: list[str]) -> float:

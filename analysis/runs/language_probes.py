@@ -28,7 +28,7 @@ from analysis.runs.probe_runs import (
     probe_issue,
     read_layers,
 )
-from analysis.runs.pull import Runs, mixed_versions
+from analysis.runs.tidy import Runs, mixed_versions
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -13,15 +13,17 @@ METRIC = "train/loss"
 MOST_SEEDS = 3
 
 
-def fetch(client: MlflowClient, table: pd.DataFrame) -> dict[str, dict[str, list[pd.Series]]]:
+def fetch(client: MlflowClient | None, table: pd.DataFrame) -> dict[str, dict[str, list[pd.Series]]]:
     """Return the loss of up to three seeds, indexed by step, by cell (as text) and method.
 
     The cell of a setting is the one with the most methods; ties go to the highest ratio, then the first language.
+    Results from files have no curves.
     """
     curves: dict[str, dict[str, list[pd.Series]]] = {}
-    if METRIC not in table:
+    if client is None or METRIC not in table:
         return curves
-    target = table[(table["outcome"] == "tl") & table[METRIC].notna()]
+    tracked = table["artifact_uri"] != ""
+    target = table[(table["outcome"] == "tl") & table[METRIC].notna() & tracked]
     for setting, rows in target.groupby("setting", sort=True):
         sizes = rows.groupby(["language", "tl_ratio"])["method"].nunique().reset_index()
         best = sizes.sort_values(["method", "tl_ratio", "language"], ascending=[False, False, True]).iloc[0]

@@ -19,25 +19,47 @@ from analysis.columns import CONDITIONS, SETTINGS
 from whichlora.variants import CATALOGUE
 
 _CELL = ["setting", "language", "tl_ratio", "seed"]
+_OTHER_CONDITIONS = ", other conditions not given"
 UNTRAINED = "none"
 """The variant that stands for the untrained base model: shown in tables, excluded from comparisons."""
 
 
 def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add `setting` and shorten `model`; copies of a model under different paths are one model, by digest."""
-    digest = frame["model_digest"] if "model_digest" in frame else frame["model"]
-    identity = digest.fillna(frame["model"])
+    """Add `setting` and shorten `model`; copies of a model under different paths are one model, by digest.
+
+    A run that names no digest is of the model of that name. Runs that do not give a condition on which others differ
+    are a setting of their own.
+    """
     short = frame["model"].map(lambda name: PurePosixPath(name.rstrip("/")).name or name)
+    identity = _model_identity(frame, short)
     first = short.groupby(identity).transform("min")
     ambiguous = identity.groupby(first).transform("nunique") > 1
     frame = frame.assign(model=first.mask(ambiguous, first + " " + identity.str[:6]))
     texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in CONDITIONS})
     label = frame["task"] + ", " + frame["model"]
+    incomplete = pd.Series(False, index=frame.index)
     for key in CONDITIONS:
         if key not in ("task", "model"):
             differs = texts[key].groupby(label).transform("nunique") > 1
-            label = label.mask(differs, label + f", {key} " + texts[key])
-    return frame.assign(setting=label)
+            given = texts[key] != ""
+            incomplete |= differs & ~given
+            label = label.mask(differs & given, label + f", {key} " + texts[key])
+    return frame.assign(setting=label.mask(incomplete, label + _OTHER_CONDITIONS))
+
+
+def _model_identity(frame: pd.DataFrame, short: pd.Series[str]) -> pd.Series[str]:
+    """Return what identifies each run's model: its digest, else that of the only one with the same name, else the name.
+
+    A name without a folder or an owner stands for any model with that last part.
+    """
+    if "model_digest" not in frame:
+        return frame["model"]
+    identity = frame["model_digest"].where(frame["model_digest"] != "")
+    for names, bare in ((frame["model"], short == short), (short, frame["model"] == short)):
+        by_name = identity.groupby(names)
+        only = by_name.first().where(by_name.nunique() == 1)
+        identity = identity.fillna(names.map(only).where(bare))
+    return identity.fillna(frame["model"])
 
 
 def name_methods(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,21 +22,28 @@ from whichlora.data.tasks.qa import token_f1
 _KEYS = ("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "run_id")
 
 
-def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
+def fetch(
+    table: pd.DataFrame, *, known: Mapping[tuple[str, str], Answers] | None = None, cache: Path | None = None
+) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
     """Return the predictions behind a table of results.
 
     Downloaded files are kept in `cache`, by default the user cache.
+
+    Args:
+        known: answers that were read with the results, by run id and outcome.
 
     Returns:
         a frame with one row per result and item: setting, method, task, model, language, tl_ratio, seed, outcome,
         run_id, id, correct (0 to 1: 0 or 1 for a choice, for a generated answer its token F1 with the first accepted
         answer), p_gold and confidence (probability of the gold label and of the most likely label; NaN without
         probabilities), predicted (the answer; "" for an invalid one). All texts are categoricals.
-        And the results without readable predictions, as issues.
+        And the MLflow runs' results without readable predictions, as issues.
     """
     rows = table.to_dict("records")
 
-    def read(row: dict[str, Any]) -> _Answers | Exception:
+    def read(row: dict[str, Any]) -> Answers | Exception | None:
+        if not row["artifact_uri"]:  # from a file, which has no artifacts
+            return (known or {}).get((row["run_id"], row["outcome"]))
         try:
             name = f"predictions/{row['outcome']}.parquet"
             return _answers(pq.read_table(local_path(row["artifact_uri"], row["run_id"], name, cache)))
@@ -50,29 +58,33 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
         for row, content in zip(rows, contents, strict=True)
         if isinstance(content, Exception)
     )
-    readable = {i: content for i, content in enumerate(contents) if isinstance(content, _Answers)}
+    readable = {i: content for i, content in enumerate(contents) if isinstance(content, Answers)}
     return _frame(table.iloc[list(readable)], list(readable.values())), issues
 
 
-class _Answers(NamedTuple):
-    """The answers of one result: texts (ids, predicted) and scores (correct, p_gold, confidence), one per item."""
+class Answers(NamedTuple):
+    """The answers of one result, one per item.
+
+    Attributes:
+        scores: correct, p_gold and confidence, as in the frame of `fetch`.
+    """
 
     ids: pa.ChunkedArray
     predicted: pa.ChunkedArray
     scores: tuple[np.ndarray[Any, Any], ...]
 
 
-def _answers(content: pa.Table) -> _Answers:
+def _answers(content: pa.Table) -> Answers:
     """Return the answers in a file of predictions.
 
     Raises:
         KeyError, TypeError, ValueError, pa.ArrowException: a column is missing or of another type.
     """
     ids, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "predicted"))
-    return _Answers(ids, predicted, _scores(content))
+    return Answers(ids, predicted, _scores(content))
 
 
-def _frame(table: pd.DataFrame, contents: list[_Answers]) -> pd.DataFrame:
+def _frame(table: pd.DataFrame, contents: list[Answers]) -> pd.DataFrame:
     counts = [len(content.ids) for content in contents]
     columns: dict[str, Any] = {}
     for key in _KEYS:

@@ -1,21 +1,19 @@
-"""Pulls the runs of experiments from MLflow into the tidy table that the whole analysis reads."""
+"""Pulls the runs of experiments from MLflow, and tidies them together with results from files."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
-from analysis.columns import CONDITIONS, SETTINGS
-from analysis.runs.design import Design, Issue, missing_cells
-from analysis.runs.methods import name_methods, name_settings
+from analysis.runs.result_files import ResultFiles
+from analysis.runs.tidy import NUMBERS, Runs, required_columns, tidy
 from analysis.runs.validity import defects, digest_of_english
-from whichlora.data.tasks import TASKS, PairTask
 from whichlora.errors import OptionError, did_you_mean
 from whichlora.tracking.client import search_all
 
@@ -23,45 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic")
-_NUMBERS = (
-    *("tl_ratio", "seed", "train_size", "validation_size", "test_size", "rank", "alpha", "dropout", "learning_rate"),
-    *("epochs", "batch_size", "warmup", "weight_decay"),
-)
-_REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed")
-_SCORES = {"en": "test/en/f1", "tl": "test/tl/f1"}
-_GAP_RISES = {"trained": "gain/trained", "control": "gain/control"}
-"""The metrics that runs on word pairs have instead of F1: the rise of the centred gap, by set of pairs."""
-PACKED = "train/packed"
-"""The metric that counts the runs trained together in one pass, this one included."""
-_SECONDS = ("train/seconds", "train/examples_per_second")
-_COLUMNS = (
-    *("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "f1", "adapter", "run_id"),
-    *("variant", "arm", "base_f1", *SETTINGS, *(key for key in CONDITIONS if key not in ("task", "model"))),
-)
-_EMPTY = pd.DataFrame(columns=[*_COLUMNS, "name", "artifact_uri"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """The runs of the experiments.
-
-    Attributes:
-        table: one row per result, that is per run and outcome: setting, method, task, model, language, tl_ratio (0 to
-            1), seed, outcome ("en" or "tl"), f1 (0 to 1), adapter (training fingerprint), run_id, variant, arm, the
-            other logged spec fields, every metric under its name, `base_f1`, and `artifact_uri`. English results that
-            one adapter has for several languages are one row with language "".
-        design: which runs were found, missing, duplicate or failed.
-        injected: one row per lexical injection run (trained on word pairs), with the same columns except f1 and
-            base_f1; the similarities are among the metrics. The outcome is always "tl", `pool_layer` is the block of
-            the loss, and `retained` is the task that the run was scored on without training for it.
-        probes: the MLflow runs of kind `probe`, unprocessed; read by `language_probes.fetch` and
-            `representation_probes.fetch`.
-    """
-
-    table: pd.DataFrame
-    design: Design
-    injected: pd.DataFrame = field(default_factory=lambda: _EMPTY)
-    probes: tuple[Run, ...] = ()
+NO_FILES = ResultFiles()
 
 
 def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
@@ -79,80 +39,28 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
-def pull(client: MlflowClient, experiments: Mapping[str, str]) -> Runs:
-    """Read all runs of the experiments (ids by name), page by page, and tidy them."""
+def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: ResultFiles = NO_FILES) -> Runs:
+    """Read all runs of the experiments (ids by name), page by page, and tidy them together with results from files.
+
+    Without experiments there need not be a client.
+    """
     names_by_id = {number: name for name, number in experiments.items()}
-    runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
+    runs: list[Run] = []
+    if client is not None and experiments:
+        runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
     rows = [_row(run, names_by_id) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
-    result = tidy(pd.DataFrame(rows), experiments=tuple(experiments), others={k: kinds[k] for k in sorted(kinds)})
-    return replace(result, probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"))
-
-
-def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
-    """Build the table from one row per MLflow run; account for each excluded run in the design."""
-    states = _group_by_status(raw)
-    # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section.
-    others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
-    finished = states.pop("finished")
-    if finished.empty:
-        return Runs(table=_EMPTY, design=Design(experiments=experiments, others=others, runs=len(raw), **states))
-    paired = finished["task"].map(trains_pairs).astype(bool)
-    compared = _named(finished[~paired], _SCORES, "F1")
-    pairs = finished[paired]
-    pairs = pairs.assign(pool_layer=pairs["scoring"].map(_pool_layer), scoring="", outcome="tl")
-    injected = _named(pairs, _GAP_RISES, "the rise", (*SETTINGS, "pool_layer"))
-    table = _results(compared.frame) if len(compared.frame) else _EMPTY
-    both = [part for part in (compared, injected) if len(part.frame)]
-    everything = pd.concat([part.frame for part in both], ignore_index=True)
-    tasks = {*everything["task"], *everything["retained"]}
-    design = Design(
-        experiments=experiments,
-        others=others,
-        runs=len(raw),
-        used=tuple(compared.frame["run_id"]),
-        injected=tuple(injected.frame["run_id"]),
-        adapters=compared.frame["adapter"].nunique(),
-        shared_english=len(compared.frame) - int((table["outcome"] == "en").sum()),
-        duplicates=tuple(issue for part in both for issue in part.duplicates),
-        merged=tuple(sentence for part in both for sentence in part.merged),
-        missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
-        notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
-        synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
-        **states,
+    result = tidy(
+        pd.DataFrame([*rows, *files.rows]),
+        experiments=(*experiments, *files.names),
+        others={k: kinds[k] for k in sorted(kinds)},
     )
-    return Runs(table=table, design=design, injected=injected.frame)
-
-
-def trains_pairs(task: str) -> bool:
-    """Return whether a task trains on word pairs, so that its runs have similarities instead of F1."""
-    return task in TASKS and issubclass(TASKS[task], PairTask)
-
-
-class _Named(NamedTuple):
-    """Runs with their settings and methods, one per cell, with duplicates, merges and notes."""
-
-    frame: pd.DataFrame
-    duplicates: tuple[Issue, ...] = ()
-    merged: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def _named(frame: pd.DataFrame, scores: Mapping[str, str], metric: str, fields: Sequence[str] = SETTINGS) -> _Named:
-    if frame.empty:
-        return _Named(_EMPTY)
-    frame, repeated = _newest(frame, ["fingerprint"], "is the same run, done twice", scores, metric)
-    frame, merged, notes = name_methods(name_settings(frame), fields)
-    cell = ["setting", "method", "language", "tl_ratio", "seed"]
-    frame, replaced = _newest(frame, cell, "has the same options, but other data, prompts or versions", scores, metric)
-    frame = frame.sort_values([*cell, "run_id"], kind="stable").reset_index(drop=True)
-    return _Named(frame, (*repeated, *replaced), merged, notes)
-
-
-def _pool_layer(scoring: str) -> str:
-    """Return the block from the scoring of a word-pair run, such as "layer-1" or "layer-1-first-token"."""
-    layer, _, first = str(scoring).removeprefix("layer-").partition("-")
-    return f"{layer} with the first token" if first else layer
+    return replace(
+        result,
+        design=result.design.with_files(files.digests, files.names, files.duplicates, files.notes),
+        probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"),
+        answers=files.answers,
+    )
 
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
@@ -168,7 +76,7 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
         "retained": _dataset(run, "test/retention/en"),
     }
     params: dict[str, Any] = dict(run.data.params)
-    for key in _NUMBERS:
+    for key in NUMBERS:
         params[key] = _number(params.get(key))
     digest, malformed = digest_of_english(params.pop("test_digests", "{}"))
     metrics = {name: value if math.isfinite(value) else math.nan for name, value in run.data.metrics.items()}
@@ -176,7 +84,7 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     slashed = {name: value for name, value in metrics.items() if "/" in name}
     row = {**metrics, **params, **slashed, **tags, **attributes, "test_en_digest": digest}
     checked = {**row, "bad_digests": malformed}
-    return {**row, "defects": "; ".join(defects(checked, _required_columns(row.get("task")), run.data.metrics))}
+    return {**row, "defects": "; ".join(defects(checked, required_columns(row.get("task")), run.data.metrics))}
 
 
 def _dataset(run: Run, context: str) -> str:
@@ -191,110 +99,3 @@ def _number(text: str | None) -> float:
         return float(text or "nan")
     except ValueError:
         return math.nan
-
-
-def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
-    """Group runs by status: finished (a frame), failed, unfinished and incomplete (issues)."""
-    parts: dict[str, Any] = {"failed": [], "unfinished": [], "incomplete": []}
-    complete = []
-    done = set(raw.loc[raw["status"] == "FINISHED", "fingerprint"].dropna()) if len(raw) else set[str]()
-    for position, row in enumerate(raw.to_dict("records")):
-        suffix = "; done since by another run" if row["fingerprint"] in done else ""
-        if row["status"] in ("FAILED", "KILLED"):
-            parts["failed"].append(Issue(row["run_id"], row["name"], (row["error"] or "without a reason") + suffix))
-        elif row["status"] != "FINISHED":
-            parts["unfinished"].append(Issue(row["run_id"], row["name"], row["status"].lower() + suffix))
-        elif row["defects"]:
-            parts["incomplete"].append(Issue(row["run_id"], row["name"], row["defects"]))
-        else:
-            complete.append(position)
-    finished = raw.drop(columns="defects", errors="ignore").iloc[complete].copy()
-    if complete:
-        finished["seed"] = finished["seed"].astype(int)
-        for key in (*SETTINGS, *CONDITIONS):
-            if key not in finished:
-                finished[key] = math.nan if key in _NUMBERS else ""
-        fallback = "run:" + finished["run_id"]
-        finished["fingerprint"] = finished["fingerprint"].fillna(fallback)
-        finished["adapter"] = finished.pop("training_fingerprint").fillna(fallback)
-        finished = _without_shared_costs(finished)
-    return {"finished": finished, **{key: tuple(issues) for key, issues in parts.items()}}
-
-
-def _without_shared_costs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Blank the time and memory of runs that trained in one pass with others, because they are shared costs."""
-    if PACKED not in frame:
-        return frame
-    packed = frame[PACKED].fillna(1) > 1
-    costs = [c for c in map(str, frame) if c in _SECONDS or c.startswith(("gpu/", "host/"))]
-    return frame.assign(**{cost: frame[cost].mask(packed) for cost in costs})
-
-
-def _required_columns(task: Any) -> tuple[str, ...]:
-    return (*_REQUIRED, *(_GAP_RISES if trains_pairs(str(task)) else _SCORES).values())
-
-
-def _newest(
-    frame: pd.DataFrame, key: Sequence[str], reason: str, scores: Mapping[str, str], label: str
-) -> tuple[pd.DataFrame, tuple[Issue, ...]]:
-    """Keep the last run to end of each key; return the others as issues that name differing scores."""
-    ordered = frame.sort_values(["ended", "run_id"], kind="stable")
-    kept = ordered.drop_duplicates(key, keep="last").set_index(list(key), drop=False)
-    issues = []
-    for row in ordered[ordered.duplicated(key, keep="last")].to_dict("records"):
-        winner = kept.loc[tuple(row[k] for k in key) if len(key) > 1 else row[key[0]]]
-        differences = ", ".join(
-            f"{name} {row[metric]:.4f} there and {winner[metric]:.4f} in the one used"
-            for name, metric in scores.items()
-            if row[metric] != winner[metric]
-        )
-        text = f"{reason} as {winner['run_id']}, which ended later and is used"
-        issues.append(
-            Issue(row["run_id"], row["name"], text + (f"; {label} differs: {differences}" if differences else ""))
-        )
-    return kept.reset_index(drop=True), tuple(issues)
-
-
-def _results(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per run and outcome, with shared English results of one adapter once."""
-    parts = []
-    for outcome in ("en", "tl"):
-        part = frame.assign(outcome=outcome, f1=frame[f"test/{outcome}/f1"])
-        part["base_f1"] = frame.get(f"base/{outcome}/f1", math.nan)
-        parts.append(_english_once(part) if outcome == "en" else part)
-    table = pd.concat(parts, ignore_index=True)
-    return table[[*_COLUMNS, *sorted(set(table.columns) - set(_COLUMNS))]]
-
-
-def _english_once(english: pd.DataFrame) -> pd.DataFrame:
-    """Merge English results that one adapter has for several languages into one row with language ""."""
-    owner = ["setting", "method", "tl_ratio", "seed"]
-    key = [*owner, "adapter", "test_en_digest"]
-    shared = english.groupby(key, sort=False)["language"].transform("nunique") > 1
-    # If any method shares English results at a ratio, a method with runs in one language belongs to the same block.
-    in_block = shared.groupby([english["setting"], english["tl_ratio"]]).transform("any")
-    single_adapter = english.groupby(owner, sort=False)["adapter"].transform("nunique") == 1
-    merged = shared | (in_block & single_adapter)
-    return english.assign(language=english["language"].mask(merged, "")).drop_duplicates([*key, "language"])
-
-
-def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
-    notes = []
-    if PACKED in frame and (packed := int((frame[PACKED].fillna(1) > 1).sum())):
-        count = "1 run" if packed == 1 else f"{packed} runs"
-        notes.append(f"{count} trained in one pass with others (pack): their time and memory are not reported.")
-    for package, values in mixed_versions(frame).items():
-        notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
-    if "spec_version" in frame and frame["spec_version"].nunique() > 1:
-        versions = ", ".join(sorted(set(frame["spec_version"].dropna())))
-        notes.append(
-            f"The runs have several spec versions ({versions}): the same options may have given other numbers."
-        )
-    return tuple(notes)
-
-
-def mixed_versions(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return by package its versions in the runs, for packages with more than one."""
-    columns = sorted(column for column in map(str, frame) if column.startswith("version/"))
-    mixed = {column: sorted(set(frame[column].dropna())) for column in columns}
-    return {column.removeprefix("version/"): values for column, values in mixed.items() if len(values) > 1}

@@ -23,7 +23,7 @@ from analysis.runs.probe_runs import (
     probe_issue,
     read_layers,
 )
-from analysis.runs.pull import Runs
+from analysis.runs.tidy import Runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

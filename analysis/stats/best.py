@@ -8,7 +8,8 @@ intersection-union test (Berger 1982), Holm-corrected over methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,43 +35,55 @@ def best_records(
     outcome: str,
     analysis: str,
 ) -> list[Record]:
-    """Return a record for each method with its difference from the best of the others.
+    """Return a record for each method with its difference from the best of the others; none for a method that lacks
+    tests (see `comparable`).
 
     The interval is simultaneous over all pairs, at their level. p is that of the hypothesis that the method is worse
-    than some other by the margin or more; it is missing if a pair of the method cannot be tested.
+    than some other by the margin or more.
 
     Args:
         pairs: (pairs, 2) indices into `methods`.
         effect, half, error, df: (pairs,) difference (first minus second), half-width of its simultaneous interval,
             standard error and degrees of freedom; NaN for a pair that cannot be tested.
     """
+    untested = [(methods[i], methods[j]) for (i, j), width in zip(pairs, half, strict=True) if not np.isfinite(width)]
+    kept = np.array([name in comparable(methods, untested) for name in methods])
+    if kept.sum() < 2:
+        return []
+    among = kept[pairs].all(axis=1)
     records = []
-    for index, name in enumerate(methods):
+    for index in np.flatnonzero(kept):
         first = pairs[:, 0] == index
-        own = first | (pairs[:, 1] == index)
+        own = among & (first | (pairs[:, 1] == index))
         difference = np.where(first, effect, -effect)[own]
-        tested = np.isfinite(half[own])
-        if not tested.any():
-            continue
-        width = half[own][tested]
-        low, high = (difference[tested] - width).min(), (difference[tested] + width).min()
-        p = None
-        if tested.all():
-            p = float(stats.t.sf((difference + margin) / error[own], df[own]).max())
+        low, high = (difference - half[own]).min(), (difference + half[own]).min()
+        p = float(stats.t.sf((difference + margin) / error[own], df[own]).max())
         records.append(
             Record(
                 outcome=outcome,
                 analysis=analysis,
                 test=BEST,
-                groups=(name,),
+                groups=(methods[int(index)],),
                 p=p,
-                effect=float(np.nanmin(difference)),
+                effect=float(difference.min()),
                 interval=(float(low), float(high)),
-                n=int(tested.sum()),
+                n=int(own.sum()),
                 note=f"n other methods; simultaneous interval; p: at most {points(margin)} worse than every other?",
             )
         )
     return holm_records(records)
+
+
+def comparable(methods: Sequence[str], untested: Collection[tuple[str, str]]) -> list[str]:
+    """Return the methods without those that lack tests, so that every pair of the rest is tested.
+
+    The method with the most untested pairs is dropped first, of several the last one.
+    """
+    kept = list(methods)
+    while missing := [pair for pair in untested if {*pair} <= {*kept}]:
+        counts = Counter(name for pair in missing for name in pair)
+        kept.remove(max(kept, key=lambda name: (counts[name], kept.index(name))))
+    return kept
 
 
 def contenders(records: Sequence[Record], analysis: str) -> list[str]:

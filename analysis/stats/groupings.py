@@ -9,6 +9,7 @@ import numpy as np
 import scikit_posthocs
 
 from analysis.records import Record, find
+from analysis.stats.best import comparable
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.cells import pairs
 from analysis.stats.differences import PAIR_TESTS
@@ -46,8 +47,12 @@ def groupings(
         reasons = [r.note for r in of_analysis if r.test in (F_TEST, *_PAIR_TESTS) and r.note.startswith("no test: ")]
         note = next(iter(reasons), "no test: there are no runs")
         return [Record(outcome=outcome, analysis="groupings", test=TEXT, groups=(), note=note)]
+    untested = [(r.groups[0], r.groups[1]) for r in compared if r.p_adjusted is None]
+    kept = comparable([*means], untested)
+    omitted = [name for name in means if name not in kept]
+    means = {name: means[name] for name in kept}
     compared = [r for r in compared if {*r.groups} <= means.keys()]
-    p = {(r.groups[0], r.groups[1]): 1.0 if r.p_adjusted is None else r.p_adjusted for r in compared}
+    p = {(r.groups[0], r.groups[1]): r.p_adjusted for r in compared if r.p_adjusted is not None}
     groups = grouping(means, p, alpha=alpha)
     contradicted = any(
         p[r.groups[0], r.groups[1]] < alpha and (r.effect or 0.0) * (means[r.groups[0]] - means[r.groups[1]]) < 0
@@ -55,6 +60,7 @@ def groupings(
     )
     meaning = f"'=': no significant difference at {alpha:g}, which is not the same as equal"
     ordered = groups.text if not contradicted else None
+    meaning += f"; not tested against all others: {', '.join(omitted)}" if omitted else ""
     text = f"{ordered} ({meaning})" if ordered else f"no order can be printed; see the letters ({meaning})"
     correction = compared[0].correction if compared else ""
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import designs
@@ -23,7 +22,8 @@ from analysis.report.choice import choose
 from analysis.report.needs import languages_disagree, needs
 from analysis.stats.best import BEST, contenders, within_margin
 from analysis.stats.cells import cells
-from analysis.stats.differences import PAIR_TESTS, PRIMARY, SCOPES, differences, pair_tests
+from analysis.stats.differences import PRIMARY, SCOPES, differences, pair_tests
+from analysis.stats.groupings import LETTERS, TEXT
 from analysis.stats.multiplicity import holm
 
 
@@ -263,14 +263,31 @@ def test_the_number_of_tests_is_that_of_the_records():
     assert f"the report has {sum(r.p is not None for r in records):,} p values" in told
 
 
-def test_every_pair_of_methods_without_a_common_cell_is_left_untested():
-    """Two methods in Swahili, two in Urdu: neither pair is ranked against the other."""
-    table = table_of({"A": 0.0, "B": -3.0, "C": 5.0, "D": -5.0}, ratios=(0.1, 0.5), languages=("sw", "ur"))
+def test_methods_without_a_common_cell_are_not_ranked_against_each_other():
+    """Two methods in Swahili, one in Urdu, on which nothing but its mean is known."""
+    table = table_of({"A": 0.0, "B": -3.0, "C": 5.0}, ratios=(0.1, 0.5), languages=("sw", "ur"), block_sd=0.0)
     part = table[table["method"].isin(["A", "B"]) == (table["language"] == "sw")]
     records = headline(part, "tl", 1.0, "these")
-    tested = {r.groups for r in pair_tests(records) if r.p is not None}
-    assert not tested & set(itertools.product("AB", "CD"))
-    assert not any(
-        r.p_adjusted is not None and r.test in PAIR_TESTS.values() and len({*r.groups} & set("AB")) == 1
-        for r in records
+    tested = {r.groups for r in pair_tests(records) if r.p_adjusted is not None}
+    assert tested == {("A", "B")}
+    assert {r.groups[0] for r in find(records, analysis="groupings", test=LETTERS)} == {"A", "B"}
+    described = [
+        Record(outcome="tl", analysis="description", test="mean F1", groups=(name,), effect=60.0) for name in "ABC"
+    ]
+    assert (
+        advice([*records, *described], "tl", 1.0)[-1] == "Not compared: C, without a test against each of the others."
     )
+    assert not any("C" in need.answer for need in needs(records, "tl", 1.0))
+
+
+def test_a_method_with_an_untested_pair_is_neither_grouped_nor_advised():
+    """A and B share seeds, and so do A and C; of B and C nothing is known."""
+    table = table_of({"A": 0.0, "B": -3.0, "C": 0.0}, ratios=(0.1, 0.5), languages=("sw",), seeds=(1, 2, 3, 4))
+    keep = (table["method"] == "A") | ((table["method"] == "B") == (table["seed"] < 3))
+    records = headline(table[keep], "tl", 1.0, "these")
+    assert [r.groups for r in pair_tests(records) if r.p_adjusted is None] == [("B", "C")]
+    (text,) = find(records, analysis="groupings", test=TEXT)
+    assert text.note.startswith("A > B")
+    assert text.note.endswith("not tested against all others: C)")
+    assert advice(records, "tl", 1.0)[0].startswith("Use A for the target language: significantly better")
+    assert "Not compared: C" in advice(records, "tl", 1.0)[1]

@@ -10,7 +10,8 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis.runs import predictions
-from analysis.runs.pull import Runs, find_experiments, pull
+from analysis.runs.pull import find_experiments, pull
+from analysis.runs.tidy import Runs
 from whichlora.errors import OptionError
 from whichlora.tracking.client import connect, experiment_id
 

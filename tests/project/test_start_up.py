@@ -136,6 +136,8 @@ WRONG = [
     ("tuning.learning_rates lorra", "variant=lorra: "),
     ("analysis.analyze --experiment x --margin 0", "margin=0: "),
     ("analysis.analyze --experiment x --claims no.yaml", "claims=no.yaml: "),
+    ("analysis.analyze --results no.csv", "results=no.csv: "),
+    ("analysis.analyze", "experiment=none: "),
 ]
 
 
