@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
@@ -29,6 +31,12 @@ OPTIONS = {
     "claims": (
         "none",
         "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
+    ),
+    "server": (
+        "relative",
+        "Address of the tracking server, such as http://127.0.0.1:5000, in the report's links to the "
+        "runs. Relative links "
+        "work where the report is opened from the server, as an artifact of its run.",
     ),
 }
 SCOPES = ("these", "like-these")
@@ -51,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
         output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
+        server = _server(texts["server"])
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
 
-        report = analyze(texts["experiment"], output=output, margin=margin, scope=scope, claims=claims)
+        report = analyze(texts["experiment"], output=output, margin=margin, scope=scope, claims=claims, server=server)
     except OptionError as error:
         return report_option_error(error)
     print("\n".join(report.summary))
@@ -93,6 +102,20 @@ def _claims_file(text: str) -> Path | None:
     if not Path(text).is_file():
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
     return Path(text)
+
+
+def _server(text: str) -> str:
+    address = text.partition("#")[0].rstrip("/")
+    if text != "relative":
+        try:
+            parts = urlsplit(address)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+            valid = valid and not parts.query and not re.search(r"[\s<>\"'\\]", address) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise OptionError("server", text, "must be relative, or an http(s) address without user and password")
+    return address
 
 
 if __name__ == "__main__":

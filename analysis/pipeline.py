@@ -12,6 +12,7 @@ from analysis import plots
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
+from analysis.report.run_links import RELATIVE
 from analysis.runs import language_probes, loss_curves, predictions, representation_probes
 from analysis.runs.methods import UNTRAINED
 from analysis.runs.pull import Runs, find_experiments, pull
@@ -21,8 +22,12 @@ from whichlora.tracking.client import connect, is_read_only, mark_launch, requir
 from whichlora.tracking.runs import Tracker
 
 
-def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims: Path | None) -> Report:
+def analyze(
+    experiment: str, *, output: Path, margin: float, scope: str, claims: Path | None, server: str = RELATIVE
+) -> Report:
     """Pull the runs of one or more experiments, compute, write the report and log it to the first experiment.
+
+    `server` is the address of the tracking server in the report's links to runs, or "relative".
 
     Raises:
         OptionError: the database or an experiment does not exist, no run is finished, or the claims cannot be read.
@@ -52,9 +57,20 @@ def analyze(experiment: str, *, output: Path, margin: float, scope: str, claims:
     )
     curves = loss_curves.fetch(client, table)
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
-    report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
+    report = page.compose(
+        table,
+        runs.injected,
+        design,
+        languages,
+        representations,
+        evidence,
+        figures,
+        experiments=experiments,
+        server=server,
+    )
     page.write(report, evidence, output)
-    _log(report, evidence, tracker, design.sources, {"experiments": experiment, "margin": margin, "scope": scope})
+    options = {"experiments": experiment, "margin": margin, "scope": scope, "server": server}
+    _log(report, evidence, tracker, design.sources, options)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.decimals import interval
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
 from analysis.stats.differences import (
@@ -243,7 +244,9 @@ def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     with_best = {next(iter({*r.groups} - {best})) for r in tested if best in r.groups}
     similar = sorted(with_best - {name for r in significant if best in r.groups for name in r.groups})
     text = f"Item by item {len(significant)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
-    result = f"not told from {best}: {_and(similar)}" if similar else f"{best} differs from every other"
+    result = (
+        f"no significant difference from {best}: {_and(similar)}" if similar else f"{best} differs from every other"
+    )
     return [f"{text}; {result}. Other seeds may give another order."]
 
 
@@ -265,9 +268,7 @@ def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
         return ""
     sign = 1 if record.groups[0] == best else -1
     low, high = sorted(sign * end for end in record.interval)
-    return (
-        f"{best} is {sign * record.effect:.1f} points above {worst} (95 % CI over all pairs {low:.1f} to {high:.1f})."
-    )
+    return f"{best} is {sign * record.effect:.1f} points above {worst} (95 % CI over all pairs {interval(low, high)})."
 
 
 def _ordered_means(records: Records) -> list[tuple[str, float]]:

@@ -30,7 +30,8 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
         a frame with one row per result and item: setting, method, task, model, language, tl_ratio, seed, outcome,
         run_id, id, correct (0 to 1: 0 or 1 for a choice, for a generated answer its token F1 with the first accepted
         answer), p_gold and confidence (probability of the gold label and of the most likely label; NaN without
-        probabilities), predicted (the answer; "" for an invalid one). All texts are categoricals.
+        probabilities), gold (the right answer) and predicted (the given one; "" for an invalid one). All texts are
+        categoricals.
         And the results without readable predictions, as issues.
     """
     rows = table.to_dict("records")
@@ -55,9 +56,11 @@ def fetch(table: pd.DataFrame, *, cache: Path | None = None) -> tuple[pd.DataFra
 
 
 class _Answers(NamedTuple):
-    """The answers of one result: texts (ids, predicted) and scores (correct, p_gold, confidence), one per item."""
+    """The answers of one result: texts (ids, gold, predicted) and scores (correct, p_gold, confidence), "
+    "one per item."""
 
     ids: pa.ChunkedArray
+    gold: pa.ChunkedArray
     predicted: pa.ChunkedArray
     scores: tuple[np.ndarray[Any, Any], ...]
 
@@ -68,8 +71,8 @@ def _answers(content: pa.Table) -> _Answers:
     Raises:
         KeyError, TypeError, ValueError, pa.ArrowException: a column is missing or of another type.
     """
-    ids, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "predicted"))
-    return _Answers(ids, predicted, _scores(content))
+    ids, gold, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "gold", "predicted"))
+    return _Answers(ids, gold, predicted, _scores(content))
 
 
 def _frame(table: pd.DataFrame, contents: list[_Answers]) -> pd.DataFrame:
@@ -81,6 +84,7 @@ def _frame(table: pd.DataFrame, contents: list[_Answers]) -> pd.DataFrame:
     for key in ("tl_ratio", "seed"):
         columns[key] = np.repeat(table[key].to_numpy(), counts)
     columns["id"] = pd.Categorical(_concatenated([content.ids for content in contents]))
+    columns["gold"] = pd.Categorical(_concatenated([content.gold for content in contents]))
     for position, key in enumerate(("correct", "p_gold", "confidence")):
         parts = [content.scores[position] for content in contents]
         columns[key] = np.concatenate(parts) if parts else np.empty(0, np.float32)
