@@ -50,10 +50,14 @@ for (const table of document.querySelectorAll("table")) {
   });
 }
 
-/* Relative links belong to the server. MLflow shows the page as a blob, whose address names the server's origin. */
+/* Relative links belong to the server. MLflow shows the page as a blob, whose address names the server's origin, in a
+   frame without leave to open windows or to leave the page: there a link opens with Ctrl or the middle button. */
+const inMlflow = location.protocol === "blob:";
+if (inMlflow) document.querySelectorAll("a.file").forEach((link) => link.removeAttribute("href"));
 for (const link of document.querySelectorAll('a.run[href^="./"]')) {
-  if (location.protocol === "blob:") {
+  if (inMlflow) {
     link.href = new URL(link.getAttribute("href"), new URL(location.pathname).origin + "/").href;
+    link.target = "_blank";
   } else if (location.protocol === "file:") {
     link.removeAttribute("href");
     document.querySelectorAll(".local").forEach((note) => { note.hidden = false; });

@@ -102,6 +102,7 @@ def compose(
             advice=advice,
             cautions=cautions,
             needs=[],
+            multiplicity="",
             first=summary_table(records, methods, arms_by_method(table), outcomes),
             leaders=[plot for outcome in outcomes for plot in plots if plot.name == f"leaders-{outcome}"],
             settings=sorted(set(table["setting"])),

@@ -13,9 +13,10 @@ from analysis.stats.groupings import LETTERS, FromHighest, differences_from_high
 
 ALONE = " †"
 """Marks a mean over cells in which no other method ran."""
-_PARAMETERS, _SECONDS = "adapter/trainable_parameters", "train/seconds"
+_SIZE, _SECONDS = "adapter/size_mb", "train/seconds"
 _COSTS = {
-    _PARAMETERS: "parameters",
+    "adapter/trainable_parameters": "parameters",
+    _SIZE: "adapter file, MB",
     "gpu/memory_max_mb": "peak GPU memory, MiB",
     "host/memory_max_mb": "peak host memory, MiB",
     _SECONDS: "seconds",
@@ -137,7 +138,9 @@ def _costs(records: Sequence[Record], methods: Sequence[str], metric: str) -> di
             mean = single.effect
         if mean is not None:
             deviation = single.statistic if single is not None and metric == _SECONDS else None
-            texts[method] = f"{mean:,.0f}" + (f" ± {deviation:,.0f}" if deviation is not None else "")
+            texts[method] = fixed(mean, 1 if metric == _SIZE else 0) + (
+                f" ± {fixed(deviation, 0)}" if deviation is not None else ""
+            )
     return texts
 
 

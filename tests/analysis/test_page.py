@@ -206,7 +206,7 @@ def test_a_browser_sorts_and_cuts_nothing_off(written, tmp_path):
       const rising = read(), sorted = head.getAttribute("aria-sort");
       head.querySelector("button").click();
       const root = document.documentElement;
-      return {rising, falling: read(), sorted, width: root.scrollWidth, inner: innerWidth,
+      return {rising, falling: read(), sorted, width: root.scrollWidth, inner: root.clientWidth,
         cards: getComputedStyle(table.rows[1]).display,
         cut: [...document.querySelectorAll("table")].filter((t) => !t.closest(".scroll") && t.scrollWidth > 390).length,
         dead: document.querySelectorAll("a.run[href]").length};
@@ -216,5 +216,5 @@ def test_a_browser_sorts_and_cuts_nothing_off(written, tmp_path):
     assert seconds == sorted(seconds)
     assert found["falling"] == list(reversed(found["rising"]))
     assert found["sorted"] == "ascending"
-    assert found["width"] == found["inner"] == 390
+    assert found["width"] == found["inner"] <= 390
     assert (found["cards"], found["cut"], found["dead"]) == ("block", 0, 0)  # a file has no server to link to
