@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
@@ -40,6 +42,12 @@ OPTIONS = {
         "none",
         "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
     ),
+    "server": (
+        "relative",
+        "Address of the tracking server, such as http://127.0.0.1:5000, in the report's links to the "
+        "runs. Relative links "
+        "work where the report is opened from the server, as an artifact of its run.",
+    ),
 }
 SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
 COMMAND = Command(
@@ -66,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = _result_files(texts["results"])
         if texts["experiment"] == "none" and not results:
             raise OptionError("experiment", "none", "give an experiment, or results, or both")
+        server = _server(texts["server"])
 
         # pandas, SciPy and MLflow take seconds to import, so options are checked first.
         from analysis.pipeline import analyze
@@ -78,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             primary=primary,
             scope=scope,
             claims=claims,
+            server=server,
         )
     except OptionError as error:
         return report_option_error(error)
@@ -140,6 +150,20 @@ def _input(text: str) -> Path:
     """Return the path of a file, as it was given if it is relative to the current folder."""
     folder = _caller_folder()
     return Path(text) if folder == Path.cwd() else folder / text
+
+
+def _server(text: str) -> str:
+    address = text.partition("#")[0].rstrip("/")
+    if text != "relative":
+        try:
+            parts = urlsplit(address)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+            valid = valid and not parts.query and not re.search(r"[\s<>\"'\\]", address) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise OptionError("server", text, "must be relative, or an http(s) address without user and password")
+    return address
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from analysis.claims import claims
 from analysis.claims.claims import Claim
 from analysis.claims.verdicts import Verdict
 from analysis.measures import floored_blocks, layer_shares, lexical_injection, scores
+from analysis.measures.disagreements import disagreement_records, disagreements
 from analysis.measures.further_runs import further_runs
 from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
@@ -26,7 +27,7 @@ from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import groupings
 from analysis.stats.own_errors import own_errors
 from analysis.stats.paired import paired
-from analysis.stats.power import item_power, power
+from analysis.stats.power import detectable_by_size, item_power, power
 from analysis.stats.ranks import ranks
 from analysis.stats.replication import replication
 from analysis.tables import injection, layers, representations
@@ -48,6 +49,7 @@ class Evidence:
         records: in the order of `statistics.json`. One about neither outcome (a count, a time) has the outcome "".
         judged: each claim with its verdict.
         margin: of equivalence, in F1 points.
+        disagreements: the items on which the methods disagree, as `disagreements` returns them.
         primary: the outcome that the advice is about, fixed in advance: "tl", "en" or "mean".
     """
 
@@ -55,7 +57,8 @@ class Evidence:
     tables: tuple[Table, ...]
     judged: tuple[tuple[Claim, Verdict], ...]
     margin: float
-    primary: str
+    disagreements: pd.DataFrame
+    primary: str = "tl"
 
 
 def gather(
@@ -94,7 +97,8 @@ def gather(
         if primary not in OUTCOMES:
             records += headline(scores.mean_outcome(table), primary, margin, scope)
         records += _training_time(table)
-    records += claims.records(judged)
+    disputed = disagreements(items)
+    records += [*disagreement_records(disputed), *claims.records(judged)]
     injection_records = lexical_injection.injection_records(injected)
     settings = sorted(set(table["setting"]))
     layer_records = [*layer_shares.share_records(probes.shares, settings), *layer_shares.correlation_records(table)]
@@ -104,7 +108,14 @@ def gather(
     tables += layers.make_tables(layer_records, probes.shares, settings)
     representation_tables, representation_records = representations.make_tables(insides)
     tables, records = [*tables, *representation_tables], [*records, *representation_records]
-    return Evidence(records=tuple(records), tables=tuple(tables), judged=tuple(judged), margin=margin, primary=primary)
+    return Evidence(
+        records=tuple(records),
+        tables=tuple(tables),
+        judged=tuple(judged),
+        margin=margin,
+        disagreements=disputed,
+        primary=primary,
+    )
 
 
 def headline(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:
@@ -147,6 +158,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += paired(items, outcome=outcome)
         records += effects(table, outcome=outcome)
         records += power(table, outcome=outcome, margin=margin)
+        records += detectable_by_size(table, outcome=outcome, scope=scope, margin=margin)
         records += item_power(items, outcome=outcome)
         records += derived(table, outcome=outcome, margin=margin)
         records += item_records(items, outcome=outcome)

@@ -12,6 +12,7 @@ from analysis import plots
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
+from analysis.report.run_links import RELATIVE
 from analysis.runs import language_probes, loss_curves, predictions, representation_probes, result_files
 from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
@@ -43,12 +44,14 @@ def analyze(
     primary: str,
     scope: str,
     claims: Path | None,
+    server: str = RELATIVE,
 ) -> Report:
     """Compare the runs of experiments and results from files, write the report, and log it to the first experiment.
 
     Args:
         experiment: names of experiments, or "none": no tracking database is needed then, and nothing is logged.
         results: CSV files, see `result_files`.
+        server: address of the tracking server in the report's links to runs, or "relative".
 
     Raises:
         OptionError: the database, an experiment or a file does not exist or cannot be used, no run is finished, or the
@@ -85,10 +88,20 @@ def analyze(
     )
     curves = loss_curves.fetch(client, table)
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
-    report = page.compose(table, runs.injected, design, languages, representations, evidence, figures)
+    report = page.compose(
+        table,
+        runs.injected,
+        design,
+        languages,
+        representations,
+        evidence,
+        figures,
+        experiments=experiments,
+        server=server,
+    )
     page.write(report, evidence, output)
     if tracker:
-        options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope}
+        options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope, "server": server}
         options |= {"results": ",".join(map(str, results))} if results else {}
         _log(report, evidence, tracker, design.sources, options)
     return report

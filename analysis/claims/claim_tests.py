@@ -31,6 +31,7 @@ from analysis.claims.verdicts import (
     judge_greater,
     undecided,
 )
+from analysis.decimals import fixed
 from analysis.measures.layer_shares import check_layer_arguments, select_share_columns
 from analysis.records import NotTestable, Record, find
 from analysis.runs.language_probes import LEVELS
@@ -201,7 +202,7 @@ def correlation(
     significant = [r for r in records if is_significant(r, alpha)]
     as_claimed, opposite = ([r for r in significant if (r.effect or 0) * side > 0] for side in (sign, -sign))
     listed = enumerate_few(
-        [f"{r.groups[0]} r = {r.effect:.2f} ({format_p(r.p_adjusted)})" for r in opposite or records], 6
+        [f"{r.groups[0]} r = {fixed(r.effect or 0.0, 2)} ({format_p(r.p_adjusted)})" for r in opposite or records], 6
     )
     text = f"{listed}; n = {records[0].n} runs, Holm over {len(records)} columns"
     if opposite:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.claims.comparisons import Pair
+from analysis.decimals import fixed, interval
 from analysis.records import Record
 from analysis.stats.cells import points
 
@@ -24,6 +25,11 @@ class Verdict:
     verdict: str
     reason: str
     evidence: tuple[Record, ...] = ()
+
+    @property
+    def tested(self) -> bool:
+        """Whether the runs allow a test of the claim."""
+        return any(record.p is not None for record in self.evidence)
 
 
 def undecided(reason: str, evidence: Sequence[Record] = ()) -> Verdict:
@@ -75,7 +81,8 @@ def format_pair(record: Record) -> str:
     """Return the difference of a pair, with its interval and p."""
     low, high = record.interval or (float("nan"), float("nan"))
     p = record.p if record.p_adjusted is None else record.p_adjusted
-    return f"{record.groups[0]} - {record.groups[1]} {record.effect:+.2f} [{low:.2f}, {high:.2f}] ({format_p(p)})"
+    effect, ends = fixed(record.effect or 0.0, 2, sign=True), interval(low, high, 2).replace(" to ", ", ")
+    return f"{record.groups[0]} - {record.groups[1]} {effect} [{ends}] ({format_p(p)})"
 
 
 def format_p(p: float | None) -> str:

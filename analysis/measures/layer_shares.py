@@ -180,8 +180,10 @@ def _panel_records(panel: Panel, names: Sequence[str], analysis: str, level: str
 
 def _critical_record(panel: Panel, analysis: str, level: str, correlations: CorrelationMap) -> Record:
     untested = sum(result is None for result in correlations.results)
-    note = f"Pearson's |r| above which a layer stands out at .05 among {correlations.tests} tests"
-    note += f"; {untested} shares do not vary or are not known of every run, and are not tested" if untested else ""
+    note = f"critical |r| (Pearson) at .05, adjusted for {correlations.tests} tests"
+    note += (
+        f"; {untested} shares are not tested because they do not vary or are missing for some runs" if untested else ""
+    )
     groups = (panel.name, level)
     n = len(panel.runs)
     return Record(
@@ -268,6 +270,6 @@ def _layers(table: pd.DataFrame, level: str, share: str) -> list[int]:
 
 def _centring(panel: str) -> str:
     return {
-        ALL_LANGUAGES: "each language's mean taken out",
-        WITHIN_RATIOS: "the mean of each language and ratio taken out",
+        ALL_LANGUAGES: "the mean of each language subtracted",
+        WITHIN_RATIOS: "the mean of each language and ratio subtracted",
     }.get(panel, "of one language")

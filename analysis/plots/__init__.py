@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.plots.comparisons import critical_difference, forest, power_curve
+from analysis.plots.comparisons import critical_difference, detectable_curve, forest
 from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
+from analysis.plots.leaders import leaders
 from analysis.plots.representations import representation_plots
-from analysis.plots.scores import f1_by_ratio, interaction, training_curves
+from analysis.plots.scores import LANGUAGE, f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, method_styles, plot_style
 from analysis.records import Record
 from analysis.runs.language_probes import LanguageProbes
@@ -50,10 +51,11 @@ def _draw(
                 draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", prefix=prefix)
                 for outcome in ("en", "tl")
             ]
+    plots += [leaders(records, outcome, name=f"leaders-{outcome}", margin=margin) for outcome in LANGUAGE]
     for outcome in ("en", "tl"):
         plots.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
         plots.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))
-    plots.append(power_curve(records, name="power-curve", margin=margin))
+    plots.append(detectable_curve(records, name="detectable", margin=margin))
     for number, (cell, by_method) in enumerate(losses.items(), 1):
         plots.append(training_curves(by_method, marks=marks, name=f"loss-{number}", prefix=cell))
     plots += layer_plots(probes.shares, records, [setting for setting, _ in settings], marks=marks)

@@ -1,4 +1,4 @@
-"""Draws the results of the tests: differences with the margin, mean ranks, and the design's power."""
+"""Draws the results of the tests: differences with the margin, mean ranks, and the minimum detectable difference."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import scikit_posthocs
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
 from analysis.plots.scores import LANGUAGE
@@ -55,15 +56,16 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
     caption = (
-        f"Differences of {what} in the primary analysis; the 95 % intervals hold for all pairs at once. Square and "
-        "thick line: a difference. Filled "
-        f"circle: equivalent within the grey margin of ±{points(margin)} (TOST, Holm). Open diamond: undecided."
+        f"Differences of {what} in the primary analysis, with 95 % CIs simultaneous over all pairs. Square and thick "
+        f"line: a significant difference. Filled circle: equivalent within the shaded margin of ±{points(margin)} "
+        "(TOST, Holm). Open diamond: neither."
     )
     return render(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
-    """Draw mean ranks over blocks, with bars joining methods that Nemenyi's test does not separate (Demsar 2006)."""
+    """Draw mean ranks over blocks, with bars joining methods that do not differ significantly (Nemenyi; "
+    "Demsar 2006)."""
     friedman = find(records, outcome=outcome, analysis="friedman")
     mean = {r.groups[0]: r.effect for r in find(friedman, test=ranks.RANK) if r.effect is not None}
     critical = next(iter(find(friedman, test=ranks.CRITICAL)), None)
@@ -106,35 +108,50 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     axes.text(left, 1, f"critical difference {width:.2f}", va="bottom", fontsize=8.5, transform=above(36))
     axes.grid(False)
     caption = (
-        f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that Nemenyi's test does not tell "
-        f"apart; the critical difference is {width:.2f} ranks."
+        f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that do not differ significantly "
+        f"(Nemenyi); the critical difference is {width:.2f} ranks."
     )
     return render(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
 
 
-def power_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
-    """Draw the power to detect a difference of one margin between two methods, by the number of seeds."""
-    lines = {
-        outcome: [
-            r for r in find(records, outcome=outcome, analysis="power", test=power.CURVE) if r.statistic is not None
-        ]
-        for outcome in ("en", "tl")
-    }
-    if not any(len(curve) > 1 for curve in lines.values()):
+def detectable_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
+    """Draw the minimum detectable difference of a pair against the number of seeds (or blocks), and the margin."""
+    lines = {outcome: find(records, outcome=outcome, analysis="power", test=power.BY_SIZE) for outcome in LANGUAGE}
+    lines = {outcome: curve for outcome, curve in lines.items() if curve}
+    if not lines:
         return None
-    figure, axes = new_figure(2.4)
+    figure, axes = new_figure(2.6)
+    ends: list[float] = [margin]
+    sizes: list[int] = []
     for (outcome, curve), (colour, marker, line) in zip(
-        lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--")), strict=True
+        lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-.")), strict=False
     ):
-        x, y = [r.n for r in curve], [100 * (r.statistic or 0) for r in curve]
-        axes.plot(x, y, color=colour, marker=marker, markersize=3.5, linestyle=line, label=LANGUAGE[outcome])
-    axes.axhline(80, color="#777777", linewidth=0.8, linestyle=":")
-    axes.set_ylim(0, 102)
-    axes.set_xlabel("seeds in a cell")
-    axes.set_ylabel("power, %")
+        x, y = [r.n or 0 for r in curve], [r.effect or 0.0 for r in curve]
+        axes.plot(x, y, color=colour, linestyle=line, label=LANGUAGE[outcome])
+        for present in find(records, outcome=outcome, analysis="power", test=power.PRESENT):
+            axes.plot(present.n, present.effect, marker=marker, color=colour, markersize=8, linestyle="none")
+        sizes, ends = [*sizes, *x], [*ends, *y]
+    axes.axhline(margin, color="#555555", linewidth=1, linestyle=":", label=f"margin, {points(margin)}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(min(ends) / 1.3, max(ends) * 1.15)
+    for axis, low, high in ((axes.xaxis, min(sizes), max(sizes)), (axes.yaxis, *axes.get_ylim())):
+        ticks = [step * 10.0**order for order in range(-3, 5) for step in (1, 2, 5)]
+        axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    unit = "blocks of language and ratio" if "blocks" in next(iter(lines.values()))[0].note else "seeds in a cell"
+    axes.set_xlabel(unit)
+    axes.set_ylabel("MDD of a pair, F1 points")
     axes.legend(frameon=False, handlelength=3.2)
+    needed = [
+        f"{r.n:,} in {LANGUAGE[outcome]}"
+        for outcome in lines
+        for r in find(records, outcome=outcome, analysis="power", test=power.NEEDED)
+    ]
     caption = (
-        f"Probability that Tukey's test over blocks finds a difference of {points(margin)} between two methods, if the "
-        "spread is the one observed. The dotted line is the usual 80 %."
+        f"Minimum detectable difference (MDD) of a pair in the primary analysis at 80 % power against the number of "
+        f"{unit}, both axes logarithmic; the large marks are this design. The pair has the median error. "
+        f"{f'To detect {points(margin)}: ' + ' and '.join(needed) + '.' if needed else ''}"
     )
-    return render(figure, name=name, title="Power.", caption=caption)
+    return render(figure, name=name, title="Minimum detectable difference.", caption=caption.strip())

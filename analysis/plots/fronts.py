@@ -71,8 +71,8 @@ def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str
     for axes in grid[:, 0]:
         axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
     shared_legend(figure, grid.flat[0])
-    caption = f"{prefix}Filled and joined: on the Pareto front, no other method is cheaper and at least as good."
-    return render(figure, name=name, title=f"What F1 in {LANGUAGE[outcome]} costs.", caption=caption)
+    caption = f"{prefix}Filled and joined: the Pareto front; no other method is cheaper and at least as good."
+    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against cost.", caption=caption)
 
 
 def _short(value: float, position: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from analysis.decimals import fixed
 from analysis.measures.layer_shares import (
     ANALYSIS,
     CRITICAL,
@@ -118,7 +119,7 @@ def share_curves(
     caption = f"{prefix}{spread}{_detector_sentences(records, language, level)}"
     if len(all_ratios) > len(ratios):
         caption += f" Of {len(all_ratios)} ratios {len(ratios)} are shown."
-    return render(figure, name=name, title=f"What the layers speak, read in {language}, by {level}.", caption=caption)
+    return render(figure, name=name, title=f"Language shares by layer, {language}, by {level}.", caption=caption)
 
 
 def correlation_curves(records: Sequence[Record], level: str, *, name: str, prefix: str) -> Plot:
@@ -174,10 +175,12 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, pref
     for axes in grid.flat:  # the panel below may be hidden
         axes.tick_params(labelbottom=True)
     shared_legend(figure, grid.flat[0])
-    caption = f"{prefix}Full marks are beyond the dotted lines, which chance passes somewhere in 5 % of such panels."
+    caption = (
+        f"{prefix}Filled marks: significant at 5 %, adjusted for all tests of the panel; dotted: the critical |r|."
+    )
     if WITHIN_RATIOS in panels:
-        caption += " Ratios apart: the mean of each language and ratio is taken out."
-    title = f"F1 on the target language and what each layer speaks, by {level}."
+        caption += " Ratios apart: the mean of each language and ratio is subtracted."
+    title = f"Correlation of F1 on the target language with the shares of each layer, by {level}."
     return render(figure, name=name, title=title, caption=caption)
 
 
@@ -185,14 +188,14 @@ def _detector_sentences(records: Sequence[Record], language: str, level: str) ->
     """Return the caption's sentences on the detector's ceiling and its agreement with a second detector."""
     ceilings = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
     values = ", ".join(
-        f"{name} {100 * ceiling:.1f} %"
+        f"{name} {fixed(100 * ceiling, 1)} %"
         for share, name in _NAMES.items()
         if (ceiling := ceilings.get(share)) is not None
     )
-    text = f"Dashed: the ceiling, what the detector calls the true input ({values})."
+    text = f"Dashed: the ceiling, the shares that the detector finds in the true input ({values})."
     for kappa in find(records, test=KAPPA, groups=(language, level)):
         sizes = kappa.note.partition(", mean")[0]
-        text += f" CLD3 and Lingua agree with kappa {kappa.effect:.2f} {sizes}."
+        text += f" CLD3 and Lingua agree with kappa {fixed(kappa.effect or 0.0, 2)} {sizes}."
     return text
 
 

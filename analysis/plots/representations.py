@@ -56,9 +56,9 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
     for axes in grid[-1]:
         axes.set_xlabel("after block (-1: what enters the first)")
     shared_legend(figure, grid.flat[0], columns=2)
-    caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations less that of random pairs, so that "
+    caption = f"{group.about} {_bands(drawn)}The gap is the cosine of translations minus that of random pairs, so that "
     caption += f"chance is 0; P@1 and MRR are centred.{omitted}"
-    title = f"Translations in {group.language}, layer by layer."
+    title = f"Translations in {group.language} by layer."
     return render(figure, name=f"alignment{group.suffix}", title=title, caption=caption)
 
 
@@ -72,7 +72,7 @@ def similarity_curves(group: Group) -> Plot:
         axes.set_xlabel("after block (-1: what enters the first)")
     grid[0].set_ylabel("linear CKA")
     shared_legend(figure, grid[0], columns=1)
-    caption = f"{group.about} 1 says that the states are alike up to a rotation and a scale.{omitted}"
+    caption = f"{group.about} 1: identical up to rotation and scale.{omitted}"
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
     title = f"States of two models, English and {group.language}."

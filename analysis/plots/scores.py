@@ -23,7 +23,7 @@ from analysis.stats.distributions import half_width
 
 _GREY = "#777777"
 _REFERENCES = {"base model": (0, (1, 2)), BEST_FLOOR: (0, (6, 2, 1, 2))}
-LANGUAGE = {"en": "English", "tl": "the target language"}
+LANGUAGE = {"en": "English", "tl": "the target language", "mean": "the mean of both languages"}
 
 
 def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
@@ -84,9 +84,9 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     sizes = set(rows.groupby(["method", "language", "tl_ratio"]).size())
     spread = "Bars are 95 % intervals over seeds" if max(sizes) > 1 else "One seed, so without intervals"
     spread += " (without a bar: one seed)" * (1 in sizes and len(sizes) > 1)
-    caption = f"{prefix}{spread}; points are moved apart sideways so that they can be seen."
+    caption = f"{prefix}{spread}; points are offset horizontally for legibility."
     if _reference_f1(rows, outcome):
-        caption += " Grey lines are to be beaten: the base model, and the best shallow method on the same items."
+        caption += " Grey reference lines: the base model, and the best shallow method on the same items."
     return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
 
 
@@ -113,12 +113,12 @@ def _f1_by_method(
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
     shared_legend(figure, axes)
-    caption = f"{prefix}Every run is a mark. There is one ratio only, so F1 is not drawn against it."
+    caption = f"{prefix}One mark per run; there is a single ratio."
     return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
 
 
 def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
-    """Draw each method's distance from the mean of its block; parallel lines mean that there is no interaction."""
+    """Draw each method's difference from the mean of its block; parallel lines mean that there is no interaction."""
     rows = table[(table["outcome"] == outcome) & (table["variant"] != UNTRAINED)]
     means = 100 * rows.pivot_table(index=["language", "tl_ratio"], columns="method", values="f1")
     # Lines need complete data: drop blocks that lack a method or, if at most one is left, methods that lack a block.
@@ -132,11 +132,11 @@ def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
         axes.plot(range(len(deviations)), deviations[method], label=method, **marks[method]._asdict())
     labels = [f"{language or 'any'}\n{100 * ratio:g} %" for language, ratio in deviations.index]
     label_ticks(axes.xaxis, labels)
-    axes.set_ylabel("points from the block's mean")
+    axes.set_ylabel("difference from the block mean")
     axes.axhline(0, color="#777777", linewidth=0.8)
     shared_legend(figure, axes)
-    caption = f"{prefix}A block is a language and a ratio. Parallel lines say that methods differ alike everywhere; "
-    caption += "where lines cross, which method is better depends on the block."
+    caption = f"{prefix}A block is a language and a ratio. Parallel lines: no method x block interaction; where "
+    caption += "lines cross, the order of the methods depends on the block."
     if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
         caption += " Blocks or methods with missing cells are left out."
     return render(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.decimals import fixed, interval
 from analysis.records import Record, find
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
-from analysis.report.wording import ALPHA, NAMES, decimal, format_points, join
+from analysis.report.wording import ALPHA, NAMES, format_points, join
 from analysis.stats.best import BEST, within_margin
 from analysis.stats.differences import MEAN, PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 from analysis.stats.paired import MCNEMAR
@@ -95,7 +96,7 @@ def _secondary(records: Records, primary: str, names: Sequence[str]) -> list[str
             low, high = r.interval or (0.0, 0.0)
             sentences.append(
                 f"In {NAMES[outcome]} (secondary), {r.groups[0]} is significantly worse than the best "
-                f"({decimal(r.effect or 0.0)} points, 95 % CI {decimal(low)} to {decimal(high)})."
+                f"({fixed(r.effect or 0.0, 1)} points, 95 % CI {interval(low, high)})."
             )
     return sentences
 

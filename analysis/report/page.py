@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import pandas as pd
@@ -12,20 +15,25 @@ import pandas as pd
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
-from analysis.report import sentences, summary_table
+from analysis.report import disputed_items, sentences
 from analysis.report.advice import advice as write_advice
 from analysis.report.layers import layer_section
 from analysis.report.needs import needs
-from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
+from analysis.report.run_links import RELATIVE, run_table
+from analysis.report.sections import Section, sections
+from analysis.report.summary_table import summary_table
+from analysis.report.topics import INJECTED, TESTS, VIEWS
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.representation_probes import RepresentationProbes
+from analysis.stats.cells import enumerate_few
 from analysis.tables import formats, injection
 from analysis.tables.paper import arms_by_method
 from whichlora import __version__
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
+DISAGREEMENTS = "disagreements.csv"
 _FOLDER = Path(__file__).parent
 
 
@@ -44,6 +52,14 @@ class Report:
     plots: tuple[Plot, ...]
 
 
+class Entry(NamedTuple):
+    """An entry of the contents: a chapter with the sections in it."""
+
+    anchor: str
+    title: str
+    topics: tuple[Entry, ...] = ()
+
+
 def compose(
     table: pd.DataFrame,
     injected: pd.DataFrame,
@@ -52,19 +68,35 @@ def compose(
     insides: RepresentationProbes,
     evidence: Evidence,
     plots: list[Plot],
+    *,
+    experiments: Mapping[str, str],
+    server: str = RELATIVE,
 ) -> Report:
-    """Return the report. It holds no timestamp, so the same input gives the same bytes."""
+    """Return the report. It holds no timestamp, so the same input gives the same bytes.
+
+    Args:
+        experiments: ids by name, for the links to the runs.
+        server: address of the tracking server, or "relative".
+    """
     records, margin = evidence.records, evidence.margin
     compared = bool(len(table))
-    answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
+    outcomes = _outcomes(evidence.primary)
+    answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in outcomes}
     injection_sentences = injection.sentences(injected, records)
     advice = write_advice(records, evidence.primary, margin)
     cautions = [*sentences.cautions(records, design.synthetic), *design.left_out()]
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
+    tests, views = sections(TESTS, records, plots), sections(VIEWS, records, plots)
+    judged = [(claim, verdict) for claim, verdict in evidence.judged if verdict.tested]
+    unjudged = [(claim, verdict) for claim, verdict in evidence.judged if not verdict.tested]
+    methods = method_order(table[table["variant"] != UNTRAINED])
+    aligned = [plot for plot in plots if plot.name.startswith("alignment")]
+    disputed = disputed_items.disputed_items(evidence.disagreements, DISAGREEMENTS)
     page = (
         _environment()
         .get_template("page.html.j2")
         .render(
+            contents=_contents(tests, views, compared, bool(evidence.judged), injection_sentences, bool(disputed.rows)),
             design=design,
             compared=compared,
             scope=sentences.scope(records),
@@ -73,21 +105,25 @@ def compose(
             needs=needs(records, evidence.primary, margin),
             multiplicity=sentences.multiplicity(records, evidence.primary) if compared else "",
             cautions=cautions,
-            rows=summary_table.summary_rows(
-                records, method_order(table[table["variant"] != UNTRAINED]), arms_by_method(table)
-            ),
+            first=summary_table(records, methods, arms_by_method(table), outcomes),
+            leaders=[plot for outcome in outcomes for plot in plots if plot.name == f"leaders-{outcome}"],
             settings=sorted(set(table["setting"])),
             tables={kind: [formats.to_html(t) for t in of_kind] for kind, of_kind in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
             losses=[plot for plot in plots if plot.name.startswith("loss")],
-            tests=sections(TESTS, records, plots),
-            views=sections(VIEWS, records, plots),
-            judged=evidence.judged,
+            runs=run_table(table, experiments, server),
+            relative=server == RELATIVE,
+            tests=tests,
+            disputed=disputed,
+            views=views,
+            judged=judged,
+            unjudged=unjudged,
+            why_unjudged=_reasons([verdict.reason for _, verdict in unjudged]),
             injection=injection_sentences,
             injected=sections(INJECTED, records, plots),
             probes=probes,
             insides=insides,
-            aligned=[plot for plot in plots if plot.name.startswith("alignment")],
+            aligned=aligned,
             layers=layer_section(records, probes, plots),
             margin=margin,
             version=__version__,
@@ -100,16 +136,60 @@ def compose(
         "probes": [*probes.used, *insides.used],
         **({"files": dict(design.files)} if design.files else {}),
     }
+    texts = {
+        PAGE: page,
+        STATISTICS: dumps(records),
+        RESULTS: results_csv(table, injected),
+        SOURCES: json.dumps(sources, indent=1) + "\n",
+    }
+    if disputed.rows:
+        texts[DISAGREEMENTS] = disputed_items.to_csv(evidence.disagreements)
+    said = [sentence for outcome in outcomes for sentence in answers[outcome]]
     return Report(
-        summary=(sentences.scope(records), *answers["en"], *answers["tl"], *injection_sentences, *advice, *cautions),
-        texts={
-            PAGE: page,
-            STATISTICS: dumps(records),
-            RESULTS: results_csv(table, injected),
-            SOURCES: json.dumps(sources, indent=1) + "\n",
-        },
+        summary=(sentences.scope(records), *said, *injection_sentences, *advice, *cautions),
+        texts=texts,
         plots=tuple(plots),
     )
+
+
+def _outcomes(primary: str) -> tuple[str, ...]:
+    """Return the outcomes in the order of the page: the primary one first."""
+    return (primary, *(outcome for outcome in OUTCOMES if outcome != primary))
+
+
+def _contents(
+    tests: Sequence[Section],
+    views: Sequence[Section],
+    compared: bool,
+    claims: bool,
+    injected: Sequence[str],
+    disputed: bool,
+) -> list[Entry]:
+    def topics(shown: Sequence[Section], *more: Entry) -> tuple[Entry, ...]:
+        return (*(Entry(section.topic.anchor, section.topic.title) for section in shown), *more)
+
+    items = [Entry("disagreements", "Items on which the methods disagree")] if disputed else []
+    entries = {
+        Entry("answer", "Summary"): True,
+        Entry("scores", "Scores", (Entry("runs", "Runs behind each cell"),)): compared,
+        Entry("tests", "Tests", topics(tests, *items)): compared,
+        Entry("claims", "Claims"): claims,
+        Entry("injection", "Lexical injection"): bool(injected),
+        Entry("layers", "Layers"): True,
+        Entry("views", "Further results", topics(views)): compared,
+        Entry("training", "Training"): compared,
+        Entry("design", "Design and exclusions"): True,
+    }
+    return [entry for entry, shown in entries.items() if shown]
+
+
+def _reasons(reasons: Sequence[str]) -> str:
+    """Return the most frequent of the reasons, each with its number."""
+    lacking = "there are no runs with "
+    counts = Counter(reasons).most_common()
+    texts = [f"{reason} ({n})" if n > 1 else reason for reason, n in counts]
+    first, *others = texts or [""]
+    return enumerate_few([first, *(text.removeprefix(lacking) for text in others)], 3, by="; ")
 
 
 def results_csv(*tables: pd.DataFrame) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.decimals import interval
 from analysis.evidence import ALL_BLOCKS
 from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
-from analysis.report.wording import ALPHA, NAMES, count, decimal, format_points, join
+from analysis.report.wording import ALPHA, NAMES, count, format_points, join
 from analysis.stats.cells import enumerate_few
 from analysis.stats.differences import (
     DETECTABLE,
@@ -213,7 +214,9 @@ def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     with_best = {next(iter({*r.groups} - {best})) for r in tested if best in r.groups}
     similar = sorted(with_best - {name for r in significant if best in r.groups for name in r.groups})
     text = f"Item by item {len(significant)} of {len(tested)} pairs of these adapters differ (McNemar, Holm)"
-    result = f"not told from {best}: {join(similar)}" if similar else f"{best} differs from every other"
+    result = (
+        f"no significant difference from {best}: {join(similar)}" if similar else f"{best} differs from every other"
+    )
     return [f"{text}; {result}. Other seeds may give another order."]
 
 
@@ -225,10 +228,7 @@ def _lead(records: Records, means: Sequence[tuple[str, float]]) -> str:
         return ""
     sign = 1 if record.groups[0] == best else -1
     low, high = sorted(sign * end for end in record.interval)
-    return (
-        f"{best} is {sign * record.effect:.1f} points above {worst} "
-        f"(simultaneous 95 % CI {decimal(low)} to {decimal(high)})."
-    )
+    return f"{best} is {sign * record.effect:.1f} points above {worst} (simultaneous 95 % CI {interval(low, high)})."
 
 
 def _ordered_means(records: Records) -> list[tuple[str, float]]:

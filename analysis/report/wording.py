@@ -13,12 +13,6 @@ def format_points(margin: float) -> str:
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
-def decimal(value: float) -> str:
-    """Format a number with one decimal, without a minus sign before zero."""
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text
-
-
 def join(names: Sequence[str], conjunction: str = "and") -> str:
     """Return "A, B and C"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"

@@ -106,6 +106,7 @@ class Harness:
         unknown = np.full(len(ids), np.nan, np.float32)
         return Answers(
             ids=pa.chunked_array([pa.array(ids, pa.string())]),
+            gold=pa.chunked_array([pa.array(items.gold, pa.string())]),
             predicted=pa.chunked_array([pa.array(items.predicted, pa.string())]),
             scores=(np.array(items.values, np.float32), unknown, unknown),
         )

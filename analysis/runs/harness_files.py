@@ -28,6 +28,7 @@ class Items(NamedTuple):
 
     ids: list[str]
     hashes: list[str]
+    gold: list[str]
     predicted: list[str]
     values: list[float]
 
@@ -125,9 +126,10 @@ def _add(found: dict[str, Items], sample: Mapping[str, Any], number: str) -> Non
     if not isinstance(names, list):
         names = [name for name in sample if name not in _NO_METRICS and not name.endswith("_hash")]
     for name in names:
-        items = found.setdefault(f"{name},{sample.get('filter', 'none')}", Items([], [], [], []))
+        items = found.setdefault(f"{name},{sample.get('filter', 'none')}", Items([], [], [], [], []))
         items.ids.append(str(sample.get("doc_id", number)))
         items.hashes.append(str(sample.get("doc_hash", "")))
+        items.gold.append(str(sample.get("target", "")))
         items.predicted.append(_predicted(sample.get("filtered_resps")))
         items.values.append(_share(sample.get(str(name))))
 

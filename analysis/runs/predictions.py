@@ -36,7 +36,8 @@ def fetch(
         a frame with one row per result and item: setting, method, task, model, language, tl_ratio, seed, outcome,
         run_id, id, correct (0 to 1: 0 or 1 for a choice, for a generated answer its token F1 with the first accepted
         answer), p_gold and confidence (probability of the gold label and of the most likely label; NaN without
-        probabilities), predicted (the answer; "" for an invalid one). All texts are categoricals.
+        probabilities), gold (the right answer) and predicted (the given one; "" for an invalid one). All texts are
+        categoricals.
         And the MLflow runs' results without readable predictions, as issues.
     """
     rows = table.to_dict("records")
@@ -70,6 +71,7 @@ class Answers(NamedTuple):
     """
 
     ids: pa.ChunkedArray
+    gold: pa.ChunkedArray
     predicted: pa.ChunkedArray
     scores: tuple[np.ndarray[Any, Any], ...]
 
@@ -80,8 +82,8 @@ def _answers(content: pa.Table) -> Answers:
     Raises:
         KeyError, TypeError, ValueError, pa.ArrowException: a column is missing or of another type.
     """
-    ids, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "predicted"))
-    return Answers(ids, predicted, _scores(content))
+    ids, gold, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "gold", "predicted"))
+    return Answers(ids, gold, predicted, _scores(content))
 
 
 def _frame(table: pd.DataFrame, contents: list[Answers]) -> pd.DataFrame:
@@ -93,6 +95,7 @@ def _frame(table: pd.DataFrame, contents: list[Answers]) -> pd.DataFrame:
     for key in ("tl_ratio", "seed"):
         columns[key] = np.repeat(table[key].to_numpy(), counts)
     columns["id"] = pd.Categorical(_concatenated([content.ids for content in contents]))
+    columns["gold"] = pd.Categorical(_concatenated([content.gold for content in contents]))
     for position, key in enumerate(("correct", "p_gold", "confidence")):
         parts = [content.scores[position] for content in contents]
         columns[key] = np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -97,7 +97,7 @@ def band_caption(counts: pd.Series[int], *, base: bool) -> str:
     over_items = f"those of {single} bootstrap intervals over items. " if single else ""
     if (counts > 1).any():
         return "Bands are 95 % intervals over seeds" + (f", {over_items}" if single else ". ")
-    return "Bands are each line's own 95 % bootstrap interval over items: one run is behind it. " if single else ""
+    return "Bands are 95 % bootstrap intervals over items; each line is one run. " if single else ""
 
 
 def probe_issue(run: Run, text: str) -> Issue:

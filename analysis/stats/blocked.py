@@ -1,4 +1,4 @@
-"""The primary analysis: methods compared within blocks, tested against the method x block interaction."""
+"""The omnibus test: methods compared within blocks, tested against the method x block interaction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blocked(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: flo
             "blocked",
             "F, method x block against seeds",
             names,
-            "do the differences between methods change with language and ratio?",
+            "method x block interaction: do differences between methods depend on language and ratio?",
         ),
     ]
     try:

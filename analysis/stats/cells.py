@@ -107,7 +107,7 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     counts = results.groupby("block")["method"].nunique()
     single = sorted(counts.index[counts < 2])
     if 0 < len(single) < len(counts):
-        notes.append(f"left out for having one method only: {enumerate_few(single)}")
+        notes.append(f"left out because they have one method only: {enumerate_few(single)}")
         results = results[~results["block"].isin(single)]
     frame = merge_shared(results, BLOCK_COLUMNS, format_level)
     several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
@@ -117,7 +117,7 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
         unit, frame = "seed", frame.assign(block="seed " + frame["seed"].astype(str))
     means, apart = _cell_means(frame)
     if apart:
-        notes.append(f"left out for sharing no seed with the others: {enumerate_few(apart)}")
+        notes.append(f"left out because they share no seed with the others: {enumerate_few(apart)}")
     present = set(zip(frame["block"], frame["method"], strict=True))
     if missing := [f"{m} at {b}" for b, m in itertools.product(means.index, means) if (b, m) not in present]:
         notes.append(f"missing cells: {enumerate_few(missing)}")

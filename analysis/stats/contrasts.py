@@ -19,7 +19,7 @@ from analysis.stats.power import detectable_from_error
 from whichlora.config.layers import parse_layers
 from whichlora.errors import OptionError
 
-PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "least difference"
+PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "minimum detectable difference"
 _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("scoring", "precision", "quantization"),
@@ -62,8 +62,8 @@ def contrast(
         ]
     t_test = partial(paired_t, upper_units, lower_units, alpha=alpha)
     same_test = partial(tost, upper_units, lower_units, margin, alpha)
-    note = "runs that differ in this alone; n units of language, ratio and seed, means over methods; these languages"
-    question = f"the same within {points(margin)}? interval of {1 - 2 * alpha:.0%}"
+    note = "runs that differ only in this; n units of language, ratio and seed, means over methods; these languages"
+    question = f"equivalence within {points(margin)}; {1 - 2 * alpha:.0%} CI"
     return [
         attempt(t_test, outcome, "contrast", PAIR_TEST, groups, note),
         attempt(same_test, outcome, "contrast", SAME_TEST, groups, question),

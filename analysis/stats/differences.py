@@ -26,15 +26,15 @@ from scipy import stats
 from analysis.records import NotTestable, Record, Result, find
 from analysis.stats.best import best_records
 from analysis.stats.cells import Cells, cells, points
+from analysis.stats.distributions import noncentrality
 from analysis.stats.moderated import Array, Errors, least_p, moderated
 from analysis.stats.multiplicity import holm_records
-from analysis.stats.power import noncentrality
 from analysis.stats.units import adjusted_means, arrange
 
 THESE, LIKE_THESE = SCOPES = ("these", "like-these")
 PRIMARY, OTHER = "primary", "other scope"
 PAIR_TESTS = {THESE: "difference on these blocks", LIKE_THESE: "difference on blocks like these"}
-SAME, MEAN, COUNT, DETECTABLE = "TOST", "adjusted mean", "pairs that differ", "least difference, pair"
+SAME, MEAN, COUNT, DETECTABLE = "TOST", "adjusted mean", "pairs that differ", "minimum detectable difference, pair"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def cell_differences(
         groups=table_cells.methods,
         effect=len(tested),
         n=sum((r.p_adjusted or 0.0) < alpha for r in tested),
-        note="n pairs differ, of as many as the effect says",
+        note="n of the pairs tested (effect) differ significantly",
     )
     return [*records, count, _detectable(compared, table_cells, outcome, analysis, alpha)]
 
@@ -226,7 +226,7 @@ def _tost(
         effect=effect,
         interval=(effect - half, effect + half),
         n=n,
-        note=f"the same within {points(margin)} {where}? interval of {1 - 2 * alpha:.0%}",
+        note=f"equivalence within {points(margin)} {where}; {1 - 2 * alpha:.0%} CI",
     )
 
 
@@ -257,7 +257,7 @@ def _detectable(compared: Comparison, table_cells: Cells, outcome: str, analysis
         groups=table_cells.methods,
         effect=noncentrality(df, critical, 0.8) * error,
         n=len(table_cells.means),
-        note="points that a pair with the median error must differ by, power 80%; n blocks",
+        note="points, for a pair with the median error, power 80%; n blocks",
     )
 
 
@@ -266,7 +266,7 @@ def _note(table_cells: Cells, scope: str) -> str:
         text = "error: seeds within blocks; n adapters with the same block and seed"
     else:
         text = "error: method x block; n blocks"
-    return f"{text}; interval of 95% for all pairs at once; {table_cells.note}"
+    return f"{text}; 95% CI simultaneous over all pairs; {table_cells.note}"
 
 
 def _pair_reason(n: int, scope: str) -> str:

@@ -1,5 +1,5 @@
 """Quantiles and tails of the studentized range (cached, because slow) and of the noncentral t (with safe far tails),
-and the half-width of a t interval.
+the power of a t test, and the half-width of a t interval.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 
 @lru_cache(maxsize=256)
@@ -27,6 +27,19 @@ def noncentral_t(t: float, df: float, nc: float) -> float:
     """Return the CDF of the noncentral t; far in the tails, where scipy returns NaN, return 0 or 1."""
     p = float(stats.nct.cdf(t, df, nc))
     return p if np.isfinite(p) else float(t > nc)
+
+
+def t_power(nc: float, df: float, critical: float) -> float:
+    """Return the probability that a noncentral t lies outside +- critical."""
+    return 1 - noncentral_t(critical, df, nc) + noncentral_t(-critical, df, nc)
+
+
+def noncentrality(df: float, critical: float, wanted: float) -> float:
+    """Return the noncentrality at which a t test with this critical value has the wanted power."""
+    high = critical
+    while t_power(high, df, critical) < wanted:
+        high *= 1.5
+    return float(optimize.brentq(lambda nc: t_power(nc, df, critical) - wanted, 0, high, xtol=1e-10))
 
 
 def half_width(sd: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> NDArray[np.float64]:

@@ -23,8 +23,8 @@ def effects(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[R
     table_cells, groups = cells(table, outcome), samples(table, outcome)
     names = table_cells.methods
     layouts = [
-        ("", "of the variance over all runs, language and ratio included", lambda: anova(groups)),
-        ("partial ", "of what is left within blocks; the primary analysis", lambda: fit_cells(table_cells).test),
+        ("", "of the variance over all runs, including that of language and ratio", lambda: anova(groups)),
+        ("partial ", "of the variance within blocks", lambda: fit_cells(table_cells).test),
     ]
     records = []
     for kind, note, test in layouts:

@@ -31,7 +31,7 @@ def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha
     table_cells = cells(table, outcome)
     names = table_cells.methods
     unit = f"differences within blocks ({table_cells.unit})"
-    note = f"the same within {points(margin)}? {unit}; interval of {1 - 2 * alpha:.0%}"
+    note = f"equivalence within {points(margin)}; {unit}; {1 - 2 * alpha:.0%} CI"
     records = []
     for a, b in pairs(names):
         both = table_cells.means[[a, b]].dropna()
@@ -95,6 +95,7 @@ def _omnibus(table_cells: Cells, margin: float) -> Result:
 
 def _wellek_note(margin: float) -> str:
     return (
-        f"all the same at once? On F, method against method x block; epsilon is {margin:g} / (SD sqrt 2), which two "
-        f"methods {points(margin)} apart and the rest midway reach; effect in units of the error's SD"
+        f"joint equivalence of all methods, from F of method against method x block; epsilon is {margin:g} "
+        "/ (SD sqrt 2), "
+        f"that of two methods {points(margin)} apart with the others midway; effect in units of the error SD"
     )

@@ -1,9 +1,12 @@
-"""Groups methods that do not differ significantly: "LoRA = DoRA > VeRA" if the relation is transitive, else letters."""
+"""Orders methods by their means: in groups that do not differ significantly ("LoRA = DoRA > VeRA" if the relation is
+transitive, else letters), and by their difference from the highest mean.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scikit_posthocs
@@ -12,7 +15,7 @@ from analysis.records import Record, find
 from analysis.stats.best import comparable
 from analysis.stats.blocked import F_TEST, MEAN, PAIR_TEST
 from analysis.stats.cells import pairs
-from analysis.stats.differences import PAIR_TESTS
+from analysis.stats.differences import PAIR_TESTS, mean_records, pair_tests
 
 TEXT, LETTERS = "grouping", "letters"
 _PAIR_TESTS = (PAIR_TEST, *PAIR_TESTS.values())
@@ -61,7 +64,7 @@ def groupings(
     meaning = f"'=': no significant difference at {alpha:g}, which is not the same as equal"
     ordered = groups.text if not contradicted else None
     meaning += f"; not tested against all others: {', '.join(omitted)}" if omitted else ""
-    text = f"{ordered} ({meaning})" if ordered else f"no order can be printed; see the letters ({meaning})"
+    text = f"{ordered} ({meaning})" if ordered else f"no order can be given; see the letters ({meaning})"
     correction = compared[0].correction if compared else ""
     return [
         Record(outcome=outcome, analysis="groupings", test=TEXT, groups=groups.order, correction=correction, note=text),
@@ -99,3 +102,41 @@ def grouping(means: Mapping[str, float], p: Mapping[tuple[str, str], float], *, 
     if text and (text.count(" > ") + 1) != len({tuple(row) for row in linked}):
         text = None  # another group lies between the members of a group
     return Grouping(order=order, letters=letters, text=text)
+
+
+class FromHighest(NamedTuple):
+    """A method's difference from the one with the highest mean, in points.
+
+    Attributes:
+        mean: adjusted for the blocks that the method lacks.
+        effect: the difference, at most slightly above 0 in incomplete designs; 0 for the highest mean itself, None if
+            the pair was not tested.
+        interval: simultaneous over all pairs; None for the highest mean itself.
+        p: adjusted for all pairs.
+    """
+
+    name: str
+    mean: float
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+
+
+def differences_from_highest(records: Sequence[Record]) -> list[FromHighest]:
+    """Return the methods of the primary analysis of one outcome, the highest mean first."""
+    means = sorted(((r.groups[0], r.effect or 0.0) for r in mean_records(records)), key=lambda m: (-m[1], m[0]))
+    if not means:
+        return []
+    best, highest = means[0]
+    tested = {frozenset(r.groups): r for r in pair_tests(records) if len(r.groups) == 2 and r.effect is not None}
+    found = [FromHighest(best, highest, 0.0)]
+    for name, mean in means[1:]:
+        record = tested.get(frozenset((name, best)))
+        if record is None or record.effect is None:
+            found.append(FromHighest(name, mean))
+            continue
+        sign = 1 if record.groups[0] == name else -1
+        ends = None if record.interval is None else sorted(sign * end for end in record.interval)
+        interval = None if ends is None else (ends[0], ends[1])
+        found.append(FromHighest(name, mean, sign * record.effect, interval, record.p_adjusted))
+    return found

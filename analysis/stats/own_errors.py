@@ -1,4 +1,4 @@
-"""The primary analysis without its sphericity assumption, that the differences of all pairs have equal variance."""
+"""The omnibus test without its sphericity assumption, that the differences of all pairs have equal variance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.stats.cells import cells, pairs
 from analysis.stats.contrasts import paired_t
 from analysis.stats.multiplicity import holm_records
 
-SPHERICITY, F_TEST, PAIR_TEST = "equal errors, John", "F, Greenhouse-Geisser", "paired t, the pair's own error"
+SPHERICITY, F_TEST, PAIR_TEST = "sphericity, John", "F, Greenhouse-Geisser", "paired t, the pair's own error"
 _DRAWS, _CHUNK = 10_000, 500
 
 
@@ -28,11 +28,11 @@ def own_errors(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: 
     table_cells = cells(table, outcome, metric)
     names, means = table_cells.methods, table_cells.means
     complete = means.dropna()
-    note = "effect is epsilon: 1 where they are equal in truth, 1 / (methods - 1) at least, and less of few blocks"
+    note = "effect is epsilon: 1 under sphericity, at least 1 / (methods - 1); biased downwards with few blocks"
     records = [attempt(lambda: sphericity(complete), outcome, "own errors", SPHERICITY, names, note)]
-    note = "effect is epsilon, which scales both degrees of freedom; with equal errors the primary F is the better one"
+    note = "effect is epsilon, which scales both degrees of freedom; under sphericity the uncorrected F has more power"
     records.append(attempt(lambda: greenhouse_geisser(complete), outcome, "own errors", F_TEST, names, note))
-    note = f"differences between blocks ({table_cells.unit}); the interval is for this pair alone, p adjusted by Holm"
+    note = f"differences between blocks ({table_cells.unit}); CI of this pair alone, p adjusted by Holm"
     by_pair = []
     for pair in pairs(table_cells.methods):
         first, second = (means[list(pair)].dropna()[name] for name in pair)

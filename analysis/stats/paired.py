@@ -67,7 +67,7 @@ def paired(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, draws: int
             Record(outcome=outcome, analysis="paired", test=t, groups=answers.methods, note=reason)
             for t in (MCNEMAR, BOOTSTRAP)
         ]
-    note = "n test items; for these adapters, not for other seeds"
+    note = "n test items; conditional on these adapters"
     tests, intervals = [], []
     for a, b in pairs(answers.methods):
         between = partial(answers.between, a, b)

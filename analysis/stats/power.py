@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,17 @@ from scipy import optimize, stats
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.blocked import fit_cells
 from analysis.stats.cells import Cells, cells, points
-from analysis.stats.distributions import noncentral_t, range_quantile
+from analysis.stats.differences import THESE, compare
+from analysis.stats.distributions import noncentrality, range_quantile, t_power
 from analysis.stats.linear import Additive
 from analysis.stats.paired import collect
 
 MOST_SEEDS = 100_000
-CURVE = "power at the margin, pair, blocked"
-DETECTABLE = "least difference, pair, blocked"
+BY_SIZE, PRESENT, NEEDED = (
+    f"minimum detectable difference, {which}" for which in ("by size", "this design", "size for the margin")
+)
+_SIZES = (*range(2, 7), 8, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+DETECTABLE = "minimum detectable difference, pair, blocked"
 
 
 def power(
@@ -27,8 +32,7 @@ def power(
     """Return the power of the design.
 
     The records hold the SD over seeds, the minimum detectable differences of one cell and of the primary analysis at
-    power `wanted`, the power at `margin` points, the seeds needed to detect the margin, and the power by number of
-    seeds.
+    power `wanted`, the power at `margin` points, and the seeds needed to detect the margin.
     """
     table_cells = cells(table, outcome)
     names = table_cells.methods
@@ -42,6 +46,47 @@ def power(
         note = f"no test: {reason}"
         return [*records, Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, note=note)]
     return [*records, *_blocked(fit, table_cells, outcome, margin, alpha, wanted)]
+
+
+def detectable_by_size(
+    table: pd.DataFrame, *, outcome: str, scope: str, margin: float, alpha: float = 0.05, wanted: float = 0.8
+) -> list[Record]:
+    """Return the minimum detectable difference of a pair in the primary analysis by the size of the design.
+
+    The size (n) is the number of seeds for the scope "these" and of blocks for "like-these". The pair has the median
+    error, which shrinks with the root of the size, as its degrees of freedom grow; the critical p of a pair is that of
+    the present design. Sizes end with the first that detects `margin` points; a record names the smallest one. Empty if
+    the primary analysis cannot be made.
+    """
+    table_cells = cells(table, outcome)
+    try:
+        compared = compare(table_cells, scope)
+    except NotTestable:
+        return []
+    tested = np.isfinite(compared.errors.p)
+    error, df = (float(np.median(values[tested])) for values in (compared.errors.error, compared.errors.df))
+    critical = compared.critical(alpha)
+    present = table_cells.units["seed"].nunique() if scope == THESE else len(table_cells.means)
+
+    def detectable(size: int) -> float:
+        own_df = df * (size - 1) / (present - 1)
+        scaled = error * float(np.sqrt(present / size))
+        return noncentrality(own_df, float(stats.t.isf(critical / 2, own_df)), wanted) * scaled
+
+    unit = "seeds" if scope == THESE else "blocks"
+    note = f"points, for a pair with the median error and n {unit}, power {wanted:.0%}"
+    base = Record(outcome=outcome, analysis="power", test=PRESENT, groups=table_cells.methods, note=note)
+    records = [replace(base, effect=detectable(present), n=present)]
+    for size in sorted({*_SIZES, present}):
+        records.append(replace(base, test=BY_SIZE, effect=detectable(size), n=size))
+        if size >= present and (records[-1].effect or 0.0) <= margin:
+            break
+    note = f"n {unit} to detect a pair that differs by {points(margin)}, power {wanted:.0%}"
+    try:
+        needed = _smallest_sufficient(lambda size: float(detectable(size) <= margin), 1.0)
+    except NotTestable:
+        return records
+    return [*records, replace(base, test=NEEDED, effect=margin, n=needed, note=note)]
 
 
 def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted: float = 0.8) -> list[Record]:
@@ -65,7 +110,7 @@ def item_power(items: pd.DataFrame, *, outcome: str, alpha: float = 0.05, wanted
         )
 
     note = f"points on n items, power {wanted:.0%}; the statistic is the share of answers on which a pair disagrees"
-    return [attempt(detectable, outcome, "power", "least difference, items", names, note)]
+    return [attempt(detectable, outcome, "power", "minimum detectable difference, items", names, note)]
 
 
 def f_power(nc: float, df: tuple[float, float], alpha: float = 0.05) -> float:
@@ -81,7 +126,7 @@ def f_power(nc: float, df: tuple[float, float], alpha: float = 0.05) -> float:
 
 def two_sample_power(*, difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
     """Return the power of the t test for two independent samples of n values each."""
-    return _power(difference / (sd * np.sqrt(2 / n)), 2 * n - 2, stats.t.ppf(1 - alpha / 2, 2 * n - 2))
+    return t_power(difference / (sd * np.sqrt(2 / n)), 2 * n - 2, stats.t.ppf(1 - alpha / 2, 2 * n - 2))
 
 
 def seeds_needed(*, difference: float, sd: float, wanted: float = 0.8, alpha: float = 0.05) -> int:
@@ -150,9 +195,9 @@ def _one_cell(table_cells: Cells, outcome: str, margin: float, alpha: float, wan
     def needed() -> Result:
         return Result(effect=margin, n=seeds_needed(difference=margin, sd=sd(), wanted=wanted, alpha=alpha))
 
-    note = f"points that two methods must differ by in one cell, n seeds each, power {wanted:.0%}"
-    yield attempt(detectable, outcome, "power", "least difference, one cell", names, note)
-    note = f"n seeds for each of two methods to see {points(margin)} in one cell, power {wanted:.0%}"
+    note = f"points, for two methods in one cell, n seeds each, power {wanted:.0%}"
+    yield attempt(detectable, outcome, "power", "minimum detectable difference, one cell", names, note)
+    note = f"n seeds for each of two methods to detect {points(margin)} in one cell, power {wanted:.0%}"
     yield attempt(needed, outcome, "power", "seeds needed, one cell", names, note)
 
 
@@ -165,11 +210,11 @@ def _blocked(
     error = float(np.sqrt(2 * fit.variance / blocks))
     nc = noncentrality(fit.df, design.critical(fit.df), wanted)
     n = len(table_cells.means)
-    note = f"points that a pair must differ by for Tukey's test over {n} blocks, power {wanted:.0%}"
+    note = f"points, for Tukey's test of a pair over {n} blocks, power {wanted:.0%}"
     yield Record(outcome=outcome, analysis="power", test=DETECTABLE, groups=names, effect=nc * error, n=n, note=note)
     spread = margin**2 * (k - 1) / k
     f = f_power(blocks * spread / fit.variance, (k - 1, fit.df), alpha)
-    note = f"that F, method against method x block, sees one method {points(margin)} below all others"
+    note = f"power of F, method against method x block, if one method is {points(margin)} below all others"
     yield Record(
         outcome=outcome,
         analysis="power",
@@ -184,34 +229,22 @@ def _blocked(
 
 
 def _seeds(design: _Design, outcome: str, margin: float, wanted: float) -> Iterator[Record]:
-    """Yield the number of seeds that detects a pair `margin` apart, and the power with each number of seeds."""
+    """Yield the number of seeds that detects a pair `margin` apart."""
     test, names = "seeds needed, blocked", design.fit.levels
     if not design.seed_variance_known:
-        note = "no test: with one seed a cell nobody knows how much seeds differ"
+        note = "no test: with one seed a cell the variance between seeds is unknown"
         yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, note=note)
         return
-    note = f"n seeds a cell ({design.description}) for a pair {points(margin)} apart, Tukey, power {wanted:.0%}"
+    note = (
+        f"n seeds a cell ({design.description}) to detect a difference of {points(margin)}, Tukey, power {wanted:.0%}"
+    )
     needed: int | None = None
     try:
         one_is_enough = not design.by_seed and design.power(margin, 1) >= wanted
         needed = 1 if one_is_enough else _smallest_sufficient(lambda seeds: design.power(margin, seeds), wanted)
     except NotTestable:
-        note = f"no number of seeds gives a pair {points(margin)} apart power {wanted:.0%}: more blocks are needed"
+        note = f"no number of seeds detects {points(margin)} with power {wanted:.0%}: more blocks are needed"
     yield Record(outcome=outcome, analysis="power", test=test, groups=names, effect=margin, n=needed, note=note)
-    note = f"with n seeds ({design.description})"
-    first, most = (2, 12) if design.by_seed else (1, 30)  # if seeds are blocks, each number needs another slow quantile
-    for seeds in range(first, min(most, max(10, needed or 0)) + 1):
-        value = design.power(margin, seeds)
-        yield Record(
-            outcome=outcome,
-            analysis="power",
-            test=CURVE,
-            groups=names,
-            statistic=value,
-            effect=margin,
-            n=seeds,
-            note=note,
-        )
 
 
 class _Design:
@@ -242,20 +275,7 @@ class _Design:
             variance, n, df = self.interaction_variance + self.seed_variance / seeds, self.blocks, self.fit.df
         if variance <= 0:
             return 1.0
-        return _power(difference / float(np.sqrt(2 * variance / n)), df, self.critical(df))
-
-
-def _power(nc: float, df: float, critical: float) -> float:
-    """Return the probability that a noncentral t lies outside +- critical."""
-    return 1 - noncentral_t(critical, df, nc) + noncentral_t(-critical, df, nc)
-
-
-def noncentrality(df: float, critical: float, wanted: float) -> float:
-    """Return the noncentrality at which a t test has the wanted power."""
-    high = critical
-    while _power(high, df, critical) < wanted:
-        high *= 1.5
-    return float(optimize.brentq(lambda nc: _power(nc, df, critical) - wanted, 0, high, xtol=1e-10))
+        return t_power(difference / float(np.sqrt(2 * variance / n)), df, self.critical(df))
 
 
 def _smallest_sufficient(power_of: Callable[[int], float], wanted: float) -> int:

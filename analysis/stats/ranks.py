@@ -71,7 +71,7 @@ def ranks(table: pd.DataFrame, *, outcome: str, metric: str = "f1", alpha: float
                 correction="nemenyi",
                 effect=by_name[a] - by_name[b],
                 n=n,
-                note="difference of mean ranks; the lower rank is the better",
+                note="difference of mean ranks; a lower rank is better",
             )
         )
     return records
@@ -119,4 +119,4 @@ def critical_difference(methods: int, blocks: int, alpha: float = 0.05) -> float
 
 def _note(table_cells: Cells, complete: int) -> str:
     missing = len(table_cells.means) - complete
-    return f"blocks: {table_cells.unit}" + (f"; {missing} incomplete blocks left out" if missing else "")
+    return f"blocks: {table_cells.unit}" + (f"; {missing} incomplete blocks are left out" if missing else "")

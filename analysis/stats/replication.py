@@ -21,7 +21,9 @@ from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import Samples, pairs, samples
 from analysis.stats.multiplicity import holm
 
-_MARK = "the paper's test: every run counts alike, language and ratio are ignored; shared English results count once"
+_MARK = (
+    "as in the paper: all runs as independent replicates, language and ratio ignored; shared English results count once"
+)
 
 
 def replication(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[Record]:
@@ -32,9 +34,9 @@ def replication(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> li
     names = tuple(groups)
     omnibus: list[tuple[str, Callable[[Samples], Result], str]] = [
         ("one-way ANOVA", anova, _MARK),
-        ("Brown-Forsythe", brown_forsythe, "are the variances equal? Levene's test around medians"),
-        ("Bartlett", bartlett, "are the variances equal, if the values are normal?"),
-        ("Shapiro-Wilk", shapiro, "are the residuals normal?"),
+        ("Brown-Forsythe", brown_forsythe, "equality of variances: Levene's test on deviations from the median"),
+        ("Bartlett", bartlett, "equality of variances, assuming normality"),
+        ("Shapiro-Wilk", shapiro, "normality of the residuals"),
         ("Welch ANOVA", welch, "as one-way ANOVA, without equal variances"),
         ("Kruskal-Wallis", kruskal, "as one-way ANOVA, on ranks"),
     ]

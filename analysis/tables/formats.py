@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.decimals import ROUNDING, fixed
+
 BEST, SECOND = 1, 2
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -20,6 +22,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "→": r"$\rightarrow$",
 }
 
+_MOST_STATISTIC = 10_000
 _LONG = 24
 """Length in characters from which a cell may wrap."""
 
@@ -99,6 +102,11 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, rf"\label{{tab:{table.name}}}", r"\end{table}"]) + "\n"
 
 
+def inert(text: str) -> str:
+    """Return a text that a spreadsheet does not take for a formula: with an apostrophe before =, +, -, @ and tabs."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def csv(table: Table) -> str:
     """Return the unrounded numbers, one per line."""
     return str(table.numbers.to_csv(index=False, lineterminator="\n"))
@@ -125,7 +133,9 @@ def to_html(table: Table) -> str:
         above = table.rows[number - 1] if number else ()
         row = table.rows[number]
         repeated = grouped and bool(above) and above[0] == row[0]
-        first = "<td></td>" if repeated else show(row[0], 0)
+        first = show(row[0], 0)
+        if repeated:  # hidden, but there when the rows are sorted by another column
+            first = first.replace('<th scope="row"', '<th scope="row" class="repeated"', 1)
         rest = "".join(show(parts, i) for i, parts in enumerate(row[1:], 1))
         start = "<tr>" if repeated or not grouped else '<tr class="group">'
         return f"{start}{first}{rest}</tr>"
@@ -153,7 +163,16 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if round(size, 3) >= 0.1 or size == 0 else f"{value:.2g}"
+    if size < ROUNDING:
+        return "0.00"
+    return fixed(value, 2) if round(size, 3) >= 0.1 else f"{value:.2g}"
+
+
+def statistic(value: float | None) -> str:
+    """Format a test statistic; above 10,000, where the error is all but zero, its digits mean nothing."""
+    if value is None or not math.isfinite(value) or abs(value) <= _MOST_STATISTIC:
+        return number(value)
+    return f"> {_MOST_STATISTIC:,}" if value > 0 else f"< -{_MOST_STATISTIC:,}"
 
 
 def p_value(p: float | None) -> str:
@@ -163,7 +182,7 @@ def p_value(p: float | None) -> str:
 
 def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
     """Format a mean, with its standard deviation if that is finite."""
-    return f"{mean:,.{decimals}f}" + (f" ± {sd:,.{decimals}f}" if math.isfinite(sd) else "")
+    return fixed(mean, decimals) + (f" ± {fixed(sd, decimals)}" if math.isfinite(sd) else "")
 
 
 def best_and_second(values: Mapping[str, float], decimals: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.decimals import fixed
 from analysis.measures.layer_shares import analysis_name
 from analysis.measures.lexical_injection import (
     AFTER,
@@ -76,14 +77,15 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                 return f"{change(state, GAP)} (a rise in {up} and a fall in {down} of {len(of_method)} runs, p < .05)"
 
             parts = [
-                f"{method}{where}, control pairs where the loss is: cosine of translations {change(POOLED, COSINE)}, "
+                f"{method}{where}, control pairs at the block of the loss: cosine of translations "
+                f"{change(POOLED, COSINE)}, "
                 f"of random pairs {change(POOLED, RANDOM)}; centred gap {gap(POOLED)}, in the output {gap(OUTPUT)}."
             ]
             for role, language in zip(ROLES, ("English", "the target language"), strict=True):
                 ends = [means.get((retention_metric(w, role), method)) for w in PHASES]
                 if None not in ends:
                     task = " and ".join(sorted(set(part["retained"]) - {""})) or "the other task"
-                    points = " to ".join(f"{r.effect:.1f}" for r in ends if r is not None)
+                    points = " to ".join(fixed(r.effect or 0.0, 1) for r in ends if r is not None)
                     parts.append(f"F1 on {task} in {language}, not trained: {points}.")
             texts.append(" ".join(parts))
     return texts
@@ -111,7 +113,7 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
             line += [_change(means, "control", state, GAP, where), _t_and_p(tests, "control", state, GAP, where)]
         for role in retention_roles:
             ends = (means.get((retention_metric(w, role), *where)) for w in PHASES)
-            line.append(cell(" → ".join("–" if r is None else f"{r.effect:.1f}" for r in ends)))
+            line.append(cell(" → ".join("–" if r is None else fixed(r.effect or 0.0, 1) for r in ends)))
         body.append(tuple(line))
         numbers += [
             (language, method, *fields.values(), r.test, r.effect, r.statistic, r.n)
@@ -120,10 +122,12 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         ]
     tasks = sorted(set(runs["retained"]) - {""})
     caption = (
-        f"{setting}. The gap is the cosine of translations less that of random pairs, each language's mean taken out, "
-        "of control pairs, which are not trained: base model → run, where the loss is and in the model's output, and "
-        "t and p of the runs' own tests over pairs (Holm over runs). A loss that ends at its margin of .4 has told "
-        "nothing apart. Means over seeds."
+        f"{setting}. The gap is the cosine of translations minus that of random pairs, after subtracting "
+        "the mean of each language, "
+        "of control pairs, which are not trained: base model → run, at the block of the loss and in the "
+        "model's output, and "
+        "t and p of the runs' own tests over pairs (Holm over runs). A final loss at its margin of .4: "
+        "translations are not separated from other pairs. Means over seeds."
     )
     caption += f" F1 in points on {' and '.join(tasks)}, which is not trained." if tasks and retention_roles else ""
     return Table(
@@ -171,9 +175,10 @@ def _pair_table(
         name=name,
         title="Pairs before and after.",
         caption=(
-            f"{setting}. Base model → run: mean cosine of translations and of random pairs as it is; their gap with "
-            "each language's mean taken out; how often a word finds its translation among all (P@1) and the mean "
-            "reciprocal rank, from English / to English, with chance. Beside the cosine and the gap, t and p of the "
+            f"{setting}. Base model → run: mean cosine of translations and of random pairs; their gap after "
+            "subtracting the mean of each language; share of words whose nearest neighbour is their "
+            "translation (P@1) and the mean "
+            "reciprocal rank, from English / to English, with chance. For the cosine and the gap, t and p of the "
             "runs' own paired tests (Holm over runs). Means over seeds."
         ),
         header=(
@@ -217,7 +222,7 @@ def _t_and_p(tests: _Tests, pairs: str, state: str, measure: str, where: tuple[s
     if not results:
         return cell("–")
     ts, ps = sorted(r.statistic or 0.0 for r in results), sorted(r.p_adjusted or 0.0 for r in results)
-    both = ((f"{ts[0]:.1f}", f"{ts[-1]:.1f}"), (p_value(ps[0]), p_value(ps[-1])))
+    both = ((fixed(ts[0], 1), fixed(ts[-1], 1)), (p_value(ps[0]), p_value(ps[-1])))
     return cell("; ".join(" to ".join(dict.fromkeys(ends)) for ends in both))
 
 
@@ -226,7 +231,7 @@ def _values(rows: pd.DataFrame, key: str) -> str:
 
 
 def _three_decimals(record: Record | None) -> str:
-    return "–" if record is None or record.effect is None else f"{record.effect:.3f}"
+    return "–" if record is None or record.effect is None else fixed(record.effect, 3)
 
 
 def _significant(record: Record) -> bool:

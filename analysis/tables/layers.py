@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.decimals import fixed
 from analysis.measures.layer_shares import (
     ANALYSIS,
     CRITICAL,
@@ -59,11 +60,12 @@ def _detector_table(records: Sequence[Record], shares: pd.DataFrame, name: str, 
     numbers = [(*row[:2], "" if len(row) < 8 else row[2], *row[-5:]) for row in rows]
     return Table(
         name=name,
-        title="What the detector can tell.",
+        title="Language detector: ceiling and agreement.",
         caption=(
-            f"{where}The ceiling is what it calls English, and the target language, in the true input: percent, with "
-            "the 95 % interval over items. Agreement of two detectors, CLD3 and Lingua, on a sample of what the layers "
-            "decode to: Cohen's kappa, mean over probes (lowest to highest); 0 is chance, 1 the same verdicts."
+            f"{where}The ceiling is the share of English, and of the target language, that it finds in the true "
+            "input: percent, with 95 % CI over items. Agreement of two detectors, CLD3 and Lingua, on a "
+            "sample of the decoded "
+            "states: Cohen's kappa, mean over probes (lowest to highest); 0 is chance, 1 perfect agreement."
         ),
         header=("language", "by", "ceiling, English", "ceiling, target", "kappa", "on, in each probe"),
         rows=tuple(body),
@@ -96,7 +98,7 @@ def _share_table(records: Sequence[Record], shares: pd.DataFrame, name: str, whe
         body.append((cell(language), cell(level), cell(of), values[0], values[1], blocks, values[2]))
     grouped = shares.groupby(["setting", "language", "level", "method", "tl_ratio", "share", "layer"], dropna=False)
     numbers = grouped["value"].agg(["mean", "std", "count"]).reset_index().rename(columns={"std": "sd", "count": "n"})
-    caption = f"{where}Percent, English / target language, mean over probes. The ceiling is the detector's own, on the "
+    caption = f"{where}Percent, English / target language, mean over probes. The ceiling is the share in the "
     caption += "true input. The CSV file has every layer."
     header = ("language", "by", "of", "ceiling", "highest", "after block", "after the last")
     return Table(
@@ -137,7 +139,7 @@ def _correlation_table(records: Sequence[Record], level: str, name: str, where: 
 
 
 def sentences(records: Sequence[Record]) -> list[str]:
-    """Return a sentence for each panel of correlations: the layers that stand out."""
+    """Return a sentence for each panel of correlations: the layers with a significant correlation."""
     texts = []
     for critical in find(records, test=CRITICAL):
         panel, level = critical.groups
@@ -149,7 +151,7 @@ def sentences(records: Sequence[Record]) -> list[str]:
         setting = critical.analysis.removeprefix(ANALYSIS).removeprefix(" in ")
         title = f"{panel}{f' ({setting})' * bool(setting)}, by {level}"
         parts = [part for share in SHARES for sign in (1, -1) if (part := _blocks(significant, share, sign))]
-        text = f"F1 {' and '.join(parts)}" if parts else "no layer's share goes with F1 beyond chance"
+        text = f"F1 {' and '.join(parts)}" if parts else "no significant correlation of a layer's share with F1"
         texts.append(f"{title}: {text} (n = {critical.n} runs, critical |r| {_r(critical.effect)}).")
     return texts
 
@@ -170,9 +172,9 @@ def _blocks(records: Sequence[Record], share: str, sign: int) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else fixed(100 * value, 1)
 
 
 def _r(value: float | None) -> str:
     """Format a correlation without the leading zero."""
-    return "–" if value is None else f"{value:.2f}".replace("0.", ".", 1)
+    return "–" if value is None else fixed(value, 2).replace("0.", ".", 1)

@@ -17,7 +17,7 @@ from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, me
 _Key = tuple[str, str, float, str]
 """Outcome, language, ratio and method."""
 _LESS, _MORE = -1, 1
-_ADALORA = "AdaLoRA's parameters are those it starts with, 1.5 times its budget by default; the rank is the budget."
+_ADALORA = "AdaLoRA's parameters are the initial ones, by default 1.5 times its budget; the rank is that of the budget."
 EFFICIENCY = {
     # metric: heading, decimals, whether less or more is better
     "train/seconds": ("seconds", 0, _LESS),
@@ -190,9 +190,9 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
     table = Table(
         name=name,
         title="Efficiency of training.",
-        caption=f"{setting}. Mean ± standard deviation over adapters, best bold, second underlined.{gpu} Times compare "
-        "methods only if all runs had the same device to themselves; host memory is that of a process which may have "
-        "trained others before.",
+        caption=f"{setting}. Mean ± standard deviation over adapters, best bold, second underlined.{gpu} Times are "
+        "comparable only if all runs had the same device to themselves; host memory is that of a process that may have "
+        "trained other adapters before.",
         header=("method", *(EFFICIENCY[metric][0] for metric in metrics)),
         rows=tuple(body),
         labels=1,
@@ -216,7 +216,7 @@ def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tupl
     table = Table(
         name=name,
         title="Hyperparameters.",
-        caption=f"{setting}. Several values stand for cells that differ, such as the languages of a tuned arm.",
+        caption=f"{setting}. Several values: they differ between cells, such as the languages of a tuned arm.",
         header=("method", "arm", *(key.replace("_", " ") for key in fields)),
         rows=tuple(
             (cell(m), cell(_values(rows[rows["method"] == m], "arm")), *(cell(values[m, key] or "–") for key in fields))

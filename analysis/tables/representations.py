@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from analysis.decimals import fixed
 from analysis.records import Record
 from analysis.runs.methods import method_order
 from analysis.runs.probe_runs import mean_by_layer
@@ -68,24 +69,27 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
                 for measure in ALIGNMENT_MEASURES
             }
             records += at.values()
-            gaps = [cell(f"{at[measure].effect:.3f}") for measure in ALIGNMENT_MEASURES[:2]]
+            gaps = [cell(fixed(at[measure].effect or 0.0, 3)) for measure in ALIGNMENT_MEASURES[:2]]
             both = [
-                cell(*(f"{at[f'{name}/{way}/centred'].effect:.3f}" for way in ("to", "from"))) for name in (P1, MRR)
+                cell(*(fixed(at[f"{name}/{way}/centred"].effect or 0.0, 3) for way in ("to", "from")))
+                for name in (P1, MRR)
             ]
             probes = cell(str(rows["probe_id"].nunique()))
             body.append((cell(line), cell(what), cell(str(block)), *gaps, *both, probes))
     chances = []
     for name, title in ((P1, "P@1"), (MRR, "MRR")):
         chance = float(group.rows[f"chance_{name}"].mean())
-        chances.append(f"{title} {chance:.3f}")
+        chances.append(f"{title} {fixed(chance, 3)}")
         where = (name, group.about)
         records.append(Record(outcome="", analysis="alignment", test="chance", groups=where, effect=chance))
     table = Table(
         name=f"translations{group.suffix}",
-        title=f"Translations in {group.language}, layer by layer.",
+        title=f"Translations in {group.language} by layer.",
         caption=(
-            f"{group.about} The gap is the mean cosine of translations less that of random pairs, with each language's "
-            "mean taken out and as it is; P@1 and MRR tell how often a text finds its translation among all, from "
+            f"{group.about} The gap is the mean cosine of translations minus that of random pairs, with and without "
+            "subtracting the mean of each language; P@1 is the share of texts whose nearest neighbour is "
+            "their translation, MRR "
+            "the mean reciprocal rank, from "
             f"English / to English, centred. Chance: {', '.join(chances)}. Shown are the block with the highest "
             "centred gap and the last one; the CSV file has every layer, -1 being what enters the first block."
         ),
@@ -108,14 +112,14 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
             for block in (int(str(mean["mean"].idxmin())), int(mean.index.max())):
                 record = _record("similarity", measure, line, block, mean, group)
                 records.append(record)
-                cells.append(cell(f"{record.effect:.3f} ({block})"))
+                cells.append(cell(f"{fixed(record.effect or 0.0, 3)} ({block})"))
         body.append((cell(line), *cells, cell(str(rows["probe_id"].nunique()))))
     table = Table(
         name=f"cka{group.suffix}",
         title=f"States of two models, English and {group.language}.",
         caption=(
-            f"{group.about} Linear CKA of the same texts' states in both, 1 where they are alike up to a rotation and "
-            "a scale: the lowest of all layers and the last, with the block in brackets."
+            f"{group.about} Linear CKA of the same texts' states in both, 1 if they are identical up to rotation and "
+            "scale: the lowest of all layers and the last, with the block in brackets."
         ),
         header=(
             *("of", "English, lowest", "English, last"),
@@ -168,10 +172,10 @@ def _weight_table(weights: pd.DataFrame, setting: str, name: str) -> tuple[Table
     )
     if overlaps:
         caption += " Overlap is that of the leading directions, out and in, with another run's, 0 to 1; in brackets "
-        caption += "what it is for random directions."
+        caption += "that of random directions."
     return Table(
         name=name,
-        title="What training did to the weights.",
+        title="Weight updates of training.",
         caption=caption,
         header=(
             *("method", *(["against"] if overlaps else []), "relative norm", "spectral norm", "stable rank", "rank"),

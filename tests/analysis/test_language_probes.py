@@ -211,8 +211,8 @@ def test_the_report_shows_the_layers_after_the_claims(reported):
 def test_claims_about_layers_are_judged(reported):
     page = text_of(reported)
     assert "✓ supported here The end speaks the target language." in page
-    assert "? undecided Layers 7 and 8 speak English." in page
-    assert f"? undecided Layer 30 does. Layers 30: the model has layers 0-{LAYERS - 1}" in page
+    assert "? not judged Layers 7 and 8 speak English." in page
+    assert f"? not judged Layer 30 does. Layers 30: the model has layers 0-{LAYERS - 1}" in page
     assert "There are no runs with model *Llama-3.1-8B. Source: Figure 4" in page
 
 

@@ -1,4 +1,4 @@
-"""Correlations of many layers with F1: the published formulas, the false alarms, and what is taken out."""
+"""Correlations of many layers with F1: the published formulas, the false alarms, and what is subtracted."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ def test_a_known_correlation_is_found_where_it_is():
     assert "F1 falls with the English share after block 1 (r = -." in text
     assert "rises with the target share after block 3 (r = ." in text
     assert "n = 36 runs" in text
-    assert sentences(found)[0].startswith("hi, by token: no layer's share goes with F1 beyond chance (n = 36 runs, ")
+    assert sentences(found)[0].startswith(
+        "hi, by token: no significant correlation of a layer's share with F1 (n = 36 runs, "
+    )
 
 
 def test_languages_that_are_high_in_both_are_no_correlation():

@@ -19,7 +19,7 @@ from analysis.plots.style import method_styles
 from analysis.runs.probe_runs import mean_by_layer
 from whichlora.probing.language.agreement import Sample
 
-OVER_ITEMS = "Bands are each line's own 95 % bootstrap interval over items: one run is behind it."
+OVER_ITEMS = "Bands are 95 % bootstrap intervals over items; each line is one run."
 
 
 def curve(values: list[float], half: float = 0.02) -> pd.DataFrame:
@@ -89,10 +89,12 @@ def test_agreement_and_ceiling_stand_beside_the_figures(store):
         log_probe(own, "e", source=log_run(own, "e", items=0), metrics=metrics)
     folder = report_of("e")
     page = text_of(folder)
-    ceiling = "the ceiling, what the detector calls the true input (English 4.0 %, target language 11.0 %)."
+    ceiling = (
+        "the ceiling, the shares that the detector finds in the true input (English 4.0 %, target language 11.0 %)."
+    )
     assert f"{ceiling} CLD3 and Lingua agree with kappa 0.55 on 240 tokens of a probe." in page
     assert "sw token 4.0 (3.0 to 5.0) 11.0 (10.0 to 12.0) .55 (.50 to .60) 240 tokens" in page
-    assert "240 tokens sequence 0.0 (-1.0 to 1.0) 100.0 (99.0 to 101.0) .31 240 texts" in page
+    assert "240 tokens hi sequence 0.0 (-1.0 to 1.0) 100.0 (99.0 to 101.0) .31 240 texts" in page
     html = (folder / "report.html").read_text()
     assert html.index('id="layers-sw-token"') < html.index('id="detectors"') < html.index("Do the layers go with F1?")
     records = json.loads((folder / "statistics.json").read_text())

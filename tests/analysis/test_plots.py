@@ -25,8 +25,8 @@ REFERENCES = ("best floor", "base model")
 
 
 def test_every_kind_is_drawn(written):
-    kinds = ("f1", "blocks", "cost", "differences", "ranks")
-    wanted = {f"{kind}-{outcome}" for kind in kinds for outcome in ("en", "tl")} | {"power-curve", "loss-1"}
+    kinds = ("f1", "blocks", "cost", "leaders", "differences", "ranks")
+    wanted = {f"{kind}-{outcome}" for kind in kinds for outcome in ("en", "tl")} | {"detectable", "loss-1"}
     for end in ("svg", "png"):
         assert {path.stem for path in (written / "figures").glob(f"*.{end}")} == wanted
 
@@ -47,7 +47,7 @@ def test_what_is_to_be_beaten_is_drawn_where_it_is_known(full, monkeypatch, rati
         return lines, plot.caption
 
     lines, caption = drawn(table)
-    assert ("to be beaten" in caption) == (ratios > 1)
+    assert ("Grey reference lines" in caption) == (ratios > 1)
     floor, base = (lines[name].get_ydata() if ratios > 1 else lines[name].get_xdata() for name in REFERENCES)
     assert list(floor) == [pytest.approx(70)] * 2
     assert list(base) == [pytest.approx(100 * table[table["outcome"] == "tl"]["base_f1"].mean())] * 2

@@ -59,10 +59,10 @@ def test_the_report_draws_the_layers_and_says_what_chance_is(store):
     log_pair("e")
     folder = report_of("e")
     page = text_of(folder)
-    assert "How near translations are, layer by layer" in page
+    assert "Alignment of translations by layer" in page
     assert "smollm2-135m, fp32. 100 word pairs, first token drop, English and sw." in page
     assert "Chance: P@1 0.010, MRR 0.050." in page
-    assert "Bands are each line's own 95 % bootstrap interval over items" in page
+    assert "Bands are 95 % bootstrap intervals over items; each line is one run." in page
     image = matplotlib.image.imread(folder / "figures" / "alignment-sw.png")[..., :3]
     assert (np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]) == 1).all()
     html = (folder / "report.html").read_text()
@@ -173,7 +173,7 @@ def test_every_inside_probe_is_shown_or_listed(store):
     }
     assert [i.run_id for i in found.failed] == [failed]
     page = text_of(report_of("e"))
-    for text in ("1 probe failed", "2 probes are left out", "1 probe of which another one is used"):
+    for text in ("1 probe failed", "2 probes are left out", "1 probe was superseded by another one"):
         assert text in page
 
 
@@ -183,7 +183,7 @@ def test_the_probe_of_an_injected_model_is_shown(store):
     log_aligned(spec(variant="none"), "e", source=None, table=aligned_table(5, 0.1))
     (group,) = representation_probes.comparable_groups(read("e").alignment)
     assert [line for line, _ in group.lines()] == ["LoRA", BASE]
-    assert "How near translations are, layer by layer" in text_of(report_of("e"))
+    assert "Alignment of translations by layer" in text_of(report_of("e"))
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def test_in_one_cell_the_seeds_are_the_blocks():
     able = power(SMALL["one cell"], outcome="tl")
     assert all("seeds are the blocks" in r.note for r in able if r.test == "seeds needed, blocked")
     assert find(able, test="SD over seeds")[0].df == (6,)
-    assert find(able, test="least difference, one cell")[0].n == 3
+    assert find(able, test="minimum detectable difference, one cell")[0].n == 3
 
 
 def test_missing_cells_and_unequal_seeds_are_said_and_adjusted_for():
