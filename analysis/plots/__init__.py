@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.plots.comparisons import critical_difference, forest, power_curve
 from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
+from analysis.plots.profiles import performance_profiles
 from analysis.plots.representations import representation_plots
 from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, method_styles, plot_style
@@ -45,7 +46,8 @@ def _draw(
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
     for number, (setting, rows) in enumerate(settings, 1):
         suffix, prefix = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto_fronts, "cost")):
+        drawn = {"f1": f1_by_ratio, "blocks": interaction, "cost": pareto_fronts, "profile": performance_profiles}
+        for name, draw in drawn.items():
             plots += [
                 draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", prefix=prefix)
                 for outcome in ("en", "tl")

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
-from analysis.report import sentences, summary_table
+from analysis.report import robustness, sentences, summary_table
 from analysis.report.layers import layer_section
 from analysis.report.sections import INJECTED, TESTS, VIEWS, sections
 from analysis.runs.design import Design
@@ -57,7 +57,7 @@ def compose(
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in OUTCOMES}
     injection_sentences = injection.sentences(injected, records)
     advice = sentences.advice(records)
-    cautions = sentences.cautions(records, design.synthetic)
+    cautions = [*sentences.cautions(records, design.synthetic), *design.cautions, *robustness.warnings(records)]
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
     page = (
         _environment()
@@ -76,7 +76,7 @@ def compose(
             tables={kind: [formats.to_html(t) for t in of_kind] for kind, of_kind in tables.items()},
             scores=[plot for plot in plots if plot.name.startswith("f1")],
             losses=[plot for plot in plots if plot.name.startswith("loss")],
-            tests=sections(TESTS, records, plots),
+            tests=sections((*TESTS, *robustness.TOPICS), records, plots),
             views=sections(VIEWS, records, plots),
             judged=evidence.judged,
             injection=injection_sentences,

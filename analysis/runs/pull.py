@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from analysis.columns import CONDITIONS, SETTINGS
+from analysis.runs.cautions import cautions
 from analysis.runs.design import Design, Issue, missing_cells
 from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.validity import defects, digest_of_english
@@ -118,6 +119,7 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         merged=tuple(sentence for part in both for sentence in part.merged),
         missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
         notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
+        cautions=cautions(finished, everything, (*_SCORES.values(), *_GAP_RISES.values())),
         synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
     )
@@ -284,11 +286,6 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"{count} trained in one pass with others (pack): their time and memory are not reported.")
     for package, values in mixed_versions(frame).items():
         notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
-    if "spec_version" in frame and frame["spec_version"].nunique() > 1:
-        versions = ", ".join(sorted(set(frame["spec_version"].dropna())))
-        notes.append(
-            f"The runs have several spec versions ({versions}): the same options may have given other numbers."
-        )
     return tuple(notes)
 
 
