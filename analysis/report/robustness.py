@@ -13,7 +13,7 @@ from analysis.stats.differences import pair_tests
 
 Records = Sequence[Record]
 _MOST = 3
-"""Number of runs or seeds named on the first screen."""
+"""Number of conclusions, and of runs or seeds that decide one, on the first screen."""
 
 TOPICS = (
     Topic(
@@ -67,21 +67,20 @@ def other_items(records: Records, outcome: str) -> list[str]:
         return []
     differ = {r.groups for r in pair_tests(find(records, outcome=outcome)) if _significant(r)}
     hold = sum(_significant(r) for r in find(found, test=two_way.OTHER_ITEMS) if r.groups in differ)
-    adapters, items, both = (shares[source] for source in two_way.SOURCES)
-    text = f"adapters {adapters:.0f} %, test items {items:.0f} %, both together {both:.0f} %"
-    if max(adapters, items) < both:
+    adapters, test_items, both = (shares[source] for source in two_way.SOURCES)
+    if max(adapters, test_items) < both:
         advice = "more seeds and more test items narrow the intervals alike"
-    elif adapters > items:
-        advice = "seeds dominate: more of them narrow the intervals more than more test items do"
+    elif adapters > test_items:
+        advice = "the adapters dominate, so more seeds narrow the intervals more than more test items do"
     else:
-        advice = "test items dominate: more of them narrow the intervals more than more seeds do"
-    start = f"In {NAMES[outcome]}"
-    sentences = []
+        advice = "the test items dominate, so more of them narrow the intervals more than more seeds do"
+    where = f"in {NAMES[outcome]}"
+    text = f"adapters {adapters:.0f} %, test items {test_items:.0f} %, adapter x item {both:.0f} %"
+    sentences = [f"Variance of a difference {where}: {text}; {advice}."]
     if differ:
-        verb = "holds" if hold == 1 else "hold"
-        of = "the 1 difference" if len(differ) == 1 else f"the {len(differ)} differences"
-        sentences.append(f"{start} {hold} of {of} {verb} for other test items of the kind too.")
-    return [*sentences, f"{start} the variance of a difference is due to {text}; {advice}."]
+        held = f"{hold} of {len(differ)} difference{'s' * (len(differ) > 1)} {where}"
+        sentences.append(f"{held} also hold{'s' * (len(differ) == 1)} for other test items of the kind.")
+    return sentences
 
 
 def collapsed_runs(records: Records) -> list[str]:
@@ -96,14 +95,17 @@ def collapsed_runs(records: Records) -> list[str]:
 
 
 def deciding(records: Records) -> list[str]:
-    """Name the runs and seeds without which a conclusion changes, those that change most first."""
+    """Return the conclusions that a single run or seed decides, each with those that do; the gravest first."""
     sentences = []
-    for test, what in ((influence.RUN, "runs"), (influence.SEED, "seeds")):
-        found = find(records, analysis=influence.ANALYSIS, test=test)
-        ordered = sorted(found, key=lambda r: (-(r.n or 0), r.groups))
-        sentences += [f"Without {' '.join(r.groups)} {_worded(r.note)}." for r in ordered[:_MOST]]
-        if rest := len(ordered) - _MOST if len(ordered) > _MOST else 0:
-            sentences.append(f"{rest} more {what if rest > 1 else what[:-1]} decide{'s' * (rest == 1)} a conclusion.")
+    for test, what in ((influence.RUN, "run"), (influence.SEED, "seed")):
+        names: dict[str, list[str]] = {}
+        for r in find(records, analysis=influence.ANALYSIS, test=test):
+            for change in r.note.split("; "):
+                names.setdefault(change, []).append(" ".join(r.groups))
+        ordered = sorted(names, key=lambda change: (_gravity(change), -len(names[change]), change))
+        sentences += [f"{_worded(change)} without {_any_of(names[change], what)}." for change in ordered[:_MOST]]
+        if (rest := len(ordered) - _MOST) > 0:
+            sentences.append(f"{rest} more conclusion{'s' * (rest > 1)} depend{'s' * (rest == 1)} on a single {what}.")
     return sentences
 
 
@@ -117,12 +119,22 @@ def _shares(found: Records) -> dict[str, float]:
     return shares
 
 
-def _worded(note: str) -> str:
-    changes = note.split("; ")
-    for outcome, language in NAMES.items():
-        changes = [change.replace(f"{outcome}: ", f"in {language} ") for change in changes]
-    rest = len(changes) - _MOST
-    return ", ".join(changes[:_MOST]) + (f" and {rest} more conclusion{'s' * (rest > 1)} change" if rest > 0 else "")
+def _gravity(change: str) -> int:
+    """Return the rank of a change: of the best methods, of a difference, of an equivalence."""
+    return 0 if "the best" in change else 1 if "differ" in change else 2
+
+
+def _worded(change: str) -> str:
+    """Return "tl: A and B differ" as "In the target language A and B differ"."""
+    outcome, _, text = change.rpartition(": ")
+    return f"In {NAMES[outcome]} {text}" if outcome else text
+
+
+def _any_of(names: Sequence[str], what: str) -> str:
+    shown, rest = list(names[:_MOST]), len(names) - _MOST
+    if rest > 0:
+        return f"{', '.join(shown)} or any of {rest} more {what}{'s' * (rest > 1)}"
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 
 def _significant(record: Record) -> bool:

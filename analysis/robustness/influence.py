@@ -3,7 +3,7 @@
 The primary analysis is repeated without each run (an adapter with all its results) and without each seed, on arrays of
 many designs at once. A conclusion is a pair that differs, a pair that is equivalent within the margin, or a method that
 is among the best. Without a run the critical value of the full design is kept; without a seed it is that of a complete
-design of the remaining size.
+design of the remaining size. A pair that cannot be tested in what remains gives no change.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class Conclusions(NamedTuple):
         same: (designs, pairs) whether it is equivalent within the margin.
         best: (designs, methods) whether a method is not significantly below the best at half the level, so that over
             both outcomes it is at the level.
+        tested: (designs, pairs) whether the pair can be tested.
     """
 
     differ: NDArray[np.bool_]
     same: NDArray[np.bool_]
     best: NDArray[np.bool_]
+    tested: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,16 @@ class _Outcome:
             errors = moderated(units[:, first] - units[:, second])
             _, p_same = one_sided(errors.effect, errors.error, errors.df, self.margin)
             differ, below = errors.p < compared.critical(alpha), errors.p < compared.critical(alpha / 2)
-        same = np.zeros_like(differ)
-        for row, p in zip(same, p_same, strict=True):
-            tested = np.isfinite(p)
-            row[tested] = holm(p[tested]) < alpha
+        same, tested = np.zeros_like(differ), np.isfinite(errors.p)
+        for row, p, known in zip(same, p_same, tested, strict=True):
+            row[known] = holm(p[known]) < alpha
         best = np.nanargmax(means, axis=1)
         leads = (first == best[:, None]) | (second == best[:, None])
         among = np.ones(means.shape, dtype=bool)
         design, pair = np.nonzero(below & leads)
         loser = np.where(first[pair] == best[design], second[pair], first[pair])
         among[design, loser] = False
-        return Conclusions(differ, same, among)
+        return Conclusions(differ, same, among, tested)
 
 
 def influence(table: pd.DataFrame, *, scope: str, margin: float, alpha: float = 0.05) -> list[Record]:
@@ -199,7 +200,7 @@ def _changes(
             (before.same, after.same, "{} are no longer equivalent", "{} are equivalent"),
         )
         for was, now, lost, gained in kinds:
-            for design, pair in np.argwhere(was != now):
+            for design, pair in np.argwhere((was != now) & before.tested & after.tested):
                 text = (lost if was[0, pair] else gained).format(pairs[pair])
                 changes[design].append(f"{outcome.name}: {text}")
     if len(outcomes) == len(OUTCOMES):
@@ -209,7 +210,8 @@ def _changes(
             np.all([told.best[:, column] for told, column in zip(of, columns, strict=True)], axis=0)
             for of in (full, found)
         )
-        for design, method in np.argwhere(was != now):
+        untested = [(before.tested & ~after.tested).any(axis=1) for before, after in zip(full, found, strict=True)]
+        for design, method in np.argwhere((was != now) & ~np.any(untested, axis=0)[:, None]):
             text = "no longer among the best in both" if was[0, method] else "among the best in both"
             changes[design].append(f"{shared[method]} is {text}")
     changed = sum(map(bool, changes))

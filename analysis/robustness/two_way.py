@@ -27,7 +27,7 @@ from analysis.stats.cells import cells, pairs
 from analysis.stats.differences import Comparison, compare
 
 ANALYSIS, BOOTSTRAP, OTHER_ITEMS = "other items", "two-way bootstrap", "difference, other items too"
-SOURCES = ADAPTERS, ITEMS, BOTH = "variance due to adapters", "variance due to items", "variance due to both together"
+SOURCES = "variance due to adapters", "variance due to items", "variance due to adapter x item"
 DRAWS = 2000
 
 

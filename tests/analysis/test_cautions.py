@@ -85,23 +85,22 @@ def test_the_page_has_the_sections_and_the_first_screen_the_sentences(written: P
         assert f'<section id="{anchor}">' in page
     assert 'id="profile-tl"' in page
     first = page.partition("<nav")[0]
-    assert "the variance of a difference is due to adapters" in first
+    assert "Variance of a difference in English: adapters " in first
     assert "Collapsed runs in the target language (F1 within the interval of the floor): " in first
 
 
 def test_which_source_dominates():
     def shares(adapters: float, items: float, both: float) -> str:
-        tests = ("variance due to adapters", "variance due to items", "variance due to both together")
+        tests = ("variance due to adapters", "variance due to items", "variance due to adapter x item")
         records = [
             Record(outcome="tl", analysis="other items", test=test, groups=("A", "B"), effect=value)
             for test, value in zip(tests, (adapters, items, both), strict=True)
         ]
         return robustness.other_items(records, "tl")[0]
 
-    start = "In the target language the variance of a difference is due to adapters "
     assert shares(70, 20, 10) == (
-        f"{start}70 %, test items 20 %, both together 10 %; seeds dominate: more of them narrow the intervals more "
-        "than more test items do."
+        "Variance of a difference in the target language: adapters 70 %, test items 20 %, adapter x item 10 %; the "
+        "adapters dominate, so more seeds narrow the intervals more than more test items do."
     )
     assert "test items dominate" in shares(20, 70, 10)
     assert "alike" in shares(20, 20, 60)
