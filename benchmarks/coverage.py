@@ -1,4 +1,4 @@
-"""Simulates the intervals for other test items: `python -m benchmarks.coverage --draws 1000`.
+"""Simulates the intervals for other test items: `python -m benchmarks.coverage [--draws 500]`.
 
 Each draw has new adapters and new items, whose answers are right or wrong by a latent normal model with a known true
 difference. Counted is how often an interval covers it: over pairs for intervals of one pair, and for simultaneous ones
@@ -138,7 +138,7 @@ def simulate(design: Design, draws: int) -> dict[str, float]:
 def main() -> None:
     """Run the simulations and print the coverage as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=500)
     simulated = partial(simulate, draws=parser.parse_args().draws)
     coverage = {name: simulated(design) for name, design in DESIGNS.items()}
     print(markdown(pd.DataFrame.from_dict(coverage, orient="index")))
