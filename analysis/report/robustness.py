@@ -101,7 +101,7 @@ def deciding(records: Records) -> list[str]:
         names: dict[str, list[str]] = {}
         for r in find(records, analysis=influence.ANALYSIS, test=test):
             for change in r.note.split("; "):
-                names.setdefault(change, []).append(" ".join(r.groups))
+                names.setdefault(change, []).append(r.groups[0])
         ordered = sorted(names, key=lambda change: (_gravity(change), -len(names[change]), change))
         sentences += [f"{_worded(change)} without {_any_of(names[change], what)}." for change in ordered[:_MOST]]
         if (rest := len(ordered) - _MOST) > 0:

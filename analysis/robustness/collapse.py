@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from analysis.measures.shallow_baselines import best_floor
 from analysis.records import Record
-from analysis.stats.cells import format_level, rows
+from analysis.stats.cells import BLOCK_COLUMNS, labels, rows, run_label
 
 ANALYSIS, SHARE, RUN = "collapsed runs", "share of runs", "run"
 RULE = (
@@ -40,7 +40,7 @@ def collapsed(table: pd.DataFrame, outcome: str, answered: Mapping[Any, int]) ->
 def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) -> list[Record]:
     """Return the share of collapsed runs of each method, and a record for each such run.
 
-    A record of a run names method, language, ratio and seed; its effect is F1, its interval the floor and the limit.
+    The effect of a run's record is F1, its interval the floor and the limit.
     """
     answers = items[items["outcome"] == outcome] if len(items) else items
     answered = answers.groupby("run_id", observed=True).size().to_dict() if len(answers) else {}
@@ -64,14 +64,14 @@ def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) 
                 note=f"percent; statistic: collapsed runs, n: runs with a floor. Rule: {RULE}",
             )
         )
+    frame = frame.assign(block=labels(frame, BLOCK_COLUMNS))
     for row in frame[frame["collapsed"]].to_dict("records"):
-        cell = (str(row["method"]), format_level(row["language"]), f"{100 * row['tl_ratio']:g}%", f"seed {row['seed']}")
         records.append(
             Record(
                 outcome=outcome,
                 analysis=ANALYSIS,
                 test=RUN,
-                groups=cell,
+                groups=(run_label(row["method"], row["block"], row["seed"]),),
                 effect=float(row["value"]),
                 interval=(float(row["floor"]), float(row["limit"])),
                 n=int(row["n"]),

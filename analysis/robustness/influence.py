@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.records import NotTestable, Record
-from analysis.stats.cells import Cells, cells
+from analysis.stats.cells import Cells, cells, run_label
 from analysis.stats.differences import LIKE_THESE, Comparison, compare, one_sided
 from analysis.stats.moderated import least_p, moderated
 from analysis.stats.multiplicity import holm
@@ -109,7 +109,7 @@ def influence(table: pd.DataFrame, *, scope: str, margin: float, alpha: float = 
         records.append(_record(COUNT[SEED], (), "no test: with fewer than three seeds none can be left out"))
     else:
         found = [_without_seeds(outcome, seeds, alpha) for outcome in outcomes]
-        records += _changes(SEED, [(f"seed {seed}",) for seed in seeds], outcomes, full, found)
+        records += _changes(SEED, [f"seed {seed}" for seed in seeds], outcomes, full, found)
     return records
 
 
@@ -185,7 +185,7 @@ def _without_seeds(outcome: _Outcome, seeds: list[object], alpha: float) -> Conc
 
 def _changes(
     test: str,
-    names: list[tuple[str, ...]],
+    names: list[str],
     outcomes: list[_Outcome],
     full: list[Conclusions],
     found: list[Conclusions],
@@ -217,16 +217,16 @@ def _changes(
     changed = sum(map(bool, changes))
     for name, texts in zip(names, changes, strict=True):
         if texts:
-            records.append(_record(test, name, "; ".join(texts), n=len(texts)))
+            records.append(_record(test, (name,), "; ".join(texts), n=len(texts)))
     note = f"n of {len(names)}; effect is the percentage"
     return [_record(COUNT[test], (), note, n=changed, effect=100 * changed / len(names)), *records]
 
 
-def _label(outcomes: list[_Outcome], adapter: tuple[str, str]) -> tuple[str, ...]:
-    """Return method, block and seed of an adapter."""
+def _label(outcomes: list[_Outcome], adapter: tuple[str, str]) -> str:
+    """Return the name of an adapter by method, block and seed."""
     outcome = next(o for o in reversed(outcomes) if adapter in o.adapters)
     method, block, seed = outcome.adapters[adapter]
-    return (outcome.methods[method], outcome.blocks[block], f"seed {outcome.seeds[seed]}")
+    return run_label(outcome.methods[method], outcome.blocks[block], outcome.seeds[seed])
 
 
 def _record(test: str, groups: tuple[str, ...], note: str, n: int | None = None, effect: float | None = None) -> Record:

@@ -136,7 +136,7 @@ def test_a_run_has_collapsed_within_the_interval_of_its_floor():
     assert (share.groups, share.statistic, share.n) == (("A",), 2, 3)
     assert share.effect == pytest.approx(200 / 3)
     runs = find(collapse_records(table, table.iloc[:0], outcome="tl"), test=RUN)
-    assert [r.groups for r in runs] == [("A", "sw", "50%", "seed 1"), ("A", "sw", "50%", "seed 2")]
+    assert [r.groups for r in runs] == [("A seed 1",), ("A seed 2",)]
 
 
 def test_the_number_of_answers_counts_before_the_option_and_the_base_model_after_the_floors():
