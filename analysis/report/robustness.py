@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.measures.shallow_baselines import BEST_FLOOR
 from analysis.records import Record, find
 from analysis.report.sections import Topic
 from analysis.report.sentences import ALPHA, NAMES
@@ -27,8 +26,8 @@ TOPICS = (
     Topic(
         "collapsed",
         "Collapsed runs",
-        f"A run has collapsed if its F1 lies within the 95 % interval of the floor or below it. The floor is the "
-        f"{BEST_FLOOR} or, without one, the base model.",
+        "A run has collapsed if its F1 lies within the 95 % interval of the floor or below it. The floor is the F1 of "
+        "the best shallow baseline on the same items or, without one, of the base model.",
         (collapse.ANALYSIS,),
     ),
     Topic(

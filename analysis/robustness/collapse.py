@@ -59,7 +59,7 @@ def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) 
                 groups=(str(method),),
                 statistic=float(told.sum()),
                 effect=100 * float(told.mean()),
-                interval=(100 * float(low), 100 * float(high)),
+                interval=(round(100 * float(low), 10), round(100 * float(high), 10)),
                 n=len(told),
                 note=f"percent; statistic: collapsed runs, n: runs with a floor. Rule: {RULE}",
             )

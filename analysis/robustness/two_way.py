@@ -178,7 +178,7 @@ def _bootstrap_record(
     outcome: str, pair: tuple[str, str], paired: Paired, parts: Components, alpha: float, draws: int
 ) -> Record:
     error = standard_error(parts, two_way_bootstrap(paired, draws))
-    effect = float(paired.weights @ paired.means)
+    effect = round(float(paired.weights @ paired.means), 10) + 0.0
     df = _satterthwaite(parts.between, parts.df, parts.items, paired)
     half = float(stats.t.isf(alpha / 2, df)) * error
     note = (
@@ -212,6 +212,7 @@ def _primary_record(
     effect, error, df, p = (float(values[position]) for values in compared.errors)
     if not np.isfinite(p):
         return _untestable(outcome, pair, NotTestable("the primary analysis cannot test this pair"), OTHER_ITEMS)
+    effect = round(effect, 10) + 0.0  # equal means differ by rounding errors, which would be printed
     df = _satterthwaite(error**2, df, parts.items, paired)
     total = float(np.sqrt(error**2 + parts.items))
     p = float(2 * stats.t.sf(abs(effect) / total, df))
