@@ -16,6 +16,10 @@ from analysis.measures.further_runs import further_runs
 from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
 from analysis.records import Record, find
+from analysis.robustness.aggregates import aggregates
+from analysis.robustness.collapse import collapse_records
+from analysis.robustness.influence import influence
+from analysis.robustness.two_way import other_items
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.representation_probes import RepresentationProbes
@@ -163,7 +167,10 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += derived(table, outcome=outcome, margin=margin)
         records += item_records(items, outcome=outcome)
         records += _by_language_and_forgetting(table, outcome)
-    return records
+        records += other_items(table, items, outcome=outcome, scope=scope)
+        records += collapse_records(table, items, outcome=outcome)
+        records += aggregates(table, outcome=outcome)
+    return [*records, *influence(table, scope=scope, margin=margin)]
 
 
 def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:

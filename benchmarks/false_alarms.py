@@ -215,10 +215,11 @@ def main() -> None:
             shares = {
                 name: simulate(name, design, judge, options.draws, options.checked) for name, design in designs.items()
             }
-            print(f"\n{_markdown(pd.DataFrame.from_dict(shares, orient='index'))}", flush=True)
+            print(f"\n{markdown(pd.DataFrame.from_dict(shares, orient='index'))}", flush=True)
 
 
-def _markdown(shares: pd.DataFrame) -> str:
+def markdown(shares: pd.DataFrame) -> str:
+    """Return shares as a Markdown table, with three decimals."""
     lines = [f"| design | {' | '.join(shares)} |", "|---" * (len(shares.columns) + 1) + "|"]
     for name, row in shares.iterrows():
         texts = ("" if np.isnan(value) else f"{value:.3f}".replace("0.", ".", 1) for value in row)

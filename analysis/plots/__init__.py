@@ -10,6 +10,7 @@ from analysis.plots.comparisons import critical_difference, detectable_curve, fo
 from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
 from analysis.plots.leaders import leaders
+from analysis.plots.profiles import performance_profiles
 from analysis.plots.representations import representation_plots
 from analysis.plots.scores import LANGUAGE, f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, method_styles, plot_style
@@ -46,7 +47,8 @@ def _draw(
     settings = [(str(setting), rows) for setting, rows in table.groupby("setting", sort=True)]
     for number, (setting, rows) in enumerate(settings, 1):
         suffix, prefix = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
-        for draw, name in ((f1_by_ratio, "f1"), (interaction, "blocks"), (pareto_fronts, "cost")):
+        drawn = {"f1": f1_by_ratio, "blocks": interaction, "cost": pareto_fronts, "profile": performance_profiles}
+        for name, draw in drawn.items():
             plots += [
                 draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", prefix=prefix)
                 for outcome in ("en", "tl")

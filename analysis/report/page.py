@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.evidence import OUTCOMES, Evidence
 from analysis.plots import Plot
 from analysis.records import dumps
-from analysis.report import disputed_items, sentences
+from analysis.report import disputed_items, robustness, sentences
 from analysis.report.advice import advice as write_advice
 from analysis.report.layers import layer_section
 from analysis.report.needs import needs
@@ -84,9 +84,14 @@ def compose(
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in outcomes}
     injection_sentences = injection.sentences(injected, records)
     advice = write_advice(records, evidence.primary, margin)
-    cautions = [*sentences.cautions(records, design.synthetic), *design.left_out()]
+    cautions = [
+        *sentences.cautions(records, design.synthetic),
+        *design.cautions,
+        *robustness.warnings(records),
+        *design.left_out(),
+    ]
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
-    tests, views = sections(TESTS, records, plots), sections(VIEWS, records, plots)
+    tests, views = sections((*TESTS, *robustness.TOPICS), records, plots), sections(VIEWS, records, plots)
     judged = [(claim, verdict) for claim, verdict in evidence.judged if verdict.tested]
     unjudged = [(claim, verdict) for claim, verdict in evidence.judged if not verdict.tested]
     methods = method_order(table[table["variant"] != UNTRAINED])

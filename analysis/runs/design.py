@@ -52,6 +52,7 @@ class Design:
         merged: sentences about methods that are identical and counted as one.
         missing: cells of the full design that lack seeds.
         notes: sentences about mixed values, versions and names.
+        cautions: sentences about runs that disagree or cannot be compared as they are.
         synthetic: the synthetic ones among the tasks.
         unpredicted: results without readable item-level predictions.
         groups: the methods, see `groups_by_cells`; those of two groups are not compared.
@@ -73,6 +74,7 @@ class Design:
     merged: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     synthetic: tuple[str, ...] = ()
     unpredicted: tuple[Issue, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import CONDITIONS, SETTINGS
+from analysis.runs.cautions import cautions
 from analysis.runs.design import DONE_SINCE, Design, Issue, groups_by_cells, missing_cells, single_methods
 from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.predictions import Answers
@@ -93,6 +94,7 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         groups=groups_by_cells(compared.frame),
         single=single_methods(compared.frame),
         notes=(*dict.fromkeys(note for part in both for note in part.notes), *_notes(everything)),
+        cautions=cautions(finished, everything, (*SCORES.values(), *_GAP_RISES.values())),
         synthetic=tuple(sorted(task for task in tasks if task in TASKS and TASKS[task].synthetic)),
         **states,
     )
@@ -241,11 +243,6 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"{count} trained in one pass with others (pack): their time and memory are not reported.")
     for package, values in mixed_versions(frame).items():
         notes.append(f"The runs were made with several versions of {package}: {', '.join(values)}.")
-    if "spec_version" in frame and frame["spec_version"].nunique() > 1:
-        versions = ", ".join(sorted(set(frame["spec_version"].dropna())))
-        notes.append(
-            f"The runs have several spec versions ({versions}): the same options may have given other numbers."
-        )
     return tuple(notes)
 
 

@@ -154,6 +154,11 @@ def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
     return label.astype(str)
 
 
+def run_label(method: object, block: object, seed: object) -> str:
+    """Return the name of a run: method, block (unless there is one only, "all") and seed."""
+    return f"{method} {block} seed {seed}".replace(" all seed ", " seed ")
+
+
 def format_level(value: object) -> str:
     """Return a column value as used in records; the empty language of shared English results becomes "any language"."""
     return f"{value:g}" if isinstance(value, float) else str(value) or "any language"

@@ -40,7 +40,7 @@ def merge_shared(frame: pd.DataFrame, columns: Sequence[str], format_level: Call
         columns: the columns that define a block.
         format_level: the function that formats a value of these columns.
     """
-    merged = _merged_labels(frame, columns, format_level)
+    merged = merged_labels(frame, columns, format_level)
     frame = frame.assign(part=frame["block"], block=frame["block"].map(lambda label: merged.get(label, label)))
     key = ["block", "method", "seed"]
     if not frame.duplicated(key).any():
@@ -96,7 +96,7 @@ def _largest_group(linked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return best
 
 
-def _merged_labels(
+def merged_labels(
     frame: pd.DataFrame, columns: Sequence[str], format_level: Callable[[object], str]
 ) -> Mapping[str, str]:
     """Return the new label of each block that an adapter links with another."""

@@ -25,7 +25,7 @@ REFERENCES = ("best floor", "base model")
 
 
 def test_every_kind_is_drawn(written):
-    kinds = ("f1", "blocks", "cost", "leaders", "differences", "ranks")
+    kinds = ("f1", "blocks", "cost", "leaders", "differences", "ranks", "profile")
     wanted = {f"{kind}-{outcome}" for kind in kinds for outcome in ("en", "tl")} | {"detectable", "loss-1"}
     for end in ("svg", "png"):
         assert {path.stem for path in (written / "figures").glob(f"*.{end}")} == wanted
