@@ -170,7 +170,8 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += other_items(table, items, outcome=outcome, scope=scope)
         records += collapse_records(table, items, outcome=outcome)
         records += aggregates(table, outcome=outcome)
-    return [*records, *influence(table, scope=scope, margin=margin)]
+    compared = {outcome: floored_blocks.split(table, outcome)[0] for outcome in OUTCOMES}
+    return [*records, *influence(compared, scope=scope, margin=margin)]
 
 
 def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:

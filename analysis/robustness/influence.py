@@ -2,20 +2,22 @@
 
 The primary analysis is repeated without each run (an adapter with all its results) and without each seed, on arrays of
 many designs at once. A conclusion is a pair that differs, a pair that is equivalent within the margin, or a method that
-is among the best. Without a run the critical value of the full design is kept; without a seed it is that of a complete
-design of the remaining size. A pair that cannot be tested in what remains gives no change.
+is shown to be within the margin of the best. Without a run the critical value of the full design is kept; without a
+seed it is that of a complete design of the remaining size. A pair that cannot be tested in what remains gives no
+change.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from analysis.records import NotTestable, Record
 from analysis.stats.cells import Cells, cells, run_label
@@ -26,7 +28,6 @@ from analysis.stats.units import adjusted_means, arrange
 
 Array = NDArray[np.float64]
 ANALYSIS, RUN, SEED = "influence", "without one run", "without one seed"
-OUTCOMES = ("en", "tl")
 COUNT = {RUN: "runs that decide a conclusion", SEED: "seeds that decide a conclusion"}
 _CHUNK = 2_000_000
 """Number of paired differences in memory at a time."""
@@ -38,14 +39,13 @@ class Conclusions(NamedTuple):
     Attributes:
         differ: (designs, pairs) whether a pair differs significantly.
         same: (designs, pairs) whether it is equivalent within the margin.
-        best: (designs, methods) whether a method is not significantly below the best at half the level, so that over
-            both outcomes it is at the level.
+        near: (designs, methods) whether a method is shown to be at most the margin worse than every other.
         tested: (designs, pairs) whether the pair can be tested.
     """
 
     differ: NDArray[np.bool_]
     same: NDArray[np.bool_]
-    best: NDArray[np.bool_]
+    near: NDArray[np.bool_]
     tested: NDArray[np.bool_]
 
 
@@ -65,34 +65,36 @@ class _Outcome:
 
     def conclude(self, values: Array, null: Array | None = None, alpha: float = 0.05) -> Conclusions:
         """Return the conclusions from values of shape (designs, methods, blocks, seeds)."""
-        cell_means, means = _means(values, self.values)
         compared = self.compared if null is None else replace(self.compared, null=null)
         first, second = compared.pairs.T
-        units = cell_means[:, :, None] if self.scope == LIKE_THESE else values
+        units = _cell_means(values, self.values)[:, :, None] if self.scope == LIKE_THESE else values
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # designs in which no pair can be tested
-            errors = moderated(units[:, first] - units[:, second])
-            _, p_same = one_sided(errors.effect, errors.error, errors.df, self.margin)
-            differ, below = errors.p < compared.critical(alpha), errors.p < compared.critical(alpha / 2)
-        same, tested = np.zeros_like(differ), np.isfinite(errors.p)
-        for row, p, known in zip(same, p_same, tested, strict=True):
-            row[known] = holm(p[known]) < alpha
-        best = np.nanargmax(means, axis=1)
-        leads = (first == best[:, None]) | (second == best[:, None])
-        among = np.ones(means.shape, dtype=bool)
-        design, pair = np.nonzero(below & leads)
-        loser = np.where(first[pair] == best[design], second[pair], first[pair])
-        among[design, loser] = False
-        return Conclusions(differ, same, among, tested)
+            effect, error, df, p = moderated(units[:, first] - units[:, second])
+            _, p_same = one_sided(effect, error, df, self.margin)
+            differ = p < compared.critical(alpha)
+        same, tested = np.zeros_like(differ), np.isfinite(p)
+        for row, p_of_design, known in zip(same, p_same, tested, strict=True):
+            row[known] = holm(p_of_design[known]) < alpha
+        worst = np.zeros((len(values), len(self.methods)))
+        for pair, (i, j) in enumerate(compared.pairs):
+            for method, sign in ((i, 1), (j, -1)):
+                against = stats.t.sf((sign * effect[:, pair] + self.margin) / error[:, pair], df[:, pair])
+                worst[:, method] = np.maximum(worst[:, method], np.nan_to_num(against, nan=1.0))
+        near = np.array([holm(row) < alpha for row in worst])
+        return Conclusions(differ, same, near, tested)
 
 
-def influence(table: pd.DataFrame, *, scope: str, margin: float, alpha: float = 0.05) -> list[Record]:
-    """Return a record for each run and seed without which a conclusion on either outcome changes, and their numbers.
+def influence(tables: Mapping[str, pd.DataFrame], *, scope: str, margin: float, alpha: float = 0.05) -> list[Record]:
+    """Return a record for each run and seed without which a conclusion on some outcome changes, and their numbers.
 
     The note of a record says what changes.
+
+    Args:
+        tables: the results that the primary analysis is of, by outcome.
     """
     outcomes, reasons = [], []
-    for name in OUTCOMES:
+    for name, table in tables.items():
         try:
             outcomes.append(_prepare(cells(table, name), name, scope, margin))
         except NotTestable as reason:
@@ -131,8 +133,8 @@ def _prepare(table_cells: Cells, name: str, scope: str, margin: float) -> _Outco
     return _Outcome(name, *axes, layout.values, dict(zip(keys, position, strict=True)), compared, scope, margin)
 
 
-def _means(values: Array, full: Array) -> tuple[Array, Array]:
-    """Return the adjusted means of methods by block, (designs, methods, blocks), and over blocks, (designs, methods).
+def _cell_means(values: Array, full: Array) -> Array:
+    """Return the adjusted means of methods by block, (designs, methods, blocks).
 
     Blocks that are as in the full design are not computed again.
     """
@@ -141,10 +143,7 @@ def _means(values: Array, full: Array) -> tuple[Array, Array]:
     changed = (np.isnan(values) != np.isnan(full)).any(axis=(1, 3))
     for design, block in np.argwhere(changed):
         cell_means[design, :, block] = _block_means(values[design, :, block])
-    means = cell_means.mean(axis=2)
-    for design in np.flatnonzero(np.isnan(means).any(axis=1)):
-        means[design] = _block_means(cell_means[design])
-    return cell_means, means
+    return cell_means
 
 
 def _block_means(values: Array) -> Array:
@@ -203,17 +202,10 @@ def _changes(
             for design, pair in np.argwhere((was != now) & before.tested & after.tested):
                 text = (lost if was[0, pair] else gained).format(pairs[pair])
                 changes[design].append(f"{outcome.name}: {text}")
-    if len(outcomes) == len(OUTCOMES):
-        shared = sorted(set.intersection(*(set(outcome.methods) for outcome in outcomes)))
-        columns = [[outcome.methods.index(method) for method in shared] for outcome in outcomes]
-        was, now = (
-            np.all([told.best[:, column] for told, column in zip(of, columns, strict=True)], axis=0)
-            for of in (full, found)
-        )
-        untested = [(before.tested & ~after.tested).any(axis=1) for before, after in zip(full, found, strict=True)]
-        for design, method in np.argwhere((was != now) & ~np.any(untested, axis=0)[:, None]):
-            text = "no longer among the best in both" if was[0, method] else "among the best in both"
-            changes[design].append(f"{shared[method]} is {text}")
+        untested = np.asarray((before.tested & ~after.tested).any(axis=1))
+        for design, method in np.argwhere((before.near != after.near) & ~untested[:, None]):
+            text = f"is {'no longer ' * bool(before.near[0, method])}within the margin of the best"
+            changes[design].append(f"{outcome.name}: {outcome.methods[method]} {text}")
     changed = sum(map(bool, changes))
     for name, texts in zip(names, changes, strict=True):
         if texts:
