@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.evidence import headline
-from analysis.records import find
+from analysis.records import Result, find
 from analysis.report import sentences
 from analysis.stats.cells import cells
 from analysis.stats.contrasts import PAIR_TEST, contrast
 from analysis.stats.differences import LIKE_THESE, OTHER, PRIMARY, SAME, SCOPES, THESE, compare, one_sided, pair_tests
 from analysis.stats.distributions import range_quantile
+from analysis.stats.mixed.method_model import MethodModel
 from analysis.stats.moderated import Errors, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.units import adjusted_means, arrange
@@ -133,6 +134,21 @@ def ratios(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> 
     return found
 
 
+def mixed(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return in each draw whether the mixed model calls equal methods different, by F and by pairs, in both scopes."""
+    scored = cells(table.assign(f1=values[0]), "tl").scores
+    points = 100 * values[:, scored.index]
+    found = {}
+    for scope in SCOPES:
+        model = MethodModel(scored, scope)
+        compared = [model.compare(row) for row in points]
+        tests = [one.test.p if isinstance(one.test, Result) else np.nan for one in compared]
+        least = [(np.nanmin(one.comparison.errors.p), one.comparison.critical(0.05)) for one in compared]
+        found[f"F, {scope}"] = np.where(np.isnan(tests), np.nan, np.array(tests) < 0.05)
+        found[f"any pair, {scope}"] = np.array([float(p < critical) for p, critical in least])
+    return found
+
+
 def check(table: pd.DataFrame, values: NDArray[np.float64]) -> None:
     """Check that the whole path, from the table to the sentences, makes the claims that `draw` says.
 
@@ -218,13 +234,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--checked", type=int, default=3, help="draws of each design that go through the whole path")
-    parser.add_argument("--only", default="", help="one of null, ratios, margin and power")
+    parser.add_argument("--only", default="", help="one of null, ratios, margin, power and mixed")
     options = parser.parse_args()
     kinds = {
         "null": (NULLS, claims),
         "ratios": ({name: NULLS[name] for name in RATIOS}, ratios),
         "margin": ({name: _apart(design) for name, design in NULLS.items()}, same),
         "power": (POWERS, power),
+        "mixed": (NULLS, mixed),
     }
     for kind, (designs, judge) in kinds.items():
         if options.only in ("", kind):
