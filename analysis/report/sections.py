@@ -55,6 +55,14 @@ TESTS = (
         ("own errors",),
     ),
     Topic(
+        "mixed-model",
+        "A mixed model of all scores",
+        "The general form of the primary analysis: a linear mixed model (REML) with random effects of the adapter, of "
+        "the seed in its block and, on blocks like these, of the block and of method x block; F and the degrees of "
+        "freedom of Kenward and Roger. It takes one error for all methods; the answers above do not rest on it.",
+        ("mixed model",),
+    ),
+    Topic(
         "equivalence",
         "Are they the same?",
         "A difference that was not found is no equality. Two one-sided tests (TOST, Holm-corrected) ask whether a pair "

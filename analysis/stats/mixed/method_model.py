@@ -61,8 +61,10 @@ class MethodModel:
         has[method, part] = True
         merged = scores.groupby(part)["block"].first().to_numpy()
         cell = method * len(parts) + part
-        seed = (scores["block"].astype(str) + "\t" + scores["seed"].astype(str)).to_numpy()
-        factors: dict[str, ArrayLike] = {SEED: seed, ADAPTER: _adapters(scores)}
+        factors: dict[str, ArrayLike] = {ADAPTER: _adapters(scores)}
+        if scores["seed"].nunique() > 1:
+            seed = (scores["block"].astype(str) + "\t" + scores["seed"].astype(str)).to_numpy()
+            factors = {SEED: seed, **factors}
         self.pairs = np.stack(np.triu_indices(len(methods), 1), axis=1)
         if scope == THESE:
             codes = np.unique(cell, return_inverse=True)[1]
@@ -121,13 +123,13 @@ def least_p(covariance: Array, df: Array) -> Array:
     error = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(error, error))
     kept = values > 1e-9
-    normal, rank = _draws(int(kept.sum()))
+    normal, score = _draws(int(kept.sum()))
     t = np.abs(normal @ (vectors[:, kept] * np.sqrt(values[kept])).T)
     least = np.ones(DRAWS)
     rounded = np.round(df, 6)
     for value in np.unique(rounded):
         # Among contrasts of equal degrees of freedom the least p is that of the largest t.
-        largest = t[:, rounded == value].max(axis=1) / np.sqrt(stats.chi2.ppf(rank, value) / value)
+        largest = t[:, rounded == value].max(axis=1) / np.sqrt(_chi_squared(score, value) / value)
         least = np.minimum(least, 2 * stats.t.sf(largest, value))
     return np.sort(least)
 
@@ -135,7 +137,14 @@ def least_p(covariance: Array, df: Array) -> Array:
 @lru_cache(maxsize=32)
 def _draws(dimensions: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(1954)
-    return rng.standard_normal((DRAWS, dimensions)), rng.random(DRAWS)
+    return rng.standard_normal((DRAWS, dimensions)), rng.standard_normal(DRAWS)
+
+
+def _chi_squared(scores: Array, df: float) -> Array:
+    """Return quantiles of chi squared at normal scores, interpolated: their cube root is nearly linear in the score."""
+    grid = np.linspace(-6.0, 6.0, 1201)
+    roots = np.cbrt(stats.chi2.ppf(stats.norm.cdf(grid), df))
+    return np.asarray(np.interp(scores, grid, roots) ** 3)
 
 
 def _adapters(scores: pd.DataFrame) -> NDArray[np.object_]:

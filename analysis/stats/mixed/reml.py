@@ -9,6 +9,7 @@ Patterson and Thompson, Biometrika 58 (1971); Searle, Casella and McCulloch, "Va
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,7 +29,7 @@ _ROUNDING = 1e-24
 _SINGULAR = 1e-6
 """A variance below this share of the residual variance counts as zero."""
 _LARGEST = 1e8
-"""The upper bound of a variance, as a multiple of the residual variance."""
+"""The upper bound of a variance, as a multiple of the residual variance; there the residuals are rounding errors."""
 _STARTS = (1.0, 0.1, 10.0)
 """Ratios to start from; the second and third are used where the optimisation fails from the first."""
 _CONFOUNDED = 1e-8
@@ -130,35 +131,37 @@ class MixedModel:
 
     def _separable(self, codes: Mapping[str, NDArray[np.int64]]) -> list[str]:
         """Return the factors whose covariance matrices, projected off the design, are linearly independent."""
-        n = len(self.design)
         basis = np.linalg.qr(self.design)[0]
-        project = np.eye(n) - basis @ basis.T
-        found = [project.ravel() / np.linalg.norm(project)]
-        kept = []
-        for name, levels in codes.items():
-            indicators = project @ np.eye(levels.max() + 1)[levels]
-            vector = (indicators @ indicators.T).ravel()
-            if (size := np.linalg.norm(vector)) < _CONFOUNDED * n:
-                continue
-            rest = vector / size
-            for other in found:
-                rest = rest - (rest @ other) * other
-            if (left := np.linalg.norm(rest)) > _CONFOUNDED**0.5:
-                kept.append(name)
-                found.append(rest / left)
-        return kept
+        levels = [np.eye(code.max() + 1)[code] for code in codes.values()]
+        loads = [basis.T @ indicators for indicators in levels]
+        # Inner products of the projected matrices, that of the residual first.
+        products = np.full((len(codes) + 1,) * 2, float(self._degrees_of_freedom))
+        for i, j in itertools.combinations_with_replacement(range(len(codes)), 2):
+            shared = levels[i].T @ levels[j] - loads[i].T @ loads[j]
+            products[i + 1, j + 1] = products[j + 1, i + 1] = np.sum(shared**2)
+            if i == j:
+                products[0, i + 1] = products[i + 1, 0] = np.trace(shared)
+        kept = [0]
+        for index in range(1, len(products)):
+            size, shared = products[index, index], products[kept, index]
+            rest = size - shared @ np.linalg.solve(products[np.ix_(kept, kept)], shared)
+            if size > _CONFOUNDED * len(self.design) and rest > _CONFOUNDED * size:
+                kept.append(index)
+        return [list(codes)[index - 1] for index in kept[1:]]
 
     def fit(self, values: ArrayLike) -> Fit:
         """Fit the model to values, (n,).
 
         Raises:
-            NotTestable: nothing varies beyond the fixed effects.
+            NotTestable: nothing varies beyond the fixed or the random effects.
         """
         y = np.asarray(values, dtype=float)
         least_squares = y - self.design @ np.linalg.lstsq(self.design, y, rcond=None)[0]
         if least_squares @ least_squares <= _ROUNDING * (y @ y):
             raise NotTestable("nothing varies beyond the fixed effects")
         ratios = self._ratios(y)
+        if np.any(ratios >= _LARGEST / 2):
+            raise NotTestable("nothing varies beyond the fixed and random effects")
         state = self._state(ratios, y)
         residual = state.sum_of_squares / self._degrees_of_freedom
         small = ratios < _SINGULAR
@@ -193,7 +196,7 @@ class MixedModel:
                 jac=True,
                 method="SLSQP",
                 bounds=[(0.0, _LARGEST)] * number,
-                options={"ftol": 1e-10, "maxiter": 500},
+                options={"ftol": 1e-12, "maxiter": 500},
             )
             if found.success:
                 return np.asarray(found.x)
@@ -211,7 +214,7 @@ class MixedModel:
         ):
             projection = inverse - weighted @ state.covariance @ weighted.swapaxes(1, 2)
             outer = scale * residuals[:, :, None] * residuals[:, None, :]
-            gradient += np.tensordot(stack.kernels[:-1], projection - outer, axes=3)
+            gradient += stack.kernels[:-1].reshape(len(ratios), -1) @ (projection - outer).ravel()
         return state.deviance, gradient
 
     def _state(self, ratios: Array, y: Array) -> _State:
@@ -219,14 +222,14 @@ class MixedModel:
         p = self.design.shape[1]
         log_determinant, gram, moment, total = 0.0, np.zeros((p, p)), np.zeros(p), 0.0
         for stack in self.stacks:
-            covariance = np.tensordot(np.append(ratios, 1.0), stack.kernels, axes=1)
+            kernels = stack.kernels.reshape(len(self.names), -1)
+            covariance = (np.append(ratios, 1.0) @ kernels).reshape(stack.kernels.shape[1:])
             log_determinant += float(np.linalg.slogdet(covariance)[1].sum())
-            inverse = np.linalg.inv(covariance)
+            inverse = np.asarray(np.linalg.inv(covariance))
             inverses.append(inverse)
             weighted.append(inverse @ stack.design)
-            part = y[stack.rows]
-            gram += np.tensordot(stack.design, weighted[-1], axes=((0, 1), (0, 1)))
-            moment += np.tensordot(weighted[-1], part, axes=((0, 1), (0, 1)))
+            gram += stack.design.reshape(-1, p).T @ weighted[-1].reshape(-1, p)
+            moment += y[stack.rows].ravel() @ weighted[-1].reshape(-1, p)
         covariance = np.asarray(np.linalg.inv(gram))
         effects = covariance @ moment
         residuals = []
