@@ -122,9 +122,8 @@ def least_p(covariance: Array, df: Array) -> Array:
     """
     error = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(error, error))
-    kept = values > 1e-9
-    normal, score = _draws(int(kept.sum()))
-    t = np.abs(normal @ (vectors[:, kept] * np.sqrt(values[kept])).T)
+    normal, score = _draws(len(error))
+    t = np.abs(normal @ (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
     least = np.ones(DRAWS)
     rounded = np.round(df, 6)
     for value in np.unique(rounded):

@@ -31,7 +31,9 @@ _SINGULAR = 1e-6
 _LARGEST = 1e8
 """The upper bound of a variance, as a multiple of the residual variance; there the residuals are rounding errors."""
 _STARTS = (1.0, 0.1, 10.0)
-"""Ratios to start from; the second and third are used where the optimisation fails from the first."""
+"""Ratios to start from; the second and third are used where the first does not lead to a stationary point."""
+_SLOPE = 1e-2
+"""The largest derivative of the deviance by a log ratio that counts as zero."""
 _CONFOUNDED = 1e-8
 
 
@@ -121,7 +123,7 @@ class MixedModel:
             raise NotTestable("the fixed effects cannot be estimated separately")
         if n <= p:
             raise NotTestable("no degrees of freedom are left for the error")
-        self._degrees_of_freedom = n - p
+        self._degrees_of_freedom, self._basis = n - p, np.linalg.qr(self.design)[0]
         codes = {name: np.unique(np.asarray(levels), return_inverse=True)[1] for name, levels in factors.items()}
         kept = self._separable(codes)
         self.confounded = tuple(name for name in codes if name not in kept)
@@ -131,9 +133,8 @@ class MixedModel:
 
     def _separable(self, codes: Mapping[str, NDArray[np.int64]]) -> list[str]:
         """Return the factors whose covariance matrices, projected off the design, are linearly independent."""
-        basis = np.linalg.qr(self.design)[0]
         levels = [np.eye(code.max() + 1)[code] for code in codes.values()]
-        loads = [basis.T @ indicators for indicators in levels]
+        loads = [self._basis.T @ indicators for indicators in levels]
         # Inner products of the projected matrices, that of the residual first.
         products = np.full((len(codes) + 1,) * 2, float(self._degrees_of_freedom))
         for i, j in itertools.combinations_with_replacement(range(len(codes)), 2):
@@ -156,7 +157,7 @@ class MixedModel:
             NotTestable: nothing varies beyond the fixed or the random effects.
         """
         y = np.asarray(values, dtype=float)
-        least_squares = y - self.design @ np.linalg.lstsq(self.design, y, rcond=None)[0]
+        least_squares = y - self._basis @ (self._basis.T @ y)
         if least_squares @ least_squares <= _ROUNDING * (y @ y):
             raise NotTestable("nothing varies beyond the fixed effects")
         ratios = self._ratios(y)
@@ -198,7 +199,8 @@ class MixedModel:
                 bounds=[(0.0, _LARGEST)] * number,
                 options={"ftol": 1e-12, "maxiter": 500},
             )
-            if found.success:
+            slope = found.jac * np.maximum(found.x, _SINGULAR)
+            if found.success and np.all(np.where(found.x > 0, np.abs(slope), -slope) < _SLOPE):
                 return np.asarray(found.x)
             tried.append(found)
         best = min(tried, key=lambda one: float(one.fun))
