@@ -19,6 +19,8 @@ from analysis.stats.mixed.kenward_roger import contrasts, f_test
 from analysis.stats.mixed.method_model import ADAPTER, BLOCK, INTERACTION, SEED, MethodModel, least_p
 from analysis.stats.mixed.mixed_model import F_TESTS, mixed_model
 from analysis.stats.mixed.reml import RESIDUAL, MixedModel
+from benchmarks.false_alarms import mixed, simulate
+from benchmarks.simulated_designs import NULLS
 
 METHODS = {"LoRA": 0, "DoRA": 0, "VeRA": -1, "IA3": 0}
 
@@ -286,3 +288,32 @@ def test_fixed_effects_that_cannot_be_estimated_are_refused():
         MixedModel(np.ones((6, 2)), {})
     with pytest.raises(NotTestable, match="no degrees of freedom"):
         MixedModel(np.eye(4), {})
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.filterwarnings("error")
+def test_any_incomplete_design_gives_intervals_or_reasons(seed):
+    """Scores missing at random, up to most of them, and runs done twice."""
+    rng = np.random.default_rng(seed)
+    languages, ratios = ("ur", "sw", "hi")[: 1 + seed % 3], ((0.0,), (0.0, 0.1), (0.1, 0.5), (0.0, 0.01, 0.5))[seed % 4]
+    table = designs.table(METHODS, languages=languages, ratios=ratios, seeds=range(1 + seed % 5), outcomes=("tl",))
+    table = table[rng.random(len(table)) > (0.1, 0.4, 0.7)[seed % 3]]
+    again = table.sample(frac=0.3, random_state=seed)
+    table = pd.concat([table, again.assign(adapter=again["adapter"] + " again", f1=again["f1"] + 0.01)])
+    records = mixed_model(table, outcome="tl")
+    assert len(find(records, test=F_TESTS[THESE]) + find(records, test=F_TESTS[LIKE_THESE])) == 2
+    for record in records:
+        if record.note.startswith("no test: "):
+            assert record.p is None
+        elif record.test in PAIR_TESTS.values():
+            assert record.df[0] > 0.999
+            excluded = record.interval[0] > 0 or record.interval[1] < 0
+            assert excluded == (record.p_adjusted < 0.05) or record.p_adjusted == pytest.approx(0.05, abs=0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ratio 0 alone", "a missing seed, seed effect of SD 2", "no shared adapters"])
+def test_false_alarms_keep_to_their_level(name):
+    """The shares of 200 draws; `python -m benchmarks.false_alarms --only mixed` draws more, of all designs."""
+    for share in simulate(name, NULLS[name], mixed, 200, 1).values():
+        assert share == pytest.approx(0.05, abs=0.05)

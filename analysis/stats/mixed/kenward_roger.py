@@ -20,6 +20,7 @@ from analysis.stats.moderated import Errors
 
 Array = NDArray[np.float64]
 
+TOO_FEW = "less than one degree of freedom is left for the error"
 _ZERO = 1e-9
 
 
@@ -35,6 +36,8 @@ def adjusted_covariance(fit: Fit) -> Array:
 def contrasts(fit: Fit, rows: ArrayLike, adjusted: Array | None = None) -> Errors:
     """Return estimates, standard errors, degrees of freedom and two-sided p of single contrasts, each (contrasts,).
 
+    p is NaN below one degree of freedom, where the approximation has no meaning.
+
     Args:
         rows: (contrasts, p) coefficients.
         adjusted: the result of `adjusted_covariance`, if known.
@@ -48,14 +51,15 @@ def contrasts(fit: Fit, rows: ArrayLike, adjusted: Array | None = None) -> Error
     variance = np.sum(loads * rows, axis=1)
     slopes = -np.einsum("ca,iab,cb->ci", loads, fit.first, loads, optimize=True)
     df = 2 * variance**2 / np.einsum("ci,ij,cj->c", slopes, fit.variance_covariance, slopes)
-    return Errors(effect, error, df, 2 * stats.t.sf(np.abs(effect / error), df))
+    p = np.where(df > 1 - _ZERO**0.5, 2 * stats.t.sf(np.abs(effect / error), df), np.nan)
+    return Errors(effect, error, df, p)
 
 
 def f_test(fit: Fit, rows: ArrayLike, adjusted: Array | None = None) -> Result:
     """Test that independent contrasts, (contrasts, p), are zero together.
 
     Raises:
-        NotTestable: the approximation has no denominator degrees of freedom.
+        NotTestable: there is less than one denominator degree of freedom.
     """
     rows = np.asarray(rows, dtype=float)
     number = len(rows)
@@ -67,7 +71,9 @@ def f_test(fit: Fit, rows: ArrayLike, adjusted: Array | None = None) -> Result:
     weights = fit.variance_covariance
     a1 = float(traces @ weights @ traces)
     a2 = float(np.sum(weights * np.tensordot(products, products.swapaxes(1, 2), axes=((1, 2), (1, 2)))))
-    df, scale = _matched(number, a1, a2)
+    df, scale = (2 / a2, 1.0) if number == 1 else _matched(number, a1, a2)
+    if not (df > 1 - _ZERO**0.5 and scale > 0):
+        raise NotTestable(TOO_FEW)
     effect = rows @ fit.effects
     wald = float(effect @ np.linalg.solve(rows @ adjusted @ rows.T, effect))
     f = scale * wald / number
@@ -75,13 +81,7 @@ def f_test(fit: Fit, rows: ArrayLike, adjusted: Array | None = None) -> Result:
 
 
 def _matched(number: int, a1: float, a2: float) -> tuple[float, float]:
-    """Return the denominator degrees of freedom and the scale of F (Kenward and Roger 1997, section 3.3).
-
-    Raises:
-        NotTestable: no F distribution has these moments.
-    """
-    if number == 1:
-        return 2 / a2, 1.0
+    """Return the denominator degrees of freedom and the scale of F (Kenward and Roger 1997, section 3.3)."""
     b = (a1 + 6 * a2) / (2 * number)
     g = ((number + 1) * a1 - (number + 4) * a2) / ((number + 2) * a2)
     bottom = 3 * number + 2 * (1 - g)
@@ -93,6 +93,4 @@ def _matched(number: int, a1: float, a2: float) -> tuple[float, float]:
     # 4 + (number + 2) / (number rho - 1), without the division by v2, which is 0 at 4 degrees of freedom.
     df = 4 + (number + 2) * v2 / (ratio**2 * v0 - v2)
     scale = 1.0 if abs(df - 2) < _ZERO**0.5 else df * mean / (df - 2)
-    if not (df > 0 and scale > 0):
-        raise NotTestable("too few degrees of freedom for Kenward and Roger's F")
     return float(df), float(scale)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis.records import NotTestable, Result
 from analysis.stats.differences import THESE, Comparison, check_size
-from analysis.stats.mixed.kenward_roger import adjusted_covariance, contrasts, f_test
+from analysis.stats.mixed.kenward_roger import TOO_FEW, adjusted_covariance, contrasts, f_test
 from analysis.stats.mixed.reml import Fit, MixedModel
 from analysis.stats.moderated import DRAWS, Errors
 
@@ -93,12 +93,15 @@ class MethodModel:
         """
         fit = self.model.fit(values)
         adjusted = adjusted_covariance(fit)
-        tested = np.isfinite(self.rows).all(axis=1)
-        if not tested.any():
+        shared = np.isfinite(self.rows).all(axis=1)
+        if not shared.any():
             raise NotTestable("no two methods share a block")
         filled = np.full((4, len(self.rows)), np.nan)
-        filled[:, tested] = contrasts(fit, self.rows[tested], adjusted)
+        filled[:, shared] = contrasts(fit, self.rows[shared], adjusted)
         errors = Errors(*filled)
+        tested = np.isfinite(errors.p)
+        if not tested.any():
+            raise NotTestable(TOO_FEW)
         covariance = self.rows[tested] @ adjusted @ self.rows[tested].T
         null = least_p(covariance, errors.df[tested])
         return Compared(fit, Comparison(self.pairs, errors, null, self.n), self._test(fit, adjusted))

@@ -12,6 +12,7 @@ from scipy import stats
 from analysis.records import NotTestable, Record
 from analysis.stats.cells import cells, enumerate_few
 from analysis.stats.differences import PAIR_TESTS, SCOPES, THESE, pair_reason
+from analysis.stats.mixed.kenward_roger import TOO_FEW
 from analysis.stats.mixed.method_model import Compared, MethodModel
 from analysis.stats.mixed.reml import RESIDUAL
 
@@ -88,7 +89,8 @@ def _pair_records(outcome: str, scope: str, methods: Sequence[str], compared: Co
         effect, se, df, p = (float(values[index]) for values in comparison.errors)
         n = int(comparison.n[index])
         if not np.isfinite(p):
-            records.append(_record(outcome, PAIR_TESTS[scope], pair, note=f"no test: {pair_reason(n, scope)}"))
+            why = TOO_FEW if np.isfinite(df) else pair_reason(n, scope)
+            records.append(_record(outcome, PAIR_TESTS[scope], pair, note=f"no test: {why}"))
             continue
         half = float(stats.t.isf(critical / 2, df)) * se
         records.append(

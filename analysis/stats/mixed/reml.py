@@ -29,7 +29,7 @@ _ROUNDING = 1e-24
 _SINGULAR = 1e-6
 """A variance below this share of the residual variance counts as zero."""
 _LARGEST = 1e8
-"""The upper bound of a variance, as a multiple of the residual variance; there the residuals are rounding errors."""
+"""The upper bound of a variance, as a multiple of the residual variance."""
 _STARTS = (1.0, 0.1, 10.0)
 """Ratios to start from; the second and third are used where the first does not lead to a stationary point."""
 _SLOPE = 1e-2
@@ -154,7 +154,7 @@ class MixedModel:
         """Fit the model to values, (n,).
 
         Raises:
-            NotTestable: nothing varies beyond the fixed or the random effects.
+            NotTestable: nothing varies beyond the fixed effects, or the residual variance is estimated as zero.
         """
         y = np.asarray(values, dtype=float)
         least_squares = y - self._basis @ (self._basis.T @ y)
@@ -162,7 +162,7 @@ class MixedModel:
             raise NotTestable("nothing varies beyond the fixed effects")
         ratios = self._ratios(y)
         if np.any(ratios >= _LARGEST / 2):
-            raise NotTestable("nothing varies beyond the fixed and random effects")
+            raise NotTestable("the residual variance is estimated as zero")
         state = self._state(ratios, y)
         residual = state.sum_of_squares / self._degrees_of_freedom
         small = ratios < _SINGULAR
