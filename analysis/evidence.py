@@ -29,6 +29,7 @@ from analysis.stats.differences import OTHER, PRIMARY, SCOPES, THESE, cell_diffe
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import groupings
+from analysis.stats.mixed.mixed_model import mixed_model
 from analysis.stats.own_errors import own_errors
 from analysis.stats.paired import paired
 from analysis.stats.power import detectable_by_size, item_power, power
@@ -156,6 +157,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += headline(table, outcome, margin, scope)
         records += blocked(table, outcome=outcome)
         records += own_errors(table, outcome=outcome)
+        records += mixed_model(table, outcome=outcome)
         records += ranks(table, outcome=outcome)
         records += equivalence(table, outcome=outcome, margin=margin)
         records += replication(table, outcome=outcome)

@@ -20,7 +20,7 @@ from scipy import stats
 
 from analysis.evidence import headline
 from analysis.measures import floored_blocks
-from analysis.records import NotTestable, find
+from analysis.records import NotTestable, Result, find
 from analysis.report import sentences
 from analysis.report.advice import advice
 from analysis.report.needs import needs
@@ -29,8 +29,9 @@ from analysis.stats.cells import cells
 from analysis.stats.contrasts import PAIR_TEST, contrast
 from analysis.stats.differences import LIKE_THESE, OTHER, PRIMARY, SAME, THESE, compare, pair_tests
 from analysis.stats.distributions import range_quantile
-from benchmarks.simulated_designs import FLOORED, METHODS, NULLS, POWERS, RATIOS, Design, scores, skeleton
-from benchmarks.simulated_pairs import MARGIN, Drawn, draw
+from analysis.stats.mixed.method_model import MethodModel
+from benchmarks.simulated.designs import FLOORED, METHODS, NULLS, POWERS, RATIOS, Design, scores, skeleton
+from benchmarks.simulated.pairs import MARGIN, Drawn, draw
 
 _CHUNK = 500
 Judge = Callable[[Design, pd.DataFrame, NDArray[np.float64]], dict[str, NDArray[np.float64]]]
@@ -96,6 +97,21 @@ def ratios(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> 
     for outcome in ("en", "tl"):
         tested = (find(contrast(table.assign(f1=row), outcome=outcome, **options), test=PAIR_TEST) for row in values)
         found[f"0.01 against 0, {outcome}"] = np.array([float((records[0].p or 1.0) < 0.05) for records in tested])
+    return found
+
+
+def mixed(design: Design, table: pd.DataFrame, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return in each draw whether the mixed model calls equal methods different, by F and by pairs, in both scopes."""
+    scored = cells(table.assign(f1=values[0]), "tl").scores
+    points = 100 * values[:, scored.index]
+    found = {}
+    for scope in (THESE, LIKE_THESE):
+        model = MethodModel(scored, scope)
+        compared = [model.compare(row) for row in points]
+        tests = [one.test.p if isinstance(one.test, Result) else np.nan for one in compared]
+        least = [(np.nanmin(one.comparison.errors.p), one.comparison.critical(0.05)) for one in compared]
+        found[f"F, {scope}"] = np.where(np.isnan(tests), np.nan, np.array(tests) < 0.05)
+        found[f"any pair, {scope}"] = np.array([float(p < critical) for p, critical in least])
     return found
 
 
@@ -200,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--checked", type=int, default=3, help="draws of each design that go through the whole path")
-    parser.add_argument("--only", default="", help="one of null, ratios, margin, advice, floors and power")
+    parser.add_argument("--only", default="", help="one of null, ratios, margin, advice, floors, power and mixed")
     options = parser.parse_args()
     kinds = {
         "null": (NULLS, claims),
@@ -209,6 +225,7 @@ def main() -> None:
         "advice": ({name: _one_best(design) for name, design in NULLS.items()}, recommended),
         "floors": (FLOORED, floored),
         "power": (POWERS, power),
+        "mixed": (NULLS, mixed),
     }
     for kind, (designs, judge) in kinds.items():
         if options.only in ("", kind):

@@ -60,6 +60,15 @@ TESTS = (
         ("own errors",),
     ),
     Topic(
+        "mixed-model",
+        "Mixed model of all scores",
+        "The general form of the primary analysis: a linear mixed model (REML) with random effects of the adapter, of "
+        "the seed in its block and, for blocks like these, of the block and of method x block; F and degrees of "
+        "freedom by Kenward and Roger. One error variance is assumed for all methods. The primary analysis does not "
+        "depend on it.",
+        ("mixed model",),
+    ),
+    Topic(
         "equivalence",
         "Equivalence",
         "The absence of a significant difference does not show equivalence. Two one-sided tests (TOST, Holm) test "

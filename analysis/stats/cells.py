@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.stats.units import adjusted_means, arrange, merge_shared
+from analysis.stats.units import adjusted_means, arrange, average_shared, link_shared
 
 Samples = Mapping[str, NDArray[np.float64]]
 """The values of each group."""
@@ -29,6 +29,7 @@ class Cells:
     Attributes:
         means: methods in columns, blocks in rows, adjusted for seeds that a method lacks; in points if the metric is
             F1; NaN for cells without a run.
+        scores: one row per result. `block` is as in `units`; `part` is the result's own language and ratio.
         units: one row per adapter (method, block and seed) with its value. An adapter that serves several blocks has
             one row, the mean, and these blocks are one.
         runs: the same rows; with a single block, the column block names the seed.
@@ -37,6 +38,7 @@ class Cells:
     """
 
     means: pd.DataFrame
+    scores: pd.DataFrame
     units: pd.DataFrame
     runs: pd.DataFrame
     unit: str
@@ -109,7 +111,8 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
     if 0 < len(single) < len(counts):
         notes.append(f"left out because they have one method only: {enumerate_few(single)}")
         results = results[~results["block"].isin(single)]
-    frame = merge_shared(results, BLOCK_COLUMNS, format_level)
+    linked = link_shared(results, BLOCK_COLUMNS, format_level)
+    frame = average_shared(linked)
     several = any(frame[c].nunique() > 1 for c in ("setting", "task", "model") if c in frame)
     unit = "setting x language x ratio" if several else "language x ratio"
     units = frame
@@ -126,7 +129,7 @@ def cells(table: pd.DataFrame, outcome: str, metric: str = "f1") -> Cells:
         notes.append(f"unequal seeds: {sizes.min()} to {sizes.max()} runs a cell; means are adjusted for them")
     if len(results) > len(units):
         notes.append(f"{len(results)} results of {len(units)} adapters: those of one adapter are averaged")
-    return Cells(means=means, units=units, runs=frame, unit=unit, notes=tuple(notes))
+    return Cells(means=means, scores=linked, units=units, runs=frame, unit=unit, notes=tuple(notes))
 
 
 def _cell_means(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

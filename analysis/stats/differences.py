@@ -107,7 +107,7 @@ def cell_differences(
         effect, error, df, p = (float(values[index]) for values in compared.errors)
         n = int(compared.n[index])
         if not np.isfinite(p):
-            why = f"no test: {_pair_reason(n, scope)}"
+            why = f"no test: {pair_reason(n, scope)}"
             records.append(Record(outcome=outcome, analysis=analysis, test=test, groups=pair, note=why))
             continue
         half = float(halves[index])
@@ -169,34 +169,40 @@ def compare(table_cells: Cells, scope: str) -> Comparison:
         NotTestable: fewer than two methods, no pair with an error, or nothing varies.
     """
     methods = table_cells.methods
-    if len(methods) < 2:
-        raise NotTestable("there is one method only" if methods else "there are no runs")
     layout = arrange(table_cells.units)
-    if scope == LIKE_THESE:
-        if len(layout.blocks) < 2:
-            raise NotTestable("there is one block only, which says nothing about others")
-        values = table_cells.means.to_numpy(dtype=float).T[:, None, :]
-    else:
-        values = layout.values
-        if len(layout.seeds) < 2:
-            raise NotTestable("there is one seed only, and the error on these blocks is that of the seeds")
+    check_size(len(methods), len(layout.blocks), len(layout.seeds), scope)
+    values = table_cells.means.to_numpy(dtype=float).T[:, None, :] if scope == LIKE_THESE else layout.values
     first, second = np.triu_indices(len(methods), 1)
     paired = values[first] - values[second]
     if np.isnan(paired).all():
-        raise NotTestable(_pair_reason(0, scope))
+        raise NotTestable(pair_reason(0, scope))
     if np.nanmax(np.abs(paired)) <= 1e-10:
         raise NotTestable("nothing varies: the methods are the same in every run")
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = moderated(paired)
     if not np.isfinite(errors.p).any():
         shared = (~np.isnan(paired)).sum(axis=(1, 2))
-        raise NotTestable(_pair_reason(int(shared.max()), scope))
+        raise NotTestable(pair_reason(int(shared.max()), scope))
     return Comparison(
         pairs=np.stack([first, second], axis=1),
         errors=errors,
         null=least_p(np.isnan(values).tobytes(), values.shape),
         n=(~np.isnan(paired)).sum(axis=(1, 2)),
     )
+
+
+def check_size(methods: int, blocks: int, seeds: int, scope: str) -> None:
+    """Check that the numbers of methods, blocks and seeds allow a comparison.
+
+    Raises:
+        NotTestable: they do not.
+    """
+    if methods < 2:
+        raise NotTestable("there is one method only" if methods else "there are no runs")
+    if scope == LIKE_THESE and blocks < 2:
+        raise NotTestable("there is one block only, which says nothing about others")
+    if scope == THESE and seeds < 2:
+        raise NotTestable("there is one seed only, and the error on these blocks is that of the seeds")
 
 
 def _tost(
@@ -269,7 +275,8 @@ def _note(table_cells: Cells, scope: str) -> str:
     return f"{text}; 95% CI simultaneous over all pairs; {table_cells.note}"
 
 
-def _pair_reason(n: int, scope: str) -> str:
+def pair_reason(n: int, scope: str) -> str:
+    """Return why a pair that has so many units in common cannot be tested."""
     if scope == LIKE_THESE:
         return f"the two methods have {n or 'no'} block{'s' * (n != 1)} in common, two are needed"
     if n < 1:

@@ -32,8 +32,8 @@ def arrange(frame: pd.DataFrame) -> Layout:
     return Layout(tuple(map(str, methods)), tuple(map(str, blocks)), seeds, values)
 
 
-def merge_shared(frame: pd.DataFrame, columns: Sequence[str], format_level: Callable[[object], str]) -> pd.DataFrame:
-    """Return one row per method, block and seed, with the blocks that an adapter links merged into one.
+def link_shared(frame: pd.DataFrame, columns: Sequence[str], format_level: Callable[[object], str]) -> pd.DataFrame:
+    """Return the frame with the blocks that an adapter links merged into one; `part` is the block without that.
 
     Args:
         frame: one row per result, with method, seed, value and block (a label), and adapter if it is known.
@@ -41,7 +41,11 @@ def merge_shared(frame: pd.DataFrame, columns: Sequence[str], format_level: Call
         format_level: the function that formats a value of these columns.
     """
     merged = merged_labels(frame, columns, format_level)
-    frame = frame.assign(part=frame["block"], block=frame["block"].map(lambda label: merged.get(label, label)))
+    return frame.assign(part=frame["block"], block=frame["block"].map(lambda label: merged.get(label, label)))
+
+
+def average_shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per method, block and seed, from a frame of `link_shared`: the mean over parts of a block."""
     key = ["block", "method", "seed"]
     if not frame.duplicated(key).any():
         return frame.drop(columns="part")

@@ -19,6 +19,7 @@ from analysis.stats.differences import LIKE_THESE, differences
 from analysis.stats.effects import effects
 from analysis.stats.equivalence import equivalence
 from analysis.stats.groupings import groupings
+from analysis.stats.mixed.mixed_model import mixed_model
 from analysis.stats.own_errors import own_errors
 from analysis.stats.power import item_power, power
 from analysis.stats.ranks import ranks
@@ -42,6 +43,7 @@ TESTS = (
     equivalence,
     grouped,
     like_these,
+    mixed_model,
     own_errors,
     power,
     ranks,
@@ -127,6 +129,13 @@ def test_a_record_comes_out_of_any_design(name, test):
         ("one cell", like_these, "one block only"),
         ("no cell in common", differences, "share no block"),
         ("every score the same", differences, "the same in every run"),
+        ("nothing", mixed_model, "no runs"),
+        ("one method", mixed_model, "one method only"),
+        ("one seed", mixed_model, "one seed only"),
+        ("one cell", mixed_model, "one block only"),
+        ("no cell in common", mixed_model, "no two methods share a block"),
+        ("every score the same", mixed_model, "nothing varies"),
+        ("seeds differ, methods do not", mixed_model, "the residual variance is estimated as zero"),
         ("seeds differ, methods do not", differences, "the same in every run"),
         ("one method has two seeds in one cell, the other one", differences, "no block has two seeds in common"),
     ],

@@ -15,7 +15,7 @@ from analysis.stats.differences import LIKE_THESE, SCOPES, THESE, compare, one_s
 from analysis.stats.moderated import Errors, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.units import adjusted_means, arrange
-from benchmarks.simulated_designs import METHODS
+from benchmarks.simulated.designs import METHODS
 
 MARGIN = 1.0
 LEVELS = (0.05, 0.05 / 3)

@@ -1,0 +1,1 @@
+"""Tables of runs with a known truth, and their analysis in many draws at once."""
