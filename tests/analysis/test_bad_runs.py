@@ -134,7 +134,7 @@ def test_predictions_in_another_form_are_left_out(store: Path, columns: dict[str
         (bad, f"has no {outcome} predictions that can be read") for outcome in ("en", "tl")
     }
     assert len(frame) == 12 * 2 * 2 * 2 * 2
-    assert "have no item-by-item predictions" in analysed()
+    assert "have no item-level predictions" in analysed()
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_the_report_shows_the_layers_after_the_claims(reported):
 def test_claims_about_layers_are_judged(reported):
     page = text_of(reported)
     assert "✓ supported here The end speaks the target language." in page
-    assert "? not judged Layers 7 and 8 speak English." in page
+    assert "? undecided Layers 7 and 8 speak English." in page
     assert f"? not judged Layer 30 does. Layers 30: the model has layers 0-{LAYERS - 1}" in page
     assert "There are no runs with model *Llama-3.1-8B. Source: Figure 4" in page
 
@@ -245,7 +245,7 @@ def test_nothing_of_a_figure_is_cut_off(reported):
 
 def test_without_probes_one_line_says_so(written):
     page = text_of(written)
-    assert "There are no language probes of these runs in what was analysed" in page
+    assert "These experiments have no language probe of the analysed runs" in page
     assert not list((written / "figures").glob("layer*"))
     assert not list((written / "tables").glob("layer*"))
 

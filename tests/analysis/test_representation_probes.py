@@ -143,7 +143,7 @@ def test_every_number_of_both_tables_is_in_the_statistics(store):
     log_probe(own, "e", source=log_run(own, "e", items=0), kind="weights", table=weight_table())
     folder = report_of("e")
     text = text_of(folder)
-    text = text[text.index("How near translations are") : text.index("More views")]
+    text = text[text.index("Alignment of translations by layer") : text.rindex("Further results")]
     known = {"-1", "135", "1", "95", "0", "8"}
     for record in json.loads((folder / "statistics.json").read_text()):
         known |= {number for part in [record["note"], *record["groups"]] for number in numbers(part)}
