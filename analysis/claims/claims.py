@@ -80,7 +80,7 @@ def judge_all(
     The claims that these runs can test share alpha equally (Bonferroni); those that they cannot test do not count.
     """
     judged = [(claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha)) for claim in claims]
-    tested = [(claim, verdict) for claim, verdict in judged if is_tested(verdict)]
+    tested = [(claim, verdict) for claim, verdict in judged if verdict.tested]
     if len(tested) < 2:
         return judged
     options = {"margin": margin, "alpha": alpha / len(tested)}
@@ -88,17 +88,12 @@ def judge_all(
     return [(claim, again.get(claim.name, verdict)) for claim, verdict in judged]
 
 
-def is_tested(verdict: Verdict) -> bool:
-    """Return whether the runs allow a test of the claim."""
-    return any(record.p is not None for record in verdict.evidence)
-
-
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
     """Return a record for each verdict, and its evidence as `claim evidence` with the claim in the note.
 
     A record without a claim has the number of claims that were tested (n), among which the level was divided.
     """
-    tested = sum(is_tested(verdict) for _, verdict in judged)
+    tested = sum(verdict.tested for _, verdict in judged)
     note = "n claims that these runs can test; each is judged at 5 % / n (Bonferroni)"
     judgements = [Record(outcome="", analysis="claim", test=TESTED, groups=(), n=tested, note=note)] if judged else []
     for claim, verdict in judged:

@@ -84,12 +84,8 @@ def compose(
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in outcomes}
     injection_sentences = injection.sentences(injected, records)
     advice = write_advice(records, evidence.primary, margin)
-    cautions = [
-        *sentences.cautions(records, design.synthetic),
-        *design.cautions,
-        *robustness.warnings(records),
-        *design.left_out(),
-    ]
+    cautions = [*sentences.cautions(records, design.synthetic), *design.cautions, *design.left_out()]
+    dependence = robustness.warnings(records)
     tables = {kind: [t for t in evidence.tables if t.name.startswith(kind)] for kind in _KINDS}
     tests, views = sections((*TESTS, *robustness.TOPICS), records, plots), sections(VIEWS, records, plots)
     judged = [(claim, verdict) for claim, verdict in evidence.judged if verdict.tested]
@@ -110,6 +106,7 @@ def compose(
             needs=needs(records, evidence.primary, margin),
             multiplicity=sentences.multiplicity(records, evidence.primary) if compared else "",
             cautions=cautions,
+            dependence=dependence,
             first=summary_table(records, methods, arms_by_method(table), outcomes),
             leaders=[plot for outcome in outcomes for plot in plots if plot.name == f"leaders-{outcome}"],
             settings=sorted(set(table["setting"])),
@@ -151,7 +148,7 @@ def compose(
         texts[DISAGREEMENTS] = disputed_items.to_csv(evidence.disagreements)
     said = [sentence for outcome in outcomes for sentence in answers[outcome]]
     return Report(
-        summary=(sentences.scope(records), *said, *injection_sentences, *advice, *cautions),
+        summary=(sentences.scope(records), *advice, *cautions, *said, *injection_sentences, *dependence),
         texts=texts,
         plots=tuple(plots),
     )

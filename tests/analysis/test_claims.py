@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims.claims import Claim, is_tested, judge, judge_all, load, records
+from analysis.claims.claims import Claim, judge, judge_all, load, records
 from analysis.claims.orders import pairwise_relations, parse_order, resolve_method
 from analysis.columns import SETTINGS
 from analysis.records import dumps
@@ -324,7 +324,7 @@ def test_verdicts_are_records_and_the_same_table_gives_the_same():
     table = designs.table(EQUAL, seed_sd=3.0)
     found = records(judge_all(load(), table))
     first, *heads = [record for record in found if record.analysis == "claim"]
-    assert first.n == sum(is_tested(verdict) for _, verdict in judge_all(load(), table))
+    assert first.n == sum(verdict.tested for _, verdict in judge_all(load(), table))
     assert [record.groups for record in heads] == [(claim.name,) for claim in load()]
     assert all(record.note.split(":")[0] in ("supported", "contradicted", "undecided") for record in heads)
     assert any(r.note.startswith("target-no-difference (primary): ") for r in found if r.analysis == "claim evidence")
