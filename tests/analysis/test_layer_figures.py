@@ -96,7 +96,11 @@ def test_agreement_and_ceiling_stand_beside_the_figures(store):
     assert "sw token 4.0 (3.0 to 5.0) 11.0 (10.0 to 12.0) .55 (.50 to .60) 240 tokens" in page
     assert "240 tokens sw sequence 0.0 (-1.0 to 1.0) 100.0 (99.0 to 101.0) .31 240 texts" in page
     html = (folder / "report.html").read_text()
-    assert html.index('id="layers-sw-token"') < html.index('id="detectors"') < html.index("Correlation of the shares with F1")
+    assert (
+        html.index('id="layers-sw-token"')
+        < html.index('id="detectors"')
+        < html.index("Correlation of the shares with F1")
+    )
     records = json.loads((folder / "statistics.json").read_text())
     (told,) = [r for r in records if r["test"] == "kappa of CLD3 and Lingua" and r["groups"] == ["sw", "token"]]
     assert (told["effect"], told["interval"], told["n"]) == (pytest.approx(0.55), [0.5, 0.6], 2)
