@@ -162,7 +162,7 @@ def test_every_number_of_the_section_is_in_the_statistics(store):
     text = text_of(folder)
     text = text[text.index("Lexical injection An adapter") : text.rindex("Languages of the layers")]
     text = re.sub(r"arXiv [\d.]+|p < .05|margin of .4|\d+ results|P@1|smollm2-135m|LoRA, rank \d+| 0-1 1 ", " ", text)
-    known = {*map(str, range(13)), "95", "10,000"}  # counts of runs, what intervals are of, a bound of statistics
+    known = {*map(str, range(13)), "95", "10,000"}  # counts of runs, of CIs, a bound of statistics
     for record in json.loads((folder / "statistics.json").read_text()):
         known |= {number for part in [record["note"], record["test"]] for number in numbers(part)}
         values = [record["effect"], record["statistic"], record["p"], record["p_adjusted"], record["n"]]
