@@ -6,10 +6,10 @@ Writes the page, statistics, tables and figures to a folder and logs them to MLf
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from whichlora.caller import caller_folder, given_path
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_choice, check_folder
@@ -18,7 +18,7 @@ OPTIONS = {
     "experiment": (None, "MLflow experiment, or several separated by commas."),
     "output": (
         "report",
-        "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
+        "Folder for the report, relative to the current one, also under mlflow run.",
     ),
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
     "scope": (
@@ -74,15 +74,7 @@ def _margin(text: str) -> float:
 
 
 def _output_folder(text: str) -> Path:
-    base = Path.cwd()
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` changes to the project's folder, so the report goes to the folder of the database instead. Only
-        # MLflow, which takes a second to import, knows its address.
-        from whichlora.tracking.client import connect, database_exists, find_launch, sqlite_file
-
-        database = sqlite_file()
-        base = database.parent if database and database_exists() and find_launch(connect()) else base
-    path = base / text
+    path = caller_folder() / text
     check_folder("output", text, path)
     return path
 
@@ -90,9 +82,10 @@ def _output_folder(text: str) -> Path:
 def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
-    if not Path(text).is_file():
+    path = given_path(text)
+    if not path.is_file():
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
-    return Path(text)
+    return path
 
 
 if __name__ == "__main__":

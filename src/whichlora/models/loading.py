@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whichlora.caller import given_path
 from whichlora.errors import OptionError
 from whichlora.models.packaged import (
     MODEL_NAME,
@@ -78,7 +79,7 @@ def locate(name: str) -> ModelSource:
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError("model", name, "the folder has no config.json")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 from whichlora.scheduling.jobs import Job, mark_worker
 
@@ -65,6 +66,7 @@ class RayTasks:
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         ray = self._ray
+        caller_folder()  # while the process whose id `mlflow run` passed on is one of this machine
         task = ray.remote(**self._resources(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
         environment = {n: v for n, v in os.environ.items() if n.startswith(_FORWARDED)}
         problems = []

@@ -20,11 +20,13 @@ from mlflow.tracking import MlflowClient
 from whichlora.errors import LostLeaseError, PrunedError, check_name
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
+    check_location,
     check_writable,
     connect,
     default_experiment,
     experiment_id,
     find_experiment,
+    is_read_only,
     mark_launch,
     work_folder,
 )
@@ -67,8 +69,11 @@ class Tracker:
         """
         client = connect()
         name = default_experiment(client) if experiment is None else experiment
-        if find_experiment(client, name) is None:
+        found = find_experiment(client, name)
+        if found is None:
             check_name("experiment", name)
+        elif not is_read_only():
+            check_location(found)
         return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:
@@ -222,8 +227,13 @@ class RunLog:
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step."""
-        now = int(time.time() * 1000)
+        """Log metrics at one step.
+
+        Of several values at a step MLflow returns that with the latest time, so the times follow those of values that a
+        machine whose clock is ahead has logged.
+        """
+        logged = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no times
+        now = max([int(time.time() * 1000), *(m.timestamp + 1 for m in logged if m.key in values)])
         self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
