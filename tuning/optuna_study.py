@@ -31,6 +31,7 @@ from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_status import PREFIX, STOPS
 from whichlora.config.cli import format_duration
 from whichlora.errors import LostLeaseError, PrunedError
+from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
@@ -198,13 +199,13 @@ class Study:
             raise
         except Exception as error:
             store_seconds()
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
+            trial.set_user_attr("error", masked(f"{type(error).__name__}: {error}")[:1000])
             self._store_run_id(trial, tags)
             n_raised = trial.user_attrs.get("raised", 0) + 1
             trial.set_user_attr("raised", n_raised)
             self._failures += 1
             if self._failures >= 2 * ATTEMPTS:
-                self.problem = f"{type(error).__name__}: {error}"
+                self.problem = masked(f"{type(error).__name__}: {error}")
             if n_raised < ATTEMPTS:
                 enqueue_retry(self._optuna, self._frozen(trial))
             raise

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from whichlora.command_line import Command
+from whichlora.command_line import Command, exit_with
 from whichlora.errors import OptionError
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import database_file, tracking_state
@@ -42,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

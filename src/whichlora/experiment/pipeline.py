@@ -12,6 +12,7 @@ from whichlora.config.spec import canonical_digest
 from whichlora.errors import LostLeaseError, OptionError
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import Progress, survey_runs
+from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
@@ -105,7 +106,7 @@ def _process_queue(
                 raise
             except Exception as error:  # the other runs of the cell may succeed
                 progress.failed(plan, error)
-                traceback.print_exc()
+                print(masked(traceback.format_exc()), end="", file=sys.stderr)
                 errors.append(error)
                 continue
             progress.finished(plan, result)

@@ -18,6 +18,7 @@ from whichlora.config.cli import format_duration
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
 from whichlora.experiment.grid import Grid
+from whichlora.masking import masked
 from whichlora.run.summary import Result, short_scores
 from whichlora.tracking.client import find_experiment, search_all
 from whichlora.tracking.runs import Tracker
@@ -192,7 +193,7 @@ class Progress:
         self._print(f"failed: {plan.name}: {type(error).__name__}: {error}")
 
     def _print(self, line: str) -> None:
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(masked(line), file=sys.stdout)
         sys.stdout.flush()
         self.refresh()
 

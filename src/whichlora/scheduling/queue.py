@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from whichlora.errors import LostLeaseError
+from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
@@ -126,7 +127,7 @@ class Queue:
         except LostLeaseError:
             raise
         except Exception as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
+            trial.set_user_attr("error", masked(f"{type(error).__name__}: {error}")[:1000])
             attempt = trial.user_attrs["attempt"]
             if attempt < ATTEMPTS:
                 _enqueue(self._study, cell, _earlier(trial), attempt=attempt + 1, after=trial.number)

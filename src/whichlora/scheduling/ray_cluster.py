@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
+from whichlora.masking import masked
 from whichlora.scheduling.jobs import Job, mark_worker
 
 RETRIES = 5
@@ -78,7 +79,7 @@ class RayTasks:
                     try:
                         status = ray.get(reference)
                     except ray.exceptions.RayError as error:
-                        problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+                        problems.append(masked(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
                     else:
                         problems += [f"status {status}"] if status else []
                 tick()

@@ -23,6 +23,7 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.caller import caller_folder
+from whichlora.masking import mask_output
 from whichlora.tracking.client import sqlite_file
 from whichlora.tracking.sqlite import create_whole, studies_state
 
@@ -159,4 +160,5 @@ class _Storage(RDBStorage):
 
 
 if __name__ == "__main__":
+    mask_output()
     connect(lambda study, trial: None)

@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import LostLeaseError, PrunedError, check_name
+from whichlora.masking import masked
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     check_location,
@@ -205,7 +206,7 @@ class RunLog:
             raise
         except BaseException as error:
             self._check()  # do not mark a run that another process has taken over or finished
-            text = f"{type(error).__name__}: {error}"[:4000]
+            text = masked(f"{type(error).__name__}: {error}")[:4000]
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             self.client.set_tag(self.run_id, "whichlora.error", text)
             self.client.set_terminated(self.run_id, status)
@@ -221,7 +222,7 @@ class RunLog:
         Params cannot be changed. If an earlier attempt at the run logged another value (another version of a package,
         another path to the same model), that value remains and the new one becomes the tag `whichlora.now/<param>`.
         """
-        texts = {key: _text(value)[:PARAM_LIMIT] for key, value in values.items()}
+        texts = {key: masked(_text(value))[:PARAM_LIMIT] for key, value in values.items()}
         logged = self.client.get_run(self.run_id).data.params
         self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
@@ -245,7 +246,7 @@ class RunLog:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, adding the prefix `whichlora.` to their keys."""
-        self._batches(tags=[RunTag(f"whichlora.{key}", value) for key, value in values.items()])
+        self._batches(tags=[RunTag(f"whichlora.{key}", masked(value)) for key, value in values.items()])
 
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset input. `profile` is JSON with its size."""
