@@ -56,6 +56,8 @@ class _Masked:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):  # by this error click recognises a text stream
+            raise TypeError("write() argument must be str")
         self._stream.write(masked(text))
         return len(text)
 
