@@ -324,6 +324,8 @@ def test_the_commands_of_the_file_serve_a_study_and_require_the_password(
         reader = f"dashboard:{SECRETS['DASHBOARD_PASSWORD']}"
         status, listed = ask(f"{dashboard}/api/studies", reader)
         assert status == 200
+        assert ask(f"{dashboard}/api/studies")[0] == 401
+        assert ask(f"{dashboard}/api/studies", reader, host="elsewhere.example")[0] == 403
         names = [s["study_name"] for s in listed["study_summaries"]]
         (study,) = {t["whichlora.study"] for t in tags if "whichlora.study" in t}
         assert f"tune/{study}" in names
