@@ -1,28 +1,26 @@
 # Two images: `server` (MLflow, optuna-dashboard; no torch) and `worker` (trains).
-# Package versions are those that pyproject.toml allows.
-FROM python:3.11.14-slim-bookworm AS base
+# Packages are those of requirements/, with their hashes.
+# A digest fixes the image; a tag may be moved: `--build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:...`
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app/src:/app PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     GIT_PYTHON_REFRESH=quiet MLFLOW_DISABLE_TELEMETRY=true
-# An additional index for pip, such as one with a CPU build of torch.
-ARG PIP_EXTRA_INDEX_URL=
 # A new volume takes the owner of the folder on which it is mounted.
 RUN useradd --create-home --uid 1000 whichlora && install --directory --owner whichlora /artifacts /work /cache
 WORKDIR /app
-COPY pyproject.toml .
+COPY requirements requirements
 
 FROM base AS server
-RUN python -c 'import re, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-    shared = [r for r in project["dependencies"] if re.match(r"(click|filelock|mlflow|optuna|psycopg)\b", r)]; \
-    print(*shared, *project["optional-dependencies"]["server"], sep="\n")' > wanted.txt \
-    && pip install --requirement wanted.txt
+RUN pip install --no-deps --require-hashes --requirement requirements/server.txt
 COPY src src
 USER whichlora
 
 FROM base AS worker
-# First and in its own layer, which has gigabytes and rarely changes.
-RUN pip install "torch==2.13.0"
-RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-    print(*project["dependencies"], sep="\n")' > wanted.txt \
-    && pip install --requirement wanted.txt
+RUN pip install --no-deps --require-hashes --requirement requirements/worker.txt
+# An additional index for pip with another build of torch, such as one for CPUs, whose hash is not among those of the lock.
+ARG PIP_EXTRA_INDEX_URL=
+RUN if [ -z "$PIP_EXTRA_INDEX_URL" ]; \
+    then pip install --no-deps --require-hashes --requirement requirements/torch.txt; \
+    else pip install "$(grep --only-matching '^torch==[0-9.]*' requirements/torch.txt)"; fi
 COPY . .
 USER whichlora

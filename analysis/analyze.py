@@ -6,12 +6,12 @@ Writes the page, statistics, tables and figures to a folder and logs them to MLf
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from whichlora.caller import caller_folder, given_path
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import report_option_error
 from whichlora.errors import OptionError, check_choice, check_folder
@@ -25,7 +25,7 @@ OPTIONS = {
     ),
     "output": (
         "report",
-        "Folder for the report, relative to the current one (under mlflow run, to that of a SQLite tracking database).",
+        "Folder for the report, relative to the current one, also under mlflow run.",
     ),
     "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
     "primary": (
@@ -106,23 +106,8 @@ def _margin(text: str) -> float:
     return value
 
 
-def _caller_folder() -> Path:
-    """Return the folder that paths are relative to: the current one, or under `mlflow run` that of the database.
-
-    `mlflow run` changes to the project's folder, and its database is in the folder of the caller.
-    """
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # Only MLflow, which takes a second to import, knows the database's address.
-        from whichlora.tracking.client import connect, database_exists, find_launch, sqlite_file
-
-        database = sqlite_file()
-        if database and database_exists() and find_launch(connect()):
-            return database.parent
-    return Path.cwd()
-
-
 def _output_folder(text: str) -> Path:
-    path = _caller_folder() / text
+    path = caller_folder() / text
     check_folder("output", text, path)
     return path
 
@@ -131,25 +116,20 @@ def _result_files(text: str) -> list[Path]:
     """Return the files that the option names; whether they can be used is checked when they are read."""
     if text == "none":
         return []
-    names = [text] if _input(text).exists() else list(dict.fromkeys(part.strip() for part in text.split(",")))
+    names = [text] if given_path(text).exists() else list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
-        if not name or not _input(name).exists():
+        if not name or not given_path(name).exists():
             raise OptionError("results", name, "must be a CSV file, or several separated by commas, or none")
-    return [_input(name) for name in names]
+    return [given_path(name) for name in names]
 
 
 def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
-    if not _input(text).is_file():
+    path = given_path(text)
+    if not path.is_file():
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
-    return _input(text)
-
-
-def _input(text: str) -> Path:
-    """Return the path of a file, as it was given if it is relative to the current folder."""
-    folder = _caller_folder()
-    return Path(text) if folder == Path.cwd() else folder / text
+    return path
 
 
 def _server(text: str) -> str:

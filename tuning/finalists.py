@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -103,15 +102,18 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         metrics = run_trial(plan, leased_tracker, tags=_tags(study, seed), reports=reports).metrics
         print(f"{name} {origin}, fresh seed {seed}: F1 {study.config.objective.values(metrics)[0]:.4f}", flush=True)
 
-    missing = [
-        json.dumps([origin, seed])
-        for origin, finalist in by_origin.items()
-        for seed in FRESH_SEEDS
-        if _metrics(study, finalist, seed) is None and not _diverged(study, finalist, seed)
-    ]
-    if missing and not stop():
-        text = f"training {len(by_origin)} finalists with fresh seeds, {len(missing)} runs to do"
-        print(f"{name}: {text}{study.time_left(len(missing))}", flush=True)
+    def missing() -> list[str]:
+        cells = [
+            json.dumps([origin, seed])
+            for origin, finalist in by_origin.items()
+            for seed in FRESH_SEEDS
+            if _metrics(study, finalist, seed) is None and not _diverged(study, finalist, seed)
+        ]
+        if cells and not stop():
+            text = f"training {len(by_origin)} finalists with fresh seeds, {len(cells)} runs to do"
+            print(f"{name}: {text}{study.time_left(len(cells))}", flush=True)
+        return cells
+
     _process_queue(f"{study.name}/fresh", missing, process_cell, replace(tracker, parent=study.run_id), stop, pack)
 
 
@@ -133,22 +135,22 @@ def train_final(
         return [s for s, value in fingerprints.items() if not tracker.find("run", status="FINISHED", fingerprint=value)]
 
     name = f"{study.name}/final/{_fingerprint(study, best, FRESH_SEEDS[0])[:12]}"
-    _process_queue(name, [str(seed) for seed in missing()], process_cell, tracker, stop, pack)
+    _process_queue(name, lambda: [str(seed) for seed in missing()], process_cell, tracker, stop, pack)
     return [f"{study.name}: no final run with seed {seed}" for seed in missing()]
 
 
 def _process_queue(
     name: str,
-    missing: Sequence[str],
+    missing: Callable[[], Sequence[str]],
     process_cell: Callable[[str, Tracker], None],
     tracker: Tracker,
     stop: Callable[[], bool],
     pack: int,
 ) -> None:
     """Enqueue the missing cells and process the queue together with other workers."""
-    now = time.time()
     queue = Queue(name, connect())
-    queue.offer(missing, missing_at=now)
+    completed = queue.completed()  # read before the runs: a cell that is completed in between is not repeated
+    queue.offer(missing(), completed=completed)
     queue.work(lambda cell, check: process_cell(cell, replace(tracker, check_lease=check)), stop=stop, pack=pack)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
@@ -30,9 +29,10 @@ from tuning.retries import (
 from tuning.sampler import TrialSampler, make_pruner
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
-from tuning.study_status import PREFIX
+from tuning.study_status import PREFIX, STOPS
 from whichlora.config.cli import format_duration
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
+from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
@@ -69,7 +69,7 @@ class Study:
         self._leases = Leases(self._optuna, enqueue_retry)
         self._optuna.set_user_attr("command", command)
         self._tracker = replace(tracker, parent=self._study_run(tracker))
-        self._opened = time.time()
+        self._stops_before = self._optuna.user_attrs.get(STOPS, 0)
         self.problem: str | None = None
         self._failures = 0
         for arm, point in config.known_points.items():
@@ -124,7 +124,7 @@ class Study:
 
     def stopped(self) -> bool:
         """Return whether `stop` was called after this process opened the study."""
-        return bool(self._optuna.user_attrs.get("stopped", 0.0) > self._opened)
+        return bool(self._optuna.user_attrs.get(STOPS, 0) != self._stops_before)
 
     def n_started(self) -> int:
         """Return the number of trials that count, are running, or are to be retried."""
@@ -209,13 +209,13 @@ class Study:
             raise
         except Exception as error:
             store_seconds()
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
+            trial.set_user_attr("error", masked(f"{type(error).__name__}: {error}")[:1000])
             self._store_run_id(trial, tags)
             n_raised = trial.user_attrs.get("raised", 0) + 1
             trial.set_user_attr("raised", n_raised)
             self._failures += 1
             if self._failures >= 2 * ATTEMPTS:
-                self.problem = f"{type(error).__name__}: {error}"
+                self.problem = masked(f"{type(error).__name__}: {error}")
             if n_raised < ATTEMPTS:
                 enqueue_retry(self._optuna, self._frozen(trial))
             raise
@@ -260,20 +260,28 @@ class Study:
                 return
 
     def _study_run(self, tracker: Tracker) -> str:
-        """Return the id of the study's run, created if missing; of several created concurrently, keep the oldest."""
+        """Return the id of the study's run, created if missing.
 
-        def find_runs() -> list[Any]:
+        Of several created concurrently, keep the one that a process stored with the study first: the times at which
+        they started are those of different clocks.
+        """
+
+        def find_runs() -> list[str]:
             runs = tracker.client.search_runs(
                 [experiment_id(tracker.client, tracker.experiment)],
                 f"tags.`whichlora.kind` = 'study' and tags.`whichlora.study` = '{self.name}'",
             )
-            return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+            return sorted(run.info.run_id for run in runs)
 
         if not find_runs():
             tags = {"study": self.name, "fingerprint": self.name.rpartition("/")[2]}
             tracker.open("study", f"study {self.name}", tags)
-        first, *others = find_runs()
-        for run in others:
-            with contextlib.suppress(Exception):  # the worker that created it may have deleted it
-                tracker.client.delete_run(run.info.run_id)
-        return str(first.info.run_id)
+        found = find_runs()
+        if self._optuna.user_attrs.get("run_id") not in found:
+            self._optuna.set_user_attr("run_id", found[0])
+        kept: str = self._optuna.user_attrs["run_id"]
+        for run_id in found:
+            if run_id != kept:
+                with contextlib.suppress(Exception):  # the worker that created it may have deleted it
+                    tracker.client.delete_run(run_id)
+        return kept

@@ -57,7 +57,7 @@ def run_studies(
     if engine is not None:
         engine.connect()
     tracker = Tracker.for_command()
-    deadline = None if timeout is None else time.time() + timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])
 
     def open_studies() -> list[Study]:
@@ -94,7 +94,7 @@ def tune(
 ) -> tuple[str, list[str]]:
     """Run trials until every study has used its budget, score the best points again, and summarise the results.
 
-    Other workers may work on the same studies. After `deadline` (seconds since the epoch), or once a study is stopped,
+    Other workers may work on the same studies. After `deadline` (as in `time.monotonic`), or once a study is stopped,
     nothing new starts, and running trials of other workers are awaited only until a dead worker would be detected.
 
     Args:
@@ -108,7 +108,7 @@ def tune(
     """
 
     def past_deadline(grace: float = 0.0) -> bool:
-        return deadline is not None and time.time() > deadline + grace
+        return deadline is not None and time.monotonic() > deadline + grace
 
     def step() -> bool:
         """Run a trial of the study that has used the least budget; return whether more may follow."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from whichlora.caller import given_path
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
 from whichlora.errors import OptionError, check_choice, did_you_mean
 from whichlora.models.loading import ModelShape
@@ -247,7 +247,7 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
     """
     if not text.endswith((".yaml", ".yml")):
         return check_choice("space", text, KINDS), {variant.name: {} for variant in variants}
-    path = Path(text)
+    path = given_path(text)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

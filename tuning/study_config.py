@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tuning.divergence import WORST_COST, WORST_F1
 from tuning.space import SEARCHED, Space, fits, known_points
+from whichlora.caller import given_path
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
@@ -142,5 +142,5 @@ class StudyConfig:
             "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
         }
         # The path of a model folder may differ between machines.
-        model = f"folder-{spec.model_digest[:8]}" if Path(spec.model).is_dir() else spec.model.rpartition("/")[2]
+        model = f"folder-{spec.model_digest[:8]}" if given_path(spec.model).is_dir() else spec.model.rpartition("/")[2]
         return f"{spec.variant}/{model}/{spec.task}/{spec.language}/{canonical_digest(fixed)[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 
 import optuna
@@ -20,6 +19,8 @@ from whichlora.tracking.sqlite import studies_state
 
 PREFIX = "tune/"
 """Prefix of the studies in the database, which also holds queues."""
+STOPS = "stopped"
+"""User attribute of a study: how often it was stopped. Earlier versions stored the time at which it was."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
@@ -78,7 +79,7 @@ def _heartbeat_age(database: RDBStorage, study_id: int) -> float | None:
     if last is None:
         return None
     last, now = (datetime.fromisoformat(v) if isinstance(v, str) else v for v in (last, now))
-    return float((now.replace(tzinfo=None) - last.replace(tzinfo=None)).total_seconds())
+    return max(0.0, (now.replace(tzinfo=None) - last.replace(tzinfo=None)).total_seconds())  # the clock may be set back
 
 
 def stop(database: RDBStorage, name: str) -> None:
@@ -88,4 +89,6 @@ def stop(database: RDBStorage, name: str) -> None:
         OptionError: no study has this name.
     """
     check_choice("study", name, names(database))
-    optuna.load_study(study_name=PREFIX + name, storage=database).set_user_attr("stopped", time.time())
+    study = optuna.load_study(study_name=PREFIX + name, storage=database)
+    # A count, which processes compare with what it was when they opened the study: clocks of machines differ.
+    study.set_user_attr(STOPS, int(study.user_attrs.get(STOPS, 0)) + 1)

@@ -22,7 +22,7 @@ COMMANDS = {
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
-    "archive": ("whichlora.archive", "Pack results into one file, or unpack them elsewhere."),
+    "archive": ("whichlora.archive", "Pack results into one file, unpack them, or adapt them to a moved folder."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
 """Module and short help of each subcommand; the module has a `main`, and a `COMMAND` for shell completion."""

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from whichlora import __version__
 from whichlora.errors import did_you_mean
+from whichlora.masking import mask_output
 
 PROGRAM = "whichlora"
 Options = Mapping[str, tuple[str | None, str]]
@@ -145,11 +146,12 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit with its status.
+    """Run a command and exit with its status; passwords are masked in all that it prints.
 
     If the reader of the output is gone, as in `whichlora variants | head`, exit quietly with the status of a process
     killed by SIGPIPE.
     """
+    mask_output()
     try:
         status = main()
         sys.stdout.flush()

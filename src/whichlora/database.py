@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from whichlora.command_line import Command
+from whichlora.command_line import Command, exit_with
 from whichlora.errors import OptionError
+from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import database_file, tracking_state
 
 COMMAND = Command(
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Create the schema if it is missing. Return the exit status: 2 for a database that cannot be used."""
     COMMAND.read(arguments)
     file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
-    if file is None or tracking_state(file) != "complete":
+    if file is not None and tracking_state(file) == "complete":
+        warn_if_moved(file)
+    else:
         # MLflow takes seconds to import and is needed only for a missing schema.
         from whichlora.tracking.client import connect, ensure_schema
 
@@ -39,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -6,15 +6,17 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from whichlora.masking import masked
+
 _NAME_BYTES = 200
 
 
 class OptionError(ValueError):
-    """An invalid option value; the message is one line, `option=value: what is allowed`."""
+    """An invalid option value; the message is one line, `option=value: what is allowed`, without passwords."""
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(" ".join(f"{option}={value}: {allowed}".split("\n")))
+        super().__init__(masked(" ".join(f"{option}={value}: {allowed}".split("\n"))))
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> str:

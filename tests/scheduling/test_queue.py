@@ -22,7 +22,7 @@ from whichlora.scheduling.queue import ATTEMPTS, DEATHS, Queue, connect
 WORKER = """
 import os, sys, time
 from whichlora.scheduling.queue import Queue, connect
-url, log, seconds, missing_at, cells = *sys.argv[1:3], *map(float, sys.argv[3:5]), sys.argv[5:]
+url, log, seconds, cells = *sys.argv[1:3], float(sys.argv[3]), sys.argv[4:]
 def note(text):
     with open(log, "a") as file:
         file.write(f"{text} {os.getpid()}\\n")
@@ -32,10 +32,9 @@ def do(cell, check):
     check()
     note(f"end {cell}")
 queue = Queue("test", connect(url))
-queue.offer(cells, missing_at=missing_at)
+queue.offer(cells, completed=())
 queue.work(do, poll=0.1)
 """
-BEGAN = time.time()
 CELLS = [f"cell-{n}" for n in range(6)]
 
 
@@ -48,7 +47,7 @@ def start(
     url: str, log: Path, *, seconds: float = 0.2, cells: list[str] = CELLS, **env: str
 ) -> subprocess.Popen[bytes]:
     """Start a worker for which the cells had no result when the test session began."""
-    command = [sys.executable, "-c", WORKER, url, str(log), str(seconds), str(BEGAN), *cells]
+    command = [sys.executable, "-c", WORKER, url, str(log), str(seconds), *cells]
     return subprocess.Popen(command, env={**os.environ, **env})
 
 

@@ -82,6 +82,27 @@ def test_a_full_disk_leaves_no_database_and_one_line(tmp_path: Path, code: str, 
     assert state(tmp_path / name) == "complete"
 
 
+@BOTH
+def test_what_a_killed_process_wrote_is_rolled_back(tmp_path: Path, code: str, name: str) -> None:
+    """Its journal remains, and a connection that may only read cannot roll back."""
+    assert start(code, tmp_path).wait() == 0
+    table, column = ("experiments", "name") if name == "mlflow.db" else ("studies", "study_name")
+    killed = f"""
+import os, signal, sqlite3
+print("loaded", flush=True)
+database = sqlite3.connect({name!r}, isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN IMMEDIATE")
+for number in range(3000):
+    database.execute("INSERT INTO {table} ({column}) VALUES (?)", (f"{{number}}" * 50,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert start(killed, tmp_path).wait() == -signal.SIGKILL
+    assert (tmp_path / f"{name}-journal").stat().st_size
+    assert state(tmp_path / name) == "complete"
+    assert start(code, tmp_path).wait() == 0
+
+
 @pytest.mark.parametrize("statements", [20, 60, 200])
 def test_a_half_made_database_is_named_with_what_to_do(
     store: Path, capsys: pytest.CaptureFixture[str], statements: int

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from launching import PROJECT, launch
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
@@ -188,3 +189,44 @@ def test_a_launched_probe_of_a_run_leaves_all_that_was_promised(tmp_path: Path, 
     assert len(pd.read_parquet(folder / "items.parquet")) == 9 * 4
     history = client.get_metric_history(probe.info.run_id, "language/other")
     assert [point.step for point in history] == [0, 1, 2]
+
+
+def test_relative_paths_are_those_of_the_caller(tmp_path: Path, tiny_model: str) -> None:
+    """Of options and of variables; the project's folder, to which `mlflow run` changes, is another one."""
+    before = leftovers()
+    call = tmp_path / "a call"
+    shutil.copytree(tiny_model, call / "tiny")
+    (tmp_path / "results").mkdir()
+    environment = {"MLFLOW_TRACKING_URI": "sqlite:///../results/mlflow.db", "WHICHLORA_WORK": "work"}
+    status, text = launch(call, environment=environment, variant="none", model="tiny", **OPTIONS)
+    assert status == 0, text
+    (started,), (result,) = runs_of(tmp_path / "results", "launch"), runs_of(tmp_path / "results", "run")
+    assert started.data.tags["whichlora.result"] == result.info.run_id
+    assert (call / "work").is_dir()
+    assert {path.name for path in call.iterdir()} == {"tiny", "work"}
+    assert leftovers() == before
+
+
+@pytest.mark.slow
+def test_relative_files_of_every_entry_point_are_those_of_the_caller(tmp_path: Path, tiny_model: str) -> None:
+    before = leftovers()
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    sizes = {name: int(value) for name, value in OPTIONS.items()}
+    grid = {"name": "grid", "defaults": {**sizes, "model": "tiny", "seed": [1, 2]}, "arms": [{"variant": "lora"}]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    (tmp_path / "space.yaml").write_text("rank: [1, 2]\n")
+    (tmp_path / "claims.yaml").write_text((PROJECT / "analysis" / "claims" / "claims.yaml").read_text())
+    environment = {"WHICHLORA_STORAGE": "sqlite:///queue.db"}
+    for entry, options in {
+        "experiment": {"file": "grid.yaml", "workers": "2"},
+        "analyze": {"experiment": "grid", "output": "out", "claims": "claims.yaml"},
+        "tune": {"model": "tiny", "space": "space.yaml", "trials": "1", "pruner": "none", **OPTIONS},
+        "probe": {"model": "tiny", "items": "3"},
+    }.items():
+        status, text = launch(tmp_path, "-e", entry, environment=environment, **options)
+        assert status == 0, text
+    assert len(runs_of(tmp_path, "run")) == 2
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "queue.db").is_file()
+    assert not (tmp_path / "optuna.db").exists()
+    assert leftovers() == before

@@ -393,7 +393,7 @@ def test_a_study_that_ends_before_the_fresh_seeds_says_how_to_resume(
 ) -> None:
     opened = study(options)
     assert opened.step(limit=1, allow_new=True) == "worked"
-    table, missing = tune([opened], opened.tracker, trials=1, deadline=time.time() - 1)
+    table, missing = tune([opened], opened.tracker, trials=1, deadline=time.monotonic() - 1)
     assert missing == []
     assert "no best point yet, fresh seeds are missing for trial 0" in capsys.readouterr().out
     assert table.splitlines()[2].endswith("| - |")

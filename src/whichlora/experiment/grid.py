@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from whichlora.caller import given_path
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
@@ -78,7 +79,7 @@ def read_grid(file: str) -> Grid:
 
 
 def _read(file: str) -> dict[str, Any]:
-    content = _extended(Path(file), ())
+    content = _extended(given_path(file), ())
     if "name" not in content:
         raise OptionError("file", file, f"must have the keys name and arms, and may have {', '.join(_KEYS)}")
     arms, defaults = content.get("arms"), content["defaults"]

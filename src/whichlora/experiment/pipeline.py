@@ -11,7 +11,8 @@ from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import LostLeaseError, OptionError
 from whichlora.experiment.grid import Grid
-from whichlora.experiment.progress import Progress, Survey, survey_runs
+from whichlora.experiment.progress import Progress, survey_runs
+from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
@@ -53,7 +54,7 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run or tracker is None:
         return 0
-    _run_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
+    _run_missing(grid, tracker, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)
@@ -65,15 +66,17 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     return 1 if failures else 0
 
 
-def _run_missing(grid: Grid, tracker: Tracker, survey: Survey, *, engine: Engine | None, file: str, pack: int) -> None:
-    """Run what a survey found missing, in this process or with the workers of an engine."""
+def _run_missing(grid: Grid, tracker: Tracker, *, engine: Engine | None, file: str, pack: int) -> None:
+    """Run what is missing, in this process or with the workers of an engine."""
     cells = grid.cells()
     # An edited file gets a new queue, because workers of the old one know different runs.
     runs = sorted(plan.spec.fingerprint for plan in grid.plans)
     queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
     if not is_worker():
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in survey.done for p in plans)]
-        queue.offer(missing, missing_at=survey.time)
+        completed = queue.completed()  # read before the runs: a cell that is completed in between is not repeated
+        done = survey_runs(grid, tracker).done
+        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in done for p in plans)]
+        queue.offer(missing, completed=completed)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
         if engine is None:
             _process_queue(cells, queue, tracker, progress, pack=pack)
@@ -103,7 +106,7 @@ def _process_queue(
                 raise
             except Exception as error:  # the other runs of the cell may succeed
                 progress.failed(plan, error)
-                traceback.print_exc()
+                print(masked(traceback.format_exc()), end="", file=sys.stderr)
                 errors.append(error)
                 continue
             progress.finished(plan, result)

@@ -18,6 +18,7 @@ from whichlora.config.cli import format_duration
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
 from whichlora.experiment.grid import Grid
+from whichlora.masking import masked
 from whichlora.run.summary import Result, short_scores
 from whichlora.tracking.client import find_experiment, search_all
 from whichlora.tracking.runs import Tracker
@@ -35,14 +36,12 @@ class Survey:
         done, failed: the grid's finished and failed runs, by fingerprint.
         precisions: the precisions of all runs of the experiment.
         others: number of finished runs of the experiment that are not in the grid.
-        time: when the runs were read from the tracking server, in seconds since the epoch.
     """
 
     done: Mapping[str, Run]
     failed: Mapping[str, Run]
     precisions: frozenset[str]
     others: int
-    time: float
 
     def failures(self, grid: Grid) -> dict[str, str]:
         """Return the reason why a run has no result, by name of the run, for the grid's unfinished runs."""
@@ -89,7 +88,8 @@ class Survey:
             packed = run.data.metrics.get("train/packed", 1) > 1
             # The duration of a packed or resumed run includes other runs or a pause.
             if not packed and "whichlora.resumed" not in run.data.tags:
-                scoring.append((run.info.end_time - run.info.start_time) / 1000 - (0.0 if reused else trained))
+                duration = (run.info.end_time - run.info.start_time) / 1000 - (0.0 if reused else trained)
+                scoring.append(max(0.0, duration))  # negative if the clock was set back
         if not rates and not scoring:
             return None
         all_rates = [rate for variant_rates in rates.values() for rate in variant_rates]
@@ -120,7 +120,6 @@ class Survey:
 
 def survey_runs(grid: Grid, tracker: Tracker | None) -> Survey:
     """Read the state of the grid's runs from the tracking server; without one nothing has run."""
-    queried = time.time()
     wanted = {plan.spec.fingerprint for plan in grid.plans}
     done: dict[str, Run] = {}
     failed: dict[str, Run] = {}
@@ -141,7 +140,6 @@ def survey_runs(grid: Grid, tracker: Tracker | None) -> Survey:
         failed={fingerprint: run for fingerprint, run in failed.items() if fingerprint not in done},
         precisions=frozenset(precisions - {""}),
         others=others,
-        time=queried,
     )
 
 
@@ -195,7 +193,7 @@ class Progress:
         self._print(f"failed: {plan.name}: {type(error).__name__}: {error}")
 
     def _print(self, line: str) -> None:
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(masked(line), file=sys.stdout)
         sys.stdout.flush()
         self.refresh()
 

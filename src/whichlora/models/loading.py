@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whichlora.caller import given_path
 from whichlora.errors import OptionError
 from whichlora.models import checks
 from whichlora.models.folder_digest import folder_digest
@@ -83,7 +84,7 @@ def locate(name: str) -> ModelSource:
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if folder.is_dir():
         checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))

@@ -9,6 +9,7 @@ import mlflow
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.tasks import PairTask
+from whichlora.masking import masked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +70,5 @@ def summary(plan: Plan, result: Result) -> str:
             f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s, "
             f"host memory {m['host/memory_max_mb']:,.0f} MiB"
         )
-    lines.append(f"  MLflow run {result.run_id} at {mlflow.get_tracking_uri()}; open it with `make ui`")
+    lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
     return "\n".join(lines)

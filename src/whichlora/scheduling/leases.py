@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from whichlora.errors import LostLeaseError
-from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath, stored_trial
+from whichlora.scheduling.storage import GRACE_SECONDS, AfterDeath, heartbeats, stored_trial
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -30,7 +30,7 @@ class Leases:
 
     def __init__(self, study: Study, after_death: AfterDeath) -> None:
         self._study, self._after_death = study, after_death
-        self._first_seen_without_worker: dict[int, float] = {}
+        self._first_seen: dict[tuple[int, str | None], float] = {}
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in these states, or all trials if no state is passed."""
@@ -60,9 +60,9 @@ class Leases:
     def release_dead(self) -> None:
         """Fail the trials of dead workers and pass them to `after_death`.
 
-        Optuna does so only for trials with an overdue heartbeat. Two cases are added: dead processes of this machine,
-        which are detected at once, and workers that died between claiming a trial and its first heartbeat, which Optuna
-        never detects.
+        Optuna does so only for trials with an overdue heartbeat. Three cases are added: dead processes of this machine,
+        which are detected at once; workers that died between claiming a trial and its first heartbeat, which Optuna
+        never detects; and heartbeats later than the database's clock, which Optuna would await.
         """
         optuna.storages.fail_stale_trials(self._study)
         for trial in self.orphans():
@@ -75,18 +75,26 @@ class Leases:
     def orphans(self) -> list[FrozenTrial]:
         """Return the running trials whose worker has died.
 
-        A worker is dead if it was a process of this machine that no longer exists, or if it did not record itself as
-        the holder within the grace period.
+        A worker is dead if it was a process of this machine that no longer exists, or if this process has seen neither
+        a holder nor a new heartbeat for the grace period.
         """
-        return [trial for trial in self.trials(TrialState.RUNNING) if self._is_dead(trial)]
+        running = self.trials(TrialState.RUNNING)
+        elsewhere = any(_machine_of(trial) not in (None, _machine()) for trial in running)
+        last = heartbeats(self._study) if elsewhere else {}
+        return [trial for trial in running if self._is_dead(trial, last.get(trial.number))]
 
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        worker = trial.user_attrs.get("worker")
-        if worker is None:  # just claimed, or the worker died before it recorded itself
-            first_seen = self._first_seen_without_worker.setdefault(trial.number, time.monotonic())
-            return time.monotonic() - first_seen > GRACE_SECONDS
-        machine, pid, _ = str(worker).rsplit("/", 2)
-        return machine == _machine() and str(worker) != _process_name(int(pid))
+    def _is_dead(self, trial: FrozenTrial, heartbeat: str | None) -> bool:
+        if _machine_of(trial) == _machine():
+            worker = str(trial.user_attrs["worker"])
+            return worker != _process_name(int(worker.rsplit("/", 2)[1]))
+        # Without a holder it was just claimed, or the worker died before it recorded itself.
+        first_seen = self._first_seen.setdefault((trial.number, heartbeat), time.monotonic())
+        return time.monotonic() - first_seen > GRACE_SECONDS
+
+
+def _machine_of(trial: FrozenTrial) -> str | None:
+    worker = trial.user_attrs.get("worker")
+    return None if worker is None else str(worker).rsplit("/", 2)[0]
 
 
 def _machine() -> str:

@@ -9,7 +9,7 @@ assigning work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from whichlora.errors import LostLeaseError, NonFiniteError
+from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
@@ -51,18 +52,28 @@ class Queue:
         )
         self._leases = Leases(self._study, _after_death)
 
-    def offer(self, cells: Iterable[str], *, missing_at: float | None = None) -> None:
+    def completed(self) -> frozenset[int]:
+        """Return the numbers of the trials that have completed a cell."""
+        return frozenset(trial.number for trial in self._leases.trials() if "completed" in trial.user_attrs)
+
+    def offer(self, cells: Iterable[str], *, completed: Collection[int] | None = None) -> None:
         """Enqueue the cells that are neither waiting nor running, in the given order.
 
-        `missing_at` is the time at which the cells were found to have no result (seconds since the epoch; default:
-        now). A cell that was completed after that time, or that another process offers concurrently, is not repeated.
+        `completed` is what the method of this name returned before the cells were found to have no result (default:
+        what it returns now). A cell that another trial has completed since, or that another process offers
+        concurrently, is not repeated. Numbers of trials are compared, not times, because clocks of machines differ.
         """
-        missing_at = time.time() if missing_at is None else missing_at
+        known = self.completed() if completed is None else completed
         self._leases.release_dead()
+        earlier: dict[str, list[int]] = {}
+        for trial in self._leases.trials():
+            cell = trial.user_attrs.get("cell")
+            if trial.number in known and cell is not None:
+                earlier.setdefault(cell, []).append(trial.number)
         pending = {cell for cell, state in self.states().items() if not state.is_finished()}
         for cell in cells:
             if cell not in pending:
-                _enqueue(self._study, cell, missing_at)
+                _enqueue(self._study, cell, earlier.get(cell, []))
 
     def states(self) -> dict[str, TrialState]:
         """Return the state of every cell ever offered: the state of its newest trial that is not a duplicate."""
@@ -110,42 +121,52 @@ class Queue:
             raise TrialPruned("another worker took the last waiting cell")
         cell: str = trial.user_attrs["cell"]
         check = self._leases.acquire(trial)
-        if self._is_duplicate(trial.number, **trial.user_attrs):
+        if self._is_duplicate(trial, cell):
             raise TrialPruned("enqueued twice")
         try:
             process(cell, check)
         except LostLeaseError:
             raise
         except Exception as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:1000])
+            trial.set_user_attr("error", masked(f"{type(error).__name__}: {error}")[:1000])
             attempt = trial.user_attrs["attempt"]
             if attempt < ATTEMPTS and not isinstance(error, NonFiniteError):  # it would diverge again
-                _enqueue(self._study, cell, time.time(), attempt=attempt + 1, after=trial.number)
+                _enqueue(self._study, cell, _earlier(trial), attempt=attempt + 1, after=trial.number)
             raise
         except BaseException:  # an interrupt does not count as an attempt
             check()
-            _enqueue(self._study, cell, time.time(), attempt=trial.user_attrs["attempt"], after=trial.number)
+            _enqueue(self._study, cell, _earlier(trial), attempt=trial.user_attrs["attempt"], after=trial.number)
             raise
-        trial.set_user_attr("completed", time.time())
+        trial.set_user_attr("completed", True)
         return 0.0
 
-    def _is_duplicate(self, number: int, *, cell: str, missing_at: float, after: int | None, **_: Any) -> bool:
-        """Return whether an older trial (other than `after`) holds the cell, or one completed it since `missing_at`."""
-        others = [
-            t for t in self._leases.trials() if t.user_attrs.get("cell") == cell and t.number not in (number, after)
-        ]
-        return any(
-            t.user_attrs.get("completed", 0.0) >= missing_at if t.state.is_finished() else t.number < number
-            for t in others
-        )
+    def _is_duplicate(self, trial: Trial, cell: str) -> bool:
+        """Return whether an older trial holds the cell, or another one completed it since it was offered."""
+        ignored = {trial.number, trial.user_attrs["after"], *_earlier(trial)}
+        others = [t for t in self._leases.trials() if t.user_attrs.get("cell") == cell and t.number not in ignored]
+        return any("completed" in t.user_attrs if t.state.is_finished() else t.number < trial.number for t in others)
 
 
 def _enqueue(
-    study: Study, cell: str, missing_at: float, *, attempt: int = 1, deaths: int = 0, after: int | None = None
+    study: Study, cell: str, earlier: Sequence[int], *, attempt: int = 1, deaths: int = 0, after: int | None = None
 ) -> None:
-    """Enqueue a cell; `after` is the number of the trial that the new one replaces, which may still be running."""
-    attributes = {"cell": cell, "missing_at": missing_at, "attempt": attempt, "deaths": deaths, "after": after}
+    """Enqueue a cell.
+
+    Args:
+        study: the queue.
+        cell: the cell.
+        earlier: numbers of the trials that had completed the cell before its result was found missing.
+        attempt: number of this attempt, from 1.
+        deaths: number of workers that died while processing the cell.
+        after: number of the trial that the new one replaces, which may still be running.
+    """
+    attributes = {"cell": cell, "earlier": list(earlier), "attempt": attempt, "deaths": deaths, "after": after}
     study.enqueue_trial({}, user_attrs=attributes)
+
+
+def _earlier(trial: Trial | FrozenTrial) -> list[int]:
+    """Return the trials that had completed a cell before it was offered; earlier versions stored none."""
+    return list(trial.user_attrs.get("earlier", ()))
 
 
 def _after_death(study: Study, trial: FrozenTrial) -> None:
@@ -153,4 +174,4 @@ def _after_death(study: Study, trial: FrozenTrial) -> None:
     attributes = trial.user_attrs
     if "cell" in attributes and attributes["deaths"] < DEATHS:
         deaths = attributes["deaths"] + 1
-        _enqueue(study, attributes["cell"], attributes["missing_at"], attempt=attributes["attempt"], deaths=deaths)
+        _enqueue(study, attributes["cell"], _earlier(trial), attempt=attributes["attempt"], deaths=deaths)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
+from whichlora.masking import masked
 from whichlora.scheduling.jobs import Job, mark_worker
 
 RETRIES = 5
@@ -65,6 +67,7 @@ class RayTasks:
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         ray = self._ray
+        caller_folder()  # while the process whose id `mlflow run` passed on is one of this machine
         task = ray.remote(**self._resources(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
         environment = {n: v for n, v in os.environ.items() if n.startswith(_FORWARDED)}
         problems = []
@@ -76,7 +79,7 @@ class RayTasks:
                     try:
                         status = ray.get(reference)
                     except ray.exceptions.RayError as error:
-                        problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+                        problems.append(masked(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
                     else:
                         problems += [f"status {status}"] if status else []
                 tick()

@@ -12,16 +12,18 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import SCHEMA_VERSION
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.caller import caller_folder
+from whichlora.masking import mask_output
 from whichlora.tracking.client import sqlite_file
 from whichlora.tracking.sqlite import create_whole, studies_state
 
@@ -47,9 +49,12 @@ def storage_url() -> str:
     configured = os.environ.get("WHICHLORA_STORAGE")
     if configured:
         scheme, separator, rest = configured.partition("://")
-        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else configured
+        if scheme in ("postgres", "postgresql"):
+            return f"postgresql+psycopg{separator}{rest}"
+        file = storage_file(configured)
+        return configured if file is None or "?" in configured else _url_of(file)
     database = sqlite_file()
-    return _url_of((database.parent if database else Path.cwd()) / "optuna.db")
+    return _url_of((database.parent if database else caller_folder()) / "optuna.db")
 
 
 def storage_file(url: str | None = None) -> Path | None:
@@ -57,7 +62,7 @@ def storage_file(url: str | None = None) -> Path | None:
     parts = make_url(_filled(url or storage_url()))
     if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
         return None
-    return None if parts.query.get("uri") else Path(parts.database).absolute()
+    return None if parts.query.get("uri") else caller_folder() / parts.database
 
 
 def _url_of(file: Path) -> str:
@@ -125,6 +130,17 @@ def stored_trial(study: Study, trial: Trial) -> FrozenTrial:
     return study._storage.get_trial(trial._trial_id)
 
 
+def heartbeats(study: Study) -> dict[int, str]:
+    """Return the last heartbeats of the running trials of a study by trial number, to be compared for equality only."""
+    query = (
+        "SELECT t.number, h.heartbeat FROM trial_heartbeats h JOIN trials t ON t.trial_id = h.trial_id "
+        "WHERE t.study_id = :study AND t.state = 'RUNNING'"
+    )
+    storage: Any = getattr(study._storage, "_backend", study._storage)  # behind Optuna's cache
+    with storage.engine.connect() as connection:
+        return {number: str(last) for number, last in connection.execute(text(query), {"study": study._study_id})}
+
+
 class _Storage(RDBStorage):
     """Optuna's storage with two fixes."""
 
@@ -144,4 +160,5 @@ class _Storage(RDBStorage):
 
 
 if __name__ == "__main__":
+    mask_output()
     connect(lambda study, trial: None)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import mlflow
 import pandas as pd
@@ -31,7 +32,7 @@ def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     names = ("MLFLOW_TRACKING_URI", "WHICHLORA_WORK")
     before, uri_before = {name: os.environ.get(name) for name in names}, mlflow.get_tracking_uri()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = f"sqlite:///{quote(str(folder / 'mlflow.db'))}"
     try:
         mlflow.set_tracking_uri(uri)
         os.environ["MLFLOW_TRACKING_URI"] = uri

@@ -7,9 +7,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import mlflow
 from mlflow.entities import Experiment, Run
@@ -17,8 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.caller import caller_folder, given_path
 from whichlora.errors import OptionError, check_name
-from whichlora.tracking.sqlite import create_whole, database_file, is_writable, tracking_state
+from whichlora.tracking.moved import warn_if_moved
+from whichlora.tracking.sqlite import artifact_folder, create_whole, database_file, is_writable, tracking_state
 
 DEFAULT_EXPERIMENT = "whichlora"
 _PAGE = 1000
@@ -31,7 +35,12 @@ _LAUNCH_SECONDS = 3600.0
 
 def sqlite_file() -> Path | None:
     """Return the tracking database's file when it is SQLite, else None."""
-    return database_file(mlflow.get_tracking_uri())
+    uri = mlflow.get_tracking_uri()
+    file = database_file(uri)
+    if file is not None and not uri.startswith("sqlite:////") and caller_folder() != Path.cwd():
+        # MLflow would resolve it in the current folder.
+        mlflow.set_tracking_uri(f"sqlite:///{quote(str(file))}")
+    return file
 
 
 def work_folder() -> Path:
@@ -42,9 +51,9 @@ def work_folder() -> Path:
     """
     path = os.environ.get("WHICHLORA_WORK")
     if path:
-        return Path(path).absolute()
+        return given_path(path).absolute()
     file = sqlite_file()
-    return (file.parent if file else Path.cwd()) / "whichlora-work"
+    return (file.parent if file else caller_folder()) / "whichlora-work"
 
 
 def connect() -> MlflowClient:
@@ -56,9 +65,23 @@ def connect() -> MlflowClient:
         OptionError: The SQLite database cannot be created, or is not one that MLflow can use.
     """
     file = sqlite_file()
-    if file is not None:
-        create_whole(file, tracking_state, _create_schema, option="MLFLOW_TRACKING_URI")
-    return MlflowClient()
+    if file is None:
+        return MlflowClient()
+    create_whole(file, tracking_state, _create_schema, option="MLFLOW_TRACKING_URI")
+    warn_if_moved(file)
+    with _no_stray_folder():
+        return MlflowClient()
+
+
+@contextmanager
+def _no_stray_folder() -> Iterator[None]:
+    """Remove the empty folder that MLflow creates beside one with special characters in its name, which it quotes."""
+    folder = Path(mlflow.get_tracking_uri().removeprefix("sqlite:///")).parent
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    yield
+    for path in absent:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _create_schema(url: str) -> None:
@@ -119,7 +142,8 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     With a SQLite database its artifacts are stored beside the database.
 
     Raises:
-        OptionError: The experiment was deleted, or its name cannot be that of a folder.
+        OptionError: The experiment was deleted, artifacts cannot be stored in it, or its name cannot be that of a
+            folder.
     """
     experiment = find_experiment(client, name)
     if experiment is None:
@@ -134,7 +158,31 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             experiment = find_experiment(client, name)
             if experiment is None:
                 raise
+    check_location(experiment)
     return str(experiment.experiment_id)
+
+
+def check_location(experiment: Experiment) -> None:
+    """Check that this process can store artifacts where an experiment has them.
+
+    Raises:
+        OptionError: Only a tracking server can, which created the experiment; or this user cannot write there.
+    """
+    location = str(experiment.artifact_location)
+    scheme, _, rest = location.partition(":")
+    server = mlflow.get_tracking_uri().startswith(("http://", "https://", "databricks"))
+    if scheme == "mlflow-artifacts" and not rest.startswith("//") and not server:
+        allowed = (
+            "its artifacts are on a tracking server, in whose UI it was created: set MLFLOW_TRACKING_URI to the "
+            "address of that server, such as http://127.0.0.1:5000, or choose another experiment with "
+            "MLFLOW_EXPERIMENT_NAME or, in a file, with name"
+        )
+        raise OptionError("experiment", experiment.name, allowed)
+    folder = artifact_folder(location)
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), None) if folder else None
+    if nearest is not None and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        allowed = f"this user cannot write to {folder}, where its artifacts are"
+        raise OptionError("experiment", experiment.name, allowed)
 
 
 def find_experiment(client: MlflowClient, name: str) -> Experiment | None:

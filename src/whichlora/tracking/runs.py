@@ -19,13 +19,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError, check_name
+from whichlora.masking import masked
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
+    check_location,
     check_writable,
     connect,
     default_experiment,
     experiment_id,
     find_experiment,
+    is_read_only,
     mark_launch,
     work_folder,
 )
@@ -68,8 +71,11 @@ class Tracker:
         """
         client = connect()
         name = default_experiment(client) if experiment is None else experiment
-        if find_experiment(client, name) is None:
+        found = find_experiment(client, name)
+        if found is None:
             check_name("experiment", name)
+        elif not is_read_only():
+            check_location(found)
         return cls(client, name, mark_launch(client))
 
     def link_launch(self, run_id: str) -> None:
@@ -201,7 +207,7 @@ class RunLog:
             raise
         except BaseException as error:
             self._check()  # do not mark a run that another process has taken over or finished
-            text = f"{type(error).__name__}: {error}"[:4000]
+            text = masked(f"{type(error).__name__}: {error}")[:4000]
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             self.client.set_tag(self.run_id, "whichlora.error", text)
             self.client.set_terminated(self.run_id, status)
@@ -217,7 +223,7 @@ class RunLog:
         Params cannot be changed. If an earlier attempt at the run logged another value (another version of a package,
         another path to the same model), that value remains and the new one becomes the tag `whichlora.now/<param>`.
         """
-        texts = {key: _text(value)[:PARAM_LIMIT] for key, value in values.items()}
+        texts = {key: masked(_text(value))[:PARAM_LIMIT] for key, value in values.items()}
         logged = self.client.get_run(self.run_id).data.params
         self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
@@ -225,11 +231,15 @@ class RunLog:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at one step.
 
+        Of several values at a step MLflow returns that with the latest time, so the times follow those of values that a
+        machine whose clock is ahead has logged.
+
         Raises:
             NonFiniteError: One of them is NaN or infinite; none is logged. Leave out what is not defined.
         """
         check_metrics(values.items())
-        now = int(time.time() * 1000)
+        logged = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no times
+        now = max([int(time.time() * 1000), *(m.timestamp + 1 for m in logged if m.key in values)])
         self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
@@ -247,7 +257,7 @@ class RunLog:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, adding the prefix `whichlora.` to their keys."""
-        self._batches(tags=[RunTag(f"whichlora.{key}", value) for key, value in values.items()])
+        self._batches(tags=[RunTag(f"whichlora.{key}", masked(value)) for key, value in values.items()])
 
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset input. `profile` is JSON with its size."""

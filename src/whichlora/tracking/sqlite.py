@@ -17,10 +17,11 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 
 _BUSY_SECONDS = 60.0
@@ -32,10 +33,10 @@ unknown schema; was left half created; or is a file of another kind."""
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of a SQLite tracking URI; None for any other URI."""
+    """Return the file of a SQLite tracking URI; None for any other URI. A relative one is relative to the caller."""
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    return caller_folder() / unquote(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 def artifact_folder(uri: str) -> Path | None:
@@ -54,8 +55,17 @@ def schema_lock(file: Path) -> FileLock:
 
 @contextmanager
 def reading(file: Path) -> Iterator[sqlite3.Connection]:
-    """Open an existing database for reading only: it may be in a folder in which this user cannot write."""
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
+    """Open an existing database for reading only: it may be in a folder in which this user cannot write.
+
+    What a process wrote that was killed is rolled back first, which needs the right to write.
+    """
+    address = file.absolute().as_uri()
+    with closing(sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+        except sqlite3.OperationalError:
+            with closing(sqlite3.connect(f"{address}?mode=rw", uri=True, timeout=_BUSY_SECONDS)) as recovery:
+                recovery.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         yield connection
 
 
@@ -194,7 +204,7 @@ def _create(file: Path, create: Callable[[str], None], *, migrate: bool) -> None
         draft = Path(scratch) / "draft.db"
         if migrate:
             _copy(file, draft)
-        create(f"sqlite:///{draft}")
+        create(f"sqlite:///{quote(str(draft))}")
         if file.exists():  # other programs may have it open: SQLite replaces the content in one transaction
             _copy(draft, file)
             return

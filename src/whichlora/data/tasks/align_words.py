@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from whichlora.caller import given_path
 from whichlora.data.tasks import pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
@@ -87,7 +88,7 @@ class AlignWords(PairTask):
 
 def pairs_path(language: str, data_dir: str) -> Path:
     """Return the path of the file with pairs of English and a language in a folder; it may not exist."""
-    return Path(data_dir).expanduser() / f"en-{language}.tsv"
+    return given_path(data_dir) / f"en-{language}.tsv"
 
 
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:

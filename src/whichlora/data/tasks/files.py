@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
 from whichlora.errors import OptionError, first_line
 
@@ -61,7 +62,7 @@ def find(data_dir: str | None, language: str, split: Split) -> Path | None:
     """
     if data_dir is None:
         raise OptionError("data_dir", "auto", "this task is not packaged; set data_dir to the folder with its data")
-    folder = Path(data_dir).expanduser()
+    folder = given_path(data_dir)
     if not folder.is_dir():
         raise OptionError("data_dir", data_dir, "is not a folder")
     matches = [folder / name for name in _names(language, split) if (folder / name).is_file()]

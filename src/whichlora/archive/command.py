@@ -1,0 +1,89 @@
+"""The command `archive`: packs and unpacks results, and adapts them to a folder that was moved or copied."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from whichlora.archive.packing import TRACKING, pack
+from whichlora.archive.relocation import relocate
+from whichlora.archive.unpacking import unpack
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
+from whichlora.config.cli import report_option_error
+from whichlora.errors import OptionError, check_choice
+from whichlora.tracking.sqlite import database_file
+
+COMMAND = Group(
+    "archive",
+    "Pack results into one file, unpack them elsewhere, or adapt them to a moved folder.",
+    (
+        Command(
+            "pack",
+            "Write the runs of a SQLite tracking database, their artifacts, and the studies beside it to the file "
+            "ARCHIVE (.tar.xz, .tar.gz or .tar).\n\nThe database is that of MLFLOW_TRACKING_URI, by default "
+            "mlflow.db in the current folder.",
+            {"adapters": ("false", "Whether to include the trained adapters, which are large: true or false.")},
+            positional={"archive": FILE},
+            choices={"adapters": BOOLEANS},
+            examples=("whichlora archive pack study.tar.xz",),
+        ),
+        Command(
+            "unpack",
+            "Unpack the file ARCHIVE into a folder in which mlflow ui, analyze and unfinished experiments find the "
+            "results.",
+            {
+                "folder": (None, "Folder to unpack into, new or empty."),
+                "limit": ("20", "Largest size of the unpacked files together, in GiB."),
+            },
+            positional={"archive": FILE},
+            choices={"folder": FOLDER},
+            examples=("whichlora archive unpack study.tar.xz --folder study",),
+        ),
+        Command(
+            "relocate",
+            "Point a SQLite tracking database at the artifacts beside it, after its folder was moved or copied.\n\n"
+            "The database is that of MLFLOW_TRACKING_URI, by default mlflow.db in the current folder. Locations of "
+            "artifacts in it are absolute, so that a moved database stores artifacts in its former folder.",
+            {"force": ("false", "Whether to go ahead although runs are marked as in progress: true or false.")},
+            choices={"force": BOOLEANS},
+            examples=("whichlora archive relocate",),
+        ),
+    ),
+)
+
+
+def _limit(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 10**6:
+        raise OptionError("limit", text, "must be a number of GiB above 0 and at most 1000000")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Pack, unpack or relocate. Return the exit status: 2 for bad options."""
+    action, values = COMMAND.read(arguments)
+    try:
+        if action == "unpack":
+            folder, limit = Path(values["folder"]), _limit(values["limit"])
+            print(unpack(Path(values["archive"]), folder, limit=limit))
+        elif action == "pack":
+            adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+            print(pack(Path(values["archive"]), database=_database(), adapters=adapters))
+        else:
+            print(relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true"))
+    except OptionError as error:
+        return report_option_error(error)
+    return 0
+
+
+def _database() -> Path:
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING}"
+    file = database_file(uri)
+    if file is None:
+        raise OptionError("MLFLOW_TRACKING_URI", uri, "must be sqlite:///...; results on a server are elsewhere")
+    return file

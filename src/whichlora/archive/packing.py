@@ -1,0 +1,142 @@
+"""Packs the results of a folder into one file."""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from whichlora.errors import OptionError
+from whichlora.tracking import packed
+from whichlora.tracking.moved import warn_if_moved
+from whichlora.tracking.sqlite import flush, reading, tracking_state
+from whichlora.tracking.untar import DATABASES, is_allowed
+
+TRACKING, STUDIES = DATABASES
+_SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}
+_ADAPTER = "adapter"
+"""Artifact folder of a run that is packed only on request: adapters would be most of an archive's size."""
+
+
+def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
+    """Write the runs of a tracking database, their artifacts, and the studies beside it to an archive.
+
+    The databases are copied as consistent snapshots; other processes may write to them in the meantime.
+
+    Args:
+        archive: the file to write; its suffix chooses the compression.
+        database: the SQLite tracking database.
+        adapters: whether to include the trained adapters.
+
+    Returns:
+        A summary for the user.
+
+    Raises:
+        OptionError: the database does not exist, or the archive cannot be written.
+    """
+    check_database(database)
+    warn_if_moved(database)
+    if archive.suffix not in _SUFFIXES:
+        raise OptionError("archive", archive, "must end in .tar.xz, .tar.gz or .tar")
+    try:
+        return _pack(archive, database, adapters=adapters)
+    except (OSError, sqlite3.Error) as error:
+        raise OptionError("archive", archive, f"cannot be written: {error}") from error
+
+
+def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
+    folder = database.parent
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = {TRACKING: _snapshot(database, Path(scratch) / TRACKING)}
+        studies = folder / STUDIES
+        if studies.is_file() and studies.resolve().parent == folder.resolve():
+            copies[STUDIES] = _snapshot(studies, Path(scratch) / STUDIES)
+        with packed.edit(copies[TRACKING]) as tracking:
+            packed.drop_foreign_rows(tracking)
+            inside, elsewhere = _make_relative(tracking, folder)
+        files, others = _files(inside, folder, adapters=adapters)
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with _replaced(archive) as part, tarfile.open(part, _SUFFIXES[archive.suffix]) as tar:
+            for name, path in [*copies.items(), *sorted(files.items())]:
+                tar.add(path, arcname=name)
+    notes = [] if adapters else ["Adapters are not included."]
+    notes += [f"Artifacts of {elsewhere} runs are in other folders and not included."] if elsewhere else []
+    notes += [f"{others} files of other kinds, and links to other folders, are not included."] if others else []
+    notes += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} in the folder of the database."]
+    summary = f"{archive}: {len(inside) + elsewhere} runs, {archive.stat().st_size / 2**20:.1f} MiB."
+    return " ".join([summary, *notes])
+
+
+def check_database(database: Path) -> None:
+    """Check that a file is a SQLite tracking database.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not database.is_file():
+        allowed = "must be an existing SQLite database; results on a server are elsewhere"
+        raise OptionError("MLFLOW_TRACKING_URI", database, allowed)
+    if tracking_state(database) in ("absent", "incomplete", "foreign"):
+        raise OptionError("MLFLOW_TRACKING_URI", database, "must be a database of runs")
+
+
+def _make_relative(tracking: sqlite3.Connection, folder: Path) -> tuple[list[str], int]:
+    """Make the locations in a copied database relative to the folder of the original.
+
+    A location in another folder becomes one at which there is nothing, so that an archive contains no absolute paths.
+
+    Returns:
+        The artifact folders of the runs, relative to `folder`, and the number of runs with artifacts elsewhere.
+    """
+    inside, elsewhere = [], 0
+    for location in packed.locations(tracking):
+        relative = packed.relative_location(location.uri, folder)
+        nowhere = f"{packed.ARTIFACTS[0]}/elsewhere/{location.table}-{location.row}"
+        packed.set_location(tracking, location, relative or nowhere)
+        if location.table == "runs":
+            inside += [relative] if relative else []
+            elsewhere += not relative
+    return inside, elsewhere
+
+
+def _files(artifact_folders: Sequence[str], folder: Path, *, adapters: bool) -> tuple[dict[str, Path], int]:
+    """Return the files to pack by their names in the archive, and the number of files that must not be in one.
+
+    A link is packed as what it leads to, if that is among the artifacts of the same run.
+    """
+    files: dict[str, Path] = {}
+    others = 0
+    for artifacts in (folder / name for name in artifact_folders):
+        for file in (f for f in artifacts.rglob("*") if f.is_file()):
+            if not adapters and file.relative_to(artifacts).parts[0] == _ADAPTER:
+                continue
+            name = file.relative_to(folder).as_posix()
+            if is_allowed(name) and file.resolve().is_relative_to(artifacts.resolve()):
+                files[name] = file.resolve()
+            else:
+                others += 1
+    return files, others
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file, which replaces `path` at the end of the block if nothing fails."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _snapshot(database: Path, to: Path) -> Path:
+    with reading(database) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+        target.execute("VACUUM")
+    return to
