@@ -5,14 +5,13 @@ Writes the page, statistics, tables and figures to a folder and logs them to MLf
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
-from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_choice, check_folder
+from whichlora.config.cli import guarded
+from whichlora.errors import OptionError, check_choice, check_folder, check_text, is_file, parse_number, printable
 
 OPTIONS = {
     "experiment": (None, "MLflow experiment, or several separated by commas."),
@@ -48,29 +47,22 @@ COMMAND = Command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, analyse, and print the report's summary. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
-    try:
-        margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
-        output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
+    return guarded(lambda: _analyze(texts), texts)
 
-        # pandas, SciPy and MLflow take seconds to import, so options are checked first.
-        from analysis.pipeline import analyze
 
-        report = analyze(texts["experiment"], output=output, margin=margin, scope=scope, claims=claims)
-    except OptionError as error:
-        return report_option_error(error)
-    print("\n".join(report.summary))
+def _analyze(texts: Mapping[str, str]) -> int:
+    margin = parse_number("margin", texts["margin"], above=0, high=100, unit=" of F1 points")
+    scope = check_choice("scope", texts["scope"], SCOPES)
+    output, claims = _output_folder(check_text("output", texts["output"])), _claims_file(texts["claims"])
+
+    # pandas, SciPy and MLflow take seconds to import, so options are checked first.
+    from analysis.pipeline import analyze
+
+    experiment = check_text("experiment", texts["experiment"])
+    report = analyze(experiment, output=output, margin=margin, scope=scope, claims=claims)
+    print("\n".join(map(printable, report.summary)))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0
-
-
-def _margin(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 100:
-        raise OptionError("margin", text, "must be a number of F1 points above 0 and at most 100")
-    return value
 
 
 def _output_folder(text: str) -> Path:
@@ -90,7 +82,7 @@ def _output_folder(text: str) -> Path:
 def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
-    if not Path(text).is_file():
+    if not is_file(Path(text)):
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
     return Path(text)
 

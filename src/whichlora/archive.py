@@ -12,21 +12,20 @@ files of other kinds, which the next command in the folder might run, nor what l
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sqlite3
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group, exit_with
-from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_choice, check_folder
+from whichlora.config.cli import guarded
+from whichlora.errors import OptionError, check_choice, check_folder, check_text, parse_number, printable
 from whichlora.tracking import packed
 from whichlora.tracking.packed import UnsafeDatabaseError
 from whichlora.tracking.sqlite import database_file, flush, reading, tracking_state
@@ -260,32 +259,25 @@ def _snapshot(database: Path, to: Path) -> Path:
     return to
 
 
-def _limit(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 10**6:
-        raise OptionError("limit", text, "must be a number of GiB above 0 and at most 1000000")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack or unpack. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
+    return guarded(lambda: _archive(action, values), values)
+
+
+def _archive(action: str, values: Mapping[str, Any]) -> int:
     archive = Path(values["archive"])
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{TRACKING}"
-    try:
-        if action == "unpack":
-            print(unpack(archive, Path(values["folder"]), limit=_limit(values["limit"])))
-            return 0
-        adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
-        file = database_file(uri)
-        if file is None:
-            raise OptionError("MLFLOW_TRACKING_URI", uri, "must be sqlite:///...; results on a server cannot be packed")
-        print(pack(archive, database=file, adapters=adapters))
-    except OptionError as error:
-        return report_option_error(error)
+    if action == "unpack":
+        limit = parse_number("limit", values["limit"], above=0, high=10**6, unit=" of GiB")
+        folder = Path(check_text("folder", values["folder"]))
+        print(printable(unpack(archive, folder, limit=limit)))
+        return 0
+    adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+    file = database_file(uri)
+    if file is None:
+        raise OptionError("MLFLOW_TRACKING_URI", uri, "must be sqlite:///...; results on a server cannot be packed")
+    print(printable(pack(archive, database=file, adapters=adapters)))
     return 0
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from whichlora.command_line import Command
-from whichlora.errors import OptionError
+from whichlora.config.cli import guarded
 from whichlora.tracking.sqlite import database_file, tracking_state
 
 COMMAND = Command(
@@ -24,17 +24,16 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Create the schema if it is missing. Return the exit status: 2 for a database that cannot be used."""
-    COMMAND.read(arguments)
+    return guarded(_create, COMMAND.read(arguments))
+
+
+def _create() -> int:
     file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is None or tracking_state(file) != "complete":
         # MLflow takes seconds to import and is needed only for a missing schema.
         from whichlora.tracking.client import connect, ensure_schema
 
-        try:
-            ensure_schema(connect())
-        except OptionError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        ensure_schema(connect())
     return 0
 
 

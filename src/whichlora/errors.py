@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _NAME_BYTES = 200
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/]+@")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -19,7 +20,12 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(printable(f"{option}={value}: {' '.join(str(allowed).splitlines())}"))
+        super().__init__(printable(mask_passwords(f"{option}={value}: {' '.join(str(allowed).splitlines())}")))
+
+
+def mask_passwords(text: str) -> str:
+    """Return a text with the passwords of its URLs replaced by asterisks."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def printable(text: str) -> str:
@@ -101,6 +107,25 @@ def parse_number(
     bounds = ((f"above {above:g}", above), (f"at least {low:g}", low), (f"at most {high:g}", high))
     allowed = " and ".join(bound for bound, limit in bounds if math.isfinite(limit))
     raise OptionError(option, text, f"must be a number{unit} {allowed}".rstrip())
+
+
+def number_from_environment(
+    variable: str, default: float, *, low: float, high: float = 10**8, whole: bool = False
+) -> float:
+    """Return the number that an environment variable gives; the default if it is unset or empty.
+
+    Raises:
+        OptionError: it is not a number from `low` to `high`.
+    """
+    text = os.environ.get(variable) or str(default)
+    try:
+        return (
+            parse_integer(variable, text, int(low), int(high))
+            if whole
+            else parse_number(variable, text, low=low, high=high)
+        )
+    except OptionError as error:
+        raise OptionError(variable, text, f"{error.allowed}; unset the variable for {default:g}") from error
 
 
 def check_folder(option: str, value: object, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, is_file, is_folder
+from whichlora.models.folders import model_files
 from whichlora.models.packaged import (
     MODEL_NAME,
     PackagedModelError,
@@ -78,11 +80,11 @@ def locate(name: str) -> ModelSource:
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111, pathlib raises for an unknown user
+    if is_folder(folder):
+        if not is_file(folder / "config.json"):
             raise OptionError("model", name, "the folder has no config.json")
-        file_stats = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
+        file_stats = [(p, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(folder)]
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=_digest(tuple(file_stats)))
     commit = _commit(name)
     return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
@@ -269,11 +271,6 @@ def _disable_cpu_packing(model: PreTrainedModel) -> None:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return the files of a saved model and its tokenizer, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".bin", ".model", ".txt")]
 
 
 @lru_cache(maxsize=4)

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.errors import OptionError, check_name
+from whichlora.tracking.servers import check_server
 from whichlora.tracking.sqlite import create_whole, database_file, is_writable, tracking_state
 
 DEFAULT_EXPERIMENT = "whichlora"
@@ -53,11 +54,14 @@ def connect() -> MlflowClient:
     A database that is complete is not locked, so that it can be read in a folder of another user.
 
     Raises:
-        OptionError: The SQLite database cannot be created, or is not one that MLflow can use.
+        OptionError: The SQLite database cannot be created, or is not one that MLflow can use; or the server cannot be
+            used.
     """
     file = sqlite_file()
     if file is not None:
         create_whole(file, tracking_state, _create_schema, option="MLFLOW_TRACKING_URI")
+    else:
+        check_server(mlflow.get_tracking_uri())
     return MlflowClient()
 
 
@@ -105,6 +109,21 @@ def require_database(option: str, value: object) -> None:
     if not database_exists():
         advice = "run the command in the folder of the database, or set MLFLOW_TRACKING_URI"
         raise OptionError(option, value, f"there is no tracking database {file}; {advice}")
+
+
+def check_new_database(experiment: str | None) -> None:
+    """Check what a command would store in a new database, so that a refusal leaves no empty one.
+
+    Args:
+        experiment: the name of the experiment; None for that of `default_experiment`.
+
+    Raises:
+        OptionError: The experiment cannot have this name, or a variable names something in the database.
+    """
+    for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        if os.environ.get(variable, "0") not in ("", "0"):
+            require_database(variable, os.environ[variable])
+    check_name("experiment", experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT)
 
 
 def ensure_schema(client: MlflowClient) -> MlflowClient:
