@@ -35,7 +35,16 @@ def printable(text: str) -> str:
 
 def has_control_characters(text: str) -> bool:
     """Return whether a text contains control characters, line separators or bytes that are not UTF-8."""
-    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+    return any(map(_is_control, text))
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in the place of line breaks and control characters."""
+    return "".join(" " if _is_control(character) else character for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def check_text(option: str, value: str) -> str:
