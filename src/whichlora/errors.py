@@ -60,6 +60,11 @@ def check_text(option: str, value: str) -> str:
     return value
 
 
+def user_path(text: str) -> Path:
+    """Return a path with `~` and `~user` replaced by a home; one of an unknown user stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111, pathlib raises for an unknown user
+
+
 def is_file(path: Path) -> bool:
     """Return whether a path is a file that can be found; False for names that no file can have."""
     return os.path.isfile(path)  # noqa: PTH113, pathlib raises for too long names and unreadable folders

@@ -10,6 +10,8 @@ from whichlora.errors import mask_passwords, printable
 
 _SAYS = re.compile(r"[Nn]o space left|os error \d+|[Dd]isk quota|File too large|disk is full|readonly database")
 """What libraries say of a disk on which they cannot write, in exceptions without a number."""
+_TORCH_WRITER = re.compile(r"inline_container.*(unexpected pos|failed writing)|PytorchStreamWriter failed", re.DOTALL)
+"""What torch says when a write fails, which is not the reason."""
 _MODULES = ("mlflow.exceptions", "sqlalchemy.exc", "optuna.exceptions", "sqlite3", "requests.exceptions", "psycopg")
 """Modules of the exceptions that tell of servers and databases."""
 _LENGTH = 500
@@ -24,9 +26,9 @@ def explain(error: BaseException) -> str | None:
     for cause in _chain(error):
         if type(cause).__module__.startswith(_MODULES) or isinstance(cause, ConnectionError):
             return _line(f"the server or database cannot be used: {cause}")
-        if isinstance(cause, RuntimeError | ValueError) and _SAYS.search(str(cause)):
-            return _line(str(cause))
-        if type(cause).__module__.startswith("safetensors") and _SAYS.search(str(cause)):
+        if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
+            return _line(f"a checkpoint cannot be written; is the disk full? ({cause})")
+        if _SAYS.search(str(cause)):
             return _line(str(cause))
     return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.errors import OptionError, is_file, is_folder
+from whichlora.errors import OptionError, is_file, is_folder, user_path
 from whichlora.models.folders import model_files
 from whichlora.models.packaged import (
     MODEL_NAME,
@@ -80,7 +79,7 @@ def locate(name: str) -> ModelSource:
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111, pathlib raises for an unknown user
+    folder = user_path(name)
     if is_folder(folder):
         if not is_file(folder / "config.json"):
             raise OptionError("model", name, "the folder has no config.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -127,6 +128,16 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
     raise AssertionError
 
 
+def check_configured() -> None:
+    """Open the database that `WHICHLORA_STORAGE` names, so that a refusal comes before anything is created elsewhere.
+
+    Raises:
+        OptionError: see `connect`.
+    """
+    if os.environ.get("WHICHLORA_STORAGE"):
+        connect(lambda study, trial: None).remove_session()
+
+
 def _create_schema(url: str) -> None:
     """Create the schema of a SQLite database that only this process knows, or complete it."""
     try:
@@ -162,4 +173,8 @@ class _Storage(RDBStorage):
 
 
 if __name__ == "__main__":
-    connect(lambda study, trial: None)
+    try:
+        connect(lambda study, trial: None)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

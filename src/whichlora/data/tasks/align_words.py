@@ -16,7 +16,7 @@ from pathlib import Path
 from whichlora.data.tasks import pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
-from whichlora.errors import check_choice
+from whichlora.errors import check_choice, is_file, user_path
 
 HELD_OUT = 63
 """Number of control pairs in test, as in the paper, and in validation; each has at most a sixth of all pairs."""
@@ -87,12 +87,12 @@ class AlignWords(PairTask):
 
 def pairs_path(language: str, data_dir: str) -> Path:
     """Return the path of the file with pairs of English and a language in a folder; it may not exist."""
-    return Path(data_dir).expanduser() / f"en-{language}.tsv"
+    return user_path(data_dir) / f"en-{language}.tsv"
 
 
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:
     """Return the folder's pairs; the packaged ones if it has none, as when it contains only a retention task's data."""
-    if data_dir is not None and pairs_path(language, data_dir).is_file():
+    if data_dir is not None and is_file(pairs_path(language, data_dir)):
         return pairs.from_file(str(pairs_path(language, data_dir)), option="data_dir")
     return pairs.packaged(language)
 
