@@ -11,6 +11,8 @@ from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.errors import mask_passwords, printable
+
 Result = TypeVar("Result")
 POLL_SECONDS = 2.0
 """Seconds between database polls of an idle worker, which takes over if another worker dies."""
@@ -28,7 +30,7 @@ def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> R
         try:
             return work()
         except (StorageInternalError, SQLAlchemyError, MlflowException, OSError) as error:
-            print(f"Server or database not reachable ({type(error).__name__}: {error}), retrying.", file=sys.stderr)
+            print(f"Server or database not reachable ({_line(error)}), retrying.", file=sys.stderr)
             time.sleep(poll)
     return work()
 
@@ -55,5 +57,9 @@ def repeat_until_done(
             failures += 1
             if failures == _FAILURES:
                 raise
-            print(f"Database error ({type(error).__name__}: {error}), retrying.", file=sys.stderr)
+            print(f"Database error ({_line(error)}), retrying.", file=sys.stderr)
             time.sleep(poll)
+
+
+def _line(error: Exception) -> str:
+    return printable(mask_passwords(f"{type(error).__name__}: {' '.join(str(error).split())}"))
