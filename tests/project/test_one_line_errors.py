@@ -208,6 +208,19 @@ def test_a_tracking_server_that_is_away_is_one_line(
         assert "secret" not in error
 
 
+@pytest.mark.parametrize("command", ["run", "tune", "experiment"])
+def test_a_work_folder_that_cannot_be_made_is_one_line(
+    folder: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("WHICHLORA_WORK", "/proc/x")
+    arguments = ["--model", tiny_model, *SMALL]
+    if command == "experiment":
+        file = folder.parent / "grid.yaml"
+        file.write_text(f"name: n\ndefaults: {{model: {tiny_model}, train_size: 16}}\narms: [{{variant: lora}}]\n")
+        arguments = ["--file", str(file)]
+    assert refused(capsys, command, *arguments).startswith("error: WHICHLORA_WORK=/proc/x: cannot be created")
+
+
 def test_a_database_in_a_place_without_files_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,10 +79,20 @@ class Document:
         for key in path:
             value = value.get(key, {}) if isinstance(value, dict) else value[key]
         try:
-            return schema.model_validate(value)
+            parsed = schema.model_validate(value)
+            self._check_texts()
+            return parsed
         except ValidationError as error:
             problems = [self._problem((*path, *entry["loc"]), entry) for entry in error.errors(include_url=False)]
         self.fail(*min(problems, key=lambda problem: self._line(problem[0])))
+
+    def _check_texts(self) -> None:
+        for path in self.lines:
+            value = self.content
+            for key in path:
+                value = value[key]
+            if isinstance(value, str) and has_control_characters(value.replace("\n", " ").replace("\t", " ")):
+                self.fail(path, f"{self._name(path)}has a control character")
 
     def _problem(self, path: Path_, entry: Any) -> tuple[Path_, str]:
         """Return the place and the text of an error that pydantic found."""
@@ -128,7 +138,7 @@ def read_document(option: str, file: str | Path) -> Document:
     """Read a YAML file with one document.
 
     Refused are keys that occur twice or are not text, tags, infinite and undefined numbers, integers of more than 18
-    digits, control characters, nesting deeper than 20 levels and files above 1 MiB.
+    digits, nesting deeper than 20 levels and files above 1 MiB; `Document.parse` refuses control characters too.
 
     Raises:
         OptionError: the file cannot be read, is not YAML, or contains what is refused; the message names the line.
@@ -241,7 +251,8 @@ class _Builder:
                 _fail(self._document, key, f"has {shown}; keys must be text")
             if key.value in own:
                 _fail(self._document, key, f"has the key {key.value} twice")
-            self._check_text(key)
+            if has_control_characters(key.value):
+                _fail(self._document, key, "has a control character in a key")
             own[key.value] = child
         return merged | own
 
@@ -257,7 +268,6 @@ class _Builder:
             return self._integer(node, text)
         if node.tag == _FLOAT:
             return self._float(node, text)
-        self._check_text(node)
         return text
 
     def _integer(self, node: yaml.Node, text: str) -> int:
@@ -275,10 +285,6 @@ class _Builder:
         if not math.isfinite(value):
             _fail(self._document, node, f"has {text[:20]}, which is not a finite number")
         return value
-
-    def _check_text(self, node: yaml.Node) -> None:
-        if has_control_characters(str(node.value).replace("\n", " ").replace("\t", " ")):
-            _fail(self._document, node, "has a control character in a text")
 
 
 def _fail(document: Document, place: yaml.Node | yaml.Event, problem: str) -> NoReturn:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
 
-from pydantic import BeforeValidator, create_model
+from pydantic import AfterValidator, BeforeValidator, create_model
 
 from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.config.yaml_files import Document, Section, read_document
@@ -56,9 +56,17 @@ def _check_defaults(content: Any) -> Any:
     return content
 
 
+def _check_name(name: str) -> str:
+    try:
+        check_name("name", name)
+    except OptionError as error:
+        raise ValueError(error.allowed) from error
+    return name
+
+
 class _ExperimentFile(Section):
     extends: str | None = None
-    name: str | None = None
+    name: Annotated[str, AfterValidator(_check_name)] | None = None
     about: str = ""
     defaults: Annotated[_Defaults, BeforeValidator(_check_defaults)] = _Defaults()  # type: ignore[valid-type]
     arms: Annotated[list[_Arm], BeforeValidator(_check_arms)] | None = None  # type: ignore[valid-type]
@@ -102,18 +110,13 @@ def read_experiment(file: str) -> Experiment:
     armed = next((pair for pair in files if pair[1].arms is not None), None)
     if named is None or armed is None:
         files[0][0].fail((), _MUST)
-    name = named[1].name
-    try:
-        check_name("name", name)
-    except OptionError as error:
-        named[0].fail(("name",), f"name {error.value}: {error.allowed}")
     defaults: dict[str, Sequence[str]] = {}
     for document, content in reversed(files):
         defaults |= {option: getattr(content.defaults, option) for option in document.content.get("defaults", {})}
     document, content = armed
     arms = list(zip(document.content["arms"], content.arms, strict=True))
     return Experiment(
-        name=name,
+        name=named[1].name,
         about=next((content.about for _, content in files if "about" in content.model_fields_set), "").strip(),
         defaults=defaults,
         arms=[{option: getattr(arm, option) for option in keys if option not in ARM_KEYS} for keys, arm in arms],

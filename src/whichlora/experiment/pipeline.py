@@ -19,7 +19,7 @@ from whichlora.run.pipeline import run
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
 from whichlora.scheduling.storage import check_configured
-from whichlora.tracking.client import database_exists
+from whichlora.tracking.client import create_work_folder, database_exists
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -43,6 +43,7 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
     if not dry_run:
+        create_work_folder()
         check_configured()
     # A dry run writes nothing, not even an empty database.
     tracker = None if dry_run and not database_exists() else Tracker.for_command(grid.name)

@@ -45,9 +45,11 @@ def _run_command(texts: Mapping[str, str]) -> int:
     from whichlora.models.memory import freeze_gc
     from whichlora.run.pipeline import run
     from whichlora.run.summary import summary
+    from whichlora.tracking.client import create_work_folder
     from whichlora.tracking.runs import Tracker
 
     freeze_gc()
+    create_work_folder()
     tracker = Tracker.for_command()
     result = run(plan, tracker)
     tracker.link_launch(result.run_id)

@@ -48,6 +48,19 @@ def work_folder() -> Path:
     return (file.parent if file else Path.cwd()) / "whichlora-work"
 
 
+def create_work_folder() -> None:
+    """Create the folder that `WHICHLORA_WORK` names, if any, before other work depends on it.
+
+    Raises:
+        OptionError: It cannot be created.
+    """
+    if os.environ.get("WHICHLORA_WORK"):
+        try:
+            work_folder().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError("WHICHLORA_WORK", work_folder(), f"cannot be created: {error.strerror}") from error
+
+
 def connect() -> MlflowClient:
     """Return a client of the tracking server or database, creating the schema of a SQLite database if needed.
 
