@@ -33,8 +33,8 @@ class Section(BaseModel):
     """A mapping of a YAML file: unknown keys are refused, and no value is converted to another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-    keys_of: ClassVar[str] = ""
-    """What the keys are, for the message about an unknown one, such as "option of run"."""
+    command: ClassVar[str] = ""
+    """The command of which the keys are options, for the message about an unknown one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,8 +44,9 @@ class Section(BaseModel):
             raise ValueError(f"must be a mapping of {', '.join(names)}")
         for key in content:
             if key not in names:
-                problem = f"has no {cls.keys_of} {key!r}" if cls.keys_of else f"has {key}"
-                raise ValueError(f"{problem}; allowed are {', '.join(names)}{did_you_mean(key, names)}")
+                unknown = f"has no option {key!r} of {cls.command}" if cls.command else f"has {key}"
+                allowed = "" if cls.command else f"; allowed are {', '.join(names)}"
+                raise ValueError(f"{unknown}{allowed}{did_you_mean(key, names)}")
         return content
 
 

@@ -24,7 +24,7 @@ def _texts(option: str, content: Any) -> list[str]:
     """Return the values of an option as on the command line; a single value stands for a list of one."""
     values = content if isinstance(content, list) else [content]
     if not values:
-        raise ValueError("has no value")
+        raise OptionError(option, "[]", f"has no value for {option}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError("must be a text, a number or a list of them")
@@ -34,7 +34,7 @@ def _texts(option: str, content: Any) -> list[str]:
 
 
 class _Options(Section):
-    keys_of: ClassVar[str] = "option"
+    command: ClassVar[str] = "run"
 
 
 _FIELDS: dict[str, Any] = {
