@@ -5,16 +5,15 @@ Writes the page, statistics, tables and figures to a folder and logs them to MLf
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from whichlora.caller import caller_folder, given_path
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
-from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_choice, check_folder
+from whichlora.config.cli import guarded
+from whichlora.errors import OptionError, check_choice, check_folder, check_text, is_file, parse_number, printable
 
 OPTIONS = {
     "experiment": ("none", "MLflow experiment, or several separated by commas; none if only results are given."),
@@ -67,43 +66,35 @@ COMMAND = Command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, analyse, and print the report's summary. Return the exit status: 2 for bad options."""
     texts = COMMAND.read(arguments)
-    try:
-        margin, scope = _margin(texts["margin"]), check_choice("scope", texts["scope"], SCOPES)
-        primary = check_choice("primary", texts["primary"], OUTCOMES)
-        output, claims = _output_folder(texts["output"]), _claims_file(texts["claims"])
-        results = _result_files(texts["results"])
-        if texts["experiment"] == "none" and not results:
-            raise OptionError("experiment", "none", "give an experiment, or results, or both")
-        server = _server(texts["server"])
+    return guarded(lambda: _analyze(texts), texts)
 
-        # pandas, SciPy and MLflow take seconds to import, so options are checked first.
-        from analysis.pipeline import analyze
 
-        report = analyze(
-            texts["experiment"],
-            results=results,
-            output=output,
-            margin=margin,
-            primary=primary,
-            scope=scope,
-            claims=claims,
-            server=server,
-        )
-    except OptionError as error:
-        return report_option_error(error)
-    print("\n".join(report.summary))
+def _analyze(texts: Mapping[str, str]) -> int:
+    margin = parse_number("margin", texts["margin"], above=0, high=100, unit=" of F1 points")
+    scope = check_choice("scope", texts["scope"], SCOPES)
+    primary = check_choice("primary", texts["primary"], OUTCOMES)
+    output, claims = _output_folder(check_text("output", texts["output"])), _claims_file(texts["claims"])
+    experiment, results = check_text("experiment", texts["experiment"]), _result_files(texts["results"])
+    if experiment == "none" and not results:
+        raise OptionError("experiment", "none", "give an experiment, or results, or both")
+    server = _server(texts["server"])
+
+    # pandas, SciPy and MLflow take seconds to import, so options are checked first.
+    from analysis.pipeline import analyze
+
+    report = analyze(
+        experiment,
+        results=results,
+        output=output,
+        margin=margin,
+        primary=primary,
+        scope=scope,
+        claims=claims,
+        server=server,
+    )
+    print("\n".join(map(printable, report.summary)))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0
-
-
-def _margin(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 100:
-        raise OptionError("margin", text, "must be a number of F1 points above 0 and at most 100")
-    return value
 
 
 def _output_folder(text: str) -> Path:
@@ -127,7 +118,7 @@ def _claims_file(text: str) -> Path | None:
     if text == "none":
         return None
     path = given_path(text)
-    if not path.is_file():
+    if not is_file(path):
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
     return path
 

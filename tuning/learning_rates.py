@@ -10,11 +10,11 @@ runs, and no test items are scored. Finished trials are reused: a second call pr
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from whichlora.command_line import Command, exit_with
-from whichlora.errors import OptionError, check_choice
+from whichlora.config.cli import guarded
+from whichlora.errors import check_choice
 
 RATES = {
     "lora": ("1e-3", "2e-3", "4e-3"),
@@ -38,12 +38,12 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the missing trials of the sweep for the named variants, or for all, and print the table."""
-    names = COMMAND.read(arguments)["variant"]
-    try:
-        variants = [check_choice("variant", name, RATES) for name in names] or list(RATES)
-    except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    texts = COMMAND.read(arguments)
+    return guarded(lambda: _sweep(texts["variant"]), texts)
+
+
+def _sweep(names: Sequence[str]) -> int:
+    variants = [check_choice("variant", name, RATES) for name in names] or list(RATES)
 
     # torch and MLflow take seconds to import, so options are checked first.
     from tuning.rate_sweep import sweep

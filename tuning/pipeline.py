@@ -16,7 +16,8 @@ from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
-from whichlora.scheduling.storage import GRACE_SECONDS
+from whichlora.scheduling.storage import GRACE_SECONDS, check_configured
+from whichlora.tracking.client import create_work_folder
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -56,6 +57,8 @@ def run_studies(
     freeze_gc()
     if engine is not None:
         engine.connect()
+    create_work_folder()
+    check_configured()
     tracker = Tracker.for_command()
     deadline = None if timeout is None else time.monotonic() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])

@@ -18,6 +18,7 @@ from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import RUN_OPTIONS
+from whichlora.tracking.csv_text import to_csv
 from whichlora.tracking.runs import RunLog, Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
@@ -122,9 +123,8 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
     log.metrics(metrics)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        table.to_csv(folder / "trials.csv", index=False)
-        curve(table).to_csv(folder / "curve.csv", index=False)
-        rates.to_csv(folder / "learning_rates.csv", index=False)
+        for name, rows in (("trials", table), ("curve", curve(table)), ("learning_rates", rates)):
+            (folder / f"{name}.csv").write_text(to_csv(rows), encoding="utf-8")
         if best is not None:
             (folder / "best.yaml").write_text(arm_yaml(study, best))
         _save_plots(study, folder)

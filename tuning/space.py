@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from tuning.dimensions import Choice, Dimension, Range
+from tuning.space_file import read_dimension
 from whichlora.caller import given_path
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
+from whichlora.config.yaml_files import Path_, read_document
 from whichlora.errors import OptionError, check_choice, did_you_mean
 from whichlora.models.loading import ModelShape
-from whichlora.variants import Hyperparameters, Variant, variant_names
+from whichlora.variants import CATALOGUE, Hyperparameters, Variant, variant_names
 
 if TYPE_CHECKING:
     from optuna import Trial
-    from optuna.trial import BaseTrial
 
 KINDS = ("paper", "continuous")
 SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
 """Options of a run that a study can search; an option that the user sets is not searched."""
-_EDGE = 0.02
-"""An optimum within this fraction of a range's width, on the log scale, counts as on its edge."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A list of values; numbers are in ascending order."""
-
-    values: tuple[Any, ...]
-
-    def suggest(self, name: str, trial: BaseTrial) -> Any:
-        """Let a trial suggest a value."""
-        return trial.suggest_categorical(name, self.values)
-
-    def edge(self, value: Any) -> str | None:
-        """Return the end of three or more numbers that a value is at: "lower", "upper" or None."""
-        if isinstance(value, str) or len(self.values) < 3:
-            return None
-        return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
-
-    @property
-    def lowest(self) -> Any:
-        """The first value."""
-        return self.values[0]
-
-    def __contains__(self, value: Any) -> bool:
-        return value in self.values
-
-    def to_json(self) -> Any:
-        """Return the values for JSON."""
-        return list(self.values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Numbers from `low` to `high` on a log scale; integers if both ends are `int`."""
-
-    low: float
-    high: float
-
-    def suggest(self, name: str, trial: BaseTrial) -> Any:
-        """Let a trial suggest a value."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=True)
-        return trial.suggest_float(name, self.low, self.high, log=True)
-
-    def edge(self, value: Any) -> str | None:
-        """Return the end of the range that a value is near: "lower", "upper" or None."""
-        position = math.log(value / self.low) / math.log(self.high / self.low)
-        return "lower" if position <= _EDGE else "upper" if position >= 1 - _EDGE else None
-
-    @property
-    def lowest(self) -> Any:
-        """The lower end."""
-        return self.low
-
-    def __contains__(self, value: Any) -> bool:
-        return bool(self.low <= value <= self.high)
-
-    def to_json(self) -> Any:
-        """Return the range for JSON."""
-        return {"low": self.low, "high": self.high}
-
-
-Dimension = Choice | Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,52 +181,36 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
     """
     if not text.endswith((".yaml", ".yml")):
         return check_choice("space", text, KINDS), {variant.name: {} for variant in variants}
-    path = given_path(text)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError("space", text, f"cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise OptionError("space", text, "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
+    document = read_document("space", given_path(text))
+    if not isinstance(document.content, dict):
+        document.fail((), "must name dimensions, such as learning_rate: {low: 1.0e-4, high: 1.0e-2}")
     names = set(variant_names())  # one file may serve workers that tune one variant each
+    sections = [name for name in document.content if name in names]
+    for name in sections:
+        if not isinstance(document.content[name], dict):
+            document.fail((name,), f"{name} must be a mapping of dimensions, such as rank: [4, 8]")
     overrides: dict[str, dict[str, Dimension]] = {}
-    for variant in variants:
-        shared, section = {k: v for k, v in content.items() if k not in names}, content.get(variant.name) or {}
+    others = [CATALOGUE[name] for name in sections if name in CATALOGUE and CATALOGUE[name] not in variants]
+    for variant in (*variants, *others):
         searchable = _dimension_names(variant)
-        for entries, allowed in ((shared, [*SEARCHED, *searchable]), (section, searchable)):
-            for name in entries.keys() - set(allowed):
-                listed, hint = ", ".join(dict.fromkeys(allowed)), did_you_mean(str(name), [*allowed, *names])
-                raise OptionError("space", text, f"has {name!r}; allowed for {variant.name} are {listed}{hint}")
-        merged = {k: v for k, v in shared.items() if k in searchable} | section
-        overrides[variant.name] = {name: _dimension(text, name, value) for name, value in merged.items()}
-    return KINDS[0], overrides
+        paths: dict[Path_, list[str]] = {}
+        if variant in variants:
+            paths |= {(name,): [*SEARCHED, *searchable] for name in document.content if name not in names}
+        paths |= {(variant.name, name): searchable for name in document.content.get(variant.name, {})}
+        found: dict[str, Dimension] = {}
+        for path, allowed in paths.items():
+            name = str(path[-1])
+            if name not in allowed:
+                listed, hint = ", ".join(dict.fromkeys(allowed)), did_you_mean(name, [*allowed, *names])
+                document.fail(path, f"has {name!r}; allowed for {variant.name} are {listed}{hint}")
+            dimension = read_dimension(document, path, variant)
+            if name in searchable:
+                found[name] = dimension
+        overrides[variant.name] = found
+    return KINDS[0], {variant.name: overrides[variant.name] for variant in variants}
 
 
 def _dimension_names(variant: Variant) -> list[str]:
     """Return the names of the dimensions that a variant can have."""
     lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.has_adapter}
     return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]
-
-
-def _dimension(file: str, name: str, value: Any) -> Dimension:
-    try:
-        if isinstance(value, list) and value:
-            if name == "target_modules":
-                return Choice(values=tuple(map(str, value)))
-            numbers = sorted(_number(name, v) for v in value)
-            if numbers[0] > 0:
-                return Choice(values=tuple(numbers))
-        elif isinstance(value, dict) and value.keys() == {"low", "high"} and name != "target_modules":
-            low, high = _number(name, value["low"]), _number(name, value["high"])
-            if 0 < low < high:
-                return Range(low=low, high=high)
-    except (TypeError, ValueError):
-        pass
-    raise OptionError(
-        "space", file, f"{name} must be a list of positive numbers or {{low: ..., high: ...}}, low above 0"
-    )
-
-
-def _number(name: str, value: Any) -> float:
-    """Return an integer for counts, else a float; YAML reads 1e-4, without a decimal point, as text."""
-    return int(value) if name in ("rank", "epochs") else float(value)

@@ -6,11 +6,12 @@ python -m tuning.study stop NAME
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from whichlora.command_line import Command, Group, exit_with
-from whichlora.errors import OptionError
+from whichlora.config.cli import guarded
+from whichlora.errors import OptionError, printable
 
 COMMAND = Group(
     "studies",
@@ -34,21 +35,21 @@ COMMAND = Group(
 def main(arguments: Sequence[str] | None = None) -> int:
     """List studies or stop one. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
+    return guarded(lambda: _study(action, values), values)
 
+
+def _study(action: str, values: Mapping[str, Any]) -> int:
     # Optuna and MLflow take seconds to import, so options are checked first.
     from tuning.study_status import connect, exists, status, stop
 
-    try:
-        if action == "stop":
-            if not exists():
-                raise OptionError("study", values["name"], "there are no studies in this database")
-            stop(connect(), values["name"])
-            print(f"{values['name']} will end after its running trials.")
-        else:
-            print(status(connect()) if exists() else "There are no studies.")
-    except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if action == "stop":
+        if not exists():
+            raise OptionError("study", values["name"], "there are no studies in this database")
+        stop(connect(), values["name"])
+        print(f"{values['name']} will end after its running trials.")
+    else:
+        lines = status(connect()).splitlines() if exists() else ["There are no studies."]
+        print("\n".join(map(printable, lines)))
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
-from whichlora.config.cli import WORKERS, check_pack, report_option_error
+from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, get_task
 from whichlora.errors import OptionError, check_choice, parse_integer
@@ -156,33 +156,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    try:
-        if distributed.world_size() > 1:
-            raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; use workers=2")
-        engine = engine_of(texts["engine"], texts["workers"])
-        trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
-        if trials is None:
-            trials = _TRIALS if budget is None else _COUNTS["trials"]
-        seeds = _seeds(texts["seed"])
-        final = check_choice("final", texts["final"], BOOLEANS) == "true"
-        check_pack(texts["pack"])
-        configs = study_configs(texts)
+    return guarded(lambda: _tune(texts), texts)
 
-        # torch, Optuna and MLflow take seconds to import, so options are checked first.
-        from tuning.pipeline import run_studies
 
-        return run_studies(
-            configs,
-            engine=engine,
-            trials=trials,
-            timeout=timeout,
-            budget=budget,
-            seeds=seeds if final else (),
-            pack=texts["pack"],
-            arguments=_study_arguments(texts),
-        )
-    except OptionError as error:
-        return report_option_error(error)
+def _tune(texts: Mapping[str, str]) -> int:
+    if distributed.world_size() > 1:
+        raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; use workers=2")
+    engine = engine_of(texts["engine"], texts["workers"])
+    trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
+    if trials is None:
+        trials = _TRIALS if budget is None else _COUNTS["trials"]
+    seeds = _seeds(texts["seed"])
+    final = check_choice("final", texts["final"], BOOLEANS) == "true"
+    check_pack(texts["pack"])
+    configs = study_configs(texts)
+
+    # torch, Optuna and MLflow take seconds to import, so options are checked first.
+    from tuning.pipeline import run_studies
+
+    return run_studies(
+        configs,
+        engine=engine,
+        trials=trials,
+        timeout=timeout,
+        budget=budget,
+        seeds=seeds if final else (),
+        pack=texts["pack"],
+        arguments=_study_arguments(texts),
+    )
 
 
 def _study_arguments(texts: Mapping[str, str]) -> list[str]:

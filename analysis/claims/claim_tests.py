@@ -13,9 +13,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, create_model
 
 from analysis.claims.comparisons import compare_levels, compare_methods
 from analysis.claims.orders import OTHERS, pairwise_relations, parse_order, resolve_method
@@ -49,13 +50,19 @@ class ClaimTest:
 
     judge: Callable[..., Verdict]
 
+    def argument_types(self) -> type[BaseModel]:
+        """Return a schema with the types of the arguments; `check` finds those that are unknown or missing."""
+        hints = get_type_hints(self.judge)
+        fields: dict[str, Any] = {p.name: (hints[p.name], None) for p in self._parameters()}
+        return create_model("Arguments", __config__=ConfigDict(strict=True), **fields)
+
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Check the arguments of a claim.
 
         Raises:
             ValueError: an argument is unknown, missing or malformed.
         """
-        parameters = list(inspect.signature(self.judge).parameters.values())[5:]
+        parameters = self._parameters()
         names = [p.name for p in parameters]
         for key in arguments:
             if key not in names:
@@ -65,10 +72,15 @@ class ClaimTest:
                 raise ValueError(f"the test needs the argument {parameter.name}")
         if "order" in arguments:
             parse_order(arguments["order"])
-        if not isinstance(arguments.get("columns", []), list):
-            raise ValueError("columns must be a list")
+        if arguments.get("columns") == []:
+            raise ValueError("columns must be a list of at least one column")
+        if arguments.get("sign", 1) not in (1, -1):
+            raise ValueError(f"sign {arguments['sign']}; allowed are 1, -1")
         if "share" in arguments:
             check_layer_arguments(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        return list(inspect.signature(self.judge).parameters.values())[5:]
 
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float) -> Verdict:
@@ -217,7 +229,7 @@ def layer_correlation(
     scope: str,
     alpha: float,
     share: str,
-    layers: str | None = None,
+    layers: str | int | None = None,
     depth: list[float] | None = None,
     level: str = "token",
     sign: int = 1,

@@ -5,22 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-import yaml
+from pydantic import AfterValidator, Field
 
 from analysis.claims.claim_tests import TESTS
 from analysis.claims.verdicts import Verdict, undecided
 from analysis.records import Record
 from analysis.stats.contrasts import same_level
 from analysis.stats.differences import THESE
-from whichlora.errors import OptionError, did_you_mean
+from whichlora.config.yaml_files import Section, read_document
+from whichlora.errors import did_you_mean
 
 TESTED = "claims tested"
 PACKAGED = Path(__file__).with_name("claims.yaml")
-_REQUIRED = ("name", "says", "outcome", "test")
-_KEYS = (*_REQUIRED, "arguments", "where", "source")
+
+
+def _check_test(name: str) -> str:
+    if name not in TESTS:
+        raise ValueError(f"{name}; allowed are {', '.join(TESTS)}{did_you_mean(name, TESTS)}")
+    return name
+
+
+def _check_outcome(name: str) -> str:
+    if name not in ("en", "tl"):
+        raise ValueError(f"{name}; allowed are en, tl")
+    return name
+
+
+class _Entry(Section):
+    """The schema of a claim."""
+
+    name: Annotated[str, Field(min_length=1)]
+    says: str
+    outcome: Annotated[str, AfterValidator(_check_outcome)]
+    test: Annotated[str, AfterValidator(_check_test)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    where: dict[str, str | int | float] = Field(default_factory=dict)
+    source: str = ""
+
+
+class _ClaimsFile(Section):
+    claims: list[_Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +69,25 @@ def load(path: Path | None = None) -> list[Claim]:
     Raises:
         OptionError: the file is missing or malformed; the message names the claim and what is allowed.
     """
-    path = path or PACKAGED
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError("claims", path, f"cannot be read: {error}") from None
-    entries = content.get("claims") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise OptionError("claims", path, "must have a list under the key claims")
-    claims = [_claim(path, number, entry) for number, entry in enumerate(entries, start=1)]
-    names = [claim.name for claim in claims]
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        raise OptionError("claims", path, f"names must be unique; {duplicates[0]} occurs more than once")
-    return claims
+    document = read_document("claims", path or PACKAGED)
+    content = document.content
+    if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
+        document.fail((), "must have a list under the key claims")
+    entries = document.parse(_ClaimsFile).claims
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        if entry.name in seen:
+            document.fail(("claims", index), f"names must be unique; {entry.name} occurs more than once")
+        seen.add(entry.name)
+        arguments = "claims", index, "arguments"
+        try:
+            TESTS[entry.test].check(entry.arguments)
+        except TypeError:  # the type of an argument is wrong
+            pass
+        except ValueError as error:
+            document.fail(arguments, f"{entry.name}: {error}")
+        document.parse(TESTS[entry.test].argument_types(), arguments)
+    return [Claim(**dict(entry)) for entry in entries]
 
 
 def judge(
@@ -114,29 +147,3 @@ def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
             return table.iloc[:0]
         table = table[[same_level(column, value, str(pattern)) for value in table[column]]]
     return table
-
-
-def _claim(path: Path, number: int, entry: object) -> Claim:
-    if not isinstance(entry, dict):
-        raise OptionError("claims", path, f"entry {number} must be a mapping of {', '.join(_KEYS)}")
-    name = entry.get("name", f"entry {number}")
-    if missing := [key for key in _REQUIRED if not isinstance(entry.get(key), str)]:
-        raise OptionError("claims", path, f"{name} lacks {', '.join(missing)} (required, as text)")
-    for key in entry:
-        if key not in _KEYS:
-            raise OptionError(
-                "claims", path, f"{name} has {key}; allowed are {', '.join(_KEYS)}{did_you_mean(key, _KEYS)}"
-            )
-    if entry["outcome"] not in ("en", "tl"):
-        raise OptionError("claims", path, f"{name} has outcome {entry['outcome']}; allowed are en, tl")
-    if entry["test"] not in TESTS:
-        hint = did_you_mean(entry["test"], TESTS)
-        raise OptionError("claims", path, f"{name} has test {entry['test']}; allowed are {', '.join(TESTS)}{hint}")
-    for key in ("arguments", "where"):
-        if not isinstance(entry.get(key, {}), dict):
-            raise OptionError("claims", path, f"{name}: {key} must be a mapping")
-    try:
-        TESTS[entry["test"]].check(entry.get("arguments", {}))
-    except ValueError as error:
-        raise OptionError("claims", path, f"{name}: {error}") from None
-    return Claim(**entry)

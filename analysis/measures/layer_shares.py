@@ -40,7 +40,7 @@ class Panel(NamedTuple):
 
 
 def select_share_columns(
-    table: pd.DataFrame, *, level: str, share: str, layers: str | None, depth: Sequence[float] | None
+    table: pd.DataFrame, *, level: str, share: str, layers: str | int | None, depth: Sequence[float] | None
 ) -> list[str]:
     """Return the share columns of the layers selected by `layers` or `depth`.
 
@@ -72,9 +72,7 @@ def select_share_columns(
     return [share_column(level, share, layer) for layer in selected]
 
 
-def check_layer_arguments(
-    *, share: object, layers: object, depth: object, level: object, sign: object = 1, **_: object
-) -> None:
+def check_layer_arguments(*, share: object, layers: object, depth: object, level: object, **_: object) -> None:
     """Check the arguments of a claim about layers.
 
     Raises:
@@ -84,8 +82,6 @@ def check_layer_arguments(
         raise ValueError(f"share {share}; allowed are {', '.join(SHARES)}")
     if level not in LEVELS:
         raise ValueError(f"level {level}; allowed are {', '.join(LEVELS)}")
-    if sign not in (1, -1):
-        raise ValueError(f"sign {sign}; allowed are 1, -1")
     if (layers is None) == (depth is None):
         raise ValueError("give either layers or depth")
     if layers is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.decimals import fixed
 from analysis.measures.disagreements import MOST, telling
 from analysis.stats.cells import format_level
-from analysis.tables.formats import inert
+from whichlora.tracking import csv_text
 
 
 class DisputedItem(NamedTuple):
@@ -60,9 +60,7 @@ def disputed_items(table: pd.DataFrame, file: str) -> DisputedItems:
 def to_csv(table: pd.DataFrame) -> str:
     """Return all rows as CSV that no spreadsheet takes for formulas."""
     texts = [c for c in map(str, table) if c in ("setting", "language", "id", "gold") or c.startswith("answer: ")]
-    shown = table.assign(**{c: table[c].astype(str).map(inert) for c in texts})
-    names = {"id": "item", **{c: inert(c) for c in map(str, table) if c != "id"}}
-    return str(shown.rename(columns=names).to_csv(index=False, lineterminator="\n"))
+    return csv_text.to_csv(table.astype(dict.fromkeys(texts, str)).rename(columns={"id": "item"}))
 
 
 def _answer(row: Mapping[Any, Any], method: str) -> str:

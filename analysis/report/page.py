@@ -31,6 +31,7 @@ from analysis.stats.cells import enumerate_few
 from analysis.tables import formats, injection
 from analysis.tables.paper import arms_by_method
 from whichlora import __version__
+from whichlora.tracking.csv_text import to_csv
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
 DISAGREEMENTS = "disagreements.csv"
@@ -203,7 +204,7 @@ def results_csv(*tables: pd.DataFrame) -> str:
     frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]
     if not frames:
         return ""
-    return str(pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
+    return to_csv(pd.concat(frames, ignore_index=True))
 
 
 def write(report: Report, evidence: Evidence, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.decimals import ROUNDING, fixed
+from whichlora.errors import one_line
+from whichlora.tracking.csv_text import to_csv
 
 BEST, SECOND = 1, 2
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -23,6 +26,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 _MOST_STATISTIC = 10_000
+_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+"""An underscore at the edge of a word, where Markdown takes it for emphasis."""
 _LONG = 24
 """Length in characters from which a cell may wrap."""
 
@@ -72,12 +77,14 @@ def markdown(table: Table) -> str:
     marks = {0: "{}", BEST: "**{}**", SECOND: "<u>{}</u>"}
 
     def escape(text: str) -> str:
-        return text.replace("|", r"\|").replace("*", r"\*")
+        text = re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(one_line(text), quote=False))
+        # A single underscore, or one within a word, marks nothing.
+        return re.sub(_UNDERSCORE, r"\_", text) if len(re.findall(_UNDERSCORE, text)) > 1 else text
 
     def show(parts: Cell) -> str:
         return " / ".join(marks[part.rank].format(escape(part.text)) for part in parts)
 
-    lines = [f"**{table.title}** {table.caption}", ""]
+    lines = [f"**{escape(table.title)}** {escape(table.caption)}", ""]
     lines.append(f"| {' | '.join(map(escape, table.header))} |")
     lines.append("|" + "".join("---|" if i < table.labels else "---:|" for i in range(len(table.header))))
     lines += [f"| {' | '.join(show(parts) for parts in row)} |" for row in table.rows]
@@ -89,7 +96,7 @@ def latex(table: Table) -> str:
     marks = {0: "{}", BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}
 
     def escape(text: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in text)
+        return "".join(_LATEX.get(c, c) for c in one_line(text))
 
     def show(parts: Cell) -> str:
         return " / ".join(marks[part.rank].format(escape(part.text)) for part in parts)
@@ -97,19 +104,15 @@ def latex(table: Table) -> str:
     columns = "l" * table.labels + "r" * (len(table.header) - table.labels)
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(map(escape, table.header)) + r" \\", r"\midrule"]
-    lines += [" & ".join(show(parts) for parts in row) + r" \\" for row in table.rows]
+    rows = [" & ".join(show(parts) for parts in row) + r" \\" for row in table.rows]
+    lines += [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows]  # else an argument of \\
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(f'{table.title} {table.caption}')}}}"]
     return "\n".join([*lines, rf"\label{{tab:{table.name}}}", r"\end{table}"]) + "\n"
 
 
-def inert(text: str) -> str:
-    """Return a text that a spreadsheet does not take for a formula: with an apostrophe before =, +, -, @ and tabs."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def csv(table: Table) -> str:
     """Return the unrounded numbers, one per line."""
-    return str(table.numbers.to_csv(index=False, lineterminator="\n"))
+    return to_csv(table.numbers)
 
 
 def to_html(table: Table) -> str:

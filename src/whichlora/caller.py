@@ -29,6 +29,9 @@ def caller_folder() -> Path:
 
 
 def given_path(text: str) -> Path:
-    """Return a path that a user gave as an option or in an environment variable; `~` is the home folder."""
-    path, folder = Path(text).expanduser(), caller_folder()
+    """Return a path that a user gave as an option or in an environment variable.
+
+    `~` and `~user` are replaced by a home; one of an unknown user stays as it is.
+    """
+    path, folder = Path(os.path.expanduser(text)), caller_folder()  # noqa: PTH111, pathlib raises for an unknown user
     return path if folder == Path.cwd() else folder / path

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from whichlora import __version__
-from whichlora.errors import did_you_mean
+from whichlora.errors import did_you_mean, printable
 from whichlora.masking import mask_output
 
 PROGRAM = "whichlora"
@@ -139,7 +139,7 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
     except click.exceptions.Exit as end:
         raise SystemExit(end.exit_code) from None
     except click.ClickException as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(f"error: {printable(_message(error))}", file=sys.stderr)
         if isinstance(error, click.UsageError) and error.ctx is not None:
             print(f"See {error.ctx.command_path} --help.", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

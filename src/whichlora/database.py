@@ -6,11 +6,10 @@ An existing schema is detected within a tenth of a second, without importing MLf
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
 from whichlora.command_line import Command, exit_with
-from whichlora.errors import OptionError
+from whichlora.config.cli import guarded
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import database_file, tracking_state
 
@@ -25,7 +24,10 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Create the schema if it is missing. Return the exit status: 2 for a database that cannot be used."""
-    COMMAND.read(arguments)
+    return guarded(_create, COMMAND.read(arguments))
+
+
+def _create() -> int:
     file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if file is not None and tracking_state(file) == "complete":
         warn_if_moved(file)
@@ -33,11 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # MLflow takes seconds to import and is needed only for a missing schema.
         from whichlora.tracking.client import connect, ensure_schema
 
-        try:
-            ensure_schema(connect())
-        except OptionError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        ensure_schema(connect())
     return 0
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from whichlora.masking import masked
 
 _NAME_BYTES = 200
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class OptionError(ValueError):
@@ -16,7 +21,49 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(masked(" ".join(f"{option}={value}: {allowed}".split("\n"))))
+        super().__init__(printable(masked(f"{option}={value}: {' '.join(str(allowed).splitlines())}")))
+
+
+def printable(text: str) -> str:
+    """Return a text in which line breaks, control characters and the like are escaped: a terminal executes some."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def has_control_characters(text: str) -> bool:
+    """Return whether a text contains control characters, line separators or bytes that are not UTF-8."""
+    return any(map(_is_control, text))
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in the place of line breaks and control characters."""
+    return "".join(" " if _is_control(character) else character for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def check_text(option: str, value: str) -> str:
+    """Return `value` if it is a text that can be stored and printed.
+
+    Raises:
+        OptionError: it is empty, or contains control characters or bytes that are not UTF-8.
+    """
+    if not value.strip():
+        raise OptionError(option, value, "must not be empty")
+    if has_control_characters(value):
+        raise OptionError(option, value, "must be UTF-8 without control characters")
+    return value
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file that can be found; False for names that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113, pathlib raises for too long names and unreadable folders
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder that can be found; False for names that no folder can have."""
+    return os.path.isdir(path)  # noqa: PTH112, see `is_file`
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
@@ -37,9 +84,53 @@ def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:
     Raises:
         OptionError: the text is not an integer from `low` to `high`.
     """
-    if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(high))
+    if not (digits and low <= int(text) <= high):
         raise OptionError(option, text, f"must be a whole number from {low} to {high}")
     return int(text)
+
+
+def parse_number(
+    option: str,
+    text: str,
+    *,
+    above: float = -math.inf,
+    low: float = -math.inf,
+    high: float = math.inf,
+    unit: str = "",
+) -> float:
+    """Parse an option as a finite decimal number above `above`, at least `low` and at most `high`.
+
+    `unit` stands behind "a number" in the error message, as in " of F1 points".
+
+    Raises:
+        OptionError: the text is not such a number.
+    """
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if math.isfinite(value) and above < value and low <= value <= high:
+        return value
+    bounds = ((f"above {above:g}", above), (f"at least {low:g}", low), (f"at most {high:g}", high))
+    allowed = " and ".join(bound for bound, limit in bounds if math.isfinite(limit))
+    raise OptionError(option, text, f"must be a number{unit} {allowed}".rstrip())
+
+
+def number_from_environment(
+    variable: str, default: float, *, low: float, high: float = 10**8, whole: bool = False
+) -> float:
+    """Return the number that an environment variable gives; the default if it is unset or empty.
+
+    Raises:
+        OptionError: it is not a number from `low` to `high`.
+    """
+    text = os.environ.get(variable) or str(default)
+    try:
+        return (
+            parse_integer(variable, text, int(low), int(high))
+            if whole
+            else parse_number(variable, text, low=low, high=high)
+        )
+    except OptionError as error:
+        raise OptionError(variable, text, f"{error.allowed}; unset the variable for {default:g}") from error
 
 
 def check_folder(option: str, value: object, path: Path) -> None:
@@ -48,7 +139,11 @@ def check_folder(option: str, value: object, path: Path) -> None:
     Raises:
         OptionError: the path or one of its parents is a file.
     """
-    if any(parent.exists() and not parent.is_dir() for parent in (path, *path.parents)):
+    try:
+        found = [parent for parent in (path, *path.parents) if parent.exists()]
+    except OSError as error:
+        raise OptionError(option, value, f"cannot be a folder: {error.strerror}") from error
+    if not all(map(is_folder, found)):
         raise OptionError(option, value, "must be a new or existing folder, but it or a parent is a file")
 
 

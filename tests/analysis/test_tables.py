@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 from synthetic import log_design, log_run, spec
 
+from analysis.report.page import results_csv
 from analysis.runs.pull import find_experiments, pull
 from analysis.tables import formats, paper
 from whichlora.tracking.client import connect
+from whichlora.tracking.csv_text import to_csv
 
 
 def tables_of(experiment: str) -> tuple[dict[str, formats.Table], list]:
@@ -154,6 +157,55 @@ def test_html_is_escaped_and_well_formed():
     assert tree.find(".//strong").text == "1 ± 2"
     assert tree.find(".//u").text == "3"
     assert "100 % <b>" in "".join(tree.find("figcaption").itertext())
+
+
+HOSTILE = "<img src=x onerror=alert(1)>|a\nb\r`c` [d](javascript:e) __f__ &lt; $g$ \\h"
+
+
+def hostile(name: str = HOSTILE) -> formats.Table:
+    """A table with a name from elsewhere in its title, its caption, its header and a row."""
+    return dataclasses.replace(
+        TABLE,
+        title=name,
+        caption=name,
+        header=(name, "F1"),
+        rows=((formats.cell(name), formats.cell("1")),),
+        numbers=pd.DataFrame({"method": [name], "mean": [-0.5]}),
+    )
+
+
+def test_names_are_text_in_markdown():
+    text = formats.markdown(hostile())
+    assert "<img" not in text
+    assert text.count("\n") == 5
+    assert r"&lt;img src=x onerror=alert(1)&gt;\|a b \`c\` \[d\](javascript:e) " in text
+    assert r" \_\_f\_\_ &amp;lt; $g$ \\h |" in text
+
+
+def test_names_neither_break_nor_command_latex():
+    text = formats.latex(hostile())
+    assert text.count("\n") == formats.latex(TABLE).count("\n")
+    assert r"a b `c` [d](javascript:e) \_\_f\_\_ \&lt; \$g\$ \textbackslash{}h & 1 \\" in text
+    assert "\n{}[x] & 1" in formats.latex(hostile("[x]"))  # \\[x] is a distance, and \\* forbids a page break
+    assert "\n{}*x & 1" in formats.latex(hostile("*x"))
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1+a", "-1+a", "@a", "\t=1", "\r=1", "\n=1", " =1", "＝1", "-"])
+def test_cells_are_no_formulas(formula):
+    text = formats.csv(hostile(formula))
+    shown = "".join(" " if character.isspace() else character for character in formula)
+    assert text.splitlines() == ["method,mean", f"'{shown},-0.5"]
+
+
+def test_numbers_and_other_texts_of_a_csv_stay_as_they_are():
+    columns = {"a": ["-0.5", "+1e-4", "a-b", "", None], "b": [-1, 2, 3, 4, 5], "c": [None, -1.5, "=x", True, 0]}
+    table = pd.DataFrame(columns)
+    assert to_csv(table) == "a,b,c\n-0.5,-1,\n+1e-4,2,-1.5\na-b,3,'=x\n,4,True\n,5,0\n"
+
+
+def test_results_of_a_hostile_run_are_one_line_each():
+    table = pd.DataFrame({"variant": ["=cmd|' /C calc'!A0", "a\nb"], "f1": [0.5, -0.5], "artifact_uri": ["x", "y"]})
+    assert results_csv(table) == "variant,f1\n'=cmd|' /C calc'!A0,0.5\na b,-0.5\n"
 
 
 def test_all_forms_are_written(tmp_path):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from whichlora.archive.packing import TRACKING, pack
 from whichlora.archive.relocation import relocate
 from whichlora.archive.unpacking import unpack
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
-from whichlora.config.cli import report_option_error
-from whichlora.errors import OptionError, check_choice
+from whichlora.config.cli import guarded
+from whichlora.errors import OptionError, check_choice, check_text, parse_number, printable
 from whichlora.tracking.sqlite import database_file
 
 COMMAND = Group(
@@ -54,30 +54,23 @@ COMMAND = Group(
 )
 
 
-def _limit(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 10**6:
-        raise OptionError("limit", text, "must be a number of GiB above 0 and at most 1000000")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack, unpack or relocate. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
-    try:
-        if action == "unpack":
-            folder, limit = Path(values["folder"]), _limit(values["limit"])
-            print(unpack(Path(values["archive"]), folder, limit=limit))
-        elif action == "pack":
-            adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
-            print(pack(Path(values["archive"]), database=_database(), adapters=adapters))
-        else:
-            print(relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true"))
-    except OptionError as error:
-        return report_option_error(error)
+    return guarded(lambda: _archive(action, values), values)
+
+
+def _archive(action: str, values: Mapping[str, Any]) -> int:
+    if action == "unpack":
+        limit = parse_number("limit", values["limit"], above=0, high=10**6, unit=" of GiB")
+        folder = Path(check_text("folder", values["folder"]))
+        text = unpack(Path(values["archive"]), folder, limit=limit)
+    elif action == "pack":
+        adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+        text = pack(Path(values["archive"]), database=_database(), adapters=adapters)
+    else:
+        text = relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true")
+    print(printable(text))
     return 0
 
 

@@ -8,7 +8,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from whichlora.errors import OptionError, check_folder
+from whichlora.errors import OptionError, check_folder, is_file
 from whichlora.tracking import packed
 from whichlora.tracking.packed import UnsafeDatabaseError
 from whichlora.tracking.sqlite import flush
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path, *, limit: float = 20) -> str:
     check_folder("folder", folder, folder)
     if folder.is_dir() and (present := sorted(path.name for path in folder.iterdir())):
         raise OptionError("folder", folder, f"already has files ({present[0]}); choose a new or empty folder")
-    if not archive.is_file():
+    if not is_file(archive):
         raise OptionError("archive", archive, "cannot be read: there is no such file")
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     # In an existing folder, which may be on another disk than its parent; otherwise beside the new one.

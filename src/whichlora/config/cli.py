@@ -1,13 +1,65 @@
-"""Provides what commands share: options of workers, reports of bad options, and formatted durations."""
+"""Provides what commands share: options of workers, reports of errors in one line, and formatted durations."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from whichlora.errors import OptionError, parse_integer
+from whichlora.config.failures import explain
+from whichlora.errors import (
+    MemoryExhausted,
+    OptionError,
+    ProofError,
+    check_folder,
+    has_control_characters,
+    number_from_environment,
+    parse_integer,
+    printable,
+)
+from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES
+
+
+def guarded(work: Callable[[], int], texts: Mapping[str, Any]) -> int:
+    """Return the exit status of `work`, after checks of the environment and of the texts of its options.
+
+    Errors that the user can act on are reported in one line, with status 2 for bad options and a bad environment and
+    status 1 for a run that failed.
+    """
+    try:
+        _check_environment()
+        for option, text in texts.items():
+            if isinstance(text, str) and has_control_characters(text):
+                raise OptionError(option, text, "must be UTF-8 without control characters")
+        return work()
+    except OptionError as error:
+        return report_option_error(error)
+    except (ProofError, MemoryExhausted) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        line = explain(error)
+        if line is None or isinstance(error, BrokenPipeError):
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+
+
+def _check_environment() -> None:
+    """Check the variables that are read while the work is under way.
+
+    Raises:
+        OptionError: a variable has a value that is not allowed.
+    """
+    distributed.check_environment()
+    number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
+    number_from_environment("WHICHLORA_GRACE_SECONDS", 120, low=1)
+    if folder := os.environ.get("WHICHLORA_WORK"):
+        check_folder("WHICHLORA_WORK", folder, Path(folder).absolute())
 
 
 def report_option_error(error: OptionError) -> int:

@@ -6,7 +6,7 @@ import re
 
 from whichlora.errors import OptionError
 
-_PART = re.compile(r"(?P<edge>first|last):(?P<n>\d+)|(?P<low>\d+)(?:-(?P<high>\d+))?")
+_PART = re.compile(r"(?P<edge>first|last):(?P<n>\d{1,18})|(?P<low>\d{1,18})(?:-(?P<high>\d{1,18}))?", re.ASCII)
 _ALLOWED = "all, first:N, last:N, A-B or A, joined by commas"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from whichlora.data.mixture import COMPOSITIONS, POOLED
 from whichlora.data.tasks import PROMPTED, TASKS, Task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
-from whichlora.errors import OptionError, check_choice, parse_integer
+from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_number
 from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
@@ -23,6 +22,8 @@ SELECT_ON = ("en", "tl", "mean")
 FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
+MAX_EPOCHS = 10_000
+MAX_ALPHA = 10**6
 
 RUN_OPTIONS = {
     "variant": (
@@ -151,10 +152,17 @@ def parse_options(texts: Mapping[str, str]) -> RunOptions:
             check_choice("option", name, RUN_OPTIONS)
     values: dict[str, Any] = {}
     for name in dict.fromkeys([*texts, *RUN_OPTIONS]):
-        default = RUN_OPTIONS[name][0]
-        text = texts.get(name, default)
-        values[name] = None if text == default == AUTO else _PARSERS[name](name, text)
+        values[name] = parse_option(name, texts.get(name, RUN_OPTIONS[name][0]))
     return RunOptions(**values)
+
+
+def parse_option(name: str, text: str) -> Any:
+    """Parse the value of one option of `run`, with all checks that need neither other options nor model and data.
+
+    Raises:
+        OptionError: The value is not allowed.
+    """
+    return None if text == RUN_OPTIONS[name][0] == AUTO else _PARSERS[name](name, text)
 
 
 def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
@@ -172,7 +180,9 @@ def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
     return lambda option, text: check_choice(option, text, choices)
 
 
-def _text(option: str, text: str) -> str:
+def _modules(option: str, text: str) -> str:
+    if not all(part.strip() for part in check_text(option, text).split(",")):
+        raise OptionError(option, text, "must be all-linear, or names of linear modules, separated by commas")
     return text
 
 
@@ -180,26 +190,8 @@ def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
     return partial(parse_integer, low=low, high=high)
 
 
-def _number(*, above: float | None = None, low: float | None = None, high: float | None = None) -> Callable[..., float]:
-    allowed = " and ".join(
-        text
-        for text, bound in ((f"above {above}", above), (f"at least {low}", low), (f"at most {high}", high))
-        if bound is not None
-    )
-
-    def parse(option: str, text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        in_range = (
-            (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
-        )
-        if not (math.isfinite(value) and in_range):
-            raise OptionError(option, text, f"must be a number {allowed}")
-        return value
-
-    return parse
+def _number(**bounds: float) -> Callable[[str, str], float]:
+    return partial(parse_number, **bounds)  # type: ignore[arg-type]
 
 
 def _layers(option: str, text: str) -> str:
@@ -210,22 +202,22 @@ def _layers(option: str, text: str) -> str:
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     **{name: _one_of(choices) for name, choices in CHOICES.items()},
     "variant": lambda option, text: choose_variant(text),
-    "difficulty": _text,
-    "language": _text,
-    "model": _text,
+    "difficulty": check_text,
+    "language": check_text,
+    "model": check_text,
     "tl_ratio": _number(low=0, high=1),
     "train_size": _integer(1),
     "validation_size": _integer(1),
     "test_size": _integer(1),
     "seed": _integer(0, 2**32 - 1),
     "rank": _integer(1),
-    "alpha": _number(above=0),
+    "alpha": _number(above=0, high=MAX_ALPHA),
     "learning_rate": _number(above=0, high=1),
-    "epochs": _integer(1),
+    "epochs": _integer(1, MAX_EPOCHS),
     "batch_size": _integer(1),
-    "target_modules": _text,
+    "target_modules": _modules,
     "layers": _layers,
     "pool_layer": _integer(0),
     "retention_size": _integer(1),
-    "data_dir": _text,
+    "data_dir": check_text,
 }

@@ -19,11 +19,12 @@ from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan, TestSet
 from whichlora.config.retention import retained_items
 from whichlora.config.spec import RunSpec
+from whichlora.config.variant_options import resolve_settings
 from whichlora.data import mixture
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.errors import OptionError, check_choice
+from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import (
     ModelShape,
@@ -49,7 +50,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
         OptionError: A value is not allowed, or conflicts with another option.
     """
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
-    settings = _variant_settings(variant, variant_options or {})
+    settings = resolve_settings(variant, variant_options or {})
     retention_task = check_compatibility(options, variant, task)
     hyperparameters = _hyperparameters(options, variant, task)
     sizes = _sizes(options, task)
@@ -104,13 +105,6 @@ class _AdapterTarget:
     layers: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
     rank: int | None = None
-
-
-def _variant_settings(variant: Variant, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variant's own settings with overrides applied."""
-    for name in overrides:
-        check_choice("options", name, variant.options)
-    return {**variant.options, **overrides}
 
 
 def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:

@@ -10,7 +10,7 @@ from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.data.tasks.align_words import pairs_path
 from whichlora.data.tasks.items import PairItem
 from whichlora.data.word_pooling import Pooling
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, is_file
 from whichlora.parallel import distributed
 
 
@@ -29,7 +29,7 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
         return
     if options.data_dir is not None and options.retention == "none":
         for code in target_languages(task, options.language):
-            if not (file := pairs_path(code, options.data_dir)).is_file():
+            if not is_file(file := pairs_path(code, options.data_dir)):
                 allowed = f"has no {file.name}; remove the option to use the packaged pairs"
                 raise OptionError("data_dir", options.data_dir, allowed)
     if batch_size is None:

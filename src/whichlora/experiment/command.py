@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
-from whichlora.config.cli import WORKERS, check_pack, report_option_error
-from whichlora.errors import OptionError, check_choice
+from whichlora.config.cli import WORKERS, check_pack, guarded
+from whichlora.errors import check_choice
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -45,26 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 2 for bad options, 1 if runs have no result.
     """
     texts = COMMAND.read(arguments)
-    return distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet)
+    return guarded(lambda: distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet), texts)
 
 
 def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    try:
-        engine = engine_of(texts["engine"], texts["workers"])
-        dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
-        check_pack(texts["pack"])
-        if not is_worker():
-            print(f"Reading {texts['file']} and the datasets of its runs.", flush=True)
-        grid = read_grid(texts["file"])
+    engine = engine_of(texts["engine"], texts["workers"])
+    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    check_pack(texts["pack"])
+    if not is_worker():
+        print(f"Reading {texts['file']} and the datasets of its runs.", flush=True)
+    grid = read_grid(texts["file"])
 
-        # torch, transformers and MLflow take seconds to import, so options are checked first.
-        from whichlora.experiment.pipeline import run_experiment
+    # torch, transformers and MLflow take seconds to import, so options are checked first.
+    from whichlora.experiment.pipeline import run_experiment
 
-        return run_experiment(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
-    except OptionError as error:
-        return report_option_error(error)
+    return run_experiment(grid, engine=engine, dry_run=dry_run, file=texts["file"], pack=texts["pack"])
 
 
 if __name__ == "__main__":

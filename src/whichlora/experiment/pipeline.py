@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
-from whichlora.errors import LostLeaseError, OptionError
+from whichlora.errors import LostLeaseError, OptionError, printable
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import Progress, survey_runs
 from whichlora.masking import masked
@@ -18,7 +19,8 @@ from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
-from whichlora.tracking.client import database_exists
+from whichlora.scheduling.storage import check_configured
+from whichlora.tracking.client import create_work_folder, database_exists
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -41,6 +43,9 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     """
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
+    if not dry_run:
+        create_work_folder()
+        check_configured()
     # A dry run writes nothing, not even an empty database.
     tracker = None if dry_run and not database_exists() else Tracker.for_command(grid.name)
     survey = survey_runs(grid, tracker)
@@ -60,7 +65,7 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     failures = survey_runs(grid, tracker).failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
     for name, reason in failures.items():
-        print(f"  no result: {name}: {reason}")
+        print(printable(f"  no result: {name}: {reason}"))
     if failures:
         print("Run the same command again to retry them.")
     return 1 if failures else 0
@@ -106,7 +111,8 @@ def _process_queue(
                 raise
             except Exception as error:  # the other runs of the cell may succeed
                 progress.failed(plan, error)
-                print(masked(traceback.format_exc()), end="", file=sys.stderr)
+                if explain(error) is None:
+                    print(masked(traceback.format_exc()), end="", file=sys.stderr)
                 errors.append(error)
                 continue
             progress.finished(plan, result)

@@ -15,8 +15,10 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from whichlora.config.cli import format_duration
+from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import trained_count
+from whichlora.errors import printable
 from whichlora.experiment.grid import Grid
 from whichlora.masking import masked
 from whichlora.run.summary import Result, short_scores
@@ -190,10 +192,10 @@ class Progress:
 
     def failed(self, plan: Plan, error: Exception) -> None:
         """Print why a run failed."""
-        self._print(f"failed: {plan.name}: {type(error).__name__}: {error}")
+        self._print(f"failed: {plan.name}: {explain(error) or f'{type(error).__name__}: {error}'}")
 
     def _print(self, line: str) -> None:
-        tqdm.write(masked(line), file=sys.stdout)
+        tqdm.write(printable(masked(line)), file=sys.stdout)
         sys.stdout.flush()
         self.refresh()
 

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
+from whichlora.errors import OptionError, is_file, is_folder
+
+_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt")
+
 
 def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 over names and contents of the files of a saved model and its tokenizer."""
-    suffixes = (".json", ".safetensors", ".bin", ".model", ".txt")
-    paths = [p for p in sorted(folder.iterdir()) if p.suffix in suffixes and p.is_file()]
-    return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in paths))
+    """Return the SHA-256 over names and contents of the files of a saved model and its tokenizer.
+
+    Raises:
+        OptionError: see `model_files`.
+    """
+    return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(folder)))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a saved model and its tokenizer, sorted.
+
+    Raises:
+        OptionError: the folder or a file cannot be read, or what has the name of a file is not one: reading a pipe, for
+            example, would wait for ever.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise OptionError("model", folder, f"the folder cannot be read: {error.strerror}") from error
+    files = [path for path in paths if path.suffix in _SUFFIXES]
+    for path in paths:
+        if not is_file(path) and (path in files or (path.exists() and not is_folder(path))):
+            raise OptionError("model", folder, f"{path.name} in the folder is not a file")
+    for path in files:
+        if not os.access(path, os.R_OK):
+            raise OptionError("model", folder, f"{path.name} in the folder cannot be read by this user")
+    return files
 
 
 @lru_cache(maxsize=4)

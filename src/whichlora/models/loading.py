@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.caller import given_path
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, is_folder
 from whichlora.models import checks
 from whichlora.models.folder_digest import folder_digest
 from whichlora.models.hub import check_cached_files, find_commit
@@ -85,7 +85,7 @@ def locate(name: str) -> ModelSource:
             raise OptionError("model", name, str(error)) from error
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
     folder = given_path(name)
-    if folder.is_dir():
+    if is_folder(folder):
         checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
     commit = find_commit(name)

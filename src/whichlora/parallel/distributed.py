@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from whichlora.errors import OptionError, ProofError
+from whichlora.errors import OptionError, ProofError, number_from_environment
 
 _TIMEOUT = timedelta(days=30)
 """Timeout of the other ranks, which wait while the leader scores for hours or waits for another run's lock."""
@@ -22,12 +22,27 @@ _control_group: Any = None
 
 def world_size() -> int:
     """Return the number of processes that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(number_from_environment("WORLD_SIZE", 1, low=1, high=10**6, whole=True))
 
 
 def rank() -> int:
     """Return the rank of this process; the leader has rank 0."""
-    return int(os.environ.get("RANK", "0"))
+    return int(number_from_environment("RANK", 0, low=0, high=10**6, whole=True))
+
+
+def check_environment() -> None:
+    """Check the variables that `accelerate launch` sets.
+
+    Raises:
+        OptionError: a variable has a value that is not allowed, or there is no launcher.
+    """
+    if os.environ.get("LOCAL_RANK") != "-1":
+        number_from_environment("LOCAL_RANK", 0, low=0, high=10**6, whole=True)
+    if rank() >= world_size():
+        raise OptionError("RANK", rank(), f"must be below WORLD_SIZE={world_size()}; unset both variables")
+    if world_size() > 1 and not os.environ.get("MASTER_ADDR"):
+        allowed = "needs MASTER_ADDR, which accelerate launch sets; unset the variable for a single process"
+        raise OptionError("WORLD_SIZE", world_size(), allowed)
 
 
 def check_batch(batch_size: int | None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import report_option_error
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.config.cli import guarded
+from whichlora.errors import check_text
 from whichlora.models.quiet import quiet
 from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
 
@@ -32,23 +31,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = COMMAND.read(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    try:
-        request = parse(texts)
+    return guarded(lambda: _probe(texts), texts)
 
-        # torch, transformers and MLflow take seconds to import, so options are checked first.
-        from whichlora.probing.pipeline import probe
-        from whichlora.tracking.client import require_database
-        from whichlora.tracking.runs import Tracker
 
-        if request.run_id is not None:
-            require_database("run_id", request.run_id)
-        tracker = Tracker.for_command()
-        run_id = probe(request, tracker)
-    except OptionError as error:
-        return report_option_error(error)
-    except (ProofError, MemoryExhausted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def _probe(texts: Mapping[str, str]) -> int:
+    for option, text in texts.items():
+        check_text(option, text)
+    request = parse(texts)
+
+    # torch, transformers and MLflow take seconds to import, so options are checked first.
+    from whichlora.probing.pipeline import check, probe
+    from whichlora.tracking.client import database_exists, require_database
+    from whichlora.tracking.runs import Tracker
+
+    for option, run_id in (("run_id", request.run_id), ("against", getattr(request.choices, "against", None))):
+        if run_id not in (None, "base"):
+            require_database(option, run_id)
+    if not database_exists():
+        check(request)  # so that a refusal leaves no empty database
+    tracker = Tracker.for_command()
+    run_id = probe(request, tracker)
     tracker.link_launch(run_id)
     print(f"MLflow run {run_id}; view its figures with `make ui`")
     return 0

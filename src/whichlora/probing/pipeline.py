@@ -63,6 +63,15 @@ def probe(request: Request, tracker: Tracker) -> str:
         return attempt.run_id
 
 
+def check(request: Request) -> None:
+    """Check a request that refers to no run, without the tracking database.
+
+    Raises:
+        OptionError: an option does not fit the model or the data.
+    """
+    _KINDS[request.kind](request, probed_model.find(request, None))
+
+
 def _identity(request: Request, probed: ProbedModel, prepared: PreparedProbe) -> dict[str, Any]:
     """Return everything that determines the result, and nothing else, by name."""
     spec = probed.plan.spec

@@ -36,13 +36,13 @@ class ProbedModel:
         plan: the run's spec and variant, or a plan without training for a base model; its test items are those to read.
         run_id: the run whose model is probed; None for a base model.
         name: short name for progress bars and figures.
-        client: client of the tracking database that holds the run.
+        client: client of the tracking database that holds the run; None if no run is needed.
     """
 
     plan: Plan
     run_id: str | None
     name: str
-    client: MlflowClient
+    client: MlflowClient | None
 
     @property
     def language(self) -> str:
@@ -56,6 +56,7 @@ class ProbedModel:
             OptionError: the adapter is no longer among the run's artifacts.
         """
         assert self.run_id is not None
+        assert self.client is not None
         shutil.rmtree(work / "adapter", ignore_errors=True)  # may be a partial download of a killed probe
         work.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,7 +76,7 @@ class ProbedModel:
                 yield reloaded.eval()
 
 
-def find(request: Request, client: MlflowClient) -> ProbedModel:
+def find(request: Request, client: MlflowClient | None) -> ProbedModel:
     """Return the model that a request selects, without loading its weights.
 
     Raises:
@@ -85,6 +86,7 @@ def find(request: Request, client: MlflowClient) -> ProbedModel:
         assert request.model is not None
         plan = _plan(request, {"model": request.model})
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
+    assert client is not None
     spec = spec_of(client, "run_id", request.run_id)
     copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
     run_options = {name: str(getattr(spec, name)) for name in copied}
@@ -112,6 +114,7 @@ def find_comparison(request: Request, probed: ProbedModel, against: str) -> Prob
         spec = probed.plan.spec
         base = replace(request, run_id=None, model=spec.model, precision=spec.precision, quantization=spec.quantization)
         return find(base, probed.client)
+    assert probed.client is not None
     spec_of(probed.client, "against", against)
     comparison = find(replace(request, run_id=against), probed.client)
     if comparison.plan.source.digest != probed.plan.source.digest:

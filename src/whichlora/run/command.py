@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import report_option_error
+from whichlora.config.cli import guarded
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 
@@ -35,29 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Under `accelerate launch` the first process does this, and the others join its training.
     """
     texts = COMMAND.read(arguments)
-    return distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet)
+    return guarded(lambda: distributed.run_on_leader(lambda: _run_command(texts), prepare=quiet), texts)
 
 
 def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    try:
-        plan = resolve(parse_options(texts))
+    plan = resolve(parse_options(texts))
 
-        # torch, transformers and MLflow take seconds to import, so options are checked first.
-        from whichlora.models.memory import freeze_gc
-        from whichlora.run.pipeline import run
-        from whichlora.run.summary import summary
-        from whichlora.tracking.runs import Tracker
+    # torch, transformers and MLflow take seconds to import, so options are checked first.
+    from whichlora.models.memory import freeze_gc
+    from whichlora.run.pipeline import run
+    from whichlora.run.summary import summary
+    from whichlora.tracking.client import create_work_folder
+    from whichlora.tracking.runs import Tracker
 
-        freeze_gc()
-        tracker = Tracker.for_command()
-        result = run(plan, tracker)
-    except OptionError as error:
-        return report_option_error(error)
-    except (ProofError, MemoryExhausted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    freeze_gc()
+    create_work_folder()
+    tracker = Tracker.for_command()
+    result = run(plan, tracker)
     tracker.link_launch(result.run_id)
     print(summary(plan, result))
     return 0

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.errors import printable
 from whichlora.masking import masked
 
 Result = TypeVar("Result")
@@ -30,10 +31,7 @@ def with_retries(work: Callable[[], Result], *, poll: float = POLL_SECONDS) -> R
         try:
             return work()
         except (StorageInternalError, SQLAlchemyError, MlflowException, OSError) as error:
-            print(
-                masked(f"Server or database not reachable ({type(error).__name__}: {error}), retrying."),
-                file=sys.stderr,
-            )
+            print(f"Server or database not reachable ({_line(error)}), retrying.", file=sys.stderr)
             time.sleep(poll)
     return work()
 
@@ -60,5 +58,9 @@ def repeat_until_done(
             failures += 1
             if failures == _FAILURES:
                 raise
-            print(masked(f"Database error ({type(error).__name__}: {error}), retrying."), file=sys.stderr)
+            print(f"Database error ({_line(error)}), retrying.", file=sys.stderr)
             time.sleep(poll)
+
+
+def _line(error: Exception) -> str:
+    return printable(masked(f"{type(error).__name__}: {' '.join(str(error).split())}"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.caller import caller_folder
+from whichlora.errors import OptionError, number_from_environment
 from whichlora.masking import mask_output
 from whichlora.tracking.client import sqlite_file
 from whichlora.tracking.sqlite import create_whole, studies_state
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module="(optuna|whichlora|tuning)")
 
-GRACE_SECONDS = int(os.environ.get("WHICHLORA_GRACE_SECONDS", "120"))
+GRACE_SECONDS = int(number_from_environment("WHICHLORA_GRACE_SECONDS", 120, low=1))
 """A worker without a heartbeat for this long is declared dead."""
 _SCHEMA_ATTEMPTS = 5
 
@@ -58,8 +60,12 @@ def storage_url() -> str:
 
 
 def storage_file(url: str | None = None) -> Path | None:
-    """Return the file of the shared database; None if it is on a server or in memory."""
-    parts = make_url(_filled(url or storage_url()))
+    """Return the file of the shared database; None if it is on a server or in memory.
+
+    Raises:
+        OptionError: the URL is malformed.
+    """
+    parts = _parsed(url or storage_url())
     if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
         return None
     return None if parts.query.get("uri") else caller_folder() / parts.database
@@ -71,9 +77,19 @@ def _url_of(file: Path) -> str:
     return url.replace("{", "{{").replace("}", "}}")
 
 
-def _filled(url: str) -> str:
-    """Return a URL with Optuna's placeholders filled in."""
-    return url.format(SCHEMA_VERSION=SCHEMA_VERSION)
+def _parsed(url: str) -> URL:
+    """Parse a URL after filling in Optuna's placeholders.
+
+    Raises:
+        OptionError: it is malformed, or there is no driver for its database.
+    """
+    try:
+        parts = make_url(url.format(SCHEMA_VERSION=SCHEMA_VERSION))
+        parts.get_dialect().import_dbapi()
+    except (SQLAlchemyError, LookupError, ValueError, AttributeError, ImportError) as error:
+        allowed = f"must be the URL of a database, such as postgresql://user@host/name ({error})"
+        raise OptionError("WHICHLORA_STORAGE", url, allowed) from error
+    return parts
 
 
 def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
@@ -84,11 +100,12 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
     another user.
 
     Raises:
-        OptionError: the SQLite file cannot be created, or is not a database of studies.
+        OptionError: the URL is malformed, the server cannot be reached, the SQLite file cannot be created, or the
+            database is not one of studies.
     """
     url = url or storage_url()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sqlite = make_url(_filled(url)).get_backend_name() == "sqlite"
+    sqlite = _parsed(url).get_backend_name() == "sqlite"
 
     def open_storage() -> RDBStorage:
         return _Storage(
@@ -104,14 +121,26 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
         if file is not None:
             create_whole(file, studies_state, _create_schema, option="WHICHLORA_STORAGE")
         return open_storage()
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     for retries_left in reversed(range(_SCHEMA_ATTEMPTS)):
         try:
             return open_storage()
-        except Exception:  # the exception for a half-created schema depends on the driver
+        except Exception as error:  # the exception for a half-created schema depends on the driver
             if not retries_left:
-                raise
+                reason = " ".join(str(error.__cause__ or error).split())
+                raise OptionError("WHICHLORA_STORAGE", url, f"the database cannot be opened: {reason}") from error
             time.sleep(1)
     raise AssertionError
+
+
+def check_configured() -> None:
+    """Open the database that `WHICHLORA_STORAGE` names, so that a refusal comes before anything is created elsewhere.
+
+    Raises:
+        OptionError: see `connect`.
+    """
+    if os.environ.get("WHICHLORA_STORAGE"):
+        connect(lambda study, trial: None).remove_session()
 
 
 def _create_schema(url: str) -> None:
@@ -161,4 +190,8 @@ class _Storage(RDBStorage):
 
 if __name__ == "__main__":
     mask_output()
-    connect(lambda study, trial: None)
+    try:
+        connect(lambda study, trial: None)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

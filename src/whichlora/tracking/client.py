@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from whichlora.caller import caller_folder, given_path
 from whichlora.errors import OptionError, check_name
 from whichlora.tracking.moved import warn_if_moved
+from whichlora.tracking.servers import check_server
 from whichlora.tracking.sqlite import artifact_folder, create_whole, database_file, is_writable, tracking_state
 
 DEFAULT_EXPERIMENT = "whichlora"
@@ -56,16 +57,31 @@ def work_folder() -> Path:
     return (file.parent if file else caller_folder()) / "whichlora-work"
 
 
+def create_work_folder() -> None:
+    """Create the folder that `WHICHLORA_WORK` names, if any, before other work depends on it.
+
+    Raises:
+        OptionError: It cannot be created.
+    """
+    if os.environ.get("WHICHLORA_WORK"):
+        try:
+            work_folder().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError("WHICHLORA_WORK", work_folder(), f"cannot be created: {error.strerror}") from error
+
+
 def connect() -> MlflowClient:
     """Return a client of the tracking server or database, creating the schema of a SQLite database if needed.
 
     A database that is complete is not locked, so that it can be read in a folder of another user.
 
     Raises:
-        OptionError: The SQLite database cannot be created, or is not one that MLflow can use.
+        OptionError: The SQLite database cannot be created, or is not one that MLflow can use; or the server cannot be
+            used.
     """
     file = sqlite_file()
     if file is None:
+        check_server(mlflow.get_tracking_uri())
         return MlflowClient()
     create_whole(file, tracking_state, _create_schema, option="MLFLOW_TRACKING_URI")
     warn_if_moved(file)
@@ -128,6 +144,21 @@ def require_database(option: str, value: object) -> None:
     if not database_exists():
         advice = "run the command in the folder of the database, or set MLFLOW_TRACKING_URI"
         raise OptionError(option, value, f"there is no tracking database {file}; {advice}")
+
+
+def check_new_database(experiment: str | None) -> None:
+    """Check what a command would store in a new database, so that a refusal leaves no empty one.
+
+    Args:
+        experiment: the name of the experiment; None for that of `default_experiment`.
+
+    Raises:
+        OptionError: The experiment cannot have this name, or a variable names something in the database.
+    """
+    for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        if os.environ.get(variable, "0") not in ("", "0"):
+            require_database(variable, os.environ[variable])
+    check_name("experiment", experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT)
 
 
 def ensure_schema(client: MlflowClient) -> MlflowClient:

@@ -23,8 +23,10 @@ from whichlora.masking import masked
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
     check_location,
+    check_new_database,
     check_writable,
     connect,
+    database_exists,
     default_experiment,
     experiment_id,
     find_experiment,
@@ -69,6 +71,8 @@ class Tracker:
             OptionError: The database cannot be used, the experiment was deleted or cannot have this name, or
                 `MLFLOW_EXPERIMENT_ID` or `MLFLOW_RUN_ID` is not in the database.
         """
+        if not database_exists():
+            check_new_database(experiment)
         client = connect()
         name = default_experiment(client) if experiment is None else experiment
         found = find_experiment(client, name)

@@ -50,7 +50,9 @@ def artifact_folder(uri: str) -> Path | None:
 def schema_lock(file: Path) -> FileLock:
     """Return the lock for creating the schema, which two processes at once would leave permanently incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{file}.lock")
+    lock = Path(f"{file}.lock")
+    lock.touch()  # raises where no file can be created; FileLock would wait for ever in some such places
+    return FileLock(lock)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -14,13 +13,14 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from whichlora.config.spec import RunSpec
+from whichlora.errors import number_from_environment
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import checkpoints
 from whichlora.training.verification import prove_gradients, record_rates
 from whichlora.variants import Variant
 from whichlora.variants.witness import Evidence
 
-CHECKPOINT_SECONDS = float(os.environ.get("WHICHLORA_CHECKPOINT_SECONDS", "60"))
+CHECKPOINT_SECONDS = number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
 """Seconds between checkpoints: the most training that a killed run loses."""
 
 Losses = list[tuple[int, float]]

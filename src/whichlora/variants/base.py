@@ -19,6 +19,8 @@ Shapes = Mapping[str, tuple[int, int]]
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 HIGH_LEARNING_RATES = (*LEARNING_RATES[3:], 1e-2, 2e-2)
 """For methods that scale or bound their update."""
+POSITIVE = (1e-6, 1e6)
+"""Range of settings that must be positive."""
 RANKS = (4, 8, 16, 32)
 ALPHAS = (4, 8, 16, 32)
 LLAMA_ATTENTION_MLP = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
@@ -121,7 +123,9 @@ class Variant:
         expected_parameters: returns the number of trainable parameters from (shapes, rank, options) by the method's
             formula, to be compared with the parameters that PEFT builds.
         witness: raises `ProofError` unless the trained model has the properties specific to the method.
-        options: the method-specific settings and their default values.
+        options: the method-specific settings and their default values; a value that a user sets has the type of the
+            default.
+        option_ranges: lowest and highest value of settings that are numbers; integers as bounds allow integers only.
         after_attach: modifies the model that PEFT returned, before its parameters are counted.
         fully_trained: names of modules that are trained in full in addition to the adapter (PEFT's `modules_to_save`).
         initialize: initialises the adapter from (model, first training batches, options).
@@ -157,6 +161,7 @@ class Variant:
     expected_parameters: Callable[[Shapes, int, Mapping[str, Any]], int] | None = None
     witness: Callable[[nn.Module, Evidence], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    option_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     after_attach: Callable[[nn.Module], None] | None = None
     fully_trained: tuple[str, ...] = ()
     initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None

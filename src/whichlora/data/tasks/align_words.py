@@ -17,7 +17,7 @@ from whichlora.caller import given_path
 from whichlora.data.tasks import pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
-from whichlora.errors import check_choice
+from whichlora.errors import check_choice, is_file
 
 HELD_OUT = 63
 """Number of control pairs in test, as in the paper, and in validation; each has at most a sixth of all pairs."""
@@ -93,7 +93,7 @@ def pairs_path(language: str, data_dir: str) -> Path:
 
 def _pairs(language: str, data_dir: str | None) -> list[pairs.Pair]:
     """Return the folder's pairs; the packaged ones if it has none, as when it contains only a retention task's data."""
-    if data_dir is not None and pairs_path(language, data_dir).is_file():
+    if data_dir is not None and is_file(pairs_path(language, data_dir)):
         return pairs.from_file(str(pairs_path(language, data_dir)), option="data_dir")
     return pairs.packaged(language)
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
-from whichlora.errors import OptionError, first_line
+from whichlora.errors import OptionError, first_line, is_file, is_folder
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
 _FILE_SPLITS: dict[Split, tuple[str, ...]] = {
@@ -63,9 +63,9 @@ def find(data_dir: str | None, language: str, split: Split) -> Path | None:
     if data_dir is None:
         raise OptionError("data_dir", "auto", "this task is not packaged; set data_dir to the folder with its data")
     folder = given_path(data_dir)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise OptionError("data_dir", data_dir, "is not a folder")
-    matches = [folder / name for name in _names(language, split) if (folder / name).is_file()]
+    matches = [folder / name for name in _names(language, split) if is_file(folder / name)]
     if len(matches) > 1:
         raise OptionError("data_dir", data_dir, f"has both {matches[0].name} and {matches[1].name}; keep one")
     return matches[0] if matches else None

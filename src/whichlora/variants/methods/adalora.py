@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import ProofError
-from whichlora.variants.base import AdapterSettings, Hyperparameters, Variant
+from whichlora.variants.base import POSITIVE, AdapterSettings, Hyperparameters, Variant
 from whichlora.variants.witness import Evidence
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ ADALORA = Variant(
         "delta_t": round(100 / _MNLI_STEPS, 4),
         "beta": 0.85,
         "orthogonality": 0.1,
+    },
+    option_ranges={
+        "initial_rank_ratio": (1.0, 100.0),
+        "t_init": (0.0, 1.0),
+        "t_final": (0.0, 1.0),
+        "delta_t": (0.0, 1.0),
+        "beta": (1e-6, 1 - 1e-6),
+        "orthogonality": POSITIVE,
     },
     rank_means="mean final rank",
     build=_build,

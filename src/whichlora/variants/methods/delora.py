@@ -8,6 +8,7 @@ from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
+    POSITIVE,
     QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
@@ -58,6 +59,7 @@ DELORA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(alpha=(), learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
     options={"lambda": 8, "lambda_rate_ratio": 0.5},
+    option_ranges={"lambda": POSITIVE, "lambda_rate_ratio": POSITIVE},
     build=_build,
     expected_parameters=lambda shapes, rank, options: lora_parameters(shapes.values(), rank) + len(shapes),
     optimizer=lambda model, rate, decay, options: two_rates(

@@ -77,6 +77,7 @@ GRALORA = Variant(
     matched_learning_rate=None,
     space=SearchSpace(target_modules=(QUERY_VALUE, "all-linear")),
     options={"blocks": 2},
+    option_ranges={"blocks": (1, 1024)},
     rank_means="total rank of the blocks in a row",
     build=_build,
     expected_parameters=lora_parameter_count,

@@ -119,6 +119,7 @@ EVA = Variant(
     ),
     matched_learning_rate=None,
     options={"rho": 2.0, "tau": 0.99},
+    option_ranges={"rho": (1.0, 100.0), "tau": (0.0, 1.0)},
     rank_means="mean rank; a layer gets up to twice as much, or none at all",
     build=_eva_config,
     expected_parameters=lora_parameter_count,

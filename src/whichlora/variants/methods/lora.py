@@ -162,6 +162,7 @@ PISSA = Variant(
     matched_learning_rate=5e-4,
     space=SearchSpace(epochs=(1, 3)),
     options={"svd_iterations": 16},
+    option_ranges={"svd_iterations": (1, 1000)},
     build=lambda settings: lora_config(settings, init_lora_weights=f"pissa_niter_{settings.options['svd_iterations']}"),
     expected_parameters=lora_parameter_count,
     witness=check_residual,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.variants.base import LEARNING_RATES, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import LEARNING_RATES, POSITIVE, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.lora import check_scaling, lora_config, lora_parameter_count
 from whichlora.variants.optimizers import check_two_rates, two_rates
 from whichlora.variants.witness import Evidence
@@ -35,6 +35,7 @@ LORA_PLUS = Variant(
     matched_learning_rate=None,
     space=SearchSpace(learning_rate=(5e-6, 1e-5, *LEARNING_RATES[:5]), options={"rate_ratio": (4.0, 8.0, 16.0)}),
     options={"rate_ratio": 16.0},
+    option_ranges={"rate_ratio": POSITIVE},
     build=lora_config,
     expected_parameters=lora_parameter_count,
     optimizer=lambda model, rate, decay, options: two_rates(

@@ -111,6 +111,7 @@ LOKR = Variant(
     matched_learning_rate=None,
     space=SearchSpace(learning_rate=HIGH_LEARNING_RATES, target_modules=(QUERY_VALUE, "all-linear")),
     options={"factor": 4},
+    option_ranges={"factor": (1, 65536)},
     rank_means="rank of the second Kronecker factor",
     build=_lokr_config,
     expected_parameters=_lokr_parameters,

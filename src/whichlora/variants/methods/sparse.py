@@ -8,6 +8,7 @@ from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     PEFT_COMPARISON,
+    POSITIVE,
     QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
@@ -67,6 +68,7 @@ FOURIERFT = Variant(
         target_modules=(QUERY_VALUE, "all-linear"),
     ),
     options={"scaling": 300.0},
+    option_ranges={"scaling": POSITIVE},
     rank_means="spectral coefficients per layer",
     build=_fourierft_config,
     expected_parameters=lambda shapes, rank, options: rank * len(shapes),

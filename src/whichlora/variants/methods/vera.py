@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import POSITIVE, AdapterSettings, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.witness import check_shared
 
 
@@ -39,6 +39,7 @@ VERA = Variant(
     matched_rank=256,
     space=SearchSpace(rank=(256, 512, 1024, 2048), alpha=(), epochs=(1, 3)),
     options={"d_initial": 0.1},
+    option_ranges={"d_initial": POSITIVE},
     build=_build,
     expected_parameters=lambda shapes, rank, options: sum(rank + n_out for _, n_out in shapes.values()),
     witness=lambda model, evidence: check_shared(model, "vera_A", "vera_B"),

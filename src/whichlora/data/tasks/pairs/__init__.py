@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 
-from whichlora.errors import OptionError, check_choice
+from whichlora.caller import given_path
+from whichlora.errors import OptionError, check_choice, is_file
 
 Pair = tuple[str, str]
 """A text in the first language (English in the packaged pairs) and its translation."""
@@ -40,8 +40,11 @@ def from_file(path: str, *, option: str = "pairs") -> list[Pair]:
     Raises:
         OptionError: the file cannot be read, a line is malformed, or there are fewer than `MIN_PAIRS` pairs.
     """
+    file = given_path(path)
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        if not is_file(file):  # reading a pipe would wait for ever
+            raise FileNotFoundError
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         keywords = "words (packaged), task, or " if option == "pairs" else ""
         allowed = f"must be {keywords}a UTF-8 file of pairs ({type(error).__name__})"

@@ -1,0 +1,145 @@
+"""Reads and checks an experiment's YAML file, with the file that it extends; `grid` documents the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NoReturn
+
+from pydantic import AfterValidator, BeforeValidator, create_model
+
+from whichlora.caller import given_path
+from whichlora.config.options import RUN_OPTIONS, parse_option
+from whichlora.config.yaml_files import Document, Section, read_document
+from whichlora.errors import OptionError, check_name, did_you_mean, is_file
+
+_KEYS = ("extends", "name", "about", "defaults", "arms")
+_MUST = f"must have the keys name and arms, and may have {', '.join(_KEYS)}"
+ARM_KEYS = ("source", "options")
+"""Keys of an arm that are not options of `run`."""
+
+
+def _texts(option: str, content: Any) -> list[str]:
+    """Return the values of an option as on the command line; a single value stands for a list of one."""
+    values = content if isinstance(content, list) else [content]
+    if not values:
+        raise OptionError(option, "[]", f"has no value for {option}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError("must be a text, a number or a list of them")
+        if isinstance(parse_option(option, str(value)), str) and isinstance(value, float):  # 1.10 would become 1.1
+            raise ValueError("must be text; put it in quotes")
+    return [str(value) for value in values]
+
+
+class _Options(Section):
+    command: ClassVar[str] = "run"
+
+
+_FIELDS: dict[str, Any] = {
+    name: (Annotated[list[str], BeforeValidator(partial(_texts, name))], None) for name in RUN_OPTIONS
+}
+_Defaults: type[Section] = create_model("_Defaults", __base__=_Options, **_FIELDS)
+_Arm: type[Section] = create_model("_Arm", __base__=_Options, source=(str, ""), options=(dict[str, Any], {}), **_FIELDS)
+
+
+def _check_arms(content: Any) -> Any:
+    if not (isinstance(content, list) and content and all(isinstance(arm, dict) for arm in content)):
+        raise ValueError("must be a list of options, such as - {variant: lora}")
+    return content
+
+
+def _check_defaults(content: Any) -> Any:
+    if not isinstance(content, dict):
+        raise ValueError("must be options, such as seed: [1, 2, 3]")
+    return content
+
+
+def _check_name(name: str) -> str:
+    try:
+        check_name("name", name)
+    except OptionError as error:
+        raise ValueError(error.allowed) from error
+    return name
+
+
+class _ExperimentFile(Section):
+    extends: str | None = None
+    name: Annotated[str, AfterValidator(_check_name)] | None = None
+    about: str = ""
+    defaults: Annotated[_Defaults, BeforeValidator(_check_defaults)] = _Defaults()  # type: ignore[valid-type]
+    arms: Annotated[list[_Arm], BeforeValidator(_check_arms)] | None = None  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The content of an experiment's file and of the files that it extends.
+
+    Attributes:
+        defaults: the values of options as text, by name.
+        arms: the same for each arm.
+        settings: the variant's own settings of each arm.
+    """
+
+    name: str
+    about: str
+    defaults: Mapping[str, Sequence[str]]
+    arms: Sequence[Mapping[str, Sequence[str]]]
+    settings: Sequence[Mapping[str, Any]]
+    documents: Sequence[Document]
+
+    def fail(self, arm: int, option: str, problem: str) -> NoReturn:
+        """Raise an `OptionError` for an option of an arm, with the file and the line that sets it."""
+        owner = next(document for document in self.documents if "arms" in document.content)
+        for document in self.documents:
+            for path in (("arms", arm, option),) * (document is owner) + (("defaults", option),):
+                if path in document.lines:
+                    document.fail(path, problem)
+        owner.fail(("arms", arm), problem)
+
+
+def read_experiment(file: str) -> Experiment:
+    """Read an experiment's file and those that it extends.
+
+    Raises:
+        OptionError: a file is missing or malformed; the message names the file and the line.
+    """
+    files = _read(given_path(file), ())
+    named = next((pair for pair in files if pair[1].name is not None), None)
+    armed = next((pair for pair in files if pair[1].arms is not None), None)
+    if named is None or armed is None:
+        files[0][0].fail((), _MUST)
+    defaults: dict[str, Sequence[str]] = {}
+    for document, content in reversed(files):
+        defaults |= {option: getattr(content.defaults, option) for option in document.content.get("defaults", {})}
+    document, content = armed
+    arms = list(zip(document.content["arms"], content.arms, strict=True))
+    return Experiment(
+        name=named[1].name,
+        about=next((content.about for _, content in files if "about" in content.model_fields_set), "").strip(),
+        defaults=defaults,
+        arms=[{option: getattr(arm, option) for option in keys if option not in ARM_KEYS} for keys, arm in arms],
+        settings=[arm.options for _, arm in arms],
+        documents=[document for document, _ in files],
+    )
+
+
+def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]:
+    """Return a file and those that it extends, as documents and checked contents.
+
+    `extending` are the files that extend this one, directly or indirectly.
+    """
+    if not is_file(path):
+        hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
+        raise OptionError("file", str(path), f"must be the YAML file of an experiment{hint}")
+    if path.resolve() in extending:
+        raise OptionError("file", str(path), "must not extend itself")
+    document = read_document("file", path)
+    if not isinstance(document.content, dict) or not document.content.keys() <= set(_KEYS):
+        document.fail((), _MUST)
+    content = document.parse(_ExperimentFile)
+    if content.extends is None:
+        return [(document, content)]
+    return [(document, content), *_read(path.parent / content.extends, (*extending, path.resolve()))]
