@@ -23,12 +23,11 @@ from whichlora.errors import OptionError
 from whichlora.tracking.client import (
     connect,
     database_exists,
-    find_launch,
     is_read_only,
-    mark_launch,
     require_database,
     work_folder,
 )
+from whichlora.tracking.launch import find_launch, mark_launch
 from whichlora.tracking.runs import Tracker
 
 NO_EXPERIMENT = "none"

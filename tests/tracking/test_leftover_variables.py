@@ -8,7 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from whichlora.run.command import main
-from whichlora.tracking.client import connect, mark_launch
+from whichlora.tracking.client import connect
+from whichlora.tracking.launch import mark_launch
 from whichlora.tracking.runs import Tracker
 
 LAUNCHED = {"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": "main", "mlflow.project.backend": "local"}

@@ -69,7 +69,8 @@ def report_option_error(error: OptionError) -> int:
         # MLflow takes more than a second to import and is needed only under `mlflow run`.
         from mlflow.exceptions import MlflowException
 
-        from whichlora.tracking.client import connect, database_exists, mark_launch
+        from whichlora.tracking.client import connect, database_exists
+        from whichlora.tracking.launch import mark_launch
 
         with contextlib.suppress(OptionError, MlflowException):  # the error to report is that of the option
             if database_exists():

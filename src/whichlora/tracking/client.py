@@ -1,20 +1,17 @@
-"""Connects to MLflow: tracking databases, experiments, and runs created by `mlflow run`."""
+"""Connects to MLflow: tracking databases and experiments."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import mlflow
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,10 +25,6 @@ from whichlora.tracking.sqlite import artifact_folder, create_whole, database_fi
 DEFAULT_EXPERIMENT = "whichlora"
 _PAGE = 1000
 """Results per page of a search; the tracking server allows no more."""
-_LAUNCH = "WHICHLORA_LAUNCH"
-"""Environment variable with the launch that this command, or the one that started it as a worker, has tagged."""
-_LAUNCH_SECONDS = 3600.0
-"""Age up to which a run of `mlflow run` is that of this command; `mlflow run` may install an environment first."""
 
 
 def sqlite_file() -> Path | None:
@@ -241,11 +234,11 @@ def default_experiment(client: MlflowClient) -> str:
     if launch_experiment != "0":
         valid = launch_experiment.isascii() and launch_experiment.isdecimal() and int(launch_experiment) < 2**63
         read = client.get_experiment if valid else None
-        return str(_named("MLFLOW_EXPERIMENT_ID", launch_experiment, "an experiment", read).name)
+        return str(named("MLFLOW_EXPERIMENT_ID", launch_experiment, "an experiment", read).name)
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 
 
-def _named(variable: str, value: str, what: str, read: Callable[[str], Any] | None) -> Any:
+def named(variable: str, value: str, what: str, read: Callable[[str], Any] | None) -> Any:
     """Return the object with the id that an environment variable gives; `read` is None if it cannot be an id.
 
     Raises:
@@ -258,61 +251,6 @@ def _named(variable: str, value: str, what: str, read: Callable[[str], Any] | No
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
     raise OptionError(variable, value, f"must be the id of {what} in the tracking database; unset the variable")
-
-
-def find_launch(client: MlflowClient) -> str | None:
-    """Return the id of the run that `mlflow run` created for this command; None if started another way.
-
-    Another run that `MLFLOW_RUN_ID` names, such as a finished result, is left alone, with a warning.
-
-    Raises:
-        OptionError: `MLFLOW_RUN_ID` is not the id of a run.
-    """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not run_id:
-        return None
-    reason = _why_no_launch(_named("MLFLOW_RUN_ID", run_id, "a run", client.get_run))
-    if reason:
-        _warn(f"warning: MLFLOW_RUN_ID={run_id} is ignored, because {reason}; unset the variable.")
-        return None
-    return run_id
-
-
-def _why_no_launch(run: Run) -> str | None:
-    """Return why a run is not the launch of this command; None if it is."""
-    tags = run.data.tags
-    kind = tags.get("whichlora.kind")
-    if run.info.lifecycle_stage != "active" or run.info.status != "RUNNING":
-        return f"that run is {'deleted' if run.info.lifecycle_stage != 'active' else run.info.status}"
-    if tags.get("mlflow.source.type") != "PROJECT" or "mlflow.project.entryPoint" not in tags:
-        return "that run was not created by `mlflow run`"
-    if kind == "launch" and os.environ.get(_LAUNCH) == run.info.run_id:
-        return None
-    if kind is not None:
-        return f"that run is the {kind} of another command"
-    if abs(time.time() - run.info.start_time / 1000) > _LAUNCH_SECONDS:
-        return "`mlflow run` created that run more than an hour ago"
-    return None
-
-
-@cache
-def _warn(text: str) -> None:
-    """Print a warning, once in a process."""
-    print(text, file=sys.stderr)
-
-
-def mark_launch(client: MlflowClient) -> str | None:
-    """Tag the run that `mlflow run` created as a launch and return its id; None if started another way.
-
-    Raises:
-        OptionError: `MLFLOW_RUN_ID` is not the id of a run.
-    """
-    run_id = find_launch(client)
-    if run_id is not None and os.environ.get(_LAUNCH) != run_id:
-        client.set_tag(run_id, "whichlora.kind", "launch")
-        client.set_tag(run_id, "mlflow.note.content", "Launch only: the results are in the runs that it started.")
-        os.environ[_LAUNCH] = run_id
-    return run_id
 
 
 def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:

@@ -31,9 +31,9 @@ from whichlora.tracking.client import (
     experiment_id,
     find_experiment,
     is_read_only,
-    mark_launch,
     work_folder,
 )
+from whichlora.tracking.launch import mark_launch
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
