@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, create_model
 
-from analysis.claims.comparisons import compare_levels, compare_methods
+from analysis.claims.comparisons import compare_levels, compare_methods, method_differences
 from analysis.claims.orders import OTHERS, pairwise_relations, parse_order, resolve_method
 from analysis.claims.verdicts import (
     CONTRADICTED,
@@ -39,7 +39,7 @@ from analysis.runs.language_probes import LEVELS
 from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level
 from analysis.stats.correlations import correlate
-from analysis.stats.differences import COUNT, DETECTABLE, PRIMARY, SAME, differences, pair_tests
+from analysis.stats.differences import COUNT, DETECTABLE, PRIMARY, SAME, pair_tests
 from analysis.stats.groupings import LETTERS, TEXT, groupings
 from analysis.stats.multiplicity import holm_records
 
@@ -85,7 +85,7 @@ class ClaimTest:
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float) -> Verdict:
     """Test whether all methods are equivalent within the margin."""
-    records = differences(table, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
+    records = method_differences(table, outcome, margin=margin, scope=scope, alpha=alpha)
     compared = pair_tests(records)
     if untested := [r for r in compared if r.p is None]:
         return undecided(untested[0].note, untested)
@@ -167,7 +167,7 @@ def order(
         summary = "in these languages " + summary
     reason = summary + enumerate_few(reasons[verdict], 4, by="; ")
     if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
-        detectable, note = _detectable_note(differences(table, outcome=outcome, scope=scope, alpha=alpha))
+        detectable, note = _detectable_note(method_differences(table, outcome, margin=margin, scope=scope, alpha=alpha))
         return undecided(reason + note, [*evidence, *detectable])
     return Verdict(verdict, reason, tuple(evidence))
 
@@ -176,8 +176,7 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: 
     """Test whether the methods differ in a metric; the reason gives their order."""
     if metric not in table or table[metric].isna().all():
         return undecided(f"the runs have no {metric}")
-    own_margin = margin if metric == "f1" else None
-    records = differences(table, outcome=outcome, scope=scope, metric=metric, margin=own_margin, alpha=alpha)
+    records = method_differences(table, outcome, metric=metric, margin=margin, scope=scope, alpha=alpha)
     compared = [r for r in pair_tests(records) if r.p is not None]
     if not compared:
         return undecided(records[0].note, records[:1])

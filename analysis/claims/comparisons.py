@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.measures import floored_blocks
 from analysis.records import Record, find
 from analysis.stats.contrasts import DETECTABLE, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
@@ -43,8 +44,7 @@ def compare_methods(
     alpha: float,
 ) -> dict[tuple[str, str], Pair]:
     """Compare methods by the primary analysis, adjusted for all pairs of methods in the table."""
-    own_margin = margin if metric == "f1" else None
-    records = differences(table, outcome=outcome, scope=scope, metric=metric, margin=own_margin, alpha=alpha)
+    records = method_differences(table, outcome, metric=metric, margin=margin, scope=scope, alpha=alpha)
     difference_by_pair = {r.groups: r for r in pair_tests(records)}
     equivalence_by_pair = {r.groups: r for r in find(records, test=SAME)}
     overall = pair_tests(records)[0]
@@ -55,6 +55,16 @@ def compare_methods(
         )
         for a, b in requested
     }
+
+
+def method_differences(
+    table: pd.DataFrame, outcome: str, *, metric: str = "f1", margin: float, scope: str, alpha: float
+) -> list[Record]:
+    """Return the records of the primary analysis: F1 in the blocks above the floor, or another metric in all blocks."""
+    if metric == "f1":
+        kept, _ = floored_blocks.split(table, outcome)
+        return differences(kept, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
+    return differences(table, outcome=outcome, scope=scope, metric=metric, alpha=alpha)
 
 
 def compare_levels(
