@@ -31,6 +31,7 @@ from tuning.sampler import TrialSampler, make_pruner
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_status import PREFIX
+from whichlora import termination
 from whichlora.config.cli import format_duration
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.parallel import lockstep
@@ -217,6 +218,13 @@ class Study:
             if self._failures >= 2 * ATTEMPTS:
                 self.problem = f"{type(error).__name__}: {error}"
             if n_raised < ATTEMPTS:
+                enqueue_retry(self._optuna, self._frozen(trial))
+            raise
+        except KeyboardInterrupt:  # neither an error nor a death of the trial's own
+            with termination.deferred():
+                check_lease()
+                store_seconds()
+                trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
                 enqueue_retry(self._optuna, self._frozen(trial))
             raise
 

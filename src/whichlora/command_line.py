@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from whichlora import __version__
+from whichlora import __version__, termination
 from whichlora.errors import did_you_mean
 
 PROGRAM = "whichlora"
@@ -145,14 +145,17 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit with its status.
+    """Run a command and exit with its status, or with 128 and the number of the signal that ended it.
 
     If the reader of the output is gone, as in `whichlora variants | head`, exit quietly with the status of a process
     killed by SIGPIPE.
     """
+    termination.install()
     try:
         status = main()
         sys.stdout.flush()
+    except termination.Terminated as reason:
+        status = termination.end(reason)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
         status = 128 + signal.SIGPIPE

@@ -10,7 +10,7 @@ from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import report_option_error
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.errors import DamagedError, MemoryExhausted, OptionError, ProofError
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 
@@ -55,7 +55,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
         result = run(plan, tracker)
     except OptionError as error:
         return report_option_error(error)
-    except (ProofError, MemoryExhausted) as error:
+    except (ProofError, MemoryExhausted, DamagedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     tracker.link_launch(result.run_id)

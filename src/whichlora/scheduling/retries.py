@@ -11,6 +11,8 @@ from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora import termination
+
 Result = TypeVar("Result")
 POLL_SECONDS = 2.0
 """Seconds between database polls of an idle worker, which takes over if another worker dies."""
@@ -44,9 +46,11 @@ def repeat_until_done(
 
     Raises:
         Exception: the last of `_FAILURES` consecutive errors.
+        Terminated: a signal ends this process.
     """
     failures = 0
     while not stop():
+        termination.check()
         try:
             if not step():
                 return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora import termination
 from whichlora.errors import OptionError, check_name
 from whichlora.tracking.sqlite import create_whole, database_file, is_writable, tracking_state
 
@@ -216,7 +217,7 @@ def _why_no_launch(run: Run) -> str | None:
     return None
 
 
-@cache
+@functools.cache
 def _warn(text: str) -> None:
     """Print a warning, once in a process."""
     print(text, file=sys.stderr)
@@ -233,6 +234,7 @@ def mark_launch(client: MlflowClient) -> str | None:
         client.set_tag(run_id, "whichlora.kind", "launch")
         client.set_tag(run_id, "mlflow.note.content", "Launch only: the results are in the runs that it started.")
         os.environ[_LAUNCH] = run_id
+        termination.watch_launcher(functools.partial(client.set_terminated, run_id, "KILLED"))
     return run_id
 
 

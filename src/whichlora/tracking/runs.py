@@ -18,6 +18,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
+from whichlora import termination
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError, check_name
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import (
@@ -29,6 +30,7 @@ from whichlora.tracking.client import (
     mark_launch,
     work_folder,
 )
+from whichlora.tracking.creation import create_run
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
@@ -119,9 +121,11 @@ class Tracker:
             if finished is not None:
                 yield Attempt(finished=finished)
                 return
-            log = self.open(kind, name, tags)
+            with termination.deferred():  # a signal in between would leave a run that counts as running
+                log = self.open(kind, name, tags)
             try:
                 with log.guarded():
+                    termination.check()
                     yield Attempt(_log=log)
             except PrunedError:
                 shutil.rmtree(work, ignore_errors=True)
@@ -152,9 +156,8 @@ class Tracker:
             run_tags["whichlora.launch"] = self.launch
         if self.parent:
             run_tags["mlflow.parentRunId"] = self.parent
-        where = experiment_id(self.client, self.experiment)
-        run = self.client.create_run(where, tags=run_tags, run_name=name[:NAME_LIMIT])
-        return RunLog(self.client, run.info.run_id, self.check_lease)
+        run_id = create_run(self.client, experiment_id(self.client, self.experiment), run_tags, name[:NAME_LIMIT])
+        return RunLog(self.client, run_id, self.check_lease)
 
 
 @dataclass(frozen=True)
@@ -196,20 +199,23 @@ class RunLog:
         except LostLeaseError:
             raise
         except PrunedError as pruned:
-            self.tags({"pruned": str(pruned)})
-            self.client.set_terminated(self.run_id, "FINISHED")
+            with termination.deferred():
+                self.tags({"pruned": str(pruned)})
+                self.client.set_terminated(self.run_id, "FINISHED")
             raise
         except BaseException as error:
-            self._check()  # do not mark a run that another process has taken over or finished
-            text = f"{type(error).__name__}: {error}"[:4000]
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            self.client.set_tag(self.run_id, "whichlora.error", text)
-            self.client.set_terminated(self.run_id, status)
+            with termination.deferred():
+                self._check()  # do not mark a run that another process has taken over or finished
+                text = f"{type(error).__name__}: {error}"[:4000]
+                status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+                self.client.set_tag(self.run_id, "whichlora.error", text)
+                self.client.set_terminated(self.run_id, status)
             raise
-        self._check()
-        if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
-            self.client.delete_tag(self.run_id, "whichlora.error")  # set by an earlier attempt
-        self.client.set_terminated(self.run_id, "FINISHED")
+        with termination.deferred():
+            self._check()
+            if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
+                self.client.delete_tag(self.run_id, "whichlora.error")  # set by an earlier attempt
+            self.client.set_terminated(self.run_id, "FINISHED")
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log params, with lists joined by commas and mappings as JSON.
