@@ -112,7 +112,7 @@ def recover(work: Path) -> Path | None:
             _restore_best(work, folder)
         except (DamagedError, NonFiniteError) as error:
             problems.append(str(error))
-            shutil.rmtree(folder)
+            _remove(folder)
         else:
             found = folder
             break
@@ -127,7 +127,13 @@ def keep_newest(work: Path) -> None:
     newest = _complete(work)[:1]
     for folder in work.glob("checkpoint-*"):
         if folder not in newest:
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; if this process is killed meanwhile, what is left does not count as complete."""
+    (checkpoint / _COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def _complete(work: Path) -> list[Path]:
