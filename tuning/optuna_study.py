@@ -127,6 +127,12 @@ class Study:
         """Return whether `stop` was called after this process opened the study."""
         return bool(self._optuna.user_attrs.get("stopped", 0.0) > self._opened)
 
+    def mark_interrupted(self) -> None:
+        """Mark the study's run as killed, unless other workers have trials of the study."""
+        if not self.trials(TrialState.RUNNING):
+            with termination.deferred():
+                self._tracker.client.set_terminated(self.run_id, "KILLED")
+
     def n_started(self) -> int:
         """Return the number of trials that count, are running, or are to be retried."""
         return len(started_trials(self.trials()))
@@ -284,4 +290,6 @@ class Study:
         for run in others:
             with contextlib.suppress(Exception):  # the worker that created it may have deleted it
                 tracker.client.delete_run(run.info.run_id)
+        if first.info.status == "KILLED":
+            tracker.client.update_run(first.info.run_id, status="RUNNING")
         return str(first.info.run_id)

@@ -85,7 +85,8 @@ def stop(database: RDBStorage, name: str) -> None:
     """End a study after its running trials; calling `tune` again resumes it.
 
     Raises:
-        OptionError: no study has this name.
+        OptionError: no study has this name, or this user cannot write to the database.
     """
     check_choice("study", name, names(database))
+    storage.check_writable()
     optuna.load_study(study_name=PREFIX + name, storage=database).set_user_attr("stopped", time.time())

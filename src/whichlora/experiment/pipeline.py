@@ -15,9 +15,10 @@ from whichlora.experiment.progress import Progress, Survey, survey_runs
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
+from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
-from whichlora.tracking.client import database_exists
+from whichlora.tracking.client import check_writable, database_exists
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -36,7 +37,8 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         The exit status: 1 if runs have no result.
 
     Raises:
-        OptionError: runs cannot be packed, the experiment has runs of another precision, or workers cannot start.
+        OptionError: runs cannot be packed, the experiment has runs of another precision, workers cannot start, or this
+            user cannot write results.
     """
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
@@ -53,7 +55,10 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run or tracker is None:
         return 0
-    _run_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
+    if is_worker() or survey.done.keys() < {plan.spec.fingerprint for plan in grid.plans}:
+        check_writable()
+        storage.check_writable()
+        _run_missing(grid, tracker, survey, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)

@@ -22,8 +22,9 @@ from optuna.storages._rdb.models import SCHEMA_VERSION
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.errors import OptionError
 from whichlora.tracking.client import sqlite_file
-from whichlora.tracking.sqlite import create_whole, studies_state
+from whichlora.tracking.sqlite import create_whole, is_writable, studies_state
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -58,6 +59,18 @@ def storage_file(url: str | None = None) -> Path | None:
     if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
         return None
     return None if parts.query.get("uri") else Path(parts.database).absolute()
+
+
+def check_writable() -> None:
+    """Check that studies and queues can be changed.
+
+    Raises:
+        OptionError: This user cannot write to the SQLite file or its folder.
+    """
+    file = storage_file()
+    if file is not None and not is_writable(file):
+        allowed = "this user cannot write to the database or its folder; studies can be listed"
+        raise OptionError("WHICHLORA_STORAGE", file, allowed)
 
 
 def _url_of(file: Path) -> str:

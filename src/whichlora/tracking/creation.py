@@ -19,16 +19,18 @@ def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]
         MlflowException: The server created no run.
     """
     start = int(time.time() * 1000)
+    created: list[str] = []
     lost: MlflowException | None = None
     try:
-        client.create_run(experiment_id, start_time=start, tags=dict(tags), run_name=name)
+        created = [client.create_run(experiment_id, start_time=start, tags=dict(tags), run_name=name).info.run_id]
     except MlflowException as error:
         lost = error
     simultaneous = client.search_runs([experiment_id], f"attributes.start_time = {start}")
-    created = sorted(run.info.run_id for run in simultaneous if tags.items() <= run.data.tags.items())
-    if not created:
-        raise lost or MlflowException("the server does not list the run that it created")
+    same = (run.info.run_id for run in simultaneous if tags.items() <= run.data.tags.items())
+    created = sorted({*created, *same})
+    if lost is not None and not created:
+        raise lost
     for duplicate in created[1:]:
         client.set_terminated(duplicate, "KILLED")
         client.delete_run(duplicate)
-    return str(created[0])
+    return created[0]
