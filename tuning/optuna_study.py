@@ -30,12 +30,14 @@ from tuning.sampler import TrialSampler, make_pruner
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_status import PREFIX, STOPS
+from whichlora import termination
 from whichlora.config.cli import format_duration
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
+from whichlora.scheduling.storage import stored_trial
 from whichlora.tracking.client import experiment_id
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
@@ -126,6 +128,12 @@ class Study:
         """Return whether `stop` was called after this process opened the study."""
         return bool(self._optuna.user_attrs.get(STOPS, 0) != self._stops_before)
 
+    def mark_interrupted(self) -> None:
+        """Mark the study's run as killed, unless other workers have trials of the study."""
+        if not self.trials(TrialState.RUNNING):
+            with termination.deferred():
+                self._tracker.client.set_terminated(self.run_id, "KILLED")
+
     def n_started(self) -> int:
         """Return the number of trials that count, are running, or are to be retried."""
         return len(started_trials(self.trials()))
@@ -160,7 +168,7 @@ class Study:
     def _run_trial(self, trial: Trial, limit: int, *, retries_only: bool) -> Any:
         """Train and validate one trial and return its objective values."""
         check_lease = self._leases.acquire(trial)
-        frozen = self._frozen(trial)
+        frozen = stored_trial(self._optuna, trial)
         number = original_number(frozen)
         start, earlier_seconds = lockstep.busy_seconds(), float(trial.user_attrs.get("seconds", 0.0))
 
@@ -217,7 +225,14 @@ class Study:
             if self._failures >= 2 * ATTEMPTS:
                 self.problem = masked(f"{type(error).__name__}: {error}")
             if n_raised < ATTEMPTS:
-                enqueue_retry(self._optuna, self._frozen(trial))
+                enqueue_retry(self._optuna, stored_trial(self._optuna, trial))
+            raise
+        except KeyboardInterrupt:  # neither an error nor a death of the trial's own
+            with termination.deferred():
+                check_lease()
+                store_seconds()
+                trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
+                enqueue_retry(self._optuna, stored_trial(self._optuna, trial))
             raise
 
     def _pruning_reports(self, trial: Trial, store_seconds: Callable[[], None]) -> PruningReports | None:
@@ -227,7 +242,9 @@ class Study:
             return PruningReports(roles=roles, times=1, report=lambda number, value: None)
 
         def report(number: int, value: float) -> None:
-            if number not in self._frozen(trial).intermediate_values:  # else an earlier attempt reported it
+            if (
+                number not in stored_trial(self._optuna, trial).intermediate_values
+            ):  # else an earlier attempt reported it
                 trial.report(value, number)
             store_seconds()
             if number < self.config.reports and trial.should_prune():  # after the last report pruning saves nothing
@@ -244,9 +261,6 @@ class Study:
         for trial in started_trials(self.trials()):
             if trial.state is TrialState.FAIL:
                 enqueue_retry(self._optuna, trial)
-
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self._optuna._storage.get_trial(trial._trial_id)
 
     def _print(self, trial: Trial, outcome: str) -> None:
         print(f"{self.config.variant.name} trial {trial.number}: {outcome}", flush=True)
@@ -284,4 +298,6 @@ class Study:
             if run_id != kept:
                 with contextlib.suppress(Exception):  # the worker that created it may have deleted it
                     tracker.client.delete_run(run_id)
+        if tracker.client.get_run(kept).info.status == "KILLED":
+            tracker.client.update_run(kept, status="RUNNING")
         return kept

@@ -14,10 +14,11 @@ from tuning.study_config import TUNING_SEED, StudyConfig
 from tuning.study_status import connect
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
+from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
-from whichlora.scheduling.storage import GRACE_SECONDS, check_configured
-from whichlora.tracking.client import create_work_folder
+from whichlora.scheduling.storage import GRACE_SECONDS
+from whichlora.tracking.client import check_writable, create_work_folder
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -58,8 +59,10 @@ def run_studies(
     if engine is not None:
         engine.connect()
     create_work_folder()
-    check_configured()
+    storage.check_configured()
     tracker = Tracker.for_command()
+    check_writable()
+    storage.check_writable()
     deadline = None if timeout is None else time.monotonic() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])
 
@@ -72,12 +75,18 @@ def run_studies(
     if not is_worker():
         for study in studies:
             print(study.progress(trials, budget), flush=True)
-    if engine is not None:
-        table, missing = _tune_with_workers(studies, engine, arguments)
-    else:
-        table, missing = tune(
-            studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds, pack=pack_size
-        )
+    try:
+        if engine is not None:
+            table, missing = _tune_with_workers(studies, engine, arguments)
+        else:
+            table, missing = tune(
+                studies, tracker, trials=trials, budget=budget, deadline=deadline, seeds=seeds, pack=pack_size
+            )
+    except KeyboardInterrupt:
+        if not is_worker():
+            for study in studies:
+                study.mark_interrupted()
+        raise
     if not is_worker():
         print(table)
     for message in missing:

@@ -19,7 +19,8 @@ from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import RUN_OPTIONS
 from whichlora.tracking.csv_text import to_csv
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.runs import Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
 """Options that an experiment's file sets per arm; the others apply to the whole experiment."""

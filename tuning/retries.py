@@ -36,7 +36,8 @@ def enqueue_retry(study: optuna.Study, trial: FrozenTrial) -> None:
         k: v for k, v in copied.system_attrs.items() if not k.startswith(("completed_rung", "constraints"))
     }
     if _deaths(trial) <= DEATHS:
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=ATTEMPTS + DEATHS, inherit_intermediate_values=True)
+        most = ATTEMPTS + DEATHS + int(trial.user_attrs.get("interrupted", 0))
+        retry = RetryHeartbeatStaleTrialCallback(max_retry=most, inherit_intermediate_values=True)
         retry(study, copied)
 
 
@@ -47,7 +48,8 @@ def earlier_attempts(trial: FrozenTrial) -> list[int]:
 
 def _deaths(trial: FrozenTrial) -> int:
     """Return the number of workers that have died running a failed trial, including the last one."""
-    return len(earlier_attempts(trial)) + 1 - int(trial.user_attrs.get("raised", 0))
+    ended_otherwise = int(trial.user_attrs.get("raised", 0)) + int(trial.user_attrs.get("interrupted", 0))
+    return len(earlier_attempts(trial)) + 1 - ended_otherwise
 
 
 def _needs_retry_after_death(trial: FrozenTrial) -> bool:

@@ -86,9 +86,10 @@ def stop(database: RDBStorage, name: str) -> None:
     """End a study after its running trials; calling `tune` again resumes it.
 
     Raises:
-        OptionError: no study has this name.
+        OptionError: no study has this name, or this user cannot write to the database.
     """
     check_choice("study", name, names(database))
+    storage.check_writable()
     study = optuna.load_study(study_name=PREFIX + name, storage=database)
     # A count, which processes compare with what it was when they opened the study: clocks of machines differ.
     study.set_user_attr(STOPS, int(study.user_attrs.get(STOPS, 0)) + 1)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from whichlora import __version__
+from whichlora import __version__, termination
 from whichlora.errors import did_you_mean, printable
 from whichlora.masking import mask_output
 
@@ -146,15 +146,20 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit with its status; passwords are masked in all that it prints.
+    """Run a command and exit with its status, or with 128 and the number of the signal that ended it.
+
+    Passwords are masked in all that it prints.
 
     If the reader of the output is gone, as in `whichlora variants | head`, exit quietly with the status of a process
     killed by SIGPIPE.
     """
     mask_output()
+    termination.install()
     try:
         status = main()
         sys.stdout.flush()
+    except termination.Terminated as reason:
+        status = termination.end(reason)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
         status = 128 + signal.SIGPIPE

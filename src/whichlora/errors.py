@@ -184,6 +184,13 @@ class NonFiniteError(ProofError):
     """A loss, gradient, tensor, logit or score is NaN or infinite; the message names it and, in training, the step."""
 
 
+class DamagedError(RuntimeError):
+    """A file is missing, or its content is not what was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is missing or damaged")
+
+
 class LostLeaseError(RuntimeError):
     """This process was declared dead and its work was assigned to another process."""
 

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from whichlora.config.spec import RunSpec
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.runs import _text
+from whichlora.tracking.run_log import _text
 
 LABELS = ("entailment", "neutral", "contradiction")
 PARAMETERS = {"lora": 2_442_240, "dora": 2_597_760, "vera": 209_280, "adalora": 3_665_880, "pissa": 2_442_240}

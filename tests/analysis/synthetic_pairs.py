@@ -12,7 +12,7 @@ from synthetic import _draw, lasting, spec
 from whichlora.config.spec import RunSpec
 from whichlora.evaluation import word_alignment
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.runs import _text
+from whichlora.tracking.run_log import _text
 
 PAIRS = {"trained": 200, "control": 63}
 START = {"cosine/translation/raw": 0.62, "cosine/random/raw": 0.61, "cosine/gap/centred": 0.10}

@@ -15,7 +15,7 @@ from synthetic import lasting
 from whichlora.config.spec import RunSpec, canonical_digest
 from whichlora.probing.options import LanguageChoices, as_params
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.runs import _text
+from whichlora.tracking.run_log import _text
 
 LAYERS = 12
 CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}

@@ -46,6 +46,9 @@ def folders(empty_database: Path, tiny_model: str) -> Iterator[tuple[Path, Path]
         optuna.create_study(study_name=f"{PREFIX}mine", storage=queue.connect()).set_user_attr("command", "x")
         content = {"name": "grid", "defaults": {"model": str(shared / "model"), **SMALL}, "arms": [{"variant": "lora"}]}
         (shared / "grid.yaml").write_text(yaml.safe_dump(content))
+        untrained = {k: v for k, v in SMALL.items() if k not in ("learning_rate", "batch_size")}
+        content |= {"name": "whichlora", "defaults": {"model": str(shared / "model"), **untrained}}
+        (shared / "done.yaml").write_text(yaml.safe_dump({**content, "arms": [{"variant": "none"}]}))
         mlflow.set_tracking_uri(before)
         for path in shared.rglob("*.lock"):
             path.unlink()
@@ -118,6 +121,32 @@ def test_a_finished_run_is_found_and_a_new_one_refused_in_a_line(call: Call, fol
     assert "error: MLFLOW_TRACKING_URI=" in done.stderr
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        (["tuning.study", "stop", "mine"], "WHICHLORA_STORAGE"),
+        (["tuning.tune", "--model", "{shared}/model", "--trials", "1"], "MLFLOW_TRACKING_URI"),
+        (["whichlora.experiment", "--file", "{shared}/grid.yaml"], "MLFLOW_TRACKING_URI"),
+        (["whichlora.experiment", "--file", "{shared}/grid.yaml", "--workers", "2"], "MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_commands_that_write_are_refused_in_a_line(
+    call: Call, folders: tuple[Path, Path], command: list[str], variable: str
+) -> None:
+    done = call(*(part.format(shared=folders[0]) for part in command))
+    assert done.returncode == 2, done.stderr[-3000:]
+    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert line.startswith(f"error: {variable}=")
+    assert "this user cannot write" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_an_experiment_whose_runs_are_done_is_read(call: Call, folders: tuple[Path, Path]) -> None:
+    done = call("whichlora.experiment", "--file", str(folders[0] / "done.yaml"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 of 1 runs are done." in done.stdout
 
 
 def test_a_probe_of_a_run_finds_the_run_and_is_refused_in_a_line(call: Call, folders: tuple[Path, Path]) -> None:

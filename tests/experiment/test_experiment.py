@@ -26,7 +26,8 @@ from whichlora.experiment.command import main
 from whichlora.experiment.grid import read_grid
 from whichlora.experiment.progress import survey_runs
 from whichlora.tracking.client import connect
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.runs import Tracker
 
 SMALL = {
     "train_size": 16,

@@ -24,7 +24,8 @@ from mlflow.tracking import MlflowClient
 from whichlora.config.spec import RunSpec
 from whichlora.run.command import main
 from whichlora.tracking.client import connect, default_experiment, experiment_id, work_folder
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.runs import Tracker
 from whichlora.tracking.sqlite import tracking_state
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]

@@ -23,7 +23,8 @@ from whichlora.parallel import lockstep
 from whichlora.run.command import main
 from whichlora.run.pipeline import run
 from whichlora.tracking.client import connect
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.runs import Tracker
 from whichlora.training import adapter, checkpoints, trainer
 from whichlora.training.objectives import AnswerTokens
 from whichlora.training.verification import prove_step, prove_trained

@@ -11,6 +11,7 @@ from typing import Any
 
 from whichlora.config.failures import explain
 from whichlora.errors import (
+    DamagedError,
     MemoryExhausted,
     OptionError,
     ProofError,
@@ -38,7 +39,7 @@ def guarded(work: Callable[[], int], texts: Mapping[str, Any]) -> int:
         return work()
     except OptionError as error:
         return report_option_error(error)
-    except (ProofError, MemoryExhausted) as error:
+    except (DamagedError, MemoryExhausted, ProofError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except Exception as error:

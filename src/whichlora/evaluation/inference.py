@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from whichlora import termination
 from whichlora.data.batching import by_length, collate, in_order, sorted_by_ids, to_device
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.models import packing
@@ -70,6 +71,7 @@ def run_batched(
     with tqdm(total=len(lengths), desc=name, unit=unit, leave=False) as bar:
 
         def work_and_count(batch: list[int]) -> None:
+            termination.check()  # in lockstep this is not the main thread, which a signal interrupts
             work(batch)
             bar.update(len(batch))
 

@@ -17,10 +17,10 @@ from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
 from whichlora.run.pipeline import run
+from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
-from whichlora.scheduling.storage import check_configured
-from whichlora.tracking.client import create_work_folder, database_exists
+from whichlora.tracking.client import check_writable, create_work_folder, database_exists
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -39,13 +39,14 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         The exit status: 1 if runs have no result.
 
     Raises:
-        OptionError: runs cannot be packed, the experiment has runs of another precision, or workers cannot start.
+        OptionError: runs cannot be packed, the experiment has runs of another precision, workers cannot start, or this
+            user cannot write results.
     """
     pack_size = parse_pack(pack, grid.plans)
     freeze_gc()
     if not dry_run:
         create_work_folder()
-        check_configured()
+        storage.check_configured()
     # A dry run writes nothing, not even an empty database.
     tracker = None if dry_run and not database_exists() else Tracker.for_command(grid.name)
     survey = survey_runs(grid, tracker)
@@ -59,7 +60,10 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
     if dry_run or tracker is None:
         return 0
-    _run_missing(grid, tracker, engine=engine, file=file, pack=pack_size)
+    if is_worker() or survey.done.keys() < {plan.spec.fingerprint for plan in grid.plans}:
+        check_writable()
+        storage.check_writable()
+        _run_missing(grid, tracker, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)

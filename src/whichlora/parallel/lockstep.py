@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whichlora import termination
+
 if TYPE_CHECKING:
     from torch import Tensor
-
 
 _IDLE_SECONDS = 0.5
 """Pause between two attempts while every remaining thread is blocked on another process."""
@@ -78,7 +79,8 @@ class _Lockstep:
             self._changed.wait_for(lambda: self._turn == slot.number)
         slot.blocked = False
         slot.idle_seconds += time.monotonic() - began
-        if self.stopped:
+        termination.check()
+        if self.stopped and not termination.requested():  # else a training saves a checkpoint before it ends
             raise KeyboardInterrupt
 
     def pass_turn(self, slot: _Slot) -> None:
@@ -135,7 +137,7 @@ def _synchronize() -> None:
 def run(count: int, work: Callable[[], None]) -> None:
     """Call `work` in `count` threads that take their training steps together, and return once all have ended.
 
-    Ctrl-C stops each thread at its next turn; a second Ctrl-C does not wait for the threads.
+    A signal stops each thread: in training after the step, otherwise at the next batch or turn.
 
     Raises:
         BaseException: the first exception that a thread raised, once the others have ended too.

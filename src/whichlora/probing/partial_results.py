@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,26 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class PartialResults:
-    """Results for `count` items in a folder, one file of named arrays per part; files are written atomically."""
+    """Results for `count` items in a folder, one file of named arrays per part; files are written atomically.
+
+    A part that is damaged counts as missing.
+    """
 
     folder: Path
     count: int
+    _intact: set[int] = field(default_factory=set, init=False)
 
     @property
     def complete(self) -> bool:
         """Whether every part has been measured."""
-        return all(self._path(index).is_file() for index, _ in enumerate(self._ranges()))
+        return all(self._is_intact(index) for index, _ in enumerate(self._ranges()))
 
     def fill(self, measure: Callable[[range], Arrays], *, description: str) -> None:
         """Call `measure` with the item indices of each missing part and write the arrays that it returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tqdm(total=self.count, desc=description, unit="item") as bar:
             for index, items in enumerate(self._ranges()):
-                if not self._path(index).is_file():
+                if not self._is_intact(index):
                     self._write(index, measure(items))
                 bar.update(len(items))
 
@@ -63,6 +69,22 @@ class PartialResults:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"part-{index:06d}.npz"
+
+    def _is_intact(self, index: int) -> bool:
+        """Return whether a part is complete; delete a damaged one, with a warning."""
+        path = self._path(index)
+        if index not in self._intact and path.is_file():
+            try:
+                with zipfile.ZipFile(path) as arrays:
+                    damaged = arrays.testzip() is not None
+            except Exception:  # which one depends on the damaged byte
+                damaged = True
+            if damaged:
+                print(f"warning: {path} is damaged: its items are measured again.", file=sys.stderr)
+                path.unlink()
+            else:
+                self._intact.add(index)
+        return path.is_file()
 
     def _write(self, index: int, arrays: Arrays) -> None:
         partial = self._path(index).with_suffix(".partial")

@@ -17,7 +17,8 @@ from whichlora.probing.options import Request
 from whichlora.probing.probed_model import ProbedModel
 from whichlora.probing.results import PreparedProbe, ProbeResult
 from whichlora.tracking.client import work_folder
-from whichlora.tracking.runs import RunLog, Tracker
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.runs import Tracker
 
 PROBE_VERSION = 4
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""

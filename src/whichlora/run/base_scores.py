@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.evaluation.scores import score
-from whichlora.run.reuse import TestScores
+from whichlora.run.reuse import UNREADABLE, TestScores, download_predictions, write_predictions
 from whichlora.tracking.client import work_folder
+from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training import base_cache
 
@@ -71,10 +75,29 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
         )
         scores = known or _score_base(plan, test, name=f"base {language}")
         log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
-        with tempfile.TemporaryDirectory() as scratch:
-            scores.predictions.to_parquet(Path(scratch) / f"{test.role}.parquet")
-            log.artifacts(Path(scratch), "predictions")
+        _log_predictions(scores, test, log)
         return BaseScores(run_id=attempt.run_id, metrics=dict(scores.metrics))
+
+
+def base_predictions(tracker: Tracker, plan: Plan, name: str, run_id: str, scratch: Path) -> pd.DataFrame:
+    """Return the base model's predictions for the test set `name` that the run `run_id` logged.
+
+    If they are missing or damaged, the base model is scored again, and they are logged again.
+    """
+    test = plan.tests[name]
+    try:
+        return download_predictions(tracker, run_id, test.role, scratch)
+    except UNREADABLE as error:
+        print(f"warning: {error}: the base model is scored again.", file=sys.stderr)
+    scores = _score_base(plan, test, name=f"base {languages_of(test.items)}")
+    _log_predictions(scores, test, RunLog(tracker.client, run_id))
+    return scores.predictions
+
+
+def _log_predictions(scores: TestScores, test: TestSet, log: RunLog) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        write_predictions(scores.predictions, Path(scratch) / f"{test.role}.parquet")
+        log.artifacts(Path(scratch), "predictions")
 
 
 def _score_base(plan: Plan, test: TestSet, *, name: str) -> TestScores:

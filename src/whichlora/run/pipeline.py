@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ from whichlora.evaluation import word_alignment
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
-from whichlora.run.base_scores import BaseScores, base_scores
+from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.provenance import log_provenance
 from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.tracking.client import work_folder
-from whichlora.tracking.runs import RunLog, Tracker, check_metrics
+from whichlora.tracking.run_log import RunLog, check_metrics
+from whichlora.tracking.runs import Tracker
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
 
@@ -157,10 +159,9 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
 
 
 def _log_predictions(tests: Mapping[str, TestScores], log: RunLog, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     for name, scores in tests.items():
-        path = folder / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scores.predictions.to_parquet(path)
+        reuse.write_predictions(scores.predictions, folder / f"{name}.parquet")
     log.artifacts(folder, "predictions")
 
 
@@ -174,10 +175,11 @@ def _paired_metrics(
 ) -> dict[str, float]:
     """Log `pairs.parquet` and return the metrics of the paired tests of the trained model against the base model."""
     items = {name: test.items for name, test in plan.tests.items() if not test.retained}
-    before = {name: reuse.download_predictions(tracker, base[name].run_id, name, work / "base") for name in items}
+    before = {name: base_predictions(tracker, plan, name, base[name].run_id, work / "base") for name in items}
     table = word_alignment.pairs_table(items, before, {name: test[name].predictions for name in items})
     folder = work / "pairs"
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     table.to_parquet(folder / "pairs.parquet", index=False)
     log.artifacts(folder)
     return word_alignment.paired_metrics(table)

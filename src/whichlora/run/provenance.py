@@ -11,7 +11,7 @@ from whichlora import __version__
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import texts_digest
 from whichlora.models.packaged import MODEL_NAME
-from whichlora.tracking.runs import RunLog
+from whichlora.tracking.run_log import RunLog
 from whichlora.variants import provider
 
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlflow", "babel")

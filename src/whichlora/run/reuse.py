@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from safetensors import SafetensorError, safe_open
 
 from whichlora.config.plan import Plan
+from whichlora.errors import DamagedError
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import TrainingRecord
 
+UNREADABLE = (MlflowException, OSError, DamagedError)
+"""Exceptions for an artifact that is missing or damaged."""
 _TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
 
 
@@ -32,14 +36,17 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
     """Download the adapter of a finished run of the experiment with the same training fingerprint to `work/adapter`.
 
     Returns:
-        The record of its training; None if there is no such run or its adapter was deleted.
+        The record of its training; None if there is no such run or its adapter was deleted or cut.
     """
     run = tracker.find("run", status="FINISHED", training_fingerprint=plan.spec.training_fingerprint)
     if run is None:
         return None
     try:
-        tracker.client.download_artifacts(run.info.run_id, "adapter", str(work))
-    except (MlflowException, OSError):  # the adapter was deleted, e.g. to save space
+        adapter = Path(tracker.client.download_artifacts(run.info.run_id, "adapter", str(work)))
+        for path in adapter.rglob("*.safetensors"):
+            with safe_open(path, framework="pt"):
+                pass
+    except (MlflowException, OSError, SafetensorError):  # the adapter was deleted, e.g. to save space
         shutil.rmtree(work / "adapter", ignore_errors=True)
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")
@@ -60,7 +67,7 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
         if digests.get(name) == test.digest:
             try:
                 predictions = download_predictions(tracker, run_id, name, scratch)
-            except (MlflowException, OSError):
+            except UNREADABLE:
                 continue
             prefix = f"test/{name}/"
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
@@ -68,11 +75,21 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
     return known
 
 
+def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
+    """Write predictions with checksums, so that `download_predictions` notices damage."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    predictions.to_parquet(path, write_page_checksum=True)
+
+
 def download_predictions(tracker: Tracker, run_id: str, name: str, scratch: Path) -> pd.DataFrame:
     """Return the predictions that a run logged for the test set `name`, downloaded to the folder `scratch`.
 
     Raises:
-        MlflowException, OSError: The artifact is missing.
+        MlflowException, OSError, DamagedError: The artifact is missing or damaged.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    return pd.read_parquet(tracker.client.download_artifacts(run_id, f"predictions/{name}.parquet", str(scratch)))
+    path = Path(tracker.client.download_artifacts(run_id, f"predictions/{name}.parquet", str(scratch)))
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except Exception as error:  # which one depends on the damaged byte
+        raise DamagedError(path) from error

@@ -9,15 +9,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from whichlora import termination
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.parallel import distributed
 from whichlora.scheduling.jobs import Engine, Job, mark_worker
 
 ENGINES = ("local", "ray")
 MAX_WORKERS = 1024
+_END_SECONDS = termination.SAVE_SECONDS + 5
+"""Time for workers to save a checkpoint and mark their runs, after which they are killed."""
 
 
 def engine_of(name: str, workers: str) -> Engine | None:
@@ -44,7 +47,10 @@ def engine_of(name: str, workers: str) -> Engine | None:
 
 
 class LocalProcesses:
-    """Local worker processes; CPU cores are divided evenly, and GPUs, if any, are assigned round robin."""
+    """Local worker processes; CPU cores are divided evenly, and GPUs, if any, are assigned round robin.
+
+    When this process ends, for whatever reason, the workers save a checkpoint, mark their runs and end, too.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -55,23 +61,25 @@ class LocalProcesses:
     def run(self, job: Job, tick: Callable[[], None]) -> list[str]:
         """See `Engine`."""
         command = [sys.executable, "-m", job.module, *job.arguments]
-        processes = [subprocess.Popen(command, env=self._environment(number)) for number in range(self.workers)]
+        environments = [self._environment(number) for number in range(self.workers)]
+        processes = termination.workers
         try:
+            with termination.deferred():  # a signal in between would leave workers that nobody ends
+                processes += [subprocess.Popen(command, env=environment) for environment in environments]
+            termination.check()
             while any(process.poll() is None for process in processes):
                 tick()
                 time.sleep(2)
         finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
+            _end(processes)
         statuses = [process.returncode for process in processes]
+        processes.clear()
         return [f"signal {-status}" if status < 0 else f"status {status}" for status in statuses if status]
 
     def _environment(self, number: int) -> dict[str, str]:
         import torch
 
-        environment = {**os.environ, **mark_worker(number)}
+        environment = {**os.environ, **mark_worker(number), termination.PARENT: str(os.getpid())}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.workers)))
         if torch.cuda.is_available():
@@ -79,3 +87,16 @@ class LocalProcesses:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_devices).split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
         return environment
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask workers to end, and wait until they have."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _END_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

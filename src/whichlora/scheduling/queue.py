@@ -17,6 +17,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from whichlora import termination
 from whichlora.errors import LostLeaseError, NonFiniteError
 from whichlora.masking import masked
 from whichlora.parallel import lockstep
@@ -134,8 +135,9 @@ class Queue:
                 _enqueue(self._study, cell, _earlier(trial), attempt=attempt + 1, after=trial.number)
             raise
         except BaseException:  # an interrupt does not count as an attempt
-            check()
-            _enqueue(self._study, cell, _earlier(trial), attempt=trial.user_attrs["attempt"], after=trial.number)
+            with termination.deferred():
+                check()
+                _enqueue(self._study, cell, _earlier(trial), attempt=trial.user_attrs["attempt"], after=trial.number)
             raise
         trial.set_user_attr("completed", True)
         return 0.0

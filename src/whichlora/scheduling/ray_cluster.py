@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from whichlora import termination
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 from whichlora.masking import masked
@@ -70,7 +71,7 @@ class RayTasks:
         caller_folder()  # while the process whose id `mlflow run` passed on is one of this machine
         task = ray.remote(**self._resources(), max_retries=RETRIES, max_calls=1, scheduling_strategy="SPREAD")(_work)
         environment = {n: v for n, v in os.environ.items() if n.startswith(_FORWARDED)}
-        problems = []
+        problems, pending = [], []
         try:
             pending = [task.remote(job, environment, str(Path.cwd())) for _ in range(self.workers)]
             while pending:
@@ -83,6 +84,11 @@ class RayTasks:
                     else:
                         problems += [f"status {status}"] if status else []
                 tick()
+        except KeyboardInterrupt:  # Ray would kill the workers, so they are asked to end first
+            for reference in pending:
+                ray.cancel(reference)
+            ray.wait(pending, num_returns=len(pending), timeout=termination.SAVE_SECONDS + 5)
+            raise
         finally:
             ray.shutdown()
         return problems
@@ -153,6 +159,7 @@ def _work(job: Job, environment: Mapping[str, str], folder: str) -> int:
     The environment is passed as an argument because it contains passwords, and Ray shows the variables of a runtime
     environment to all users.
     """
+    termination.install()  # `ray.cancel` arrives as SIGINT
     os.environ.update(environment)
     if Path(folder).is_dir():  # relative paths stay valid on machines that share the folder
         os.chdir(folder)

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora import termination
 from whichlora.errors import printable
 from whichlora.masking import masked
 
@@ -47,9 +48,11 @@ def repeat_until_done(
 
     Raises:
         Exception: the last of `_FAILURES` consecutive errors.
+        Terminated: a signal ends this process.
     """
     failures = 0
     while not stop():
+        termination.check()
         try:
             if not step():
                 return

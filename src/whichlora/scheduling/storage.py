@@ -27,7 +27,7 @@ from whichlora.caller import caller_folder
 from whichlora.errors import OptionError, number_from_environment
 from whichlora.masking import mask_output
 from whichlora.tracking.client import sqlite_file
-from whichlora.tracking.sqlite import create_whole, studies_state
+from whichlora.tracking.sqlite import create_whole, is_writable, studies_state
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -69,6 +69,18 @@ def storage_file(url: str | None = None) -> Path | None:
     if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
         return None
     return None if parts.query.get("uri") else caller_folder() / parts.database
+
+
+def check_writable() -> None:
+    """Check that studies and queues can be changed.
+
+    Raises:
+        OptionError: This user cannot write to the SQLite file or its folder.
+    """
+    file = storage_file()
+    if file is not None and not is_writable(file):
+        allowed = "this user cannot write to the database or its folder; studies can be listed"
+        raise OptionError("WHICHLORA_STORAGE", file, allowed)
 
 
 def _url_of(file: Path) -> str:

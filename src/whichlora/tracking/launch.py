@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from functools import cache
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from whichlora import termination
 from whichlora.tracking.client import named
 
 _LAUNCH = "WHICHLORA_LAUNCH"
@@ -53,7 +54,7 @@ def _why_no_launch(run: Run) -> str | None:
     return None
 
 
-@cache
+@functools.cache
 def _warn(text: str) -> None:
     """Print a warning, once in a process."""
     print(text, file=sys.stderr)
@@ -70,4 +71,5 @@ def mark_launch(client: MlflowClient) -> str | None:
         client.set_tag(run_id, "whichlora.kind", "launch")
         client.set_tag(run_id, "mlflow.note.content", "Launch only: the results are in the runs that it started.")
         os.environ[_LAUNCH] = run_id
+        termination.watch_launcher(functools.partial(client.set_terminated, run_id, "KILLED"))
     return run_id

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from whichlora import termination
 from whichlora.config.spec import RunSpec
 from whichlora.errors import number_from_environment
 from whichlora.parallel import distributed, lockstep
@@ -122,36 +123,65 @@ class LossLog(TrainerCallback):
 
 
 class CheckpointTimer(TrainerCallback):
-    """Triggers a checkpoint every `CHECKPOINT_SECONDS`, by the leader's clock."""
+    """Triggers a checkpoint every `CHECKPOINT_SECONDS`, by the leader's clock, and when a signal ends this process.
+
+    Attributes:
+        ends: whether training ends after the checkpoint of this step, because any rank received a signal.
+    """
 
     def __init__(self, *, leads: bool) -> None:
         self._leads = leads
         self._saved = time.monotonic()
-        self._due = False
+        self._due = self.ends = False
 
     def agree(self, count: int) -> int:
         """Return the sum of `count` over all ranks, and decide on all of them alike whether to save after this step."""
         overdue = self._leads and time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        total, due = distributed.all_reduce_sum(count, overdue)
-        self._due = due > 0
+        total, due, ends = distributed.all_reduce_sum(count, overdue, termination.requested())
+        self._due, self.ends = due > 0, ends > 0
         return int(total)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._due and state.global_step < state.max_steps:
+        if distributed.world_size() == 1:
+            self.ends = termination.requested()  # since `agree`
+        if state.global_step == state.max_steps:
+            if self.ends:  # nothing resumes after the last step
+                raise termination.terminated()
+        elif self._due or self.ends:
             control.should_save = control.should_log = True  # losses not logged by now would be lost in a resume
             self._saved = time.monotonic()
 
 
 class StepHook(TrainerCallback):
-    """Calls `hook` with the number of finished steps after each of `steps`; the time does not count as training."""
+    """Calls `hook` with the number of finished steps after each of `steps`; the time does not count as training.
 
-    def __init__(self, hook: Callable[[int], None], steps: Container[int], watch: Stopwatch) -> None:
-        self._hook, self._steps, self._watch = hook, steps, watch
+    If a signal ends training after the step, the call takes place when training resumes (`outstanding`).
+    """
+
+    def __init__(
+        self,
+        hook: Callable[[int], None],
+        steps: Container[int],
+        watch: Stopwatch,
+        timer: CheckpointTimer,
+        *,
+        outstanding: bool,
+    ) -> None:
+        self._hook, self._steps, self._watch, self._timer = hook, steps, watch, timer
+        self._outstanding = outstanding
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._outstanding:
+            self._call(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self._steps:
-            with self._watch.paused():
-                self._hook(state.global_step)
+        if not self._timer.ends:
+            self._call(state.global_step)
+
+    def _call(self, step: int) -> None:
+        if step in self._steps:
+            with self._watch.paused(), termination.immediate():
+                self._hook(step)
 
 
 class VariantSteps(TrainerCallback):
@@ -168,7 +198,8 @@ class VariantSteps(TrainerCallback):
 class BestCheckpoint(TrainerCallback):
     """Saves the trainable weights of the epoch with the best validation score to `work`; ties go to the earliest.
 
-    `validate` receives the number of finished steps and returns a score; None on all ranks except the leader.
+    Attributes:
+        validated: the number of finished steps at the last validation.
     """
 
     def __init__(
@@ -178,28 +209,47 @@ class BestCheckpoint(TrainerCallback):
         work: Path,
         validate: Callable[[int], float] | None,
         watch: Stopwatch,
+        *,
+        outstanding: bool,
     ) -> None:
+        """Store what validation needs.
+
+        Args:
+            validate: receives the number of finished steps and returns a score; None on all ranks except the leader.
+            outstanding: whether training resumes from a checkpoint at which an epoch may have ended without validation.
+        """
         self._variant, self._spec, self._work = variant, spec, work
-        self._validate, self._watch = validate, watch
+        self._validate, self._watch, self._outstanding = validate, watch, outstanding
+        self.validated = 0
+
+    def ends_epoch(self, state: Any) -> bool:
+        """Return whether the last finished step is the last one of an epoch."""
+        assert self._spec.epochs is not None
+        return bool(state.global_step % (state.max_steps // self._spec.epochs) == 0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self._outstanding and self.ends_epoch(state):
+            self._select(model, state)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        step = state.global_step
-        control.should_save = step < state.max_steps
+        control.should_save = state.global_step < state.max_steps
+        self._select(model, state)
+
+    def _select(self, model: Any, state: Any) -> None:
+        step, validate = state.global_step, self._validate
         may_select, options = self._variant.may_select, self._spec.variant_options
-        if may_select and not may_select(step, state.max_steps, options):
-            return
-        validate = self._validate
-        with self._watch.paused():
-            distributed.on_leader(None if validate is None else lambda: self._save_if_best(model, step, validate(step)))
+        if not may_select or may_select(step, state.max_steps, options):
+            with self._watch.paused(), termination.immediate():
+                distributed.on_leader(
+                    None if validate is None else lambda: self._save_if_best(model, step, validate(step))
+                )
+        self.validated = step
 
     def _save_if_best(self, model: Any, step: int, score: float) -> None:
-        path = self._work / "best.json"
-        best = checkpoints.read_json(path) if path.is_file() else None
+        best = checkpoints.read_best(self._work)
         # A resumed run may reach the end of an epoch a second time.
         if best is None or (score, -step) > (best["score"], -best["step"]):
-            folder = f"best-{step}"
-            checkpoints.save_state(model, self._variant, self._work / folder)
-            checkpoints.write_json(path, {"step": step, "score": score, "folder": folder})
+            checkpoints.save_best(model, self._variant, self._work, step=step, score=score)
 
 
 def _now() -> float:

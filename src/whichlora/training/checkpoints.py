@@ -1,20 +1,26 @@
-"""Reads and writes the checkpoints from which a killed run resumes; incomplete checkpoints are never read."""
+"""Reads and writes the checkpoints from which a killed run resumes, and the best epoch.
+
+A checkpoint is complete once its files are on the disk and a record with their digests is written. The two newest are
+kept, so that a run whose newest one is damaged resumes from the other. A checkpoint also records which epoch was the
+best one, so that it determines the rest of the training alone.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from whichlora.errors import DamagedError, NonFiniteError
+from whichlora.training.sealed import files_in, read_checked, read_record, write_record
 from whichlora.training.verification import prove_finite, trainable_tensors
 from whichlora.variants import Variant
 
-_WEIGHTS, _METHOD, _COMPLETE = "trainable.safetensors", "method.pt", "complete.json"
+_WEIGHTS, _METHOD, _COMPLETE, _BEST = "trainable.safetensors", "method.pt", "complete.json", "best.json"
 
 
 def save_state(model: Any, variant: Variant, folder: Path) -> None:
@@ -51,38 +57,98 @@ def load_state(model: Any, variant: Variant, folder: Path) -> None:
         variant.restore_method_state(model, torch.load(folder / _METHOD, map_location="cpu", weights_only=True))
 
 
+def save_best(model: Any, variant: Variant, work: Path, *, step: int, score: float) -> None:
+    """Save the trainable tensors as those of the best epoch, which ended after `step`, with its validation score."""
+    folder = work / f"best-{step}"
+    save_state(model, variant, folder)
+    write_record(work / _BEST, {"step": step, "score": score, "folder": folder.name}, files=files_in(folder))
+
+
+def read_best(work: Path) -> dict[str, Any] | None:
+    """Return the step, score and folder of the best epoch so far; None before the first one."""
+    return read_record(work / _BEST) if (work / _BEST).is_file() else None
+
+
+def load_best(model: Any, variant: Variant, work: Path) -> dict[str, Any]:
+    """Load the tensors of the best epoch and return its step, score and folder.
+
+    Raises:
+        DamagedError: A file of the best epoch is damaged.
+    """
+    best = read_checked(work / _BEST)
+    load_state(model, variant, work / best["folder"])
+    return best
+
+
 def mark_complete(folder: Path, metadata: dict[str, Any]) -> None:
-    """Mark the checkpoint in `folder` as complete, and store metadata with it."""
-    write_json(folder / _COMPLETE, metadata)
+    """Mark the checkpoint in `folder` as complete, and store metadata and the record of the best epoch with it."""
+    best = folder.parent / _BEST
+    if best.is_file():
+        shutil.copy(best, folder / _BEST)
+    (folder / _COMPLETE).unlink(missing_ok=True)
+    write_record(folder / _COMPLETE, metadata, files=files_in(folder))
 
 
 def last_complete(work: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest complete checkpoint under `work` and its metadata, or None."""
-    complete = [p for p in work.glob("checkpoint-*") if (p / _COMPLETE).is_file()]
-    if not complete:
-        return None
-    newest = max(complete, key=lambda p: int(p.name.rpartition("-")[2]))
-    return newest, read_json(newest / _COMPLETE)
+    """Return the newest complete checkpoint under `work` and its metadata, or None.
+
+    Raises:
+        DamagedError: The record of the checkpoint is damaged; `recover` removes such checkpoints.
+    """
+    complete = _complete(work)
+    return (complete[0], read_record(complete[0] / _COMPLETE)) if complete else None
 
 
-def remove_others(work: Path, keep: Path) -> None:
-    """Delete every checkpoint except `keep`."""
+def recover(work: Path) -> Path | None:
+    """Return the newest undamaged checkpoint under `work`, or None; remove damaged ones, with a warning.
+
+    The best epoch becomes the one that the checkpoint records; later ones are found again by the training.
+    """
+    problems, found = [], None
+    for folder in _complete(work):
+        try:
+            read_checked(folder / _COMPLETE)
+            prove_finite(load_file(folder / _WEIGHTS).items(), f"in {folder.name}")
+            _restore_best(work, folder)
+        except (DamagedError, NonFiniteError) as error:
+            problems.append(str(error))
+            _remove(folder)
+        else:
+            found = folder
+            break
+    if problems:
+        rest = "training starts over" if found is None else f"training resumes from {found.name}"
+        print(f"warning: {'; '.join(problems)}: {rest}.", file=sys.stderr)
+    return found
+
+
+def keep_newest(work: Path) -> None:
+    """Delete every checkpoint except the newest complete one, before another is written."""
+    newest = _complete(work)[:1]
     for folder in work.glob("checkpoint-*"):
-        if folder != keep:
-            shutil.rmtree(folder)
+        if folder not in newest:
+            _remove(folder)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; if this process is killed meanwhile, what is left does not count as complete."""
+    (checkpoint / _COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file."""
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+def _complete(work: Path) -> list[Path]:
+    """Return the complete checkpoints, newest first."""
+    complete = [path for path in work.glob("checkpoint-*") if (path / _COMPLETE).is_file()]
+    return sorted(complete, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def _restore_best(work: Path, checkpoint: Path) -> None:
+    """Make the best epoch that a checkpoint records the current one.
+
+    Raises:
+        DamagedError: A file of that epoch is damaged.
+    """
+    (work / _BEST).unlink(missing_ok=True)
+    if (checkpoint / _BEST).is_file():
+        shutil.copy(checkpoint / _BEST, work / _BEST)
+        read_checked(work / _BEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +13,19 @@ from typing import Any
 from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of, selection_roles
+from whichlora.errors import DamagedError
 from whichlora.evaluation.scores import Scores, score
 from whichlora.parallel import distributed
-from whichlora.tracking.runs import RunLog
+from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.telemetry import Telemetry
 from whichlora.training import adapter, base_cache
 from whichlora.training.callbacks import Losses
-from whichlora.training.checkpoints import last_complete, read_json, write_json
+from whichlora.training.checkpoints import recover
 from whichlora.training.objectives import objective_of
+from whichlora.training.sealed import files_in, read_checked, write_record
 from whichlora.training.trainer import total_steps, train
+
+_TRAINED = "trained.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +85,36 @@ def fit(
         ProofError: The adapter does not match the spec, or did not train.
         PrunedError: `reports` stopped the training.
     """
-    path = work / "trained.json"
-    if not path.is_file():
+    record = _finished(work)
+    if record is None:
         work.mkdir(parents=True, exist_ok=True)
-        write_json(path, asdict((reuse and reuse()) or _train(plan, log, work, reports)))
-    record = TrainingRecord(**read_json(path))
+        record = (reuse and reuse()) or _train(plan, log, work, reports)
+        write_record(work / _TRAINED, asdict(record), files=files_in(work / "adapter"))
     log.series("train/loss", record.losses)  # logs nothing new unless another run trained the adapter
     return record
 
 
+def _finished(work: Path) -> TrainingRecord | None:
+    """Return the record of an adapter that an earlier attempt finished in `work`; None if there is none.
+
+    A damaged adapter is removed, with a warning.
+    """
+    if (work / _TRAINED).is_file():
+        try:
+            return TrainingRecord(**read_checked(work / _TRAINED))
+        except DamagedError as error:
+            print(f"warning: {error}: the end of the training is repeated.", file=sys.stderr)
+            (work / _TRAINED).unlink()
+    shutil.rmtree(work / "adapter", ignore_errors=True)
+    return None
+
+
 def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
-    checkpoint = last_complete(work)
+    checkpoint = recover(work)
     if checkpoint is None:
         shutil.rmtree(work, ignore_errors=True)  # an earlier attempt may have died before its first checkpoint
     else:
-        print(f"Resuming from {checkpoint[0].name}.")
+        print(f"Resuming from {checkpoint.name}.")
     work.mkdir(parents=True, exist_ok=True)
     selecting_roles = selection_roles(plan.mixture.validation, plan.spec.select_on)
     reported_roles = list(reports.roles) if reports else []

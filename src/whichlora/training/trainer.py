@@ -14,6 +14,7 @@ import transformers
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from whichlora import termination
 from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec
 from whichlora.data.batching import BucketBatches
@@ -100,6 +101,7 @@ def train(
         ProofError: The adapter does not match the spec, or did not train.
         NonFiniteError: A loss, a gradient or a trained tensor is not finite.
         MemoryExhausted: A single item does not fit into memory.
+        Terminated: A signal ended the training, after a checkpoint if possible.
     """
     spec, variant = plan.spec, plan.variant
     # Full fine-tuning keeps fp32 weights under bf16 autocast: bf16 weights would lose small updates.
@@ -111,14 +113,17 @@ def train(
     resume = checkpoints.last_complete(work)
     distributed.barrier()  # no rank may write a checkpoint before all ranks have looked for the last one
     leads = validate is not None
-    if resume is None and leads:
+    if leads:
         adapter.save_initial(model, plan, work)
     watch = Stopwatch(resume[1]["seconds"] if resume else 0.0)
     losses, timer = LossLog(on_losses), CheckpointTimer(leads=leads)
-    best = BestCheckpoint(variant, spec, work, None if validate is None else lambda step: validate(model, step), watch)
+    outstanding = resume is not None and resume[1]["outstanding"]
+    validation = None if validate is None else lambda step: validate(model, step)
+    best = BestCheckpoint(variant, spec, work, validation, watch, outstanding=outstanding)
     callbacks: list[TrainerCallback] = [GradientCheck(evidence), watch, VariantSteps(variant), timer]
     if on_step is not None:
-        callbacks.append(StepHook(lambda step: on_step(model, step), hook_steps, watch))
+        hook = StepHook(lambda step: on_step(model, step), hook_steps, watch, timer, outstanding=outstanding)
+        callbacks.append(hook)
     callbacks += [losses, best, ProgressBar(plan.name)]  # the bar shows what `losses` logs
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
@@ -133,6 +138,7 @@ def train(
         watch=watch,
         losses=losses,
         timer=timer,
+        best=best,
         micro=micro,
         batch_size=spec.batch_size,
         objective=objective.optimized_for(model),
@@ -142,15 +148,15 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if distributed.rank() > 0:
         torch.manual_seed(spec.seed + distributed.rank())  # dropout masks differ between ranks
-    with telemetry or nullcontext():
+    with telemetry or nullcontext(), termination.deferred():
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    termination.check()
     evidence.last_step = trainer.state.global_step
     prove_trained(model, variant, evidence)
     if not leads:
         return None
     losses.report(trainer.state)
-    best_record = checkpoints.read_json(work / "best.json")
-    checkpoints.load_state(model, variant, work / best_record["folder"])
+    best_record = checkpoints.load_best(model, variant, work)
     model.eval()
     assert spec.epochs is not None
     return TrainingResult(
@@ -178,6 +184,7 @@ class _Trainer(Trainer):
         watch: Stopwatch,
         losses: LossLog,
         timer: CheckpointTimer,
+        best: BestCheckpoint,
         micro: MicroBatches,
         batch_size: int,
         objective: Objective,
@@ -186,7 +193,7 @@ class _Trainer(Trainer):
         **arguments: Any,
     ) -> None:
         self._variant, self._micro, self._paths = variant, micro, paths
-        self._watch, self._losses, self._timer = watch, losses, timer
+        self._watch, self._losses, self._timer, self._best = watch, losses, timer, best
         self._effective_batch, self._objective = batch_size, objective
         self.packed, self._learning = 1, False
         super().__init__(**arguments)
@@ -271,14 +278,19 @@ class _Trainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._watch.stop()
+        work, step = Path(self.args.output_dir), self.state.global_step
         if distributed.world_size() > 1:  # the leader alone writes, but all have to raise
-            prove_finite(trainable_tensors(self.model).items(), f"after step {self.state.global_step}")
+            prove_finite(trainable_tensors(self.model).items(), f"after step {step}")
+        if self.args.should_save:
+            checkpoints.keep_newest(work)
         super()._save_checkpoint(model, trial)
         distributed.barrier()  # each rank has written its random state
         if self.args.should_save:
-            work = Path(self.args.output_dir)
-            folder = work / f"checkpoint-{self.state.global_step}"
-            checkpoints.mark_complete(folder, {"seconds": self._watch.seconds})
-            checkpoints.remove_others(work, folder)
+            validated = self._best.validated == step or not self._best.ends_epoch(self.state)
+            metadata = {"seconds": self._watch.seconds, "outstanding": self._timer.ends or not validated}
+            checkpoints.mark_complete(work / f"checkpoint-{step}", metadata)
             self._losses.report(self.state)
+        if self._timer.ends:
+            distributed.barrier()
+            raise termination.terminated()
         self._watch.start()
