@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
@@ -29,6 +28,7 @@ from tuning.retries import (
 from tuning.sampler import TrialSampler, make_pruner
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
+from tuning.study_run import study_run
 from tuning.study_status import PREFIX, STOPS
 from whichlora import termination
 from whichlora.config.cli import format_duration
@@ -38,7 +38,6 @@ from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
 from whichlora.scheduling.storage import stored_trial
-from whichlora.tracking.client import experiment_id
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
 
@@ -70,7 +69,7 @@ class Study:
         )
         self._leases = Leases(self._optuna, enqueue_retry)
         self._optuna.set_user_attr("command", command)
-        self._tracker = replace(tracker, parent=self._study_run(tracker))
+        self._tracker = replace(tracker, parent=study_run(self._optuna, tracker, self.name))
         self._stops_before = self._optuna.user_attrs.get(STOPS, 0)
         self.problem: str | None = None
         self._failures = 0
@@ -272,32 +271,3 @@ class Study:
             if run is not None:
                 trial.set_user_attr("run_id", run.info.run_id)
                 return
-
-    def _study_run(self, tracker: Tracker) -> str:
-        """Return the id of the study's run, created if missing.
-
-        Of several created concurrently, keep the one that a process stored with the study first: the times at which
-        they started are those of different clocks.
-        """
-
-        def find_runs() -> list[str]:
-            runs = tracker.client.search_runs(
-                [experiment_id(tracker.client, tracker.experiment)],
-                f"tags.`whichlora.kind` = 'study' and tags.`whichlora.study` = '{self.name}'",
-            )
-            return sorted(run.info.run_id for run in runs)
-
-        if not find_runs():
-            tags = {"study": self.name, "fingerprint": self.name.rpartition("/")[2]}
-            tracker.open("study", f"study {self.name}", tags)
-        found = find_runs()
-        if self._optuna.user_attrs.get("run_id") not in found:
-            self._optuna.set_user_attr("run_id", found[0])
-        kept: str = self._optuna.user_attrs["run_id"]
-        for run_id in found:
-            if run_id != kept:
-                with contextlib.suppress(Exception):  # the worker that created it may have deleted it
-                    tracker.client.delete_run(run_id)
-        if tracker.client.get_run(kept).info.status == "KILLED":
-            tracker.client.update_run(kept, status="RUNNING")
-        return kept
