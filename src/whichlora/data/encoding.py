@@ -97,7 +97,7 @@ class Encoder:
         Raises:
             OptionError: they do not fit into the model's context.
         """
-        answer = self.task.answer_tokens
+        answer = self.task.answer_tokens - 1  # the last generated token is not read
         if not generates:
             answer = max(len(self.continuation(item, f" {word}")) for word in self.task.label_words(item))
         self._check_length(item, len(self.prompt(item)) + answer, f" with {answer} tokens for the answer")

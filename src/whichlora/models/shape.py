@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, first_line
 from whichlora.models.rope_switch import switch_length
 
 if TYPE_CHECKING:
@@ -111,63 +111,88 @@ def _adapted_by_peft(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
     from whichlora.models.packing import is_tested
 
     names = set(names)
-    if is_tested(model.config):
+    if is_tested(model.config) or not names:
         return names
-    trained = _trainable(model, names)
-    names = {name for name in names if name.rpartition(".")[2] in trained}
-    if _peft_adapts(model, names):
+    bare = copy.deepcopy(model).to("meta")  # some models keep states of a pass, which cannot be copied
+    names = _trainable(model, names)
+    if _peft_adapts(bare, names):
         return names
-    examples = {name.rpartition(".")[2]: name for name in names}
-    adapted = {short for short, name in examples.items() if _peft_adapts(model, {name})}
-    return {name for name in names if name.rpartition(".")[2] in adapted}
+    places = _by_place(names)
+    return {name for same in places.values() if _peft_adapts(bare, {same[0]}) for name in same}
+
+
+def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names by their place in a block: those that differ only in the number of the block or of an expert."""
+    places: dict[str, list[str]] = {}
+    for name in sorted(names):
+        places.setdefault(".".join(part for part in name.split(".") if not part.isdecimal()), []).append(name)
+    return places
 
 
 def _trainable(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
-    """Return the short names of those layers whose output is a product with their weight and has a gradient.
+    """Return those of the layers whose output is a product with their weight and has a gradient.
 
-    Mamba uses the weight of its `dt_proj` without a call of the layer, sparse attention chooses tokens by an index,
-    which has no gradient, and a subclass of Linear may multiply each group of channels by its own matrix. Where no pass
-    is possible on the model's device, such as that of routed experts without weights, all names are returned.
+    Mamba uses the weight of its `dt_proj` without a call of the layer, decoders of translation models have attention to
+    an encoder, sparse attention chooses tokens by an index, which has no gradient, and a subclass of Linear may
+    multiply each group of channels by its own matrix. On the meta device not every pass is possible; all names are then
+    returned.
+
+    Raises:
+        OptionError: gradients cannot be computed.
     """
     import torch
 
     from whichlora.models.forward_checks import sample_text
 
+    places = _by_place(names)
     reached: set[str] = set()
+    is_meta = model.device.type == "meta"
 
-    def watch(short: str) -> Any:
-        def hook(module: Any, arguments: Any, output: torch.Tensor) -> None:
-            if (
-                output.requires_grad
-                and output.numel()
-                and output.shape == (*arguments[0].shape[:-1], module.out_features)
-            ):
-                output.register_hook(lambda _: reached.add(short))  # type: ignore[no-untyped-call]
+    def watch(place: str) -> Any:
+        def note(gradient: torch.Tensor) -> None:
+            if is_meta or gradient.any():
+                reached.add(place)
+
+        def hook(module: Any, arguments: Any, output: Any) -> None:
+            if not (isinstance(output, torch.Tensor) and output.requires_grad):
+                return
+            if output.shape == (*arguments[0].shape[:-1], module.out_features):
+                output.register_hook(note)  # type: ignore[no-untyped-call]
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(watch(name.rpartition(".")[2])) for name in names]
+    required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    handles = [
+        model.get_submodule(n).register_forward_hook(watch(place)) for place, same in places.items() for n in same
+    ]
     try:
         with torch.enable_grad():
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.removesuffix(".weight") in names)
             ids = torch.tensor([sample_text(model, _TOKENS)], device=model.device)
-            model(input_ids=ids, use_cache=False).logits.float().sum().backward()
-    except Exception:  # whether the model works at all is checked elsewhere
-        return {name.rpartition(".")[2] for name in names}
+            model(input_ids=ids, use_cache=False).logits.float().square().sum().backward()
+    except Exception as error:
+        if not is_meta:
+            allowed = f"its gradients cannot be computed ({type(error).__name__}: {first_line(error)})"
+            raise OptionError("model", model.config.name_or_path, allowed) from error
+        return set(names)
     finally:
         for handle in handles:
             handle.remove()
-        model.zero_grad()
-    return reached
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required[name])
+            parameter.grad = None
+    return {name for place in reached for name in places[place]}
 
 
 def _peft_adapts(model: PreTrainedModel, targets: set[str]) -> bool:
-    """Return whether PEFT adapts exactly these modules of a model."""
+    """Return whether PEFT adapts exactly these modules of a model on the meta device."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     with torch.device("meta"):
-        copied = copy.deepcopy(model).to("meta")
+        copied = copy.deepcopy(model)
         try:
             inject_adapter_in_model(LoraConfig(r=1, target_modules=sorted(targets)), copied)
         except ValueError:
