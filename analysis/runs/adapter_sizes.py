@@ -1,4 +1,4 @@
-"""Reads the size of each method's saved adapter from the artifacts of one of its runs."""
+"""Reads the size of each method's saved adapter from the artifacts of one of its runs, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def join_sizes(client: MlflowClient, table: pd.DataFrame) -> pd.DataFrame:
     keys = zip(table["setting"], table["method"], strict=True)
     fetched = pd.Series([sizes.get(key, float("nan")) for key in keys], table.index)
     return table.assign(**{SIZE: table[SIZE].fillna(fetched) if SIZE in table else fetched})
+
+
+def unadapted_note(rows: pd.DataFrame) -> str:
+    """Return a sentence on the matrices that no adapter reaches, as a run's param `not_adapted` lists them."""
+    texts: list[str] = list(rows["not_adapted"].dropna().unique()) if "not_adapted" in rows else []
+    return f"Without an adapter (share of the blocks' weights): {'; '.join(sorted(texts))}." if texts else ""
 
 
 def _first_size(client: MlflowClient, run_ids: list[str]) -> float:

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
 from analysis.records import Record
+from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.methods import UNTRAINED, format_value, method_order
 from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, mean_and_sd
 
@@ -145,7 +146,7 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
     table = Table(
         name=name,
         title="Trainable parameters.",
-        caption=f"{setting}. {_ADALORA if 'adalora' in set(rows['variant']) else ''}".strip(),
+        caption=f"{setting}. {_ADALORA if 'adalora' in set(rows['variant']) else ''} {unadapted_note(rows)}".strip(),
         header=("method", "modules", "blocks", "rank", "parameters", "% of the model"),
         rows=tuple(body),
         labels=3,

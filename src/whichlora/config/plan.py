@@ -83,6 +83,11 @@ class Plan:
         """The linear layers that get an adapter, by full name, as (in_features, out_features)."""
         return adapted_shapes(self.shape, self.spec.target_modules, self.spec.layers)
 
+    @property
+    def not_adapted(self) -> str:
+        """The matrices of the decoder blocks that the variant's adapter cannot reach, with their shares, or ""."""
+        return self.shape.unadapted_text() if self.variant.has_adapter else ""
+
     def encoder(self, task: Task | None = None) -> Encoder:
         """Return an encoder of the plan's task, or of `task`, for the plan's model."""
         return Encoder(task or self.task, self.tokenizer, max_length=self.shape.context)

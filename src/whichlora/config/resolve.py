@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whichlora.config import word_pairs
 from whichlora.config.compatibility import check_compatibility, difficulty_of
+from whichlora.config.context import check_context
 from whichlora.config.hyperparameters import (
     adapted_shapes,
     arm_hyperparameters,
@@ -62,6 +64,9 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     tests = _test_sets(task, test_items, scoring, options)
     if retention_task:
         tests += _test_sets(retention_task, retention_items, prompt_scoring(retention_task), options, retained=True)
+    check_context(model.tokenizer, model.shape.context, task, items, tests, scoring, trains=variant.trains)
+    if target.modules and model.shape.unadapted:
+        _warn_of_unadapted(options.model, model.shape)
     return Plan(
         spec=_spec(
             options, variant, task, settings, hyperparameters, sizes, items, tests, model.source, target, scoring
@@ -219,6 +224,14 @@ def _test_sets(
         )
         for role, items in items_by_role.items()
     ]
+
+
+def _warn_of_unadapted(name: str, shape: ModelShape) -> None:
+    warnings.warn(
+        f"model={name}: adapters reach no torch.nn.Linear in these matrices of the decoder blocks, which stay as they "
+        f"are (share of all): {shape.unadapted_text()}.",
+        stacklevel=2,
+    )
 
 
 def _spec(

@@ -80,19 +80,38 @@ class Encoder:
         """Return a training example: prompt and answer, with an overlong context cut to a window around the answer.
 
         Raises:
-            OptionError: the prompt does not fit into the model's context.
+            OptionError: prompt and answer do not fit into the model's context.
         """
         budget = self._context_budget(item)
         if budget is not None:
             assert isinstance(item, QaItem)
             item = windows.around_answer(item, self._lengths, budget)
         answer = self.continuation(item, self.task.answer(item))
-        return Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
+        encoded = Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
+        self._check_length(item, len(encoded), " with its answer")
+        return encoded
+
+    def check_room(self, item: Item, *, generates: bool) -> None:
+        """Check that a prompt leaves room for its longest label, or for the longest answer that may be generated.
+
+        Raises:
+            OptionError: they do not fit into the model's context.
+        """
+        answer = self.task.answer_tokens - 1  # the last generated token is not read
+        if not generates:
+            answer = max(len(self.continuation(item, f" {word}")) for word in self.task.label_words(item))
+        self._check_length(item, len(self.prompt(item)) + answer, f" with {answer} tokens for the answer")
 
     def pair(self, item: Item) -> EncodedPair:
-        """Return the token ids of a word and its translation as separate inputs."""
+        """Return the token ids of a word and its translation as separate inputs.
+
+        Raises:
+            OptionError: one of them does not fit into the model's context.
+        """
         assert isinstance(item, PairItem)
-        return EncodedPair(word_tokens(self.tokenizer, item.word), word_tokens(self.tokenizer, item.translation))
+        pair = EncodedPair(word_tokens(self.tokenizer, item.word), word_tokens(self.tokenizer, item.translation))
+        self._check_length(item, max(len(pair.word), len(pair.translation)))
+        return pair
 
     def _context_budget(self, item: Item) -> int | None:
         """Return the number of tokens of the item's context that fit into one prompt; None if the whole item fits.
@@ -123,11 +142,15 @@ class Encoder:
         ids: list[int] = self.tokenizer(text, verbose=False).input_ids
         return ids[: len(ids) - len(_added_around(self.tokenizer).after)]
 
-    def _reject(self, item: Item, length: int) -> NoReturn:
+    def _check_length(self, item: Item, length: int, what: str = "") -> None:
+        if self.max_length is not None and length > self.max_length:
+            self._reject(item, length, what)
+
+    def _reject(self, item: Item, length: int, what: str = "") -> NoReturn:
         raise OptionError(
             "model",
             self.tokenizer.name_or_path,
-            f"the context length is {self.max_length} tokens, but item {item.id} in {item.language} has {length}",
+            f"the context length is {self.max_length} tokens, but item {item.id} in {item.language} has {length}{what}",
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
+from whichlora.models.forward_checks import is_same, plain_logits, remembered, sample_text
+from whichlora.models.rope_switch import switch_length
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 """Tokens with which chat models end a turn; some models declare them in generation_config.json alone."""
@@ -85,32 +88,115 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
             return None
         return packing.prefill(model, [prompts[i] for i in batch], room=encoder.task.answer_tokens)
 
-    def generate_batch(batch: list[int]) -> None:
-        longest = max(len(prompts[i]) for i in batch)
-        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(batch):
-            ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
-            mask[row, longest - len(prompts[i]) :] = 1
+    def generate_batch(batch: list[int], decoding: Decoding) -> None:
+        ids, mask = _padded_left([prompts[i] for i in batch], tokenizer.pad_token_id)
         check = _FiniteLogits()
         output = greedy_continuations(
             model,
             ids,
             mask,
-            tokenizer,
+            tokenizer.pad_token_id,
             new_tokens=encoder.task.answer_tokens,
             ends=ends,
-            cache=prefill_cache(batch),
+            cache=prefill_cache(batch) if decoding.cached else None,
+            use_cache=decoding.cached,
             check=check,
         )
         if check.finite is not None:
             flags = np.where(check.finite.cpu().numpy(), 0.0, np.nan)
             check_finite(flags, [items[i] for i in batch], what=f"the {encoder.task.name} logits", name=name)
-        for i, text in zip(batch, tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True), strict=True):
+        for i, text in zip(
+            batch, tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True), strict=True
+        ):
             texts[i] = text.partition("\n")[0].strip()
 
-    run_batched([len(p) for p in prompts], generate_batch, name=name, unit="item")
+    for positions, decoding in _apart(model, [len(p) for p in prompts], encoder.task.answer_tokens):
+
+        def work(batch: list[int], positions: list[int] = positions, decoding: Decoding = decoding) -> None:
+            generate_batch([positions[k] for k in batch], decoding)
+
+        lengths = [len(prompts[i]) for i in positions]
+        run_batched(lengths, work, name=name, unit="item", max_items=None if decoding.batched else 1)
     return texts
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the answers of a model are decoded without a change of its logits.
+
+    Attributes:
+        batched: whether prompts of different lengths are padded on the left to one batch.
+        cached: whether a token is read once, and later ones use its keys and values or the recurrent state.
+    """
+
+    batched: bool = True
+    cached: bool = True
+
+
+def decoding_of(model: Any) -> Decoding:
+    """Return the fastest way of decoding with which a model's logits are those of each text read whole."""
+    decoding: Decoding = Decoding() if packing.can_pack(model) else remembered(model, _fastest_decoding)
+    return decoding
+
+
+@torch.no_grad()
+def _fastest_decoding(model: Any) -> Decoding:
+    """Find the result of `decoding_of`: recurrent layers may read the padding, and some architectures have no cache."""
+    for decoding in (Decoding(), Decoding(batched=False)):
+        texts = [sample_text(model, 9), sample_text(model, 6)]
+        batches = [texts] if decoding.batched else [[text] for text in texts]
+        try:
+            if all(_decodes_plainly(model, batch) for batch in batches):
+                return decoding
+        except Exception as error:  # whatever it is, there is a slower way
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+    return Decoding(batched=False, cached=False)
+
+
+def _decodes_plainly(model: Any, texts: list[list[int]], steps: int = 3) -> bool:
+    """Return whether the logits of a few decoded tokens are those of each text read whole."""
+    recorded: list[tuple[Tensor, Tensor]] = []
+
+    def record(ids: Tensor, scores: Tensor) -> Tensor:
+        recorded.append((ids.clone(), scores.clone()))
+        return scores
+
+    ids, mask = _padded_left(texts, pad=0)
+    greedy_continuations(model, ids, mask, 0, new_tokens=steps, ends=(), check=record)
+    starts = [ids.shape[1] - len(text) for text in texts]
+    return len(recorded) == steps and all(
+        is_same(scores[row], plain_logits(model, seen[row, start:].tolist())[-1], model)
+        for seen, scores in recorded
+        for row, start in enumerate(starts)
+    )
+
+
+def _apart(model: Any, lengths: list[int], new_tokens: int) -> list[tuple[list[int], Decoding]]:
+    """Return the positions of prompts that may share a batch, and how each group is decoded.
+
+    With LongRoPE these are the prompts that remain short, those that are long already, and those that reach the switch
+    while they are continued: their cached keys would be of other factors than the later tokens.
+    """
+    switch, decoding = switch_length(model.config), decoding_of(model)
+    if switch is None:
+        return [(list(range(len(lengths))), decoding)]
+    short = [i for i, length in enumerate(lengths) if length + new_tokens <= switch]
+    long = [i for i, length in enumerate(lengths) if length > switch + 1]  # a cache is made without the last token
+    others = sorted(set(range(len(lengths))).difference(short, long))
+    groups = ((short, decoding), (long, decoding), (others, Decoding(batched=False, cached=False)))
+    return [(positions, how) for positions, how in groups if positions]
+
+
+def _padded_left(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return texts padded on the left, and their attention mask, both (texts, longest)."""
+    longest = max(map(len, texts))
+    ids = torch.full((len(texts), longest), pad)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, longest - len(text) :] = torch.tensor(text)
+        mask[row, longest - len(text) :] = 1
+    return ids, mask
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -129,12 +215,13 @@ def greedy_continuations(
     model: Any,
     ids: Tensor,
     mask: Tensor,
-    tokenizer: Any,
+    pad: int,
     *,
     new_tokens: int,
     ends: Collection[int],
     cache: Any = None,
-    check: LogitsProcessor | None = None,
+    use_cache: bool = True,
+    check: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return prompts with their greedy continuations, (texts, tokens).
 
@@ -143,10 +230,12 @@ def greedy_continuations(
 
     Args:
         ids, mask: prompts padded on the left, and their attention mask, (texts, longest).
+        pad: id of the padding token.
         new_tokens: maximum number of tokens after the prompts.
         ends: the tokens that end a continuation.
         cache: key-value cache of the prompts without their last tokens, or None.
-        check: called with the logits of each step, which it returns unchanged.
+        use_cache: whether each token is read once; otherwise all tokens are read for each new one.
+        check: called with the tokens before each step and the step's logits, which it returns unchanged.
     """
     base = unwrap_peft(model)
     saved, base.generation_config = base.generation_config, GenerationConfig()
@@ -159,10 +248,10 @@ def greedy_continuations(
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=1,
-                use_cache=True,
+                use_cache=use_cache,
                 max_new_tokens=new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=sorted(ends),
+                pad_token_id=pad,
+                eos_token_id=sorted(ends) or None,
             ),
         )
         return output

@@ -12,6 +12,7 @@ from whichlora.data.batching import by_length, collate, in_order, sorted_by_ids,
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.models import packing
 from whichlora.models.memory import Divide, in_batches
+from whichlora.models.rope_switch import sides, switch_length
 
 BATCH_TOKENS = 8192
 """Token budget of a batch: padding included; for packed batches unshared tokens only (fewer on a CPU), 8x in total."""
@@ -33,8 +34,18 @@ def run_examples(
     """Call `work` with the positions and tensors of each batch of examples, packed where the model allows it.
 
     Examples are sorted before packing, so that those with a common prefix share a batch. A packed batch has at most
-    `packed_items` examples, or `BATCH_ITEMS` if None.
+    `packed_items` examples, or `BATCH_ITEMS` if None. Examples on different sides of a LongRoPE switch never share one.
     """
+    parts = sides([len(example) for example in examples], switch_length(model.config))
+    if len(parts) > 1:
+        for part in parts:
+
+            def work_on_part(batch: list[int], tensors: dict[str, Any], part: list[int] = part) -> None:
+                work([part[k] for k in batch], tensors)
+
+            chosen = [examples[i] for i in part]
+            run_examples(model, encoder, chosen, work_on_part, name=name, unit=unit, packed_items=packed_items)
+        return
     if not packing.can_pack(model):
 
         def padded(batch: list[int]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from whichlora.data.batching import collate, common_prefix_length
 from whichlora.data.encoding import Encoded, Encoder
@@ -19,8 +21,12 @@ from whichlora.evaluation import inference
 from whichlora.evaluation.finite import check_labels
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
-from whichlora.models.answer_logits import answer_logits
+from whichlora.models.answer_logits import answer_logits, logits_at
+from whichlora.models.forward_checks import is_same, plain_logits, remembered, sample_text
 from whichlora.models.kernels.patching import patched_forward
+from whichlora.models.rope_switch import switch_length
+
+_KEY_VALUE_LAYERS = {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
@@ -63,10 +69,12 @@ def _next_token_logits(
     """Return the logits of `tokens` after each prompt, (prompts, tokens).
 
     Prefixes that several prompts share (the instruction and often the premise) are computed once per batch. If the
-    model does not support packing, the common prefix of all prompts is computed once and cached.
+    model does not support packing, the common prefix of all prompts is computed once and cached, unless that changes
+    the logits; prompts are then read whole.
     """
+    cached = not packing.can_pack(model) and remembered(model, _continues_cached_prefix)
     with _head_restricted_to(model, tokens):
-        return _read_logits(model, encoder, prompts, len(tokens), name=name)
+        return (_read_after_prefix if cached else _read_whole)(model, encoder, prompts, len(tokens), name=name)
 
 
 def _head_restricted_to(model: Any, tokens: list[int]) -> AbstractContextManager[None]:
@@ -82,42 +90,76 @@ def _head_restricted_to(model: Any, tokens: list[int]) -> AbstractContextManager
     return patched_forward([(head, forward)])
 
 
-def _read_logits(
+def _read_whole(
     model: Any, encoder: Encoder, prompts: list[list[int]], count: int, *, name: str
 ) -> np.ndarray[Any, Any]:
+    """Return the `count` logits of the head after each prompt, (prompts, count), from packed or padded prompts."""
     result = np.empty((len(prompts), count))
-    if packing.can_pack(model):
 
-        def read(batch: list[int], tensors: dict[str, Any]) -> None:
-            last = torch.tensor([path[-1] for path in tensors["layout"].paths], device=model.device)
-            inputs = {key: value for key, value in tensors.items() if key != "labels"}
-            logits = model(**inputs, logits_to_keep=last, use_cache=False).logits[0]
-            result[batch] = logits.cpu().numpy()
+    def read(batch: list[int], tensors: dict[str, Any]) -> None:
+        inputs = {key: value for key, value in tensors.items() if key != "labels"}
+        layout = inputs.get("layout")
+        ends = [path[-1] for path in layout.paths] if layout else [[len(prompts[i]) - 1] for i in batch]
+        logits = logits_at(model, torch.tensor(ends, device=model.device), **inputs, use_cache=False)
+        result[batch] = logits.reshape(len(batch), count).cpu().numpy()
 
-        examples = [Encoded(prompt, []) for prompt in prompts]
-        inference.run_examples(
-            model, encoder, examples, read, name=name, unit="item", packed_items=inference.PACKED_ITEMS
-        )
-        return result
+    examples = [Encoded(prompt, []) for prompt in prompts]
+    inference.run_examples(model, encoder, examples, read, name=name, unit="item", packed_items=inference.PACKED_ITEMS)
+    return result
 
+
+def _read_after_prefix(
+    model: Any, encoder: Encoder, prompts: list[list[int]], count: int, *, name: str
+) -> np.ndarray[Any, Any]:
+    """Return the logits as `_read_whole` does, but compute the common prefix of all prompts once."""
+    result = np.empty((len(prompts), count))
     prefix = prompts[0][: common_prefix_length(prompts)]
-    cache = None
-    if prefix:
-        cache = model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
     suffixes = [p[len(prefix) :] for p in prompts]
+    cache = _cache_of(model, prefix) if prefix else None
 
     def read_suffixes(batch: list[int]) -> None:
-        texts = [Encoded(suffixes[i], []) for i in batch]
-        ids = collate(texts, encoder.tokenizer.pad_token_id)["input_ids"].to(model.device)
-        last = torch.tensor([[len(e) - 1] for e in texts], device=model.device)
-        batch_cache = copy.deepcopy(cache)
-        if batch_cache is not None:
-            batch_cache.batch_repeat_interleave(len(batch))
-        logits = model(input_ids=ids, past_key_values=batch_cache, logits_to_keep=last).logits[:, 0]
-        result[batch] = logits.cpu().numpy()
+        ids = collate([Encoded(suffixes[i], []) for i in batch], encoder.tokenizer.pad_token_id)["input_ids"]
+        last = torch.tensor([[len(suffixes[i]) - 1] for i in batch], device=model.device)
+        result[batch] = _continue(model, cache, ids, last)[:, 0].cpu().numpy()
 
     inference.run_batched([len(s) for s in suffixes], read_suffixes, name=name, unit="item")
     return result
+
+
+def _cache_of(model: Any, prefix: list[int]) -> Any:
+    return model(input_ids=torch.tensor([prefix], device=model.device), use_cache=True).past_key_values
+
+
+def _continue(model: Any, cache: Any, ids: Tensor, positions: Tensor) -> Tensor:
+    """Return the logits of texts that follow a cached prefix, (texts, positions, vocabulary); the cache is kept."""
+    cache = copy.deepcopy(cache)
+    if cache is not None:
+        cache.batch_repeat_interleave(len(ids))
+    return logits_at(model, positions, input_ids=ids.to(model.device), past_key_values=cache)
+
+
+def _continues_cached_prefix(model: Any) -> bool:
+    """Return whether the logits of texts that follow a cached prefix are those of the whole texts.
+
+    The cache must consist of keys and values alone. A recurrent state is not the state at another text's end, most
+    architectures with one start anew if several tokens follow, and LongRoPE caches keys of the prefix's own factors.
+    """
+    if switch_length(model.config) is not None:
+        return False
+    text = sample_text(model)
+    prefix, suffixes = text[:6], [text[6:9], text[9:11]]
+    try:
+        cache = _cache_of(model, prefix)
+        if type(cache) is not DynamicCache or not {type(layer) for layer in cache.layers} <= _KEY_VALUE_LAYERS:
+            return False
+        ids = collate([Encoded(suffix, []) for suffix in suffixes], pad=0)["input_ids"]
+        logits = _continue(model, cache, ids, torch.tensor([[2], [1]], device=model.device))[:, 0]
+        expected = [plain_logits(model, prefix + suffix)[-1] for suffix in suffixes]
+    except Exception as error:  # without the cache it is computed anyway, so any reason will do
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return False
+    return all(is_same(row, plain, model) for row, plain in zip(logits, expected, strict=True))
 
 
 def answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded], *, name: str) -> np.ndarray[Any, Any]:

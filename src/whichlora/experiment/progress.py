@@ -66,6 +66,8 @@ class Survey:
         lines = [f"{grid.name}: {' '.join(grid.about.split())}".rstrip(": ")]
         lines.append(f"{len(grid.plans)} runs with {len(grid.cells())} adapters: {_counts(total)}")
         lines += [f"  {method}: {_counts(counts)}" for method, counts in rows.items()]
+        left_out = {plan.spec.model: plan.not_adapted for plan in grid.plans if plan.not_adapted}
+        lines += [f"Not adapted in {model} (share of the blocks' weights): {text}" for model, text in left_out.items()]
         if self.others:
             lines.append(
                 f"{self.others} more finished {'run' if self.others == 1 else 'runs'} of the experiment {grid.name} "

@@ -61,9 +61,14 @@ def check_config(name: str, config: PreTrainedConfig) -> None:
     """Check a configuration for entries that change how or which weights are loaded.
 
     Raises:
-        OptionError: the weights are quantised, they are in a file of another name, or attention is code from the hub.
+        OptionError: the weights are quantised, they are in a file of another name, attention is code from the hub, or
+            the padding token is not in the embedding.
     """
     for part in (config, config.get_text_config()):
+        pad, vocabulary = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if pad is not None and vocabulary is not None and not -vocabulary <= pad < vocabulary:
+            allowed = f"config.json sets pad_token_id={pad}, which is outside the embedding of {vocabulary} tokens"
+            raise OptionError("model", name, allowed)
         for key in ("quantization_config", "compression_config"):
             settings = getattr(part, key, None)
             if settings:
@@ -85,6 +90,20 @@ def check_config(name: str, config: PreTrainedConfig) -> None:
             f"{config.model_type} of transformers is used.",
             stacklevel=2,
         )
+
+
+def check_declared_causal(name: str, model: PreTrainedModel) -> None:
+    """Check what the architecture itself says about its attention.
+
+    Image encoders, which may be bidirectional, are not checked.
+
+    Raises:
+        OptionError: the attention is bidirectional, so that the model would see the answer that it must predict.
+    """
+    # Architectures derived from BERT are encoders, whose layers say so, unless the configuration sets `is_decoder`.
+    marks = [(module, mark) for module in model.get_decoder().modules() for mark in ("is_causal", "is_decoder")]
+    if any(getattr(module, mark, True) is False for module, mark in marks):
+        raise OptionError("model", name, "must be a causal language model, but its attention is bidirectional")
 
 
 def plain_generation_config(config: PreTrainedConfig) -> GenerationConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,12 +22,29 @@ from whichlora.models.packaged import (
     packaged_model_digest,
     packaged_model_path,
 )
+from whichlora.models.shape import ModelShape, blocks_of, shape_of
 from whichlora.models.verified_folder import check_recorded_files
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+__all__ = [
+    "ModelShape",
+    "ModelSource",
+    "blocks_of",
+    "check_quantization",
+    "copy_sharing_weights",
+    "current_device",
+    "load_model",
+    "load_tokenizer",
+    "locate",
+    "read_shape",
+    "shape_of",
+]
+
+_SMALL = 20_000_000
+"""Parameters of a model up to which random weights are quickly created, to prove it causal before it is loaded."""
 _FORWARD_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Overrides of settings in config.json that decide what a forward pass returns."""
 
@@ -48,28 +64,6 @@ class ModelSource:
     name_or_path: str
     revision: str | None
     digest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelShape:
-    """Properties of a model that do not depend on its weights.
-
-    Attributes:
-        blocks: name of the list of decoder blocks: block 3 is `{blocks}.3`.
-        linears: (in_features, out_features) of the linear layers in the decoder blocks, by full name.
-        parameters: number of all parameters, tied ones counted once.
-        context: maximum input length in tokens; None if the configuration does not state it.
-    """
-
-    n_layers: int
-    blocks: str
-    linears: Mapping[str, tuple[int, int]]
-    parameters: int
-    context: int | None
-
-    def module_names(self) -> list[str]:
-        """Return the distinct short names of the linear layers (`q_proj`, ...), in model order."""
-        return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
 
 
 def locate(name: str) -> ModelSource:
@@ -104,6 +98,9 @@ def read_shape(source: ModelSource) -> ModelShape:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from whichlora.models.forward_checks import check_causal
+    from whichlora.models.packing import is_tested
+
     config = _read_config(source)
     checks.check_config(source.name, config)
     try:
@@ -112,12 +109,24 @@ def read_shape(source: ModelSource) -> ModelShape:
     except Exception as error:
         allowed = f"must be a causal language model ({checks.reason_for(error)})"
         raise OptionError("model", source.name, allowed) from error
-    if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
-        # It would see the answer that it must predict. Image encoders, which may be bidirectional, are not checked.
-        raise OptionError("model", source.name, "must be a causal language model, but its attention is bidirectional")
+    checks.check_declared_causal(source.name, model)
+    if sum(p.numel() for p in model.parameters()) <= _SMALL and not is_tested(config):
+        model = _with_random_weights(config)
+        check_causal(source.name, model)
     if checks.has_weights(Path(source.name_or_path)):  # weights on the hub are not downloaded before they are needed
         checks.check_weights(source.name, _from_pretrained(source, device_map={"": "meta"})[1])
     return shape_of(model)
+
+
+def _with_random_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a model on the CPU, without a change of the random state."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return model
 
 
 @lru_cache(maxsize=4)
@@ -132,52 +141,6 @@ def _read_config(source: ModelSource) -> PreTrainedConfig:
         allowed = f"must be a causal language model ({checks.reason_for(error)})"
         raise OptionError("model", source.name, allowed) from error
     return config
-
-
-def shape_of(model: PreTrainedModel) -> ModelShape:
-    """Return the shape of an instantiated model on any device, or of the language model of a vision-language model.
-
-    Raises:
-        OptionError: the model has no list of decoder blocks.
-    """
-    import torch
-
-    config = model.config.get_text_config()
-    blocks = blocks_of(model)
-    linears = {
-        name: (module.in_features, module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(f"{blocks}.")
-    }
-    model.tie_weights()
-    return ModelShape(
-        n_layers=int(config.num_hidden_layers),
-        blocks=blocks,
-        linears=linears,
-        parameters=sum(p.numel() for p in model.parameters()),
-        context=getattr(config, "max_position_embeddings", None),
-    )
-
-
-def blocks_of(model: PreTrainedModel) -> str:
-    """Return the name of a model's list of decoder blocks.
-
-    Raises:
-        OptionError: the model has no such list.
-    """
-    import torch
-
-    config = model.config.get_text_config()
-    n_layers = int(config.num_hidden_layers)
-    decoder_modules = {id(module) for module in model.get_decoder().modules()}
-    lists: list[str] = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in decoder_modules
-    ]
-    if not lists:
-        raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
-    return min(lists, key=len)
 
 
 def current_device() -> torch.device:
@@ -235,8 +198,10 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     import torch
     from transformers import BitsAndBytesConfig
 
+    from whichlora.models.forward_checks import check_causal
     from whichlora.models.kernels import onednn
     from whichlora.models.kernels.nf4 import disable_cpu_packing, misshapen
+    from whichlora.models.packing import is_tested
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
@@ -260,6 +225,8 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         disable_cpu_packing(model)
     checks.check_weights(source.name, report)
     checks.check_ties(source.name, model)
+    if not is_tested(model.config):
+        check_causal(source.name, model)
     onednn.use_onednn_linear(model)
     return model
 

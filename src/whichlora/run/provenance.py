@@ -18,7 +18,7 @@ VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlf
 
 
 def log_provenance(plan: Plan, log: RunLog) -> None:
-    """Log the spec as params and as `spec.json`, the package versions, and the datasets.
+    """Log the spec as params and as `spec.json`, what no adapter reaches, the package versions, and the datasets.
 
     The version of the package that declares a variant from outside the catalogue is logged, but is not part of the
     fingerprint: a finished run counts as done after an update of that package too.
@@ -28,7 +28,8 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
     if package := provider(spec.variant):
         versions[f"version/{package.name}"] = package.version
-    log.params({**fields, **versions, "model_revision": plan.source.revision or spec.model_digest})
+    left_out = {"not_adapted": plan.not_adapted} if plan.not_adapted else {}
+    log.params({**fields, **left_out, **versions, "model_revision": plan.source.revision or spec.model_digest})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
         path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")

@@ -24,6 +24,7 @@ from whichlora.evaluation.scoring_methods import WordSimilarity
 from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.pooling import pooled_states
+from whichlora.models.rope_switch import sides, switch_length
 
 MARGIN = 0.4
 """Margin of the triplet loss, as in arXiv 2506.15415."""
@@ -77,6 +78,7 @@ class AnswerTokens(Objective):
         pad: id of the padding token.
         packs: whether batches are packed instead of padded; packed batches need `batch_context`.
         share_prefix: whether a packed batch contains a common prefix of its prompts only once.
+        switch: number of tokens up to which LongRoPE uses its short factors; None without LongRoPE.
     """
 
     divisible = True
@@ -84,6 +86,7 @@ class AnswerTokens(Objective):
     pad: int
     packs: bool = False
     share_prefix: bool = False
+    switch: int | None = None
 
     def example(self, encoder: Encoder, item: Item) -> Encoded:
         return encoder.example(item)
@@ -95,11 +98,20 @@ class AnswerTokens(Objective):
         return sum(len(example.answer) for example in examples)
 
     def loss(self, model: Any, examples: Sequence[Encoded]) -> Tensor:
-        batch = packing.pack(examples, share=self.share_prefix) if self.packs else collate(examples, self.pad)
-        return answer_loss(model, to_device(batch, model.device))[0]
+        losses = []
+        for side in sides([len(example) for example in examples], self.switch):
+            texts = [examples[i] for i in side]
+            batch = packing.pack(texts, share=self.share_prefix) if self.packs else collate(texts, self.pad)
+            losses.append(answer_loss(model, to_device(batch, model.device))[0])
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def optimized_for(self, model: Any) -> AnswerTokens:
-        return replace(self, packs=packing.can_pack(model), share_prefix=packing.can_share_prefixes(model))
+        return replace(
+            self,
+            packs=packing.can_pack(model),
+            share_prefix=packing.can_share_prefixes(model),
+            switch=switch_length(model.config),
+        )
 
     def batch_context(self, model: Any) -> AbstractContextManager[None]:
         return packing.attention(model) if self.packs else nullcontext()

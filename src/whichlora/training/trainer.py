@@ -241,6 +241,8 @@ class _Trainer(Trainer):
         # Without `share_prefix` the base model has dropout, whose masks would be drawn for all runs at once.
         if not self._objective.share_prefix or len(inputs) > self._micro.size or self._micro.checkpointing:
             return None
+        if self._objective.switch is not None and max(map(len, inputs)) > self._objective.switch:
+            return None  # LongRoPE would rotate the texts of other runs by the long factors too
         batch = Batch(
             model=self.model,
             layers=self._joint_layers,

@@ -76,6 +76,7 @@ def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str
         "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
         "rank": variant.rank_means if variant.has_rank else "-",
         "parameters": _parameters(variant, shape, rank),
+        **({"not adapted": shape.unadapted_text() if adapter else "-"} if shape.unadapted else {}),
         "supports": ", ".join(name for name, supported in supports.items() if supported) or "-",
     }
 

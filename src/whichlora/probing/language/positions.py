@@ -11,7 +11,7 @@ from whichlora.data.encoding import Encoder, special_ids
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import texts_of
 from whichlora.errors import OptionError
-from whichlora.evaluation.generation import end_tokens, greedy_continuations
+from whichlora.evaluation.generation import decoding_of, end_tokens, greedy_continuations
 
 NEW_TOKENS = 64
 """Maximum number of generated tokens, as in Zhao et al. 2024."""
@@ -62,9 +62,10 @@ class PositionSelector:
                 model,
                 prompt,
                 torch.ones_like(prompt),
-                tokenizer,
+                tokenizer.pad_token_id,
                 new_tokens=NEW_TOKENS,
                 ends=end_tokens(model, tokenizer),
+                use_cache=decoding_of(model).cached,
             )
         continued: list[int] = output.tolist()
         return continued

@@ -1,0 +1,231 @@
+"""Describes a model without its weights: its decoder blocks, the linear layers that adapters can reach, its context."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from whichlora.errors import OptionError, first_line
+from whichlora.models.rope_switch import switch_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_TOKENS = 32
+"""Tokens of the text that shows which layers are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Properties of a model that do not depend on its weights.
+
+    Attributes:
+        blocks: name of the list of decoder blocks: block 3 is `{blocks}.3`.
+        linears: (in_features, out_features) of the linear layers in the decoder blocks that PEFT can adapt, by full
+            name.
+        parameters: number of all parameters, tied ones counted once.
+        context: maximum input length in tokens; None if the configuration does not state it.
+        unadapted: share of the blocks' matrix entries in each matrix that no adapter reaches, by its name in a block:
+            experts stored as one tensor, convolutions, and linear layers that PEFT refuses.
+        switch: number of tokens from which LongRoPE uses its long factors; None without LongRoPE.
+    """
+
+    n_layers: int
+    blocks: str
+    linears: Mapping[str, tuple[int, int]]
+    parameters: int
+    context: int | None
+    unadapted: Mapping[str, float] = field(default_factory=dict)
+    switch: int | None = None
+
+    def module_names(self) -> list[str]:
+        """Return the distinct short names of the linear layers (`q_proj`, ...), in model order."""
+        return list(dict.fromkeys(name.rpartition(".")[2] for name in self.linears))
+
+    def unadapted_text(self) -> str:
+        """Return the matrices that no adapter reaches with their shares, largest first; empty if there are none."""
+        shares = sorted(self.unadapted.items(), key=lambda pair: -pair[1])
+        return ", ".join(f"{name} ({share:.1%})" for name, share in shares)
+
+
+def shape_of(model: PreTrainedModel) -> ModelShape:
+    """Return the shape of an instantiated model on any device, or of the language model of a vision-language model.
+
+    Raises:
+        OptionError: the model has no list of decoder blocks.
+    """
+    from torch import nn
+
+    config = model.config.get_text_config()
+    blocks = blocks_of(model)
+    linears = {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(f"{blocks}.")
+    }
+    reached = _adapted_by_peft(model, linears)
+    linears = {name: size for name, size in linears.items() if name in reached}
+    model.tie_weights()
+    return ModelShape(
+        n_layers=int(config.num_hidden_layers),
+        blocks=blocks,
+        linears=linears,
+        parameters=sum(p.numel() for p in model.parameters()),
+        context=_context(model),
+        unadapted=_unadapted(model, blocks, reached),
+        switch=switch_length(config),
+    )
+
+
+def blocks_of(model: PreTrainedModel) -> str:
+    """Return the name of a model's list of decoder blocks.
+
+    Raises:
+        OptionError: the model has no such list.
+    """
+    import torch
+
+    config = model.config.get_text_config()
+    n_layers = int(config.num_hidden_layers)
+    decoder_modules = {id(module) for module in model.get_decoder().modules()}
+    lists: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers and id(module) in decoder_modules
+    ]
+    if not lists:
+        raise OptionError("model", config.name_or_path, f"has no list of {n_layers} decoder blocks")
+    return min(lists, key=len)
+
+
+def _adapted_by_peft(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+    """Return those of the linear layers that PEFT adapts if their full names are its targets.
+
+    PEFT refuses some layers of state-space models, whose fused kernels use the weight without the adapter. In mixtures
+    of experts it takes the names of dense layers, such as `gate_proj`, for those of experts in older checkpoints and
+    adapts other tensors instead. Both apply when an adapter is loaded too.
+    """
+    from whichlora.models.packing import is_tested
+
+    names = set(names)
+    if is_tested(model.config) or not names:
+        return names
+    bare = copy.deepcopy(model).to("meta")  # some models keep states of a pass, which cannot be copied
+    names = _trainable(model, names)
+    if _peft_adapts(bare, names):
+        return names
+    places = _by_place(names)
+    return {name for same in places.values() if _peft_adapts(bare, {same[0]}) for name in same}
+
+
+def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names by their place in a block: those that differ only in the number of the block or of an expert."""
+    places: dict[str, list[str]] = {}
+    for name in sorted(names):
+        places.setdefault(".".join(part for part in name.split(".") if not part.isdecimal()), []).append(name)
+    return places
+
+
+def _trainable(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+    """Return those of the layers whose output is a product with their weight and has a gradient.
+
+    Mamba uses the weight of its `dt_proj` without a call of the layer, decoders of translation models have attention to
+    an encoder, sparse attention chooses tokens by an index, which has no gradient, and a subclass of Linear may
+    multiply each group of channels by its own matrix. On the meta device not every pass is possible; all names are then
+    returned.
+
+    Raises:
+        OptionError: gradients cannot be computed.
+    """
+    import torch
+
+    from whichlora.models.forward_checks import sample_text
+
+    places = _by_place(names)
+    reached: set[str] = set()
+    is_meta = model.device.type == "meta"
+
+    def watch(place: str) -> Any:
+        def note(gradient: torch.Tensor) -> None:
+            if is_meta or gradient.any():
+                reached.add(place)
+
+        def hook(module: Any, arguments: Any, output: Any) -> None:
+            if not (isinstance(output, torch.Tensor) and output.requires_grad):
+                return
+            if output.shape == (*arguments[0].shape[:-1], module.out_features):
+                output.register_hook(note)  # type: ignore[no-untyped-call]
+
+        return hook
+
+    required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    handles = [
+        model.get_submodule(n).register_forward_hook(watch(place)) for place, same in places.items() for n in same
+    ]
+    try:
+        with torch.enable_grad():
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.removesuffix(".weight") in names)
+            ids = torch.tensor([sample_text(model, _TOKENS)], device=model.device)
+            model(input_ids=ids, use_cache=False).logits.float().square().sum().backward()
+    except Exception as error:
+        if not is_meta:
+            allowed = f"its gradients cannot be computed ({type(error).__name__}: {first_line(error)})"
+            raise OptionError("model", model.config.name_or_path, allowed) from error
+        return set(names)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required[name])
+            parameter.grad = None
+    return {name for place in reached for name in places[place]}
+
+
+def _peft_adapts(model: PreTrainedModel, targets: set[str]) -> bool:
+    """Return whether PEFT adapts exactly these modules of a model on the meta device."""
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    with torch.device("meta"):
+        copied = copy.deepcopy(model)
+        try:
+            inject_adapter_in_model(LoraConfig(r=1, target_modules=sorted(targets)), copied)
+        except ValueError:
+            return False
+    return targets == {name for name, module in copied.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+def _unadapted(model: PreTrainedModel, blocks: str, reached: set[str]) -> dict[str, float]:
+    """Return the share of each matrix in the blocks that is not the weight of one of the layers `reached`."""
+    sizes: Counter[str] = Counter()
+    total = 0
+    for name, parameter in model.named_parameters():
+        if not name.startswith(f"{blocks}.") or parameter.ndim < 2:
+            continue
+        total += parameter.numel()
+        module = name.removesuffix(".weight")
+        if module not in reached:
+            sizes[module.removeprefix(f"{blocks}.").partition(".")[2]] += parameter.numel()
+    return {name: size / total for name, size in sizes.items()}
+
+
+def _context(model: PreTrainedModel) -> int | None:
+    """Return the maximum number of tokens of a text; None if the configuration does not state it.
+
+    Embeddings of positions count from the padding token's id plus one in architectures derived from RoBERTa.
+    """
+    from torch import nn
+
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    tables = [
+        module.num_embeddings - module.padding_idx - 1
+        for name, module in model.get_decoder().named_modules()
+        if isinstance(module, nn.Embedding) and "position" in name and module.padding_idx is not None
+    ]
+    limits = [limit for limit in (stated, *tables) if limit is not None]
+    return min(limits, default=None)
