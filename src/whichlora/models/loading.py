@@ -109,12 +109,15 @@ def read_shape(source: ModelSource) -> ModelShape:
         allowed = f"must be a causal language model ({checks.reason_for(error)})"
         raise OptionError("model", source.name, allowed) from error
     checks.check_declared_causal(source.name, model)
-    if sum(p.numel() for p in model.parameters()) <= _SMALL and not is_tested(config):
-        model = _with_random_weights(config)
-        check_causal(source.name, model)
+    running = None
+    if not is_tested(config):
+        is_small = sum(p.numel() for p in model.parameters()) <= _SMALL
+        running = _with_random_weights(config) if is_small else _with_fake_weights(config)
+        if is_small:
+            check_causal(source.name, running)
     if checks.has_weights(Path(source.name_or_path)):  # weights on the hub are not downloaded before they are needed
         checks.check_weights(source.name, _from_pretrained(source, device_map={"": "meta"})[1])
-    return shape_of(model)
+    return shape_of(model, running)
 
 
 def _with_random_weights(config: PreTrainedConfig) -> PreTrainedModel:
@@ -125,6 +128,27 @@ def _with_random_weights(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        with torch.no_grad():
+            for parameter in model.parameters():  # those that are zero at first would hide what depends on others
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return model
+
+
+def _with_fake_weights(config: PreTrainedConfig) -> PreTrainedModel | None:
+    """Return a model that computes shapes and gradients' flow alone, without memory; None if it cannot be created so.
+
+    On the meta device transformers' masks read values, which do not exist; they do not with fake tensors.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            if model._can_set_experts_implementation():
+                model.set_experts_implementation("batched_mm")  # the only one without a choice by values
+    except Exception:  # what it shows is checked in training too
+        return None
     return model
 
 
