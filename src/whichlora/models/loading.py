@@ -110,11 +110,11 @@ def read_shape(source: ModelSource) -> ModelShape:
         raise OptionError("model", source.name, allowed) from error
     checks.check_declared_causal(source.name, model)
     running = None
-    if not is_tested(config):
-        is_small = sum(p.numel() for p in model.parameters()) <= _SMALL
-        running = _with_random_weights(config) if is_small else _with_fake_weights(config)
-        if is_small:
-            check_causal(source.name, running)
+    if sum(p.numel() for p in model.parameters()) <= _SMALL:
+        running = _with_random_weights(config)
+        check_causal(source.name, running)
+    elif not is_tested(config):
+        running = _with_fake_weights(config)
     if checks.has_weights(Path(source.name_or_path)):  # weights on the hub are not downloaded before they are needed
         checks.check_weights(source.name, _from_pretrained(source, device_map={"": "meta"})[1])
     return shape_of(model, running)
@@ -224,7 +224,6 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
     from whichlora.models.forward_checks import check_causal
     from whichlora.models.kernels import onednn
     from whichlora.models.kernels.nf4 import disable_cpu_packing, misshapen
-    from whichlora.models.packing import is_tested
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if precision == "bf16" and current_device().type == "cpu" and onednn.emulates_bf16():
@@ -248,7 +247,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         disable_cpu_packing(model)
     checks.check_weights(source.name, report)
     checks.check_ties(source.name, model)
-    if not is_tested(model.config):
+    if source.name != MODEL_NAME:
         check_causal(source.name, model)
     onednn.use_onednn_linear(model)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -72,7 +73,8 @@ def shape_of(model: PreTrainedModel, running: PreTrainedModel | None = None) -> 
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(f"{blocks}.")
     }
-    reached = _adapted_by_peft(model, set(linears) if running is None else _trainable(running, set(linears)))
+    names = set(linears)
+    reached = _adapted_by_peft(model, names if running is None or not names else _trainable(running, names))
     linears = {name: size for name, size in linears.items() if name in reached}
     model.tie_weights()
     return ModelShape(
@@ -196,7 +198,8 @@ def _peft_adapts(model: PreTrainedModel, targets: set[str]) -> bool:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # PEFT's, about targets that it changed itself
         copied = copy.deepcopy(model).to("meta")
         try:
             inject_adapter_in_model(LoraConfig(r=1, target_modules=sorted(targets)), copied)
