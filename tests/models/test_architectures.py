@@ -17,6 +17,8 @@ from whichlora.data.tasks import get_task
 from whichlora.errors import OptionError
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
+from whichlora.models import loading
+from whichlora.models.loading import load_model, locate, read_shape
 from whichlora.testing import save_tiny_model
 from whichlora.training import adapter, base_cache
 from whichlora.training.objectives import objective_of
@@ -133,6 +135,40 @@ def test_bidirectional_models_are_refused_before_a_run(tmp_path: Path, tiny_mode
         pytest.skip("not in this version of transformers")
     with pytest.raises(OptionError, match=r"^model=.*: must be a causal language model.* is bidirectional$"):
         plan_of(folder, **LORA)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("gemma", {"use_bidirectional_attention": True}), ("gemma3_text", {"use_bidirectional_attention": True})],
+)
+def test_causal_architectures_set_to_be_bidirectional_are_refused(
+    tmp_path: Path, tiny_model: str, family: str, fields: dict[str, Any]
+) -> None:
+    folder = save_family(tmp_path / family, family, tiny_model, **fields)
+    with pytest.raises(OptionError, match=r"must be a causal language model.* is bidirectional$"):
+        plan_of(folder, **LORA)
+
+
+def test_a_loaded_model_is_proved_causal_too(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger models are not created with random weights to plan a run."""
+    monkeypatch.setattr(loading, "_SMALL", 0)
+    folder = save_family(tmp_path / "model", "cpmant", tiny_model)
+    with pytest.raises(OptionError, match=r"a text's last token changes the logits of earlier ones"):
+        load_model(locate(str(folder)), precision="bf16", quantization="none")
+
+
+def test_layers_without_a_gradient_are_found_without_weights_too(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for family in ("jamba", "trocr", "deepseek_v32"):
+        source = locate(str(save_family(tmp_path / family, family, tiny_model)))
+        monkeypatch.undo()
+        read_shape.cache_clear()
+        small = read_shape(source)
+        monkeypatch.setattr(loading, "_SMALL", 0)
+        read_shape.cache_clear()
+        assert read_shape(source) == small
+        assert not {name for name in small.linears if re.search("dt_proj|encoder_attn|indexer", name)}
 
 
 def test_an_encoder_set_to_decode_is_accepted(tmp_path: Path, tiny_model: str) -> None:

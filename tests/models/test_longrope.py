@@ -14,10 +14,12 @@ from runs import plan_of, run_of
 
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.tasks import get_task
+from whichlora.data.word_pooling import Pooling
 from whichlora.evaluation import generation
 from whichlora.evaluation.likelihood import answer_log_likelihood, label_probabilities
 from whichlora.models.loading import load_model, load_tokenizer, locate, read_shape
 from whichlora.models.packing import can_pack
+from whichlora.models.pooling import pooled_states
 from whichlora.models.rope_switch import sides, switch_length
 from whichlora.testing import save_tiny_model
 from whichlora.training.objectives import AnswerTokens
@@ -109,6 +111,14 @@ def test_generated_answers_are_those_of_each_text_read_whole(tmp_path: Path, con
             if ids[-1] == tokenizer.eos_token_id or "\n" in tokenizer.decode(ids[-1:]):
                 break
         assert text == tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).partition("\n")[0].strip()
+
+
+def test_pooled_states_are_those_of_each_text_alone(tiny: tuple[Any, Encoder]) -> None:
+    model, encoder = tiny
+    texts = [encoder.prompt(item) for item in ITEMS]
+    together = pooled_states(model, "model.layers", texts, Pooling(1))
+    alone = torch.cat([pooled_states(model, "model.layers", [text], Pooling(1)) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_with_texts_on_both_sides_finishes(store: Path, tmp_path: Path) -> None:

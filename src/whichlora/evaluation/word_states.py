@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whichlora.data.batching import by_length
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.data.word_pooling import Pooling
@@ -14,6 +15,7 @@ from whichlora.evaluation.inference import run_batched
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.loading import blocks_of
 from whichlora.models.pooling import SITES, states_at_sites
+from whichlora.models.rope_switch import divided_by_side
 
 
 def word_states(
@@ -29,5 +31,6 @@ def word_states(
         states = states_at_sites(model, blocks, [sequences[i] for i in batch], pooling).cpu().numpy()
         states_of.update({i: states[:, row] for row, i in enumerate(batch)})
 
-    run_batched([len(s) for s in sequences], read, name=name, unit="word")
+    lengths = [len(s) for s in sequences]
+    run_batched(lengths, read, name=name, unit="word", divide=divided_by_side(by_length, model))
     return np.stack([states_of[i] for i in range(len(sequences))], axis=1).reshape(len(SITES), len(items), 2, -1)

@@ -56,7 +56,7 @@ class Layout:
 
 
 def is_tested(config: Any) -> bool:
-    """Return whether a model's text part is of a family that tests prove causal and free of other interactions."""
+    """Return whether a model's text part is of one of `_FAMILIES`."""
     return config.get_text_config().model_type in _FAMILIES
 
 
@@ -64,10 +64,8 @@ def can_pack(model: Any) -> bool:
     """Return whether examples can be packed: a tested family, SDPA, and full attention in all layers."""
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    has_window = getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None)
-    return (
-        is_tested(config) and config._attn_implementation == "sdpa" and layers == {"full_attention"} and not has_window
-    )
+    window = getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None)
+    return is_tested(config) and config._attn_implementation == "sdpa" and layers == {"full_attention"} and not window
 
 
 def can_share_prefixes(model: Any) -> bool:

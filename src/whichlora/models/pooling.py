@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from whichlora.data.word_pooling import Pooling
+from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.hidden_states import pad_right, visit_hidden_states
+from whichlora.models.rope_switch import sides, switch_length
 
 SITES = ("pooled", "output")
 """Where states are measured: at the trained layer, and after the final norm, the input of the LM head."""
@@ -34,15 +36,19 @@ def pooled_states(model: Any, blocks: str, sequences: Sequence[Sequence[int]], p
 
     `blocks` is the name of the list of decoder blocks.
     """
-    lengths = torch.tensor([len(s) for s in sequences], device=model.device)
+    parts = sides([len(s) for s in sequences], switch_length(unwrap_peft(model).config))
     pooled: list[Tensor] = []
+    for part in parts:
+        texts = [sequences[i] for i in part]
+        lengths = torch.tensor([len(s) for s in texts], device=model.device)
 
-    def visit(layer: int, states: Tensor) -> None:
-        if layer == pooling.layer:
-            pooled.append(mean_over_tokens(states, lengths, pooling.start))
+        def visit(layer: int, states: Tensor, lengths: Tensor = lengths) -> None:
+            if layer == pooling.layer:
+                pooled.append(mean_over_tokens(states, lengths, pooling.start))
 
-    visit_hidden_states(model, blocks, pad_right(sequences, model.device), visit, last=pooling.layer)
-    return pooled[0]
+        visit_hidden_states(model, blocks, pad_right(texts, model.device), visit, last=pooling.layer)
+    order = [i for part in parts for i in part]
+    return torch.cat(pooled)[torch.tensor(order).argsort()] if len(parts) > 1 else pooled[0]
 
 
 def states_at_sites(model: Any, blocks: str, sequences: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:

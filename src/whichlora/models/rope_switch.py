@@ -5,8 +5,11 @@ A text must have the same logits in every batch, so texts that need short and lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whichlora.models.memory import Divide
 
 
 def switch_length(config: Any) -> int | None:
@@ -26,3 +29,18 @@ def sides(lengths: Sequence[int], switch: int | None) -> list[list[int]]:
     short = [i for i, length in enumerate(lengths) if switch is None or length <= switch]
     long = [i for i, length in enumerate(lengths) if switch is not None and length > switch]
     return [side for side in (short, long) if side]
+
+
+def divided_by_side(divide: Divide, model: Any) -> Divide:
+    """Return a function that divides texts into batches as `divide` does, and these further by side of the switch.
+
+    The lengths that it is called with must be those of the texts.
+    """
+    switch = switch_length(model.config)
+
+    def divide_further(lengths: Sequence[int], *, max_tokens: int, max_items: int) -> Iterator[list[int]]:
+        for batch in divide(lengths, max_tokens=max_tokens, max_items=max_items):
+            for side in sides([lengths[i] for i in batch], switch):
+                yield [batch[k] for k in side]
+
+    return divide_further

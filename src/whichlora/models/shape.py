@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +53,13 @@ class ModelShape:
         return ", ".join(f"{name} ({share:.1%})" for name, share in shares)
 
 
-def shape_of(model: PreTrainedModel) -> ModelShape:
+def shape_of(model: PreTrainedModel, running: PreTrainedModel | None = None) -> ModelShape:
     """Return the shape of an instantiated model on any device, or of the language model of a vision-language model.
+
+    Args:
+        model: the model; its weights may be missing.
+        running: the same with random weights or with fake tensors, for a forward and a backward pass that show which
+            layers have a gradient; without it all are assumed to have one.
 
     Raises:
         OptionError: the model has no list of decoder blocks.
@@ -66,7 +73,8 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(f"{blocks}.")
     }
-    reached = _adapted_by_peft(model, linears)
+    names = set(linears)
+    reached = _adapted_by_peft(model, names if running is None or not names else _trainable(running, names))
     linears = {name: size for name, size in linears.items() if name in reached}
     model.tie_weights()
     return ModelShape(
@@ -101,7 +109,7 @@ def blocks_of(model: PreTrainedModel) -> str:
     return min(lists, key=len)
 
 
-def _adapted_by_peft(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+def _adapted_by_peft(model: PreTrainedModel, names: set[str]) -> set[str]:
     """Return those of the linear layers that PEFT adapts if their full names are its targets.
 
     PEFT refuses some layers of state-space models, whose fused kernels use the weight without the adapter. In mixtures
@@ -110,15 +118,10 @@ def _adapted_by_peft(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
     """
     from whichlora.models.packing import is_tested
 
-    names = set(names)
-    if is_tested(model.config) or not names:
-        return names
-    bare = copy.deepcopy(model).to("meta")  # some models keep states of a pass, which cannot be copied
-    names = _trainable(model, names)
-    if _peft_adapts(bare, names):
+    if is_tested(model.config) or not names or _peft_adapts(model, names):
         return names
     places = _by_place(names)
-    return {name for same in places.values() if _peft_adapts(bare, {same[0]}) for name in same}
+    return {name for same in places.values() if _peft_adapts(model, {same[0]}) for name in same}
 
 
 def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
@@ -129,28 +132,32 @@ def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
     return places
 
 
-def _trainable(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+def _trainable(model: PreTrainedModel, names: set[str]) -> set[str]:
     """Return those of the layers whose output is a product with their weight and has a gradient.
 
     Mamba uses the weight of its `dt_proj` without a call of the layer, decoders of translation models have attention to
     an encoder, sparse attention chooses tokens by an index, which has no gradient, and a subclass of Linear may
-    multiply each group of channels by its own matrix. On the meta device not every pass is possible; all names are then
-    returned.
+    multiply each group of channels by its own matrix. With fake tensors a few architectures cannot run; all names are
+    then returned.
 
     Raises:
         OptionError: gradients cannot be computed.
     """
     import torch
+    from torch._subclasses.fake_tensor import FakeTensor
 
     from whichlora.models.forward_checks import sample_text
 
-    places = _by_place(names)
+    # A text reaches only some of the experts; another reaches the others.
+    places = {name: [name] for name in names if "expert" not in name}
+    places |= _by_place(name for name in names if "expert" in name)
     reached: set[str] = set()
-    is_meta = model.device.type == "meta"
+    weight = model.get_input_embeddings().weight
+    mode = weight.fake_mode if isinstance(weight, FakeTensor) else None
 
     def watch(place: str) -> Any:
         def note(gradient: torch.Tensor) -> None:
-            if is_meta or gradient.any():
+            if mode is not None or gradient.any():
                 reached.add(place)
 
         def hook(module: Any, arguments: Any, output: Any) -> None:
@@ -166,13 +173,13 @@ def _trainable(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
         model.get_submodule(n).register_forward_hook(watch(place)) for place, same in places.items() for n in same
     ]
     try:
-        with torch.enable_grad():
+        with mode or nullcontext(), torch.enable_grad():
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name.removesuffix(".weight") in names)
             ids = torch.tensor([sample_text(model, _TOKENS)], device=model.device)
             model(input_ids=ids, use_cache=False).logits.float().square().sum().backward()
     except Exception as error:
-        if not is_meta:
+        if mode is None:
             allowed = f"its gradients cannot be computed ({type(error).__name__}: {first_line(error)})"
             raise OptionError("model", model.config.name_or_path, allowed) from error
         return set(names)
@@ -186,13 +193,14 @@ def _trainable(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
 
 
 def _peft_adapts(model: PreTrainedModel, targets: set[str]) -> bool:
-    """Return whether PEFT adapts exactly these modules of a model on the meta device."""
+    """Return whether PEFT adapts exactly these modules of a model."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    with torch.device("meta"):
-        copied = copy.deepcopy(model)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # PEFT's, about targets that it changed itself
+        copied = copy.deepcopy(model).to("meta")
         try:
             inject_adapter_in_model(LoraConfig(r=1, target_modules=sorted(targets)), copied)
         except ValueError:

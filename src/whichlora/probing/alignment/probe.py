@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from whichlora.data.batching import by_length
 from whichlora.data.encoding import word_tokens
 from whichlora.data.tasks import pairs as word_pairs
 from whichlora.data.tasks.items import texts_of
@@ -32,6 +33,7 @@ from whichlora.evaluation.translation_similarity import MEASURES, compare
 from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.memory import in_batches
 from whichlora.models.pooling import mean_over_tokens
+from whichlora.models.rope_switch import divided_by_side
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import PoissonBootstrap
@@ -147,7 +149,13 @@ class _AlignmentProbe:
                     model, self.probed.plan.shape.blocks, pad_right([sequences[b] for b in batch], model.device), store
                 )
 
-        in_batches([len(s) for s in sequences], process, max_tokens=BATCH_TOKENS, max_items=len(sequences))
+        in_batches(
+            [len(s) for s in sequences],
+            process,
+            divide=divided_by_side(by_length, model),
+            max_tokens=BATCH_TOKENS,
+            max_items=len(sequences),
+        )
         for name, rows in averages.items():
             finite = np.isfinite(rows).all(1)
             if not finite.all():

@@ -20,6 +20,7 @@ from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.kernels.onednn import matmul_transposed
 from whichlora.models.packing import attention, can_pack, pack_texts
+from whichlora.models.rope_switch import sides, switch_length
 
 if TYPE_CHECKING:
     from whichlora.probing.options import LanguageChoices
@@ -93,6 +94,16 @@ class LogitLens:
         self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> list[np.ndarray[Any, Any]]:
         """Return the most likely tokens at these positions of each sequence of token ids, (layers, positions, k)."""
+        parts = sides([len(s) for s in sequences], switch_length(unwrap_peft(self._model).config))
+        if len(parts) > 1:
+            decoded = {
+                item: tokens
+                for part in parts
+                for item, tokens in zip(
+                    part, self.decode([sequences[i] for i in part], [positions[i] for i in part]), strict=True
+                )
+            }
+            return [decoded[item] for item in range(len(sequences))]
         rows, indices = _distinct_prefixes(sequences, positions)
         device = self._model.device
         inputs: dict[str, Any]
