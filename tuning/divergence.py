@@ -8,12 +8,14 @@ them as the best trial nor puts them on the Pareto front. As a failed trial it w
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from mlflow.entities import Run
-from optuna import Trial
-from optuna.trial import FrozenTrial, TrialState
+from typing import TYPE_CHECKING
 
 from whichlora.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from optuna import Trial
+    from optuna.trial import FrozenTrial
 
 WORST_F1, WORST_COST = 0.0, float("inf")
 _CONSTRAINT = "finite"
@@ -31,7 +33,7 @@ def diverged(trial: FrozenTrial) -> bool:
 
 def converged(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Return the complete trials that did not diverge."""
-    return [trial for trial in trials if trial.state is TrialState.COMPLETE and not diverged(trial)]
+    return [trial for trial in trials if trial.state.name == "COMPLETE" and not diverged(trial)]
 
 
 def run_diverged(run: Run | None) -> bool:

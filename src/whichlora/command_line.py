@@ -158,8 +158,10 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     try:
         status = main()
         sys.stdout.flush()
-    except termination.Terminated as reason:
-        status = termination.end(reason)
+    except KeyboardInterrupt:  # a library may have replaced `Terminated` by it
+        if not termination.requested():
+            raise
+        status = termination.end()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
         status = 128 + signal.SIGPIPE

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,6 +45,7 @@ class _Request:
     """The signal that asked this process to end.
 
     Attributes:
+        handled: the signals that this process handles.
         number: the first signal; None before.
         time: when it arrived, in seconds of the monotonic clock.
         delivered: whether `Terminated` was raised.
@@ -54,6 +55,7 @@ class _Request:
         on_launcher_death: called at the end of the process if the launcher has ended; None without one.
     """
 
+    handled: Sequence[signal.Signals] = ()
     number: int | None = None
     time = 0.0
     delivered = False
@@ -71,14 +73,19 @@ def install() -> None:
 
     A worker, and a process of `accelerate launch`, also ends when its parent does.
     """
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _on_signal)
+    _request.handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    restore()
     signal.signal(signal.SIGALRM, _on_alarm)
     parent = os.environ.pop(PARENT, None)
     if parent is not None or "TORCHELASTIC_RUN_ID" in os.environ:
         _request.repeatable = False
         watch_parent(int(parent) if parent else os.getppid())
+
+
+def restore() -> None:
+    """Handle again the signals that `install` handles, after a library has replaced the handlers."""
+    for number in _request.handled:
+        signal.signal(number, _on_signal)
 
 
 def watch_parent(parent: int) -> None:
@@ -101,8 +108,9 @@ def watch_launcher(on_death: Callable[[], object]) -> None:
     _request.on_launcher_death = on_death
 
 
-def end(reason: Terminated) -> int:
-    """Return the exit status of this process at its end."""
+def end() -> int:
+    """Say why this process ends, and return its exit status."""
+    reason = terminated()
     if _request.orphaned and _request.on_launcher_death is not None:
         with deferred():
             _request.on_launcher_death()

@@ -187,6 +187,7 @@ import os, signal, time, torch
 from whichlora.parallel import lockstep
 from whichlora.training import multi_adapter
 multi_adapter.backward_together = lambda batches: [torch.zeros(())] * len(batches)
+multi_adapter._all_finite = lambda losses, batches: True
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT, as do children
 sent, cleaned = [], []
 def work():
@@ -255,6 +256,7 @@ def test_one_thread_works_at_a_time_and_its_clock_counts_only_its_own_time(monke
         spent.append(lockstep.busy_seconds() - began)
 
     monkeypatch.setattr(multi_adapter, "backward_together", common)
+    monkeypatch.setattr(multi_adapter, "_all_finite", lambda losses, batches: True)
     lockstep.run(2, work)
     assert spent == [3 * (1 + 8 / 2)] * 2
     assert now[0] == sum(spent)

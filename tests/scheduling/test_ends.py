@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def start(folder: Path, *command: str, **variables: str) -> subprocess.Popen[byt
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": path, **variables},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([path, *filter(None, sys.path)]), **variables},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -221,6 +222,20 @@ def test_the_trials_of_a_study_are_marked_and_resumed(store: Path, tiny_model: s
     again = start(store, "tuning.tune", *words(options))
     assert again.wait(600) == 0, (store / "log").read_text()[-3000:]
     assert set(states("trial")) == {"FINISHED"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
+def test_the_tasks_of_a_ray_cluster_save_checkpoints(store: Path, grid: Path) -> None:
+    process = start(store, "whichlora.experiment", "--file", str(grid), "--workers", "2", "--engine", "ray")
+    until(lambda: states().count("RUNNING") == 2, store)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143, (store / "log").read_text()[-3000:]
+    assert "RUNNING" not in states()
+    assert "KILLED" in states()
+    assert TrialState.RUNNING not in trial_states()
 
 
 @pytest.mark.slow

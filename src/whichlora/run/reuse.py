@@ -21,6 +21,7 @@ from whichlora.training.fit import TrainingRecord
 
 UNREADABLE = (MlflowException, OSError, DamagedError)
 """Exceptions for an artifact that is missing or damaged."""
+_COLUMNS = "columns"
 _TRAINING_METRICS = ("adapter/", "train/", "gpu/", "host/")
 
 
@@ -76,8 +77,13 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
-    """Write predictions with checksums, so that `download_predictions` notices damage."""
+    """Write predictions with checksums of the values and a copy of the names of the columns.
+
+    By them `download_predictions` notices damage.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    predictions = predictions.copy(deep=False)
+    predictions.attrs = {_COLUMNS: list(predictions.columns)}
     predictions.to_parquet(path, write_page_checksum=True)
 
 
@@ -90,6 +96,9 @@ def download_predictions(tracker: Tracker, run_id: str, name: str, scratch: Path
     scratch.mkdir(parents=True, exist_ok=True)
     path = Path(tracker.client.download_artifacts(run_id, f"predictions/{name}.parquet", str(scratch)))
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
+        predictions = pd.read_parquet(path, page_checksum_verification=True)
     except Exception as error:  # which one depends on the damaged byte
         raise DamagedError(path) from error
+    if predictions.attrs.get(_COLUMNS, list(predictions.columns)) != list(predictions.columns):
+        raise DamagedError(path)
+    return predictions

@@ -61,6 +61,7 @@ class RayTasks:
             ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **local_only)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise OptionError("engine", "ray", f"cannot join RAY_ADDRESS={address}: {error}") from error
+        termination.restore()  # Ray has replaced the handler of SIGTERM by its own
         self._ray = ray
         names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         check_reachable(sorted(names - {socket.gethostname()}))
