@@ -11,6 +11,7 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis.report.page import results_csv
+from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.pull import find_experiments, pull
 from analysis.tables import formats, paper
 from whichlora.tracking.client import connect
@@ -108,6 +109,13 @@ def test_parameters_efficiency_and_hyperparameters(full):
     hyper = made["hyperparameters"]
     vera = shown(hyper)["VeRA", "matched"]
     assert dict(zip(hyper.header[2:], vera, strict=True))["rank"] == formats.cell("256")
+
+
+def test_what_no_adapter_reaches_stands_below_the_parameters():
+    text = "mlp.experts.down_proj (29.5%)"
+    note = unadapted_note(pd.DataFrame({"method": ["LoRA", "DoRA", "base"], "not_adapted": [text, text, None]}))
+    assert note == f"Without an adapter (share of the blocks' weights): {text}."
+    assert unadapted_note(pd.DataFrame({"method": ["LoRA"]})) == ""
 
 
 def test_gpu_figures_are_shown_where_there_are_any(store):

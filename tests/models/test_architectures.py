@@ -124,6 +124,26 @@ def test_a_run_of_a_hybrid_model_finishes_and_logs_what_it_left_out(
     assert shared.not_adapted == ""
 
 
+def test_the_plan_and_the_catalogue_name_what_no_adapter_reaches(
+    store: Path, tmp_path: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from whichlora.experiment.command import main as experiment
+    from whichlora.variants.command import main as variants
+
+    folder = save_family(tmp_path / "model", "mixtral", tiny_model)
+    left_out = read_shape(locate(str(folder))).unadapted_text()
+    (tmp_path / "grid.yaml").write_text(
+        f"name: mixture\ndefaults: {{model: {folder}, train_size: 16, validation_size: 6, test_size: 6}}\n"
+        "arms: [{variant: lora}, {variant: none}]\n"
+    )
+    assert experiment(["--file", str(tmp_path / "grid.yaml"), "--dry_run", "true"]) == 0
+    assert f"Not adapted in {folder} (share of the blocks' weights): {left_out}\n" in capsys.readouterr().out
+    for model, text in ((str(folder), left_out), (tiny_model, None)):
+        assert variants(["--model", model]) == 0
+        assert ("not adapted" in (out := capsys.readouterr().out)) == (text is not None)
+        assert text is None or text in out
+
+
 ENCODERS = ["rembert", "roformer", "big_bird", "cpmant", "megatron-bert", "xlm-roberta", "xlm", "bert"]
 
 

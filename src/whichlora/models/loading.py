@@ -22,6 +22,7 @@ from whichlora.models.packaged import (
     packaged_model_digest,
     packaged_model_path,
 )
+from whichlora.models.quiet import without_log_of_transformers
 from whichlora.models.shape import ModelShape, blocks_of, shape_of
 from whichlora.models.verified_folder import check_recorded_files
 
@@ -104,7 +105,7 @@ def read_shape(source: ModelSource) -> ModelShape:
     config = _read_config(source)
     checks.check_config(source.name, config)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), without_log_of_transformers():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         allowed = f"must be a causal language model ({checks.reason_for(error)})"
@@ -126,7 +127,7 @@ def _with_random_weights(config: PreTrainedConfig) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), without_log_of_transformers():
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
         with torch.no_grad():
@@ -144,7 +145,7 @@ def _with_fake_weights(config: PreTrainedConfig) -> PreTrainedModel | None:
     from transformers import AutoModelForCausalLM
 
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), without_log_of_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
             if model._can_set_experts_implementation():
                 model.set_experts_implementation("batched_mm")  # the only one without a choice by values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quiet() -> None:
@@ -21,3 +23,15 @@ def quiet() -> None:
         "Sparse invariant checks are implicitly disabled",  # SHiRA's sparse entries
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def without_log_of_transformers() -> Iterator[None]:
+    """Silence transformers' log within this context, such as advice on a model that is refused in a line of its own."""
+    log = logging.getLogger("transformers")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
