@@ -54,8 +54,12 @@ def schema_lock(file: Path) -> FileLock:
 
 @contextmanager
 def reading(file: Path) -> Iterator[sqlite3.Connection]:
-    """Open an existing database for reading only: it may be in a folder in which this user cannot write."""
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
+    """Open an existing database for reading only: it may be in a folder in which this user cannot write.
+
+    A process that was killed while it wrote leaves a journal, with which SQLite first has to restore the database.
+    """
+    mode = "rw" if file.with_name(f"{file.name}-journal").exists() and is_writable(file) else "ro"
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)) as connection:
         yield connection
 
 
