@@ -217,11 +217,13 @@ def test_the_trials_of_a_study_are_marked_and_resumed(store: Path, tiny_model: s
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130, (store / "log").read_text()[-3000:]
     assert states("trial") == ["KILLED"] * int(workers)
+    assert states("study") == ["KILLED"]
     assert TrialState.RUNNING not in trial_states()
     assert trial_states().count(TrialState.WAITING) >= int(workers)
     again = start(store, "tuning.tune", *words(options))
     assert again.wait(600) == 0, (store / "log").read_text()[-3000:]
     assert set(states("trial")) == {"FINISHED"}
+    assert states("study") == ["FINISHED"]
 
 
 @pytest.mark.slow

@@ -193,3 +193,24 @@ def test_studies_are_beside_the_runs_whatever_the_folder_is_called(
     assert queue.connect()._file == str(folder / "optuna.db")
     assert {path.name for path in tmp_path.iterdir()} == {name}
     assert storage_url().startswith("sqlite:////")
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that changes are written before the transaction ends
+database.execute("BEGIN IMMEDIATE")
+database.execute("CREATE TABLE x (y)")
+database.executemany("INSERT INTO x VALUES (?)", [("y" * 3000,)] * 200)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_a_usable_database(tmp_path: Path) -> None:
+    file = tmp_path / "optuna.db"
+    queue.connect(f"sqlite:///{file}").engine.dispose()
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(file)], check=False)
+    assert file.with_name("optuna.db-journal").exists()
+    assert studies_state(file) == "complete"
+    with closing(sqlite3.connect(file)) as database:
+        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'x'").fetchall()
