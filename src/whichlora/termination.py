@@ -46,6 +46,7 @@ class _Request:
 
     Attributes:
         handled: the signals that this process handles.
+        terminals: the descriptors of the outputs that were terminals.
         number: the first signal; None before.
         time: when it arrived, in seconds of the monotonic clock.
         delivered: whether `Terminated` was raised.
@@ -56,6 +57,7 @@ class _Request:
     """
 
     handled: Sequence[signal.Signals] = ()
+    terminals: Sequence[int] = ()
     number: int | None = None
     time = 0.0
     delivered = False
@@ -74,6 +76,7 @@ def install() -> None:
     A worker, and a process of `accelerate launch`, also ends when its parent does.
     """
     _request.handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    _request.terminals = [stream for stream in (1, 2) if os.isatty(stream)]
     restore()
     signal.signal(signal.SIGALRM, _on_alarm)
     parent = os.environ.pop(PARENT, None)
@@ -181,6 +184,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         return
     _request.number, _request.time = number, time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, SAVE_SECONDS)
+    if number == signal.SIGHUP:  # the terminal is gone, and output to it would be an error
+        for stream in _request.terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     if not _deferring():
         raise terminated()
 

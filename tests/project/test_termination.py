@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -123,3 +124,14 @@ def test_a_worker_leaves_repeated_signals_to_its_parent() -> None:
     child.send_signal(signal.SIGTERM)
     output, _ = child.communicate(timeout=30)
     assert (child.returncode, output) == (128 + signal.SIGTERM, "requested\n")
+
+
+def test_a_command_whose_terminal_is_closed_can_still_finish_its_step() -> None:
+    terminal, end = pty.openpty()
+    arguments = [sys.executable, "-c", HEAD + STEPWISE, "20", "2"]
+    child = subprocess.Popen(arguments, stdout=end, stderr=end)
+    os.close(end)
+    assert os.read(terminal, 100).startswith(b"ready")
+    os.close(terminal)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(30) == 128 + signal.SIGHUP
