@@ -43,7 +43,7 @@ OUTCOMES = ("en", "tl")
 FORGETTING, LANGUAGES = "forgetting", "F1 by language"
 ALL_BLOCKS, TIME, COMPARED_FLOORS = "all blocks", "training time", "floors in the blocks compared"
 BY_SETTING, BY_LANGUAGE = f"{PRIMARY} in ", f"{PRIMARY} for "
-OVERLAPPING = "runs that overlapped in time"
+OVERLAPPING, P_VALUES = "runs that overlapped in time", "p values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,8 @@ def gather(
     tables += layers.make_tables(layer_records, probes.shares, settings)
     representation_tables, representation_records = representations.make_tables(insides)
     tables, records = [*tables, *representation_tables], [*records, *representation_records]
+    tested = sum(record.p is not None for record in records if record.analysis != claims.EVIDENCE)
+    records.append(Record(outcome="", analysis="design", test=P_VALUES, groups=(), n=tested))
     return Evidence(
         records=tuple(records),
         tables=tuple(tables),

@@ -96,4 +96,5 @@ def find(records: Iterable[Record], **fields: Any) -> list[Record]:
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+    """Return a finite number, zero without a sign."""
+    return float(value) + 0.0 if value is not None and math.isfinite(value) else None

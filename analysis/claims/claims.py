@@ -18,7 +18,7 @@ from analysis.stats.differences import THESE
 from whichlora.config.yaml_files import Section, read_document
 from whichlora.errors import did_you_mean
 
-TESTED = "claims tested"
+TESTED, EVIDENCE = "claims tested", "claim evidence"
 PACKAGED = Path(__file__).with_name("claims.yaml")
 
 
@@ -136,7 +136,7 @@ def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
         )
         for record in verdict.evidence:
             note = f"{claim.name} ({record.analysis}): {record.note}"
-            judgements.append(Record(**{**vars(record), "analysis": "claim evidence", "note": note}))
+            judgements.append(Record(**{**vars(record), "analysis": EVIDENCE, "note": note}))
     return judgements
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.decimals import interval
-from analysis.evidence import ALL_BLOCKS
+from analysis.evidence import ALL_BLOCKS, P_VALUES
 from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
 from analysis.records import Record, find
@@ -152,7 +152,7 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
 def multiplicity(records: Records, primary: str) -> str:
     """Return how many tests the report makes, and which of them the advice rests on."""
     pairs = [r for r in pair_tests(find(records, outcome=primary)) if r.p is not None]
-    total = sum(r.p is not None for r in records if r.analysis != "claim evidence")
+    total = next((r.n or 0 for r in find(records, analysis="design", test=P_VALUES)), 0)
     return (
         f"The advice rests on {count(len(pairs), 'pair')} of methods on the primary outcome, {NAMES[primary]}, with "
         f"intervals and p values for all of them at once. In all, the report has {count(total, 'p value')}; the others "

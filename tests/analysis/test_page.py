@@ -50,8 +50,9 @@ def test_the_words_are_those_of_statistics(written):
 
 def test_the_first_screen_is_in_the_order_of_a_reader_in_a_hurry(written):
     text = source(written)
-    parts = ("<h1>", 'class="scope"', 'class="caution"', 'class="lead"', 'id="leaders-tl"', 'id="leaders-en"')
-    parts += ('id="summary"', "<h2>Target language", "<h2>English", '<h2 id="scores">')
+    parts = ("<h1>", 'class="scope"', 'class="lead"', 'class="caution"', 'id="leaders-tl"', 'id="leaders-en"')
+    parts += ('id="needs"', 'id="summary"', "<h2>Target language", "<h2>English", "<h2>What the results depend on")
+    parts += ('<h2 id="scores">',)
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
 
@@ -59,7 +60,7 @@ def test_the_first_screen_is_in_the_order_of_a_reader_in_a_hurry(written):
 def test_a_table_of_needs_has_its_place_under_the_figure():
     need = SimpleNamespace(need="Least <time>", answer="LoRA", detail="174 s")
     render = page._environment().get_template("first.html.j2").render
-    none = {"cautions": [], "advice": [], "leaders": [], "compared": False}
+    none = {"cautions": [], "advice": [], "leaders": [], "compared": False, "dependence": []}
     assert "needs" not in render(needs=[], **none)
     made = render(needs=[need], **none)
     assert "Least &lt;time&gt;" in made
@@ -120,7 +121,7 @@ def test_items_are_sorted_by_how_much_the_methods_disagree():
 
 def test_a_spreadsheet_takes_no_cell_for_a_formula():
     items = designs.items({"=cmd()": 0.9, "B": 0.2}, n=8)
-    items = items.assign(gold="@gold", predicted="-2+3", id="+" + items["id"])
+    items = items.assign(gold="@gold", predicted="-2+3", id="+item " + items["id"])
     written = to_csv(disagreements(items))
     cells = pd.read_csv(pd.io.common.StringIO(written), dtype=str)
     texts = [*cells.columns, *cells[["item", "gold", "answer: B"]].to_numpy().ravel()]

@@ -307,7 +307,7 @@ def test_names_are_escaped(store):
         (["--experiment", "full", "--scope", "all"], "error: scope=all: allowed are these, like-these"),
         (["--experiment", "full", "--claims", "no.yaml"], "error: claims=no.yaml: must be a YAML file"),
         (["--experiment", "full", "--server", "5000"], "error: server=5000: must be relative, or an http(s) address"),
-        (["--experiment", "full", "--server", "http://a:b@host"], "error: server=http://a:b@host: must be relative"),
+        (["--experiment", "full", "--server", "http://a:b@host"], "error: server=http://a:***@host: must be relative"),
         (["--experiment", "full", "--output", "file"], "error: output=file: must be a new or existing folder"),
     ],
 )

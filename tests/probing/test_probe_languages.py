@@ -236,8 +236,7 @@ def test_a_failed_probe_resumes_where_it_stopped(store: Path, tiny_model: str, m
         write(self, index, arrays)
 
     monkeypatch.setattr(PartialResults, "_write", fail_at_third)
-    with pytest.raises(RuntimeError, match="the disk is full"):
-        main(["--model", tiny_model, *FEW])
+    assert main(["--model", tiny_model, *FEW]) == 2
     (failed,) = probes()
     assert failed.info.status == "FAILED"
     written.append(-1)
