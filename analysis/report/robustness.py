@@ -130,9 +130,9 @@ def _worded(change: str) -> str:
 
 
 def _any_of(names: Sequence[str], what: str) -> str:
-    shown, rest = list(names[:_MOST]), len(names) - _MOST
-    if rest > 0:
-        return f"{', '.join(shown)} or any of {rest} more {what}{'s' * (rest > 1)}"
+    shown, rest = list(names[: _MOST + 1]), len(names) - _MOST
+    if rest > 1:
+        return f"{', '.join(shown[:_MOST])} or any of {rest} more {what}s"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 

@@ -189,14 +189,14 @@ def test_blocks_at_the_floor_are_left_out_of_the_primary_analysis_and_both_resul
     assert [r.groups for r in primary if r.p_adjusted < 0.05] == [("A", "C"), ("B", "C")]
     assert {r.n for r in everything} != {r.n for r in primary}
     told = " ".join(sentences._left_out_blocks(records))
-    assert "In the target language no method exceeds the best shallow baseline at hi 0" in told
+    assert "In the target language no method is shown to exceed the best shallow baseline at hi 0" in told
     assert "the primary analysis leaves them out (2 pairs of methods differ; with all blocks, " in told
 
 
 def test_where_nothing_is_above_the_floor_nothing_is_recommended():
     records = [*headline(floored({"A": 0.0, "B": -5.0}, 0.99), "tl", 1.0, "these")]
     assert advice(records, "tl", 1.0) == [
-        "No method is recommended: no method exceeds the best shallow baseline in any block."
+        "No method is recommended: none is shown to exceed the best shallow baseline in any block."
     ]
     assert needs(records, "tl", 1.0) == []
 
