@@ -27,7 +27,7 @@ def advice(records: Records, primary: str, margin: float) -> list[str]:
         return []
     where = _where(records, primary)
     if all_at_floor(records, primary):
-        return ["No method is recommended: none is shown to exceed the best shallow baseline in any block."]
+        return ["No method is recommended: the methods are not shown to exceed the best shallow baseline in any block."]
     excluded = [name for name in choice.low if name in {*choice.near, *choice.may_be_best}]
     exclusion = [f"Not {join(excluded)}: half or more of the results are not above the floor."] if excluded else []
     exclusion += _not_compared(records, primary)

@@ -169,7 +169,7 @@ def _left_out_blocks(records: Records) -> list[str]:
         if not blocks:
             continue
         listed = enumerate_few(blocks)
-        what = f"In {NAMES[outcome]} no method is shown to exceed the best shallow baseline at {listed}"
+        what = f"In {NAMES[outcome]} the methods are not shown to exceed the best shallow baseline at {listed}"
         everything = pair_tests(of_outcome, f"{PRIMARY}, {ALL_BLOCKS}")
         if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
             sentences.append(f"{what}, which is every block.")

@@ -65,13 +65,13 @@ RATIOS = (
     "no shared adapters",
 )
 FLOORED = {
-    "floor at the mean level": Design(floor=58.0),
-    "the same, levels alike (SD .5)": Design(floor=58.0, block_sd=0.5),
-    "the same, no shared adapters": Design(floor=58.0, block_sd=0.5, shared=False),
-    "ratios 0 and 0.5, levels alike": Design(ratios=(0.0, 0.5), floor=58.0, block_sd=0.5),
-    "SD .2 and 3, levels alike": Design(own=(0.2,) * 3 + (3.0,) * 3, floor=60.0, block_sd=0.5),
+    "floor at the mean level": Design(floor=57.8),
+    "the same, levels alike (SD .5)": Design(floor=57.8, block_sd=0.5),
+    "the same, no shared adapters": Design(floor=57.8, block_sd=0.5, shared=False),
+    "ratios 0 and 0.5, levels alike": Design(ratios=(0.0, 0.5), floor=57.8, block_sd=0.5),
+    "SD .2 and 3, levels alike": Design(own=(0.2,) * 3 + (3.0,) * 3, floor=57.8, block_sd=0.5),
 }
-"""Designs with blocks at the floor: its upper limit, 2.2 points above, is near the highest mean of a method."""
+"""Designs with blocks at the floor: its upper limit, 2.2 points above, is the mean level of the blocks."""
 POWERS = {
     "no shared adapters, one method 1 point worse": Design(shared=False, leads=(-1.0, 0, 0, 0, 0, 0)),
     "the same, method x block SD 1": Design(shared=False, leads=(-1.0, 0, 0, 0, 0, 0), interaction=1.0),

@@ -161,17 +161,20 @@ def floored(means: dict[str, float], floor: float, **fields: float) -> pd.DataFr
     return table_of(means).assign(**{"floor/tl/majority": floor, "test_size": 500.0, **fields})
 
 
-def test_a_block_is_at_the_floor_if_no_method_exceeds_the_interval_of_the_best_floor():
+def test_a_block_is_at_the_floor_unless_the_median_or_clearly_one_method_exceeds_it():
     table = floored({"A": 0.0, "B": -0.5, "C": -9.0}, 0.6)
     sw = (table["language"] == "sw") & (table["tl_ratio"] == 0.5)
     _, upper = proportion_confint(300, 500, method="wilson")
-    means = pd.Series({"A": upper + 0.002, "B": upper - 0.05, "C": upper - 0.05})
+    _, far = proportion_confint(300, 500, alpha=0.0001, method="wilson")
+    means = pd.Series({"A": far - 0.001, "B": upper + 0.002, "C": upper - 0.05})
     table["f1"] = np.where(sw, table["method"].map(means), table["f1"] + 0.3)
     assert floored_blocks.split(table, "tl")[1] == []
     table["f1"] -= 0.004 * sw
     kept, records = floored_blocks.split(table, "tl")
     assert [r.groups for r in find(records, test=floored_blocks.AT_FLOOR)] == [("sw 0.5",)]
     assert find(records, test=floored_blocks.AT_FLOOR)[0].statistic == pytest.approx(100 * upper)
+    one = table.assign(f1=table["f1"] + 0.007 * (sw & (table["method"] == "A")))
+    assert floored_blocks.split(one, "tl")[1] == []
     assert len(cells(kept, "tl").means) == 9
     unknown = floored_blocks.split(table.assign(test_size=np.nan), "tl")[1]
     assert unknown == []  # above the floor itself
@@ -189,14 +192,14 @@ def test_blocks_at_the_floor_are_left_out_of_the_primary_analysis_and_both_resul
     assert [r.groups for r in primary if r.p_adjusted < 0.05] == [("A", "C"), ("B", "C")]
     assert {r.n for r in everything} != {r.n for r in primary}
     told = " ".join(sentences._left_out_blocks(records))
-    assert "In the target language no method is shown to exceed the best shallow baseline at hi 0" in told
+    assert "In the target language the methods are not shown to exceed the best shallow baseline at hi 0" in told
     assert "the primary analysis leaves them out (2 pairs of methods differ; with all blocks, " in told
 
 
 def test_where_nothing_is_above_the_floor_nothing_is_recommended():
     records = [*headline(floored({"A": 0.0, "B": -5.0}, 0.99), "tl", 1.0, "these")]
     assert advice(records, "tl", 1.0) == [
-        "No method is recommended: none is shown to exceed the best shallow baseline in any block."
+        "No method is recommended: the methods are not shown to exceed the best shallow baseline in any block."
     ]
     assert needs(records, "tl", 1.0) == []
 

@@ -51,7 +51,13 @@ def test_the_words_are_those_of_statistics(written):
 def test_the_first_screen_is_in_the_order_of_a_reader_in_a_hurry(written):
     text = source(written)
     parts = ("<h1>", 'class="scope"', 'class="lead"', 'class="caution"', 'id="leaders-tl"', 'id="leaders-en"')
-    parts += ('id="summary"', "<h2>Target language", "<h2>English", "<h2>What the results depend on", '<h2 id="scores">')
+    parts += (
+        'id="summary"',
+        "<h2>Target language",
+        "<h2>English",
+        "<h2>What the results depend on",
+        '<h2 id="scores">',
+    )
     assert [part for part in parts if part not in text] == []
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
