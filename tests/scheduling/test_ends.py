@@ -51,6 +51,7 @@ def start(folder: Path, *command: str, **variables: str) -> subprocess.Popen[byt
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background of a shell
         )
     STARTED.append(process)
     return process

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from whichlora import termination
 from whichlora.config.failures import explain
 from whichlora.errors import (
     DamagedError,
@@ -37,17 +38,28 @@ def guarded(work: Callable[[], int], texts: Mapping[str, Any]) -> int:
             if isinstance(text, str) and has_control_characters(text):
                 raise OptionError(option, text, "must be UTF-8 without control characters")
         return work()
-    except OptionError as error:
+    except Exception as error:
+        if termination.requested():  # some libraries replace the exception of a signal by one of their own
+            raise termination.terminated() from error
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print an error that the user can act on in one line and return the exit status.
+
+    Raises:
+        Exception: it is another error.
+    """
+    if isinstance(error, OptionError):
         return report_option_error(error)
-    except (DamagedError, MemoryExhausted, ProofError) as error:
+    if isinstance(error, DamagedError | MemoryExhausted | ProofError):
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except Exception as error:
-        line = explain(error)
-        if line is None or isinstance(error, BrokenPipeError):
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        return 2
+    line = explain(error)
+    if line is None or isinstance(error, BrokenPipeError):
+        raise error
+    print(f"error: {line}", file=sys.stderr)
+    return 2
 
 
 def _check_environment() -> None:

@@ -52,7 +52,9 @@ class RunLog:
             with termination.deferred():
                 self._check()  # do not mark a run that another process has taken over or finished
                 text = masked(f"{type(error).__name__}: {error}")[:4000]
-                status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+                # Some libraries replace the exception of a signal by one of their own.
+                killed = isinstance(error, KeyboardInterrupt) or termination.requested()
+                status = "KILLED" if killed else "FAILED"
                 self.client.set_tag(self.run_id, "whichlora.error", text)
                 self.client.set_terminated(self.run_id, status)
             raise
