@@ -210,4 +210,4 @@ def test_real_probes_of_a_real_run_are_read(store, tiny_model, monkeypatch):
     assert last.effect == values["cosine/gap/raw", 2]
     (rank,) = find(records, analysis="weights", test="rank")
     assert rank.effect == pytest.approx(weights.data.metrics["update/mean_rank"])
-    assert "What training did to the weights" in text_of(report_of("real"))
+    assert "Weight updates of training" in text_of(report_of("real"))
