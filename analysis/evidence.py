@@ -155,6 +155,7 @@ def _grouped(table_cells: Cells, outcome: str, margin: float, scope: str, analys
 def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope: str) -> list[Record]:
     """Return the tests between methods, and the scores derived from their F1."""
     records: list[Record] = []
+    above_floor = {outcome: floored_blocks.split(table, outcome)[0] for outcome in OUTCOMES}
     for outcome in OUTCOMES:
         records += headline(table, outcome, margin, scope)
         records += blocked(table, outcome=outcome)
@@ -166,8 +167,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += paired(items, outcome=outcome)
         records += effects(table, outcome=outcome)
         records += power(table, outcome=outcome, margin=margin)
-        kept, _ = floored_blocks.split(table, outcome)
-        records += detectable_by_size(kept, outcome=outcome, scope=scope, margin=margin)
+        records += detectable_by_size(above_floor[outcome], outcome=outcome, scope=scope, margin=margin)
         records += item_power(items, outcome=outcome)
         records += derived(table, outcome=outcome, margin=margin)
         records += item_records(items, outcome=outcome)
@@ -175,8 +175,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += other_items(table, items, outcome=outcome, scope=scope)
         records += collapse_records(table, items, outcome=outcome)
         records += aggregates(table, outcome=outcome)
-    compared = {outcome: floored_blocks.split(table, outcome)[0] for outcome in OUTCOMES}
-    return [*records, *influence(compared, scope=scope, margin=margin)]
+    return [*records, *influence(above_floor, scope=scope, margin=margin)]
 
 
 def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, items: pd.DataFrame) -> list[Record]:

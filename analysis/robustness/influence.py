@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.records import NotTestable, Record
+from analysis.stats.best import worse_by_margin
 from analysis.stats.cells import Cells, cells, run_label
 from analysis.stats.differences import LIKE_THESE, Comparison, compare, one_sided
 from analysis.stats.moderated import least_p, moderated
@@ -76,12 +76,8 @@ class _Outcome:
         same, tested = np.zeros_like(differ), np.isfinite(p)
         for row, p_of_design, known in zip(same, p_same, tested, strict=True):
             row[known] = holm(p_of_design[known]) < alpha
-        worst = np.zeros((len(values), len(self.methods)))
-        for pair, (i, j) in enumerate(compared.pairs):
-            for method, sign in ((i, 1), (j, -1)):
-                against = stats.t.sf((sign * effect[:, pair] + self.margin) / error[:, pair], df[:, pair])
-                worst[:, method] = np.maximum(worst[:, method], np.nan_to_num(against, nan=1.0))
-        near = np.array([holm(row) < alpha for row in worst])
+        worse = worse_by_margin(compared.pairs, effect, error, df, self.margin, len(self.methods))
+        near = np.array([holm(row) < alpha for row in worse])
         return Conclusions(differ, same, near, tested)
 
 

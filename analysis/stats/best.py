@@ -47,24 +47,25 @@ def best_records(
             standard error and degrees of freedom; NaN for a pair that cannot be tested.
     """
     untested = [(methods[i], methods[j]) for (i, j), width in zip(pairs, half, strict=True) if not np.isfinite(width)]
-    kept = np.array([name in comparable(methods, untested) for name in methods])
+    names = comparable(methods, untested)
+    kept = np.array([name in names for name in methods])
     if kept.sum() < 2:
         return []
     among = kept[pairs].all(axis=1)
+    worse = worse_by_margin(pairs[among], effect[among], error[among], df[among], margin, len(methods))
     records = []
     for index in np.flatnonzero(kept):
         first = pairs[:, 0] == index
         own = among & (first | (pairs[:, 1] == index))
         difference = np.where(first, effect, -effect)[own]
         low, high = (difference - half[own]).min(), (difference + half[own]).min()
-        p = float(stats.t.sf((difference + margin) / error[own], df[own]).max())
         records.append(
             Record(
                 outcome=outcome,
                 analysis=analysis,
                 test=BEST,
                 groups=(methods[int(index)],),
-                p=p,
+                p=float(worse[index]),
                 effect=float(difference.min()),
                 interval=(float(low), float(high)),
                 n=int(own.sum()),
@@ -72,6 +73,28 @@ def best_records(
             )
         )
     return holm_records(records)
+
+
+def worse_by_margin(
+    pairs: NDArray[np.int64], effect: Array, error: Array, df: Array, margin: float, methods: int
+) -> Array:
+    """Return for each method the p of the hypothesis that it is worse than some other by the margin or more.
+
+    It is the greatest of the one-sided p of its pairs, and 1 if one of them cannot be tested.
+
+    Args:
+        pairs: (pairs, 2) indices of the methods.
+        effect, error, df: (..., pairs) differences, first minus second, with their errors.
+
+    Returns:
+        (..., methods)
+    """
+    worst = np.zeros((*effect.shape[:-1], methods))
+    for pair, (i, j) in enumerate(pairs):
+        for method, sign in ((i, 1), (j, -1)):
+            p = stats.t.sf((sign * effect[..., pair] + margin) / error[..., pair], df[..., pair])
+            worst[..., method] = np.maximum(worst[..., method], np.nan_to_num(p, nan=1.0))
+    return worst
 
 
 def comparable(methods: Sequence[str], untested: Collection[tuple[str, str]]) -> list[str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from analysis.stats.best import worse_by_margin
 from analysis.stats.cells import cells
 from analysis.stats.differences import LIKE_THESE, SCOPES, THESE, compare, one_sided
 from analysis.stats.moderated import Errors, moderated
@@ -59,12 +59,10 @@ class Drawn:
 
     def near_best(self) -> NDArray[np.bool_]:
         """Return which methods are shown to be at most the margin worse than every other, (draws, methods)."""
-        i, j = np.triu_indices(len(METHODS), 1)
-        p = np.zeros((len(self.means), len(METHODS), len(METHODS)))
+        pairs = np.stack(np.triu_indices(len(METHODS), 1), axis=1)
         effect, error, df, _ = self.errors
-        p[:, i, j] = stats.t.sf((effect + MARGIN) / error, df)
-        p[:, j, i] = stats.t.sf((MARGIN - effect) / error, df)
-        return np.asarray(np.array([holm(row) for row in p.max(axis=2)]) < 0.05)
+        p = worse_by_margin(pairs, effect, error, df, MARGIN, len(METHODS))
+        return np.asarray(np.array([holm(row) for row in p]) < 0.05)
 
 
 def draw(table: pd.DataFrame, values: NDArray[np.float64], outcome: str) -> dict[str, Drawn]:
