@@ -95,6 +95,11 @@ def find(records: Iterable[Record], **fields: Any) -> list[Record]:
     return [record for record in records if all(getattr(record, key) == value for key, value in fields.items())]
 
 
+def is_significant(record: Record, alpha: float = 0.05) -> bool:
+    """Return whether a record has an adjusted p below alpha."""
+    return record.p_adjusted is not None and record.p_adjusted < alpha
+
+
 def _finite(value: Any) -> float | None:
     """Return a finite number, zero without a sign."""
     return float(value) + 0.0 if value is not None and math.isfinite(value) else None

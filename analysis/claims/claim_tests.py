@@ -27,14 +27,13 @@ from analysis.claims.verdicts import (
     Verdict,
     format_p,
     format_pair,
-    is_significant,
     judge_equal,
     judge_greater,
     undecided,
 )
 from analysis.decimals import fixed
 from analysis.measures.layer_shares import check_layer_arguments, select_share_columns
-from analysis.records import NotTestable, Record, find
+from analysis.records import NotTestable, Record, find, is_significant
 from analysis.runs.language_probes import LEVELS
 from analysis.stats.cells import enumerate_few, points, rows
 from analysis.stats.contrasts import same_level

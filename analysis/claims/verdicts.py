@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.claims.comparisons import Pair
 from analysis.decimals import fixed, interval
-from analysis.records import Record
+from analysis.records import Record, is_significant
 from analysis.stats.cells import points
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -62,11 +62,6 @@ def judge_equal(pair: Pair, alpha: float, margin: float) -> tuple[str, str]:
     if is_significant(difference, alpha):
         return CONTRADICTED, text
     return UNDECIDED, f"{text}, {_undecided_reason(pair, margin)}"
-
-
-def is_significant(record: Record, alpha: float) -> bool:
-    """Return whether the adjusted p is below alpha."""
-    return record.p_adjusted is not None and record.p_adjusted < alpha
 
 
 def _undecided_reason(pair: Pair, margin: float) -> str:

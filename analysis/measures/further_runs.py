@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.records import NotTestable, Record, find
+from analysis.records import NotTestable, Record, find, is_significant
 from analysis.stats.best import contenders
 from analysis.stats.cells import Cells, points, rows
 from analysis.stats.differences import PAIR_TESTS, SAME, THESE, compare
@@ -44,11 +44,7 @@ def further_runs(
         return []
     may_be_best = set(contenders(records, analysis))
     tested = {r.groups: r for r in find(records, analysis=analysis, test=PAIR_TESTS[scope]) if r.p_adjusted is not None}
-    equivalent = {
-        r.groups
-        for r in find(records, analysis=analysis, test=SAME)
-        if r.p_adjusted is not None and r.p_adjusted < alpha
-    }
+    equivalent = {r.groups for r in find(records, analysis=analysis, test=SAME) if is_significant(r, alpha)}
     present = table_cells.units["seed"].nunique() if scope == THESE else len(table_cells.means)
     unit = "seeds a cell" if scope == THESE else "blocks of language and ratio"
     needed = []

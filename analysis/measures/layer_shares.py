@@ -242,11 +242,6 @@ def _share_record(analysis: str, test: str, groups: tuple[str, ...], value: floa
     return Record(outcome="", analysis=analysis, test=test, groups=groups, effect=value, n=n, note=f"share, {note}")
 
 
-def is_significant(record: Record) -> bool:
-    """Return whether a layer's correlation is significant after adjustment over its panel."""
-    return record.p_adjusted is not None and record.p_adjusted < 0.05
-
-
 def analysis_name(analysis: str, setting: str, settings: Sequence[str]) -> str:
     """Return the name of an analysis in a setting; with several settings it includes the setting."""
     return f"{analysis} in {setting}" if len(settings) > 1 else analysis

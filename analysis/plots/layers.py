@@ -19,11 +19,10 @@ from analysis.measures.layer_shares import (
     SHARES_ANALYSIS,
     WITHIN_RATIOS,
     analysis_name,
-    is_significant,
     parse_column,
 )
 from analysis.plots.style import Plot, Style, Styles, new_figure, render, shared_legend
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
 from analysis.runs.methods import method_order
 from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer

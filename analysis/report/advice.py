@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.decimals import fixed, interval
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
 from analysis.report.wording import ALPHA, NAMES, format_points, join
 from analysis.stats.best import BEST, within_margin
@@ -123,7 +123,7 @@ def fewer_right(records: Records, best: str) -> set[str]:
     """Return the methods whose adapters answer significantly fewer items right than those of the best."""
     methods = set()
     for r in find(records, analysis="paired", test=MCNEMAR):
-        if best in r.groups and r.p_adjusted is not None and r.p_adjusted < ALPHA and r.effect is not None:
+        if best in r.groups and is_significant(r) and r.effect is not None:
             ahead = r.groups[0] if r.effect > 0 else r.groups[1]
             methods |= {*r.groups} - {best} if ahead == best else set()
     return methods

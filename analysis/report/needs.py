@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from analysis.evidence import BY_LANGUAGE, BY_SETTING, OVERLAPPING, TIME
 from analysis.measures.further_runs import HOURS, NEEDED
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
-from analysis.report.wording import ALPHA, NAMES, count, format_points, join
+from analysis.report.wording import NAMES, count, format_points, join
 from analysis.stats.best import contenders
 from analysis.stats.differences import MEAN, PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 
@@ -72,9 +72,7 @@ def _time(records: Records, choice: Choice, among: str, doubt: str) -> list[Need
         return []
     fastest = min(names, key=lambda name: means[name])
     slower = {
-        next(name for name in r.groups if name != fastest)
-        for r in tested
-        if fastest in r.groups and (r.p_adjusted or 0.0) < ALPHA
+        next(name for name in r.groups if name != fastest) for r in tested if fastest in r.groups and is_significant(r)
     }
     equal = sorted((name for name in names if name not in slower), key=lambda name: means[name])
     if len(equal) == len(names) > 1:

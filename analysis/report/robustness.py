@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.report.topics import Topic
-from analysis.report.wording import ALPHA, NAMES
+from analysis.report.wording import NAMES
 from analysis.robustness import aggregates, collapse, influence, two_way
 from analysis.stats.differences import pair_tests
 
@@ -64,8 +64,8 @@ def other_items(records: Records, outcome: str) -> list[str]:
     shares = _shares(found)
     if not shares:
         return []
-    differ = {r.groups for r in pair_tests(find(records, outcome=outcome)) if _significant(r)}
-    hold = sum(_significant(r) for r in find(found, test=two_way.OTHER_ITEMS) if r.groups in differ)
+    differ = {r.groups for r in pair_tests(find(records, outcome=outcome)) if is_significant(r)}
+    hold = sum(is_significant(r) for r in find(found, test=two_way.OTHER_ITEMS) if r.groups in differ)
     adapters, test_items, both = (shares[source] for source in two_way.SOURCES)
     if max(adapters, test_items) < both:
         advice = "more seeds and more test items narrow the intervals alike"
@@ -134,7 +134,3 @@ def _any_of(names: Sequence[str], what: str) -> str:
     if rest > 1:
         return f"{', '.join(shown[:_MOST])} or any of {rest} more {what}s"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
-
-
-def _significant(record: Record) -> bool:
-    return record.p_adjusted is not None and record.p_adjusted < ALPHA

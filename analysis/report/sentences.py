@@ -8,8 +8,8 @@ from analysis.decimals import interval
 from analysis.evidence import ALL_BLOCKS, P_VALUES
 from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
-from analysis.records import Record, find
-from analysis.report.wording import ALPHA, NAMES, count, format_points, join
+from analysis.records import Record, find, is_significant
+from analysis.report.wording import NAMES, count, format_points, join
 from analysis.stats.cells import enumerate_few
 from analysis.stats.differences import (
     DETECTABLE,
@@ -49,9 +49,9 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
         return [*sentences, *_by_item(of_outcome, means), *_other_scope(of_outcome)]
     sentences = []
     about = _about(tested)
-    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    significant = [r for r in tested if is_significant(r)]
     equivalences = find(of_outcome, analysis=PRIMARY, test=SAME)
-    same = [r for r in equivalences if r.p_adjusted is not None and r.p_adjusted < ALPHA]
+    same = [r for r in equivalences if is_significant(r)]
     if significant:
         differing = f"{len(significant)} of {count(len(tested), 'pair')} of methods differ{'s' * (len(tested) == 1)}"
         sentences.append(f"{where} {differing} {about}: {_order(of_outcome)}.")
@@ -89,7 +89,7 @@ def _other_scope(records: Records) -> list[str]:
     tested = [r for r in compared if r.p_adjusted is not None]
     if not tested:
         return []
-    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    significant = [r for r in tested if is_significant(r)]
     differing = f"{len(significant)} of {count(len(tested), 'pair')}"
     order = f": {_order(records, f'groupings, {OTHER}')}" if significant else ""
     about = _about(tested)
@@ -174,8 +174,8 @@ def _left_out_blocks(records: Records) -> list[str]:
         if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
             sentences.append(f"{what}, which is every block.")
             continue
-        differing = sum((r.p_adjusted or 1.0) < ALPHA for r in everything)
-        now = sum((r.p_adjusted or 1.0) < ALPHA for r in pair_tests(of_outcome))
+        differing = sum(map(is_significant, everything))
+        now = sum(map(is_significant, pair_tests(of_outcome)))
         sentences.append(
             f"{what}; the primary analysis leaves {'it' if len(blocks) == 1 else 'them'} out "
             f"({count(now, 'pair')} of methods differ{'s' * (now == 1)}; with all blocks, {differing:,})."
@@ -209,7 +209,7 @@ def _by_item(records: Records, means: Sequence[tuple[str, float]]) -> list[str]:
     tested = [r for r in find(records, analysis="paired", test=MCNEMAR) if r.p_adjusted is not None]
     if not tested or not means:
         return []
-    significant = [r for r in tested if (r.p_adjusted or 0.0) < ALPHA]
+    significant = [r for r in tested if is_significant(r)]
     best = means[0][0]
     with_best = {next(iter({*r.groups} - {best})) for r in tested if best in r.groups}
     similar = sorted(with_best - {name for r in significant if best in r.groups for name in r.groups})

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.stats.cells import points
 from analysis.stats.multiplicity import holm_records
 
@@ -116,8 +116,4 @@ def contenders(records: Sequence[Record], analysis: str) -> list[str]:
 
 def within_margin(records: Sequence[Record], analysis: str, alpha: float = 0.05) -> list[str]:
     """Return the methods that are shown to be at most the margin worse than every other."""
-    return [
-        r.groups[0]
-        for r in find(records, analysis=analysis, test=BEST)
-        if r.p_adjusted is not None and r.p_adjusted < alpha
-    ]
+    return [r.groups[0] for r in find(records, analysis=analysis, test=BEST) if is_significant(r, alpha)]

@@ -26,7 +26,7 @@ from analysis.measures.lexical_injection import (
     similarity_metric,
     trained_runs,
 )
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.runs.methods import format_value, method_order
 from analysis.tables.formats import Cell, Table, cell, p_value
 
@@ -72,7 +72,7 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                     r for (name, of, _), rs in tests.items() if of == method for r in rs if name == _gap_test(state)
                 ]
                 up, down = (
-                    sum(_significant(r) and (r.effect or 0.0) * sign > 0 for r in of_method) for sign in (1, -1)
+                    sum(is_significant(r) and (r.effect or 0.0) * sign > 0 for r in of_method) for sign in (1, -1)
                 )
                 return f"{change(state, GAP)} (a rise in {up} and a fall in {down} of {len(of_method)} runs, p < .05)"
 
@@ -232,7 +232,3 @@ def _values(rows: pd.DataFrame, key: str) -> str:
 
 def _three_decimals(record: Record | None) -> str:
     return "–" if record is None or record.effect is None else fixed(record.effect, 3)
-
-
-def _significant(record: Record) -> bool:
-    return record.p_adjusted is not None and record.p_adjusted < 0.05

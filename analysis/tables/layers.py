@@ -15,10 +15,9 @@ from analysis.measures.layer_shares import (
     PEARSON,
     SHARES_ANALYSIS,
     analysis_name,
-    is_significant,
     parse_column,
 )
-from analysis.records import Record, find
+from analysis.records import Record, find, is_significant
 from analysis.runs.language_probes import LEVELS, SHARES
 from analysis.runs.methods import format_ranges
 from analysis.tables.formats import BEST, Part, Table, cell

@@ -15,9 +15,8 @@ from analysis.measures.layer_shares import (
     SPEARMAN,
     WITHIN_RATIOS,
     correlation_records,
-    is_significant,
 )
-from analysis.records import NotTestable, dumps, find
+from analysis.records import NotTestable, dumps, find, is_significant
 from analysis.runs.language_probes import SHARES, share_column
 from analysis.stats.correlations import correlation_map, rank_within_groups
 from analysis.tables.layers import sentences
