@@ -15,8 +15,8 @@ from analysis.claims.verdicts import Verdict, undecided
 from analysis.records import Record
 from analysis.stats.contrasts import same_level
 from analysis.stats.differences import THESE
-from whichlora.config.yaml_files import Section, read_document
 from whichlora.errors import did_you_mean
+from whichlora.yaml_files import Section, read_document
 
 TESTED, EVIDENCE = "claims tested", "claim evidence"
 PACKAGED = Path(__file__).with_name("claims.yaml")

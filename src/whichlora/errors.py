@@ -66,8 +66,8 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112, see `is_file`
 
 
-def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """Return `value` if it is one of `choices`.
+def check_choice(option: str, value: str, choices: Iterable[str], *, or_else: str = "") -> str:
+    """Return `value` if it is one of `choices`; `or_else` names other values in the message.
 
     Raises:
         OptionError: it is not; the message lists the choices and suggests the most similar one.
@@ -75,7 +75,9 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     names = list(choices)
     if value in names:
         return value
-    raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
+    raise OptionError(
+        option, value, f"allowed are {', '.join(names)}{', ' * bool(or_else)}{or_else}{did_you_mean(value, names)}"
+    )
 
 
 def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:

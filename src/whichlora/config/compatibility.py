@@ -6,7 +6,6 @@ from whichlora.config.options import RunOptions, check_task
 from whichlora.config.retention import retained_task
 from whichlora.data import mixture
 from whichlora.data.tasks import PairTask, Task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
@@ -20,7 +19,9 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
         OptionError: An option does not apply to the task or the variant, or they do not support its value.
     """
     check_task(task, language=options.language, difficulty=options.difficulty)
-    task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, options.language)])
+    task.check_prompts(
+        [code for role in task.roles(mixture.target_languages(task, options.language)).values() for code in role]
+    )
     if not isinstance(task, PairTask):
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)

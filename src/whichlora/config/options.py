@@ -9,8 +9,7 @@ from typing import Any
 
 from whichlora.config.layers import parse_layers
 from whichlora.data.mixture import COMPOSITIONS, POOLED
-from whichlora.data.tasks import PROMPTED, TASKS, Task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
+from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_number
 from whichlora.variants import CATALOGUE, choose_variant
@@ -35,7 +34,7 @@ RUN_OPTIONS = {
         "Where hyperparameters come from: recommended (the method's own source), matched (equal for all methods), or "
         "tuned (found by a study, set as options).",
     ),
-    "task": ("atlas-nli", f"Task to train and score: {', '.join(TASKS)}."),
+    "task": ("atlas-nli", f"Task to train and score: {VALUES}."),
     "difficulty": (AUTO, "normal or hard, for tasks that have both."),
     "language": ("sw", "Target language (ISO 639-1), or pooled: a fixed set of languages per task, trained together."),
     "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
@@ -55,7 +54,10 @@ RUN_OPTIONS = {
     "batch_size": (AUTO, "Items per optimiser step; if memory runs out, the step is split into several passes."),
     "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
     "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
-    "prompt_language": ("en", "Language of instruction and labels: en, or item for the language of each item."),
+    "prompt_language": (
+        AUTO,
+        "Language of instruction and labels: en (or the task's source), or item for that of each item.",
+    ),
     "pool_layer": (
         AUTO,
         "For align-words: decoder block, counted from 0, whose output the loss uses; auto is the last adapted block.",
@@ -66,7 +68,7 @@ RUN_OPTIONS = {
     ),
     "retention": (
         "none",
-        f"Second task that is scored but not trained, to measure forgetting: none, {', '.join(PROMPTED)}.",
+        f"Second task that is scored but not trained, to measure forgetting: none, {PROMPTED_VALUES}.",
     ),
     "retention_size": (AUTO, "Number of test items per language of the retention task."),
     "scoring": (AUTO, "How answers are scored: likelihood (of the labels) or generate."),
@@ -93,7 +95,7 @@ GROUPS = {
 CHOICES: dict[str, Sequence[str]] = {
     "variant": tuple(CATALOGUE),
     "arm": ARMS,
-    "task": tuple(TASKS),
+    "task": NAMES,
     "composition": COMPOSITIONS,
     "prompt_language": PROMPT_LANGUAGES,
     "first_token": FIRST_TOKEN,
@@ -129,7 +131,7 @@ class RunOptions:
     batch_size: int | None
     target_modules: str | None
     layers: str
-    prompt_language: PromptLanguage
+    prompt_language: PromptLanguage | None
     pool_layer: int | None
     first_token: str | None
     retention: str
@@ -171,9 +173,20 @@ def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
     Raises:
         OptionError: it does not; the message lists the supported values.
     """
-    targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
+    targets = [code for code in task.languages if code != task.source]
     check_choice("language", language, [*targets, POOLED])
     check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
+
+
+def _task(option: str, text: str) -> str:
+    task_class(text, option=option)
+    return text
+
+
+def _retention(option: str, text: str) -> str:
+    if text != "none":
+        task_class(text, option=option, prompted=True)
+    return text
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
@@ -202,6 +215,8 @@ def _layers(option: str, text: str) -> str:
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     **{name: _one_of(choices) for name, choices in CHOICES.items()},
     "variant": lambda option, text: choose_variant(text),
+    "task": _task,
+    "retention": _retention,
     "difficulty": check_text,
     "language": check_text,
     "model": check_text,

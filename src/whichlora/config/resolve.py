@@ -25,7 +25,6 @@ from whichlora.config.variant_options import resolve_settings
 from whichlora.data import mixture
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import (
@@ -215,7 +214,7 @@ def _test_sets(
     return [
         TestSet(
             role=role,
-            language=SOURCE_LANGUAGE if role == "en" else options.language,
+            language=task.source if role == "en" and task.source else options.language,
             task=task,
             items=items,
             scoring=scoring,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from whichlora.config.options import RunOptions
 from whichlora.data import mixture
 from whichlora.data.tasks import PROMPTED, Item, Task, get_task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 
 
@@ -18,7 +17,7 @@ def retained_task(task: Task, options: RunOptions) -> Task | None:
         OptionError: It is the trained task, or `retention_size` is set without a task.
     """
     name = options.retention
-    if name == task.name:
+    if name in (task.name, options.task):
         others = [other for other in PROMPTED if other != name]
         raise OptionError("retention", name, f"is the trained task; allowed are none, {', '.join(others)}")
     if name == "none" and options.retention_size is not None:
@@ -35,7 +34,7 @@ def retained_items(task: Task, options: RunOptions) -> dict[str, Sequence[Item]]
         OptionError: The task has fewer items than requested, or no data.
     """
     targets = mixture.target_languages(task, options.language)
-    roles: dict[str, Sequence[str]] = {"en": (SOURCE_LANGUAGE,)}
+    roles: dict[str, Sequence[str]] = {"en": (task.source,)} if task.source else {}
     if set(targets) <= set(task.languages):
         roles["tl"] = targets
     task.check_prompts([code for languages in roles.values() for code in languages])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, Split, Task
+from whichlora.data.tasks.base import Split, Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import stratified_order
 from whichlora.errors import OptionError
@@ -111,7 +111,7 @@ def draw(
     if task.parallel:
         source_start, target_start = (0, train_size) if composition == "addition" else (n_target, 0)
     n_source = train_size if composition == "addition" else train_size - n_target
-    source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
+    source = pick("train", (task.source,), n_source, source_order, source_start) if task.source else []
     target = pick("train", targets, n_target, source_order, target_start) if n_target else []
     return Mixture(train=[*target, *source], validation={role: validation_items(role) for role in roles})
 
@@ -172,8 +172,8 @@ def _take_alternately(
 def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
     """Return a split's items; cached, because the runs of a grid share a few splits."""
     items = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
-    if task.parallel and language != SOURCE_LANGUAGE and items:
-        _check_parallel(_pool(task, SOURCE_LANGUAGE, split, data_dir, difficulty), items, data_dir)
+    if task.parallel and task.source and language != task.source and items:
+        _check_parallel(_pool(task, task.source, split, data_dir, difficulty), items, data_dir)
     return items
 
 
@@ -183,7 +183,7 @@ def _order(
 ) -> Sequence[Item]:
     """Return a split's items in the stratified order of a seed."""
     items = _pool(task, language, split, data_dir, difficulty)
-    seed = order_seed if task.parallel or language == SOURCE_LANGUAGE else f"{order_seed} {language}"
+    seed = order_seed if task.parallel or language == task.source else f"{order_seed} {language}"
     return [items[i] for i in stratified_order(items, seed)]
 
 

@@ -7,15 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from whichlora.command_line import BOOLEANS
-from whichlora.config.options import (
-    AUTO,
-    FIRST_TOKEN,
-    PRECISIONS,
-    QUANTIZATIONS,
-    RUN_OPTIONS,
-    check_task,
-)
-from whichlora.data.tasks import PROMPTED, Task, get_task
+from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS, RUN_OPTIONS, check_task
+from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, Task, get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.probing.detectors import DETECTORS, canonical
@@ -34,7 +27,7 @@ OPTIONS = {
         "language",
         "language (that each layer decodes to), alignment (of translations) or weights (of an adapter's update).",
     ),
-    "task": (AUTO, f"Task whose test items are read: {', '.join(PROMPTED)}; auto is the run's, else atlas-nli."),
+    "task": (AUTO, f"Task whose test items are read: {PROMPTED_VALUES}; auto is the run's, else atlas-nli."),
     "language": (AUTO, "Target language (ISO 639-1); auto is the run's, else sw."),
     "items": (
         AUTO,
@@ -215,9 +208,11 @@ def parse(texts: Mapping[str, str]) -> Request:
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
         raise OptionError("preset", texts["preset"], "applies only to kind=language; remove the option")
     _check_source(values, kind)
-    for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
+    for name, allowed in (("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
             check_choice(name, values[name], allowed)
+    if values["task"]:
+        task_class(values["task"], prompted=True)
     _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)

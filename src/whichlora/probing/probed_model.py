@@ -19,8 +19,8 @@ from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of
-from whichlora.data.tasks import PROMPTED
-from whichlora.errors import OptionError, check_choice
+from whichlora.data.tasks import task_class
+from whichlora.errors import OptionError
 from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
@@ -149,7 +149,7 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
     texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | defaults
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:
-        check_choice("task", request.task or texts["task"], PROMPTED)
+        task_class(request.task or texts["task"], prompted=True)
         if request.task:
             texts |= {
                 "task": request.task,

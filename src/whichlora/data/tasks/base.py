@@ -29,7 +29,8 @@ class Task(ABC):
     """Base class of tasks. To add a task, add a module that subclasses `NliTask`, `QaTask`, `PromptTask` or `PairTask`.
 
     Class attributes:
-        languages: ISO 639-1 codes of the task's languages, including English.
+        languages: codes of the task's languages, ISO 639-1 where there is one, including the source.
+        source: the language that is transferred from; None for a study in one language.
         pooled: the target languages that `language=pooled` stands for; those of the paper "Which LoRA?" where it covers
             the task.
         parallel: whether items with the same `index` are translations of each other.
@@ -42,12 +43,14 @@ class Task(ABC):
         labels: the possible answers of a classification task, as scored and logged; prompts may use other words.
         prompt_version: increment whenever the prompt's text changes.
         prompt_languages: the languages with prompts.
+        default_prompt_language: default of the option `prompt_language`.
         answer_tokens: maximum number of tokens of a generated answer.
         difficulties: allowed values of the option `difficulty`; the first is the default.
     """
 
     name: ClassVar[str]
     languages: ClassVar[tuple[str, ...]]
+    source: ClassVar[str | None] = SOURCE_LANGUAGE
     pooled: ClassVar[tuple[str, ...]]
     parallel: ClassVar[bool]
     synthetic: ClassVar[bool] = False
@@ -59,13 +62,14 @@ class Task(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
+    default_prompt_language: ClassVar[PromptLanguage] = "en"
     answer_tokens: int
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
     sizes: ClassVar[Sizes]
 
-    def __init__(self, prompt_language: PromptLanguage = "en") -> None:
-        """Set the language of instruction and labels: English ("en") or that of each item ("item")."""
-        self.prompt_language = prompt_language
+    def __init__(self, prompt_language: PromptLanguage | None = None) -> None:
+        """Set the language of instruction and labels: the source language ("en") or that of each item ("item")."""
+        self.prompt_language: PromptLanguage = prompt_language or self.default_prompt_language
 
     def check_prompts(self, languages: Sequence[str]) -> None:
         """Check that the task has prompts for items in these languages.
@@ -83,7 +87,8 @@ class Task(ABC):
 
     def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the languages of validation and test items by role, for the target languages of a run."""
-        return {"en": (SOURCE_LANGUAGE,), "tl": tuple(targets)}
+        target = {"tl": tuple(targets)}
+        return target if self.source is None else {"en": (self.source,), **target}
 
     def run_label(self, *, mixture: str, scoring: str) -> str:
         """Return the part of a run's name that describes the task's setting: the mixture or the scoring."""

@@ -52,9 +52,24 @@ class PairItem(Item):
     translation: str
 
 
-def texts_of(item: Item) -> tuple[str, str]:
-    """Return the two texts of an NLI or QA item, in the order of the prompt."""
+@dataclass(frozen=True, slots=True)
+class FieldsItem(Item):
+    """An item of a declared task of kind `choice` or `text`.
+
+    Attributes:
+        fields: the texts that its prompt may contain, by name.
+        answers: its label, or the accepted answers, of which the first is trained.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    answers: tuple[str, ...]
+
+
+def texts_of(item: Item) -> tuple[str, ...]:
+    """Return the texts of an item with a prompt, in the order of the prompt; two for NLI and QA."""
     if isinstance(item, NliItem):
         return item.premise, item.hypothesis
+    if isinstance(item, FieldsItem):
+        return tuple(text for _, text in item.fields)
     assert isinstance(item, QaItem)
     return item.context, item.question

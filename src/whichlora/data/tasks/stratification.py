@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -30,6 +31,32 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
     return [position for *_, position in sorted(keyed)]
 
 
+def hold_out_groups(
+    items: Sequence[_Item], groups: Sequence[str], reference: Sequence[str], size: int
+) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
+    """Split `items` into (rest, validation) without dividing a group, the same groups in every language.
+
+    Groups are ordered by a digest of their names. Those of `reference`, the source language's items, are held out
+    until they have `size` items, but at most a third of all, and with them all groups of other languages that come
+    before the last of them.
+
+    Args:
+        groups: the group of each item; in a parallel task the groups of `reference`.
+        reference: the group of each item of the source language.
+    """
+    counts = Counter(reference)
+    limit, held, last = min(size, len(reference) // 3), 0, ""
+    for group in sorted(counts, key=_rank):
+        if held >= limit or (held and held + counts[group] > len(reference) // 3):
+            break
+        held, last = held + counts[group], _rank(group)
+    return _divide(items, {position for position, group in enumerate(groups) if _rank(group) <= last})
+
+
+def _rank(group: str) -> str:
+    return hashlib.sha256(f"held out {group}".encode()).hexdigest()
+
+
 def hold_out(items: Sequence[_Item], size: int) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
     """Split `items` into (rest, validation), with `size` items but at most a third of all held out for validation.
 
@@ -37,7 +64,10 @@ def hold_out(items: Sequence[_Item], size: int) -> tuple[tuple[_Item, ...], tupl
     are therefore held out in every language, so that the rest contains no translation of a validation item. Both parts
     keep the order, and their items are renumbered from 0.
     """
-    held = set(stratified_order(items, "held out")[: min(size, len(items) // 3)])
+    return _divide(items, set(stratified_order(items, "held out")[: min(size, len(items) // 3)]))
+
+
+def _divide(items: Sequence[_Item], held: set[int]) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
     parts: tuple[list[_Item], list[_Item]] = ([], [])
     for position, item in enumerate(items):
         part = parts[position in held]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 from whichlora.data.tasks import files
 from whichlora.data.tasks.base import SPLITS, Sizes, Split
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
+from whichlora.data.tasks.spans import accepted_answers, answer_offset
 from whichlora.data.tasks.stratification import hold_out
 from whichlora.errors import check_choice
 
@@ -81,9 +81,12 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, .
 def _item(language: str, index: int, row: files.Row) -> QaItem:
     context = row.text("context")
     starts: dict[str, int] = {}
-    for answer, start in _answers(row):
-        if answer not in starts:
-            starts[answer] = _start(row, context, answer, start)
+    try:
+        for answer, start in accepted_answers(row.values.get("answers")):
+            if answer not in starts:
+                starts[answer] = answer_offset(context, answer, start)
+    except ValueError as error:
+        row.fail(str(error))
     if not starts:
         row.fail("has no answer")
     return QaItem(
@@ -96,35 +99,3 @@ def _item(language: str, index: int, row: files.Row) -> QaItem:
         answers=tuple(starts),
         answer_start=next(iter(starts.values())),
     )
-
-
-def _answers(row: files.Row) -> Iterator[tuple[str, int | None]]:
-    """Yield each accepted answer and its start offset; None if the row has no offset.
-
-    SQuAD JSON has a list of objects, the hub an object of two lists, and a TSV line only the texts.
-    """
-    answers = row.values.get("answers") or []
-    try:
-        if isinstance(answers, dict):
-            pairs = list(
-                zip(answers["text"], answers.get("answer_start") or [None] * len(answers["text"]), strict=True)
-            )
-        else:
-            pairs = [(a, None) if isinstance(a, str) else (a["text"], a.get("answer_start")) for a in answers]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        row.fail("answers must be texts with their start offsets")
-    for text, start in pairs:
-        if isinstance(text, str) and text.strip():
-            yield text, start
-
-
-def _start(row: files.Row, context: str, answer: str, start: int | None) -> int:
-    """Return the character offset of the answer in the context: `start` if correct, else the nearest occurrence."""
-    expected = start if isinstance(start, int) and start >= 0 else 0
-    if context.startswith(answer, expected):
-        return expected
-    before, after = context.rfind(answer, 0, expected + len(answer)), context.find(answer, expected)
-    offsets = [offset for offset in (before, after) if offset >= 0]
-    if not offsets:
-        row.fail(f"answer {answer!r} is not in the context")
-    return min(offsets, key=lambda offset: abs(offset - expected))

@@ -135,8 +135,10 @@ class Document:
         return self.lines.get(path, 1)
 
 
-def read_document(option: str, file: str | Path) -> Document:
+def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -> Document:
     """Read a YAML file with one document.
+
+    With `scalar_keys`, keys may also be numbers and booleans, which are read as the text that they are written with.
 
     Refused are keys that occur twice or are not text, tags, infinite and undefined numbers, integers of more than 18
     digits, nesting deeper than 20 levels and files above 1 MiB; `Document.parse` refuses control characters too.
@@ -159,7 +161,7 @@ def read_document(option: str, file: str | Path) -> Document:
         raise
     except ValueError as error:  # an escaped code point above U+10FFFF
         raise OptionError(option, file, f"cannot be read: {error}") from error
-    content = None if node is None else _Builder(document).value(node, ())
+    content = None if node is None else _Builder(document, scalar_keys=scalar_keys).value(node, ())
     return Document(option, str(file), content, document.lines)
 
 
@@ -217,8 +219,9 @@ for _tag, _pattern, _first in (
 class _Builder:
     """Builds the values of a document from the nodes of PyYAML and notes their lines."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, scalar_keys: bool) -> None:
         self._document = document
+        self._key_tags = (_STR, _INT, _FLOAT, _BOOL) if scalar_keys else (_STR,)
         self._count = 0
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
@@ -247,7 +250,7 @@ class _Builder:
                     _fail(self._document, key, "<< must be followed by an alias of one mapping")
                 merged |= self._entries(child, depth + 1)
                 continue
-            if key.tag != _STR or not isinstance(key, yaml.ScalarNode):
+            if key.tag not in self._key_tags or not isinstance(key, yaml.ScalarNode):
                 shown = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a list or mapping as a key"
                 _fail(self._document, key, f"has {shown}; keys must be text")
             if key.value in own:

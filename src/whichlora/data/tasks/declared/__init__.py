@@ -1,0 +1,62 @@
+"""Tasks declared in YAML files: a user's own, and those of the catalogue.
+
+`declaration` is the schema; `reading` finds the rows of a split, `conversion` makes items of them, `templates` renders
+prompts, and `task` is the task that results.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import as_file
+from pathlib import Path
+
+from whichlora.caller import given_path
+from whichlora.data.tasks.catalogue import FOLDER
+from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.task import DeclaredTask, declare
+from whichlora.data.tasks.declared.templates import check_template
+from whichlora.yaml_files import Path_, read_document
+
+
+@functools.cache
+def of_catalogue(name: str) -> type[DeclaredTask]:
+    """Return the class of a task of the catalogue."""
+    with as_file(FOLDER / f"{name}.yaml") as path:
+        return declare(_read("task", path), None)
+
+
+def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
+    """Return the class of the task that a user's file declares; the same for the same content of the file.
+
+    Raises:
+        OptionError: the file cannot be read, or declares no task; the message names the line.
+    """
+    path = given_path(file).absolute()
+    return _class_of(_read(option, path), path.parent)
+
+
+def _read(option: str, path: Path) -> Declaration:
+    document = read_document(option, path, scalar_keys=True)
+    declaration = document.parse(Declaration)
+    prompt = declaration.prompt
+    texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
+    if isinstance(prompt, dict):
+        texts = {("prompt", code): text for code, text in prompt.items()}
+    fields = [name for name in declaration.fields if name not in ("id", "answer", "answers", "messages")]
+    for place, text in texts.items():
+        try:
+            check_template(text, fields)
+        except ValueError as error:
+            document.fail(place, f"prompt {error}")
+    return declaration
+
+
+_CLASSES: dict[tuple[str, Path], type[DeclaredTask]] = {}
+
+
+def _class_of(declaration: Declaration, folder: Path) -> type[DeclaredTask]:
+    """Return one class for equal declarations, since items are cached by task."""
+    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, folder))
+
+
+__all__ = ["DeclaredTask", "from_file", "of_catalogue"]

@@ -1,0 +1,238 @@
+"""The schema of a declared task: what a YAML file may say about its data, prompts, labels and scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from whichlora.errors import did_you_mean
+from whichlora.yaml_files import Section
+
+Kind = Literal["choice", "span", "text"]
+Text = Annotated[str, Field(min_length=1)]
+METRICS: dict[str, tuple[str, ...]] = {
+    "choice": ("f1", "accuracy", "macro_f1"),
+    "span": ("f1", "exact_match"),
+    "text": ("f1", "exact_match", "chrf", "rouge_l"),
+}
+"""The metrics of each kind; without `metrics` the first is the headline."""
+FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
+"""The fields that each kind requires; a text task requires `answer` or `messages`."""
+PLACEHOLDERS = ("lang", "name")
+"""Placeholders of file names, hub configs and conditions: a language's code, and its name in the data."""
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+
+
+class Data(Section):
+    """One layout of the data: files in a folder, or a dataset on the hub.
+
+    Attributes:
+        layout: its name in messages.
+        train, validation, test: patterns of file names relative to the folder of the declaration, or the splits on the
+            hub. Placeholders are `{lang}`, the code, and `{name}`, the language's name in the data.
+        hub: the dataset's name; `config` and `revision` as on the hub.
+        where, fields: replace those of the declaration for this layout.
+    """
+
+    layout: Text | None = None
+    train: Text | None = None
+    validation: Text | None = None
+    test: Text
+    hub: Text | None = None
+    config: Text | None = None
+    revision: Text | None = None
+    where: dict[str, Text] | None = None
+    fields: dict[str, Text | int] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name shown to users."""
+        return self.layout or self.hub or self.test
+
+
+class Answer(Section):
+    """How an answer ends: after `tokens` tokens at most, or at the text `until`; empty, only at the end of the text."""
+
+    tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
+    until: str | None = None
+
+
+class About(Section):
+    """Where the data comes from."""
+
+    title: Text | None = None
+    licence: Text | None = None
+    citation: Text | None = None
+    source: Text | None = None
+    size: Text | None = None
+    faults: list[Text] = Field(default_factory=list)
+
+
+class Sizes_(Section):
+    """Default numbers of items; `test` may be left out for all items."""
+
+    train: Annotated[int, Field(ge=1)] | None = None
+    validation: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
+
+
+class Declaration(Section):
+    """A task as declared in a YAML file.
+
+    Attributes:
+        task: its name in runs and tables.
+        languages: codes, or codes with their names in the data.
+        source: the language that is transferred from; None for a study in one language.
+        pooled: the target languages that `language=pooled` stands for; all by default.
+        parallel: whether the n-th items of all languages are translations of each other.
+        where: conditions on columns, such as the language in a file that has all.
+        fields: the column of each field of an item, by name or counted from 1; a dot leads into nested values.
+        labels: by value in the data, the word with which the model answers, or one a language. Values with the same
+            word are one label, which has the name of the first.
+        prompt: Jinja template, or one a language; it ends where the answer begins.
+        group: field whose values may not be divided between training and validation.
+        stratify: field over which training and validation items are balanced, besides the label.
+        held_out: how much of the training items is held out for validation where there is no such split: a share, or a
+            number.
+        on_bad: whether an item that cannot be used is an error or left out.
+        deduplicate: whether repeated items are left out.
+    """
+
+    task: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")]
+    kind: Kind
+    languages: list[Text] | dict[str, Text]
+    source: Text | None = None
+    pooled: list[Text] | None = None
+    parallel: bool = False
+    data: Data | list[Data]
+    where: dict[str, Text] = Field(default_factory=dict)
+    fields: dict[str, Text | int]
+    labels: dict[str, Text | dict[str, Text]] | list[Text] | None = None
+    prompt: Text | dict[str, Text] | None = None
+    group: Text | None = None
+    stratify: Text | None = None
+    held_out: float | int = 0.1
+    on_bad: Literal["fail", "skip"] = "fail"
+    deduplicate: bool = False
+    chat_template: Text = "auto"
+    metrics: list[str] = Field(default_factory=list)
+    answer: Answer = Answer()
+    sizes: Sizes_ = Sizes_()
+    about: About = About()
+
+    @model_validator(mode="after")
+    def _check(self) -> Declaration:
+        self._check_languages()
+        self._check_fields()
+        self._check_labels()
+        if not 0 < self.held_out < 1 and not (isinstance(self.held_out, int) and self.held_out >= 1):
+            raise ValueError("held_out must be a share between 0 and 1, or a number of items")
+        for metric in self.metrics:
+            if metric not in METRICS[self.kind]:
+                allowed = ", ".join(METRICS[self.kind])
+                raise ValueError(
+                    f"metrics has {metric}; allowed for {self.kind} are {allowed}"
+                    f"{did_you_mean(metric, METRICS[self.kind])}"
+                )
+        if self.prompt is None and self.kind != "span" and "messages" not in self.fields:
+            raise ValueError(f"lacks prompt, which a task of kind {self.kind} needs")
+        return self
+
+    def _check_languages(self) -> None:
+        codes = self.codes
+        if not codes or len(set(codes)) < len(codes):
+            raise ValueError("languages must be one or several different codes")
+        named = {"source": [self.source] if self.source else [], "pooled": self.pooled or []}
+        if isinstance(self.prompt, dict):
+            named["prompt"] = list(self.prompt)
+        for key, values in named.items():
+            for value in values:
+                if value not in codes:
+                    raise ValueError(f"{key} has {value}; allowed are {', '.join(codes)}{did_you_mean(value, codes)}")
+        if self.source and len(codes) == 1:
+            raise ValueError(f"languages has {self.source} alone; leave out source for a study in one language")
+        if isinstance(self.prompt, dict) and (missing := [code for code in codes if code not in self.prompt]):
+            raise ValueError(f"prompt lacks {missing[0]}, which languages has")
+
+    def _check_fields(self) -> None:
+        for data in self.layouts:
+            fields = data.fields or self.fields
+            missing = [name for name in FIELDS[self.kind] if name not in fields]
+            if self.kind == "text" and not {"answer", "messages"} & fields.keys():
+                missing = ["answer"]
+            if missing:
+                raise ValueError(f"fields lacks {missing[0]}, which a task of kind {self.kind} needs")
+            for key in ("group", "stratify"):
+                name = getattr(self, key)
+                if name is not None and name not in fields:
+                    raise ValueError(f"{key} is {name}, which is not in fields{did_you_mean(name, fields)}")
+
+    def _check_labels(self) -> None:
+        if (self.labels is not None) != (self.kind == "choice"):
+            raise ValueError("lacks labels" if self.kind == "choice" else f"has labels, but the kind is {self.kind}")
+        for words in self.words.values():
+            if isinstance(words, dict) and (missing := [code for code in self.codes if code not in words]):
+                raise ValueError(f"labels lacks a word in {missing[0]}")
+        if self.kind == "choice" and len(self.label_names) < 2:
+            raise ValueError("labels must be at least two")
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes of all languages."""
+        return tuple(self.languages)
+
+    @property
+    def layouts(self) -> list[Data]:
+        """The layouts in which the data may be, in the order in which they are tried."""
+        return self.data if isinstance(self.data, list) else [self.data]
+
+    @property
+    def words(self) -> dict[str, str | dict[str, str]]:
+        """The answer of each label, or one a language, by value in the data."""
+        labels = self.labels or {}
+        return {value: value for value in labels} if isinstance(labels, list) else dict(labels)
+
+    @property
+    def label_names(self) -> dict[str, str]:
+        """The label of each value in the data."""
+        first: dict[str, str] = {}
+        return {value: first.setdefault(json.dumps(word), value) for value, word in self.words.items()}
+
+    def name_in_data(self, language: str) -> str:
+        """Return the name that the data gives to a language."""
+        return self.languages[language] if isinstance(self.languages, dict) else language
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides a result and is in neither the items' texts nor their order."""
+        without = {
+            "data",
+            "where",
+            "fields",
+            "about",
+            "group",
+            "stratify",
+            "held_out",
+            "on_bad",
+            "deduplicate",
+            "sizes",
+        }
+        values = self.model_dump(mode="json", exclude=without)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def filled(pattern: str, values: Mapping[str, str]) -> str:
+    """Return a pattern with its placeholders, such as `{lang}`, replaced by values.
+
+    Raises:
+        ValueError: it has another placeholder.
+    """
+    for name in _PLACEHOLDER.findall(pattern):
+        if name not in values:
+            raise ValueError(f"{pattern} has {{{name}}}; allowed are {', '.join(f'{{{value}}}' for value in values)}")
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], pattern)
