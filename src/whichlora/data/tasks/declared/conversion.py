@@ -169,7 +169,7 @@ def _choice(declaration: Declaration, values: _Values, base: Item) -> Item:
 
 def _label(declaration: Declaration, value: Any, text: str) -> str:
     """Return the label of a value: in another case, as a number in a table with gaps (`1.0`), or as a boolean."""
-    names = declaration.label_names
+    names = {as_text(value): name for value, name in declaration.label_names.items()}
     candidates = [text]
     if isinstance(value, bool):
         candidates.append(str(int(value)))
@@ -178,10 +178,10 @@ def _label(declaration: Declaration, value: Any, text: str) -> str:
     for candidate in candidates:
         if candidate in names:
             return names[candidate]
-    alike = {name for key, name in names.items() if key.casefold() == text.casefold()}
+    alike = {name for key, name in names.items() if str(key).casefold() == text.casefold()}
     if len(alike) == 1:
         return alike.pop()
-    raise BadRowError(f"label {text!r} is not declared{did_you_mean(text, names)}")
+    raise BadRowError(f"label {text!r} is not declared{did_you_mean(text, declaration.label_names)}")
 
 
 def _text(declaration: Declaration, values: _Values, base: Item) -> Item:

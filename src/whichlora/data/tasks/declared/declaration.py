@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
 from whichlora.errors import did_you_mean
@@ -81,7 +81,10 @@ class Declaration(Section):
     source: Text | None = None
     pooled: list[Text] | None = None
     parallel: bool = False
-    data: Data | list[Data]
+    data: Annotated[
+        Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("several")],
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+    ]
     where: dict[str, Text] = Field(default_factory=dict)
     id_prefix: Text | None = None
     fields: dict[str, Text | int]

@@ -215,7 +215,7 @@ def _select(declaration: Declaration, found: Rows, pattern: str, names: Mapping[
     layout, records = found.place.layout, found.records
     selected = list(records)
     for column, wanted in declaration.where_of(layout).items():
-        text = filled(wanted, names)
+        text = as_text(filled(wanted, names)) or ""
         if not any(has_column(record, column) for record in records):
             if "{" in wanted and "{" in pattern:
                 continue  # each file has one language, and needs no column that says which
@@ -245,7 +245,7 @@ def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) ->
     """Return which values the data has where a condition is not met, for a message."""
     texts = []
     for column, wanted in declaration.where_of(found.place.layout).items():
-        text = filled(wanted, names)
+        text = as_text(filled(wanted, names)) or ""
         values = list(dict.fromkeys(_value(record, column) for record in found.records))
         if text not in values:
             texts.append(f"; {column} is {', '.join(values[:10])}, not {text}{did_you_mean(text, values)}")
