@@ -121,7 +121,7 @@ class Document:
         return known
 
     def _name(self, path: Path_) -> str:
-        """Return the name of a value of the file for a message, with a space behind it: keys, and names or numbers of entries."""
+        """Return the name of a value for a message, with a space behind it: keys, and names or numbers of entries."""
         names = []
         value = self.content
         for key in path:
