@@ -16,7 +16,9 @@ class Missing(LookupError):
 
 
 def lookup(values: Mapping[str, Any], column: str | int) -> Any:
-    """Return the value of a column; a dot leads into nested values, and to an entry of a list, counted from 0.
+    """Return the value of a column, or of several joined by ` + ` as one text.
+
+    A dot leads into nested values, and to an entry of a list, counted from 0.
 
     Raises:
         Missing: there is none.
@@ -24,6 +26,8 @@ def lookup(values: Mapping[str, Any], column: str | int) -> Any:
     name = unicodedata.normalize("NFC", str(column))
     if name in values:
         return values[name]
+    if " + " in name:
+        return " ".join(as_text(lookup(values, part.strip())) or "" for part in name.split(" + "))
     value: Any = values
     for key in name.split("."):
         if isinstance(value, Mapping) and key in value:

@@ -60,13 +60,14 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
     if problem := missing_column(declaration, found, optional):
         raise found.fail(problem)
     unit = _unit(fields, found.records) if declaration.kind == "span" else "characters"
+    classes = found.tables[0].classes.get(str(fields.get("answer")), ())
     make = functools.partial(_span, unit=unit) if declaration.kind == "span" else _MAKERS[declaration.kind]
     entries: list[Converted] = []
     bad: list[str] = []
     bad_ids: set[str] = set()
     ids: set[str] = set()
     for position, record in enumerate(found.records):
-        values = _Values(fields, record, needed)
+        values = _Values(fields, record, needed, classes)
         item_id = values.given_id() or f"{'#' if 'id' in fields else ''}{position}"
         try:
             if record.problem:
@@ -104,8 +105,10 @@ def _texts(fields: dict[str, str | int]) -> list[str]:
 class _Values:
     """The fields of a record, by the names of the declaration."""
 
-    def __init__(self, columns: dict[str, str | int], record: Record, needed: frozenset[str]) -> None:
-        self.columns, self.record, self.needed = columns, record, needed
+    def __init__(
+        self, columns: dict[str, str | int], record: Record, needed: frozenset[str], classes: Sequence[str]
+    ) -> None:
+        self.columns, self.record, self.needed, self.classes = columns, record, needed, classes
 
     def value(self, name: str) -> Any:
         """Return the value of a field, or of a column that is none, as it is in the data."""
@@ -163,16 +166,21 @@ class _Values:
 
 
 def _choice(declaration: Declaration, values: _Values, base: Item) -> Item:
-    label = _label(declaration, values.value("answer"), values.scalar("answer"))
+    label = _label(declaration, values.value("answer"), values.scalar("answer"), values.classes)
     return FieldsItem(base.index, base.id, base.language, label, fields=values.texts(), answers=(label,))
 
 
-def _label(declaration: Declaration, value: Any, text: str) -> str:
-    """Return the label of a value: in another case, as a number in a table with gaps (`1.0`), or as a boolean."""
+def _label(declaration: Declaration, value: Any, text: str, classes: Sequence[str]) -> str:
+    """Return the label of a value.
+
+    It may be in another case, a boolean, a number in a table with gaps (`1.0`), or the number of one of `classes`.
+    """
     names = {as_text(value): name for value, name in declaration.label_names.items()}
     candidates = [text]
     if isinstance(value, bool):
         candidates.append(str(int(value)))
+    if text.isdecimal() and len(text) < 9 and int(text) < len(classes):
+        candidates.append(classes[int(text)])
     if text.endswith(".0"):
         candidates.append(text.removesuffix(".0"))
     for candidate in candidates:
@@ -194,7 +202,7 @@ def _text(declaration: Declaration, values: _Values, base: Item) -> Item:
     if not answers:
         raise BadRowError("answer is empty")
     _check_defects("answer", answers)
-    return FieldsItem(base.index, base.id, base.language, base.language, fields=values.texts(), answers=tuple(answers))
+    return FieldsItem(base.index, base.id, base.language, base.stratum, fields=values.texts(), answers=tuple(answers))
 
 
 def _conversation(values: _Values, base: Item) -> Item:
@@ -208,7 +216,7 @@ def _conversation(values: _Values, base: Item) -> Item:
         base.index,
         base.id,
         base.language,
-        base.language,
+        base.stratum,
         fields=(*values.texts(), ("messages", "\n".join(texts))),
         answers=(answer.strip(),),
         messages=turns,
@@ -237,7 +245,7 @@ def _span(declaration: Declaration, values: _Values, base: Item, *, unit: str) -
         base.index,
         base.id,
         base.language,
-        base.language,
+        base.stratum,
         context=context,
         question=question,
         answers=tuple(answers),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from whichlora.data.tasks.declared.tables import Record, Table
 from whichlora.errors import OptionError, first_line, is_file
+
+CONVERTED = "refs/convert/parquet"
+"""Branch of datasets on the hub that a program converts to Parquet; loading scripts are not executed any more."""
 
 
 def is_copy(folder: Path) -> bool:
@@ -17,37 +19,30 @@ def is_copy(folder: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def table(
-    source: str, config: str | None, split: str, revision: str | None, answer: str, labels: frozenset[str]
-) -> Table:
+def table(source: str, config: str | None, split: str, revision: str | None) -> Table:
     """Return the rows of a split of a dataset.
 
     Args:
         source: the dataset's name, or the folder of a copy.
-        answer: the column of the label, whose numbers become names where `labels` has these.
+        revision: of the branch that the hub converts to Parquet, the configs are folders.
 
     Raises:
         OptionError: the dataset cannot be read; the message suggests a local folder.
     """
     import datasets
 
+    place = {"data_dir": config} if revision == CONVERTED else {"name": config}
     try:
-        found = datasets.load_dataset(source, config, split=split, revision=revision)
+        found = datasets.load_dataset(source, split=split, revision=revision, **place)
     except Exception as error:  # many types, from a missing network to a dataset that was moved
         message = f"{source} cannot be read ({first_line(error)}); set data_dir to a folder with the data"
         raise OptionError("data_dir", "auto", message) from error
-    names = getattr(found.features.get(answer), "names", None)
-    decode = names and labels.intersection(names) and not labels & {str(n) for n in range(len(names))}
+    classes = {column: names for column, kind in found.features.items() if (names := getattr(kind, "names", None))}
     title = " ".join(part for part in (config, split) if part)
     return Table(
-        " ".join(part for part in (source, config, split) if part),
+        f"{source} {title}",
         f"dataset{f', revision {revision}' if revision else ''}",
         "",
-        [Record(f"{title} row {n}", _named(row, answer, names if decode else None)) for n, row in enumerate(found, 1)],
+        [Record(f"{title} row {n}", row) for n, row in enumerate(found, 1)],
+        classes,
     )
-
-
-def _named(row: dict[str, Any], answer: str, names: list[str] | None) -> dict[str, Any]:
-    if names and isinstance(number := row[answer], int) and 0 <= number < len(names):
-        return {**row, answer: names[number]}
-    return row

@@ -178,11 +178,10 @@ def has_column(record: Record, column: str | int) -> bool:
 
 def _tables(declaration: Declaration, place: Place, pattern: str, names: Mapping[str, str]) -> tuple[Table, ...]:
     if place.layout.hub:
-        answer = str(declaration.fields_of(place.layout).get("answer"))
         config = filled(place.layout.config, names) if place.layout.config else None
         source = str(place.folder or place.layout.hub)
         revision = None if place.folder else place.layout.revision
-        return (hub.table(source, config, filled(pattern, names), revision, answer, frozenset(declaration.words)),)
+        return (hub.table(source, config, filled(pattern, names), revision),)
     return _read(declaration, place, _files(place.folder, pattern, names))
 
 

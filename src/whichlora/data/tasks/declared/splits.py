@@ -16,6 +16,8 @@ from whichlora.data.tasks.stratification import hold_out, hold_out_groups
 
 LISTED = 10
 """Number of unusable rows that a message lists."""
+NO_ANSWER = ("answer is empty", "answer is missing", "has no answer")
+"""How the reasons end for rows without an answer."""
 
 Entries = tuple[Converted, ...]
 
@@ -159,6 +161,8 @@ def _report(declaration: Declaration, found: Rows, problems: Sequence[str], tota
     first_line_is_bad = problems[0].partition(": ")[0].endswith(" line 1")
     if first_line_is_bad and any(isinstance(c, int) for c in declaration.fields_of(found.place.layout).values()):
         listed += ". If the first line is a header, name its columns in `fields`"
+    if total == len(problems) and all(problem.endswith(NO_ANSWER) for problem in problems):
+        listed += ". This copy of the data has no answers; repackagings such as XTREME's take those of test sets out"
     if declaration.on_bad == "fail":
         message = f"{len(problems)} of {total} rows cannot be used: {listed}. `on_bad: skip` leaves them out"
         raise found.fail(message)

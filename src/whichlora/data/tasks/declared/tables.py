@@ -10,7 +10,7 @@ import json
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,14 @@ class Table:
         name: the file's path relative to its folder.
         form: its format, with delimiter and quoting, for users.
         sha256: of the file; empty for a table of the hub, which has no file.
+        classes: names that stand for the numbers of a column, which `datasets` calls class labels.
     """
 
     name: str
     form: str
     sha256: str
     records: Sequence[Record]
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_table(
@@ -92,7 +94,7 @@ def _read(
     digest = hashlib.sha256(content).hexdigest()
     try:
         if chosen == "parquet":
-            return Table(name, "Parquet", digest, list(_parquet(path, name)))
+            return _parquet(path, name, digest)
         text = _text(_unpacked(content) if packed else content)
         if chosen in ("csv", "tsv"):
             kind, found = _delimited(text, name, columns, header, chosen, quoted)
@@ -121,11 +123,15 @@ def _text(content: bytes) -> str:
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
-def _parquet(path: Path, name: str) -> Iterator[Record]:
+def _parquet(path: Path, name: str, digest: str) -> Table:
     import pyarrow.parquet
 
-    for n, values in enumerate(pyarrow.parquet.read_table(path, partitioning=None).to_pylist(), 1):
-        yield Record(f"{name} row {n}", values)
+    table = pyarrow.parquet.read_table(path, partitioning=None)
+    records = [Record(f"{name} row {n}", values) for n, values in enumerate(table.to_pylist(), 1)]
+    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    classes = {column: names for column, entry in features.items() if (names := entry.get("names"))}
+    return Table(name, "Parquet", digest, records, classes)
 
 
 def _delimited(

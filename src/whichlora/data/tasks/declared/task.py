@@ -128,11 +128,18 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "headline": (declaration.metrics or METRICS[declaration.kind])[0],
         "labels": tuple(dict.fromkeys(declaration.label_names.values())),
         "prompt_version": f"declared-1 {declaration.digest[:16]}",
-        "prompt_languages": declaration.codes,
+        "prompt_languages": _prompt_languages(declaration),
         "default_prompt_language": default,
         "sizes": Sizes(train=sizes.train or 1000, validation=sizes.validation or 100, test=sizes.test),
     }
     return type(declaration.task, (DeclaredTask,), attributes)
+
+
+def _prompt_languages(declaration: Declaration) -> tuple[str, ...]:
+    """Return the languages with instructions of their own; one prompt for all counts as that of the reference."""
+    if declaration.prompt is None and declaration.kind == "span":
+        return tuple(code for code in declaration.codes if code in prompts.QA)
+    return declaration.codes if isinstance(declaration.prompt, dict) else (declaration.reference,)
 
 
 def _each(words: str | dict[str, str]) -> list[str]:
