@@ -177,11 +177,11 @@ def _aligned(reader: Reader, language: str, part: Part, data_dir: str | None) ->
         OptionError: items have no ids, and their positions do not say which are translations of each other.
     """
     declaration = reader.declaration
-    codes = [code for code in declaration.codes if _has(reader, code, part, data_dir)]
-    first = declaration.reference if declaration.reference in codes else codes[0]
+    ordered = dict.fromkeys((declaration.reference, *declaration.codes))
+    first = next(code for code in ordered if _has(reader, code, part, data_dir))
     skips = declaration.on_bad == "skip"
-    compared = codes if skips else list(dict.fromkeys((first, language)))
-    kept = _common(reader, (first, *(code for code in compared if code != first)), part, data_dir)
+    compared = [code for code in ordered if _has(reader, code, part, data_dir)] if skips else [first, language]
+    kept = _common(reader, tuple(compared), part, data_dir)
     if skips or language == first:
         return kept, []
     (_, theirs), (found, ours) = (_conversion(reader, code, part, data_dir) for code in (first, language))  # type: ignore[misc]
