@@ -77,7 +77,7 @@ def test_ids_are_text_and_a_missing_one_is_the_position(tmp_path):
 def test_a_left_out_row_does_not_change_the_ids_of_others(tmp_path):
     rows = [{"review": "x" if n != 1 else " ", "stars": 1} for n in range(4)]
     changes = {"fields": {"text": "review", "answer": "stars"}, "on_bad": "skip"}
-    with pytest.warns(UserWarning, match="1 of 4 rows are left out, because 1 cannot be used: test.jsonl line 2: text"):
+    with pytest.warns(UserWarning, match="1 of 4 rows in test.jsonl are left out: test.jsonl line 2: text"):
         found = items(tmp_path, rows, **changes)
     assert [(item.index, item.id) for item in found] == [(0, "0"), (1, "2"), (2, "3")]
 
@@ -118,7 +118,7 @@ def test_ten_of_many_are_listed(tmp_path):
 
 
 def test_nothing_left_is_an_error_also_where_rows_may_be_left_out(tmp_path):
-    with pytest.warns(UserWarning, match="1 of 1 rows are left out"):
+    with pytest.warns(UserWarning, match="1 of 1 rows in test.jsonl are left out"):
         assert "test.jsonl has no items in de that can be used" in problem(
             tmp_path, [{"id": 1, "review": "", "stars": 1}], on_bad="skip"
         )
@@ -303,13 +303,14 @@ def test_an_item_that_is_bad_in_one_language_is_left_out_in_all(tmp_path, with_i
     german, turkish = reviews("de", "test"), reviews("tr", "test")
     german[1]["review"], turkish[4]["stars"] = "", 9
     fields = {"text": "review", "answer": "stars"} | ({"id": "id"} if with_ids else {})
-    with pytest.warns(UserWarning, match="rows are left out") as warned:
+    with pytest.warns(UserWarning, match="are left out") as warned:
         found = parallel(tmp_path, german, turkish, on_bad="skip", fields=fields)
     ids = [f"test-{n}" if with_ids else str(n) for n in (0, 2, 3, 5)]
     assert pairs(found) == [(i, i) for i in ids]
     assert [dict(item.fields)["text"][:2] for item in found["tr"]] == ["tr"] * 4
     messages = " ".join(str(entry.message) for entry in warned)
-    assert "2 of 6 rows are left out, because 1 cannot be used: test-tr.jsonl line 5: label '9'" in messages
+    assert "1 of 6 rows in test-tr.jsonl are left out: test-tr.jsonl line 5: label '9'" in messages
+    assert messages.count("1 rows are left out, because they cannot be used in another language") == 2
 
 
 def test_an_item_that_a_language_lacks_is_left_out_in_all(tmp_path):

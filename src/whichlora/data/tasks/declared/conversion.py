@@ -10,6 +10,7 @@ from typing import Any
 from whichlora.data.tasks.declared.columns import Missing, as_text, decoded, defect_of, is_blank, lookup
 from whichlora.data.tasks.declared.conversations import conversation
 from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.labels import Labels
 from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
@@ -60,14 +61,14 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
     if problem := missing_column(declaration, found, optional):
         raise found.fail(problem)
     unit = _unit(fields, found.records) if declaration.kind == "span" else "characters"
-    classes = found.tables[0].classes.get(str(fields.get("answer")), ())
+    labels = Labels(declaration, found.tables[0].classes.get(str(fields.get("answer")), ()))
     make = functools.partial(_span, unit=unit) if declaration.kind == "span" else _MAKERS[declaration.kind]
     entries: list[Converted] = []
     bad: list[str] = []
     bad_ids: set[str] = set()
     ids: set[str] = set()
     for position, record in enumerate(found.records):
-        values = _Values(fields, record, needed, classes)
+        values = _Values(fields, record, needed, labels)
         item_id = values.given_id() or f"{'#' if 'id' in fields else ''}{position}"
         try:
             if record.problem:
@@ -105,10 +106,8 @@ def _texts(fields: dict[str, str | int]) -> list[str]:
 class _Values:
     """The fields of a record, by the names of the declaration."""
 
-    def __init__(
-        self, columns: dict[str, str | int], record: Record, needed: frozenset[str], classes: Sequence[str]
-    ) -> None:
-        self.columns, self.record, self.needed, self.classes = columns, record, needed, classes
+    def __init__(self, columns: dict[str, str | int], record: Record, needed: frozenset[str], labels: Labels) -> None:
+        self.columns, self.record, self.needed, self.labels = columns, record, needed, labels
 
     def value(self, name: str) -> Any:
         """Return the value of a field, or of a column that is none, as it is in the data."""
@@ -166,30 +165,11 @@ class _Values:
 
 
 def _choice(declaration: Declaration, values: _Values, base: Item) -> Item:
-    label = _label(declaration, values.value("answer"), values.scalar("answer"), values.classes)
+    try:
+        label = values.labels.find(values.value("answer"), values.scalar("answer"))
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
     return FieldsItem(base.index, base.id, base.language, label, fields=values.texts(), answers=(label,))
-
-
-def _label(declaration: Declaration, value: Any, text: str, classes: Sequence[str]) -> str:
-    """Return the label of a value.
-
-    It may be in another case, a boolean, a number in a table with gaps (`1.0`), or the number of one of `classes`.
-    """
-    names = {as_text(value): name for value, name in declaration.label_names.items()}
-    candidates = [text]
-    if isinstance(value, bool):
-        candidates.append(str(int(value)))
-    if text.isdecimal() and len(text) < 9 and int(text) < len(classes):
-        candidates.append(classes[int(text)])
-    if text.endswith(".0"):
-        candidates.append(text.removesuffix(".0"))
-    for candidate in candidates:
-        if candidate in names:
-            return names[candidate]
-    alike = {name for key, name in names.items() if str(key).casefold() == text.casefold()}
-    if len(alike) == 1:
-        return alike.pop()
-    raise BadRowError(f"label {text!r} is not declared{did_you_mean(text, declaration.label_names)}")
 
 
 def _text(declaration: Declaration, values: _Values, base: Item) -> Item:

@@ -38,8 +38,8 @@ class Description:
 
     Attributes:
         split: `all` for data without splits.
-        items: number of items that can be used.
-        left_out: location and reason of every row that cannot be used.
+        items: number of items that can be used, of a parallel task in every language.
+        left_out: location and reason of every row that cannot be used in this language.
         notes: what was noticed in the data.
     """
 
@@ -79,7 +79,7 @@ class Reader:
         """Return what was read of each split in each language, also if some of it cannot be used.
 
         Raises:
-            OptionError: files are missing or cannot be read.
+            OptionError: files are missing or cannot be read, or parallel items without ids cannot be aligned.
         """
         place = _place(self, data_dir)
         parts: tuple[Part, ...] = ("all",) if place.layout.all else SPLITS
@@ -89,8 +89,11 @@ class Reader:
                 read = _conversion(self, language, part, data_dir) if _has(self, language, part, data_dir) else None
                 if read is not None:
                     files = tuple(File(t.name, t.form, len(t.records), t.sha256) for t in read[0].tables)
-                    made = read[1]
-                    found.append(Description(language, part, files, len(made.entries), made.bad, made.notes))
+                    items, bad = len(read[1].entries), read[1].bad
+                    if _is_aligned(self.declaration):
+                        kept, differing = _aligned(self, language, part, data_dir)
+                        items, bad = len(kept), (*bad, *differing)
+                    found.append(Description(language, part, files, items, bad, read[1].notes))
         return found
 
 
@@ -113,6 +116,10 @@ def divide(
     group_of = {entry.item.id: entry.group for entry in entries}
     rest, held = (tuple(Converted(item, group_of[item.id]) for item in part) for part in parts)
     return rest, held
+
+
+def _is_aligned(declaration: Declaration) -> bool:
+    return declaration.parallel and len(declaration.codes) > 1
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,30 +151,34 @@ def _usable(reader: Reader, language: str, part: Part, data_dir: str | None) -> 
     found, made = read
     declaration = reader.declaration
     entries, problems = made.entries, list(made.bad)
-    if declaration.parallel and len(declaration.codes) > 1:
+    if _is_aligned(declaration):
         kept, differing = _aligned(reader, language, part, data_dir)
         by_id = {entry.item.id: entry for entry in entries}
         entries = tuple(by_id[item_id] for item_id in kept)
         problems += differing
-    if problems:
-        _report(declaration, found, problems, len(found.records), len(entries))
+    elsewhere = len(made.entries) - len(entries) if declaration.on_bad == "skip" else 0
+    if problems or elsewhere:
+        _report(declaration, found, problems, elsewhere)
     if not entries:
         raise found.fail(f"{found.tables[0].name} has no items in {language} that can be used")
     return tuple(replace(e, item=replace(e.item, index=index)) for index, e in enumerate(entries))
 
 
-def _report(declaration: Declaration, found: Rows, problems: Sequence[str], total: int, left: int) -> None:
+def _report(declaration: Declaration, found: Rows, problems: Sequence[str], elsewhere: int) -> None:
+    """Raise or warn that rows cannot be used, or, `elsewhere` in number, cannot be used in another language."""
+    total = len(found.records)
     listed = "; ".join(problems[:LISTED]) + ("; ..." if len(problems) > LISTED else "")
-    first_line_is_bad = problems[0].partition(": ")[0].endswith(" line 1")
-    if first_line_is_bad and any(isinstance(c, int) for c in declaration.fields_of(found.place.layout).values()):
+    by_number = any(isinstance(column, int) for column in declaration.fields_of(found.place.layout).values())
+    if by_number and problems and problems[0].partition(": ")[0].endswith(" line 1"):
         listed += ". If the first line is a header, name its columns in `fields`"
     if total == len(problems) and all(problem.endswith(NO_ANSWER) for problem in problems):
         listed += ". This copy of the data has no answers; repackagings such as XTREME's take those of test sets out"
     if declaration.on_bad == "fail":
         message = f"{len(problems)} of {total} rows cannot be used: {listed}. `on_bad: skip` leaves them out"
         raise found.fail(message)
-    left_out = f"{total - left} of {total} rows are left out, because {len(problems)} cannot be used: {listed}"
-    warnings.warn(f"{declaration.task}: {left_out}", stacklevel=2)
+    texts = [f"{len(problems)} of {total} rows in {found.tables[0].name} are left out: {listed}"] if problems else []
+    texts += [f"{elsewhere} rows are left out, because they cannot be used in another language"] if elsewhere else []
+    warnings.warn(f"{declaration.task}: {'; '.join(texts)}", stacklevel=2)
 
 
 def _aligned(reader: Reader, language: str, part: Part, data_dir: str | None) -> tuple[tuple[str, ...], list[str]]:
