@@ -92,3 +92,44 @@ def test_blanked_labels_are_said_to_be_missing(tmp_path):
         pytest.raises(OptionError, match=r"test-de.tsv has no items in de that can be used"),
     ):
         get_task("paws-x").load("de", "test", data_dir=str(folder))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Return the working directory, from which `datasets` reads local copies of the hub's layout."""
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path
+
+
+def card(folder: Path, configs: list[str], splits: tuple[str, ...]) -> None:
+    """Write the card of a dataset on the hub, which says where each config's files are."""
+    lines = ["---", "configs:"]
+    for config in configs:
+        lines += [f"- config_name: {config}", "  data_files:"]
+        lines += [f"  - split: {split}\n    path: {config}/{split}-*" for split in splits]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
+CARDS = {"xcopa": ("validation", "test"), "xquad": ("validation",), "paws-x": ("train", "validation", "test")}
+ON_HUB = ["xcopa parquet", "xquad parquet", "paws-x parquet", "americasnli parquet"]
+CONVERTED = ["masakhanews parquet", "massive converted", "indicxnli parquet"]
+"""Layouts of the branch that the hub converts to Parquet, in which a config is a folder."""
+
+
+@pytest.mark.parametrize("title", [*ON_HUB, *CONVERTED])
+def test_the_hub_gives_the_same_items_as_a_folder(title, hub):
+    layout = next(layout for layout in LAYOUTS if f"{layout.task} {layout.title}" == title)
+    declaration = task_class(layout.task).declaration
+    codes = some_languages(layout.task)
+    folder = hub / str(declaration.layouts[-1].hub)
+    layout.write(folder, declaration.codes if declaration.on_bad == "skip" else codes)
+    configs = sorted(path.name for path in folder.iterdir())
+    task = get_task(layout.task)
+    expected = {(c, s): task.load(c, s, data_dir=str(folder)) for c in codes for s in ("train", "test")}
+    if title in ON_HUB:
+        card(folder, configs, CARDS.get(layout.task, ("validation", "test")))
+    for (code, split), items in expected.items():
+        assert task.load(code, split) == items
