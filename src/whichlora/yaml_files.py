@@ -97,11 +97,12 @@ class Document:
 
     def _problem(self, path: Path_, entry: Any) -> tuple[Path_, str]:
         """Return the place and the text of an error that pydantic found."""
+        place = self._known(path)
         kind, cause = entry["type"], entry.get("ctx", {}).get("error")
         if isinstance(cause, OptionError):
-            return path, str(cause)
+            return place, str(cause)
         if kind == "missing":
-            return path[:-1], f"{self._name(path[:-1])}lacks {path[-1]}"
+            return place, f"{self._name(place)}lacks {path[-1]}"
         texts = {
             "string_type": "must be text" + "; put it in quotes" * isinstance(entry["input"], int | float),
             "string_too_short": "must not be empty",
@@ -110,17 +111,21 @@ class Document:
             "list_type": "must be a list",
         }
         text = str(cause) if cause else texts.get(kind, entry["msg"].replace("Input should be", "must be"))
-        return path, f"{self._name(path)}{text}"
+        return place, f"{self._name(place)}{text}"
+
+    def _known(self, path: Path_) -> Path_:
+        """Return the part of a path that is in the file: without types that pydantic inserts, and missing keys."""
+        known: Path_ = ()
+        for key in path:
+            known = (*known, key) if (*known, key) in self.lines else known
+        return known
 
     def _name(self, path: Path_) -> str:
         """Return the name of a value for a message, with a space behind it: keys, and names or numbers of entries."""
         names = []
         value = self.content
         for key in path:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError):
-                break
+            value = value[key]
             if isinstance(key, int):
                 name = value.get("name") if isinstance(value, dict) else None
                 names.append(name if isinstance(name, str) and name else f"entry {key + 1}")
@@ -130,9 +135,7 @@ class Document:
         return f"{': '.join(names)} " if names else ""
 
     def _line(self, path: Path_) -> int:
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
+        return self.lines.get(self._known(path), 1)
 
 
 def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -> Document:

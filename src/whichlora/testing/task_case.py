@@ -62,7 +62,7 @@ def check_items(task: type[Task], split: Split, data_dir: str | None = None, *, 
 
 def check_parallel(task: type[Task], data_dir: str | None = None) -> None:
     """Check that all languages have the same ids, strata and labels if the task is declared parallel, and only then."""
-    for split in SPLITS:
+    for split in SPLITS if len(task.languages) > 1 else ():
         items_by_language = [task().load(language, split, data_dir=data_dir) for language in task.languages]
         distinct = {tuple((item.id, item.stratum) for item in items) for items in items_by_language}
         assert (len(distinct) == 1) == task.parallel, (
@@ -129,7 +129,7 @@ def _check_answer(task: Task, item: Item) -> None:
 
 
 def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> None:
-    """Check that prompts in the item's language and in English differ only in the instruction and the labels.
+    """Check that prompts in the item's language and in the source's differ only in the instruction and the labels.
 
     The item's texts are the lines of the prompt between the first and the last.
     """
@@ -138,7 +138,8 @@ def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> Non
         for item in english.load(language, "test", data_dir=data_dir)[:5]:
             where = f"{task.name}, item {item.id} in {language}"
             same = local.prompt(item) == english.prompt(item)
-            assert same == (language == SOURCE_LANGUAGE), f"{where}: the prompt in its language is the English one"
+            source = task.source or task.prompt_languages[0]
+            assert same == (language == source or task.source is None), f"{where}: both prompts are the same"
             texts = [line.partition(": ")[2] for line in english.prompt(item).split("\n")[1:-1]]
             assert all(text in local.prompt(item) for text in texts), f"{where}: the prompts have different texts"
             assert local.gold(item) == english.gold(item), f"{where}: the accepted answers depend on the prompt"
@@ -147,7 +148,7 @@ def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> Non
 def check_floors(task: type[Task], data_dir: str | None = None) -> None:
     """Check that shallow baselines score from 0 to 1 in the first target language that has training items."""
     instance = task()
-    targets = [language for language in task.languages if language != SOURCE_LANGUAGE]
+    targets = [language for language in task.languages if language != task.source]
     loaded = (instance.load(language, "train", data_dir=data_dir) for language in targets)
     train = next((items for items in loaded if items), ())[:FIRST]
     assert train, f"{task.name}: no target language has training items"
@@ -161,7 +162,7 @@ def check_floors(task: type[Task], data_dir: str | None = None) -> None:
 
 def check_invalid_value(task: type[Task], option: str, value: str, data_dir: str | None = None) -> None:
     """Check that `load` rejects an invalid value of an option with an `OptionError` that lists the allowed values."""
-    arguments = {"language": SOURCE_LANGUAGE, "split": "test", "difficulty": task.difficulties[0]} | {option: value}
+    arguments = {"language": task.languages[0], "split": "test", "difficulty": task.difficulties[0]} | {option: value}
     language, split, difficulty = arguments["language"], arguments["split"], arguments["difficulty"]
     message = None
     try:

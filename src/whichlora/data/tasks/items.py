@@ -59,10 +59,13 @@ class FieldsItem(Item):
     Attributes:
         fields: the texts that its prompt may contain, by name.
         answers: its label, or the accepted answers, of which the first is trained.
+        messages: the turns of a conversation before the answer, each a role (system, user, assistant or tool) and a
+            text; empty for other items.
     """
 
     fields: tuple[tuple[str, str], ...]
     answers: tuple[str, ...]
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 def texts_of(item: Item) -> tuple[str, ...]:

@@ -1,20 +1,22 @@
-"""Turns the rows of a declared task into items, and collects those that cannot be used."""
+"""Turns the rows of a declared task into items, and says of each row that cannot be used why."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from whichlora.data.tasks.declared.columns import Missing, as_text, decoded, defect_of, is_blank, lookup
+from whichlora.data.tasks.declared.conversations import conversation
 from whichlora.data.tasks.declared.declaration import Declaration
-from whichlora.data.tasks.files import Row
+from whichlora.data.tasks.declared.labels import Labels
+from whichlora.data.tasks.declared.reading import Rows, missing_column
+from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
+from whichlora.data.tasks.declared.tables import Record
+from whichlora.data.tasks.declared.templates import needed_fields
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
-from whichlora.data.tasks.spans import accepted_answers, answer_offset
-from whichlora.errors import OptionError, did_you_mean
-
-LISTED = 10
-"""Number of unusable items that an error lists."""
+from whichlora.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,137 +27,218 @@ class Converted:
     group: str
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """The items of a part in one language, numbered from 0, and the rows that are none.
+
+    Attributes:
+        bad: location and reason of each row that cannot be used.
+        bad_ids: ids of these rows, as far as they have one.
+        positions_hold: whether the n-th row is the n-th of the data, although some are malformed.
+        notes: what was noticed in the data, for users.
+    """
+
+    entries: tuple[Converted, ...]
+    bad: tuple[str, ...]
+    bad_ids: frozenset[str]
+    positions_hold: bool
+    notes: tuple[str, ...] = ()
+
+
 class BadRowError(ValueError):
     """A row that is no item; the message says why."""
 
 
-def convert(
-    declaration: Declaration, fields: dict[str, str | int], rows: Sequence[Row], language: str
-) -> list[Converted]:
-    """Return the items of rows, numbered from 0.
+def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
+    """Return the items of rows.
 
     Raises:
-        OptionError: rows cannot be used and the declaration does not say `on_bad: skip`; the message counts them and
-            lists the first ten.
+        OptionError: no row has one of the columns; the message names the most similar one.
     """
-    make: dict[str, Callable[[Declaration, _Fields, Item], Item]] = {"choice": _choice, "span": _span, "text": _text}
-    items: list[Converted] = []
+    needed = _needed(declaration)
+    fields = declaration.fields_of(found.place.layout)
+    optional = {name for name in fields if name in _texts(fields) and name not in needed}
+    if problem := missing_column(declaration, found, optional):
+        raise found.fail(problem)
+    unit = _unit(fields, found.records) if declaration.kind == "span" else "characters"
+    labels = Labels(declaration, found.tables[0].classes.get(str(fields.get("answer")), ()))
+    make = functools.partial(_span, unit=unit) if declaration.kind == "span" else _MAKERS[declaration.kind]
+    entries: list[Converted] = []
     bad: list[str] = []
+    bad_ids: set[str] = set()
     ids: set[str] = set()
-    for position, row in enumerate(rows):
+    for position, record in enumerate(found.records):
+        values = _Values(fields, record, needed, labels)
+        item_id = values.given_id() or f"{'#' if 'id' in fields else ''}{position}"
         try:
-            values = _Fields(fields, row)
-            item_id = values.scalar("id") if "id" in fields else str(position)
+            if record.problem:
+                raise BadRowError(record.problem)
             if item_id in ids:
                 raise BadRowError(f"id {item_id} occurs twice")
-            base = Item(index=len(items), id=item_id, language=language, stratum="")
-            item = make[declaration.kind](declaration, values, base)
+            item = make(declaration, values, Item(index=len(entries), id=item_id, language=language, stratum=""))
             if declaration.stratify:
                 item = replace(item, stratum=f"{item.stratum} {values.scalar(declaration.stratify)}".strip())
             group = values.scalar(declaration.group) if declaration.group else ""
         except BadRowError as error:
-            bad.append(f"{row.location}: {error}")
+            bad.append(f"{record.location}: {error}")
+            bad_ids.add(item_id)
             continue
         ids.add(item_id)
-        items.append(Converted(item, group))
-    if bad:
-        _report(declaration, rows[0].source, bad, len(rows))
-    return items
+        entries.append(Converted(item, group))
+    holds = "id" in fields or not any(record.problem for record in found.records)
+    notes = () if unit == "characters" else (f"answer offsets are counted in {unit}",)
+    return Conversion(tuple(entries), tuple(bad), frozenset(bad_ids - ids), holds, notes)
 
 
-def _report(declaration: Declaration, source: str, bad: list[str], total: int) -> None:
-    listed = "; ".join(bad[:LISTED]) + ("; ..." if len(bad) > LISTED else "")
-    message = f"{len(bad)} of {total} items cannot be used: {listed}"
-    if declaration.on_bad == "fail":
-        raise OptionError("data_dir", source, f"{message}. `on_bad: skip` in the task's file leaves them out")
-    warnings.warn(f"{declaration.task}: left out, since {message}", stacklevel=2)
+def _needed(declaration: Declaration) -> frozenset[str]:
+    """Return the fields whose texts may not be empty."""
+    if declaration.kind == "span":
+        return frozenset(("context", "question"))
+    prompts = declaration.prompt.values() if isinstance(declaration.prompt, dict) else [declaration.prompt or ""]
+    return frozenset().union(*map(needed_fields, prompts))
 
 
-class _Fields:
-    """The fields of a row, by the names of the declaration."""
+def _texts(fields: dict[str, str | int]) -> list[str]:
+    """Return the fields that a prompt may contain."""
+    return [name for name in fields if name not in ("id", "answer", "answers", "messages")]
 
-    def __init__(self, columns: dict[str, str | int], row: Row) -> None:
-        self.columns, self.row = columns, row
+
+class _Values:
+    """The fields of a record, by the names of the declaration."""
+
+    def __init__(self, columns: dict[str, str | int], record: Record, needed: frozenset[str], labels: Labels) -> None:
+        self.columns, self.record, self.needed, self.labels = columns, record, needed, labels
 
     def value(self, name: str) -> Any:
-        """Return a field's value as it is in the data."""
-        column = self.columns[name]
-        values: Any = self.row.values
-        if isinstance(column, int):
-            cells = list(values.values())
-            if not 1 <= column <= len(cells):
-                raise BadRowError(f"has no column {column} for {name}")
-            return cells[column - 1]
-        if column in values:
-            return values[column]
-        for key in column.split("."):
-            if not isinstance(values, dict) or key not in values:
-                present = [str(k) for k in self.row.values]
-                raise BadRowError(f"has no {column!r}; it has {', '.join(present)}{did_you_mean(column, present)}")
-            values = values[key]
-        return values
+        """Return the value of a field, or of a column that is none, as it is in the data."""
+        column = self.columns.get(name, name)
+        try:
+            return lookup(self.record.values, column)
+        except Missing as error:
+            present = [str(key) for key in self.record.values]
+            raise BadRowError(
+                f"has no {str(column)!r}; it has {', '.join(present[:20])}{did_you_mean(str(column), present)}"
+            ) from error
+
+    def given_id(self) -> str:
+        """Return the id that the data gives; empty if it gives none."""
+        if "id" not in self.columns:
+            return ""
+        try:
+            return as_text(self.value("id")) or ""
+        except BadRowError:
+            return ""
 
     def scalar(self, name: str) -> str:
-        """Return a value as text: whole numbers without a decimal point, booleans in lower case."""
+        """Return a value as text, which may not be empty."""
         value = self.value(name)
-        if value is None or isinstance(value, dict | list):
-            raise BadRowError(f"{name} is missing")
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        text = (str(value).lower() if isinstance(value, bool) else str(value)).strip()
+        text = as_text(value)
         if not text:
-            raise BadRowError(f"{name} is empty")
+            raise BadRowError(f"{name} is {'missing' if value is None or isinstance(value, dict | list) else 'empty'}")
+        if defect := defect_of(text):
+            raise BadRowError(f"{name} {defect}")
         return text
 
     def text(self, name: str) -> str:
-        """Return a text that is not empty, as it is in the data."""
-        value = self.value(name)
-        if not isinstance(value, str) or not value.strip():
-            raise BadRowError(f"{name} is {'empty' if value in (None, '') or isinstance(value, str) else 'not a text'}")
-        return value
+        """Return a text as it is in the data, or a number as text; empty only if the prompt expects that."""
+        try:
+            value = self.value(name)
+        except BadRowError:
+            if name in self.needed:
+                raise
+            value = None
+        text = "" if value is None or value != value else value if isinstance(value, str) else as_text(value)
+        if text is None:
+            raise BadRowError(f"{name} is a {'list' if isinstance(value, list) else type(value).__name__}, not a text")
+        if defect := defect_of(text):
+            raise BadRowError(f"{name} {defect}")
+        if name in self.needed and is_blank(text):
+            raise BadRowError(f"{name} is empty")
+        return text
 
     def texts(self) -> tuple[tuple[str, str], ...]:
-        """Return the fields that a prompt may contain; those without a text are empty."""
-        names = [name for name in self.columns if name not in ("id", "answer", "answers", "messages")]
-        return tuple((name, "" if (value := self.value(name)) is None else str(value)) for name in names)
+        """Return the fields that a prompt may contain; at least one has a text."""
+        found = tuple((name, self.text(name)) for name in _texts(self.columns))
+        if found and all(is_blank(text) for _, text in found):
+            raise BadRowError("all texts are empty")
+        return found
 
 
-def _choice(declaration: Declaration, values: _Fields, base: Item) -> Item:
-    label = values.scalar("answer")
-    names = declaration.label_names
-    if label not in names:
-        raise BadRowError(f"label {label!r} is not declared{did_you_mean(label, names)}")
-    fields = values.texts()
-    if not any(text.strip() for _, text in fields):
-        raise BadRowError("all texts are empty")
-    return FieldsItem(base.index, base.id, base.language, names[label], fields=fields, answers=(names[label],))
-
-
-def _span(declaration: Declaration, values: _Fields, base: Item) -> Item:
-    context = values.text("context")
-    answers: dict[str, int] = {}
+def _choice(declaration: Declaration, values: _Values, base: Item) -> Item:
     try:
-        for answer, start in accepted_answers(values.value("answers")):
-            answers.setdefault(answer, answer_offset(context, answer, start))
+        label = values.labels.find(values.value("answer"), values.scalar("answer"))
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
+    return FieldsItem(base.index, base.id, base.language, label, fields=values.texts(), answers=(label,))
+
+
+def _text(declaration: Declaration, values: _Values, base: Item) -> Item:
+    if "messages" in values.columns:
+        return _conversation(values, base)
+    value = values.value("answer")
+    listed = value if isinstance(value, list) else [value]
+    texts = [text if isinstance(text, str) else as_text(text) for text in listed]
+    answers = dict.fromkeys(text.strip() for text in texts if text is not None and not is_blank(text))
+    if not answers:
+        raise BadRowError("answer is empty")
+    _check_defects("answer", answers)
+    return FieldsItem(base.index, base.id, base.language, base.stratum, fields=values.texts(), answers=tuple(answers))
+
+
+def _conversation(values: _Values, base: Item) -> Item:
+    try:
+        turns, answer = conversation(decoded(values.value("messages")))
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
+    texts = [text for _, text in turns]
+    _check_defects("messages", [*texts, answer])
+    return FieldsItem(
+        base.index,
+        base.id,
+        base.language,
+        base.stratum,
+        fields=(*values.texts(), ("messages", "\n".join(texts))),
+        answers=(answer.strip(),),
+        messages=turns,
+    )
+
+
+def _check_defects(name: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        if defect := defect_of(text):
+            raise BadRowError(f"{name} {defect}")
+
+
+_MAKERS: dict[str, Callable[[Declaration, _Values, Item], Item]] = {"choice": _choice, "text": _text}
+
+
+def _span(declaration: Declaration, values: _Values, base: Item, *, unit: str) -> Item:
+    context, question = values.text("context"), values.text("question")
+    try:
+        answers = located_answers(context, decoded(values.value("answers")), unit)
     except ValueError as error:
         raise BadRowError(str(error)) from error
     if not answers:
-        raise BadRowError("has no answer")
+        impossible = values.record.values.get("is_impossible") is True
+        raise BadRowError("has no answer" + " (is_impossible)" * impossible)
     return QaItem(
         base.index,
         base.id,
         base.language,
-        base.language,
+        base.stratum,
         context=context,
-        question=values.text("question"),
+        question=question,
         answers=tuple(answers),
         answer_start=next(iter(answers.values())),
     )
 
 
-def _text(declaration: Declaration, values: _Fields, base: Item) -> Item:
-    answer = values.value("answer")
-    answers = tuple(answer) if isinstance(answer, list) else (answer,)
-    if not answers or not all(isinstance(text, str) and text.strip() for text in answers):
-        raise BadRowError("answer is empty or not a text")
-    return FieldsItem(base.index, base.id, base.language, base.language, fields=values.texts(), answers=answers)
+def _unit(fields: dict[str, str | int], records: Sequence[Record]) -> str:
+    """Return the unit in which most answers are where the data says."""
+    pairs = []
+    for record in records:
+        try:
+            pairs.append((lookup(record.values, fields["context"]), decoded(lookup(record.values, fields["answers"]))))
+        except Missing:
+            continue
+    return unit_of_offsets(pairs)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
 from whichlora.errors import did_you_mean
 from whichlora.yaml_files import Section
 
@@ -23,36 +22,6 @@ METRICS: dict[str, tuple[str, ...]] = {
 """The metrics of each kind; without `metrics` the first is the headline."""
 FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
 """The fields that each kind requires; a text task requires `answer` or `messages`."""
-PLACEHOLDERS = ("lang", "name")
-"""Placeholders of file names, hub configs and conditions: a language's code, and its name in the data."""
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
-
-
-class Data(Section):
-    """One layout of the data: files in a folder, or a dataset on the hub.
-
-    Attributes:
-        layout: its name in messages.
-        train, validation, test: patterns of file names relative to the folder of the declaration, or the splits on the
-            hub. Placeholders are `{lang}`, the code, and `{name}`, the language's name in the data.
-        hub: the dataset's name; `config` and `revision` as on the hub.
-        where, fields: replace those of the declaration for this layout.
-    """
-
-    layout: Text | None = None
-    train: Text | None = None
-    validation: Text | None = None
-    test: Text
-    hub: Text | None = None
-    config: Text | None = None
-    revision: Text | None = None
-    where: dict[str, Text] | None = None
-    fields: dict[str, Text | int] | None = None
-
-    @property
-    def title(self) -> str:
-        """The name shown to users."""
-        return self.layout or self.hub or self.test
 
 
 class Answer(Section):
@@ -91,14 +60,17 @@ class Declaration(Section):
         pooled: the target languages that `language=pooled` stands for; all by default.
         parallel: whether the n-th items of all languages are translations of each other.
         where: conditions on columns, such as the language in a file that has all.
-        fields: the column of each field of an item, by name or counted from 1; a dot leads into nested values.
+        id_prefix: how the ids of a language's items begin in a file that has all.
+        fields: the column of each field of an item, by name, or counted from 1 in a file without a header; a dot leads
+            into nested values, and columns joined by ` + ` are one value.
         labels: by value in the data, the word with which the model answers, or one a language. Values with the same
             word are one label, which has the name of the first.
         prompt: Jinja template, or one a language; it ends where the answer begins.
-        group: field whose values may not be divided between training and validation.
-        stratify: field over which training and validation items are balanced, besides the label.
+        group: field or column whose values may not be divided between training and validation.
+        stratify: field or column over which training and validation items are balanced, besides the label.
         held_out: how much of the training items is held out for validation where there is no such split: a share, or a
             number.
+        test_share: how much of data without splits becomes the test set; at most a third.
         on_bad: whether an item that cannot be used is an error or left out.
         deduplicate: whether repeated items are left out.
     """
@@ -109,14 +81,19 @@ class Declaration(Section):
     source: Text | None = None
     pooled: list[Text] | None = None
     parallel: bool = False
-    data: Data | list[Data]
+    data: Annotated[
+        Annotated[Data, Tag("one")] | Annotated[list[Data], Tag("several")],
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+    ]
     where: dict[str, Text] = Field(default_factory=dict)
+    id_prefix: Text | None = None
     fields: dict[str, Text | int]
     labels: dict[str, Text | dict[str, Text]] | list[Text] | None = None
     prompt: Text | dict[str, Text] | None = None
     group: Text | None = None
     stratify: Text | None = None
     held_out: float | int = 0.1
+    test_share: Annotated[float, Field(gt=0, le=0.34)] = 0.3
     on_bad: Literal["fail", "skip"] = "fail"
     deduplicate: bool = False
     chat_template: Text = "auto"
@@ -162,15 +139,20 @@ class Declaration(Section):
     def _check_fields(self) -> None:
         for data in self.layouts:
             fields = data.fields or self.fields
-            missing = [name for name in FIELDS[self.kind] if name not in fields]
+            missing = [name for name in (*FIELDS[self.kind], *self.fields) if name not in fields and name != "id"]
             if self.kind == "text" and not {"answer", "messages"} & fields.keys():
                 missing = ["answer"]
             if missing:
                 raise ValueError(f"fields lacks {missing[0]}, which a task of kind {self.kind} needs")
-            for key in ("group", "stratify"):
-                name = getattr(self, key)
-                if name is not None and name not in fields:
-                    raise ValueError(f"{key} is {name}, which is not in fields{did_you_mean(name, fields)}")
+            by_number = [isinstance(column, int) for column in fields.values()]
+            if any(by_number) and not all(by_number):
+                raise ValueError("fields has both names and numbers; numbers are for a file without a header")
+            if any(isinstance(column, int) and column < 1 for column in fields.values()):
+                raise ValueError("fields counts columns from 1")
+            if self.id_prefix_of(data) and "id" not in fields:
+                raise ValueError("fields lacks id, which id_prefix needs")
+        for pattern in (self.id_prefix or "", *self.where.values()):
+            filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
 
     def _check_labels(self) -> None:
         if (self.labels is not None) != (self.kind == "choice"):
@@ -190,6 +172,29 @@ class Declaration(Section):
     def layouts(self) -> list[Data]:
         """The layouts in which the data may be, in the order in which they are tried."""
         return self.data if isinstance(self.data, list) else [self.data]
+
+    @property
+    def reference(self) -> str:
+        """The language whose order of items the others follow: the source, or the first."""
+        return self.source or self.codes[0]
+
+    def fields_of(self, layout: Data) -> dict[str, str | int]:
+        """Return the column of each field in a layout."""
+        return self.fields if layout.fields is None else layout.fields
+
+    def where_of(self, layout: Data) -> dict[str, str]:
+        """Return the conditions on columns in a layout."""
+        return self.where if layout.where is None else layout.where
+
+    def id_prefix_of(self, layout: Data) -> str | None:
+        """Return how ids of a language begin in a layout, if that decides."""
+        return self.id_prefix if layout.id_prefix is None else layout.id_prefix
+
+    def columns_of(self, layout: Data) -> list[str | int]:
+        """Return all columns that a layout should have."""
+        fields = self.fields_of(layout)
+        others = [name for name in (self.group, self.stratify) if name is not None and name not in fields]
+        return [*fields.values(), *self.where_of(layout), *others]
 
     @property
     def words(self) -> dict[str, str | dict[str, str]]:
@@ -213,26 +218,16 @@ class Declaration(Section):
         without = {
             "data",
             "where",
+            "id_prefix",
             "fields",
             "about",
             "group",
             "stratify",
             "held_out",
+            "test_share",
             "on_bad",
             "deduplicate",
             "sizes",
         }
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def filled(pattern: str, values: Mapping[str, str]) -> str:
-    """Return a pattern with its placeholders, such as `{lang}`, replaced by values.
-
-    Raises:
-        ValueError: it has another placeholder.
-    """
-    for name in _PLACEHOLDER.findall(pattern):
-        if name not in values:
-            raise ValueError(f"{pattern} has {{{name}}}; allowed are {', '.join(f'{{{value}}}' for value in values)}")
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], pattern)

@@ -1,85 +1,272 @@
-"""Reads the rows of a declared task: chooses the layout that a folder has, and the rows of a split in one language."""
+"""Reads the rows of a split in one language: chooses the layout that a folder has, or the dataset on the hub."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping
+import glob
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
-from whichlora.data.tasks.declared.declaration import Data, Declaration, filled
-from whichlora.data.tasks.files import Row
-from whichlora.errors import OptionError, is_file, is_folder
+from whichlora.data.tasks.declared import hub
+from whichlora.data.tasks.declared.columns import Missing, as_text, lookup
+from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.folders import contents, nearest
+from whichlora.data.tasks.declared.layouts import Data, filled
+from whichlora.data.tasks.declared.tables import Record, Table, UnreadableError, read_table
+from whichlora.errors import OptionError, did_you_mean, is_file, is_folder
+
+Part = Split | Literal["all"]
+"""A split, or all items of data that has no splits."""
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\b")
 
 
-def rows(
-    declaration: Declaration, root: Path | None, language: str, split: Split, data_dir: str | None
-) -> list[Row] | None:
-    """Return the rows of a split in one language; None if the data has no such split in this language.
+@dataclass(frozen=True)
+class Place:
+    """Where a task's data is, and in which layout.
+
+    Attributes:
+        folder: None for a dataset of the hub that is not in a folder.
+        shown: the folder as the user gave it, or the dataset's name, for messages.
+    """
+
+    folder: Path | None
+    shown: str
+    layout: Data
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The records of a part in one language, and the tables that they are from."""
+
+    place: Place
+    tables: tuple[Table, ...]
+    records: Sequence[Record]
+
+    def fail(self, problem: str) -> OptionError:
+        """Return the error for a problem with these rows."""
+        return OptionError("data_dir", self.place.shown, problem)
+
+
+def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> Place:
+    """Return the folder or dataset with a task's data, and the first layout that it has.
 
     Args:
         root: the folder of the declaration, where its files are unless `data_dir` names another; None for one of the
             catalogue.
 
     Raises:
-        OptionError: the data does not fit any layout, or cannot be read.
+        OptionError: the folder fits no layout; the message lists what is in it.
     """
-    names = {"lang": language, "name": declaration.name_in_data(language)}
     folder = given_path(data_dir) if data_dir else root
     if folder is not None and not is_folder(folder):
         raise OptionError("data_dir", data_dir or folder, "is not a folder")
-    shown = data_dir or str(folder)
-    layout = _layout(declaration, folder, shown)
-    pattern = getattr(layout, split)
+    shown = data_dir or str(folder or "auto")
+    expected: list[str] = []
+    fitting: list[Place] = []
+    for layout in declaration.layouts if folder else ():
+        if layout.hub is None:
+            place = Place(folder, shown, layout)
+            first = _first_files(declaration, place)
+            expected.append(filled(layout.pattern_of_test, _names(declaration, declaration.reference, "test")))
+            fitting += [place] if first else []
+    if fitting:
+        return next((place for place in fitting if _has_columns(declaration, place)), fitting[0])
+    of_hub = [layout for layout in declaration.layouts if layout.hub]
+    if of_hub and (not data_dir or (folder and hub.is_copy(folder))):
+        return Place(folder if data_dir else None, data_dir or str(of_hub[0].hub), of_hub[0])
+    if folder is None:
+        raise OptionError("data_dir", shown, "this task is not packaged; set data_dir to the folder with its data")
+    listed = contents(folder)
+    raise OptionError(
+        "data_dir", shown, f"has none of {', '.join(expected[:6])}; {listed}{nearest(expected, listed.names)}"
+    )
+
+
+def rows(declaration: Declaration, place: Place, language: str, part: Part) -> Rows | None:
+    """Return the rows of a part in one language; None if the data has no such part in this language.
+
+    Raises:
+        OptionError: the data is missing where other languages have it, or cannot be read.
+    """
+    layout = place.layout
+    pattern = getattr(layout, part)
     if pattern is None:
         return None
-    assert folder is not None
-    path = folder / filled(pattern, names)
-    if not is_file(path):
-        if split == "train":
+    names = _names(declaration, language, part, layout)
+    tables = _tables(declaration, place, pattern, names)
+    if not tables:
+        others = [code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part))]
+        if part == "train" and others:
             return None
-        raise OptionError("data_dir", shown, f"has no {path.name}")
-    where = {column: filled(text, names) for column, text in (layout.where or declaration.where).items()}
-    found = [
-        Row(shown, f"{path.name} {location}", values)
-        for location, values in _rows(path)
-        if all(str(values.get(column)) == text for column, text in where.items())
-    ]
-    if not found:
-        raise OptionError("data_dir", shown, f"{path.name} has no items in {language}")
-    return found
+        if part == "validation" and not others:
+            return None
+        listed = contents(place.folder) if place.folder else None
+        wanted = filled(pattern, names)
+        found = f"; {listed}{nearest([wanted], listed.names)}" if listed else ""
+        raise OptionError("data_dir", place.shown, f"has no {wanted} for {part} in {language}{found}")
+    everything = [record for table in tables for record in table.records]
+    found_rows = Rows(place, tables, everything)
+    if not everything:
+        raise found_rows.fail(f"{tables[0].name} has no items")
+    selected = _select(declaration, found_rows, pattern, names)
+    if not selected and part in ("train", "validation"):
+        return None
+    if not selected:
+        raise found_rows.fail(f"{tables[0].name} has no items in {language}{_instead(declaration, found_rows, names)}")
+    return Rows(place, tables, selected)
 
 
-def _layout(declaration: Declaration, folder: Path | None, shown: str) -> Data:
-    first = declaration.source or declaration.codes[0]
-    names = {"lang": first, "name": declaration.name_in_data(first)}
-    for layout in declaration.layouts:
-        if folder is not None and layout.hub is None and is_file(folder / filled(layout.test, names)):
-            return layout
-    expected = ", ".join(filled(layout.test, names) for layout in declaration.layouts)
-    raise OptionError("data_dir", shown, f"has none of {expected}")
+def has_part(declaration: Declaration, place: Place, language: str, part: Part) -> bool:
+    """Return whether the data has a file of a part in a language; on the hub, whether all languages have it."""
+    pattern = getattr(place.layout, part)
+    if pattern is None:
+        return False
+    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part)))
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+def _names(declaration: Declaration, language: str, part: Part, layout: Data | None = None) -> dict[str, str]:
+    """Return the values of the placeholders."""
+    split = layout.splits.get(part, part) if layout and part != "all" else part
+    return {"lang": language, "name": declaration.name_in_data(language), "split": split}
 
-        for n, values in enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1):
-            yield f"row {n}", values
-        return
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix in (".csv", ".tsv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix == ".csv" else "\t")
-        for values in reader:
-            yield f"line {reader.line_num}", values
-    elif path.suffix == ".json":
-        for n, values in enumerate(json.loads(text), 1):
-            yield f"item {n}", values
-    else:
-        for n, line in enumerate(text.split("\n"), 1):
-            if line:
-                yield f"line {n}", json.loads(line)
+
+def _first_files(declaration: Declaration, place: Place) -> list[Path]:
+    """Return the test files of the first language that has some."""
+    for code in (declaration.reference, *declaration.codes):
+        found = _files(place.folder, place.layout.pattern_of_test, _names(declaration, code, "test", place.layout))
+        if found:
+            return found
+    return []
+
+
+def _files(folder: Path | None, pattern: str, names: Mapping[str, str]) -> list[Path]:
+    """Return the files that a pattern stands for, also compressed; several if it has an asterisk."""
+    if folder is None:
+        return []
+    name = filled(pattern, names)
+    if "*" in name:
+        escaped = "*".join(glob.escape(part) for part in name.split("*"))
+        return sorted(path for path in folder.glob(escaped) if is_file(path))
+    return [path for path in (folder / name, folder / f"{name}.gz") if is_file(path)][:1]
+
+
+def _has_columns(declaration: Declaration, place: Place) -> bool:
+    files = _first_files(declaration, place)[:1]
+    try:
+        records = [record for table in _read(declaration, place, files) for record in table.records]
+    except OptionError:
+        return False
+    first = next((record for record in records if not record.problem), None)
+    return first is not None and all(
+        has_column(first, column) for column in declaration.fields_of(place.layout).values()
+    )
+
+
+def has_column(record: Record, column: str | int) -> bool:
+    """Return whether a record has a column."""
+    try:
+        lookup(record.values, column)
+    except Missing:
+        return False
+    return True
+
+
+def _tables(declaration: Declaration, place: Place, pattern: str, names: Mapping[str, str]) -> tuple[Table, ...]:
+    if place.layout.hub:
+        config = filled(place.layout.config, names) if place.layout.config else None
+        source = str(place.folder or place.layout.hub)
+        revision = None if place.folder else place.layout.revision
+        return (hub.table(source, config, filled(pattern, names), revision),)
+    return _read(declaration, place, _files(place.folder, pattern, names))
+
+
+def _read(declaration: Declaration, place: Place, files: Sequence[Path]) -> tuple[Table, ...]:
+    layout, folder = place.layout, place.folder
+    assert folder is not None
+    if files and (shard := _SHARD.search(files[0].name)) and int(shard[1]) != len(files):
+        raise OptionError("data_dir", place.shown, f"has {len(files)} of {int(shard[1])} files like {files[0].name}")
+    columns = declaration.columns_of(layout)
+    try:
+        return tuple(
+            read_table(
+                path,
+                os.path.relpath(path, folder),
+                tuple(map(str, columns)),
+                header=not any(isinstance(column, int) for column in columns),
+                form=layout.format,
+                quoted=layout.quoted,
+            )
+            for path in files
+        )
+    except UnreadableError as error:
+        raise OptionError("data_dir", place.shown, str(error)) from error
+    except OSError as error:
+        raise OptionError("data_dir", place.shown, f"{files[0].name} cannot be read ({error.strerror})") from error
+
+
+def _select(declaration: Declaration, found: Rows, pattern: str, names: Mapping[str, str]) -> list[Record]:
+    """Return the records that meet all conditions, and those that are malformed."""
+    layout, records = found.place.layout, found.records
+    selected = list(records)
+    for column, wanted in declaration.where_of(layout).items():
+        text = as_text(filled(wanted, names)) or ""
+        if not any(has_column(record, column) for record in records):
+            if "{" in wanted and "{" in pattern:
+                continue  # each file has one language, and needs no column that says which
+            raise found.fail(f"{found.tables[0].name} has no column {column!r}{_columns(records, column)}")
+        selected = [record for record in selected if record.problem or _value(record, column) == text]
+    if prefix := declaration.id_prefix_of(layout):
+        begin, column = filled(prefix, names), str(declaration.fields_of(layout)["id"])
+        selected = [record for record in selected if record.problem or _value(record, column).startswith(begin)]
+    usable = any(not record.problem for record in selected)
+    return selected if usable or all(record.problem for record in records) else []
+
+
+def _value(record: Record, column: str) -> str:
+    try:
+        return as_text(lookup(record.values, column)) or ""
+    except Missing:
+        return ""
+
+
+def _columns(records: Iterable[Record], wanted: str) -> str:
+    """Return what columns there are, for a message."""
+    present = list(dict.fromkeys(name for record in records for name in record.values))
+    return f"; it has {', '.join(present[:20])}{did_you_mean(wanted, present)}"
+
+
+def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) -> str:
+    """Return which values the data has where a condition is not met, for a message."""
+    texts = []
+    for column, wanted in declaration.where_of(found.place.layout).items():
+        text = as_text(filled(wanted, names)) or ""
+        values = list(dict.fromkeys(_value(record, column) for record in found.records))
+        if text not in values:
+            texts.append(f"; {column} is {', '.join(values[:10])}, not {text}{did_you_mean(text, values)}")
+    if prefix := declaration.id_prefix_of(found.place.layout):
+        column = str(declaration.fields_of(found.place.layout)["id"])
+        texts.append(
+            f"; no id begins with {filled(prefix, names)!r}, the first is {_value(found.records[0], column)!r}"
+        )
+    return "".join(texts)
+
+
+def missing_column(declaration: Declaration, found: Rows, optional: Iterable[str]) -> str:
+    """Return a message about the first column that no record has; empty if there is none."""
+    fields = declaration.fields_of(found.place.layout)
+    needed = {column: name for name, column in fields.items() if name not in optional}
+    for name in (declaration.group, declaration.stratify):
+        if name is not None and name not in fields:
+            needed[name] = name
+    usable = [record for record in found.records if not record.problem]
+    for column, name in needed.items():
+        if not usable or any(has_column(record, column) for record in usable):
+            continue
+        of_field = f" for {name}" if name != column else ""
+        return f"{found.tables[0].name} has no column {column!r}{of_field}{_columns(usable, str(column))}"
+    return ""

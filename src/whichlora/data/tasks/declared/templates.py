@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
@@ -28,6 +28,17 @@ def check_template(text: str, fields: Collection[str]) -> set[str]:
     if unknown:
         raise ValueError(f"uses {unknown[0]}; allowed are {', '.join([*fields, *VARIABLES])}")
     return used.intersection(fields)
+
+
+@lru_cache(maxsize=64)
+def needed_fields(text: str) -> frozenset[str]:
+    """Return the variables of a template that may not be empty: those that no condition such as `{% if x %}` tests."""
+    tree = _ENVIRONMENT.parse(text)
+    tests = [node.test for node in tree.find_all(nodes.If)] + [node.test for node in tree.find_all(nodes.CondExpr)]
+    tested = {
+        name.name for test in tests for name in (test, *test.find_all(nodes.Name)) if isinstance(name, nodes.Name)
+    }
+    return frozenset(meta.find_undeclared_variables(tree) - tested)
 
 
 def render(text: str, fields: Mapping[str, str], *, labels: Sequence[str], language: str) -> str:
