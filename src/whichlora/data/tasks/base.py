@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from whichlora.data.tasks.items import Item
+from whichlora.data.tasks.items import Item, named_texts
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError
 
@@ -18,11 +18,11 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Default number of items per split; None means all items of a language."""
+    """Default number of items per split; None means what the data has, see `mixture.automatic_sizes`."""
 
-    train: int
-    validation: int
-    test: int | None
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
 
 
 class Task(ABC):
@@ -103,6 +103,10 @@ class Task(ABC):
         Raises:
             OptionError: the data is missing or cannot be read.
         """
+
+    def texts(self, item: Item) -> dict[str, str]:
+        """Return the texts of an item that are in its prompt, by name."""
+        return named_texts(item) or {"prompt": self.prompt(item)}
 
     @abstractmethod
     def prompt(self, item: Item) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, get_args
 
@@ -13,11 +15,12 @@ from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted, convert
 from whichlora.data.tasks.declared.declaration import METRICS, Declaration
 from whichlora.data.tasks.declared.reading import rows
+from whichlora.data.tasks.duplicates import counted, normalized, repeats
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.data.tasks.nli import macro_f1
 from whichlora.data.tasks.qa import QaTask
 from whichlora.data.tasks.stratification import hold_out, hold_out_groups
-from whichlora.errors import check_choice
+from whichlora.errors import OptionError, check_choice
 
 ANSWER_TOKENS = {"span": 128, "text": 256}
 """Maximum number of tokens of a generated answer, unless the declaration gives another."""
@@ -56,30 +59,52 @@ class DeclaredTask(PromptTask):
         check_choice("language", language, self.languages)
         check_choice("split", split, SPLITS)
         check_choice("difficulty", difficulty, self.difficulties)
-        converted = _converted(type(self), language, split, data_dir)
-        if split == "test" or (split == "validation" and converted is not None):
-            return tuple(entry.item for entry in converted or ())
-        train = _converted(type(self), language, "train", data_dir) or ()
-        if _converted(type(self), language, "validation", data_dir) is not None:
+        entries = _split(type(self), language, split, data_dir)
+        if split == "test" or (split == "validation" and entries is not None):
+            return tuple(entry.item for entry in entries or ())
+        train = _split(type(self), language, "train", data_dir) or ()
+        if _split(type(self), language, "validation", data_dir) is not None:
             return tuple(entry.item for entry in train)
         rest, held = self._hold_out(train, language, data_dir)
         return rest if split == "train" else held
 
+    def texts(self, item: Item) -> dict[str, str]:
+        texts = super().texts(item)
+        template = self.declaration.prompt
+        if not isinstance(item, FieldsItem) or template is None:
+            return texts
+        used = {name for text in _each(template) for name in templates.check_template(text, list(texts))}
+        return {name: text for name, text in texts.items() if name in used}
+
     def _hold_out(
         self, train: Sequence[Converted], language: str, data_dir: str | None
     ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-        declared = self.declaration.held_out
+        """Divide training items into (training, validation), without dividing a group.
+
+        Groups are the declared ones, or else items with the same context (span) or the same texts.
+        """
+        declared, group = self.declaration.held_out, self.declaration.group
         items = [entry.item for entry in train]
-        size = declared if isinstance(declared, int) else round(declared * len(items))
-        if self.declaration.group is None or not items:
-            return hold_out(items, size)
-        first = self.source or language
-        of_source = train if first == language else _converted(type(self), first, "train", data_dir) or ()
-        if not isinstance(declared, int):
-            size = round(declared * len(of_source))
-        reference = [entry.group for entry in of_source]
-        groups = reference if self.parallel else [entry.group for entry in train]
-        return hold_out_groups(items, groups, reference, size)
+        codes = dict.fromkeys([*filter(None, [self.source]), *self.languages])
+        pools = (train if code == language else _split(type(self), code, "train", data_dir) for code in codes)
+        reference = next(filter(None, pools), ()) if self.parallel or group else ()
+        of_items, of_reference = ([self._group(entry) for entry in entries] for entries in (train, reference))
+        shared = group is not None and not self.parallel  # a value may occur in several languages
+        size = declared if isinstance(declared, int) else round(declared * len(reference if shared else items))
+        if not shared:
+            return hold_out(items, size, of_reference if self.parallel else of_items)
+        rest, held = hold_out_groups(items, of_items, of_reference, size)
+        if items and not rest:
+            raise OptionError(
+                "task", self.name, f"all training items in {language} have one {group}: none can be held out"
+            )
+        return rest, held
+
+    def _group(self, entry: Converted) -> str:
+        if self.declaration.group is not None:
+            return entry.group
+        texts = [entry.item.context] if isinstance(entry.item, QaItem) else self.texts(entry.item).values()
+        return "\n".join(map(normalized, texts))
 
     def written_in(self, item: Item) -> str:
         return item.language if self.prompt_language == "item" or not self.source else self.source
@@ -145,16 +170,54 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "prompt_version": f"declared-1 {declaration.digest[:16]}",
         "prompt_languages": declaration.codes,
         "default_prompt_language": default,
-        "sizes": Sizes(train=sizes.train or 1000, validation=sizes.validation or 100, test=sizes.test),
+        "sizes": Sizes(train=sizes.train, validation=sizes.validation, test=sizes.test),
     }
     return type(declaration.task, (DeclaredTask,), attributes)
 
 
-def _each(words: str | dict[str, str]) -> list[str]:
-    return list(words.values()) if isinstance(words, dict) else [words]
+def _each(texts: str | dict[str, str]) -> list[str]:
+    return list(texts.values()) if isinstance(texts, dict) else [texts]
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
+def _split(task: type[DeclaredTask], language: str, split: Split, data_dir: str | None) -> tuple[Converted, ...] | None:
+    """Return the items of a split with their groups, without repeated ones if the declaration says so.
+
+    None if there is no such split in this language.
+    """
+    entries = _converted(task, language, split, data_dir)
+    if entries is None or not task.declaration.deduplicate:
+        return entries
+    dropped = _repeated(task, None if task.parallel else language, data_dir)[split]
+    kept = (entry for position, entry in enumerate(entries) if position not in dropped)
+    return tuple(replace(entry, item=replace(entry.item, index=index)) for index, entry in enumerate(kept))
+
+
+@functools.lru_cache(maxsize=64)
+def _repeated(task: type[DeclaredTask], language: str | None, data_dir: str | None) -> dict[Split, set[int]]:
+    """Return the positions of repeated items by split, and warn of their number.
+
+    Args:
+        language: where they are repeated; None for all languages of a parallel task, which leave out equal positions.
+    """
+    dropped: dict[Split, set[int]] = {split: set() for split in SPLITS}
+    for code in task.languages if language is None else [language]:
+        try:
+            items = {s: [e.item for e in _converted(task, code, s, data_dir) or ()] for s in SPLITS}
+        except OptionError:
+            if language is not None:
+                raise
+            continue  # a folder may lack languages of the task
+        found = list(repeats(task(), items))
+        for repeat in found:
+            dropped[repeat.split].add(repeat.position)
+        if found:
+            text = "; ".join(counted(found))
+            warnings.warn(f"{task.name}: left out in {code}, since `deduplicate` is true: {text}", stacklevel=2)
+    return dropped
+
+
+@functools.lru_cache(maxsize=64)
 def _converted(
     task: type[DeclaredTask], language: str, split: Split, data_dir: str | None
 ) -> tuple[Converted, ...] | None:
