@@ -147,13 +147,14 @@ def check_prompt_languages(task: type[Task], data_dir: str | None = None) -> Non
 def check_floors(task: type[Task], data_dir: str | None = None) -> None:
     """Check that shallow baselines score from 0 to 1 in the first target language that has training items."""
     instance = task()
-    targets = [language for language in task.languages if language != SOURCE_LANGUAGE]
+    targets = [language for language in task.languages if language != task.source]
     loaded = (instance.load(language, "train", data_dir=data_dir) for language in targets)
     train = next((items for items in loaded if items), ())[:FIRST]
     assert train, f"{task.name}: no target language has training items"
     test = instance.load(train[0].language, "test", data_dir=data_dir)[:FIRST]
     scores = instance.shallow_baselines(train, test)
     wrong = {name: value for name, value in scores.items() if not 0 <= value <= 1}
+    assert scores, f"{task.name}: has no shallow baselines"
     assert not wrong, f"{task.name}: shallow baselines are not from 0 to 1: {wrong}"
     has_nli_floors = scores.keys() == SHALLOW_NLI
     assert has_nli_floors == issubclass(task, NliTask), f"{task.name}: unexpected shallow baselines {sorted(scores)}"
