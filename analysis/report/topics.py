@@ -119,9 +119,8 @@ VIEWS = (
         "floors",
         "F1 above the floor",
         "Test F1 minus that of the best shallow method on the same items (the majority label, a classifier of the "
-        "hypothesis alone or of word overlap; for questions a random candidate), points, and the number "
-        "of results that "
-        "are not above it.",
+        "hypothesis alone, of a field's characters or of word overlap; for questions a random candidate), points, "
+        "and the number of results that are not above it.",
         ("above the floor", "floors"),
     ),
     Topic("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),

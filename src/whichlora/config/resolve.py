@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from whichlora.config import word_pairs
 from whichlora.config.compatibility import check_compatibility, difficulty_of
@@ -126,7 +126,7 @@ def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyper
 def _sizes(options: RunOptions, task: Task) -> _Sizes:
     """Return the sizes of the item sets; the task provides the defaults."""
     tl_ratio = task.default_tl_ratio if options.tl_ratio is None else options.tl_ratio
-    train_size = options.train_size or task.sizes.train
+    train_size = options.train_size or task.sizes.train or _automatic(options, task, "train")
     n_target = mixture.target_count(tl_ratio, train_size)
     if tl_ratio and not n_target:
         if options.tl_ratio is None:
@@ -141,15 +141,23 @@ def _sizes(options: RunOptions, task: Task) -> _Sizes:
         tl_ratio=tl_ratio,
         composition=composition,
         train_size=train_size,
-        validation_size=options.validation_size or task.sizes.validation,
+        validation_size=options.validation_size or task.sizes.validation or _automatic(options, task, "validation"),
         test_size=options.test_size or task.sizes.test,
         select_on=task.selection_role or select_on,
+    )
+
+
+def _automatic(options: RunOptions, task: Task, split: Literal["train", "validation"]) -> int:
+    difficulty = difficulty_of(options, task)
+    return mixture.automatic_size(
+        task, split, language=options.language, difficulty=difficulty, data_dir=options.data_dir
     )
 
 
 def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict[str, Sequence[Item]]]:
     """Draw the training and validation items, and the test items by role."""
     difficulty = difficulty_of(options, task)
+    mixture.warn_of_repeats(task, language=options.language, difficulty=difficulty, data_dir=options.data_dir)
     items = mixture.draw(
         task,
         language=options.language,

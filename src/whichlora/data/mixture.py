@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
-from whichlora.data.tasks.base import Split, Task
+from whichlora.data.tasks.base import SPLITS, PairTask, Split, Task
+from whichlora.data.tasks.duplicates import counted, repeats
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import stratified_order
 from whichlora.errors import OptionError
@@ -49,6 +52,43 @@ def target_count(tl_ratio: float, train_size: int) -> int:
 def trained_count(tl_ratio: float, train_size: int, composition: str) -> int:
     """Return the total number of training items."""
     return train_size + (target_count(tl_ratio, train_size) if composition == "addition" else 0)
+
+
+MAX_AUTOMATIC = {"train": 5000, "validation": 500}
+"""Largest sizes of item sets, unless task or options give others."""
+
+
+def automatic_size(
+    task: Task, split: Literal["train", "validation"], *, language: str, difficulty: str, data_dir: str | None
+) -> int:
+    """Return the size of the training or validation set that source and target languages have at every `tl_ratio`.
+
+    Ratios can be compared only at one size. A language without items does not count: it can be evaluated only.
+
+    Raises:
+        OptionError: no language has items.
+    """
+    roles = task.roles(target_languages(task, language))
+    codes = dict.fromkeys(code for languages in roles.values() for code in languages)
+    counts = {code: len(_pool(task, code, split, data_dir, difficulty)) for code in codes}
+    if not any(counts.values()):
+        raise OptionError("task", task.name, f"has no {split} items in {' or '.join(codes)}")
+    return min(*filter(None, counts.values()), MAX_AUTOMATIC[split])
+
+
+def warn_of_repeats(task: Task, *, language: str, difficulty: str, data_dir: str | None) -> None:
+    """Warn once of repeated items within and across the splits of each language of a run."""
+    if not (task.synthetic or isinstance(task, PairTask)):  # their splits are disjoint by construction
+        for languages in task.roles(target_languages(task, language)).values():
+            for code in languages:
+                _warn_of_repeats(task, code, data_dir, difficulty)
+
+
+@functools.cache
+def _warn_of_repeats(task: Task, language: str, data_dir: str | None, difficulty: str) -> None:
+    found = counted(repeats(task, {split: _pool(task, language, split, data_dir, difficulty) for split in SPLITS}))
+    if found:
+        warnings.warn(f"{task.name} in {language}: {'; '.join(found)}", stacklevel=2)
 
 
 def draw(

@@ -9,6 +9,7 @@ import mlflow
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.tasks import PairTask
+from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
 
 
@@ -21,11 +22,19 @@ class Result:
 
 
 def _prompt_line(test: TestSet, m: Mapping[str, float]) -> str:
-    """Return a line with F1, its 95% interval (normal approximation), and F1 of base model and shallow baselines."""
+    """Return a line with F1, its 95% interval over items, and F1 of base model and shallow baselines."""
     f1, size = m[f"test/{test.name}/f1"], len(test.items)
-    line = f"  {test.title}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
+    line = f"  {test.title}: F1 {f1:.3f} (95% CI {_interval_text(test, m, 'f1')}) on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))
     return f"{line}; base model {m[f'base/{test.name}/f1']:.3f}" + (f"; shallow baselines: {floors}" if floors else "")
+
+
+def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
+    """Return the interval of a metric; for runs of earlier versions, which logged none, Wilson's."""
+    low, high = (m.get(f"test/{test.name}/{key}_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        low, high = wilson(m[f"test/{test.name}/{key}"], len(test.items))
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:

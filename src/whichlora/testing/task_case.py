@@ -155,6 +155,7 @@ def check_floors(task: type[Task], data_dir: str | None = None) -> None:
     test = instance.load(train[0].language, "test", data_dir=data_dir)[:FIRST]
     scores = instance.shallow_baselines(train, test)
     wrong = {name: value for name, value in scores.items() if not 0 <= value <= 1}
+    assert scores, f"{task.name}: has no shallow baselines"
     assert not wrong, f"{task.name}: shallow baselines are not from 0 to 1: {wrong}"
     has_nli_floors = scores.keys() == SHALLOW_NLI
     assert has_nli_floors == issubclass(task, NliTask), f"{task.name}: unexpected shallow baselines {sorted(scores)}"

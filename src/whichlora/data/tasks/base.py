@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from whichlora.data.tasks.items import Item
+from whichlora.data.tasks.items import Item, QaItem, named_texts
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError
 
@@ -18,11 +18,11 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Default number of items per split; None means all items of a language."""
+    """Default number of items per split; None means what the data has, see `mixture.automatic_sizes`."""
 
-    train: int
-    validation: int
-    test: int | None
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
 
 
 class Task(ABC):
@@ -104,6 +104,10 @@ class Task(ABC):
             OptionError: the data is missing or cannot be read.
         """
 
+    def texts(self, item: Item) -> dict[str, str]:
+        """Return the texts of an item that are in its prompt, by name."""
+        return named_texts(item) or {"prompt": self.prompt(item)}
+
     @abstractmethod
     def prompt(self, item: Item) -> str:
         """Return the input text of an item. It ends where the answer begins, without a trailing space."""
@@ -138,6 +142,32 @@ class PromptTask(Task):
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("pool_layer", "first_token"), "the task has no word pairs"
     )
+
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the F1 of `generic_baselines`.
+
+        They are a majority label and linear classifiers for tasks with labels, a random span of the context for
+        extractive QA, and otherwise each of the item's texts as the answer.
+        """
+        from whichlora.data.tasks import generic_baselines as generic
+
+        if not train or not test:
+            return {}
+        texts, gold = [self.texts(item) for item in test], [self.gold(item) for item in test]
+        passages, questions = ([item for item in items if isinstance(item, QaItem)] for items in (train, test))
+        answers: dict[str, Sequence[Sequence[str]]]
+        if self.labels:
+            labels = [self.gold(item)[0] for item in train]
+            found = generic.classified([self.texts(item) for item in train], labels, texts)
+            answers = {name: [predicted] for name, predicted in found.items()}
+        elif passages and len(questions) == len(test):
+            answers = {"random_candidate": generic.random_spans(passages, questions)}
+        else:
+            answers = {name: [predicted] for name, predicted in generic.copied(texts).items()}
+        return {
+            name: sum(self.metrics(predicted, gold)["f1"] for predicted in draws) / len(draws)
+            for name, draws in answers.items()
+        }
 
 
 class PairTask(Task):

@@ -70,9 +70,16 @@ class FieldsItem(Item):
 
 def texts_of(item: Item) -> tuple[str, ...]:
     """Return the texts of an item with a prompt, in the order of the prompt; two for NLI and QA."""
+    assert isinstance(item, NliItem | QaItem | FieldsItem)
+    return tuple(named_texts(item).values())
+
+
+def named_texts(item: Item) -> dict[str, str]:
+    """Return the texts of an item by name; none for other kinds of items than those of this module."""
     if isinstance(item, NliItem):
-        return item.premise, item.hypothesis
-    if isinstance(item, FieldsItem):
-        return tuple(text for _, text in item.fields)
-    assert isinstance(item, QaItem)
-    return item.context, item.question
+        return {"premise": item.premise, "hypothesis": item.hypothesis}
+    if isinstance(item, QaItem):
+        return {"context": item.context, "question": item.question}
+    if isinstance(item, PairItem):
+        return {"word": item.word, "translation": item.translation}
+    return dict(item.fields) if isinstance(item, FieldsItem) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -57,14 +57,38 @@ def _rank(group: str) -> str:
     return hashlib.sha256(f"held out {group}".encode()).hexdigest()
 
 
-def hold_out(items: Sequence[_Item], size: int) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
+def hold_out(
+    items: Sequence[_Item], size: int, groups: Sequence[str] = ()
+) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
     """Split `items` into (rest, validation), with `size` items but at most a third of all held out for validation.
 
-    The split depends only on the strata by position, not on a seed or on texts. In a parallel task the same positions
-    are therefore held out in every language, so that the rest contains no translation of a validation item. Both parts
-    keep the order, and their items are renumbered from 0.
+    The split depends only on strata and groups by position, not on a seed or on texts. In a parallel task with the
+    groups of one language, the same positions are therefore held out in every language, so that the rest contains no
+    translation of a validation item. Both parts keep the order, and their items are renumbered from 0.
+
+    Args:
+        groups: the group of each item, which is not divided; an item without one is a group of its own. If the groups
+            that fit have fewer items than `size`, one more is held out, unless that were more than a third of all.
     """
-    return _divide(items, set(stratified_order(items, "held out")[: min(size, len(items) // 3)]))
+    named = dict(enumerate(groups))
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for position in range(len(items)):
+        members[named.get(position, position)].append(position)
+    together = list(members.values())
+    # A group is sampled as one item, whose stratum is that of its members together.
+    strata = ["+".join(sorted(items[i].stratum for i in group)) for group in together]
+    sampled = [replace(items[group[0]], stratum=stratum) for group, stratum in zip(together, strata, strict=True)]
+    limit = min(size, len(items) // 3)
+    held: set[int] = set()
+    skipped: list[list[int]] = []
+    for group in (together[k] for k in stratified_order(sampled, "held out")):
+        if len(held) + len(group) <= limit:
+            held.update(group)
+        else:
+            skipped.append(group)
+    if len(held) < limit:
+        held.update(next((group for group in skipped if len(held) + len(group) <= len(items) // 3), ()))
+    return _divide(items, held)
 
 
 def _divide(items: Sequence[_Item], held: set[int]) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:

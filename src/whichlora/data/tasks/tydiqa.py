@@ -6,6 +6,7 @@ from collections import Counter
 
 from whichlora.data.tasks import files
 from whichlora.data.tasks.base import SPLITS, Sizes, Split
+from whichlora.data.tasks.duplicates import normalized
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
 from whichlora.data.tasks.spans import accepted_answers, answer_offset
@@ -35,8 +36,8 @@ class TydiQa(QaTask):
     """Extractive QA over Wikipedia in 9 languages, which have different items, from a folder or from the hub.
 
     The test set is the whole dev file, whose size differs between languages. Validation is held out from the train
-    file, the same for every seed. A language without a train file can be evaluated but not trained on: its train and
-    validation splits are empty.
+    file, the same for every seed; questions about one passage stay together. A language without a train file can be
+    evaluated but not trained on: its train and validation splits are empty.
     """
 
     name = "tydiqa"
@@ -61,7 +62,8 @@ class TydiQa(QaTask):
             return _items(language, "validation", data_dir)
         if data_dir is not None and files.find(data_dir, language, "train") is None:
             return ()
-        rest, validation = hold_out(_items(language, "train", data_dir), HELD_OUT)
+        items = _items(language, "train", data_dir)
+        rest, validation = hold_out(items, HELD_OUT, [normalized(item.context) for item in items])
         return rest if split == "train" else validation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from whichlora.data.tasks import files
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
+from whichlora.data.tasks.duplicates import normalized
 from whichlora.data.tasks.items import LABELS, NliItem
 from whichlora.data.tasks.nli import NliTask
 from whichlora.data.tasks.stratification import hold_out
@@ -11,7 +12,8 @@ from whichlora.errors import check_choice
 
 HUB = "facebook/xnli"
 HELD_OUT = 500
-"""Number of dev items held out for validation if dev is used for training; at most a third of dev."""
+"""Number of dev items held out for validation if dev is used for training, or up to two more, since the hypotheses of a
+premise stay together; at most a third of dev."""
 
 _COLUMNS = ("premise", "hypothesis", "label", "genre")
 # Label numbers as on the hub; `contradictory` occurs in the machine-translated training files.
@@ -21,9 +23,10 @@ _LABELS = {label: label for label in LABELS} | dict(zip("012", LABELS, strict=Tr
 class Xnli(NliTask):
     """Cross-lingual NLI in 15 languages with parallel items, from a folder or from the hub.
 
-    If English has no train file, dev is split: `HELD_OUT` items, the same in every language and for every seed, are
-    used for validation and the rest for training. If English has a train file, dev is used for validation, and a
-    language without a train file can be evaluated but not trained on.
+    If English has no train file, dev is split: some `HELD_OUT` items, the same in every language and for every seed,
+    are used for validation and the rest for training. Items with the same English premise stay together. If English
+    has a train file, dev is used for validation, and a language without a train file can be evaluated but not trained
+    on.
 
     Strata are labels, combined with genres if the source has them.
     """
@@ -48,7 +51,9 @@ class Xnli(NliTask):
         if split == "test" or data_dir is None:
             return _items(language, split, data_dir)
         if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
-            rest, validation = hold_out(_items(language, "validation", data_dir), HELD_OUT)
+            items = _items(language, "validation", data_dir)
+            english = items if language == SOURCE_LANGUAGE else _items(SOURCE_LANGUAGE, "validation", data_dir)
+            rest, validation = hold_out(items, HELD_OUT, [normalized(item.premise) for item in english])
             return rest if split == "train" else validation
         if split == "train" and files.find(data_dir, language, "train") is None:
             return ()

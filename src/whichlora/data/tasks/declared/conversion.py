@@ -15,13 +15,14 @@ from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
 from whichlora.data.tasks.declared.templates import needed_fields
-from whichlora.data.tasks.items import FieldsItem, Item, QaItem
+from whichlora.data.tasks.duplicates import normalized
+from whichlora.data.tasks.items import FieldsItem, Item, QaItem, named_texts
 from whichlora.errors import did_you_mean
 
 
 @dataclass(frozen=True)
 class Converted:
-    """An item and the value of its group, by which it is held out."""
+    """An item and its group, which is not divided between splits: declared, or the same passage or texts."""
 
     item: Item
     group: str
@@ -78,7 +79,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
             item = make(declaration, values, Item(index=len(entries), id=item_id, language=language, stratum=""))
             if declaration.stratify:
                 item = replace(item, stratum=f"{item.stratum} {values.scalar(declaration.stratify)}".strip())
-            group = values.scalar(declaration.group) if declaration.group else ""
+            group = values.scalar(declaration.group) if declaration.group else _texts_in_prompt(declaration, item)
         except BadRowError as error:
             bad.append(f"{record.location}: {error}")
             bad_ids.add(item_id)
@@ -88,6 +89,15 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
     holds = "id" in fields or not any(record.problem for record in found.records)
     notes = () if unit == "characters" else (f"answer offsets are counted in {unit}",)
     return Conversion(tuple(entries), tuple(bad), frozenset(bad_ids - ids), holds, notes)
+
+
+def _texts_in_prompt(declaration: Declaration, item: Item) -> str:
+    """Return the passage of a QA item, or the texts that the prompt of another item has, in one form for all copies."""
+    if isinstance(item, QaItem):
+        return normalized(item.context)
+    texts = named_texts(item)
+    used = declaration.prompted(texts)
+    return "\n".join(normalized(text) for name, text in texts.items() if name in used)
 
 
 def _needed(declaration: Declaration) -> frozenset[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
+from whichlora.data.tasks.declared.templates import variables
 from whichlora.errors import did_you_mean
 from whichlora.yaml_files import Section
 
@@ -207,6 +209,13 @@ class Declaration(Section):
         """The label of each value in the data."""
         first: dict[str, str] = {}
         return {value: first.setdefault(json.dumps(word), value) for value, word in self.words.items()}
+
+    def prompted(self, fields: Collection[str]) -> set[str]:
+        """Return which of the fields of an item are in a prompt; all if there is no template."""
+        if self.prompt is None:
+            return set(fields)
+        templates = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt]
+        return set(fields) & set().union(*map(variables, templates))
 
     def name_in_data(self, language: str) -> str:
         """Return the name that the data gives to a language."""

@@ -13,6 +13,7 @@ from whichlora.data.tasks.declared.conversion import Conversion, Converted, conv
 from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.reading import Part, Place, Rows, find, has_part, rows
 from whichlora.data.tasks.stratification import hold_out, hold_out_groups
+from whichlora.errors import OptionError
 
 LISTED = 10
 """Number of unusable rows that a message lists."""
@@ -104,15 +105,24 @@ def divide(
 
     Args:
         reference: the entries of the language that decides which groups are held out.
+
+    Raises:
+        OptionError: nothing would be left of the entries.
     """
     items = [entry.item for entry in entries]
-    if declaration.group is None or not items:
-        parts = hold_out(items, share if isinstance(share, int) else round(share * len(items)))
+    of_items, of_reference = ([entry.group for entry in pool] for pool in (entries, reference))
+    shared = declaration.group is not None and not declaration.parallel  # a group may occur in several languages
+    size = share if isinstance(share, int) else round(share * len(reference if shared else items))
+    if shared:
+        parts = hold_out_groups(items, of_items, of_reference, size)
     else:
-        of_reference = [entry.group for entry in reference]
-        groups = of_reference if declaration.parallel else [entry.group for entry in entries]
-        size = share if isinstance(share, int) else round(share * len(of_reference))
-        parts = hold_out_groups(items, groups, of_reference, size)
+        parts = hold_out(items, size, of_reference if declaration.parallel else of_items)
+    if items and not parts[0]:
+        raise OptionError(
+            "task",
+            declaration.task,
+            f"all items in {items[0].language} have one {declaration.group}: none can be held out",
+        )
     group_of = {entry.item.id: entry.group for entry in entries}
     rest, held = (tuple(Converted(item, group_of[item.id]) for item in part) for part in parts)
     return rest, held

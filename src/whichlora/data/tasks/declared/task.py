@@ -11,6 +11,7 @@ from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted
 from whichlora.data.tasks.declared.declaration import METRICS, Declaration
+from whichlora.data.tasks.declared.repeated import entries_of
 from whichlora.data.tasks.declared.splits import Reader, divide
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.data.tasks.nli import macro_f1
@@ -54,15 +55,25 @@ class DeclaredTask(PromptTask):
         check_choice("language", language, self.languages)
         check_choice("split", split, SPLITS)
         check_choice("difficulty", difficulty, self.difficulties)
-        entries = self.reader.entries(language, split, data_dir)
+        entries = entries_of(self, self.reader, language, split, data_dir)
         if split == "test" or (split == "validation" and entries is not None):
             return _items(entries or ())
-        train = self.reader.entries(language, "train", data_dir) or ()
-        if self.reader.entries(language, "validation", data_dir) is not None:
+        train = entries_of(self, self.reader, language, "train", data_dir) or ()
+        if entries_of(self, self.reader, language, "validation", data_dir) is not None:
             return _items(train)
-        reference = self.reader.entries(self.declaration.reference, "train", data_dir) or ()
-        rest, held = divide(self.declaration, train, reference, self.declaration.held_out)
+        rest, held = divide(self.declaration, train, self._reference(data_dir), self.declaration.held_out)
         return _items(rest if split == "train" else held)
+
+    def _reference(self, data_dir: str | None) -> tuple[Converted, ...]:
+        """Return the training items of the language that decides which are held out in all."""
+        codes = dict.fromkeys((self.declaration.reference, *self.languages))
+        pools = (entries_of(self, self.reader, code, "train", data_dir) for code in codes)
+        return next(filter(None, pools), ())
+
+    def texts(self, item: Item) -> dict[str, str]:
+        texts = super().texts(item)
+        used = self.declaration.prompted(texts) if isinstance(item, FieldsItem) else texts
+        return {name: text for name, text in texts.items() if name in used}
 
     def written_in(self, item: Item) -> str:
         return item.language if self.prompt_language == "item" or not self.source else self.source
@@ -130,7 +141,7 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "prompt_version": f"declared-1 {declaration.digest[:16]}",
         "prompt_languages": _prompt_languages(declaration),
         "default_prompt_language": default,
-        "sizes": Sizes(train=sizes.train or 1000, validation=sizes.validation or 100, test=sizes.test),
+        "sizes": Sizes(train=sizes.train, validation=sizes.validation, test=sizes.test),
     }
     return type(declaration.task, (DeclaredTask,), attributes)
 
@@ -142,8 +153,8 @@ def _prompt_languages(declaration: Declaration) -> tuple[str, ...]:
     return declaration.codes if isinstance(declaration.prompt, dict) else (declaration.reference,)
 
 
-def _each(words: str | dict[str, str]) -> list[str]:
-    return list(words.values()) if isinstance(words, dict) else [words]
+def _each(texts: str | dict[str, str]) -> list[str]:
+    return list(texts.values()) if isinstance(texts, dict) else [texts]
 
 
 def _items(entries: Sequence[Converted]) -> tuple[Item, ...]:

@@ -20,14 +20,20 @@ def check_template(text: str, fields: Collection[str]) -> set[str]:
         ValueError: it is no template, or uses what is not a field.
     """
     try:
-        used = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+        used = variables(text)
         _compiled(text)
     except TemplateError as error:
         raise ValueError(f"is not a Jinja template: {error}") from error
     unknown = sorted(used.difference(fields, VARIABLES))
     if unknown:
         raise ValueError(f"uses {unknown[0]}; allowed are {', '.join([*fields, *VARIABLES])}")
-    return used.intersection(fields)
+    return set(used.intersection(fields))
+
+
+@lru_cache(maxsize=64)
+def variables(text: str) -> frozenset[str]:
+    """Return the names that a template uses."""
+    return frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(text)))
 
 
 @lru_cache(maxsize=64)

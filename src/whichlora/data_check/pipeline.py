@@ -1,0 +1,171 @@
+"""Checks the data of a task and prints what it finds, section by section."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+from whichlora.config.compatibility import check_compatibility, difficulty_of
+from whichlora.config.options import AUTO, RunOptions, parse_options
+from whichlora.config.plan import Plan
+from whichlora.data.encoding import Encoder
+from whichlora.data.mixture import target_languages
+from whichlora.data.tasks import Item, PairTask, Split, Task, get_task
+from whichlora.data.tasks.declared import DeclaredTask
+from whichlora.data_check import inventory, reading, running
+from whichlora.data_check.estimate import estimate
+from whichlora.data_check.inventory import Data
+from whichlora.data_check.tables import shown
+from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.evaluation.scoring_methods import prompt_scoring
+from whichlora.models.loading import load_tokenizer, locate, read_shape
+from whichlora.variants import get_variant
+
+
+def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> None:
+    """Print what a task's data holds and what runs will do with it.
+
+    Args:
+        options: options of `run`, whose language may be `auto`: the languages that the task pools.
+        texts: the texts of these options.
+        measured: whether to measure how long a run takes.
+
+    Raises:
+        OptionError: an option is not allowed, or the data is missing or cannot be used.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        task = get_task(options.task, options.prompt_language)
+        targets = list(task.pooled) if texts["language"] == AUTO else [texts["language"]]
+        for target in targets:
+            check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
+        data, problems = _load(task, targets, options)
+        _section(_title(task, options), _about(task))
+        left_out = [f"  {shown(str(warning.message))}" for warning in caught]
+        _section("Items", "\n".join([inventory.items_table(data), *left_out]))
+        caught.clear()
+        if task.labels:
+            _section("Labels", inventory.labels_table(task, data))
+        repeated = inventory.repeated(task, data)
+        found = [*repeated.items(), *inventory.shared(task, data).items()]
+        lines = [f"  {code}: {text}" for code, texts_ in found for text in texts_] or ["  none"]
+        _section("Repeated texts, without regard to case, white space and Unicode form", "\n".join(lines))
+
+        plans, others = _plans(task, [target for target in targets if target not in problems], texts, data)
+        problems |= others
+        encoder = _encoder(task, plans, options)
+        _show_reading(encoder, data, options)
+        if plans:
+            _section("Items of a run", running.training_table(task, plans, data))
+            _section("Shallow baselines: F1 without a language model", _baselines(plans))
+        if problems:
+            _section("Runs that are not possible", "\n".join(f"  {code}: {text}" for code, text in problems.items()))
+        if plans and measured:
+            plan = next(iter(plans.values()))
+            _section(f"Time of a run on this machine: {plan.name}", _time(plan))
+    known = {f"{task.name} in {code}: {'; '.join(phrases)}" for code, phrases in repeated.items()}
+    messages = [text for text in dict.fromkeys(str(warning.message) for warning in caught) if text not in known]
+    if messages:
+        _section("Warnings", "\n".join(f"  {shown(text)}" for text in messages))
+
+
+def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data, dict[str, str]]:
+    """Return the items of the languages of runs with these targets, and why those of some targets are missing.
+
+    Raises:
+        OptionError: the data cannot be read. If there are several targets, a folder may lack some of them, but not if
+            the folder is that of the task's own file.
+    """
+    strict = len(targets) == 1 or (isinstance(task, DeclaredTask) and task.reader.root is not None)
+    data: dict[str, Mapping[Split, Sequence[Item]]] = {}
+    problems: dict[str, str] = {}
+    for target in targets:
+        try:
+            for languages in task.roles(target_languages(task, target)).values():
+                codes = [code for code in languages if code not in data]
+                data |= inventory.load(task, codes, difficulty=difficulty_of(options, task), data_dir=options.data_dir)
+        except OptionError as error:
+            if strict or len(problems) == len(targets) - 1:
+                raise
+            problems[target] = str(error)
+    return data, problems
+
+
+def _plans(
+    task: Task, targets: Sequence[str], texts: Mapping[str, str], data: Data
+) -> tuple[dict[str, Plan], dict[str, str]]:
+    """Return the plan of a run for each target, and why there is none for the others.
+
+    Raises:
+        OptionError: an option that the user gave is not allowed.
+    """
+    plans, problems = {}, {}
+    for target in targets:
+        try:
+            plans[target] = running.plan_of(task, target, texts, data)
+        except OptionError as error:
+            if error.option != "model" and str(texts.get(error.option)) == str(error.value):
+                raise  # a model that cannot be used is refused by `_encoder`; otherwise an item is too long for it
+            problems[target] = str(error)
+    return plans, problems
+
+
+def _encoder(task: Task, plans: Mapping[str, Plan], options: RunOptions) -> Encoder:
+    if plans:
+        return next(iter(plans.values())).encoder()
+    source = locate(options.model)
+    return Encoder(task, load_tokenizer(source), max_length=read_shape(source).context)
+
+
+def _show_reading(encoder: Encoder, data: Data, options: RunOptions) -> None:
+    task = encoder.task
+    generates = not isinstance(task, PairTask) and str(prompt_scoring(task, options.scoring)) == "generate"
+    limit = f", whose context is {encoder.max_length:,} tokens" if encoder.max_length else ""
+    lengths = reading.lengths_table(encoder, data, generates=generates)
+    if reading.sampled(data):
+        lengths += f"\n  Median and 95 % are those of {reading.MEASURED:,} random items of a split."
+    _section(f"Tokens of prompt and answer in {options.model}{limit}", lengths)
+    for code, splits in data.items():
+        split: Split = "train" if splits["train"] else "test"
+        if splits[split]:
+            title = f"{split.capitalize()} items in {code}, prompt (|) and answer (>)"
+            _section(title, reading.examples(encoder, splits[split]))
+
+
+def _title(task: Task, options: RunOptions) -> str:
+    if isinstance(task, PairTask):
+        kind = "pairs of words"
+    elif task.labels:
+        kind = f"one of {len(task.labels)} labels, scored by {prompt_scoring(task, options.scoring)}"
+    else:
+        kind = "generated text"
+    source = f"source {task.source}" if task.source else "no source"
+    languages = ", ".join(task.languages)
+    return f"{task.name}: {kind}; {source}; languages {languages}; {'parallel' if task.parallel else 'not parallel'}"
+
+
+def _about(task: Task) -> str:
+    declaration = getattr(task, "declaration", None)
+    about = {} if declaration is None else declaration.about.model_dump()
+    lines = [f"  {name}: {'; '.join(v) if isinstance(v, list) else v}" for name, v in about.items() if v]
+    return "\n".join(["  synthetic"] * task.synthetic + [shown(line) for line in lines])
+
+
+def _baselines(plans: Mapping[str, Plan]) -> str:
+    lines: dict[str, str] = {}
+    for plan in plans.values():
+        for test in plan.tests.values():
+            if test.language not in lines:
+                floors = plan.task.shallow_baselines(plan.mixture.train, test.items)
+                lines[test.language] = ", ".join(f"{name} {value:.3f}" for name, value in floors.items()) or "none"
+    return "\n".join(f"  {language}: {text}" for language, text in lines.items())
+
+
+def _time(plan: Plan) -> str:
+    try:
+        return str(estimate(plan))
+    except (OptionError, ProofError, MemoryExhausted) as error:
+        return f"  not measured, because a run would fail: {error}"
+
+
+def _section(title: str, text: str) -> None:
+    print(f"{title}\n{text}\n" if text else f"{title}\n", flush=True)
