@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -21,7 +21,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """The metrics of each kind; without `metrics` the first is the headline."""
 FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
-"""The fields that each kind requires; a text task requires `answer` or `messages`."""
+"""The fields that each kind requires; a text task requires `output`, which may be named `answer`, or `messages`."""
 
 
 class Answer(Section):
@@ -102,6 +102,16 @@ class Declaration(Section):
     sizes: Sizes_ = Sizes_()
     about: About = About()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_answer(cls, content: Any) -> Any:
+        """Call the field `output` of a text task `answer`, as that of a choice."""
+        if not isinstance(content, dict) or content.get("kind") != "text":
+            return content
+        data = content.get("data")
+        layouts = [_with_answer(layout) for layout in data] if isinstance(data, list) else _with_answer(data)
+        return _with_answer(content) | ({"data": layouts} if data else {})
+
     @model_validator(mode="after")
     def _check(self) -> Declaration:
         self._check_languages()
@@ -141,7 +151,7 @@ class Declaration(Section):
             fields = data.fields or self.fields
             missing = [name for name in (*FIELDS[self.kind], *self.fields) if name not in fields and name != "id"]
             if self.kind == "text" and not {"answer", "messages"} & fields.keys():
-                missing = ["answer"]
+                missing = ["output"]
             if missing:
                 raise ValueError(f"fields lacks {missing[0]}, which a task of kind {self.kind} needs")
             by_number = [isinstance(column, int) for column in fields.values()]
@@ -231,3 +241,10 @@ class Declaration(Section):
         }
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _with_answer(section: Any) -> Any:
+    fields = section.get("fields") if isinstance(section, dict) else None
+    if not isinstance(fields, dict) or "output" not in fields or "answer" in fields:
+        return section
+    return section | {"fields": {("answer" if name == "output" else name): column for name, column in fields.items()}}
