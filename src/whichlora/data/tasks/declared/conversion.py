@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,7 +56,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
         OptionError: no row has one of the columns; the message names the most similar one.
     """
     needed = _needed(declaration)
-    fields = declaration.fields_of(found.place.layout)
+    fields = found.fields
     optional = {name for name in fields if name in _texts(fields) and name not in needed}
     if problem := missing_column(declaration, found, optional):
         raise found.fail(problem)
@@ -98,7 +98,7 @@ def _needed(declaration: Declaration) -> frozenset[str]:
     return frozenset().union(*map(needed_fields, prompts))
 
 
-def _texts(fields: dict[str, str | int]) -> list[str]:
+def _texts(fields: Mapping[str, str | int]) -> list[str]:
     """Return the fields that a prompt may contain."""
     return [name for name in fields if name not in ("id", "answer", "answers", "messages")]
 
@@ -106,7 +106,9 @@ def _texts(fields: dict[str, str | int]) -> list[str]:
 class _Values:
     """The fields of a record, by the names of the declaration."""
 
-    def __init__(self, columns: dict[str, str | int], record: Record, needed: frozenset[str], labels: Labels) -> None:
+    def __init__(
+        self, columns: Mapping[str, str | int], record: Record, needed: frozenset[str], labels: Labels
+    ) -> None:
         self.columns, self.record, self.needed, self.labels = columns, record, needed, labels
 
     def value(self, name: str) -> Any:
@@ -233,7 +235,7 @@ def _span(declaration: Declaration, values: _Values, base: Item, *, unit: str) -
     )
 
 
-def _unit(fields: dict[str, str | int], records: Sequence[Record]) -> str:
+def _unit(fields: Mapping[str, str | int], records: Sequence[Record]) -> str:
     """Return the unit in which most answers are where the data says."""
     pairs = []
     for record in records:

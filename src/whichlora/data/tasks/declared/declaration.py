@@ -62,7 +62,7 @@ class Declaration(Section):
         where: conditions on columns, such as the language in a file that has all.
         id_prefix: how the ids of a language's items begin in a file that has all.
         fields: the column of each field of an item, by name, or counted from 1 in a file without a header; a dot leads
-            into nested values, and columns joined by ` + ` are one value.
+            into nested values, columns joined by ` + ` are one value, and placeholders stand for the language.
         labels: by value in the data, the word with which the model answers, or one a language. Values with the same
             word are one label, which has the name of the first.
         prompt: Jinja template, or one a language; it ends where the answer begins.
@@ -161,6 +161,8 @@ class Declaration(Section):
                 raise ValueError("fields counts columns from 1")
             if self.id_prefix_of(data) and "id" not in fields:
                 raise ValueError("fields lacks id, which id_prefix needs")
+            for column in fields.values():
+                filled(str(column), dict.fromkeys(PLACEHOLDERS, ""))
         for pattern in (self.id_prefix or "", *self.where.values()):
             filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
 

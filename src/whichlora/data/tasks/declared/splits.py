@@ -58,6 +58,18 @@ class Reader:
     declaration: Declaration
     root: Path | None
 
+    def place(self, data_dir: str | None) -> Place:
+        """Return where the data is, and in which layout.
+
+        Raises:
+            OptionError: the folder fits no layout; the message lists what is in it.
+        """
+        return _place(self, data_dir)
+
+    def has(self, language: str, part: Part, data_dir: str | None) -> bool:
+        """Return whether the data has a part in a language."""
+        return has_part(self.declaration, self.place(data_dir), language, part)
+
     def entries(self, language: str, split: Split, data_dir: str | None) -> Entries | None:
         """Return the items of a split with their groups; None if there is no such split in this language.
 
@@ -66,7 +78,7 @@ class Reader:
         Raises:
             OptionError: the data is missing or cannot be used; the message names file and line.
         """
-        if _place(self, data_dir).layout.all is None:
+        if self.place(data_dir).layout.all is None:
             return _usable(self, language, split, data_dir)
         if split == "validation":
             return None
@@ -81,12 +93,12 @@ class Reader:
         Raises:
             OptionError: files are missing or cannot be read, or parallel items without ids cannot be aligned.
         """
-        place = _place(self, data_dir)
+        place = self.place(data_dir)
         parts: tuple[Part, ...] = ("all",) if place.layout.all else SPLITS
         found = []
         for part in parts:
             for language in self.declaration.codes:
-                read = _conversion(self, language, part, data_dir) if _has(self, language, part, data_dir) else None
+                read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
                 if read is not None:
                     files = tuple(File(t.name, t.form, len(t.records), t.sha256) for t in read[0].tables)
                     items, bad = len(read[1].entries), read[1].bad
@@ -127,10 +139,6 @@ def _place(reader: Reader, data_dir: str | None) -> Place:
     return find(reader.declaration, reader.root, data_dir)
 
 
-def _has(reader: Reader, language: str, part: Part, data_dir: str | None) -> bool:
-    return has_part(reader.declaration, _place(reader, data_dir), language, part)
-
-
 @functools.lru_cache(maxsize=16)
 def _conversion(reader: Reader, language: str, part: Part, data_dir: str | None) -> tuple[Rows, Conversion] | None:
     found = rows(reader.declaration, _place(reader, data_dir), language, part)
@@ -168,7 +176,7 @@ def _report(declaration: Declaration, found: Rows, problems: Sequence[str], else
     """Raise or warn that rows cannot be used, or, `elsewhere` in number, cannot be used in another language."""
     total = len(found.records)
     listed = "; ".join(problems[:LISTED]) + ("; ..." if len(problems) > LISTED else "")
-    by_number = any(isinstance(column, int) for column in declaration.fields_of(found.place.layout).values())
+    by_number = any(isinstance(column, int) for column in found.fields.values())
     if by_number and problems and problems[0].partition(": ")[0].endswith(" line 1"):
         listed += ". If the first line is a header, name its columns in `fields`"
     if total == len(problems) and all(problem.endswith(NO_ANSWER) for problem in problems):
@@ -189,9 +197,9 @@ def _aligned(reader: Reader, language: str, part: Part, data_dir: str | None) ->
     """
     declaration = reader.declaration
     ordered = dict.fromkeys((declaration.reference, *declaration.codes))
-    first = next(code for code in ordered if _has(reader, code, part, data_dir))
+    first = next(code for code in ordered if reader.has(code, part, data_dir))
     skips = declaration.on_bad == "skip"
-    compared = [code for code in ordered if _has(reader, code, part, data_dir)] if skips else [first, language]
+    compared = [code for code in ordered if reader.has(code, part, data_dir)] if skips else [first, language]
     kept = _common(reader, tuple(compared), part, data_dir)
     if skips or language == first:
         return kept, []
@@ -223,7 +231,7 @@ def _common(reader: Reader, codes: tuple[str, ...], part: Part, data_dir: str | 
         if read is None:
             continue
         found, made = read
-        given = "id" in reader.declaration.fields_of(found.place.layout)
+        given = "id" in found.fields
         if not made.positions_hold:
             raise found.fail(f"{made.bad[0]}, so that items without ids cannot be aligned; correct it, or give ids")
         if not given and count not in (None, len(found.records)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whichlora.data.tasks.declared.delimited import lines_of, records, tell_dialect
+from whichlora.data.tasks.delimited import lines_of, records, tell_dialect
 from whichlora.errors import first_line
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
