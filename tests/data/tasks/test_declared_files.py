@@ -192,6 +192,7 @@ HEAD = "id,review,stars\n"
         ("test.csv", HEAD + "a,b,1\nb,c,2,d\n", "test.csv line 3: has 4 cells instead of 3"),
         ("test.csv", "id,review,stars,stars\na,b,1,2\n", "line 1: has the column stars twice"),
         ("test.csv", HEAD.encode() + "a,schön,1\n".encode("latin-1"), "test.csv line 2: text is not UTF-8; save"),
+        ("test.csv", HEAD.replace("review", "räview").encode("latin-1") + b"a,b,1\n", "The file is not UTF-8; save it"),
         ("test.csv", (HEAD + "a,b\0c,1\n"), "test.csv line 2: text has a NUL character"),
         ("test.json", "{", "test.json line 1: cannot be read (Expecting"),
         ("test.json", '{"rows": []}', "test.json must be a list of records, or an object with one under data"),

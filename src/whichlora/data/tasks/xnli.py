@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from whichlora.data.tasks import distributed, files
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
@@ -94,11 +95,13 @@ def _is_distributed(language: str, data_dir: str) -> bool:
 
 def _distributed(language: str, split: Split, data_dir: str) -> tuple[NliItem, ...]:
     translated = distributed.is_found("xnli-mt", data_dir)
-    source = "xnli-mt" if translated else "xnli"
     has_train = translated or distributed.has("xnli", SOURCE_LANGUAGE, "train", data_dir)
-    if split == "train" and has_train:
-        known = distributed.has(source, language, "train", data_dir)
-        return _named(distributed.items(source, language, "train", data_dir), split) if known else ()
+    if split == "train" and translated:
+        rows = distributed.rows("xnli-mt", language, "all", data_dir)
+        labelled = [replace(row, values={**row.values, "label": row.values.get("answer")}) for row in rows]
+        return tuple(_item(language, f"{split}-{index}", index, row) for index, row in enumerate(labelled))
+    if split == "train" and has_train and not distributed.has("xnli", language, "train", data_dir):
+        return ()
     if split == "test" or has_train:
         return _named(distributed.items("xnli", language, split, data_dir), split)
     items = _named(distributed.items("xnli", language, "validation", data_dir), "validation")
@@ -117,7 +120,7 @@ def _named(items: Sequence[Item], split: Split) -> tuple[NliItem, ...]:
                 index=index,
                 id=f"{split}-{index}",
                 language=item.language,
-                stratum=f"{label} {texts.get('genre', '')}".strip(),
+                stratum=f"{label} {texts['genre']}".strip(),
                 premise=texts["premise"],
                 hypothesis=texts["hypothesis"],
                 label=label,

@@ -163,8 +163,19 @@ class Declaration(Section):
                 raise ValueError("fields lacks id, which id_prefix needs")
             for column in fields.values():
                 filled(str(column), dict.fromkeys(PLACEHOLDERS, ""))
+            self._check_splits(data)
         for pattern in (self.id_prefix or "", *self.where.values()):
             filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
+
+    def _check_splits(self, data: Data) -> None:
+        conditions = " ".join(self.where_of(data).values())
+        patterns = [
+            pattern for pattern in (data.train, data.validation, data.test) if pattern and "{split}" not in pattern
+        ]
+        if len(set(patterns)) < len(patterns) and "{split}" not in conditions:
+            raise ValueError(
+                "data has one file for two splits; say in where which rows are in which (COLUMN: '{split}'), or use all"
+            )
 
     def _check_labels(self) -> None:
         if (self.labels is not None) != (self.kind == "choice"):

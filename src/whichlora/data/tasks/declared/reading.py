@@ -13,7 +13,7 @@ from typing import Literal
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.declared import hub
-from whichlora.data.tasks.declared.columns import Missing, as_text, lookup
+from whichlora.data.tasks.declared.columns import Missing, as_text, defect_of, lookup
 from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.layouts import Data, filled
 from whichlora.data.tasks.declared.tables import Record, Table, UnreadableError, read_table
@@ -83,6 +83,9 @@ def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> P
     if folder is None:
         raise OptionError("data_dir", shown, "this task is not packaged; set data_dir to the folder with its data")
     listed = contents(folder)
+    if not expected:
+        wanted = f"is not a copy of {of_hub[0].hub}: it has no README.md with its configs"
+        raise OptionError("data_dir", shown, f"{wanted}; {listed}")
     raise OptionError(
         "data_dir", shown, f"has none of {', '.join(expected[:6])}; {listed}{nearest(expected, listed.names)}"
     )
@@ -244,7 +247,8 @@ def _value(record: Record, column: str) -> str:
 def _columns(records: Iterable[Record], wanted: str) -> str:
     """Return what columns there are, for a message."""
     present = list(dict.fromkeys(name for record in records for name in record.values))
-    return f"; it has {', '.join(present[:20])}{did_you_mean(wanted, present)}"
+    encoding = ". The file is not UTF-8; save it as UTF-8" if any(map(defect_of, present)) else ""
+    return f"; it has {', '.join(present[:20])}{did_you_mean(wanted, present)}{encoding}"
 
 
 def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) -> str:

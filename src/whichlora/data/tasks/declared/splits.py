@@ -87,8 +87,8 @@ class Reader:
         rest, test = divide(self.declaration, entries, reference, self.declaration.test_share)
         return test if split == "test" else rest
 
-    def describe(self, data_dir: str | None) -> list[Description]:
-        """Return what was read of each split in each language, also if some of it cannot be used.
+    def describe(self, data_dir: str | None, languages: Sequence[str] = ()) -> list[Description]:
+        """Return what was read of each split in some languages, by default all, also if some of it cannot be used.
 
         Raises:
             OptionError: files are missing or cannot be read, or parallel items without ids cannot be aligned.
@@ -97,7 +97,7 @@ class Reader:
         parts: tuple[Part, ...] = ("all",) if place.layout.all else SPLITS
         found = []
         for part in parts:
-            for language in self.declaration.codes:
+            for language in languages or self.declaration.codes:
                 read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
                 if read is not None:
                     files = tuple(File(t.name, t.form, len(t.records), t.sha256) for t in read[0].tables)

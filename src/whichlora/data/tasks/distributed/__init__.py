@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.files import Row
@@ -41,24 +41,28 @@ def items(name: str, language: str, split: Split, data_dir: str) -> Sequence[Ite
     return [entry.item for entry in _reader(name).entries(language, split, data_dir) or ()]
 
 
-def rows(name: str, language: str, split: Split, data_dir: str) -> list[Row]:
-    """Return the rows of a split in one language; none if there is no such split.
+def rows(name: str, language: str, split: Split | Literal["all"], data_dir: str) -> list[Row]:
+    """Return the rows of a split in one language, with the names of the fields; none if there is no such split.
 
     Raises:
         OptionError: the data is missing or malformed; the message names file and line.
     """
     from whichlora.data.tasks.declared import reading
+    from whichlora.data.tasks.declared.columns import lookup
 
     reader = _reader(name)
     if not reader.has(language, split, data_dir):
         return []
     found = reading.rows(reader.declaration, reader.place(data_dir), language, split)
     selected = []
-    for record in found.records if found else ():
-        row = Row(data_dir, record.location, record.values)
+    if found is None:
+        return []
+    for record in found.records:
         if record.problem:
-            row.fail(record.problem)
-        selected.append(row)
+            Row(data_dir, record.location, {}).fail(record.problem)
+        has = [name for name, column in found.fields.items() if reading.has_column(record, column)]
+        values = {name: lookup(record.values, found.fields[name]) for name in has}
+        selected.append(Row(data_dir, record.location, values))
     return selected
 
 
