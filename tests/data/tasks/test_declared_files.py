@@ -180,6 +180,14 @@ def test_a_description_names_format_rows_and_digest_of_every_file(tmp_path):
     assert (described["tr", "test"].items, described["tr", "test"].left_out) == (6, ())
 
 
+def test_the_files_of_a_split_are_named_with_their_digests(tmp_path):
+    write_all(tmp_path)
+    task = declared(tmp_path)()
+    for split, name in (("train", "train-tr.csv"), ("validation", "train-tr.csv"), ("test", "test-tr.csv")):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert task.origin("tr", split) == {str(tmp_path / name): digest}
+
+
 HEAD = "id,review,stars\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -192,17 +193,9 @@ def _conversation(values: _Values, base: Item) -> Item:
         turns, answer = conversation(decoded(values.value("messages")))
     except ValueError as error:
         raise BadRowError(str(error)) from error
-    texts = [text for _, text in turns]
-    _check_defects("messages", [*texts, answer])
-    return FieldsItem(
-        base.index,
-        base.id,
-        base.language,
-        base.stratum,
-        fields=(*values.texts(), ("messages", "\n".join(texts))),
-        answers=(answer.strip(),),
-        messages=turns,
-    )
+    _check_defects("messages", [*(turn["content"] for turn in turns), answer])
+    fields = (*values.texts(), ("messages", json.dumps(turns, ensure_ascii=False)))
+    return FieldsItem(base.index, base.id, base.language, base.stratum, fields=fields, answers=(answer.strip(),))
 
 
 def _check_defects(name: str, texts: Iterable[str]) -> None:

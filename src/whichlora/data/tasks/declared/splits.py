@@ -87,6 +87,23 @@ class Reader:
         rest, test = divide(self.declaration, entries, reference, self.declaration.test_share)
         return test if split == "test" else rest
 
+    def origin(self, language: str, split: Split, data_dir: str | None) -> dict[str, str]:
+        """Return the SHA-256 of each file from which the items of a split are, by its path; of the hub, its split.
+
+        Raises:
+            OptionError: the data is missing or cannot be used.
+        """
+        place = self.place(data_dir)
+        part: Part = "all" if place.layout.all else split
+        if part == "validation" and not self.has(language, part, data_dir):
+            part = "train"
+        read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
+        tables = read[0].tables if read else ()
+        if place.layout.hub:
+            return {f"hub:{table.name}": "" for table in tables}
+        folder = place.folder or Path()
+        return {str((folder / table.name).absolute()): table.sha256 for table in tables}
+
     def describe(self, data_dir: str | None, languages: Sequence[str] = ()) -> list[Description]:
         """Return what was read of each split in some languages, by default all, also if some of it cannot be used.
 

@@ -64,14 +64,16 @@ class DeclaredTask(PromptTask):
         rest, held = divide(self.declaration, train, reference, self.declaration.held_out)
         return _items(rest if split == "train" else held)
 
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
+        return self.reader.origin(language, split, data_dir)
+
     def written_in(self, item: Item) -> str:
         return item.language if self.prompt_language == "item" or not self.source else self.source
 
     def prompt(self, item: Item) -> str:
         language = self.written_in(item)
         template = self.declaration.prompt
-        if isinstance(item, FieldsItem) and item.messages and template is None:
-            return dict(item.fields)["messages"].rstrip()
         if isinstance(item, QaItem):
             if template is None:
                 return prompts.QA[language if language in prompts.QA else "en"].text(item.context, item.question)
