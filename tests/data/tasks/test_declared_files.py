@@ -211,6 +211,7 @@ HEAD = "id,review,stars\n"
         ("test.jsonl", "[" * 100_000, "test.jsonl"),
         ("test.jsonl", '{"id": 1, "review": "a", "stars": ' + "9" * 5000 + "}", "test.jsonl"),
         ("test.parquet", "text", "test.parquet cannot be read ("),
+        ("test.tsv", "version https://git-lfs.github.com/spec/v1\noid x\n", "test.tsv is a pointer of Git LFS; fetch"),
         ("test.csv.gz", gzip.compress(HEAD.encode())[:-6], "test.csv.gz cannot be read (the compressed file is trunc"),
         ("test.csv.gz", HEAD + "a,b,1\n", "test.csv.gz cannot be read (it is not compressed with gzip"),
     ],

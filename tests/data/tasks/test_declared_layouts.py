@@ -71,6 +71,14 @@ def test_one_file_may_have_all_languages_and_splits(tmp_path, ending):
     check(task)
 
 
+def test_a_split_may_have_another_name_in_the_names_of_files(tmp_path):
+    for language in LANGUAGES:
+        for split, name in (("train", "training"), ("test", "eval")):
+            write(tmp_path / name / f"{language}.csv", reviews(language, split))
+    data = dict.fromkeys(SPLITS, "{split}/{lang}.csv") | {"splits": {"train": "training", "test": "eval"}}
+    check(declared(tmp_path, data=data))
+
+
 def test_a_condition_may_be_on_a_column_by_number(tmp_path):
     rows = [row | {"language": language} for language in LANGUAGES for row in reviews(language, "test")]
     write(tmp_path / "all.tsv", rows, header=False)

@@ -73,7 +73,7 @@ def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> P
         if layout.hub is None:
             place = Place(folder, shown, layout)
             first = _first_files(declaration, place)
-            expected.append(filled(layout.pattern_of_test, _names(declaration, declaration.reference, "test")))
+            expected.append(filled(layout.pattern_of_test, _names(declaration, declaration.reference, "test", layout)))
             fitting += [place] if first else []
     if fitting:
         return next((place for place in fitting if _has_columns(declaration, place)), fitting[0])
@@ -104,7 +104,9 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
     names = _names(declaration, language, part, layout)
     tables = _tables(declaration, place, pattern, names)
     if not tables:
-        others = [code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part))]
+        others = [
+            code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part, layout))
+        ]
         if part == "train" and others:
             return None
         if part == "validation" and not others:
@@ -131,12 +133,12 @@ def has_part(declaration: Declaration, place: Place, language: str, part: Part) 
     pattern = getattr(place.layout, part)
     if pattern is None:
         return False
-    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part)))
+    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part, place.layout)))
 
 
-def _names(declaration: Declaration, language: str, part: Part, layout: Data | None = None) -> dict[str, str]:
+def _names(declaration: Declaration, language: str, part: Part, layout: Data) -> dict[str, str]:
     """Return the values of the placeholders."""
-    split = layout.splits.get(part, part) if layout and part != "all" else part
+    split = part if part == "all" else layout.splits.get(part, part)
     return {"lang": language, "name": declaration.name_in_data(language), "split": split}
 
 
@@ -172,7 +174,7 @@ def _has_columns(declaration: Declaration, place: Place) -> bool:
     except OptionError:
         return False
     first = next((record for record in records if not record.problem), None)
-    names = _names(declaration, declaration.reference, "test")
+    names = _names(declaration, declaration.reference, "test", place.layout)
     columns = _filled_fields(declaration, place.layout, names).values()
     return first is not None and all(has_column(first, column) for column in columns)
 
