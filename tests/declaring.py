@@ -34,7 +34,7 @@ TEXTS: dict[str, Any] = {
     "kind": "text",
     "languages": ["de"],
     "data": {"test": "test.json"},
-    "fields": {"instruction": "instruction", "input": "input", "answer": "output"},
+    "fields": {"instruction": "instruction", "input": "input", "output": "output"},
     "prompt": "{{ instruction }}{% if input %}\n{{ input }}{% endif %}\nAnswer:",
 }
 

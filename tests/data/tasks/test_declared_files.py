@@ -180,6 +180,14 @@ def test_a_description_names_format_rows_and_digest_of_every_file(tmp_path):
     assert (described["tr", "test"].items, described["tr", "test"].left_out) == (6, ())
 
 
+def test_the_files_of_a_split_are_named_with_their_digests(tmp_path):
+    write_all(tmp_path)
+    task = declared(tmp_path)()
+    for split, name in (("train", "train-tr.csv"), ("validation", "train-tr.csv"), ("test", "test-tr.csv")):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert task.origin("tr", split) == {str(tmp_path / name): digest}
+
+
 HEAD = "id,review,stars\n"
 
 
@@ -192,6 +200,7 @@ HEAD = "id,review,stars\n"
         ("test.csv", HEAD + "a,b,1\nb,c,2,d\n", "test.csv line 3: has 4 cells instead of 3"),
         ("test.csv", "id,review,stars,stars\na,b,1,2\n", "line 1: has the column stars twice"),
         ("test.csv", HEAD.encode() + "a,schön,1\n".encode("latin-1"), "test.csv line 2: text is not UTF-8; save"),
+        ("test.csv", HEAD.replace("review", "räview").encode("latin-1") + b"a,b,1\n", "The file is not UTF-8; save it"),
         ("test.csv", (HEAD + "a,b\0c,1\n"), "test.csv line 2: text has a NUL character"),
         ("test.json", "{", "test.json line 1: cannot be read (Expecting"),
         ("test.json", '{"rows": []}', "test.json must be a list of records, or an object with one under data"),
@@ -202,6 +211,7 @@ HEAD = "id,review,stars\n"
         ("test.jsonl", "[" * 100_000, "test.jsonl"),
         ("test.jsonl", '{"id": 1, "review": "a", "stars": ' + "9" * 5000 + "}", "test.jsonl"),
         ("test.parquet", "text", "test.parquet cannot be read ("),
+        ("test.tsv", "version https://git-lfs.github.com/spec/v1\noid x\n", "test.tsv is a pointer of Git LFS; fetch"),
         ("test.csv.gz", gzip.compress(HEAD.encode())[:-6], "test.csv.gz cannot be read (the compressed file is trunc"),
         ("test.csv.gz", HEAD + "a,b,1\n", "test.csv.gz cannot be read (it is not compressed with gzip"),
     ],

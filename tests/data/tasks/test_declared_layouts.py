@@ -71,6 +71,14 @@ def test_one_file_may_have_all_languages_and_splits(tmp_path, ending):
     check(task)
 
 
+def test_a_split_may_have_another_name_in_the_names_of_files(tmp_path):
+    for language in LANGUAGES:
+        for split, name in (("train", "training"), ("test", "eval")):
+            write(tmp_path / name / f"{language}.csv", reviews(language, split))
+    data = dict.fromkeys(SPLITS, "{split}/{lang}.csv") | {"splits": {"train": "training", "test": "eval"}}
+    check(declared(tmp_path, data=data))
+
+
 def test_a_condition_may_be_on_a_column_by_number(tmp_path):
     rows = [row | {"language": language} for language in LANGUAGES for row in reviews(language, "test")]
     write(tmp_path / "all.tsv", rows, header=False)
@@ -121,7 +129,7 @@ def test_data_without_splits_is_divided_by_group_and_in_parallel(tmp_path):
 
 def test_the_first_layout_with_the_right_columns_is_taken(tmp_path):
     layouts = [
-        {"train": "none.csv", "test": "none.csv"},
+        {"train": "none-train.csv", "test": "none.csv"},
         {"train": "train-{lang}.csv", "test": "test-{lang}.csv", "fields": {"id": "nr", "text": "t", "answer": "a"}},
         {"train": "train-{lang}.csv", "test": "test-{lang}.csv"},
     ]
@@ -240,6 +248,7 @@ def test_what_does_not_fit_is_said_with_the_nearest_name(tmp_path, prepare, chan
         ({"fields": {"text": 0, "answer": 3}}, "fields counts columns from 1"),
         ({"fields": {"text": "t", "answer": "a"}, "id_prefix": "x"}, "fields lacks id, which id_prefix needs"),
         ({"test_share": 0.5}, "test_share"),
+        ({"data": {"train": "a.csv", "test": "a.csv"}}, "data has one file for two splits; say in where which rows"),
         ({"data": {"test": "a.csv", "format": "xlsx"}}, "data: format must be 'csv', 'tsv', 'json'"),
     ],
 )
@@ -303,6 +312,23 @@ def test_labels_of_the_hub_are_names_or_numbers(hub, tmp_path_factory, labels):
     )
     negative, positive = labels
     assert [item.answers for item in task().load("de", "test")] == [(positive,), (negative,)]
+
+
+def test_a_folder_that_is_no_copy_of_the_hub_is_told_what_it_has(tmp_path):
+    task = declared(tmp_path, data={"hub": "org/missing", "test": "test"})
+    with pytest.raises(OptionError, match=r"is not a copy of org/missing: it has no README.md .*; it has task.yaml"):
+        task().load("de", "test", data_dir=str(tmp_path))
+
+
+def test_a_column_a_language_is_reached_by_its_code(tmp_path):
+    rows = [
+        row | {f"review_{code}": f"{code} {n}" for code in LANGUAGES} for n, row in enumerate(reviews("de", "test"))
+    ]
+    write(tmp_path / "test.csv", rows)
+    fields = {"id": "id", "text": "review_{lang}", "answer": "stars"}
+    task = declared(tmp_path, data={"test": "test.csv"}, fields=fields, parallel=True)
+    for code in LANGUAGES:
+        assert [dict(item.fields)["text"] for item in task().load(code, "test")] == [f"{code} {n}" for n in range(6)]
 
 
 def test_an_unreachable_hub_is_an_error_that_suggests_a_folder(hub, tmp_path_factory):

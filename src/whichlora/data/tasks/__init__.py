@@ -2,8 +2,9 @@
 
 `base` defines the interface and `items` the item types; `nli` and `qa` have the base classes of NLI and QA tasks. The
 tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`), the synthetic ones in `atlas/`, and those that
-are declared in YAML files (`declared/`), of which `catalogue/` has some. They share `prompts`, `files` (reading data),
-`spans` (accepted answers), `stratification` (sampling), `duplicates` (repeated items), and the shallow baselines of NLI
+are declared in YAML files (`declared/`), of which `catalogue/` has some. `distributed/` has more layouts of `xnli` and
+`tydiqa`. They share `prompts`, `files` (reading data; `delimited` and `folder_contents` help), `spans` (accepted
+answers), `stratification` (sampling), `duplicates` (repeated items), and the shallow baselines of NLI
 (`shallow_baselines`) and of any task (`generic_baselines`).
 """
 

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
+from whichlora.data.tasks.delimited import Dialect, lines_of, records, shows_quoting
+from whichlora.data.tasks.folder_contents import contents, nearest
 from whichlora.errors import OptionError, first_line, is_file, is_folder
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
@@ -71,6 +73,15 @@ def find(data_dir: str | None, language: str, split: Split) -> Path | None:
     return matches[0] if matches else None
 
 
+def has_any(data_dir: str, *languages: str) -> bool:
+    """Return whether a folder has a file of any split in one of these languages, see `find`.
+
+    Raises:
+        OptionError: it is not a folder, or several files match.
+    """
+    return any(find(data_dir, language, split) for language in languages for split in _FILE_SPLITS)
+
+
 def read(data_dir: str | None, language: str, split: Split, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a split in one language.
 
@@ -86,8 +97,12 @@ def read(data_dir: str | None, language: str, split: Split, columns: Sequence[st
     if path is None:
         names = _names(language, split)
         first, last = names[0], names[-1]
+        listed = contents(given_path(data_dir))
         raise OptionError(
-            "data_dir", data_dir, f"has no {split} file in {language}; expected a name such as {first} or {last}"
+            "data_dir",
+            data_dir,
+            f"has no {split} file in {language}; expected a name such as {first} or {last}; "
+            f"{listed}{nearest(names, listed.names)}",
         )
     try:
         rows = [Row(data_dir, f"{path.name} {location}", values) for location, values in _rows(path, columns)]
@@ -130,6 +145,11 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
             yield f"row {n}", values
     elif path.suffix == ".json":
         yield from _squad(json.loads(path.read_text(encoding="utf-8-sig")))
+    elif path.suffix == ".tsv" and (quoted := _quoted_lines(path)):
+        for record in records(quoted, Dialect("\t", quoted=True)):
+            if record.problem:
+                raise ValueError(f"line {record.line}: {record.problem}")
+            yield f"line {record.line}", _by_column(record.cells, columns)
     else:
         # Not `splitlines`: it also splits at other characters, such as U+2028, which texts may contain.
         for n, raw in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
@@ -148,9 +168,21 @@ def _object(line: str) -> Mapping[str, Any]:
     return values
 
 
+def _quoted_lines(path: Path) -> list[str]:
+    """Return the lines of a TSV file whose cells are in quotation marks, as those of XTREME; none for other files."""
+    content = path.read_bytes()
+    if b'""' not in content:
+        return []
+    lines = lines_of(content.decode("utf-8-sig"))
+    return lines if shows_quoting(lines) else []
+
+
 def _cells(line: str, columns: Sequence[str]) -> Mapping[str, Any]:
     """Return the cells of a TSV line by column; quotation marks are part of the text."""
-    cells = line.split("\t")
+    return _by_column(line.split("\t"), columns)
+
+
+def _by_column(cells: Sequence[str], columns: Sequence[str]) -> Mapping[str, Any]:
     return {**dict(zip(columns[:-1], cells, strict=False)), columns[-1]: cells[len(columns) - 1 :]}
 
 

@@ -57,15 +57,12 @@ class FieldsItem(Item):
     """An item of a declared task of kind `choice` or `text`.
 
     Attributes:
-        fields: the texts that its prompt may contain, by name.
+        fields: the texts that its prompt may contain, by name; `messages` is the JSON of the turns before the answer.
         answers: its label, or the accepted answers, of which the first is trained.
-        messages: the turns of a conversation before the answer, each a role (system, user, assistant or tool) and a
-            text; empty for other items.
     """
 
     fields: tuple[tuple[str, str], ...]
     answers: tuple[str, ...]
-    messages: tuple[tuple[str, str], ...] = ()
 
 
 def texts_of(item: Item) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from whichlora.data.tasks import files
-from whichlora.data.tasks.base import SPLITS, Sizes, Split
+from whichlora.data.tasks import distributed, files
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
 from whichlora.data.tasks.duplicates import normalized
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
@@ -37,7 +38,8 @@ class TydiQa(QaTask):
 
     The test set is the whole dev file, whose size differs between languages. Validation is held out from the train
     file, the same for every seed; questions about one passage stay together. A language without a train file can be
-    evaluated but not trained on: its train and validation splits are empty.
+    evaluated but not trained on: its train and validation splits are empty. A folder may also have the data as it is
+    distributed (`distributed/tydiqa.yaml`).
     """
 
     name = "tydiqa"
@@ -60,7 +62,7 @@ class TydiQa(QaTask):
         check_choice("difficulty", difficulty, self.difficulties)
         if split == "test":
             return _items(language, "validation", data_dir)
-        if data_dir is not None and files.find(data_dir, language, "train") is None:
+        if data_dir is not None and not _has_train(language, data_dir):
             return ()
         items = _items(language, "train", data_dir)
         rest, validation = hold_out(items, HELD_OUT, [normalized(item.context) for item in items])
@@ -70,14 +72,44 @@ class TydiQa(QaTask):
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, ...]:
     if data_dir is None:
         rows = files.read_hub(HUB, HUB_CONFIG, split, id_prefix=f"{_NAMES[language]}-")
+    elif _is_distributed(language, data_dir):
+        rows = distributed.rows("tydiqa", language, "train" if split == "train" else "test", data_dir)
     else:
         rows = files.read(data_dir, language, split, _COLUMNS)
+        rows = _in_language(rows, language)
     items = tuple(_item(language, index, row) for index, row in enumerate(rows))
     if items:
         item_id, count = Counter(item.id for item in items).most_common(1)[0]
         if count > 1:
             rows[0].fail(f"id {item_id} occurs {count} times")
     return items
+
+
+def _in_language(rows: Sequence[files.Row], language: str) -> list[files.Row]:
+    """Return the rows whose ids say that they are in a language; all if no id says a language.
+
+    Raises:
+        OptionError: ids say other languages only.
+    """
+    said = {
+        row.location: name for row in rows if (name := str(row.values.get("id")).partition("-")[0]) in _NAMES.values()
+    }
+    selected = [row for row in rows if said.get(row.location, _NAMES[language]) == _NAMES[language]]
+    if rows and not selected:
+        others = ", ".join(dict.fromkeys(said.values()))
+        rows[0].fail(f"no id begins with {_NAMES[language]}-, but with {others}; the file has other languages")
+    return selected
+
+
+def _is_distributed(language: str, data_dir: str) -> bool:
+    """Return whether a folder has no file of its own for the language, but the data as it is distributed."""
+    return not files.has_any(data_dir, language, SOURCE_LANGUAGE) and distributed.is_found("tydiqa", data_dir)
+
+
+def _has_train(language: str, data_dir: str) -> bool:
+    if _is_distributed(language, data_dir):
+        return bool(distributed.rows("tydiqa", language, "train", data_dir))
+    return files.find(data_dir, language, "train") is not None
 
 
 def _item(language: str, index: int, row: files.Row) -> QaItem:

@@ -22,7 +22,7 @@ from whichlora.yaml_files import Path_, read_document
 def of_catalogue(name: str) -> type[DeclaredTask]:
     """Return the class of a task of the catalogue."""
     with as_file(FOLDER / f"{name}.yaml") as path:
-        return declare(_read("task", path), None)
+        return declare(read("task", path), None)
 
 
 def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
@@ -32,10 +32,15 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
         OptionError: the file cannot be read, or declares no task; the message names the line.
     """
     path = given_path(file).absolute()
-    return _class_of(_read(option, path), path.parent)
+    return _class_of(read(option, path), path.parent)
 
 
-def _read(option: str, path: Path) -> Declaration:
+def read(option: str, path: Path) -> Declaration:
+    """Return what a file declares.
+
+    Raises:
+        OptionError: the file cannot be read, or declares no task; the message names the line.
+    """
     document = read_document(option, path, scalar_keys=True)
     declaration = document.parse(Declaration)
     prompt = declaration.prompt
@@ -59,4 +64,4 @@ def _class_of(declaration: Declaration, folder: Path) -> type[DeclaredTask]:
     return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, folder))
 
 
-__all__ = ["DeclaredTask", "from_file", "of_catalogue"]
+__all__ = ["DeclaredTask", "from_file", "of_catalogue", "read"]

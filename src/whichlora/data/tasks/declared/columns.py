@@ -18,7 +18,8 @@ class Missing(LookupError):
 def lookup(values: Mapping[str, Any], column: str | int) -> Any:
     """Return the value of a column, or of several joined by ` + ` as one text.
 
-    A dot leads into nested values, and to an entry of a list, counted from 0.
+    A dot leads into nested values, to an entry of a list, counted from 0, and to one of the translations that
+    `datasets` stores as two lists.
 
     Raises:
         Missing: there is none.
@@ -34,6 +35,8 @@ def lookup(values: Mapping[str, Any], column: str | int) -> Any:
             value = value[key]
         elif isinstance(value, Mapping) and (same := [k for k in value if unicodedata.normalize("NFC", str(k)) == key]):
             value = value[same[0]]
+        elif isinstance(value, Mapping) and key in (value.get("language") or ()):
+            value = value["translation"][list(value["language"]).index(key)]
         elif isinstance(value, Sequence) and not isinstance(value, str) and key.isdecimal() and int(key) < len(value):
             value = value[int(key)]
         else:

@@ -12,8 +12,8 @@ ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "
 """Roles of turns by their names in data."""
 
 
-def conversation(turns: Any) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Return the turns before the last one of the assistant, each a role and a text, and that one's text.
+def conversation(turns: Any) -> tuple[list[dict[str, str]], str]:
+    """Return the turns before the last one of the assistant, with `role` and `content`, and that one's content.
 
     Turns are objects with `role` and `content`, or with `from` and `value`; a content may be a list of texts.
 
@@ -23,13 +23,13 @@ def conversation(turns: Any) -> tuple[tuple[tuple[str, str], ...], str]:
     if not isinstance(turns, list) or not turns:
         raise ValueError("messages is not a list of turns")
     read = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
-    last = max((n for n, (role, _) in enumerate(read) if role == "assistant"), default=0)
+    last = max((n for n, turn in enumerate(read) if turn["role"] == "assistant"), default=0)
     if not last:
         raise ValueError("messages has no answer of the assistant to a turn before it")
-    return tuple(read[:last]), read[last][1]
+    return read[:last], read[last]["content"]
 
 
-def _turn(turn: Any, number: int) -> tuple[str, str]:
+def _turn(turn: Any, number: int) -> dict[str, str]:
     if not isinstance(turn, dict):
         raise ValueError(f"messages: turn {number} is not an object with role and content")
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
@@ -41,4 +41,4 @@ def _turn(turn: Any, number: int) -> tuple[str, str]:
         raise ValueError(f"messages: turn {number} has the role {role!r}; allowed are {', '.join(ROLES)}")
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"messages: turn {number} has no text")
-    return ROLES[role.lower()], content
+    return {"role": ROLES[role.lower()], "content": content}

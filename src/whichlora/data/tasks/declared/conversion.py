@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,7 +58,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
         OptionError: no row has one of the columns; the message names the most similar one.
     """
     needed = _needed(declaration)
-    fields = declaration.fields_of(found.place.layout)
+    fields = found.fields
     optional = {name for name in fields if name in _texts(fields) and name not in needed}
     if problem := missing_column(declaration, found, optional):
         raise found.fail(problem)
@@ -108,7 +109,7 @@ def _needed(declaration: Declaration) -> frozenset[str]:
     return frozenset().union(*map(needed_fields, prompts))
 
 
-def _texts(fields: dict[str, str | int]) -> list[str]:
+def _texts(fields: Mapping[str, str | int]) -> list[str]:
     """Return the fields that a prompt may contain."""
     return [name for name in fields if name not in ("id", "answer", "answers", "messages")]
 
@@ -116,7 +117,9 @@ def _texts(fields: dict[str, str | int]) -> list[str]:
 class _Values:
     """The fields of a record, by the names of the declaration."""
 
-    def __init__(self, columns: dict[str, str | int], record: Record, needed: frozenset[str], labels: Labels) -> None:
+    def __init__(
+        self, columns: Mapping[str, str | int], record: Record, needed: frozenset[str], labels: Labels
+    ) -> None:
         self.columns, self.record, self.needed, self.labels = columns, record, needed, labels
 
     def value(self, name: str) -> Any:
@@ -200,17 +203,9 @@ def _conversation(values: _Values, base: Item) -> Item:
         turns, answer = conversation(decoded(values.value("messages")))
     except ValueError as error:
         raise BadRowError(str(error)) from error
-    texts = [text for _, text in turns]
-    _check_defects("messages", [*texts, answer])
-    return FieldsItem(
-        base.index,
-        base.id,
-        base.language,
-        base.stratum,
-        fields=(*values.texts(), ("messages", "\n".join(texts))),
-        answers=(answer.strip(),),
-        messages=turns,
-    )
+    _check_defects("messages", [*(turn["content"] for turn in turns), answer])
+    fields = (*values.texts(), ("messages", json.dumps(turns, ensure_ascii=False)))
+    return FieldsItem(base.index, base.id, base.language, base.stratum, fields=fields, answers=(answer.strip(),))
 
 
 def _check_defects(name: str, texts: Iterable[str]) -> None:
@@ -243,7 +238,7 @@ def _span(declaration: Declaration, values: _Values, base: Item, *, unit: str) -
     )
 
 
-def _unit(fields: dict[str, str | int], records: Sequence[Record]) -> str:
+def _unit(fields: Mapping[str, str | int], records: Sequence[Record]) -> str:
     """Return the unit in which most answers are where the data says."""
     pairs = []
     for record in records:

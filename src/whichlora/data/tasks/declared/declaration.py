@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -23,7 +23,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """The metrics of each kind; without `metrics` the first is the headline."""
 FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
-"""The fields that each kind requires; a text task requires `answer` or `messages`."""
+"""The fields that each kind requires; a text task requires `output`, which may be named `answer`, or `messages`."""
 
 
 class Answer(Section):
@@ -64,7 +64,7 @@ class Declaration(Section):
         where: conditions on columns, such as the language in a file that has all.
         id_prefix: how the ids of a language's items begin in a file that has all.
         fields: the column of each field of an item, by name, or counted from 1 in a file without a header; a dot leads
-            into nested values, and columns joined by ` + ` are one value.
+            into nested values, columns joined by ` + ` are one value, and placeholders stand for the language.
         labels: by value in the data, the word with which the model answers, or one a language. Values with the same
             word are one label, which has the name of the first.
         prompt: Jinja template, or one a language; it ends where the answer begins.
@@ -103,6 +103,16 @@ class Declaration(Section):
     answer: Answer = Answer()
     sizes: Sizes_ = Sizes_()
     about: About = About()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_answer(cls, content: Any) -> Any:
+        """Call the field `output` of a text task `answer`, as that of a choice."""
+        if not isinstance(content, dict) or content.get("kind") != "text":
+            return content
+        data = content.get("data")
+        layouts = [_with_answer(layout) for layout in data] if isinstance(data, list) else _with_answer(data)
+        return _with_answer(content) | ({"data": layouts} if data else {})
 
     @model_validator(mode="after")
     def _check(self) -> Declaration:
@@ -143,7 +153,7 @@ class Declaration(Section):
             fields = data.fields or self.fields
             missing = [name for name in (*FIELDS[self.kind], *self.fields) if name not in fields and name != "id"]
             if self.kind == "text" and not {"answer", "messages"} & fields.keys():
-                missing = ["answer"]
+                missing = ["output"]
             if missing:
                 raise ValueError(f"fields lacks {missing[0]}, which a task of kind {self.kind} needs")
             by_number = [isinstance(column, int) for column in fields.values()]
@@ -153,8 +163,21 @@ class Declaration(Section):
                 raise ValueError("fields counts columns from 1")
             if self.id_prefix_of(data) and "id" not in fields:
                 raise ValueError("fields lacks id, which id_prefix needs")
+            for column in fields.values():
+                filled(str(column), dict.fromkeys(PLACEHOLDERS, ""))
+            self._check_splits(data)
         for pattern in (self.id_prefix or "", *self.where.values()):
             filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
+
+    def _check_splits(self, data: Data) -> None:
+        conditions = " ".join(self.where_of(data).values())
+        patterns = [
+            pattern for pattern in (data.train, data.validation, data.test) if pattern and "{split}" not in pattern
+        ]
+        if len(set(patterns)) < len(patterns) and "{split}" not in conditions:
+            raise ValueError(
+                "data has one file for two splits; say in where which rows are in which (COLUMN: '{split}'), or use all"
+            )
 
     def _check_labels(self) -> None:
         if (self.labels is not None) != (self.kind == "choice"):
@@ -240,3 +263,10 @@ class Declaration(Section):
         }
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _with_answer(section: Any) -> Any:
+    fields = section.get("fields") if isinstance(section, dict) else None
+    if not isinstance(fields, dict) or "output" not in fields or "answer" in fields:
+        return section
+    return section | {"fields": {("answer" if name == "output" else name): column for name, column in fields.items()}}

@@ -13,11 +13,11 @@ from typing import Literal
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.declared import hub
-from whichlora.data.tasks.declared.columns import Missing, as_text, lookup
+from whichlora.data.tasks.declared.columns import Missing, as_text, defect_of, lookup
 from whichlora.data.tasks.declared.declaration import Declaration
-from whichlora.data.tasks.declared.folders import contents, nearest
 from whichlora.data.tasks.declared.layouts import Data, filled
 from whichlora.data.tasks.declared.tables import Record, Table, UnreadableError, read_table
+from whichlora.data.tasks.folder_contents import contents, nearest
 from whichlora.errors import OptionError, did_you_mean, is_file, is_folder
 
 Part = Split | Literal["all"]
@@ -41,11 +41,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Rows:
-    """The records of a part in one language, and the tables that they are from."""
+    """The records of a part in one language, the tables that they are from, and the columns of the fields there."""
 
     place: Place
     tables: tuple[Table, ...]
     records: Sequence[Record]
+    fields: Mapping[str, str | int]
 
     def fail(self, problem: str) -> OptionError:
         """Return the error for a problem with these rows."""
@@ -72,7 +73,7 @@ def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> P
         if layout.hub is None:
             place = Place(folder, shown, layout)
             first = _first_files(declaration, place)
-            expected.append(filled(layout.pattern_of_test, _names(declaration, declaration.reference, "test")))
+            expected.append(filled(layout.pattern_of_test, _names(declaration, declaration.reference, "test", layout)))
             fitting += [place] if first else []
     if fitting:
         return next((place for place in fitting if _has_columns(declaration, place)), fitting[0])
@@ -82,6 +83,9 @@ def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> P
     if folder is None:
         raise OptionError("data_dir", shown, "this task is not packaged; set data_dir to the folder with its data")
     listed = contents(folder)
+    if not expected:
+        wanted = f"is not a copy of {of_hub[0].hub}: it has no README.md with its configs"
+        raise OptionError("data_dir", shown, f"{wanted}; {listed}")
     raise OptionError(
         "data_dir", shown, f"has none of {', '.join(expected[:6])}; {listed}{nearest(expected, listed.names)}"
     )
@@ -100,7 +104,9 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
     names = _names(declaration, language, part, layout)
     tables = _tables(declaration, place, pattern, names)
     if not tables:
-        others = [code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part))]
+        others = [
+            code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part, layout))
+        ]
         if part == "train" and others:
             return None
         if part == "validation" and not others:
@@ -110,7 +116,8 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
         found = f"; {listed}{nearest([wanted], listed.names)}" if listed else ""
         raise OptionError("data_dir", place.shown, f"has no {wanted} for {part} in {language}{found}")
     everything = [record for table in tables for record in table.records]
-    found_rows = Rows(place, tables, everything)
+    fields = _filled_fields(declaration, layout, names)
+    found_rows = Rows(place, tables, everything, fields)
     if not everything:
         raise found_rows.fail(f"{tables[0].name} has no items")
     selected = _select(declaration, found_rows, pattern, names)
@@ -118,7 +125,7 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
         return None
     if not selected:
         raise found_rows.fail(f"{tables[0].name} has no items in {language}{_instead(declaration, found_rows, names)}")
-    return Rows(place, tables, selected)
+    return Rows(place, tables, selected, fields)
 
 
 def has_part(declaration: Declaration, place: Place, language: str, part: Part) -> bool:
@@ -126,13 +133,18 @@ def has_part(declaration: Declaration, place: Place, language: str, part: Part) 
     pattern = getattr(place.layout, part)
     if pattern is None:
         return False
-    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part)))
+    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part, place.layout)))
 
 
-def _names(declaration: Declaration, language: str, part: Part, layout: Data | None = None) -> dict[str, str]:
+def _names(declaration: Declaration, language: str, part: Part, layout: Data) -> dict[str, str]:
     """Return the values of the placeholders."""
-    split = layout.splits.get(part, part) if layout and part != "all" else part
+    split = part if part == "all" else layout.splits.get(part, part)
     return {"lang": language, "name": declaration.name_in_data(language), "split": split}
+
+
+def _filled_fields(declaration: Declaration, layout: Data, names: Mapping[str, str]) -> dict[str, str | int]:
+    columns = declaration.fields_of(layout)
+    return {name: filled(column, names) if isinstance(column, str) else column for name, column in columns.items()}
 
 
 def _first_files(declaration: Declaration, place: Place) -> list[Path]:
@@ -162,9 +174,9 @@ def _has_columns(declaration: Declaration, place: Place) -> bool:
     except OptionError:
         return False
     first = next((record for record in records if not record.problem), None)
-    return first is not None and all(
-        has_column(first, column) for column in declaration.fields_of(place.layout).values()
-    )
+    names = _names(declaration, declaration.reference, "test", place.layout)
+    columns = _filled_fields(declaration, place.layout, names).values()
+    return first is not None and all(has_column(first, column) for column in columns)
 
 
 def has_column(record: Record, column: str | int) -> bool:
@@ -221,7 +233,7 @@ def _select(declaration: Declaration, found: Rows, pattern: str, names: Mapping[
             raise found.fail(f"{found.tables[0].name} has no column {column!r}{_columns(records, column)}")
         selected = [record for record in selected if record.problem or _value(record, column) == text]
     if prefix := declaration.id_prefix_of(layout):
-        begin, column = filled(prefix, names), str(declaration.fields_of(layout)["id"])
+        begin, column = filled(prefix, names), str(found.fields["id"])
         selected = [record for record in selected if record.problem or _value(record, column).startswith(begin)]
     usable = any(not record.problem for record in selected)
     return selected if usable or all(record.problem for record in records) else []
@@ -237,7 +249,8 @@ def _value(record: Record, column: str) -> str:
 def _columns(records: Iterable[Record], wanted: str) -> str:
     """Return what columns there are, for a message."""
     present = list(dict.fromkeys(name for record in records for name in record.values))
-    return f"; it has {', '.join(present[:20])}{did_you_mean(wanted, present)}"
+    encoding = ". The file is not UTF-8; save it as UTF-8" if any(map(defect_of, present)) else ""
+    return f"; it has {', '.join(present[:20])}{did_you_mean(wanted, present)}{encoding}"
 
 
 def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) -> str:
@@ -249,7 +262,7 @@ def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) ->
         if text not in values:
             texts.append(f"; {column} is {', '.join(values[:10])}, not {text}{did_you_mean(text, values)}")
     if prefix := declaration.id_prefix_of(found.place.layout):
-        column = str(declaration.fields_of(found.place.layout)["id"])
+        column = str(found.fields["id"])
         texts.append(
             f"; no id begins with {filled(prefix, names)!r}, the first is {_value(found.records[0], column)!r}"
         )
@@ -258,7 +271,7 @@ def _instead(declaration: Declaration, found: Rows, names: Mapping[str, str]) ->
 
 def missing_column(declaration: Declaration, found: Rows, optional: Iterable[str]) -> str:
     """Return a message about the first column that no record has; empty if there is none."""
-    fields = declaration.fields_of(found.place.layout)
+    fields = found.fields
     needed = {column: name for name, column in fields.items() if name not in optional}
     for name in (declaration.group, declaration.stratify):
         if name is not None and name not in fields:

@@ -59,6 +59,18 @@ class Reader:
     declaration: Declaration
     root: Path | None
 
+    def place(self, data_dir: str | None) -> Place:
+        """Return where the data is, and in which layout.
+
+        Raises:
+            OptionError: the folder fits no layout; the message lists what is in it.
+        """
+        return _place(self, data_dir)
+
+    def has(self, language: str, part: Part, data_dir: str | None) -> bool:
+        """Return whether the data has a part in a language."""
+        return has_part(self.declaration, self.place(data_dir), language, part)
+
     def entries(self, language: str, split: Split, data_dir: str | None) -> Entries | None:
         """Return the items of a split with their groups; None if there is no such split in this language.
 
@@ -67,7 +79,7 @@ class Reader:
         Raises:
             OptionError: the data is missing or cannot be used; the message names file and line.
         """
-        if _place(self, data_dir).layout.all is None:
+        if self.place(data_dir).layout.all is None:
             return _usable(self, language, split, data_dir)
         if split == "validation":
             return None
@@ -76,18 +88,35 @@ class Reader:
         rest, test = divide(self.declaration, entries, reference, self.declaration.test_share)
         return test if split == "test" else rest
 
-    def describe(self, data_dir: str | None) -> list[Description]:
-        """Return what was read of each split in each language, also if some of it cannot be used.
+    def origin(self, language: str, split: Split, data_dir: str | None) -> dict[str, str]:
+        """Return the SHA-256 of each file from which the items of a split are, by its path; of the hub, its split.
+
+        Raises:
+            OptionError: the data is missing or cannot be used.
+        """
+        place = self.place(data_dir)
+        part: Part = "all" if place.layout.all else split
+        if part == "validation" and not self.has(language, part, data_dir):
+            part = "train"
+        read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
+        tables = read[0].tables if read else ()
+        if place.layout.hub:
+            return {f"hub:{table.name}": "" for table in tables}
+        folder = place.folder or Path()
+        return {str((folder / table.name).absolute()): table.sha256 for table in tables}
+
+    def describe(self, data_dir: str | None, languages: Sequence[str] = ()) -> list[Description]:
+        """Return what was read of each split in some languages, by default all, also if some of it cannot be used.
 
         Raises:
             OptionError: files are missing or cannot be read, or parallel items without ids cannot be aligned.
         """
-        place = _place(self, data_dir)
+        place = self.place(data_dir)
         parts: tuple[Part, ...] = ("all",) if place.layout.all else SPLITS
         found = []
         for part in parts:
-            for language in self.declaration.codes:
-                read = _conversion(self, language, part, data_dir) if _has(self, language, part, data_dir) else None
+            for language in languages or self.declaration.codes:
+                read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
                 if read is not None:
                     files = tuple(File(t.name, t.form, len(t.records), t.sha256) for t in read[0].tables)
                     items, bad = len(read[1].entries), read[1].bad
@@ -137,10 +166,6 @@ def _place(reader: Reader, data_dir: str | None) -> Place:
     return find(reader.declaration, reader.root, data_dir)
 
 
-def _has(reader: Reader, language: str, part: Part, data_dir: str | None) -> bool:
-    return has_part(reader.declaration, _place(reader, data_dir), language, part)
-
-
 @functools.lru_cache(maxsize=16)
 def _conversion(reader: Reader, language: str, part: Part, data_dir: str | None) -> tuple[Rows, Conversion] | None:
     found = rows(reader.declaration, _place(reader, data_dir), language, part)
@@ -178,7 +203,7 @@ def _report(declaration: Declaration, found: Rows, problems: Sequence[str], else
     """Raise or warn that rows cannot be used, or, `elsewhere` in number, cannot be used in another language."""
     total = len(found.records)
     listed = "; ".join(problems[:LISTED]) + ("; ..." if len(problems) > LISTED else "")
-    by_number = any(isinstance(column, int) for column in declaration.fields_of(found.place.layout).values())
+    by_number = any(isinstance(column, int) for column in found.fields.values())
     if by_number and problems and problems[0].partition(": ")[0].endswith(" line 1"):
         listed += ". If the first line is a header, name its columns in `fields`"
     if total == len(problems) and all(problem.endswith(NO_ANSWER) for problem in problems):
@@ -199,9 +224,9 @@ def _aligned(reader: Reader, language: str, part: Part, data_dir: str | None) ->
     """
     declaration = reader.declaration
     ordered = dict.fromkeys((declaration.reference, *declaration.codes))
-    first = next(code for code in ordered if _has(reader, code, part, data_dir))
+    first = next(code for code in ordered if reader.has(code, part, data_dir))
     skips = declaration.on_bad == "skip"
-    compared = [code for code in ordered if _has(reader, code, part, data_dir)] if skips else [first, language]
+    compared = [code for code in ordered if reader.has(code, part, data_dir)] if skips else [first, language]
     kept = _common(reader, tuple(compared), part, data_dir)
     if skips or language == first:
         return kept, []
@@ -233,7 +258,7 @@ def _common(reader: Reader, codes: tuple[str, ...], part: Part, data_dir: str | 
         if read is None:
             continue
         found, made = read
-        given = "id" in reader.declaration.fields_of(found.place.layout)
+        given = "id" in found.fields
         if not made.positions_hold:
             raise found.fail(f"{made.bad[0]}, so that items without ids cannot be aligned; correct it, or give ids")
         if not given and count not in (None, len(found.records)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whichlora.data.tasks.declared.delimited import lines_of, records, tell_dialect
+from whichlora.data.tasks.delimited import lines_of, records, tell_dialect
 from whichlora.errors import first_line
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
@@ -91,6 +91,8 @@ def _read(
     if chosen is None:
         raise UnreadableError(f"{name}: its suffix tells no format; set `format` to one of {', '.join(FORMATS)}")
     content = path.read_bytes()
+    if content.startswith(b"version https://git-lfs"):
+        raise UnreadableError(f"{name} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
     digest = hashlib.sha256(content).hexdigest()
     try:
         if chosen == "parquet":
@@ -169,8 +171,8 @@ def _json(text: str, name: str, chosen: str) -> tuple[str, list[Record]]:
         return "JSONL", list(_json_lines(text, name))  # of one line
     entries = document.get("data") if isinstance(document, dict) else document
     if not isinstance(entries, list):
-        keys = f" of {', '.join(list(document)[:10])}" if isinstance(document, dict) else ""
-        raise UnreadableError(f"{name} must be a list of records, or an object with one under data; it is one{keys}")
+        found = f"has {', '.join(list(document)[:10])}" if isinstance(document, dict) else f"is {str(document)[:20]!r}"
+        raise UnreadableError(f"{name} must be a list of records, or an object with one under data; it {found}")
     if any(isinstance(entry, dict) and isinstance(entry.get("paragraphs"), list) for entry in entries):
         return "SQuAD JSON", list(_squad(entries, name))
     return "JSON", [_record(f"{name} item {n}", entry) for n, entry in enumerate(entries, 1)]

@@ -75,14 +75,16 @@ class DeclaredTask(PromptTask):
         used = self.declaration.prompted(texts) if isinstance(item, FieldsItem) else texts
         return {name: text for name, text in texts.items() if name in used}
 
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
+        return self.reader.origin(language, split, data_dir)
+
     def written_in(self, item: Item) -> str:
         return item.language if self.prompt_language == "item" or not self.source else self.source
 
     def prompt(self, item: Item) -> str:
         language = self.written_in(item)
         template = self.declaration.prompt
-        if isinstance(item, FieldsItem) and item.messages and template is None:
-            return dict(item.fields)["messages"].rstrip()
         if isinstance(item, QaItem):
             if template is None:
                 return prompts.QA[language if language in prompts.QA else "en"].text(item.context, item.question)

@@ -61,6 +61,12 @@ def tell_dialect(
     return Dialect(delimiter, _tell_quoting(lines, delimiter) if quoted is None else quoted)
 
 
+def shows_quoting(lines: Sequence[str]) -> bool:
+    """Return whether cells separated by tabs are certainly quoted: all with a mark are, and one has a doubled mark."""
+    marked = [cell for record in _split(lines, "\t") for cell in record.cells if '"' in cell]
+    return all(map(_QUOTED_CELL.fullmatch, marked)) and any('""' in cell[1:-1] for cell in marked)
+
+
 def records(lines: Sequence[str], dialect: Dialect) -> Iterator[Cells]:
     """Yield the records of a file, without blank lines.
 
