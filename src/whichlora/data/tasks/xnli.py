@@ -52,7 +52,8 @@ class Xnli(NliTask):
             return _items(language, split, data_dir)
         if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
             items = _items(language, "validation", data_dir)
-            english = items if language == SOURCE_LANGUAGE else _items(SOURCE_LANGUAGE, "validation", data_dir)
+            has_english = files.find(data_dir, SOURCE_LANGUAGE, "validation") is not None
+            english = _items(SOURCE_LANGUAGE, "validation", data_dir) if has_english else items
             rest, validation = hold_out(items, HELD_OUT, [normalized(item.premise) for item in english])
             return rest if split == "train" else validation
         if split == "train" and files.find(data_dir, language, "train") is None:
