@@ -93,7 +93,8 @@ class DeclaredTask(PromptTask):
         size = declared if isinstance(declared, int) else round(declared * len(reference if shared else items))
         if not shared:
             return hold_out(items, size, of_reference if self.parallel else of_items)
-        rest, held = hold_out_groups(items, of_items, of_reference, size)
+        strata = [entry.item.stratum for entry in reference]
+        rest, held = hold_out_groups(items, of_items, of_reference, size, strata)
         if items and not rest:
             raise OptionError(
                 "task", self.name, f"all training items in {language} have one {group}: none can be held out"
