@@ -103,7 +103,7 @@ class DeclaredTask(PromptTask):
 
     def _group(self, entry: Converted) -> str:
         if self.declaration.group is not None:
-            return entry.group
+            return normalized(entry.group)
         texts = [entry.item.context] if isinstance(entry.item, QaItem) else self.texts(entry.item).values()
         return "\n".join(map(normalized, texts))
 
