@@ -10,7 +10,7 @@ from whichlora.config.options import AUTO, RunOptions, parse_options
 from whichlora.config.plan import Plan
 from whichlora.data.encoding import Encoder
 from whichlora.data.mixture import target_languages
-from whichlora.data.tasks import Item, PairTask, Split, Task, get_task
+from whichlora.data.tasks import NAMES, Item, PairTask, Split, Task, get_task
 from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data_check import inventory, reading, running
 from whichlora.data_check.estimate import estimate
@@ -72,10 +72,9 @@ def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data
     """Return the items of the languages of runs with these targets, and why those of some targets are missing.
 
     Raises:
-        OptionError: the data cannot be read. If there are several targets, a folder may lack some of them, but not if
-            the folder is that of the task's own file.
+        OptionError: the data cannot be read. A folder may lack some of several targets of a task of the package.
     """
-    strict = len(targets) == 1 or (isinstance(task, DeclaredTask) and task.root is not None)
+    strict = len(targets) == 1 or task.name not in NAMES
     data: dict[str, Mapping[Split, Sequence[Item]]] = {}
     problems: dict[str, str] = {}
     for target in targets:
