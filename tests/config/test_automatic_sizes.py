@@ -31,6 +31,15 @@ def test_sizes_do_not_depend_on_the_ratio(sizes, tmp_path: Path):
     assert sizes(task, train_size="30", validation_size="4", test_size="20") == (30, 4, 20)
 
 
+@pytest.mark.parametrize(("parallel", "expected"), [(False, 90), (True, 45)])
+def test_added_target_items_fit_too(sizes, tmp_path: Path, parallel: bool, expected: int):
+    task = reviews_folder(tmp_path, parallel=parallel, group=None, stratify=None)
+    for split, n in (("train", 100), ("test", 50)):  # the same labels in both languages
+        write_reviews(tmp_path / f"{split}-tr.csv", review_rows("de", split, n))
+    added = {"composition": "addition"}
+    assert {sizes(task, tl_ratio=ratio, **added)[0] for ratio in ("0", "0.1", "1")} == {expected}
+
+
 def test_what_the_file_says_has_priority(sizes, tmp_path: Path):
     assert sizes(reviews_folder(tmp_path, sizes={"train": 40, "test": 30}, group=None)) == (40, 10, 30)
 

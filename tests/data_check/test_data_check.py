@@ -52,10 +52,11 @@ def test_reviews_in_german_and_turkish(checked: Checked, tmp_path: Path):
     sections = checked(task, estimate="true")
     title = "reviews: one of 5 labels, scored by likelihood; source de; languages de, tr; not parallel"
     assert sections[title] == "  licence: CC0\n  faults: invented"
-    assert cells(sections["Items"]) == [
-        ["language", "train", "validation", "test"],
-        ["de", "90", "10", "50"],
-        ["tr", "90", "10", "50"],
+    assert sections["Items"].split("\n") == [
+        "  language  train  validation  test",
+        "  de           90          10    50",
+        "  tr           90          10    50",
+        "  Validation items are held out of the training items.",
     ]
     labels = cells(sections["Labels"])
     assert labels[0] == ["language", "split", "1", "2", "3", "4", "5"]
@@ -124,7 +125,8 @@ def test_items_that_are_too_long_for_the_model_are_counted(checked: Checked, tmp
 def test_a_study_in_one_language_has_one_row(checked: Checked, tmp_path: Path):
     reviews_folder(tmp_path)
     sections = checked(declare_reviews(tmp_path, languages=["tr"], source=None))
-    assert [row[0] for row in cells(sections["Items"])] == ["language", "tr"]
+    assert [row[0] for row in cells(sections["Items"])] == ["language", "tr", "Validation"]
+    assert sections["Items"].endswith("; items with the same product are not divided.")
     assert [row[:3] for row in cells(sections["Items of a run"])[1:]] == [["tr", "1", "0"]]
 
 

@@ -176,3 +176,12 @@ def test_a_reader_that_leaves_early_is_no_error(command: list[str], tmp_path: Pa
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait() == 141
+
+
+def test_a_warning_is_one_line() -> None:
+    code = (
+        "import warnings; from whichlora.command_line import exit_with\n"
+        "exit_with(lambda: warnings.warn('two\\nlines', stacklevel=1) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: two\\nlines\n"

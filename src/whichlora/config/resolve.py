@@ -150,7 +150,12 @@ def _sizes(options: RunOptions, task: Task) -> _Sizes:
 def _automatic(options: RunOptions, task: Task, split: Literal["train", "validation"]) -> int:
     difficulty = difficulty_of(options, task)
     return mixture.automatic_size(
-        task, split, language=options.language, difficulty=difficulty, data_dir=options.data_dir
+        task,
+        split,
+        language=options.language,
+        difficulty=difficulty,
+        data_dir=options.data_dir,
+        composition=options.composition,
     )
 
 

@@ -59,11 +59,18 @@ MAX_AUTOMATIC = {"train": 5000, "validation": 500}
 
 
 def automatic_size(
-    task: Task, split: Literal["train", "validation"], *, language: str, difficulty: str, data_dir: str | None
+    task: Task,
+    split: Literal["train", "validation"],
+    *,
+    language: str,
+    difficulty: str,
+    data_dir: str | None,
+    composition: str = "substitution",
 ) -> int:
     """Return the size of the training or validation set that source and target languages have at every `tl_ratio`.
 
-    Ratios can be compared only at one size. A language without items does not count: it can be evaluated only.
+    Ratios can be compared only at one size. A language without items does not count: it can be evaluated only. With the
+    composition "addition" a parallel task, of which an index is used in one language, has half of its training items.
 
     Raises:
         OptionError: no language has items.
@@ -73,7 +80,10 @@ def automatic_size(
     counts = {code: len(_pool(task, code, split, data_dir, difficulty)) for code in codes}
     if not any(counts.values()):
         raise OptionError("task", task.name, f"has no {split} items in {' or '.join(codes)}")
-    return min(*filter(None, counts.values()), MAX_AUTOMATIC[split])
+    size = min(filter(None, counts.values()))
+    if split == "train" and task.parallel and composition == "addition":
+        size = max(1, size // 2)
+    return min(size, MAX_AUTOMATIC[split])
 
 
 def warn_of_repeats(task: Task, *, language: str, difficulty: str, data_dir: str | None) -> None:

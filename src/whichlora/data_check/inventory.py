@@ -43,7 +43,7 @@ def labels_table(task: Task, data: Data) -> str:
                 continue
             counts = Counter(dict.fromkeys(task.labels, 0))
             counts.update(task.gold(item)[0] for item in items)
-            shares = {label: f"{100 * n / len(items):.0f} %" for label, n in counts.items()}
+            shares = {label: _percent(n, len(items)) for label, n in counts.items()}
             if many:
                 (most, _), *_, (least, n) = counts.most_common()
                 absent = sum(count == 0 for count in counts.values())
@@ -52,6 +52,10 @@ def labels_table(task: Task, data: Data) -> str:
                 rows.append((code, split, *shares.values()))
     head = ("most frequent", "least frequent (items)", "labels without items") if many else task.labels
     return table([("language", "split", *head), *rows])
+
+
+def _percent(count: int, total: int) -> str:
+    return "<1 %" if 0 < count < 0.005 * total else f"{100 * count / total:.0f} %"
 
 
 def repeated(task: Task, data: Data) -> dict[str, list[str]]:

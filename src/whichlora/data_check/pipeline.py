@@ -10,7 +10,7 @@ from whichlora.config.options import AUTO, RunOptions, parse_options
 from whichlora.config.plan import Plan
 from whichlora.data.encoding import Encoder
 from whichlora.data.mixture import target_languages
-from whichlora.data.tasks import Item, PairTask, Split, Task, get_task
+from whichlora.data.tasks import NAMES, Item, PairTask, Split, Task, get_task
 from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data_check import inventory, reading, running
 from whichlora.data_check.estimate import estimate
@@ -40,7 +40,7 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
             check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
         data, problems = _load(task, targets, options)
         _section(_title(task, options), _about(task))
-        left_out = [f"  {shown(str(warning.message))}" for warning in caught]
+        left_out = [*_held_out(task), *(f"  {shown(str(warning.message))}" for warning in caught)]
         _section("Items", "\n".join([inventory.items_table(data), *left_out]))
         caught.clear()
         if task.labels:
@@ -72,10 +72,9 @@ def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data
     """Return the items of the languages of runs with these targets, and why those of some targets are missing.
 
     Raises:
-        OptionError: the data cannot be read. If there are several targets, a folder may lack some of them, but not if
-            the folder is that of the task's own file.
+        OptionError: the data cannot be read. A folder may lack some of several targets of a task of the package.
     """
-    strict = len(targets) == 1 or (isinstance(task, DeclaredTask) and task.reader.root is not None)
+    strict = len(targets) == 1 or task.name not in NAMES
     data: dict[str, Mapping[Split, Sequence[Item]]] = {}
     problems: dict[str, str] = {}
     for target in targets:
@@ -144,10 +143,18 @@ def _title(task: Task, options: RunOptions) -> str:
 
 
 def _about(task: Task) -> str:
-    declaration = getattr(task, "declaration", None)
-    about = {} if declaration is None else declaration.about.model_dump()
+    about = task.declaration.about.model_dump() if isinstance(task, DeclaredTask) else {}
     lines = [f"  {name}: {'; '.join(v) if isinstance(v, list) else v}" for name, v in about.items() if v]
     return "\n".join(["  synthetic"] * task.synthetic + [shown(line) for line in lines])
+
+
+def _held_out(task: Task) -> list[str]:
+    """Return a line on the origin of the validation items of a declared task without such a split."""
+    if not isinstance(task, DeclaredTask) or any(data.validation for data in task.declaration.layouts):
+        return []
+    group = task.declaration.group
+    together = f"; items with the same {group} are not divided" if group else ""
+    return [f"  Validation items are held out of the training items{together}."]
 
 
 def _baselines(plans: Mapping[str, Plan]) -> str:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[\d,]+( %|\+[\d,]*)?|-?")
+_NUMBER = re.compile(r"<?[\d,]+( %|\+[\d,]*)?|-?")
 _KEPT = {"\n", "\u200c", "\u200d"}
 """Characters without a glyph that text needs: line breaks, and the zero-width joiners of Indic and Arabic scripts."""
 

@@ -172,3 +172,28 @@ def test_no_repetition_is_no_warning(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mixture.warn_of_repeats(task, language="tr", difficulty="normal", data_dir=None)
+
+
+def test_a_declared_group_of_a_parallel_task_holds_out_what_xnli_does(tmp_path: Path):
+    """The same rows, declared with the premise as the group, are divided as by the task xnli."""
+    labels = ("entailment", "neutral", "contradiction")
+    for language in ("en", "tr"):
+        lines = [f"{language} premise {n // 3 + n % 2}\t{language} {n}\t{labels[n % 3]}\n" for n in range(240)]
+        (tmp_path / f"dev-{language}.tsv").write_text("".join(lines))
+        head = "premise\thypothesis\tlabel\n"
+        for split in ("train", "test"):
+            (tmp_path / f"{split}.{language}.tsv").write_text("".join([head, *lines]))
+    path = tmp_path / "pairs.yaml"
+    path.write_text(
+        "task: pairs\nkind: choice\nlanguages: [en, tr]\nsource: en\nparallel: true\nheld_out: 500\ngroup: premise\n"
+        'data: {train: "train.{lang}.tsv", test: "test.{lang}.tsv"}\n'
+        "fields: {premise: premise, hypothesis: hypothesis, answer: label}\n"
+        f'labels: [{", ".join(labels)}]\nprompt: "{{{{ premise }}}} {{{{ hypothesis }}}}"\n'
+    )
+    xnli, declared = get_task("xnli"), get_task(str(path))
+    for language in ("en", "tr"):
+        for split in ("train", "validation"):
+            items = xnli.load(language, split, data_dir=str(tmp_path))
+            expected = [(item.premise, item.hypothesis) for item in items]
+            assert [tuple(declared.texts(item).values()) for item in declared.load(language, split)] == expected
+        assert len(declared.load(language, "validation")) > 60

@@ -18,7 +18,7 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Default number of items per split; None means what the data has, see `mixture.automatic_sizes`."""
+    """Default number of items per split; None means what the data has, see `mixture.automatic_size`."""
 
     train: int | None = None
     validation: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections import Counter, defaultdict
@@ -12,6 +13,8 @@ from typing import TypeVar
 from whichlora.data.tasks.items import Item
 
 _Item = TypeVar("_Item", bound=Item)
+ORDERS = 32
+"""Number of orders of groups that are compared when groups are held out."""
 
 
 def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
@@ -32,29 +35,52 @@ def stratified_order(items: Sequence[Item], seed: str) -> list[int]:
 
 
 def hold_out_groups(
-    items: Sequence[_Item], groups: Sequence[str], reference: Sequence[str], size: int
+    items: Sequence[_Item],
+    groups: Sequence[str],
+    reference: Sequence[str],
+    size: int,
+    strata: Sequence[str] = (),
 ) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
     """Split `items` into (rest, validation) without dividing a group, the same groups in every language.
 
     Groups are ordered by a digest of their names. Those of `reference`, the source language's items, are held out
     until they have `size` items, but at most a third of all, and with them all groups of other languages that come
-    before the last of them.
+    before the last of them. Of `ORDERS` such orders the one is taken that balances the strata of the source language
+    best.
 
     Args:
-        groups: the group of each item; in a parallel task the groups of `reference`.
+        groups: the group of each item.
         reference: the group of each item of the source language.
+        strata: the stratum of each item of the source language.
     """
     counts = Counter(reference)
-    limit, held, last = min(size, len(reference) // 3), 0, ""
-    for group in sorted(counts, key=_rank):
-        if held >= limit or (held and held + counts[group] > len(reference) // 3):
-            break
-        held, last = held + counts[group], _rank(group)
-    return _divide(items, {position for position, group in enumerate(groups) if _rank(group) <= last})
+    limit = min(size, len(reference) // 3)
+    wanted = Counter(strata)
+
+    def last_rank(order: int) -> str:
+        """Return the rank of the last group that is held out."""
+        held, last = 0, ""
+        for rank, group in sorted((_rank(group, order), group) for group in counts):
+            if held >= limit or (held and held + counts[group] > len(reference) // 3):
+                break
+            held, last = held + counts[group], rank
+        return last
+
+    def imbalance(order: int) -> float:
+        """Return the sum over strata of the differences between their shares in the held-out items and in all."""
+        last = last_rank(order)
+        held = Counter(s for s, group in zip(strata, reference, strict=True) if _rank(group, order) <= last)
+        total = max(1, held.total())
+        return sum(abs(held[stratum] / total - n / len(strata)) for stratum, n in wanted.items())
+
+    best = min(range(ORDERS), key=imbalance) if strata else 0
+    last = last_rank(best)
+    return _divide(items, {position for position, group in enumerate(groups) if _rank(group, best) <= last})
 
 
-def _rank(group: str) -> str:
-    return hashlib.sha256(f"held out {group}".encode()).hexdigest()
+@functools.lru_cache(maxsize=100_000)
+def _rank(group: str, order: int) -> str:
+    return hashlib.sha256(f"held out {order} {group}".encode()).hexdigest()
 
 
 def hold_out(

@@ -58,9 +58,9 @@ class Xnli(NliTask):
             return _items(language, split, data_dir)
         if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
             items = _items(language, "validation", data_dir)
-            english = items if language == SOURCE_LANGUAGE else _items(SOURCE_LANGUAGE, "validation", data_dir)
-            rest, validation = hold_out(items, HELD_OUT, [normalized(item.premise) for item in english])
-            return rest if split == "train" else validation
+            has_english = files.find(data_dir, SOURCE_LANGUAGE, "validation") is not None
+            english = _items(SOURCE_LANGUAGE, "validation", data_dir) if has_english else items
+            return _divided(items, english, split)
         if split == "train" and files.find(data_dir, language, "train") is None:
             return ()
         return _items(language, split, data_dir)
@@ -109,8 +109,14 @@ def _distributed(language: str, split: Split, data_dir: str) -> tuple[NliItem, .
         return ()
     if split == "test" or has_train:
         return _named(distributed.items("xnli", language, split, data_dir), split)
-    items = _named(distributed.items("xnli", language, "validation", data_dir), "validation")
-    rest, validation = hold_out(items, HELD_OUT)
+    pools = (distributed.items("xnli", code, "validation", data_dir) for code in (language, SOURCE_LANGUAGE))
+    items, english = (_named(pool, "validation") for pool in pools)
+    return _divided(items, english, split)
+
+
+def _divided(items: Sequence[NliItem], english: Sequence[NliItem], split: Split) -> tuple[NliItem, ...]:
+    """Return the training or validation part of dev items, of which those with one English premise stay together."""
+    rest, validation = hold_out(items, HELD_OUT, [normalized(item.premise) for item in english])
     return rest if split == "train" else validation
 
 

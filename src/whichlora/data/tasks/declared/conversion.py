@@ -80,7 +80,8 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
             item = make(declaration, values, Item(index=len(entries), id=item_id, language=language, stratum=""))
             if declaration.stratify:
                 item = replace(item, stratum=f"{item.stratum} {values.scalar(declaration.stratify)}".strip())
-            group = values.scalar(declaration.group) if declaration.group else _texts_in_prompt(declaration, item)
+            declared = declaration.group
+            group = normalized(values.scalar(declared)) if declared else _texts_in_prompt(declaration, item)
         except BadRowError as error:
             bad.append(f"{record.location}: {error}")
             bad_ids.add(item_id)

@@ -143,7 +143,7 @@ def divide(
     shared = declaration.group is not None and not declaration.parallel  # a group may occur in several languages
     size = share if isinstance(share, int) else round(share * len(reference if shared else items))
     if shared:
-        parts = hold_out_groups(items, of_items, of_reference, size)
+        parts = hold_out_groups(items, of_items, of_reference, size, [entry.item.stratum for entry in reference])
     else:
         parts = hold_out(items, size, of_reference if declaration.parallel else of_items)
     if items and not parts[0]:
