@@ -3,7 +3,7 @@
 `base` defines the interface and `items` the item types; `nli` and `qa` have the base classes of NLI and QA tasks. The
 tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`), the synthetic ones in `atlas/`, and those that
 are declared in YAML files (`declared/`), of which `catalogue/` has some. They share `prompts`, `files` (reading data),
-`spans` (accepted answers), `stratification` (sampling) and `shallow_baselines`.
+`spans` (accepted answers), `stratification` (sampling), `text_metrics` and `shallow_baselines`.
 """
 
 from __future__ import annotations

@@ -192,6 +192,11 @@ class Declaration(Section):
         return self.data if isinstance(self.data, list) else [self.data]
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """The metrics that are reported besides `f1`: by default all of the kind. The first is the headline."""
+        return tuple(self.metrics) or METRICS[self.kind]
+
+    @property
     def words(self) -> dict[str, str | dict[str, str]]:
         """The answer of each label, or one a language, by value in the data."""
         labels = self.labels or {}

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from whichlora.data.tasks import prompts
+from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted, convert
-from whichlora.data.tasks.declared.declaration import METRICS, Declaration
+from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.reading import rows
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.data.tasks.nli import macro_f1
@@ -114,13 +114,22 @@ class DeclaredTask(PromptTask):
         return item.answers
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Return the metrics of the kind: for `choice` micro-F1 and macro-F1, otherwise token F1 and exact match."""
+        """Return the metrics of the kind, see `declaration.METRICS`: those that need a library only if declared.
+
+        For `choice` f1 is micro-F1, equal to the accuracy, because invalid answers count as wrong.
+        """
         if not self.labels:
-            return QaTask.metrics(self, predicted, gold)  # type: ignore[arg-type]
+            texts = [text or "" for text in predicted]
+            scores = QaTask.metrics(self, predicted, gold)  # type: ignore[arg-type]
+            return scores | {
+                name: metric(texts, gold)
+                for name, (metric, _) in text_metrics.METRICS.items()
+                if name in self.declaration.scores
+            }
         true = [answers[0] for answers in gold]
         answered = [p if p in self.labels else "" for p in predicted]
         accuracy = sum(t == p for t, p in zip(true, answered, strict=True)) / len(true)
-        return {"f1": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
+        return {"f1": accuracy, "accuracy": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
 
 
 def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
@@ -140,9 +149,9 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "pooled": tuple(declaration.pooled or targets),
         "parallel": declaration.parallel,
         "default_tl_ratio": 0.5 if has_source else 1.0,
-        "headline": (declaration.metrics or METRICS[declaration.kind])[0],
+        "headline": declaration.scores[0],
         "labels": tuple(dict.fromkeys(declaration.label_names.values())),
-        "prompt_version": f"declared-1 {declaration.digest[:16]}",
+        "prompt_version": f"declared-1 {declaration.digest[:16]} {text_metrics.versions(declaration.scores)}".rstrip(),
         "prompt_languages": declaration.codes,
         "default_prompt_language": default,
         "sizes": Sizes(train=sizes.train or 1000, validation=sizes.validation or 100, test=sizes.test),
