@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from whichlora.data.chat import ChatTemplate
 from whichlora.data.tasks.base import Split, Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import stratified_order
@@ -204,9 +205,9 @@ def languages_of(items: Sequence[Item]) -> str:
     return "+".join(sorted({item.language for item in items}))
 
 
-def texts_digest(task: Task, items: Sequence[Item]) -> str:
-    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order."""
-    digest = hashlib.sha256()
+def texts_digest(task: Task, items: Sequence[Item], chat: ChatTemplate | None = None) -> str:
+    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order, and of the chat template."""
+    digest = hashlib.sha256() if chat is None else hashlib.sha256(chat.text.encode())
     for item in items:
         for text in (item.id, task.prompt(item), *task.gold(item)):
             digest.update(text.encode() + b"\0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -57,12 +58,18 @@ class FieldsItem(Item):
     """An item of a declared task of kind `choice` or `text`.
 
     Attributes:
-        fields: the texts that its prompt may contain, by name.
+        fields: the texts that its prompt may contain, by name; `messages` is the JSON of the turns before the answer.
         answers: its label, or the accepted answers, of which the first is trained.
     """
 
     fields: tuple[tuple[str, str], ...]
     answers: tuple[str, ...]
+
+    @property
+    def turns(self) -> list[dict[str, str]] | None:
+        """The conversation before the answer; None if the item is none."""
+        messages = dict(self.fields).get("messages")
+        return None if messages is None else json.loads(messages)
 
 
 def texts_of(item: Item) -> tuple[str, ...]:
@@ -70,6 +77,6 @@ def texts_of(item: Item) -> tuple[str, ...]:
     if isinstance(item, NliItem):
         return item.premise, item.hypothesis
     if isinstance(item, FieldsItem):
-        return tuple(text for _, text in item.fields)
+        return tuple(turn["content"] for turn in item.turns or ()) or tuple(text for _, text in item.fields)
     assert isinstance(item, QaItem)
     return item.context, item.question

@@ -226,6 +226,7 @@ class Declaration(Section):
             "on_bad",
             "deduplicate",
             "sizes",
+            "chat_template",  # its text is in the spec
         }
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, get_args
 
+from whichlora.data.chat import NONE, transcript
 from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared import templates
@@ -21,6 +22,8 @@ from whichlora.errors import check_choice
 
 ANSWER_TOKENS = {"span": 128, "text": 256}
 """Maximum number of tokens of a generated answer, unless the declaration gives another."""
+ANSWER_ENDS = {"choice": "\n", "span": "\n", "text": ""}
+"""Text at which a generated answer ends, unless the declaration gives another."""
 
 
 class DeclaredTask(PromptTask):
@@ -93,10 +96,15 @@ class DeclaredTask(PromptTask):
             fields = {"context": item.context, "question": item.question}
         else:
             assert isinstance(item, FieldsItem)
+            if item.turns is not None:
+                return transcript(item.turns)
             fields = dict(item.fields)
         text = template[language] if isinstance(template, dict) else template
         assert text is not None
         return templates.render(text, fields, labels=self.label_words(item), language=item.language)
+
+    def turns(self, item: Item) -> list[dict[str, str]]:
+        return (isinstance(item, FieldsItem) and item.turns) or super().turns(item)
 
     def answer(self, item: Item) -> str:
         text = self.gold(item)[0]
@@ -150,6 +158,8 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "parallel": declaration.parallel,
         "default_tl_ratio": 0.5 if has_source else 1.0,
         "headline": declaration.scores[0],
+        "until": ANSWER_ENDS[declaration.kind] if declaration.answer.until is None else declaration.answer.until,
+        "chat_template": _chat_template(declaration, root),
         "labels": tuple(dict.fromkeys(declaration.label_names.values())),
         "prompt_version": f"declared-1 {declaration.digest[:16]} {text_metrics.versions(declaration.scores)}".rstrip(),
         "prompt_languages": declaration.codes,
@@ -157,6 +167,12 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "sizes": Sizes(train=sizes.train or 1000, validation=sizes.validation or 100, test=sizes.test),
     }
     return type(declaration.task, (DeclaredTask,), attributes)
+
+
+def _chat_template(declaration: Declaration, root: Path | None) -> str:
+    """Return the chat template of a declaration; a file is relative to the folder of the declaration."""
+    name = declaration.chat_template
+    return name if root is None or name in ("auto", NONE) else str(root / name)
 
 
 def _each(words: str | dict[str, str]) -> list[str]:
