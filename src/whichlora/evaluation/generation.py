@@ -24,6 +24,7 @@ from whichlora.evaluation.answer_ends import cut, end_tokens, stopping, task_end
 from whichlora.evaluation.finite import check_finite
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
+from whichlora.evaluation.windows_notice import announce
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.forward_checks import is_same, plain_logits, remembered, sample_text
@@ -41,11 +42,20 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
     window_counts = Counter(k for k, _ in windows)
-    texts = _generate_each(model, encoder, [window for _, window in windows], name=name)
+    prompts = [encoder.prompt(window) for _, window in windows]
+
+    def continue_longest(tokens: int) -> None:
+        ids, mask = _padded_left([max(prompts, key=len)], encoder.tokenizer.pad_token_id)
+        use_cache = decoding_of(model).cached
+        greedy_continuations(model, ids, mask, 0, new_tokens=tokens, ends=(), use_cache=use_cache)
+
+    answer_tokens = encoder.task.answer_tokens
+    announce(list(map(len, prompts)), len(items), answer_tokens, name=name, continue_longest=continue_longest)
+    texts = _generate_each(model, encoder, [window for _, window in windows], prompts, name=name)
     likelihood = np.full(len(windows), -np.inf)
     candidates = [i for i, (k, _) in enumerate(windows) if window_counts[k] > 1 and texts[i]]
     if candidates:
-        answers = [Encoded(encoder.prompt(windows[i][1]), encoder.answer(windows[i][1], texts[i])) for i in candidates]
+        answers = [Encoded(prompts[i], encoder.answer(windows[i][1], texts[i])) for i in candidates]
         total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
         inputs = [windows[i][1] for i in candidates]
         check_finite(total, inputs, what=f"the {encoder.task.name} answer log-likelihoods", name=name)
@@ -76,10 +86,11 @@ class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+def _generate_each(
+    model: Any, encoder: Encoder, items: Sequence[Item], prompts: list[list[int]], *, name: str
+) -> list[str]:
     """Return the greedy continuation of each item's prompt; an item is not split into windows."""
     tokenizer = encoder.tokenizer
-    prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
     ends = end_tokens(model, tokenizer) | task_end_tokens(encoder)
     can_pack = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
