@@ -196,7 +196,7 @@ def test_a_declaration_decides_unless_the_option_does(tmp_path):
 def test_a_conversation_is_an_item(tmp_path):
     folder = str(save_chat_model(tmp_path / "model", FAMILIES["gemma3"]))
     turns = [{"role": role, "content": f"{role} {n}"} for n, role in enumerate(("user", "assistant", "user"))]
-    item = FieldsItem(0, "a", "de", "", fields=(("messages", json.dumps(turns)),), answers=("two\n\nlines",))
+    item = FieldsItem(0, "a", "de", "", fields=(("messages", json.dumps(turns)),), answers=("two\n\nlines \n",))
     task = declared(tmp_path)()
     encoder = encoder_of(folder, task)
     assert encoder.prompt_text(item) == (

@@ -219,6 +219,19 @@ def test_the_longest_label_counts(tmp_path, text, label):
     assert _label_in(text, task, marks("x")[0]) == label
 
 
+def test_an_answer_of_several_lines_is_trained_as_it_can_be_generated(tmp_path):
+    def answer(kind: str, more: str = "") -> str:
+        (tmp_path / "t.yaml").write_text(
+            f"task: t\nkind: {kind}\nlanguages: [de]\ndata: {{train: a.csv, test: b.csv}}\n"
+            f"fields: {{context: c, question: q, answers: a, answer: b}}\nprompt: x\n{more}"
+        )
+        return task_class(str(tmp_path / "t.yaml"))().answer(FieldsItem(0, "", "de", "", (), ("a  b\n c",)))
+
+    assert answer("text") == " a  b\n c"
+    assert answer("span") == answer("text", 'answer: {until: "\\n"}') == " a b c"
+    assert answer("span", 'answer: {until: ""}') == " a  b\n c"
+
+
 def test_answers_of_declared_tasks_end_as_declared(tmp_path):
     def until(kind: str, answer: str = "") -> str:
         fields = "{context: c, question: q, answers: a}" if kind == "span" else "{text: t, answer: a}"

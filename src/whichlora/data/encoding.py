@@ -137,7 +137,9 @@ class Encoder:
         if budget is not None:
             assert isinstance(item, QaItem)
             item = windows.around_answer(item, self._lengths, budget)
-        answer = self.answer(item, self.task.answer(item).removeprefix(" "), ended=True)
+        text = self.task.answer(item).removeprefix(" ")
+        # White space around an answer is no part of a turn: most templates strip it, and so does scoring.
+        answer = self.answer(item, text if self.chat is None else text.strip(), ended=True)
         encoded = Encoded(self.prompt(item), answer)
         self._check_length(item, len(encoded), " with its answer")
         return encoded

@@ -107,8 +107,13 @@ class DeclaredTask(PromptTask):
         return (isinstance(item, FieldsItem) and item.turns) or super().turns(item)
 
     def answer(self, item: Item) -> str:
+        """Return the first accepted answer, or the word of the label; on one line if a line break ends answers."""
         text = self.gold(item)[0]
-        return f" {self.label_words(item)[self.labels.index(text)] if self.labels else text}"
+        if self.labels:
+            text = self.label_words(item)[self.labels.index(text)]
+        if self.until == "\n" and "\n" in text:
+            text = " ".join(text.split())
+        return f" {text}"
 
     def label_words(self, item: Item) -> tuple[str, ...]:
         language = self.written_in(item)
