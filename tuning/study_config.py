@@ -133,13 +133,16 @@ class StudyConfig:
         spec = plan.spec
         not_fixed = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
         fixed = {
-            "spec": {k: v for k, v in spec.to_dict().items() if k not in not_fixed},
+            "spec": {k: v for k, v in spec.identity.items() if k not in not_fixed},
             "options": {k: v for k, v in spec.variant_options.items() if k not in self.space.dimensions},
             "space": self.space.to_json(),
             "objective": self.objective.text,
             "pruner": self.pruner,
             "reports": self.reports if self.pruner != "none" else None,
-            "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
+            "validation": [
+                texts_digest(plan.task, plan.mixture.validation[role], plan.model.chat(plan.task))
+                for role in ROLES[self.objective.f1]
+            ],
         }
         # The path of a model folder may differ between machines.
         model = f"folder-{spec.model_digest[:8]}" if given_path(spec.model).is_dir() else spec.model.rpartition("/")[2]

@@ -153,6 +153,8 @@ def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
         for key in (*SETTINGS, *CONDITIONS):
             if key not in finished:
                 finished[key] = math.nan if key in NUMBERS else ""
+        # Runs from before there were chat templates, and lines of files that do not give one.
+        finished["chat_template"] = finished["chat_template"].replace("", math.nan).fillna("none")
         fallback = "run:" + finished["run_id"]
         finished["fingerprint"] = finished["fingerprint"].fillna(fallback)
         finished["adapter"] = finished.pop("training_fingerprint").fillna(_adapters(finished))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from whichlora.caller import given_path
 from whichlora.config.layers import parse_layers
+from whichlora.data.chat import NONE, read_template
 from whichlora.data.mixture import COMPOSITIONS, POOLED
 from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
@@ -58,6 +60,11 @@ RUN_OPTIONS = {
         AUTO,
         "Language of instruction and labels: en (or the task's source), or item for that of each item.",
     ),
+    "chat_template": (
+        AUTO,
+        "Form of prompts and answers: none (plain text), a file with a Jinja chat template, or auto: what the task's "
+        "declaration says, else the tokenizer's own if the model is an instruct model.",
+    ),
     "pool_layer": (
         AUTO,
         "For align-words: decoder block, counted from 0, whose output the loss uses; auto is the last adapted block.",
@@ -84,7 +91,7 @@ GROUPS = {
     "Comparison": ("variant", "arm", "seed"),
     "Data": (
         *("task", "language", "tl_ratio", "composition", "difficulty", "train_size", "validation_size", "test_size"),
-        *("prompt_language", "data_dir"),
+        *("prompt_language", "chat_template", "data_dir"),
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
     "Training": ("learning_rate", "epochs", "batch_size", "select_on", "pool_layer", "first_token"),
@@ -98,6 +105,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task": NAMES,
     "composition": COMPOSITIONS,
     "prompt_language": PROMPT_LANGUAGES,
+    "chat_template": (NONE,),
     "first_token": FIRST_TOKEN,
     "retention": ("none", *PROMPTED),
     "scoring": SCORINGS,
@@ -132,6 +140,7 @@ class RunOptions:
     target_modules: str | None
     layers: str
     prompt_language: PromptLanguage | None
+    chat_template: str | None
     pool_layer: int | None
     first_token: str | None
     retention: str
@@ -189,6 +198,20 @@ def _retention(option: str, text: str) -> str:
     return text
 
 
+def check_chat_template(option: str, text: str) -> str:
+    """Check that a value of `chat_template` other than auto is none, or a file that can be read.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if text != NONE:
+        try:
+            read_template(given_path(text))
+        except ValueError as error:
+            raise OptionError(option, text, f"{error}; allowed are auto, {NONE}, or a file with a template") from error
+    return text
+
+
 def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
     return lambda option, text: check_choice(option, text, choices)
 
@@ -217,6 +240,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "variant": lambda option, text: choose_variant(text),
     "task": _task,
     "retention": _retention,
+    "chat_template": check_chat_template,
     "difficulty": check_text,
     "language": check_text,
     "model": check_text,

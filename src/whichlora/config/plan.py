@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from whichlora.config.base_model import BaseModel
 from whichlora.config.hyperparameters import adapted_shapes
 from whichlora.config.spec import RunSpec
 from whichlora.data.encoding import Encoder
@@ -64,11 +65,24 @@ class Plan:
     variant: Variant
     task: Task
     scoring: Scoring
-    source: ModelSource
-    shape: ModelShape
-    tokenizer: PreTrainedTokenizerBase
+    model: BaseModel
     mixture: Mixture
     tests: Mapping[str, TestSet]
+
+    @property
+    def source(self) -> ModelSource:
+        """The location and identity of the base model."""
+        return self.model.source
+
+    @property
+    def shape(self) -> ModelShape:
+        """The shape of the base model."""
+        return self.model.shape
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the base model."""
+        return self.model.tokenizer
 
     @property
     def name(self) -> str:
@@ -90,4 +104,4 @@ class Plan:
 
     def encoder(self, task: Task | None = None) -> Encoder:
         """Return an encoder of the plan's task, or of `task`, for the plan's model."""
-        return Encoder(task or self.task, self.tokenizer, max_length=self.shape.context)
+        return self.model.encoder(task or self.task)

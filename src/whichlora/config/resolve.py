@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from whichlora.config import word_pairs
+from whichlora.config.base_model import BaseModel, read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
 from whichlora.config.hyperparameters import (
@@ -23,23 +24,14 @@ from whichlora.config.retention import retained_items
 from whichlora.config.spec import RunSpec
 from whichlora.config.variant_options import resolve_settings
 from whichlora.data import mixture
+from whichlora.data.chat import NONE
 from whichlora.data.mixture import Mixture
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
-from whichlora.models.loading import (
-    ModelShape,
-    ModelSource,
-    current_device,
-    load_tokenizer,
-    locate,
-    read_shape,
-)
+from whichlora.models.loading import ModelShape, current_device
 from whichlora.parallel import distributed
 from whichlora.variants import Hyperparameters, Variant, get_variant
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase  # options are resolved without it
 
 
 def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = None) -> Plan:
@@ -57,25 +49,22 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     sizes = _sizes(options, task)
     items, test_items = _draw(options, task, sizes)
     retention_items = retained_items(retention_task, options) if retention_task else {}
-    model = _read_model(options)
+    model = read_base_model(options.model, options.chat_template)
     target = _adapter_target(options, variant, hyperparameters, model.shape, settings)
     scoring = _scoring(options, task, target.layers, model.shape.n_layers)
-    tests = _test_sets(task, test_items, scoring, options)
+    tests = _test_sets(task, test_items, scoring, options, model)
     if retention_task:
-        tests += _test_sets(retention_task, retention_items, prompt_scoring(retention_task), options, retained=True)
-    check_context(model.tokenizer, model.shape.context, task, items, tests, scoring, trains=variant.trains)
+        retained = prompt_scoring(retention_task)
+        tests += _test_sets(retention_task, retention_items, retained, options, model, retained=True)
+    check_context(model.encoder, task, items, tests, scoring, trains=variant.trains)
     if target.modules and model.shape.unadapted:
         _warn_of_unadapted(options.model, model.shape)
     return Plan(
-        spec=_spec(
-            options, variant, task, settings, hyperparameters, sizes, items, tests, model.source, target, scoring
-        ),
+        spec=_spec(options, variant, task, settings, hyperparameters, sizes, items, tests, model, target, scoring),
         variant=variant,
         task=task,
         scoring=scoring,
-        source=model.source,
-        shape=model.shape,
-        tokenizer=model.tokenizer,
+        model=model,
         mixture=items,
         tests={test.name: test for test in tests},
     )
@@ -91,15 +80,6 @@ class _Sizes:
     validation_size: int
     test_size: int | None
     select_on: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    """The base model without its weights."""
-
-    source: ModelSource
-    shape: ModelShape
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +168,6 @@ def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict
     return items, ({"trained": items.train} if task.scores_training_items else {}) | tests
 
 
-def _read_model(options: RunOptions) -> _Model:
-    source = locate(options.model)
-    return _Model(source=source, shape=read_shape(source), tokenizer=load_tokenizer(source))
-
-
 def _adapter_target(
     options: RunOptions,
     variant: Variant,
@@ -221,6 +196,7 @@ def _test_sets(
     items_by_role: Mapping[str, Sequence[Item]],
     scoring: Scoring,
     options: RunOptions,
+    model: BaseModel,
     *,
     retained: bool = False,
 ) -> list[TestSet]:
@@ -231,7 +207,7 @@ def _test_sets(
             task=task,
             items=items,
             scoring=scoring,
-            digest=mixture.texts_digest(task, items),
+            digest=mixture.texts_digest(task, items, model.chat(task)),
             retained=retained,
         )
         for role, items in items_by_role.items()
@@ -255,10 +231,11 @@ def _spec(
     sizes: _Sizes,
     items: Mixture,
     tests: Sequence[TestSet],
-    source: ModelSource,
+    model: BaseModel,
     target: _AdapterTarget,
     scoring: Scoring,
 ) -> RunSpec:
+    chat = model.chat(task)
     roles = mixture.selection_roles(items.validation, sizes.select_on)
     selection_items = [item for role in roles for item in items.validation[role]]
     return RunSpec(
@@ -292,7 +269,8 @@ def _spec(
         quantization=options.quantization,
         prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
-        train_digest=mixture.texts_digest(task, [*items.train, *selection_items]),
+        train_digest=mixture.texts_digest(task, [*items.train, *selection_items], chat),
         test_digests={test.name: test.digest for test in tests},
-        model_digest=source.digest,
+        model_digest=model.source.digest,
+        chat_template=NONE if chat is None else chat.digest,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
+from whichlora.data.chat import ChatTemplate
 from whichlora.data.tasks.base import SPLITS, PairTask, Split, Task
 from whichlora.data.tasks.duplicates import counted, repeats
 from whichlora.data.tasks.items import Item
@@ -254,9 +255,9 @@ def languages_of(items: Sequence[Item]) -> str:
     return "+".join(sorted({item.language for item in items}))
 
 
-def texts_digest(task: Task, items: Sequence[Item]) -> str:
-    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order."""
-    digest = hashlib.sha256()
+def texts_digest(task: Task, items: Sequence[Item], chat: ChatTemplate | None = None) -> str:
+    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order, and of the chat template."""
+    digest = hashlib.sha256() if chat is None else hashlib.sha256(chat.text.encode())
     for item in items:
         for text in (item.id, task.prompt(item), *task.gold(item)):
             digest.update(text.encode() + b"\0")

@@ -14,7 +14,7 @@ from whichlora.probing.results import curve
 if TYPE_CHECKING:
     import pandas as pd
 
-    from whichlora.probing.options import AlignmentChoices, LanguageChoices
+    from whichlora.probing.choices import AlignmentChoices, LanguageChoices
 
 _STYLES: dict[str, dict[str, Any]] = {
     "english": {"color": "black", "linestyle": "-", "marker": "o"},

@@ -18,6 +18,7 @@ from whichlora.config.options import AUTO, RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import RunSpec
+from whichlora.data.chat import NONE
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import task_class
 from whichlora.errors import OptionError
@@ -90,11 +91,15 @@ def find(request: Request, client: MlflowClient | None) -> ProbedModel:
     spec = spec_of(client, "run_id", request.run_id)
     copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
     run_options = {name: str(getattr(spec, name)) for name in copied}
+    run_options["chat_template"] = NONE if spec.chat_template == NONE else AUTO
     if request.task in (None, spec.task) and spec.test_size is not None:
         run_options["test_size"] = str(spec.test_size)
     plan = _plan(request, run_options)
     if plan.source.digest != spec.model_digest:
         raise OptionError("run_id", request.run_id, f"its base model {spec.model} differs from the one found here")
+    if request.reads_items and request.chat_template is None and plan.spec.chat_template != spec.chat_template:
+        allowed = f"the run used another chat template ({spec.chat_template}); give the file with it"
+        raise OptionError("chat_template", AUTO, allowed)
     same_items = (request.task, request.language, request.items) == (None, None, None)
     if request.reads_items and same_items and plan.spec.test_digests["tl"] != spec.test_digests["tl"]:
         raise OptionError(
@@ -163,7 +168,7 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
         texts |= {
             name: RUN_OPTIONS[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")
         }
-    overrides = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
+    overrides = {name: getattr(request, name) for name in ("data_dir", "chat_template", "precision", "quantization")}
     texts |= {name: text for name, text in overrides.items() if text is not None}
     try:
         return resolve(parse_options(texts))

@@ -34,12 +34,17 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
         path = Path(scratch) / "spec.json"
         path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
         log.artifacts(Path(scratch))
+    chat = plan.model.chat(plan.task)
     splits = {"train": (plan.task, plan.mixture.train, spec.train_digest)}
     for name, test in plan.tests.items():
         splits[f"test/{name}"] = (test.task, test.items, test.digest)
     for role, items in plan.mixture.validation.items():
         if items:
-            splits[f"validation/{role}"] = (plan.task, items, texts_digest(plan.task, items))
+            splits[f"validation/{role}"] = (
+                plan.task,
+                items,
+                texts_digest(plan.task, items, chat),
+            )
     for context, (task, items, digest) in splits.items():
         counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
         origin = "generated from CLDR names" if task.synthetic else task.name

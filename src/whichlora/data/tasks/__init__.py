@@ -4,7 +4,7 @@
 tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`), the synthetic ones in `atlas/`, and those that
 are declared in YAML files (`declared/`), of which `catalogue/` has some. `distributed/` has more layouts of `xnli` and
 `tydiqa`. They share `prompts`, `files` (reading data; `delimited` and `folder_contents` help), `spans` (accepted
-answers), `stratification` (sampling), `duplicates` (repeated items), and the shallow baselines of NLI
+answers), `stratification` (sampling), `duplicates` (repeated items), `text_metrics`, and the shallow baselines of NLI
 (`shallow_baselines`) and of any task (`generic_baselines`).
 """
 

@@ -45,6 +45,8 @@ class Task(ABC):
         prompt_languages: the languages with prompts.
         default_prompt_language: default of the option `prompt_language`.
         answer_tokens: maximum number of tokens of a generated answer.
+        until: text at which a generated answer ends; empty if it ends only with the text or the turn.
+        chat_template: `auto` (that of an instruct model), `none` or a file, unless the option `chat_template` decides.
         difficulties: allowed values of the option `difficulty`; the first is the default.
     """
 
@@ -64,6 +66,8 @@ class Task(ABC):
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
     default_prompt_language: ClassVar[PromptLanguage] = "en"
     answer_tokens: int
+    until: ClassVar[str] = "\n"
+    chat_template: ClassVar[str] = "auto"
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
     sizes: ClassVar[Sizes]
 
@@ -111,6 +115,13 @@ class Task(ABC):
     @abstractmethod
     def prompt(self, item: Item) -> str:
         """Return the input text of an item. It ends where the answer begins, without a trailing space."""
+
+    def turns(self, item: Item) -> list[dict[str, str]]:
+        """Return the conversation before the answer, for models with a chat template: turns with `role` and `content`.
+
+        It is the prompt as the user's turn, unless the item is a conversation.
+        """
+        return [{"role": "user", "content": self.prompt(item)}]
 
     @abstractmethod
     def answer(self, item: Item) -> str:
@@ -178,7 +189,8 @@ class PairTask(Task):
 
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("tl_ratio", "composition", "scoring", "select_on"), "every item is a pair of both languages"
-    )
+    ) | {"chat_template": "word pairs have no prompt"}
+    chat_template = "none"
     default_tl_ratio = 1.0
     selection_role = "control"
     scores_training_items = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -64,11 +65,18 @@ class FieldsItem(Item):
     fields: tuple[tuple[str, str], ...]
     answers: tuple[str, ...]
 
+    @property
+    def turns(self) -> list[dict[str, str]] | None:
+        """The conversation before the answer; None if the item is none."""
+        messages = dict(self.fields).get("messages")
+        return None if messages is None else json.loads(messages)
+
 
 def texts_of(item: Item) -> tuple[str, ...]:
     """Return the texts of an item with a prompt, in the order of the prompt; two for NLI and QA."""
     assert isinstance(item, NliItem | QaItem | FieldsItem)
-    return tuple(named_texts(item).values())
+    turns = item.turns if isinstance(item, FieldsItem) else None
+    return tuple(named_texts(item).values()) if turns is None else tuple(turn["content"] for turn in turns)
 
 
 def named_texts(item: Item) -> dict[str, str]:
@@ -79,4 +87,7 @@ def named_texts(item: Item) -> dict[str, str]:
         return {"context": item.context, "question": item.question}
     if isinstance(item, PairItem):
         return {"word": item.word, "translation": item.translation}
-    return dict(item.fields) if isinstance(item, FieldsItem) else {}
+    if not isinstance(item, FieldsItem):
+        return {}
+    turns = item.turns
+    return dict(item.fields) | ({} if turns is None else {"messages": "\n".join(turn["content"] for turn in turns)})

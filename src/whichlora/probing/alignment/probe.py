@@ -37,8 +37,9 @@ from whichlora.models.rope_switch import divided_by_side
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import PoissonBootstrap
+from whichlora.probing.choices import AlignmentChoices
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.options import AlignmentChoices, Request, as_params
+from whichlora.probing.options import Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
 from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 

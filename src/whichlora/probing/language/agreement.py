@@ -13,7 +13,7 @@ from whichlora.probing.detectors import DETECTORS
 from whichlora.probing.language.classes import LanguageClassifier
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import LanguageChoices
+    from whichlora.probing.choices import LanguageChoices
     from whichlora.probing.partial_results import Arrays, PartialResults
 
 

@@ -12,7 +12,7 @@ from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.probing.detectors import Detection, Detector, detect, get_detector
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import LanguageChoices
+    from whichlora.probing.choices import LanguageChoices
 
 ENGLISH, TARGET, OTHER, DROPPED = range(4)
 CLASSES = ("english", "target", "other")

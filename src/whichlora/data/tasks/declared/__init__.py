@@ -11,6 +11,7 @@ from importlib.resources import as_file
 from pathlib import Path
 
 from whichlora.caller import given_path
+from whichlora.data.chat import NONE, read_template
 from whichlora.data.tasks.catalogue import FOLDER
 from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.task import DeclaredTask, declare
@@ -43,6 +44,11 @@ def read(option: str, path: Path) -> Declaration:
     """
     document = read_document(option, path, scalar_keys=True)
     declaration = document.parse(Declaration)
+    if declaration.chat_template not in ("auto", NONE):
+        try:
+            read_template(path.parent / declaration.chat_template)
+        except ValueError as error:
+            document.fail(("chat_template",), f"chat_template {declaration.chat_template} {error}")
     prompt = declaration.prompt
     texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
     if isinstance(prompt, dict):

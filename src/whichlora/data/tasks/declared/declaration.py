@@ -222,6 +222,11 @@ class Declaration(Section):
         return [*fields.values(), *self.where_of(layout), *others]
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """The metrics that are reported besides `f1`: by default all of the kind. The first is the headline."""
+        return tuple(self.metrics) or METRICS[self.kind]
+
+    @property
     def words(self) -> dict[str, str | dict[str, str]]:
         """The answer of each label, or one a language, by value in the data."""
         labels = self.labels or {}
@@ -260,6 +265,7 @@ class Declaration(Section):
             "on_bad",
             "deduplicate",
             "sizes",
+            "chat_template",  # its text is in the spec
         }
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

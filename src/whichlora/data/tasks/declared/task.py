@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from whichlora.data.tasks import prompts
+from whichlora.data.chat import NONE, transcript
+from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted
-from whichlora.data.tasks.declared.declaration import METRICS, Declaration
+from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.repeated import entries_of
 from whichlora.data.tasks.declared.splits import Reader, divide
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
@@ -20,6 +21,8 @@ from whichlora.errors import check_choice
 
 ANSWER_TOKENS = {"span": 128, "text": 256}
 """Maximum number of tokens of a generated answer, unless the declaration gives another."""
+ANSWER_ENDS = {"choice": "\n", "span": "\n", "text": ""}
+"""Text at which a generated answer ends, unless the declaration gives another."""
 
 
 class DeclaredTask(PromptTask):
@@ -91,14 +94,24 @@ class DeclaredTask(PromptTask):
             fields = {"context": item.context, "question": item.question}
         else:
             assert isinstance(item, FieldsItem)
+            if item.turns is not None:
+                return transcript(item.turns)
             fields = dict(item.fields)
         text = template[language] if isinstance(template, dict) else template
         assert text is not None
         return templates.render(text, fields, labels=self.label_words(item), language=item.language)
 
+    def turns(self, item: Item) -> list[dict[str, str]]:
+        return (isinstance(item, FieldsItem) and item.turns) or super().turns(item)
+
     def answer(self, item: Item) -> str:
+        """Return the first accepted answer, or the word of the label; on one line if a line break ends answers."""
         text = self.gold(item)[0]
-        return f" {self.label_words(item)[self.labels.index(text)] if self.labels else text}"
+        if self.labels:
+            text = self.label_words(item)[self.labels.index(text)]
+        if self.until == "\n" and "\n" in text:
+            text = " ".join(text.split())
+        return f" {text}"
 
     def label_words(self, item: Item) -> tuple[str, ...]:
         language = self.written_in(item)
@@ -112,13 +125,22 @@ class DeclaredTask(PromptTask):
         return item.answers
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
-        """Return the metrics of the kind: for `choice` micro-F1 and macro-F1, otherwise token F1 and exact match."""
+        """Return the metrics of the kind, see `declaration.METRICS`: those that need a library only if declared.
+
+        For `choice` f1 is micro-F1, equal to the accuracy, because invalid answers count as wrong.
+        """
         if not self.labels:
-            return QaTask.metrics(self, predicted, gold)  # type: ignore[arg-type]
+            texts = [text or "" for text in predicted]
+            scores = QaTask.metrics(self, predicted, gold)  # type: ignore[arg-type]
+            return scores | {
+                name: metric(texts, gold)
+                for name, (metric, _) in text_metrics.METRICS.items()
+                if name in self.declaration.scores
+            }
         true = [answers[0] for answers in gold]
         answered = [p if p in self.labels else "" for p in predicted]
         accuracy = sum(t == p for t, p in zip(true, answered, strict=True)) / len(true)
-        return {"f1": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
+        return {"f1": accuracy, "accuracy": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
 
 
 def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
@@ -138,9 +160,11 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "pooled": tuple(declaration.pooled or targets),
         "parallel": declaration.parallel,
         "default_tl_ratio": 0.5 if has_source else 1.0,
-        "headline": (declaration.metrics or METRICS[declaration.kind])[0],
+        "headline": declaration.scores[0],
+        "until": ANSWER_ENDS[declaration.kind] if declaration.answer.until is None else declaration.answer.until,
+        "chat_template": _chat_template(declaration, root),
         "labels": tuple(dict.fromkeys(declaration.label_names.values())),
-        "prompt_version": f"declared-1 {declaration.digest[:16]}",
+        "prompt_version": f"declared-1 {declaration.digest[:16]} {text_metrics.versions(declaration.scores)}".rstrip(),
         "prompt_languages": _prompt_languages(declaration),
         "default_prompt_language": default,
         "sizes": Sizes(train=sizes.train, validation=sizes.validation, test=sizes.test),
@@ -153,6 +177,12 @@ def _prompt_languages(declaration: Declaration) -> tuple[str, ...]:
     if declaration.prompt is None and declaration.kind == "span":
         return tuple(code for code in declaration.codes if code in prompts.QA)
     return declaration.codes if isinstance(declaration.prompt, dict) else (declaration.reference,)
+
+
+def _chat_template(declaration: Declaration, root: Path | None) -> str:
+    """Return the chat template of a declaration; a file is relative to the folder of the declaration."""
+    name = declaration.chat_template
+    return name if root is None or name in ("auto", NONE) else str(root / name)
 
 
 def _each(texts: str | dict[str, str]) -> list[str]:
