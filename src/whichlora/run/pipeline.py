@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from whichlora.config.plan import Plan
+from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
@@ -115,6 +115,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
     for name, scores in test.items():
         metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
+        metrics |= _metrics_by_language(plan.tests[name], scores)
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
@@ -155,6 +156,21 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
         metrics |= {
             f"floor/{name}/{k}": v for k, v in plan.task.shallow_baselines(plan.mixture.train, test.items).items()
         }
+    return metrics
+
+
+def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
+    """Return the metrics of each language, such as `test/tl/tr/f1`, of a test set in several target languages."""
+    codes = sorted({item.language for item in test.items})
+    if len(codes) == 1 or isinstance(test.task, PairTask):
+        return {}
+    answers = list(zip(test.items, scores.predictions["predicted"].tolist(), strict=True))
+    metrics: dict[str, float] = {}
+    for code in codes:
+        own = [(answer, test.task.gold(item)) for item, answer in answers if item.language == code]
+        predicted = [answer if isinstance(answer, str) else None for answer, _ in own]
+        values = test.task.metrics(predicted, [gold for _, gold in own])
+        metrics |= {f"test/{test.name}/{code}/{key}": value for key, value in values.items()}
     return metrics
 
 

@@ -46,6 +46,7 @@ class Task(ABC):
         default_prompt_language: default of the option `prompt_language`.
         answer_tokens: maximum number of tokens of a generated answer.
         difficulties: allowed values of the option `difficulty`; the first is the default.
+        yaml: the file that declares the task, as it is written; empty for a task in Python.
     """
 
     name: ClassVar[str]
@@ -65,6 +66,7 @@ class Task(ABC):
     default_prompt_language: ClassVar[PromptLanguage] = "en"
     answer_tokens: int
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
+    yaml: ClassVar[str] = ""
     sizes: ClassVar[Sizes]
 
     def __init__(self, prompt_language: PromptLanguage | None = None) -> None:
@@ -83,10 +85,13 @@ class Task(ABC):
 
     def written_in(self, item: Item) -> str:
         """Return the language in which instruction and labels are written for an item."""
-        return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
+        return item.language if self.prompt_language == "item" or not self.source else self.source
 
     def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the languages of validation and test items by role, for the target languages of a run."""
+        """Return the languages of validation and test items by role, for the target languages of a run.
+
+        The roles are `en`, the source language whatever it is, and `tl`.
+        """
         target = {"tl": tuple(targets)}
         return target if self.source is None else {"en": (self.source,), **target}
 
@@ -103,6 +108,13 @@ class Task(ABC):
         Raises:
             OptionError: the data is missing or cannot be read.
         """
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        """Return what `load` reads: the SHA-256 of each file by its path, or the split of a dataset on the hub.
+
+        Empty for data that is part of the package, or if the task does not say.
+        """
+        return {}
 
     @abstractmethod
     def prompt(self, item: Item) -> str:

@@ -64,6 +64,9 @@ class TydiQa(QaTask):
         rest, validation = hold_out(_items(language, "train", data_dir), HELD_OUT)
         return rest if split == "train" else validation
 
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        return files.origin(data_dir, language, "validation" if split == "test" else "train", HUB)
+
 
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, ...]:
     if data_dir is None:

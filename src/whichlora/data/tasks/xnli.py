@@ -47,12 +47,21 @@ class Xnli(NliTask):
         check_choice("difficulty", difficulty, self.difficulties)
         if split == "test" or data_dir is None:
             return _items(language, split, data_dir)
-        if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
+        if _is_divided(data_dir):
             rest, validation = hold_out(_items(language, "validation", data_dir), HELD_OUT)
             return rest if split == "train" else validation
         if split == "train" and files.find(data_dir, language, "train") is None:
             return ()
         return _items(language, split, data_dir)
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        divided = data_dir is not None and split != "test" and _is_divided(data_dir)
+        return files.origin(data_dir, language, "validation" if divided else split, HUB)
+
+
+def _is_divided(data_dir: str) -> bool:
+    """Return whether training items are taken from the validation file, since there is no other."""
+    return files.find(data_dir, SOURCE_LANGUAGE, "train") is None
 
 
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[NliItem, ...]:

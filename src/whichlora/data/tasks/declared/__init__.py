@@ -22,7 +22,7 @@ from whichlora.yaml_files import Path_, read_document
 def of_catalogue(name: str) -> type[DeclaredTask]:
     """Return the class of a task of the catalogue."""
     with as_file(FOLDER / f"{name}.yaml") as path:
-        return declare(_read("task", path), None)
+        return declare(*_read("task", path), None)
 
 
 def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
@@ -32,10 +32,11 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
         OptionError: the file cannot be read, or declares no task; the message names the line.
     """
     path = given_path(file).absolute()
-    return _class_of(_read(option, path), path.parent)
+    return _class_of(*_read(option, path), path.parent)
 
 
-def _read(option: str, path: Path) -> Declaration:
+def _read(option: str, path: Path) -> tuple[Declaration, str]:
+    """Return the declaration in a file, and the file's text."""
     document = read_document(option, path, scalar_keys=True)
     declaration = document.parse(Declaration)
     prompt = declaration.prompt
@@ -48,15 +49,15 @@ def _read(option: str, path: Path) -> Declaration:
             check_template(text, fields)
         except ValueError as error:
             document.fail(place, f"prompt {error}")
-    return declaration
+    return declaration, document.text
 
 
 _CLASSES: dict[tuple[str, Path], type[DeclaredTask]] = {}
 
 
-def _class_of(declaration: Declaration, folder: Path) -> type[DeclaredTask]:
+def _class_of(declaration: Declaration, text: str, folder: Path) -> type[DeclaredTask]:
     """Return one class for equal declarations, since items are cached by task."""
-    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, folder))
+    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, text, folder))
 
 
 __all__ = ["DeclaredTask", "from_file", "of_catalogue"]

@@ -81,9 +81,6 @@ class DeclaredTask(PromptTask):
         groups = reference if self.parallel else [entry.group for entry in train]
         return hold_out_groups(items, groups, reference, size)
 
-    def written_in(self, item: Item) -> str:
-        return item.language if self.prompt_language == "item" or not self.source else self.source
-
     def prompt(self, item: Item) -> str:
         language = self.written_in(item)
         template = self.declaration.prompt
@@ -123,8 +120,8 @@ class DeclaredTask(PromptTask):
         return {"f1": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
 
 
-def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
-    """Return the class of a declared task."""
+def declare(declaration: Declaration, text: str, root: Path | None) -> type[DeclaredTask]:
+    """Return the class of a declared task; `text` is the file with the declaration, `root` its folder."""
     targets = tuple(code for code in declaration.codes if code != declaration.source)
     has_source = declaration.source is not None
     default: prompts.PromptLanguage = get_args(prompts.PromptLanguage)[isinstance(declaration.prompt, dict)]
@@ -133,6 +130,7 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "__module__": __name__,
         "__doc__": f"The declared task {declaration.task}.",
         "declaration": declaration,
+        "yaml": text,
         "root": root,
         "name": declaration.task,
         "languages": declaration.codes,
