@@ -15,8 +15,9 @@ from analysis.stats.cells import BLOCK_COLUMNS, labels, rows, run_label
 
 ANALYSIS, SHARE, RUN = "collapsed runs", "share of runs", "run"
 RULE = (
-    "a run has collapsed if its {score} is at or below the upper end of the floor's 95% interval (Wilson, at its number of "
-    "test items); the floor is that of the best shallow baseline on the same items, else the untrained base model's"
+    "a run has collapsed if its {score} is at or below the upper end of the floor's 95% interval (Wilson, at its "
+    "number of test items); the floor is that of the best shallow baseline on the same items, else the untrained base "
+    "model's"
 )
 
 
