@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import folders
@@ -11,7 +13,6 @@ from probes import probed, table
 from runs import plan_of, run_of
 from transformers import AutoTokenizer
 
-from whichlora.probing import main
 from whichlora.probing.language.classes import ENGLISH, OTHER, TARGET, LanguageClassifier
 from whichlora.probing.options import LanguageChoices
 
@@ -38,9 +39,7 @@ def test_the_source_language_has_the_first_class(tiny_model: str, source: str | 
         assert classifier.classify_text(text, "de_Latn") == TARGET
 
 
-def test_a_run_is_probed_with_its_own_declaration(
-    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_probed_with_its_own_declaration(store: Path, tiny_model: str) -> None:
     task = folders.reviews_task(store / "data", "de", "tr", source="de")
     run_id = run_of(plan_of(tiny_model, task=task, language="tr")).run_id
     text = Path(task).read_text()
@@ -51,10 +50,12 @@ def test_a_run_is_probed_with_its_own_declaration(
     Path(task).unlink()
     assert probed("--run_id", run_id, "--agreement", "0").info.run_id == run.info.run_id
     shutil.move(store / "data", store / "elsewhere")
-    capsys.readouterr()
-    assert main(["--run_id", run_id, "--agreement", "0"]) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.endswith(f"data_dir=auto: must be the folder with the data of reviews, which was beside {task}")
+    command = [sys.executable, "-m", "whichlora.probing", "--run_id", run_id, "--agreement", "0"]
+    process = subprocess.run(command, capture_output=True, text=True)  # this process has the items in its cache
+    assert process.returncode == 2
+    assert process.stderr.strip().endswith(
+        f"data_dir=auto: must be the folder with the data of reviews, which was beside {task}"
+    )
     given = probed("--run_id", run_id, "--agreement", "0", "--data_dir", str(store / "elsewhere"))
     assert given.info.run_id == run.info.run_id
     assert probed("--run_id", run_id, "--kind", "weights").info.status == "FINISHED"  # reads no items

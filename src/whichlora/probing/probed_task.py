@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 
 from whichlora.caller import given_path
 from whichlora.config.spec import TASK_FILE, RunSpec
-from whichlora.data.tasks import task_class
-from whichlora.data.tasks.declared import from_file
+from whichlora.data.targets import target_languages
+from whichlora.data.tasks import Task, get_task, task_class
 from whichlora.errors import OptionError
 from whichlora.tracking.client import work_folder
 
@@ -45,9 +45,18 @@ def options_of(client: MlflowClient, request: Request, spec: RunSpec, given: str
         logged = Path(client.download_artifacts(request.run_id, TASK_FILE, str(folder)))
     except (MlflowException, OSError) as error:
         raise OptionError("task", given, f"is the task of the run and {problem}; set task") from error
-    beside = given_path(given).parent
-    on_hub = any(layout.hub for layout in from_file(str(logged)).declaration.layouts)
-    if request.data_dir is None and not on_hub and not beside.is_dir():
-        allowed = f"must be the folder with the data of {spec.task}, which was beside {given}"
-        raise OptionError("data_dir", "auto", allowed)
-    return {"task": str(logged)} | ({"data_dir": str(beside)} if beside.is_dir() else {})
+    task = get_task(str(logged))
+    language = target_languages(task, spec.language)[0]
+    if request.data_dir is not None or _can_read(task, language, None):
+        return {"task": str(logged)}
+    beside = str(given_path(given).parent)
+    if _can_read(task, language, beside):
+        return {"task": str(logged), "data_dir": beside}
+    raise OptionError("data_dir", "auto", f"must be the folder with the data of {spec.task}, which was beside {given}")
+
+
+def _can_read(task: Task, language: str, data_dir: str | None) -> bool:
+    try:
+        return bool(task.load(language, "test", data_dir=data_dir))
+    except OptionError:
+        return False
