@@ -71,6 +71,10 @@ def test_a_study_in_one_language_has_one_column(store: Path, capsys: pytest.Capt
     assert "VeRA" in capsys.readouterr().out
     records = json.loads(Path("out/statistics.json").read_text())
     assert {r["outcome"] for r in records if "claim" not in r["analysis"]} == {"", "tl"}
+    again = Path("out/results.csv").rename("theirs.csv")
+    assert analyze.main(["--results", str(again), "--output", "again"]) == 0
+    assert "F1, Turkish" in Path("again/report.html").read_text()
+    capsys.readouterr()
     for primary in ("en", "mean"):
         assert analyze.main(["--experiment", "alone", "--primary", primary]) == 2
         assert (
