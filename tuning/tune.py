@@ -34,7 +34,8 @@ OPTIONS = {
     "budget": (AUTO, "Device-seconds of trials per study, after which no new trials start."),
     "objective": (
         "mean",
-        "Validation F1 to maximise: en, tl (target language) or mean (of both); append ,parameters or ,seconds for "
+        "Validation F1 to maximise, or the task's own metric: en (source language), tl (target language) or mean (of "
+        "both, where there are both); append ,parameters or ,seconds for "
         "the Pareto front of F1 and that cost.",
     ),
     "space": ("paper", f"Search space: {' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges."),
@@ -96,7 +97,8 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
     task_class(options.task, prompted=True)  # only these have the validation F1 that a study compares
     task = get_task(options.task, options.prompt_language)
     check_task(task, language=options.language, difficulty=options.difficulty)
-    objective, pruner = parse_objective(texts["objective"]), check_choice("pruner", texts["pruner"], (AUTO, *PRUNERS))
+    objective = parse_objective(texts["objective"]).for_task(task)
+    pruner = check_choice("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
         allowed = f"must be auto or none with objective={objective.text}: pruning needs a single objective"
         raise OptionError("pruner", pruner, allowed)

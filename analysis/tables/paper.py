@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
+from analysis.naming import names_of
 from analysis.records import Record
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.methods import UNTRAINED, format_value, method_order
@@ -60,6 +61,8 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     """
     ratios = sorted(set(rows["tl_ratio"]))
     languages = sorted(set(rows["language"]) - {""})
+    names, outcomes = names_of(rows), [outcome for outcome in ("en", "tl") if outcome in set(rows["outcome"])]
+    languages_shown = " / ".join(names.of(outcome).removeprefix("the ") for outcome in outcomes)
     floors = _floors(rows)
     order = [*method_order(rows), *([BEST_FLOOR] if floors else ())]
     cells = _means(rows) | floors
@@ -70,7 +73,7 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
             line: list[Cell] = [cell(language), cell(method)]
             for ratio in ratios:
                 parts = []
-                for outcome in ("en", "tl"):
+                for outcome in outcomes:
                     # At ratio 0 all languages share one adapter, whose English result has an empty language.
                     key = next((c for c in (language, "") if (outcome, c, ratio, method) in cells), None)
                     if key is None or (outcome == "tl" and key == ""):
@@ -89,17 +92,17 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     one_seed = any(cells[key][2] == 1 for key in of_methods)
     remarks = " The best floor is the best shallow method on the same items." if floors else ""
     if any(key[:2] == ("en", "") for key in of_methods):
-        remarks += " English at 0 % is that of one adapter for all languages."
+        remarks += f" {names.source} at 0 % is that of one adapter for all languages."
     seeds = "Mean ± standard deviation over seeds" if several_seeds else "One seed a cell, so without a spread"
     seeds += " (without ±: one seed)" * (several_seeds and one_seed)
     caption = (
-        f"{setting}. F1 in points, English / target language, by share of target-language items. {seeds}; "
+        f"{setting}. {names.score} in points, {languages_shown}, by share of target-language items. {seeds}; "
         f"best of a column and language bold, second underlined.{remarks}"
     )
     columns = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
     table = Table(
         name=name,
-        title="F1.",
+        title=names.fill("{Score}."),
         caption=caption,
         header=("language", "method", *(f"{100 * ratio:g} %" for ratio in ratios)),
         rows=tuple(body),

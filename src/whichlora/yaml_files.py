@@ -58,6 +58,7 @@ class Document:
         option: the option that names the file, for error messages.
         file: the file as the user gave it.
         content: mappings, lists, texts, numbers, booleans and None.
+        text: the file as it is written.
         lines: the line of each value, counted from 1.
     """
 
@@ -65,6 +66,7 @@ class Document:
     file: str
     content: Any
     lines: dict[Path_, int] = field(default_factory=dict)
+    text: str = ""
 
     def fail(self, path: Path_, problem: str) -> NoReturn:
         """Raise an `OptionError` for the value at `path`, or for the innermost known value around it."""
@@ -165,7 +167,7 @@ def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -
     except ValueError as error:  # an escaped code point above U+10FFFF
         raise OptionError(option, file, f"cannot be read: {error}") from error
     content = None if node is None else _Builder(document, scalar_keys=scalar_keys).value(node, ())
-    return Document(option, str(file), content, document.lines)
+    return Document(option, str(file), content, document.lines, text)
 
 
 def _compose(document: Document, text: str) -> yaml.Node | None:

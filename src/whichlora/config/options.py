@@ -10,7 +10,8 @@ from typing import Any
 from whichlora.caller import given_path
 from whichlora.config.layers import parse_layers
 from whichlora.data.chat import NONE, read_template
-from whichlora.data.mixture import COMPOSITIONS, POOLED
+from whichlora.data.mixture import COMPOSITIONS
+from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_number
@@ -38,14 +39,18 @@ RUN_OPTIONS = {
     ),
     "task": ("atlas-nli", f"Task to train and score: {VALUES}."),
     "difficulty": (AUTO, "normal or hard, for tasks that have both."),
-    "language": ("sw", "Target language (ISO 639-1), or pooled: a fixed set of languages per task, trained together."),
+    "language": (
+        "sw",
+        "Target language (ISO 639-1), or several that are trained together: tr,az in equal shares, tr:2,az:1 in given "
+        "ones, or pooled for a fixed set of languages per task.",
+    ),
     "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
-    "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1."),
+    "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1; 1 for a task without a source."),
     "composition": (
         "substitution",
-        "substitution: target-language items replace English ones; addition: they are added to the English ones.",
+        "substitution: target-language items replace source-language ones; addition: they are added to them.",
     ),
-    "train_size": (AUTO, "Number of training items; with composition=addition, of English ones."),
+    "train_size": (AUTO, "Number of training items; with composition=addition, of source-language ones."),
     "validation_size": (AUTO, "Number of validation items per language."),
     "test_size": (AUTO, "Number of test items per language."),
     "seed": ("42", "Random seed of the data sample, the initialisation of the adapter and the order of items."),
@@ -79,7 +84,10 @@ RUN_OPTIONS = {
     ),
     "retention_size": (AUTO, "Number of test items per language of the retention task."),
     "scoring": (AUTO, "How answers are scored: likelihood (of the labels) or generate."),
-    "select_on": (AUTO, "Validation score that selects the checkpoint: en, tl (target language) or mean (of both)."),
+    "select_on": (
+        AUTO,
+        "Validation score that selects the checkpoint: en (source language), tl (target language) or mean (of both).",
+    ),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU."),
     "quantization": ("none", "none, or nf4 for 4-bit weights of the base model."),
     "data_dir": (
@@ -177,13 +185,12 @@ def parse_option(name: str, text: str) -> Any:
 
 
 def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
-    """Check that a task supports a target language and a difficulty.
+    """Check that a task supports the target languages and a difficulty.
 
     Raises:
         OptionError: it does not; the message lists the supported values.
     """
-    targets = [code for code in task.languages if code != task.source]
-    check_choice("language", language, [*targets, POOLED])
+    canonical_language(task, language)
     check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
 
 

@@ -26,6 +26,7 @@ from whichlora.config.variant_options import resolve_settings
 from whichlora.data import mixture
 from whichlora.data.chat import NONE
 from whichlora.data.mixture import Mixture
+from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
@@ -45,6 +46,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = resolve_settings(variant, variant_options or {})
     retention_task = check_compatibility(options, variant, task)
+    options = replace(options, language=canonical_language(task, options.language))
     hyperparameters = _hyperparameters(options, variant, task)
     sizes = _sizes(options, task)
     items, test_items = _draw(options, task, sizes)
@@ -67,6 +69,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
         model=model,
         mixture=items,
         tests={test.name: test for test in tests},
+        options=options,
     )
 
 
@@ -105,7 +108,8 @@ def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyper
 
 def _sizes(options: RunOptions, task: Task) -> _Sizes:
     """Return the sizes of the item sets; the task provides the defaults."""
-    tl_ratio = task.default_tl_ratio if options.tl_ratio is None else options.tl_ratio
+    default = task.default_tl_ratio if task.source else 1.0
+    tl_ratio = default if options.tl_ratio is None else options.tl_ratio
     train_size = options.train_size or task.sizes.train or _automatic(options, task, "train")
     n_target = mixture.target_count(tl_ratio, train_size)
     if tl_ratio and not n_target:

@@ -13,6 +13,13 @@ from whichlora.data.chat import NONE
 SPEC_VERSION = 8
 """Incremented whenever the same spec could give another number, so that older runs are never reused silently."""
 
+NO_SOURCE = "none"
+"""Value of the param `source_language` of a run whose task has no source language."""
+TASK_OPTION = "task_option"
+"""Param with the option `task` of a run whose task is not one of the package."""
+TASK_FILE = "task.yaml"
+"""Artifact with the declaration of a run's task."""
+
 _NOT_IDENTITY = {"model"}
 """Fields with the location of something whose content is identified by a digest in the spec."""
 

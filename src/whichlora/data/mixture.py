@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from whichlora.data.chat import ChatTemplate
+from whichlora.data.targets import alternation, target_languages, target_shares
 from whichlora.data.tasks.base import SPLITS, PairTask, Split, Task
 from whichlora.data.tasks.duplicates import counted, repeats
 from whichlora.data.tasks.items import Item
@@ -22,8 +23,8 @@ from whichlora.errors import OptionError
 class Mixture:
     """Training and validation items of a run.
 
-    `validation` is keyed by role: `en` and `tl`, or `control` for word pairs. A role without validation items has an
-    empty list.
+    `validation` is keyed by role: `en` for the source language and `tl` for the target languages, whatever they are, or
+    `control` for word pairs. A role without validation items has an empty list.
     """
 
     train: Sequence[Item]
@@ -31,18 +32,11 @@ class Mixture:
 
 
 COMPOSITIONS = ("substitution", "addition")
-POOLED = "pooled"
-"""Value of the option `language` that stands for all of a task's `pooled` languages together."""
 
 
 def selection_roles(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
     """Return the roles whose validation items select the checkpoint."""
     return [role for role in validation if select_on in (role, "mean")]
-
-
-def target_languages(task: Task, language: str) -> tuple[str, ...]:
-    """Return the languages that the option `language` stands for."""
-    return task.pooled if language == POOLED else (language,)
 
 
 def target_count(tl_ratio: float, train_size: int) -> int:
@@ -117,12 +111,13 @@ def draw(
 ) -> Mixture:
     """Draw a run's training and validation items.
 
-    With the composition "substitution" target items replace English ones within `train_size`, as in the paper; with
-    "addition" they are added to `train_size` English items, so that the amount of English does not depend on the ratio.
+    With the composition "substitution" target items replace source items within `train_size`, as in the paper; with
+    "addition" they are added to `train_size` source items, whose number then does not depend on the ratio. A task
+    without a source language has target items only.
 
     Items are drawn from the start of a stratified order that depends only on the seed, so the target items of a smaller
     ratio or training set are a subset of those of a larger one. In a parallel task an index appears in one language
-    only. For the language "pooled" the target items alternate between the task's pooled languages. Validation items do
+    only. Several target languages alternate, in training by their shares and in validation equally. Validation items do
     not depend on the seed, so that all checkpoints of a comparison are selected on the same items.
 
     Args:
@@ -132,27 +127,29 @@ def draw(
         OptionError: A size exceeds the available items, the target language has no items for training or for selecting
             the checkpoint, or the languages of a parallel task do not match.
     """
-    targets = target_languages(task, language)
+    shares = target_shares(task, language)
+    targets = tuple(shares)
     roles = task.roles(targets)
     n_target = target_count(tl_ratio, train_size)
 
     def orders(split: Split, languages: Sequence[str], order_seed: str) -> list[Sequence[Item]]:
         return [_order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages]
 
-    def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
-        option = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
-        pools = orders(split, languages, order_seed)
-        return _take_alternately(task, split, languages, pools, range(start, start + size), option)
+    def train(languages: Sequence[str], size: int, start: int, turns: Sequence[int]) -> list[Item]:
+        pools = orders("train", languages, source_order)
+        option = "train_size", train_size
+        return _take_alternately(task, "train", languages, pools, range(start, start + size), option, turns)
 
     def validation_items(role: str) -> list[Item]:
         """Return the validation items of a role; empty if a language has none and the role selects no checkpoint."""
         order_seed = f"{task.name} validation"
         if all(orders("validation", roles[role], order_seed)):
-            return pick("validation", roles[role], validation_size, order_seed)
-        other = "tl" if role == "en" else "en"
-        if select_on != other:
-            allowed = f"{task.name} has no {'+'.join(roles[role])} items to select a checkpoint on; allowed is {other}"
-            raise OptionError("select_on", select_on, allowed)
+            pools, option = orders("validation", roles[role], order_seed), ("validation_size", validation_size)
+            return _take_alternately(task, "validation", roles[role], pools, range(validation_size), option)
+        others = [other for other in roles if other != role]
+        if select_on not in others:
+            problem = f"{task.name} has no {'+'.join(roles[role])} items to select a checkpoint on"
+            raise OptionError("select_on", select_on, "; allowed is ".join([problem, *others]))
         return []
 
     source_order = f"{task.name} {seed}"
@@ -162,8 +159,8 @@ def draw(
     if task.parallel:
         source_start, target_start = (0, train_size) if composition == "addition" else (n_target, 0)
     n_source = train_size if composition == "addition" else train_size - n_target
-    source = pick("train", (task.source,), n_source, source_order, source_start) if task.source else []
-    target = pick("train", targets, n_target, source_order, target_start) if n_target else []
+    source = train((task.source,), n_source, source_start, (0,)) if task.source else []
+    target = train(targets, n_target, target_start, alternation(list(shares.values()))) if n_target else []
     return Mixture(train=[*target, *source], validation={role: validation_items(role) for role in roles})
 
 
@@ -203,19 +200,25 @@ def _take_alternately(
     pools: Sequence[Sequence[Item]],
     positions: range,
     option: tuple[str, int],
+    turns: Sequence[int] | None = None,
 ) -> list[Item]:
     """Return the items at `positions` of the sequence that alternates between the languages' items, `pools`.
 
     In a parallel task, position `i` is item `i` of its language; otherwise each language's items are used in order.
+
+    Args:
+        turns: the order of the languages, by their positions in `languages`, which repeats; None for one turn each.
     """
+    turns = turns or range(len(pools))
     items: list[Item] = []
     for position in positions:
-        pool = pools[position % len(pools)]
-        index = position if task.parallel else position // len(pools)
-        if index >= len(pool):
-            allowed = f"{task.name} has {len(pool)} {split} items in {languages[position % len(pools)]}"
+        rounds, turn = divmod(position, len(turns))
+        number = turns[turn]
+        index = position if task.parallel else rounds * turns.count(number) + turns[:turn].count(number)
+        if index >= len(pools[number]):
+            allowed = f"{task.name} has {len(pools[number])} {split} items in {languages[number]}"
             raise OptionError(*option, allowed)
-        items.append(pool[index])
+        items.append(pools[number][index])
     return items
 
 

@@ -9,7 +9,7 @@ from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.options import AUTO, RunOptions, parse_options
 from whichlora.config.plan import Plan
 from whichlora.data.encoding import Encoder
-from whichlora.data.mixture import target_languages
+from whichlora.data.targets import target_languages
 from whichlora.data.tasks import NAMES, Item, PairTask, Split, Task, get_task
 from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data_check import inventory, reading, running

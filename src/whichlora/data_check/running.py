@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from whichlora.config.options import parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
-from whichlora.data.mixture import target_count, target_languages
+from whichlora.data.mixture import target_count
+from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data_check.inventory import Data
 from whichlora.data_check.tables import table

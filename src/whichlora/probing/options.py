@@ -73,7 +73,7 @@ OPTIONS = {
     "special_tokens": (AUTO, "keep or drop special tokens, as positions and among the decoded tokens."),
     "candidates": (
         AUTO,
-        "Allowed detected languages, separated by commas; all; or task for English and the task's languages.",
+        "Allowed detected languages, separated by commas; all; or task for the languages of the task.",
     ),
     "arithmetic": (AUTO, "Arithmetic of the LM head: fp32 (exact) or bf16 (faster; its disagreement is measured)."),
     "agreement": (AUTO, "Number of tokens, and of texts, on which the two detectors are compared; 0 for none."),

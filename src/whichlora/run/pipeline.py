@@ -117,6 +117,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     for name, scores in test.items():
         metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
         metrics |= _interval_metrics(plan.tests[name], scores)
+        metrics |= _metrics_by_language(plan.tests[name], scores)
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
@@ -170,6 +171,20 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
     for key in dict.fromkeys(("f1", test.task.headline)):
         low, high = interval(test.task, predicted, gold, key)
         metrics |= {f"test/{test.name}/{key}_low": low, f"test/{test.name}/{key}_high": high}
+
+
+def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
+    """Return the metrics of each language, such as `test/tl/tr/f1`, of a test set in several target languages."""
+    codes = sorted({item.language for item in test.items})
+    if len(codes) == 1 or isinstance(test.task, PairTask):
+        return {}
+    answers = list(zip(test.items, scores.predictions["predicted"].tolist(), strict=True))
+    metrics: dict[str, float] = {}
+    for code in codes:
+        own = [(answer, test.task.gold(item)) for item, answer in answers if item.language == code]
+        predicted = [answer if isinstance(answer, str) else None for answer, _ in own]
+        values = test.task.metrics(predicted, [gold for _, gold in own])
+        metrics |= {f"test/{test.name}/{code}/{key}": value for key, value in values.items()}
     return metrics
 
 

@@ -48,6 +48,7 @@ class Task(ABC):
         until: text at which a generated answer ends; empty if it ends only with the text or the turn.
         chat_template: `auto` (that of an instruct model), `none` or a file, unless the option `chat_template` decides.
         difficulties: allowed values of the option `difficulty`; the first is the default.
+        yaml: the file that declares the task, as it is written; empty for a task in Python.
     """
 
     name: ClassVar[str]
@@ -69,6 +70,7 @@ class Task(ABC):
     until: ClassVar[str] = "\n"
     chat_template: ClassVar[str] = "auto"
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
+    yaml: ClassVar[str] = ""
     sizes: ClassVar[Sizes]
 
     def __init__(self, prompt_language: PromptLanguage | None = None) -> None:
@@ -87,10 +89,13 @@ class Task(ABC):
 
     def written_in(self, item: Item) -> str:
         """Return the language in which instruction and labels are written for an item."""
-        return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
+        return item.language if self.prompt_language == "item" or not self.source else self.source
 
     def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the languages of validation and test items by role, for the target languages of a run."""
+        """Return the languages of validation and test items by role, for the target languages of a run.
+
+        The roles are `en`, the source language whatever it is, and `tl`.
+        """
         target = {"tl": tuple(targets)}
         return target if self.source is None else {"en": (self.source,), **target}
 
@@ -111,6 +116,13 @@ class Task(ABC):
     def texts(self, item: Item) -> dict[str, str]:
         """Return the texts of an item that are in its prompt, by name."""
         return named_texts(item) or {"prompt": self.prompt(item)}
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        """Return what `load` reads: the SHA-256 of each file by its path, or the split of a dataset on the hub.
+
+        Empty for data that is part of the package, or if the task does not say.
+        """
+        return {}
 
     @abstractmethod
     def prompt(self, item: Item) -> str:
@@ -155,7 +167,7 @@ class PromptTask(Task):
     )
 
     def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
-        """Return the F1 of `generic_baselines`.
+        """Return the headline metric of `generic_baselines`.
 
         They are a majority label and linear classifiers for tasks with labels, a random span of the context for
         extractive QA, and otherwise each of the item's texts as the answer.
@@ -176,7 +188,7 @@ class PromptTask(Task):
         else:
             answers = {name: [predicted] for name, predicted in generic.copied(texts).items()}
         return {
-            name: sum(self.metrics(predicted, gold)["f1"] for predicted in draws) / len(draws)
+            name: sum(self.metrics(predicted, gold)[self.headline] for predicted in draws) / len(draws)
             for name, draws in answers.items()
         }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +132,26 @@ def read_hub(name: str, config: str, split: Split, *, id_prefix: str = "") -> li
     if id_prefix:
         table = table.select([i for i, row_id in enumerate(table["id"]) if row_id.startswith(id_prefix)])
     return [Row(name, f"{config} {split} row {n}", values) for n, values in enumerate(table.to_list())]
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, read again only after it has changed."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def origin(data_dir: str | None, language: str, split: Split, hub: str) -> dict[str, str]:
+    """Return the file of a split with its SHA-256, or without `data_dir` the split of the dataset on the hub."""
+    if data_dir is None:
+        return {f"hub:{hub} {language} {split}": ""}
+    path = find(data_dir, language, split)
+    return {} if path is None else {str(path.absolute()): digest(path)}
 
 
 def _names(language: str, split: Split) -> list[str]:

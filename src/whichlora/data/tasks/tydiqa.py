@@ -68,6 +68,11 @@ class TydiQa(QaTask):
         rest, validation = hold_out(items, HELD_OUT, [normalized(item.context) for item in items])
         return rest if split == "train" else validation
 
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        if data_dir is not None and _is_distributed(language, data_dir):
+            return distributed.origin("tydiqa", language, "test" if split == "test" else "train", data_dir)
+        return files.origin(data_dir, language, "validation" if split == "test" else "train", HUB)
+
 
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, ...]:
     if data_dir is None:

@@ -56,7 +56,7 @@ class Xnli(NliTask):
             return _distributed(language, split, data_dir)
         if split == "test" or data_dir is None:
             return _items(language, split, data_dir)
-        if files.find(data_dir, SOURCE_LANGUAGE, "train") is None:
+        if _is_divided(data_dir):
             items = _items(language, "validation", data_dir)
             has_english = files.find(data_dir, SOURCE_LANGUAGE, "validation") is not None
             english = _items(SOURCE_LANGUAGE, "validation", data_dir) if has_english else items
@@ -64,6 +64,20 @@ class Xnli(NliTask):
         if split == "train" and files.find(data_dir, language, "train") is None:
             return ()
         return _items(language, split, data_dir)
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        if data_dir is not None and _is_distributed(language, data_dir):
+            translated = split == "train" and distributed.is_found("xnli-mt", data_dir)
+            name = "xnli-mt" if translated else "xnli"
+            divided = split == "train" and not distributed.has(name, SOURCE_LANGUAGE, "train", data_dir)
+            return distributed.origin(name, language, "validation" if divided and not translated else split, data_dir)
+        divided = data_dir is not None and split != "test" and _is_divided(data_dir)
+        return files.origin(data_dir, language, "validation" if divided else split, HUB)
+
+
+def _is_divided(data_dir: str) -> bool:
+    """Return whether training items are taken from the validation file, since there is no other."""
+    return files.find(data_dir, SOURCE_LANGUAGE, "train") is None
 
 
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[NliItem, ...]:

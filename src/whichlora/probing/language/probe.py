@@ -53,6 +53,7 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
         "language": probed.language,
         "items": len(probe.items),
         "items_digest": probed.plan.tests["tl"].digest,
+        **probed.other_source,
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
         "reliable_from": RELIABLE,
@@ -70,8 +71,9 @@ class _LanguageProbe:
         # Sorted, so that prompts with a common prefix are in the same batch, where the prefix is computed once.
         self.items = sorted(plan.tests["tl"].items, key=plan.task.prompt)
         self.n_layers = plan.shape.n_layers
-        self.classifier = LanguageClassifier(choices, plan.tokenizer)
-        self.second_classifier = agreement.second_classifier(choices, plan.tokenizer)
+        source = plan.task.source
+        self.classifier = LanguageClassifier(choices, plan.tokenizer, source=source)
+        self.second_classifier = agreement.second_classifier(choices, plan.tokenizer, source)
         self.selector = PositionSelector(
             plan.encoder(),
             positions=choices.positions,
@@ -109,7 +111,11 @@ class _LanguageProbe:
             layers=layers,
             metrics=metrics,
             series={f"language/{kind}": points(layers, f"{self.choices.level}/{kind}") for kind in CLASSES},
-            figures={"languages": language_figure(layers, self.probed.name, self.probed.language, self.choices)},
+            figures={
+                "languages": language_figure(
+                    layers, self.probed.name, self.probed.plan.task.source, self.probed.language, self.choices
+                )
+            },
             files=[self._per_item(results, work / "items.parquet")],
         )
 

@@ -23,7 +23,7 @@ from whichlora.yaml_files import Path_, read_document
 def of_catalogue(name: str) -> type[DeclaredTask]:
     """Return the class of a task of the catalogue."""
     with as_file(FOLDER / f"{name}.yaml") as path:
-        return declare(read("task", path), None)
+        return declare(*read("task", path), None)
 
 
 def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
@@ -33,11 +33,11 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
         OptionError: the file cannot be read, or declares no task; the message names the line.
     """
     path = given_path(file).absolute()
-    return _class_of(read(option, path), path.parent)
+    return _class_of(*read(option, path), path.parent)
 
 
-def read(option: str, path: Path) -> Declaration:
-    """Return what a file declares.
+def read(option: str, path: Path) -> tuple[Declaration, str]:
+    """Return the declaration in a file, and the file's text.
 
     Raises:
         OptionError: the file cannot be read, or declares no task; the message names the line.
@@ -59,15 +59,15 @@ def read(option: str, path: Path) -> Declaration:
             check_template(text, fields)
         except ValueError as error:
             document.fail(place, f"prompt {error}")
-    return declaration
+    return declaration, document.text
 
 
 _CLASSES: dict[tuple[str, Path], type[DeclaredTask]] = {}
 
 
-def _class_of(declaration: Declaration, folder: Path) -> type[DeclaredTask]:
+def _class_of(declaration: Declaration, text: str, folder: Path) -> type[DeclaredTask]:
     """Return one class for equal declarations, since items are cached by task."""
-    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, folder))
+    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, text, folder))
 
 
 __all__ = ["DeclaredTask", "from_file", "of_catalogue", "read"]

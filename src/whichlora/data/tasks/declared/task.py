@@ -82,9 +82,6 @@ class DeclaredTask(PromptTask):
         """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
         return self.reader.origin(language, split, data_dir)
 
-    def written_in(self, item: Item) -> str:
-        return item.language if self.prompt_language == "item" or not self.source else self.source
-
     def prompt(self, item: Item) -> str:
         language = self.written_in(item)
         template = self.declaration.prompt
@@ -143,8 +140,8 @@ class DeclaredTask(PromptTask):
         return {"f1": accuracy, "accuracy": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
 
 
-def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
-    """Return the class of a declared task."""
+def declare(declaration: Declaration, text: str, root: Path | None) -> type[DeclaredTask]:
+    """Return the class of a declared task; `text` is the file with the declaration, `root` its folder."""
     targets = tuple(code for code in declaration.codes if code != declaration.source)
     has_source = declaration.source is not None
     default: prompts.PromptLanguage = get_args(prompts.PromptLanguage)[isinstance(declaration.prompt, dict)]
@@ -154,6 +151,7 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "__doc__": f"The declared task {declaration.task}.",
         "declaration": declaration,
         "reader": Reader(declaration, root),
+        "yaml": text,
         "name": declaration.task,
         "languages": declaration.codes,
         "source": declaration.source,

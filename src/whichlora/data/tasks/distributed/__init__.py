@@ -41,6 +41,11 @@ def items(name: str, language: str, split: Split, data_dir: str) -> Sequence[Ite
     return [entry.item for entry in _reader(name).entries(language, split, data_dir) or ()]
 
 
+def origin(name: str, language: str, split: Split, data_dir: str) -> dict[str, str]:
+    """Return the SHA-256 of each file from which the items of a split are, by its path."""
+    return _reader(name).origin(language, split, data_dir)
+
+
 def rows(name: str, language: str, split: Split | Literal["all"], data_dir: str) -> list[Row]:
     """Return the rows of a split in one language, with the names of the fields; none if there is no such split.
 
@@ -72,4 +77,4 @@ def _reader(name: str) -> Reader:
     from whichlora.data.tasks.declared.splits import Reader
 
     with as_file(files(__package__) / f"{name}.yaml") as path:
-        return Reader(read("task", path), None)
+        return Reader(read("task", path)[0], None)
