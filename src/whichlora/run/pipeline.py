@@ -171,6 +171,7 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
     for key in dict.fromkeys(("f1", test.task.headline)):
         low, high = interval(test.task, predicted, gold, key)
         metrics |= {f"test/{test.name}/{key}_low": low, f"test/{test.name}/{key}_high": high}
+    return metrics
 
 
 def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
