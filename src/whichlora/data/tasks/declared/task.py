@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -11,10 +12,11 @@ from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted
 from whichlora.data.tasks.declared.declaration import METRICS, Declaration
-from whichlora.data.tasks.declared.splits import Reader, divide
+from whichlora.data.tasks.declared.splits import Reader
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.data.tasks.nli import macro_f1
 from whichlora.data.tasks.qa import QaTask
+from whichlora.data.tasks.stratification import hold_out, hold_out_groups
 from whichlora.errors import check_choice
 
 ANSWER_TOKENS = {"span": 128, "text": 256}
@@ -26,10 +28,12 @@ class DeclaredTask(PromptTask):
 
     Class attributes:
         declaration: what the YAML file says.
+        root: its folder; None for a declaration of the catalogue.
         reader: reads its data.
     """
 
     declaration: ClassVar[Declaration]
+    root: ClassVar[Path | None]
     reader: ClassVar[Reader]
 
     def __init__(self, prompt_language: prompts.PromptLanguage | None = None) -> None:
@@ -54,15 +58,30 @@ class DeclaredTask(PromptTask):
         check_choice("language", language, self.languages)
         check_choice("split", split, SPLITS)
         check_choice("difficulty", difficulty, self.difficulties)
-        entries = self.reader.entries(language, split, data_dir)
-        if split == "test" or (split == "validation" and entries is not None):
-            return _items(entries or ())
-        train = self.reader.entries(language, "train", data_dir) or ()
-        if self.reader.entries(language, "validation", data_dir) is not None:
-            return _items(train)
-        reference = self.reader.entries(self.declaration.reference, "train", data_dir) or ()
-        rest, held = divide(self.declaration, train, reference, self.declaration.held_out)
-        return _items(rest if split == "train" else held)
+        converted = _converted(type(self), language, split, data_dir)
+        if split == "test" or (split == "validation" and converted is not None):
+            return tuple(entry.item for entry in converted or ())
+        train = _converted(type(self), language, "train", data_dir) or ()
+        if _converted(type(self), language, "validation", data_dir) is not None:
+            return tuple(entry.item for entry in train)
+        rest, held = self._hold_out(train, language, data_dir)
+        return rest if split == "train" else held
+
+    def _hold_out(
+        self, train: Sequence[Converted], language: str, data_dir: str | None
+    ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+        declared = self.declaration.held_out
+        items = [entry.item for entry in train]
+        size = declared if isinstance(declared, int) else round(declared * len(items))
+        if self.declaration.group is None or not items:
+            return hold_out(items, size)
+        first = self.source or (self.declaration.reference if self.parallel else language)
+        of_source = train if first == language else _converted(type(self), first, "train", data_dir) or ()
+        if not isinstance(declared, int):
+            size = round(declared * len(of_source))
+        reference = [entry.group for entry in of_source]
+        groups = reference if self.parallel else [entry.group for entry in train]
+        return hold_out_groups(items, groups, reference, size)
 
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
@@ -120,6 +139,7 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
         "__module__": __name__,
         "__doc__": f"The declared task {declaration.task}.",
         "declaration": declaration,
+        "root": root,
         "reader": Reader(declaration, root),
         "name": declaration.task,
         "languages": declaration.codes,
@@ -148,5 +168,9 @@ def _each(words: str | dict[str, str]) -> list[str]:
     return list(words.values()) if isinstance(words, dict) else [words]
 
 
-def _items(entries: Sequence[Converted]) -> tuple[Item, ...]:
-    return tuple(entry.item for entry in entries)
+@functools.lru_cache(maxsize=16)
+def _converted(
+    task: type[DeclaredTask], language: str, split: Split, data_dir: str | None
+) -> tuple[Converted, ...] | None:
+    """Return the items of a split with their groups; None if there is no such split in this language."""
+    return task.reader.entries(language, split, data_dir)
