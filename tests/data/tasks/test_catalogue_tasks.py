@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,14 @@ def test_blanked_labels_are_said_to_be_missing(tmp_path):
         pytest.raises(OptionError, match=r"test-de.tsv has no items in de that can be used"),
     ):
         get_task("paws-x").load("de", "test", data_dir=str(folder))
+
+
+def test_blanked_answers_are_said_to_be_missing(tmp_path):
+    path = tmp_path / "xquad.en.json"
+    FIRST["xquad"].write(tmp_path, ["en"])
+    path.write_text(re.sub(r'"text": "[^"]*"', '"text": ""', path.read_text()))
+    with pytest.raises(OptionError, match="This copy of the data has no answers; repackagings such as XTREME's"):
+        get_task("xquad").load("en", "test", data_dir=str(tmp_path))
 
 
 @pytest.fixture

@@ -153,6 +153,15 @@ def test_the_line_of_a_blanked_label_says_so(tmp_path, end):
         XNLI.load("en", "test", data_dir=str(tmp_path))
 
 
+def test_blanked_answers_are_said_to_be_missing(tmp_path):
+    rows = [
+        row | {"answers": {"text": [""], "answer_start": [0]}} for row in folders.tydiqa_rows("sw", "validation", 5)
+    ]
+    folders.write(tmp_path / "sw.dev.json", rows)
+    with pytest.raises(OptionError, match=r"has no answer, as all 5 items; XTREME's test files have none"):
+        QA.load("sw", "test", data_dir=str(tmp_path))
+
+
 QA_CODES = ("en", "sw", "te")
 QA_NAMES = {"en": "english", "sw": "swahili", "te": "telugu"}
 

@@ -82,12 +82,21 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, .
     else:
         rows = files.read(data_dir, language, split, _COLUMNS)
         rows = _in_language(rows, language)
+    if len(rows) > 1 and not any(map(_has_answer, rows)):
+        rows[0].fail(f"has no answer, as all {len(rows)} items; XTREME's test files have none")
     items = tuple(_item(language, index, row) for index, row in enumerate(rows))
     if items:
         item_id, count = Counter(item.id for item in items).most_common(1)[0]
         if count > 1:
             rows[0].fail(f"id {item_id} occurs {count} times")
     return items
+
+
+def _has_answer(row: files.Row) -> bool:
+    try:
+        return any(accepted_answers(row.values.get("answers")))
+    except ValueError:
+        return True  # of another form, which `_item` refuses
 
 
 def _in_language(rows: Sequence[files.Row], language: str) -> list[files.Row]:
