@@ -67,8 +67,12 @@ class FieldsItem(Item):
 
 def texts_of(item: Item) -> tuple[str, ...]:
     """Return the texts of an item with a prompt, in the order of the prompt; two for NLI and QA."""
-    assert isinstance(item, NliItem | QaItem | FieldsItem)
-    return tuple(named_texts(item).values())
+    if isinstance(item, NliItem):
+        return item.premise, item.hypothesis
+    if isinstance(item, FieldsItem):
+        return tuple(text for _, text in item.fields)
+    assert isinstance(item, QaItem)
+    return item.context, item.question
 
 
 def named_texts(item: Item) -> dict[str, str]:

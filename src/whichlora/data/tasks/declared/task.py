@@ -69,12 +69,13 @@ class DeclaredTask(PromptTask):
         return rest if split == "train" else held
 
     def texts(self, item: Item) -> dict[str, str]:
-        texts = super().texts(item)
         template = self.declaration.prompt
-        if not isinstance(item, FieldsItem) or template is None:
-            return texts
-        used = {name for text in _each(template) for name in templates.check_template(text, list(texts))}
-        return {name: text for name, text in texts.items() if name in used}
+        if not isinstance(item, FieldsItem):
+            return super().texts(item)
+        if template is None:  # a conversation
+            return {"prompt": self.prompt(item)}
+        used = {name for text in _each(template) for name in templates.check_template(text, dict(item.fields))}
+        return {name: text for name, text in item.fields if name in used}
 
     def _hold_out(
         self, train: Sequence[Converted], language: str, data_dir: str | None
@@ -176,8 +177,8 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
     return type(declaration.task, (DeclaredTask,), attributes)
 
 
-def _each(texts: str | dict[str, str]) -> list[str]:
-    return list(texts.values()) if isinstance(texts, dict) else [texts]
+def _each(words: str | dict[str, str]) -> list[str]:
+    return list(words.values()) if isinstance(words, dict) else [words]
 
 
 @functools.lru_cache(maxsize=64)
