@@ -138,6 +138,19 @@ def test_packaged_tasks_are_shown(checked: Checked, name: str):
     assert len(cells(sections["Items of a run"])) == (2 if name == "align-words" else 5)
 
 
+def test_of_many_languages_the_first_are_shown(checked: Checked, tmp_path: Path):
+    codes = [f"l{n}" for n in range(24)]
+    task = declare_reviews(tmp_path, languages=["de", *codes], data={"train": "train.csv", "test": "test-{lang}.csv"})
+    write_reviews(tmp_path / "train.csv", review_rows("de", "train", 40))
+    for code in ("de", *codes):
+        write_reviews(tmp_path / f"test-{code}.csv", review_rows("tr", "test", 10))
+    sections = checked(task)
+    assert section(sections, "reviews: ") is not None
+    assert any(title.endswith("; languages 25; not parallel") for title in sections)
+    assert [row[0] for row in cells(sections["Items"])][1:8] == ["de", *codes[:6]]
+    assert "18 more target languages, each shown with --language: l6, l7, l8, l9, l10, l11, ..." in sections["Items"]
+
+
 def test_long_contexts_and_languages_without_files(checked: Checked, tmp_path: Path):
     """Contexts are read in windows, and a folder may lack some of the languages that a packaged task pools."""
     folder = folders.tydiqa_folder(tmp_path, sentences=210)

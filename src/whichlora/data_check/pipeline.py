@@ -21,6 +21,9 @@ from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import load_tokenizer, locate, read_shape
 from whichlora.variants import get_variant
 
+MAX_TARGETS = 6
+"""Number of target languages that are shown if the caller names none."""
+
 
 def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> None:
     """Print what a task's data holds and what runs will do with it.
@@ -38,9 +41,13 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         targets = list(task.pooled) if texts["language"] == AUTO else [texts["language"]]
         for target in targets:
             check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
-        data, problems = _load(task, targets, options)
+        data, read, problems = _load(task, targets, options)
         _section(_title(task, options), _about(task))
-        left_out = [*_held_out(task), *(f"  {shown(str(warning.message))}" for warning in caught)]
+        left_out = [
+            *_not_read(targets, read, problems),
+            *_held_out(task),
+            *(f"  {shown(str(warning.message))}" for warning in caught),
+        ]
         _section("Items", "\n".join([inventory.items_table(data), *left_out]))
         caught.clear()
         if task.labels:
@@ -50,7 +57,7 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         lines = [f"  {code}: {text}" for code, texts_ in found for text in texts_] or ["  none"]
         _section("Repeated texts, without regard to case, white space and Unicode form", "\n".join(lines))
 
-        plans, others = _plans(task, [target for target in targets if target not in problems], texts, data)
+        plans, others = _plans(task, read, texts, data)
         problems |= others
         encoder = _encoder(task, plans, options)
         _show_reading(encoder, data, options)
@@ -58,7 +65,7 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
             _section("Items of a run", running.training_table(task, plans, data))
             _section("Shallow baselines: F1 without a language model", _baselines(plans))
         if problems:
-            _section("Runs that are not possible", "\n".join(f"  {code}: {text}" for code, text in problems.items()))
+            _section("Runs that are not possible", _listed(problems))
         if plans and measured:
             plan = next(iter(plans.values()))
             _section(f"Time of a run on this machine: {plan.name}", _time(plan))
@@ -68,16 +75,21 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         _section("Warnings", "\n".join(f"  {shown(text)}" for text in messages))
 
 
-def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data, dict[str, str]]:
-    """Return the items of the languages of runs with these targets, and why those of some targets are missing.
+def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data, list[str], dict[str, str]]:
+    """Return the items of the languages of runs with these targets, the targets, and why those of others are missing.
+
+    At most `MAX_TARGETS` targets are read.
 
     Raises:
         OptionError: the data cannot be read. A folder may lack some of several targets of a task of the package.
     """
     strict = len(targets) == 1 or task.name not in NAMES
+    read: list[str] = []
     data: dict[str, Mapping[Split, Sequence[Item]]] = {}
     problems: dict[str, str] = {}
     for target in targets:
+        if len(read) == MAX_TARGETS:
+            break
         try:
             for languages in task.roles(target_languages(task, target)).values():
                 codes = [code for code in languages if code not in data]
@@ -86,7 +98,9 @@ def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data
             if strict or len(problems) == len(targets) - 1:
                 raise
             problems[target] = str(error)
-    return data, problems
+        else:
+            read.append(target)
+    return data, read, problems
 
 
 def _plans(
@@ -138,7 +152,7 @@ def _title(task: Task, options: RunOptions) -> str:
     else:
         kind = "generated text"
     source = f"source {task.source}" if task.source else "no source"
-    languages = ", ".join(task.languages)
+    languages = ", ".join(task.languages) if len(task.languages) <= 20 else str(len(task.languages))
     return f"{task.name}: {kind}; {source}; languages {languages}; {'parallel' if task.parallel else 'not parallel'}"
 
 
@@ -146,6 +160,13 @@ def _about(task: Task) -> str:
     about = task.declaration.about.model_dump() if isinstance(task, DeclaredTask) else {}
     lines = [f"  {name}: {'; '.join(v) if isinstance(v, list) else v}" for name, v in about.items() if v]
     return "\n".join(["  synthetic"] * task.synthetic + [shown(line) for line in lines])
+
+
+def _not_read(targets: Sequence[str], read: Sequence[str], problems: Mapping[str, str]) -> list[str]:
+    """Return a line on the target languages that were not read, unless they have a problem that is listed later."""
+    more = [target for target in targets if target not in read and target not in problems]
+    named = f"{', '.join(more[:MAX_TARGETS])}{', ...' if len(more) > MAX_TARGETS else ''}"
+    return [f"  {len(more)} more target languages, each shown with --language: {named}"] if more else []
 
 
 def _held_out(task: Task) -> list[str]:
@@ -165,6 +186,14 @@ def _baselines(plans: Mapping[str, Plan]) -> str:
                 floors = plan.task.shallow_baselines(plan.mixture.train, test.items)
                 lines[test.language] = ", ".join(f"{name} {value:.3f}" for name, value in floors.items()) or "none"
     return "\n".join(f"  {language}: {text}" for language, text in lines.items())
+
+
+def _listed(problems: Mapping[str, str]) -> str:
+    lines = [f"  {code}: {text}" for code, text in problems.items()]
+    more = list(problems)[MAX_TARGETS:]
+    return "\n".join(
+        [*lines[:MAX_TARGETS], *([f"  and {len(more)} more languages: {', '.join(more)}"] if more else [])]
+    )
 
 
 def _time(plan: Plan) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import Item
-from whichlora.data.tasks.items import PairItem
+from whichlora.data.tasks.items import PairItem, QaItem
 from whichlora.data_check.inventory import Data
 from whichlora.data_check.tables import shown, table
 from whichlora.errors import OptionError
@@ -71,7 +71,9 @@ def _length(encoder: Encoder, item: Item) -> int:
     if isinstance(item, PairItem):
         pair = encoder.pair(item)
         return max(len(pair.word), len(pair.translation))
-    return len(encoder.prompt(item)) + len(encoder.continuation(item, encoder.task.answer(item))) + 1
+    if isinstance(item, QaItem):  # an example has only a window of a long context
+        return len(encoder.prompt(item)) + len(encoder.continuation(item, encoder.task.answer(item))) + 1
+    return len(encoder.example(item))
 
 
 def _reads(encoder: Encoder, item: Item, *, trained: bool, generates: bool) -> int:

@@ -85,7 +85,7 @@ class Reader:
             return None
         entries = _usable(self, language, "all", data_dir) or ()
         reference = _usable(self, self.declaration.reference, "all", data_dir) or ()
-        rest, test = _divide(self.declaration, entries, reference, self.declaration.test_share)
+        rest, test = divide(self.declaration, entries, reference, self.declaration.test_share)
         return test if split == "test" else rest
 
     def origin(self, language: str, split: Split, data_dir: str | None) -> dict[str, str]:
@@ -127,7 +127,7 @@ class Reader:
         return found
 
 
-def _divide(
+def divide(
     declaration: Declaration, entries: Entries, reference: Entries, share: float | int
 ) -> tuple[Entries, Entries]:
     """Return (rest, held out): a share or a number of the entries, at most a third, without dividing a group.
