@@ -173,12 +173,21 @@ def declare(declaration: Declaration, text: str, root: Path | None) -> type[Decl
     return type(declaration.task, (DeclaredTask,), attributes)
 
 
-        if not isinstance(item, FieldsItem):
-            return super().texts(item)
-        if item.turns is not None:
-            return {"messages": self.prompt(item)}
-        used = self.declaration.prompted(dict(item.fields))
-        return {name: text for name, text in item.fields if name in used}
+def _prompt_languages(declaration: Declaration) -> tuple[str, ...]:
+    """Return the languages with instructions of their own; one prompt for all counts as that of the reference."""
+    if declaration.prompt is None and declaration.kind == "span":
+        return tuple(code for code in declaration.codes if code in prompts.QA)
+    return declaration.codes if isinstance(declaration.prompt, dict) else (declaration.reference,)
+
+
+def _chat_template(declaration: Declaration, root: Path | None) -> str:
+    """Return the chat template of a declaration; a file is relative to the folder of the declaration."""
+    name = declaration.chat_template
+    return name if root is None or name in ("auto", NONE) else str(root / name)
+
+
+def _each(texts: str | dict[str, str]) -> list[str]:
+    return list(texts.values()) if isinstance(texts, dict) else [texts]
 
 
 def _items(entries: Sequence[Converted]) -> tuple[Item, ...]:
