@@ -74,7 +74,8 @@ class DeclaredTask(PromptTask):
             return super().texts(item)
         if template is None:  # a conversation
             return {"prompt": self.prompt(item)}
-        used = {name for text in _each(template) for name in templates.check_template(text, dict(item.fields))}
+        names = tuple(name for name, _ in item.fields)
+        used = {name for text in _each(template) for name in _used(text, names)}
         return {name: text for name, text in item.fields if name in used}
 
     def _hold_out(
@@ -179,6 +180,12 @@ def declare(declaration: Declaration, root: Path | None) -> type[DeclaredTask]:
 
 def _each(words: str | dict[str, str]) -> list[str]:
     return list(words.values()) if isinstance(words, dict) else [words]
+
+
+@functools.lru_cache(maxsize=64)
+def _used(template: str, names: tuple[str, ...]) -> set[str]:
+    """Return which of an item's fields a template uses."""
+    return templates.check_template(template, names)
 
 
 @functools.lru_cache(maxsize=64)
