@@ -62,8 +62,8 @@ class RepresentationProbes:
         alignment, weights: one row per probe, layer and measure, as in its `layers.parquet`, with the probe_id; the
             run_id ("" for a base model), setting, method, variant, tl_ratio, seed and run_language of the probed run;
             and `against`, the name of the model it was compared with, if any. For alignment also `COMPARABLE_BY` (base
-            model and precision, language, number and kind of pairs, their digest), the name of the source language, and the chance
-            levels.
+            model and precision, language, number and kind of pairs, their digest), the name of the source language,
+            and the chance levels.
         failed, unfinished, duplicates, left_out: probes that are not shown, with the reason.
     """
 
