@@ -160,6 +160,13 @@ def test_a_file_that_is_no_template_is_refused(tiny_model, tmp_path, text, reaso
         plan_of(tiny_model, variant="lora", chat_template=str(path))
 
 
+def test_a_models_own_template_that_is_none_is_left_out_with_a_warning(tmp_path):
+    form = replace(FAMILIES["chatml"], template="{{ messages[0].content[0].text }}")
+    folder = str(save_chat_model(tmp_path / "model", form))
+    with pytest.warns(UserWarning, match=r"its chat template is not used, so that prompts are plain texts: leaves out"):
+        assert encoder_of(folder).chat is None
+
+
 def test_a_template_without_an_end_of_turn_ends_with_the_text(tiny_model, tmp_path):
     (tmp_path / "chat.jinja").write_text(
         "{% for m in messages %}### {{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}"

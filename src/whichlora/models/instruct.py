@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from whichlora.caller import given_path
 from whichlora.data.chat import NONE, ChatTemplate, read_template
 from whichlora.data.tasks import Task
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, first_line
 from whichlora.models.loading import ModelSource, read_config
 from whichlora.models.quiet import without_log_of_transformers
 
@@ -40,9 +41,15 @@ def _own_template(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> Ch
     Base models such as Qwen3-8B-Base come with a template too. A model was trained for conversations if the token that
     ends the assistant's turn in the template is one with which its answers end.
     """
+    if not tokenizer.chat_template:
+        return None
     try:
         template = ChatTemplate(tokenizer, tokenizer.get_chat_template())
-    except ValueError:  # no template, several without a default, or none for a question and its answer
+    except ValueError as error:  # several without a default, or one that does not render a question and its answer
+        warnings.warn(
+            f"model={source.name}: its chat template is not used, so that prompts are plain texts: {first_line(error)}",
+            stacklevel=2,
+        )
         return None
     return template if template.end_token in _declared_ends(source, tokenizer) else None
 
