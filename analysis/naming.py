@@ -45,6 +45,10 @@ class Names:
         name = {"en": self.source, "tl": self.target}.get(outcome, "mean of both")
         return name.removeprefix("the ").removesuffix(" language")
 
+    def listed(self, outcomes: Sequence[str]) -> str:
+        """Return the names of outcomes as "English / target language"."""
+        return " / ".join(self.of(outcome).removeprefix("the ") for outcome in outcomes)
+
     def title(self, outcome: str) -> str:
         """Return the name of an outcome at the beginning of a line."""
         name = {"en": self.source, "tl": self.target}.get(outcome, "mean of both").removeprefix("the ")
@@ -80,19 +84,32 @@ def names_of(table: pd.DataFrame) -> Names:
     """Return the names for the results in a table, all of an analysis or those of a setting."""
     sources = _values(table, "source_language") - {NO_SOURCE} or {DEFAULT_SOURCE}
     headlines = _values(table, "headline") or {DEFAULT_HEADLINE}
-    targets = {code for code in _values(table, "language") if code}
     return Names(
         source=_only(map(join_names, ([code] for code in sources)), "the source language"),
-        target=_only((target_name(code) for code in targets), Names.target),
+        target=_only(map(_target_name, _targets(table)), Names.target),
         score=_only(map(metric_name, headlines), "score"),
     )
 
 
-def target_name(language: str) -> str:
-    """Return the name of the target languages that the option `language` names."""
-    if language == POOLED:
-        return Names.target
-    return join_names(part.partition(":")[0] for part in language.split(","))
+def legend(languages: Sequence[str]) -> str:
+    """Return a sentence with the names of the languages that a table has as codes; "" for one language."""
+    known = {code: name for code in languages if (name := _target_name(code)) != code}
+    texts = [f"{code} is {name}" for code, name in known.items()]
+    return f" {', '.join(texts)}." if len(languages) > 1 and texts else ""
+
+
+def _targets(table: pd.DataFrame) -> set[str]:
+    """Return the target languages as the runs say, else as their option `language` names them."""
+    if "language" not in table:
+        return set()
+    names = table["language"]
+    if "target_languages" in table:
+        names = table["target_languages"].where(table["target_languages"].notna(), names).mask(names == "", "")
+    return set(names.dropna().astype(str)) - {""}
+
+
+def _target_name(language: str) -> str:
+    return Names.target if language == POOLED else join_names(part.partition(":")[0] for part in language.split(","))
 
 
 def _values(table: pd.DataFrame, column: str) -> set[str]:

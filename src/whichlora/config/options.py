@@ -48,9 +48,9 @@ RUN_OPTIONS = {
     "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1; 1 for a task without a source."),
     "composition": (
         "substitution",
-        "substitution: target-language items replace source-language ones; addition: they are added to them.",
+        "substitution: target items replace source items; addition: they are added to the source items.",
     ),
-    "train_size": (AUTO, "Number of training items; with composition=addition, of source-language ones."),
+    "train_size": (AUTO, "Number of training items; with composition=addition, of source items."),
     "validation_size": (AUTO, "Number of validation items per language."),
     "test_size": (AUTO, "Number of test items per language."),
     "seed": ("42", "Random seed of the data sample, the initialisation of the adapter and the order of items."),
@@ -201,7 +201,7 @@ def _task(option: str, text: str) -> str:
 
 def _retention(option: str, text: str) -> str:
     if text != "none":
-        task_class(text, option=option, prompted=True)
+        task_class(text, option=option, prompted=True, others=("none",))
     return text
 
 

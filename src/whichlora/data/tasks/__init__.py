@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Sequence
 
 from whichlora.data.tasks.align_words import AlignWords
 from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
@@ -35,12 +36,13 @@ VALUES = f"{', '.join(NAMES)}, {_OTHERS}"
 PROMPTED_VALUES = f"{', '.join(PROMPTED)}, {_OTHERS}"
 
 
-def task_class(name: str, *, option: str = "task", prompted: bool = False) -> type[Task]:
+def task_class(name: str, *, option: str = "task", prompted: bool = False, others: Sequence[str] = ()) -> type[Task]:
     """Return the class of a task of the package, of a YAML file, or given as MODULE:CLASS.
 
     Args:
         option: the option that names the task, for messages.
         prompted: whether only tasks are allowed whose items are prompts with an answer.
+        others: further values of the option, for messages.
 
     Raises:
         OptionError: there is no such task, or it cannot be read or is not allowed.
@@ -56,7 +58,7 @@ def task_class(name: str, *, option: str = "task", prompted: bool = False) -> ty
         if name in names:
             return declared.of_catalogue(name)
         if not name.endswith((".yaml", ".yml")):
-            check_choice(option, name, names, or_else=_OTHERS)
+            check_choice(option, name, (*others, *names), or_else=_OTHERS)
         task = declared.from_file(name, option=option)
     if task.name in NAMES:
         raise OptionError(option, name, f"declares {task.name}, which is a task of the package; give it another name")
