@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from whichlora.errors import OptionError, did_you_mean, has_control_characters, is_file
 
 MAX_BYTES = 2**20
-_MAX_DEPTH = 20
+_MAX_DEPTH, _MAX_DIGITS = 20, 18
 _MAX_VALUES = 100_000
 """Values of a document, counted with every repetition by an alias."""
-_MAX_DIGITS = 18
 
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value of a document."""
