@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -116,10 +117,7 @@ class Document:
 
     def _known(self, path: Path_) -> Path_:
         """Return the part of a path that is in the file: without types that pydantic inserts, and missing keys."""
-        known: Path_ = ()
-        for key in path:
-            known = (*known, key) if (*known, key) in self.lines else known
-        return known
+        return reduce(lambda known, key: (*known, key) if (*known, key) in self.lines else known, path, ())
 
     def _name(self, path: Path_) -> str:
         """Return the name of a value for a message, with a space behind it: keys, and names or numbers of entries."""

@@ -1,7 +1,8 @@
 """Tasks declared in YAML files: a user's own, and those of the catalogue.
 
-`declaration` is the schema; `reading` finds the rows of a split, `conversion` makes items of them, `templates` renders
-prompts, and `task` is the task that results.
+`declaration` and `layouts` are the schema. `reading` finds the rows of a split (`tables` reads files, `hub` datasets of
+the hub), `conversion` makes items of them (with `columns`, `labels`, `spans` and `conversations`), and `splits` aligns
+and counts them. `templates` renders prompts, and `task` is the task that results.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from whichlora.yaml_files import Path_, read_document
 def of_catalogue(name: str) -> type[DeclaredTask]:
     """Return the class of a task of the catalogue."""
     with as_file(FOLDER / f"{name}.yaml") as path:
-        return declare(*read("task", path), None)
+        return declare(*_read("task", path), None)
 
 
 def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
@@ -33,15 +34,11 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
         OptionError: the file cannot be read, or declares no task; the message names the line.
     """
     path = given_path(file).absolute()
-    return _class_of(*read(option, path), path.parent)
+    return _class_of(*_read(option, path), path.parent)
 
 
-def read(option: str, path: Path) -> tuple[Declaration, str]:
-    """Return the declaration in a file, and the file's text.
-
-    Raises:
-        OptionError: the file cannot be read, or declares no task; the message names the line.
-    """
+def _read(option: str, path: Path) -> tuple[Declaration, str]:
+    """Return the declaration in a file, and the text of the file."""
     document = read_document(option, path, scalar_keys=True)
     declaration = document.parse(Declaration)
     if declaration.chat_template not in ("auto", NONE):
@@ -70,4 +67,4 @@ def _class_of(declaration: Declaration, text: str, folder: Path) -> type[Declare
     return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, text, folder))
 
 
-__all__ = ["DeclaredTask", "from_file", "of_catalogue", "read"]
+__all__ = ["DeclaredTask", "from_file", "of_catalogue"]

@@ -73,8 +73,9 @@ def rows(name: str, language: str, split: Split | Literal["all"], data_dir: str)
 
 @functools.cache
 def _reader(name: str) -> Reader:
-    from whichlora.data.tasks.declared import read  # pydantic, PyYAML and Jinja, which other layouts do not need
+    from whichlora.data.tasks.declared.declaration import Declaration  # with pydantic, which other layouts do not need
     from whichlora.data.tasks.declared.splits import Reader
+    from whichlora.yaml_files import read_document
 
     with as_file(files(__package__) / f"{name}.yaml") as path:
-        return Reader(read("task", path)[0], None)
+        return Reader(read_document("task", path, scalar_keys=True).parse(Declaration), None)
