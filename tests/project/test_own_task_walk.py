@@ -29,7 +29,7 @@ def test_the_walk_leads_to_a_report(tmp_path: Path) -> None:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
     environment = own | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     page = (DOCS / "README.md").read_text(encoding="utf-8")
-    (block,) = [text for text in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "whichlora analyze" in text]
+    (block,) = [text for text in re.findall(r"\n\n```\n(.*?)```", page, re.DOTALL) if "whichlora analyze" in text]
     for line in block.splitlines():
         words = line.partition("#")[0].split()
         program = [str(DOCS / words[1])] if words[0] == "python" else ["-m", "whichlora"]

@@ -41,7 +41,7 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     log.params({**fields, **_task_params(plan), **left_out, **versions, **revision})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
-        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        path.write_text(json.dumps({**spec.identity, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
         if plan.task.yaml:
             (Path(scratch) / TASK_FILE).write_text(plan.task.yaml, encoding="utf-8")
         log.artifacts(Path(scratch))
