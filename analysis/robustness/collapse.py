@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from analysis.measures.floor_limits import upper_limits
 from analysis.measures.shallow_baselines import best_floor
 from analysis.naming import names_of
 from analysis.records import Record
@@ -34,8 +35,7 @@ def collapsed(table: pd.DataFrame, outcome: str, answered: Mapping[Any, int]) ->
     n = frame["run_id"].map(answered).astype(float).fillna(size)
     frame = frame.assign(floor=floor, n=n)
     frame = frame[frame["floor"].notna() & (frame["n"] > 0)]
-    _, high = proportion_confint(frame["floor"] / 100 * frame["n"], frame["n"], method="wilson")
-    limit = 100 * pd.Series(high, index=frame.index, dtype=float)
+    limit = upper_limits(frame, outcome, frame["n"], alpha=0.05)
     return frame.assign(limit=limit, collapsed=frame["value"] <= limit)
 
 

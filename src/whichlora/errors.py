@@ -24,6 +24,14 @@ class OptionError(ValueError):
         super().__init__(printable(masked(f"{option}={value}: {' '.join(str(allowed).splitlines())}")))
 
 
+class PlacedError(ValueError):
+    """An error in a section of a file; `path` leads from the section to the value. The message names its key."""
+
+    def __init__(self, path: tuple[str | int, ...], problem: str) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
 def printable(text: str) -> str:
     """Return a text in which line breaks, control characters and the like are escaped: a terminal executes some."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from whichlora.errors import OptionError, did_you_mean, has_control_characters, is_file
+from whichlora.errors import OptionError, PlacedError, did_you_mean, has_control_characters, is_file
 
 MAX_BYTES = 2**20
 _MAX_DEPTH, _MAX_DIGITS = 20, 18
@@ -99,8 +99,10 @@ class Document:
 
     def _problem(self, path: Path_, entry: Any) -> tuple[Path_, str]:
         """Return the place and the text of an error that pydantic found."""
-        place = self._known(path)
         kind, cause = entry["type"], entry.get("ctx", {}).get("error")
+        if isinstance(cause, PlacedError):
+            return self._known((*self._known(path), *cause.path)), str(cause)
+        place = self._known(path)
         if isinstance(cause, OptionError):
             return place, str(cause)
         if kind == "missing":

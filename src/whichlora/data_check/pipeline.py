@@ -9,6 +9,7 @@ from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.options import AUTO, RunOptions, parse_options
 from whichlora.config.plan import Plan
 from whichlora.data.encoding import Encoder
+from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import NAMES, Item, PairTask, Split, Task, get_task
 from whichlora.data.tasks.declared import DeclaredTask
@@ -63,7 +64,8 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         _show_reading(encoder, data, options)
         if plans:
             _section("Items of a run", running.training_table(task, plans, data))
-            _section("Shallow baselines: F1 without a language model", _baselines(plans))
+            title = f"Shallow baselines: {metric_name(task.headline)} without a language model"
+            _section(title, _baselines(plans))
         if problems:
             _section("Runs that are not possible", _listed(problems))
         if plans and measured:

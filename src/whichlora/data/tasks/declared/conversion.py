@@ -12,6 +12,7 @@ from whichlora.data.tasks.declared.columns import Missing, as_text, decoded, def
 from whichlora.data.tasks.declared.conversations import conversation
 from whichlora.data.tasks.declared.declaration import Declaration
 from whichlora.data.tasks.declared.labels import Labels
+from whichlora.data.tasks.declared.prompting import prompt_of
 from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
@@ -78,6 +79,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
             if item_id in ids:
                 raise BadRowError(f"id {item_id} occurs twice")
             item = make(declaration, values, Item(index=len(entries), id=item_id, language=language, stratum=""))
+            _check_prompts(declaration, item)
             if declaration.stratify:
                 item = replace(item, stratum=f"{item.stratum} {values.scalar(declaration.stratify)}".strip())
             declared = declaration.group
@@ -91,6 +93,16 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
     holds = "id" in fields or not any(record.problem for record in found.records)
     notes = () if unit == "characters" else (f"answer offsets are counted in {unit}",)
     return Conversion(tuple(entries), tuple(bad), frozenset(bad_ids - ids), holds, notes)
+
+
+def _check_prompts(declaration: Declaration, item: Item) -> None:
+    """Check that the prompt can be rendered in each language in which an item's may be written."""
+    try:
+        for language in {declaration.reference, item.language}:
+            if is_blank(prompt_of(declaration, item, language)):
+                raise BadRowError("the prompt is empty")
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
 
 
 def _texts_in_prompt(declaration: Declaration, item: Item) -> str:

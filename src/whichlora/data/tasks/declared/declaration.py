@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
+from whichlora.data.tasks.declared.spelling import SYNONYMS, in_one_spelling
 from whichlora.data.tasks.declared.templates import variables
-from whichlora.errors import did_you_mean
-from whichlora.yaml_files import Section
+from whichlora.errors import PlacedError, did_you_mean
+from whichlora.yaml_files import Path_, Section
 
 Kind = Literal["choice", "span", "text"]
 Text = Annotated[str, Field(min_length=1)]
@@ -106,13 +107,8 @@ class Declaration(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_answer(cls, content: Any) -> Any:
-        """Call the field `output` of a text task `answer`, as that of a choice."""
-        if not isinstance(content, dict) or content.get("kind") != "text":
-            return content
-        data = content.get("data")
-        layouts = [_with_answer(layout) for layout in data] if isinstance(data, list) else _with_answer(data)
-        return _with_answer(content) | ({"data": layouts} if data else {})
+    def _spell_alike(cls, content: Any) -> Any:
+        return in_one_spelling(content) if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _check(self) -> Declaration:
@@ -120,14 +116,12 @@ class Declaration(Section):
         self._check_fields()
         self._check_labels()
         if not 0 < self.held_out < 1 and not (isinstance(self.held_out, int) and self.held_out >= 1):
-            raise ValueError("held_out must be a share between 0 and 1, or a number of items")
-        for metric in self.metrics:
-            if metric not in METRICS[self.kind]:
-                allowed = ", ".join(METRICS[self.kind])
-                raise ValueError(
-                    f"metrics has {metric}; allowed for {self.kind} are {allowed}"
-                    f"{did_you_mean(metric, METRICS[self.kind])}"
-                )
+            raise PlacedError(("held_out",), "held_out must be a share between 0 and 1, or a number of items")
+        allowed = METRICS[self.kind]
+        for n, metric in enumerate(self.metrics):
+            if metric not in allowed:
+                problem = f"metrics has {metric}; allowed for {self.kind} are {', '.join(allowed)}"
+                raise PlacedError(("metrics", n), problem + did_you_mean(metric, [*allowed, *SYNONYMS]))
         if self.prompt is None and self.kind != "span" and "messages" not in self.fields:
             raise ValueError(f"lacks prompt, which a task of kind {self.kind} needs")
         return self
@@ -135,18 +129,23 @@ class Declaration(Section):
     def _check_languages(self) -> None:
         codes = self.codes
         if not codes or len(set(codes)) < len(codes):
-            raise ValueError("languages must be one or several different codes")
-        named = {"source": [self.source] if self.source else [], "pooled": self.pooled or []}
-        if isinstance(self.prompt, dict):
-            named["prompt"] = list(self.prompt)
-        for key, values in named.items():
-            for value in values:
-                if value not in codes:
-                    raise ValueError(f"{key} has {value}; allowed are {', '.join(codes)}{did_you_mean(value, codes)}")
+            raise PlacedError(("languages",), "languages must be one or several different codes")
+        named: list[tuple[Path_, str]] = [(("source",), self.source)] if self.source else []
+        named += [(("pooled", n), code) for n, code in enumerate(self.pooled or [])]
+        by_language: dict[Path_, Any] = {("prompt",): self.prompt}
+        by_language |= {("labels", value): words for value, words in self.words.items()}
+        for path, texts in by_language.items():
+            named += [((*path, code), code) for code in (texts if isinstance(texts, dict) else ())]
+        for path, code in named:
+            if code not in codes:
+                problem = f"{path[0]} has {code}; allowed are {', '.join(codes)}{did_you_mean(code, codes)}"
+                raise PlacedError(path, problem)
         if self.source and len(codes) == 1:
-            raise ValueError(f"languages has {self.source} alone; leave out source for a study in one language")
-        if isinstance(self.prompt, dict) and (missing := [code for code in codes if code not in self.prompt]):
-            raise ValueError(f"prompt lacks {missing[0]}, which languages has")
+            problem = f"languages has {self.source} alone; leave out source for a study in one language"
+            raise PlacedError(("languages",), problem)
+        for path, texts in by_language.items():
+            if isinstance(texts, dict) and (missing := [code for code in codes if code not in texts]):
+                raise PlacedError(path, f"{' '.join(map(str, path))} lacks {missing[0]}, which languages has")
 
     def _check_fields(self) -> None:
         for data in self.layouts:
@@ -155,19 +154,23 @@ class Declaration(Section):
             if self.kind == "text" and not {"answer", "messages"} & fields.keys():
                 missing = ["output"]
             if missing:
-                raise ValueError(f"fields lacks {missing[0]}, which a task of kind {self.kind} needs")
+                listed = f"; it has {', '.join(fields)}{did_you_mean(missing[0], fields)}" if fields else ""
+                problem = f"fields lacks {missing[0]}, which a task of kind {self.kind} needs{listed}"
+                raise PlacedError(("fields",), problem)
             by_number = [isinstance(column, int) for column in fields.values()]
             if any(by_number) and not all(by_number):
-                raise ValueError("fields has both names and numbers; numbers are for a file without a header")
+                problem = "fields has both names and numbers; numbers are for a file without a header"
+                raise PlacedError(("fields",), problem)
             if any(isinstance(column, int) and column < 1 for column in fields.values()):
-                raise ValueError("fields counts columns from 1")
+                raise PlacedError(("fields",), "fields counts columns from 1")
             if self.id_prefix_of(data) and "id" not in fields:
-                raise ValueError("fields lacks id, which id_prefix needs")
-            for column in fields.values():
-                filled(str(column), dict.fromkeys(PLACEHOLDERS, ""))
+                raise PlacedError(("fields",), "fields lacks id, which id_prefix needs")
+            for name, column in fields.items():
+                _check_placeholders(("fields", name), str(column))
             self._check_splits(data)
-        for pattern in (self.id_prefix or "", *self.where.values()):
-            filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
+        _check_placeholders(("id_prefix",), self.id_prefix or "")
+        for column, pattern in self.where.items():
+            _check_placeholders(("where", column), pattern)
 
     def _check_splits(self, data: Data) -> None:
         conditions = " ".join(self.where_of(data).values())
@@ -175,18 +178,16 @@ class Declaration(Section):
             pattern for pattern in (data.train, data.validation, data.test) if pattern and "{split}" not in pattern
         ]
         if len(set(patterns)) < len(patterns) and "{split}" not in conditions:
-            raise ValueError(
-                "data has one file for two splits; say in where which rows are in which (COLUMN: '{split}'), or use all"
-            )
+            problem = "data has one file for two splits; say in where which rows are in which"
+            raise PlacedError(("data",), f"{problem} (COLUMN: '{{split}}'), or use all")
 
     def _check_labels(self) -> None:
-        if (self.labels is not None) != (self.kind == "choice"):
-            raise ValueError("lacks labels" if self.kind == "choice" else f"has labels, but the kind is {self.kind}")
-        for words in self.words.values():
-            if isinstance(words, dict) and (missing := [code for code in self.codes if code not in words]):
-                raise ValueError(f"labels lacks a word in {missing[0]}")
+        if self.labels is None and self.kind == "choice":
+            raise ValueError("lacks labels, which a task of kind choice needs")
+        if self.labels is not None and self.kind != "choice":
+            raise PlacedError(("labels",), f"has labels, but the kind is {self.kind}")
         if self.kind == "choice" and len(self.label_names) < 2:
-            raise ValueError("labels must be at least two")
+            raise PlacedError(("labels",), "labels must be at least two")
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -271,8 +272,8 @@ class Declaration(Section):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _with_answer(section: Any) -> Any:
-    fields = section.get("fields") if isinstance(section, dict) else None
-    if not isinstance(fields, dict) or "output" not in fields or "answer" in fields:
-        return section
-    return section | {"fields": {("answer" if name == "output" else name): column for name, column in fields.items()}}
+def _check_placeholders(path: Path_, pattern: str) -> None:
+    try:
+        filled(pattern, dict.fromkeys(PLACEHOLDERS, ""))
+    except ValueError as error:
+        raise PlacedError(path, f"{path[0]}: {error}") from error

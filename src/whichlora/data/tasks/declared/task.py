@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from whichlora.data.chat import NONE, transcript
+from whichlora.data.chat import NONE
 from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
-from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.conversion import Converted
 from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.prompting import prompt_of, words_in
 from whichlora.data.tasks.declared.repeated import entries_of
 from whichlora.data.tasks.declared.splits import Reader, divide
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
@@ -86,20 +86,7 @@ class DeclaredTask(PromptTask):
         return self.reader.origin(language, split, data_dir)
 
     def prompt(self, item: Item) -> str:
-        language = self.written_in(item)
-        template = self.declaration.prompt
-        if isinstance(item, QaItem):
-            if template is None:
-                return prompts.QA[language if language in prompts.QA else "en"].text(item.context, item.question)
-            fields = {"context": item.context, "question": item.question}
-        else:
-            assert isinstance(item, FieldsItem)
-            if item.turns is not None:
-                return transcript(item.turns)
-            fields = dict(item.fields)
-        text = template[language] if isinstance(template, dict) else template
-        assert text is not None
-        return templates.render(text, fields, labels=self.label_words(item), language=item.language)
+        return prompt_of(self.declaration, item, self.written_in(item))
 
     def turns(self, item: Item) -> list[dict[str, str]]:
         return (isinstance(item, FieldsItem) and item.turns) or super().turns(item)
@@ -114,11 +101,7 @@ class DeclaredTask(PromptTask):
         return f" {text}"
 
     def label_words(self, item: Item) -> tuple[str, ...]:
-        language = self.written_in(item)
-        words = self.declaration.words
-        return tuple(
-            word[language] if isinstance(word, dict) else word for label in self.labels for word in (words[label],)
-        )
+        return words_in(self.declaration, self.written_in(item))
 
     def gold(self, item: Item) -> tuple[str, ...]:
         assert isinstance(item, FieldsItem | QaItem)

@@ -4,11 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
+from whichlora.errors import did_you_mean, first_line
+
+MAX_CHARACTERS = 10_000_000
+"""Maximum length of a text that an operator of a template makes, such as `"a" * n`."""
+_NOT_OFFERED = {"filters": ("random", "center", "format"), "globals": ("lipsum",)}
+"""What makes texts that differ from one rendering to the next, or of any length."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, whose operators also make no enormous number or text."""
+
+    intercepted_binops = frozenset(("**", "*", "%"))
+
+    def __init__(self) -> None:
+        super().__init__(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
+        for kind, names in _NOT_OFFERED.items():
+            for name in names:
+                del getattr(self, kind)[name]
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or (operator == "%" and isinstance(left, str)):
+            raise SecurityError(f"the operator {operator} is not allowed here")
+        if operator == "*":
+            sizes = [len(value) if isinstance(value, str | list | tuple) else value for value in (left, right)]
+            if all(isinstance(size, int) for size in sizes) and abs(sizes[0] * sizes[1]) > MAX_CHARACTERS:
+                raise SecurityError("the product is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+_ENVIRONMENT = _Environment()
 VARIABLES = ("labels", "language")
 """What a template may use besides the fields: the words of the labels, and the code of the item's language."""
 
@@ -23,10 +55,19 @@ def check_template(text: str, fields: Collection[str]) -> set[str]:
         used = variables(text)
         _compiled(text)
     except TemplateError as error:
-        raise ValueError(f"is not a Jinja template: {error}") from error
+        raise ValueError(f"is not a Jinja template: {_shown(error)}") from error
+    if any(map(_ENVIRONMENT.parse(text).find, (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
+        raise ValueError("may not include, import or extend another template")
     unknown = sorted(used.difference(fields, VARIABLES))
     if unknown:
-        raise ValueError(f"uses {unknown[0]}; allowed are {', '.join([*fields, *VARIABLES])}")
+        allowed = [*fields, *VARIABLES]
+        raise ValueError(f"uses {unknown[0]}; allowed are {', '.join(allowed)}{did_you_mean(unknown[0], allowed)}")
+    try:
+        _compiled(text).render(dict.fromkeys([*fields, "language"], "text"), labels=["one", "two"])
+    except (SecurityError, OverflowError, RecursionError) as error:
+        raise ValueError(f"cannot be rendered: {_shown(error)}") from error
+    except Exception:  # the texts of items may be of the form that it expects
+        pass
     return set(used.intersection(fields))
 
 
@@ -55,8 +96,12 @@ def render(text: str, fields: Mapping[str, str], *, labels: Sequence[str], langu
     """
     try:
         return _compiled(text).render(**fields, labels=list(labels), language=language).rstrip()
-    except (TemplateError, TypeError, ArithmeticError, ValueError) as error:
-        raise ValueError(f"the prompt cannot be rendered: {error}") from error
+    except Exception as error:  # the template's own code may raise anything
+        raise ValueError(f"the prompt cannot be rendered: {_shown(error)}") from error
+
+
+def _shown(error: Exception) -> str:
+    return first_line(error).rstrip(".")
 
 
 @lru_cache(maxsize=64)
