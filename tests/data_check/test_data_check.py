@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_reviews_in_german_and_turkish(checked: Checked, tmp_path: Path):
     sections = checked(task, estimate="true")
     title = "reviews: one of 5 labels, scored by likelihood; source de; languages de, tr; not parallel"
     assert sections[title] == "  licence: CC0\n  faults: invented"
+    form = "CSV with a header, separated by commas, quoted cells"
+    files = [re.split(r"  +", line.strip()) for line in sections["Files"].split("\n")]
+    assert files == [
+        ["file", "splits", "languages", "rows", "format"],
+        *(
+            [f"{split}-{code}.csv", split, code, n, form]
+            for split, n in (("train", "100"), ("test", "50"))
+            for code in ("de", "tr")
+        ),
+    ]
     assert sections["Items"].split("\n") == [
         "  language  train  validation  test",
         "  de           90          10    50",
@@ -158,6 +169,7 @@ def test_long_contexts_and_languages_without_files(checked: Checked, tmp_path: P
     folder = folders.tydiqa_folder(tmp_path, sentences=140)
     (tmp_path / "te.dev.json").unlink()
     sections = checked("tydiqa", "--data_dir", folder, "--train_size", "40", "--validation_size", "9")
+    assert ["en.train.json", "train,", "validation", "en"] in cells(sections["Files"])
     rows = cells(section(sections, "Tokens of prompt and answer"))
     assert {row[0] for row in rows[1:]} == {"en", "sw", "bn"}
     tokenizer, task = AutoTokenizer.from_pretrained(tiny_model), get_task("tydiqa")

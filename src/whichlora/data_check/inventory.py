@@ -1,12 +1,16 @@
-"""Counts the items of a task: splits, labels and repeated items."""
+"""Lists the files of a task and counts its items: splits, labels and repeated items."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from whichlora.caller import given_path
 from whichlora.data.tasks import Item, Split, Task
 from whichlora.data.tasks.base import SPLITS
+from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data.tasks.duplicates import counted, normalized, repeats
 from whichlora.data_check.tables import table
 
@@ -26,6 +30,42 @@ def load(task: Task, languages: Sequence[str], *, difficulty: str, data_dir: str
         language: {split: task.load(language, split, data_dir=data_dir, difficulty=difficulty) for split in SPLITS}
         for language in languages
     }
+
+
+def files_table(task: Task, languages: Sequence[str], data_dir: str | None) -> str:
+    """Return the files with these languages, and for a declared task their formats, told by looking, and their rows.
+
+    Empty if the task reads none.
+    """
+    splits: dict[str, list[str]] = {}
+    codes: dict[str, list[str]] = {}
+    details: dict[str, tuple[object, ...]] = {}
+    notes: list[str] = []
+
+    def note(file: str, split: str, code: str) -> None:
+        splits.setdefault(file, []).append(split)
+        codes.setdefault(file, []).append(code)
+
+    if isinstance(task, DeclaredTask):
+        for part in task.reader.describe(data_dir, languages):
+            for file in part.files:
+                note(file.name, part.split, part.language)
+                details[file.name] = (file.rows, file.form)
+            notes += [f"  {part.split} in {part.language}: {text}" for text in part.notes]
+    else:
+        folder = given_path(data_dir).absolute() if data_dir else Path()
+        for split, code in itertools.product(SPLITS, languages):
+            for path in task.origin(code, split, data_dir=data_dir):
+                note(str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path, split, code)
+    if not splits:
+        return ""
+    rows = [(file, _distinct(splits[file]), _distinct(codes[file]), *details.get(file, ())) for file in splits]
+    head = ("file", "splits", "languages", *(("rows", "format") if details else ()))
+    return "\n".join([table([head, *rows]), *notes])
+
+
+def _distinct(texts: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
 
 
 def items_table(data: Data) -> str:

@@ -13,6 +13,7 @@ from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import NAMES, Item, PairTask, Split, Task, get_task
 from whichlora.data.tasks.declared import DeclaredTask
+from whichlora.data.tasks.qa import QaTask
 from whichlora.data_check import inventory, reading, running
 from whichlora.data_check.estimate import estimate
 from whichlora.data_check.inventory import Data
@@ -44,6 +45,8 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
             check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
         data, read, problems = _load(task, targets, options)
         _section(_title(task, options), _about(task))
+        if files := inventory.files_table(task, list(data), options.data_dir):
+            _section("Files", files)
         left_out = [
             *_not_read(targets, read, problems),
             *_held_out(task),
@@ -151,6 +154,8 @@ def _title(task: Task, options: RunOptions) -> str:
         kind = "pairs of words"
     elif task.labels:
         kind = f"one of {len(task.labels)} labels, scored by {prompt_scoring(task, options.scoring)}"
+    elif isinstance(task, QaTask) or (isinstance(task, DeclaredTask) and task.declaration.kind == "span"):
+        kind = "words of a passage, generated"
     else:
         kind = "generated text"
     source = f"source {task.source}" if task.source else "no source"

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Sequence
 
+from whichlora.caller import caller_folder
 from whichlora.data.tasks.align_words import AlignWords
 from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
 from whichlora.data.tasks.base import PairTask, PromptTask, Sizes, Split, Task
@@ -82,13 +84,20 @@ def _instance(task: type[Task], prompt_language: PromptLanguage | None) -> Task:
 
 
 def _import(name: str, option: str) -> type[Task]:
+    """Import a class given as MODULE:CLASS, also from the folder of the caller, as `python -m` does."""
     module, _, attribute = name.partition(":")
+    if (folder := str(caller_folder())) not in sys.path:
+        sys.path.insert(0, folder)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the module's own code may raise anything
         raise OptionError(option, name, f"cannot be imported ({first_line(error)})") from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise OptionError(option, name, "is not a subclass of whichlora.data.tasks.Task")
+    needed = ("name", "languages", "pooled", "parallel", "prompt_version", "sizes")
+    lacks = [*sorted(found.__abstractmethods__), *(part for part in needed if not hasattr(found, part))]
+    if lacks:
+        raise OptionError(option, name, f"lacks {', '.join(lacks)}, which a task needs")
     return found
 
 

@@ -208,6 +208,10 @@ def _report(declaration: Declaration, found: Rows, problems: Sequence[str], else
         listed += ". If the first line is a header, name its columns in `fields`"
     if total == len(problems) and all(problem.endswith(NO_ANSWER) for problem in problems):
         listed += ". This copy of the data has no answers; repackagings such as XTREME's take those of test sets out"
+    prompted = declaration.prompted(found.fields) if declaration.prompt else set()
+    for name in sorted(prompted) if len(prompted) > 1 else ():
+        if any(problem.endswith(f": {name} is empty") for problem in problems):
+            listed += f". If {name} may be empty, write {{% if {name} %}} ... {{% endif %}} around it in the prompt"
     if declaration.on_bad == "fail":
         message = f"{len(problems)} of {total} rows cannot be used: {listed}. `on_bad: skip` leaves them out"
         raise found.fail(message)
