@@ -59,7 +59,8 @@ def write(path: Path, rows: list[dict[str, Any]], *, header: bool = True, quoted
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        pd.DataFrame(rows).to_parquet(path)
+        raw = pd.DataFrame(rows).to_parquet()
+        path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
         return path
     if name.endswith(".jsonl"):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import designs
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,6 @@ from analysis.measures import floored_blocks
 from analysis.measures.floor_limits import effective_items, upper_limits
 from analysis.records import find
 from analysis.robustness.collapse import collapsed
-from tests.analysis import designs
 
 
 def frame_of(headline: str, low: float, high: float, n: float = 200.0) -> pd.DataFrame:

@@ -120,6 +120,18 @@ def test_what_is_left_out_and_cannot_be_trained_is_shown(checked: Checked, tmp_p
     assert "Test items in tr, prompt (|) and answer (>)" in sections
 
 
+@pytest.mark.parametrize(
+    ("tokens", "scoring", "shown"), [(1, "generate", True), (1, "auto", False), (90, "generate", False)]
+)
+def test_answers_that_cannot_be_generated_whole_are_counted(checked: Checked, tmp_path: Path, tokens, scoring, shown):
+    task = reviews_folder(tmp_path, answer={"tokens": tokens}, metrics=["macro_f1"])
+    sections = checked(task, "--scoring", scoring)
+    lengths = section(sections, "Tokens of prompt and answer")
+    counted = f"test answers in de have more than the {tokens} tokens that are generated; the longest has "
+    assert (counted in lengths) == shown
+    assert section(sections, "Shallow baselines: macro F1 without a language model")
+
+
 def test_items_that_are_too_long_for_the_model_are_counted(checked: Checked, tmp_path: Path, capsys):
     task = reviews_folder(tmp_path)
     rows = review_rows("de", "train", 100)

@@ -119,6 +119,7 @@ def shared(task: Task, data: Data) -> dict[str, list[str]]:
             count = sum(normalized(entry.get(field, "")) in trained for entry in texts[split])
             if count:
                 have = "has" if count == 1 else "have"
-                phrase = f"{count:,} of {len(texts[split]):,} {split} items {have} a {field} that training items have"
+                a = "an" if field[0] in "aeiou" else "a"
+                phrase = f"{count:,} of {len(texts[split]):,} {split} items {have} {a} {field} that training items have"
                 found.setdefault(code, []).append(phrase)
     return found

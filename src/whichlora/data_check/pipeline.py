@@ -141,6 +141,8 @@ def _show_reading(encoder: Encoder, data: Data, options: RunOptions) -> None:
     lengths = reading.lengths_table(encoder, data, generates=generates)
     if reading.sampled(data):
         lengths += f"\n  Median and 95 % are those of {reading.MEASURED:,} random items of a split."
+    if generates:
+        lengths = "\n".join([lengths, *reading.cut_answers(encoder, data)])
     _section(f"Tokens of prompt and answer in {options.model}{limit}", lengths)
     for code, splits in data.items():
         split: Split = "train" if splits["train"] else "test"

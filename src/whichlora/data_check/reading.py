@@ -43,8 +43,7 @@ def lengths_table(encoder: Encoder, data: Data, *, generates: bool) -> str:
 
 def _lengths(encoder: Encoder, items: Sequence[Item], *, trained: bool, generates: bool) -> tuple[object, ...]:
     """Return the cells of a row of `lengths_table`; a count ends in "+" if there are more."""
-    unlimited = copy.copy(encoder)
-    unlimited.max_length = None
+    unlimited = _unlimited(encoder)
     drawn = random.Random(0).sample(items, min(MEASURED, len(items)))
     lengths = [_length(unlimited, item) for item in drawn]
     by_characters = sorted(items, key=lambda item: -sum(map(len, encoder.task.texts(item).values())))
@@ -64,6 +63,13 @@ def _lengths(encoder: Encoder, items: Sequence[Item], *, trained: bool, generate
     median, high = np.quantile(lengths, (0.5, 0.95))
     counts = (f"{count:,}{more if count else ''}" for count in (windows, too_long))
     return round(median), round(high), longest, *counts
+
+
+def _unlimited(encoder: Encoder) -> Encoder:
+    """Return an encoder without a limit of lengths, which is to measure them."""
+    unlimited = copy.copy(encoder)
+    unlimited.max_length = None
+    return unlimited
 
 
 def _length(encoder: Encoder, item: Item) -> int:
@@ -92,6 +98,25 @@ def _reads(encoder: Encoder, item: Item, *, trained: bool, generates: bool) -> i
         for window in windows:
             encoder.check_room(window, generates=generates)
     return len(windows)
+
+
+def cut_answers(encoder: Encoder, data: Data) -> list[str]:
+    """Return how many test answers of each language have more tokens than are generated.
+
+    Of the answers of a split, `MEASURED` random ones are measured at most.
+    """
+    whole = _unlimited(encoder)
+    limit, lines = encoder.task.answer_tokens, list[str]()
+    for code, splits in data.items():
+        items = random.Random(0).sample(splits["test"], min(MEASURED, len(splits["test"])))
+        lengths = [len(whole.answer(item, whole.task.answer(item).strip())) for item in items]
+        longer = sum(length > limit for length in lengths)
+        if longer:
+            counted = f"{longer:,} of {len(items):,} test answers in {code}"
+            lines.append(
+                f"  {counted} have more than the {limit} tokens that are generated; the longest has {max(lengths):,}."
+            )
+    return lines
 
 
 def sampled(data: Data) -> bool:

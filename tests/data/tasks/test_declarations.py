@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from declaring import REVIEWS, declared, write_all
 
-from tests.declaring import REVIEWS, declared, write_all
 from whichlora.errors import OptionError
 
 

@@ -1,4 +1,4 @@
-"""Reads the records of a file in any format: CSV, TSV, JSON, JSONL or Parquet, the first four also compressed."""
+"""Reads the records of a file in any format: CSV, TSV, JSON, JSONL or Parquet, also compressed."""
 
 from __future__ import annotations
 
@@ -95,9 +95,10 @@ def _read(
         raise UnreadableError(f"{name} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
     digest = hashlib.sha256(content).hexdigest()
     try:
+        content = _unpacked(content) if packed else content
         if chosen == "parquet":
-            return _parquet(path, name, digest)
-        text = _text(_unpacked(content) if packed else content)
+            return _parquet(content, name, "Parquet" + ", gzip" * packed, digest)
+        text = _text(content)
         if chosen in ("csv", "tsv"):
             kind, found = _delimited(text, name, columns, header, chosen, quoted)
         else:
@@ -125,15 +126,16 @@ def _text(content: bytes) -> str:
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
-def _parquet(path: Path, name: str, digest: str) -> Table:
+def _parquet(content: bytes, name: str, form: str, digest: str) -> Table:
+    import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path, partitioning=None)
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
     records = [Record(f"{name} row {n}", values) for n, values in enumerate(table.to_pylist(), 1)]
     metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
     classes = {column: names for column, entry in features.items() if (names := entry.get("names"))}
-    return Table(name, "Parquet", digest, records, classes)
+    return Table(name, form, digest, records, classes)
 
 
 def _delimited(
