@@ -104,6 +104,18 @@ def test_a_file_with_several_languages_is_divided_by_its_ids(tmp_path):
             assert item.question == f"{language}?"
 
 
+def test_a_training_file_of_a_language_without_its_ids_is_an_error(tmp_path):
+    names = {"de": "german", "tr": "turkish"}
+    for split, code, name in (("train", "tr", "tr"), ("test", "tr", "turkish"), ("test", "de", "german")):
+        document = squad(questions(code, name), context="Ali left.")
+        (tmp_path / f"{split}-{code}.json").write_text(json.dumps(document))
+    data = {"train": "train-{lang}.json", "test": "test-{lang}.json"}
+    task = declared(tmp_path, QUESTIONS, languages=names, data=data, id_prefix="{name}-")
+    assert len(task().load("tr", "test")) == 1
+    with pytest.raises(OptionError, match=r"train-tr\.json has no items in tr; no id begins with 'turkish-'"):
+        task().load("tr", "train")
+
+
 def test_a_file_a_language_needs_no_column_that_says_the_language(tmp_path):
     write_all(tmp_path)
     check(declared(tmp_path, where={"language": "{lang}"}))

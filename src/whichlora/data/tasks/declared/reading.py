@@ -121,7 +121,8 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
     if not everything:
         raise found_rows.fail(f"{tables[0].name} has no items")
     selected = _select(declaration, found_rows, pattern, names)
-    if not selected and part in ("train", "validation"):
+    of_one_language = "{lang}" in pattern or "{name}" in pattern
+    if not selected and part in ("train", "validation") and not of_one_language:
         return None
     if not selected:
         raise found_rows.fail(f"{tables[0].name} has no items in {language}{_instead(declaration, found_rows, names)}")
