@@ -28,7 +28,7 @@ COMMAND = Group(
         Command(
             "check",
             "Show the data of TASK (a name, or the path of a YAML file) as runs with these options will use it.\n\n"
-            "That is numbers of items, labels, repeated items, lengths in the model's tokens, prompts with their "
+            "These are files, items, labels, repeated items, lengths in the model's tokens, prompts with their "
             "answers, training items at several ratios, shallow baselines, and an estimate of a run's time on this "
             "machine. Nothing is tracked.",
             _OPTIONS,
