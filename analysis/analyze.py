@@ -26,10 +26,14 @@ OPTIONS = {
         "report",
         "Folder for the report, relative to the current one, also under mlflow run.",
     ),
-    "margin": ("1", "Difference in F1 points within which methods count as equivalent."),
+    "margin": (
+        "1",
+        "Difference in points of F1 or of the task's own metric within which methods are equivalent.",
+    ),
     "primary": (
         "tl",
-        "Primary outcome, which the advice is about: the target language (tl), English (en) or the mean of both. Fix "
+        "Primary outcome, which the advice is about: the target language (tl), the source language, as a rule English "
+        "(en), or the mean of both. Fix "
         "it before you look at the results; the others are secondary.",
     ),
     "scope": (

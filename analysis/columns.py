@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CONDITIONS = (
     *("task", "difficulty", "model", "composition", "train_size", "validation_size", "test_size", "prompt_language"),
-    *("scoring", "precision", "quantization"),
+    *("chat_template", "scoring", "precision", "quantization", "source_language", "headline"),
 )
 """Columns that define a setting, within which methods are compared."""
 SETTINGS = (

@@ -15,6 +15,7 @@ from analysis.measures.disagreements import disagreement_records, disagreements
 from analysis.measures.further_runs import further_runs
 from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
+from analysis.naming import names_of
 from analysis.records import Record, find
 from analysis.robustness.aggregates import aggregates
 from analysis.robustness.collapse import collapse_records
@@ -56,6 +57,7 @@ class Evidence:
         margin: of equivalence, in F1 points.
         disagreements: the items on which the methods disagree, as `disagreements` returns them.
         primary: the outcome that the advice is about, fixed in advance: "tl", "en" or "mean".
+        outcomes: those that there are results of; "tl" alone for studies in one language.
     """
 
     records: tuple[Record, ...]
@@ -64,6 +66,7 @@ class Evidence:
     margin: float
     disagreements: pd.DataFrame
     primary: str = "tl"
+    outcomes: tuple[str, ...] = OUTCOMES
 
 
 def gather(
@@ -96,7 +99,7 @@ def gather(
     # The paper's claims are about F1, so they are skipped without F1 runs; the user's own are judged all the same.
     judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin, scope=scope)]
     tables, table_records = make_tables(table)
-    records = [*design_records(table, injected, design, items), *table_records]
+    records = [*names_of(table).records(), *design_records(table, injected, design, items), *table_records]
     if len(table):
         records += _comparisons(table, items, margin, scope)
         if primary not in OUTCOMES:
@@ -110,7 +113,7 @@ def gather(
     layer_records += layer_shares.agreement_records(probes.agreement, settings)
     records += [*injection_records, *layer_shares.count_records(probes), *layer_records]
     tables += injection.make_tables(injected, injection_records)
-    tables += layers.make_tables(layer_records, probes.shares, settings)
+    tables += layers.make_tables(layer_records, probes.shares, settings, names_of(table))
     representation_tables, representation_records = representations.make_tables(insides)
     tables, records = [*tables, *representation_tables], [*records, *representation_records]
     tested = sum(record.p is not None for record in records if record.analysis != claims.EVIDENCE)
@@ -122,7 +125,14 @@ def gather(
         margin=margin,
         disagreements=disputed,
         primary=primary,
+        outcomes=outcomes_of(table),
     )
+
+
+def outcomes_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the outcomes that a table has results of; both if it is empty."""
+    found = set(table["outcome"]) if len(table) else {*OUTCOMES}
+    return tuple(outcome for outcome in OUTCOMES if outcome in found)
 
 
 def headline(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:
@@ -155,8 +165,8 @@ def _grouped(table_cells: Cells, outcome: str, margin: float, scope: str, analys
 def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope: str) -> list[Record]:
     """Return the tests between methods, and the scores derived from their F1."""
     records: list[Record] = []
-    above_floor = {outcome: floored_blocks.split(table, outcome)[0] for outcome in OUTCOMES}
-    for outcome in OUTCOMES:
+    above_floor = {outcome: floored_blocks.split(table, outcome)[0] for outcome in outcomes_of(table)}
+    for outcome in above_floor:
         records += headline(table, outcome, margin, scope)
         records += blocked(table, outcome=outcome)
         records += own_errors(table, outcome=outcome)
@@ -209,7 +219,7 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
         sizes = items.groupby(["run_id", "outcome"], observed=True).size()
         records.append(_count("test items a run, least", int(sizes.min())))
         records.append(_count("test items a run, most", int(sizes.max())))
-    for outcome in OUTCOMES:
+    for outcome in outcomes_of(table):
         scored = table[table["outcome"] == outcome]
         base = 100 * scored["base_f1"].astype(float)
         if base.notna().any():

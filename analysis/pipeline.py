@@ -67,6 +67,9 @@ def analyze(
     runs = pull(client, experiments, result_files.read(results))
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
+    if primary != "tl" and set(runs.table["outcome"]) == {"tl"}:
+        allowed = "the runs have no source language; allowed is tl"
+        raise OptionError("primary", primary, allowed)
     # The untrained base model is not a method, so its predictions are not compared.
     items, unpredicted = predictions.fetch(runs.table[runs.table["variant"] != UNTRAINED], known=runs.answers)
     design = runs.design.with_unpredicted(unpredicted)

@@ -27,7 +27,7 @@ def plan_of(model: str, **options: Any) -> Plan:
     """Resolve the plan of a run with these options; by default, LoRA of rank 8 on all linear layers."""
     from whichlora.config.resolve import resolve
 
-    texts = {name: default for name, (default, _) in RUN_OPTIONS.items()}
+    texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | {"chat_template": "none"}  # as the peers do
     return resolve(parse_options(texts | {"model": model} | {name: str(value) for name, value in options.items()}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.base import Split
@@ -105,3 +106,43 @@ def tydiqa_folder(folder: Path, *, sentences: int = 7) -> str:
 def by_number(rows: list[Row]) -> list[Row]:
     """Return rows with label numbers, as on the hub."""
     return [row | {"label": LABELS.index(row["label"])} for row in rows]
+
+
+REVIEWS = {
+    "de": ("Das Gerät ist", "und der Versand war", ("schrecklich", "schlecht", "okay", "gut", "großartig")),
+    "tr": ("Ürün", "ve kargo", ("berbat", "kötü", "idare eder", "iyi", "harika")),
+    "az": ("Məhsul", "və çatdırılma", ("dəhşətli", "pis", "orta", "yaxşı", "əla")),
+}
+
+
+def reviews_task(folder: Path, *languages: str, name: str = "reviews", **keys: Any) -> str:
+    """Write invented reviews of products as CSV, with the declaration `NAME.yaml` beside them; return its path.
+
+    Args:
+        languages: of `REVIEWS`; items of the same number differ.
+        keys: further keys of the declaration, such as `source`.
+    """
+    for code in languages:
+        first, second, words = REVIEWS[code]
+        for split, n in (("train", 120), ("test", 30)):
+            rows = []
+            for i in range(n):
+                stars = (7 * i + i // 5) % 5
+                text = f"{first} {words[stars]} {second} {words[(stars + i) % 5]} ({i})."
+                rows.append({"id": f"{split}{i}", "review": text, "stars": stars + 1, "product": f"p{i % 11}"})
+            folder.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_csv(folder / f"{split}-{code}.csv", index=False)
+    declaration = {
+        "task": name,
+        "kind": "choice",
+        "languages": list(languages),
+        **keys,
+        "data": {"train": "train-{lang}.csv", "test": "test-{lang}.csv"},
+        "fields": {"id": "id", "text": "review", "answer": "stars", "product": "product"},
+        "labels": {"1": "sehr schlecht", "2": "schlecht", "3": "mittel", "4": "gut", "5": "sehr gut"},
+        "prompt": "Rate the review from 1 to 5.\n{{ text }}\nStars:",
+        "group": "product",
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(declaration, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return str(path)

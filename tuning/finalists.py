@@ -12,6 +12,7 @@ from tuning.divergence import converged, run_diverged
 from tuning.optuna_study import Study
 from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
 from whichlora.config.plan import Plan
+from whichlora.data.metric_names import metric_name
 from whichlora.run.pipeline import run
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.queue import Queue, connect
@@ -100,7 +101,9 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         reports = PruningReports(roles=ROLES[study.config.objective.f1], times=1, report=lambda number, value: None)
         plan = by_origin[origin].plan(study.config, seed)
         metrics = run_trial(plan, leased_tracker, tags=_tags(study, seed), reports=reports).metrics
-        print(f"{name} {origin}, fresh seed {seed}: F1 {study.config.objective.values(metrics)[0]:.4f}", flush=True)
+        objective = study.config.objective
+        score = f"{metric_name(objective.metric)} {objective.values(metrics)[0]:.4f}"
+        print(f"{name} {origin}, fresh seed {seed}: {score}", flush=True)
 
     def missing() -> list[str]:
         cells = [

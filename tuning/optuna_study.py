@@ -32,6 +32,7 @@ from tuning.study_run import study_run
 from tuning.study_status import PREFIX, STOPS
 from whichlora import termination
 from whichlora.config.cli import format_duration
+from whichlora.data.metric_names import metric_name
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.masking import masked
 from whichlora.parallel import lockstep
@@ -186,11 +187,14 @@ class Study:
             values = self.config.objective.values(result.metrics)
             trial.set_user_attr("run_id", result.run_id)
             for role in ROLES["mean"]:
-                if f"validation/{role}/f1" in result.metrics:
-                    trial.set_user_attr(f"validation/{role}/f1", result.metrics[f"validation/{role}/f1"])
+                name = f"validation/{role}/{self.config.objective.metric}"
+                if name in result.metrics:
+                    trial.set_user_attr(name, result.metrics[name])
             store_seconds()
             self._failures = 0
-            self._print(trial, f"F1 {values[0]:.4f} with {describe_point(point)}")
+            self._print(
+                trial, f"{metric_name(self.config.objective.metric)} {values[0]:.4f} with {describe_point(point)}"
+            )
             return values
         except LostLeaseError:
             raise

@@ -10,10 +10,10 @@ from tuning.dimensions import Choice, Dimension, Range
 from tuning.space_file import read_dimension
 from whichlora.caller import given_path
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
-from whichlora.config.yaml_files import Path_, read_document
 from whichlora.errors import OptionError, check_choice, did_you_mean
 from whichlora.models.loading import ModelShape
 from whichlora.variants import CATALOGUE, Hyperparameters, Variant, variant_names
+from whichlora.yaml_files import Path_, read_document
 
 if TYPE_CHECKING:
     from optuna import Trial

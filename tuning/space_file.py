@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tuning.dimensions import Choice, Dimension, Range
 from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.config.variant_options import check_setting
-from whichlora.config.yaml_files import Document, Path_
 from whichlora.errors import OptionError
 from whichlora.variants import Variant
+from whichlora.yaml_files import Document, Path_
 
 
 class _Ends(BaseModel):

@@ -14,6 +14,7 @@ from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import texts_digest
+from whichlora.data.tasks import Task, get_task
 from whichlora.errors import OptionError, check_choice
 from whichlora.models.loading import ModelShape
 from whichlora.variants import Variant
@@ -29,10 +30,16 @@ COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "secon
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The objective of a study: validation F1 of one or both languages, and optionally a cost to trade it against."""
+    """The objective of a study: validation score of one or both languages, and optionally a cost to trade it against.
+
+    Attributes:
+        f1: `en` (source language), `tl` (target language) or `mean` (of both).
+        metric: the headline metric of the task.
+    """
 
     f1: str
     cost: str | None
+    metric: str = "f1"
 
     @property
     def text(self) -> str:
@@ -46,8 +53,18 @@ class Objective:
 
     def values(self, metrics: Mapping[str, float]) -> list[float]:
         """Return the objective values, computed from a trial's metrics."""
-        f1 = [metrics[f"validation/{role}/f1"] for role in ROLES[self.f1]]
-        return [sum(f1) / len(f1)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
+        scores = [metrics[f"validation/{role}/{self.metric}"] for role in ROLES[self.f1]]
+        return [sum(scores) / len(scores)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
+
+    def for_task(self, task: Task) -> Objective:
+        """Return the objective for a task: of its headline metric and, without a source language, of `tl` alone.
+
+        Raises:
+            OptionError: it is the score in the source language, which the task does not have.
+        """
+        if task.source is None and self.f1 == "en":
+            raise OptionError("objective", self.text, f"{task.name} has no source language; allowed is tl")
+        return replace(self, metric=task.headline, f1="tl" if task.source is None else self.f1)
 
     @property
     def worst(self) -> list[float]:
@@ -123,7 +140,7 @@ class StudyConfig:
         mixture = self.plan(self.example, TUNING_SEED).mixture
         for role in ROLES[self.objective.f1]:
             if not mixture.validation[role]:
-                language = "en" if role == "en" else self.options.language
+                language = get_task(self.options.task).source if role == "en" else self.options.language
                 allowed = f"{self.options.task} has no validation items in {language}; choose another objective"
                 raise OptionError("objective", self.objective.text, allowed)
 
@@ -133,13 +150,16 @@ class StudyConfig:
         spec = plan.spec
         not_fixed = {"arm", "seed", "variant_options", "test_size", "test_digests", "model", *self.space.dimensions}
         fixed = {
-            "spec": {k: v for k, v in spec.to_dict().items() if k not in not_fixed},
+            "spec": {k: v for k, v in spec.identity.items() if k not in not_fixed},
             "options": {k: v for k, v in spec.variant_options.items() if k not in self.space.dimensions},
             "space": self.space.to_json(),
             "objective": self.objective.text,
             "pruner": self.pruner,
             "reports": self.reports if self.pruner != "none" else None,
-            "validation": [texts_digest(plan.task, plan.mixture.validation[role]) for role in ROLES[self.objective.f1]],
+            "validation": [
+                texts_digest(plan.task, plan.mixture.validation[role], plan.model.chat(plan.task))
+                for role in ROLES[self.objective.f1]
+            ],
         }
         # The path of a model folder may differ between machines.
         model = f"folder-{spec.model_digest[:8]}" if given_path(spec.model).is_dir() else spec.model.rpartition("/")[2]

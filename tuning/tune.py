@@ -14,7 +14,7 @@ from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyC
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
-from whichlora.data.tasks import PROMPTED, get_task
+from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.models.loading import locate, read_shape
 from whichlora.models.quiet import quiet
@@ -27,14 +27,15 @@ _NOT_TUNED = ("arm", "pool_layer", "first_token", "retention", "retention_size")
 OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_TUNED},
     "variant": ("lora", "One or more variants separated by commas, or all; each gets the same budget."),
-    "task": ("atlas-nli", f"Task to train and validate: {', '.join(PROMPTED)}."),
+    "task": ("atlas-nli", f"Task to train and validate: {PROMPTED_VALUES}."),
     "seed": ("42", "Seeds of the final runs, separated by commas; the seeds of tuning are not allowed."),
     "trials": (AUTO, "Complete and pruned trials per study; auto is 20, or no limit with a budget."),
     "timeout": (AUTO, "Seconds after which this process starts no new trials."),
     "budget": (AUTO, "Device-seconds of trials per study, after which no new trials start."),
     "objective": (
         "mean",
-        "Validation F1 to maximise: en, tl (target language) or mean (of both); append ,parameters or ,seconds for "
+        "Validation F1 to maximise, or the task's own metric: en (source language), tl (target language) or mean (of "
+        "both, where there are both); append ,parameters or ,seconds for "
         "the Pareto front of F1 and that cost.",
     ),
     "space": ("paper", f"Search space: {' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges."),
@@ -93,10 +94,11 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
         name: text for name, text in texts.items() if name in RUN_OPTIONS and name not in ("variant", "seed", "arm")
     }
     options = parse_options(main)
-    check_choice("task", options.task, PROMPTED)  # only these have the validation F1 that a study compares
+    task_class(options.task, prompted=True)  # only these have the validation F1 that a study compares
     task = get_task(options.task, options.prompt_language)
     check_task(task, language=options.language, difficulty=options.difficulty)
-    objective, pruner = parse_objective(texts["objective"]), check_choice("pruner", texts["pruner"], (AUTO, *PRUNERS))
+    objective = parse_objective(texts["objective"]).for_task(task)
+    pruner = check_choice("pruner", texts["pruner"], (AUTO, *PRUNERS))
     if objective.cost is not None and pruner not in (AUTO, "none"):
         allowed = f"must be auto or none with objective={objective.text}: pruning needs a single objective"
         raise OptionError("pruner", pruner, allowed)

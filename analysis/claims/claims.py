@@ -12,11 +12,13 @@ from pydantic import AfterValidator, Field
 
 from analysis.claims.claim_tests import TESTS
 from analysis.claims.verdicts import Verdict, undecided
+from analysis.naming import DEFAULT_SOURCE
 from analysis.records import Record
 from analysis.stats.contrasts import same_level
 from analysis.stats.differences import THESE
-from whichlora.config.yaml_files import Section, read_document
+from whichlora.data.language_names import join_names
 from whichlora.errors import did_you_mean
+from whichlora.yaml_files import Section, read_document
 
 TESTED, EVIDENCE = "claims tested", "claim evidence"
 PACKAGED = Path(__file__).with_name("claims.yaml")
@@ -99,7 +101,7 @@ def judge(
     """
     chosen = select(table, claim.where)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
-        conditions = ", ".join(f"{key} {value}" for key, value in claim.where.items())
+        conditions = ", ".join(_condition(key, str(value)) for key, value in claim.where.items())
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
     options = {"margin": margin, "scope": scope, "alpha": alpha}
     return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
@@ -141,9 +143,17 @@ def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
 
 
 def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows whose columns match the patterns; none if a column is missing."""
+    """Return the rows whose columns match the patterns; none if a column is missing. The source language is English
+    where a table does not say it.
+    """
+    if "source_language" not in table:
+        table = table.assign(source_language=DEFAULT_SOURCE)
     for column, pattern in where.items():
         if column not in table:
             return table.iloc[:0]
         table = table[[same_level(column, value, str(pattern)) for value in table[column]]]
     return table
+
+
+def _condition(column: str, pattern: str) -> str:
+    return f"source {join_names([pattern])}" if column == "source_language" else f"{column} {pattern}"

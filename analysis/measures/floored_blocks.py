@@ -1,9 +1,9 @@
 """Finds blocks in which methods are not shown to exceed the shallow baselines; these say nothing about methods.
 
 A block of language and ratio is at the floor unless the median of the methods' means over seeds exceeds the upper end
-of the 95 % Wilson interval of the best shallow baseline on the same test items, or the highest of them that of the
-99.99 % interval. The primary analysis leaves such blocks out. The rule is fixed in advance. It looks at the median,
-because blocks chosen by their highest mean have more large differences than chance would give;
+of the 95 % interval of the best shallow baseline on the same test items (see `floor_limits`), or the highest of them
+that of the 99.99 % interval. The primary analysis leaves such blocks out. The rule is fixed in advance. It looks at the
+median, because blocks chosen by their highest mean have more large differences than chance would give;
 `docs/statistics.md` has its false-alarm rates.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
+from analysis.measures.floor_limits import upper_limits
 from analysis.measures.shallow_baselines import best_floor
 from analysis.records import Record
 from analysis.stats.cells import BLOCK_COLUMNS, labels, rows
@@ -33,7 +33,7 @@ def split(table: pd.DataFrame, outcome: str) -> tuple[pd.DataFrame, list[Record]
     block = labels(frame, BLOCK_COLUMNS)
     known = known.assign(block=block.reindex(known.index))
     means = known.groupby(["block", "method"])["value"].mean().groupby("block").agg(["median", "max"])
-    limits = known.assign(limit=_upper_limit(known, 0.05), far=_upper_limit(known, 0.0001))
+    limits = known.assign(limit=_upper_limit(known, outcome, 0.05), far=_upper_limit(known, outcome, 0.0001))
     limits = limits.groupby("block")[["limit", "far"]].mean()
     above = (means["median"] > limits["limit"]) | (means["max"] > limits["far"])
     at_floor = [name for name in means.index if not above[name]]
@@ -59,9 +59,7 @@ def split(table: pd.DataFrame, outcome: str) -> tuple[pd.DataFrame, list[Record]
     return (kept if left else frame), records
 
 
-def _upper_limit(frame: pd.DataFrame, alpha: float) -> pd.Series[float]:
-    """Return the upper end of the Wilson interval of each row's floor, in points; the floor if n is unknown."""
+def _upper_limit(frame: pd.DataFrame, outcome: str, alpha: float) -> pd.Series[float]:
+    """Return the upper end of the interval of each row's floor, in points; the floor if the items are not known."""
     items = frame["test_size"].astype(float) if "test_size" in frame else pd.Series(np.nan, frame.index)
-    share = (frame["floor"] / 100).clip(0, 1)
-    _, upper = proportion_confint((share * items).to_numpy(), items.to_numpy(), alpha=alpha, method="wilson")
-    return pd.Series(100 * np.asarray(upper), frame.index).fillna(frame["floor"])
+    return upper_limits(frame, outcome, items, alpha=alpha).fillna(frame["floor"])

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.measures import scores
+from analysis.naming import names_of
 from analysis.records import Record
 from analysis.stats.cells import format_level
 from analysis.stats.contrasts import contrast
@@ -26,16 +27,20 @@ def derived(table: pd.DataFrame, *, outcome: str, margin: float = 1.0) -> list[R
     gap and gain per percent (tl), each by cell and by method; Pareto fronts of F1 against costs; tuned against default
     values.
     """
+    names = names_of(table)
     frames = {"gain": (scores.gain(table, outcome=outcome), "test minus base, points")}
     if len(above := scores.above_floor(table, outcome=outcome)):
         frames["above the floor"] = (above, "test minus the best floor, points")
     if outcome == "en":
-        frames["retention"] = (scores.retention(table), "English F1 minus that at ratio 0, points")
-    else:
-        frames["transfer gap"] = (scores.transfer_gap(table), "English minus target F1, points")
+        frames["retention"] = (scores.retention(table), names.fill("{source} {score} minus that at ratio 0, points"))
+    elif "en" in set(table["outcome"]):  # a study in one language has no transfer
+        frames["transfer gap"] = (
+            scores.transfer_gap(table),
+            names.fill(f"{{source}} minus {names.short('tl')} {{score}}, points"),
+        )
         frames["gain per percent"] = (
             scores.gain_per_percent(table),
-            "target F1 minus that at ratio 0, points a percent",
+            names.fill(f"{names.short('tl')} {{score}} minus that at ratio 0, points a percent"),
         )
     records = []
     for analysis, (frame, note) in frames.items():

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.naming import OUTCOMES
 from analysis.plots.comparisons import critical_difference, detectable_curve, forest
 from analysis.plots.fronts import pareto_fronts
 from analysis.plots.layers import layer_plots
 from analysis.plots.leaders import leaders
 from analysis.plots.profiles import performance_profiles
 from analysis.plots.representations import representation_plots
-from analysis.plots.scores import LANGUAGE, f1_by_ratio, interaction, training_curves
+from analysis.plots.scores import f1_by_ratio, interaction, training_curves
 from analysis.plots.style import Plot, method_styles, plot_style
 from analysis.records import Record
 from analysis.runs.language_probes import LanguageProbes
@@ -52,8 +53,9 @@ def _draw(
             plots += [
                 draw(rows, outcome, marks=marks, name=f"{name}-{outcome}{suffix}", prefix=prefix)
                 for outcome in ("en", "tl")
+                if outcome in set(rows["outcome"])
             ]
-    plots += [leaders(records, outcome, name=f"leaders-{outcome}", margin=margin) for outcome in LANGUAGE]
+    plots += [leaders(records, outcome, name=f"leaders-{outcome}", margin=margin) for outcome in OUTCOMES]
     for outcome in ("en", "tl"):
         plots.append(forest(records, outcome, name=f"differences-{outcome}", margin=margin))
         plots.append(critical_difference(records, outcome, name=f"ranks-{outcome}"))

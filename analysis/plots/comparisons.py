@@ -9,7 +9,7 @@ import scikit_posthocs
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
-from analysis.plots.scores import LANGUAGE
+from analysis.naming import OUTCOMES, names_in
 from analysis.plots.style import Plot, label_ticks, new_figure, plot_style, render
 from analysis.records import Record, find
 from analysis.stats import differences, power, ranks
@@ -54,13 +54,13 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
         axes.plot(effect, y, marker=marker, color=colour, markerfacecolor=colour if differs or same else "white")
     label_ticks(axes.yaxis, [line[3] for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
-    axes.set_xlabel(f"difference of F1 in {LANGUAGE[outcome]}, points")
+    axes.set_xlabel(f"difference of {names_in(records).score} in {names_in(records).of(outcome)}, points")
     caption = (
         f"Differences of {what} in the primary analysis, with 95 % CIs simultaneous over all pairs. Square and thick "
         f"line: a significant difference. Filled circle: equivalent within the shaded margin of ±{points(margin)} "
         "(TOST, Holm). Open diamond: neither."
     )
-    return render(figure, name=name, title=f"Differences in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Differences in {names_in(records).of(outcome)}.", caption=caption)
 
 
 def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -> Plot | None:
@@ -111,23 +111,24 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
         f"Mean ranks over {critical.n} blocks, 1 is the best. A bar joins methods that do not differ significantly "
         f"(Nemenyi); the critical difference is {width:.2f} ranks."
     )
-    return render(figure, name=name, title=f"Mean ranks in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Mean ranks in {names_in(records).of(outcome)}.", caption=caption)
 
 
 def detectable_curve(records: Sequence[Record], *, name: str, margin: float) -> Plot | None:
     """Draw the minimum detectable difference of a pair against the number of seeds (or blocks), and the margin."""
-    lines = {outcome: find(records, outcome=outcome, analysis="power", test=power.BY_SIZE) for outcome in LANGUAGE}
+    lines = {outcome: find(records, outcome=outcome, analysis="power", test=power.BY_SIZE) for outcome in OUTCOMES}
     lines = {outcome: curve for outcome, curve in lines.items() if curve}
     if not lines:
         return None
     figure, axes = new_figure(2.6)
+    names = names_in(records)
     ends: list[float] = [margin]
     sizes: list[int] = []
     for (outcome, curve), (colour, marker, line) in zip(
         lines.items(), (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-.")), strict=False
     ):
         x, y = [r.n or 0 for r in curve], [r.effect or 0.0 for r in curve]
-        axes.plot(x, y, color=colour, linestyle=line, label=LANGUAGE[outcome])
+        axes.plot(x, y, color=colour, linestyle=line, label=names.of(outcome))
         for present in find(records, outcome=outcome, analysis="power", test=power.PRESENT):
             axes.plot(present.n, present.effect, marker=marker, color=colour, markersize=8, linestyle="none")
         sizes, ends = [*sizes, *x], [*ends, *y]
@@ -142,10 +143,10 @@ def detectable_curve(records: Sequence[Record], *, name: str, margin: float) -> 
         axis.set_minor_locator(NullLocator())
     unit = "blocks of language and ratio" if "blocks" in next(iter(lines.values()))[0].note else "seeds in a cell"
     axes.set_xlabel(unit)
-    axes.set_ylabel("MDD of a pair, F1 points")
+    axes.set_ylabel(f"MDD of a pair, {names.score} points")
     axes.legend(frameon=False, handlelength=3.2)
     needed = [
-        f"{r.n:,} in {LANGUAGE[outcome]}"
+        f"{r.n:,} in {names.of(outcome)}"
         for outcome in lines
         for r in find(records, outcome=outcome, analysis="power", test=power.NEEDED)
     ]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.measures import scores
-from analysis.plots.scores import LANGUAGE
+from analysis.naming import names_of
 from analysis.plots.style import Plot, Styles, new_figure, render, shared_legend
 from analysis.runs.methods import UNTRAINED, method_order
 
@@ -33,7 +33,7 @@ def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str
     costs = logged_costs(trained)
     if not costs or trained["method"].nunique() < 2:
         return None
-    methods = method_order(trained)
+    methods, names = method_order(trained), names_of(table)
     across = min(2, len(costs))
     down = math.ceil(len(costs) / across)
     figure, grid = new_figure(
@@ -69,10 +69,11 @@ def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str
     for axes in grid.flat[len(costs) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"mean F1, {LANGUAGE[outcome].removeprefix('the ')}")
+        axes.set_ylabel(f"mean {names.score}, {names.of(outcome).removeprefix('the ')}")
     shared_legend(figure, grid.flat[0])
     caption = f"{prefix}Filled and joined: the Pareto front; no other method is cheaper and at least as good."
-    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against cost.", caption=caption)
+    title = names.fill(f"{{Score}} in {names.of(outcome)} against cost.")
+    return render(figure, name=name, title=title, caption=caption)
 
 
 def _short(value: float, position: int) -> str:

@@ -21,6 +21,7 @@ from analysis.measures.layer_shares import (
     analysis_name,
     parse_column,
 )
+from analysis.naming import Names, names_in
 from analysis.plots.style import Plot, Style, Styles, new_figure, render, shared_legend
 from analysis.records import Record, find, is_significant
 from analysis.runs.language_probes import CEILING, LEVELS, SHARES
@@ -30,13 +31,13 @@ from analysis.runs.probe_runs import BASE, band_caption, mean_by_layer
 MAX_RATIOS = 3
 _BASE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 2.4, "linestyle": "-", "zorder": 1.5}
 _CEILING: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": (0, (6, 3)), "zorder": 1.2}
-_NAMES = {"en": "English", "tl": "target language"}
 _STYLES = {"en": Style("#0072B2", "o", "-"), "tl": Style("#D55E00", "s", "--")}
 
 
 def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Sequence[str], marks: Styles) -> list[Plot]:
     """Return the plots of shares for each language, by token and by sequence, and of correlations with F1."""
     plots = []
+    names = names_in(records)
     for number, setting in enumerate(settings, 1):
         suffix, prefix = (f"-{number}", f"{setting}. ") if len(settings) > 1 else ("", "")
         in_setting = shares[shares["setting"] == setting]
@@ -44,7 +45,9 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
             part = in_setting[(in_setting["language"] == language) & (in_setting["level"] == level)]
             name = f"layers-{language}-{level}{suffix}"
             share_records = find(records, analysis=analysis_name(SHARES_ANALYSIS, setting, settings))
-            plots.append(share_curves(part, share_records, language, level, marks=marks, name=name, prefix=prefix))
+            plots.append(
+                share_curves(part, share_records, language, level, names=names, marks=marks, name=name, prefix=prefix)
+            )
         for level in LEVELS:
             correlations = [
                 r
@@ -55,7 +58,7 @@ def layer_plots(shares: pd.DataFrame, records: Sequence[Record], settings: Seque
             ]
             if correlations:
                 name = f"layer-correlation-{level}{suffix}"
-                plots.append(correlation_curves(correlations, level, name=name, prefix=prefix))
+                plots.append(correlation_curves(correlations, level, names=names, name=name, prefix=prefix))
     return plots
 
 
@@ -65,6 +68,7 @@ def share_curves(
     language: str,
     level: str,
     *,
+    names: Names,
     marks: Styles,
     name: str,
     prefix: str,
@@ -102,11 +106,11 @@ def share_curves(
             _draw_references(axes, shares[shares["share"] == share])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if side_by_side:
-                axes.set_title(_NAMES[share])
+                axes.set_title(_language(share, names))
             elif row == 0:
                 axes.set_title(f"{100 * ratio:g} % target items")
             if side_by_side or column == 0:
-                axes.set_ylabel("share" if side_by_side else f"share of {_NAMES[share]}")
+                axes.set_ylabel("share" if side_by_side else f"share of {_language(share, names)}")
             if row == len(SHARES) - 1 or side_by_side:
                 axes.set_xlabel("after block")
     for axes in grid.flat:  # after drawing, because setting a limit disables autoscaling
@@ -115,13 +119,13 @@ def share_curves(
     shared_legend(figure, grid.flat[0])
     counts = runs[runs["tl_ratio"].isin(ratios)].groupby(["method", "tl_ratio"])["probe_id"].nunique()
     spread = band_caption(counts, base=len(runs) < len(shares))
-    caption = f"{prefix}{spread}{_detector_sentences(records, language, level)}"
+    caption = f"{prefix}{spread}{_detector_sentences(records, language, level, names)}"
     if len(all_ratios) > len(ratios):
         caption += f" Of {len(all_ratios)} ratios {len(ratios)} are shown."
     return render(figure, name=name, title=f"Language shares by layer, {language}, by {level}.", caption=caption)
 
 
-def correlation_curves(records: Sequence[Record], level: str, *, name: str, prefix: str) -> Plot:
+def correlation_curves(records: Sequence[Record], level: str, *, names: Names, name: str, prefix: str) -> Plot:
     """Draw Pearson's r of each layer's share with F1, a panel per language and one for all.
 
     Marks are filled where r is significant after adjustment.
@@ -155,7 +159,7 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, pref
                     markersize=4,
                     markerfacecolor=style.color if significant else "white",
                 )
-            axes.plot([], [], label=f"{_NAMES[share]} share", **style._asdict())
+            axes.plot([], [], label=f"{_language(share, names)} share", **style._asdict())
         limit = limits[panel].effect or 1.0
         for value in (limit, -limit):
             axes.axhline(
@@ -168,7 +172,7 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, pref
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("Pearson's r with F1")
+        axes.set_ylabel(f"Pearson's r with {names.score}")
     for axes in grid[-1]:
         axes.set_xlabel("after block")
     for axes in grid.flat:  # the panel below may be hidden
@@ -179,16 +183,16 @@ def correlation_curves(records: Sequence[Record], level: str, *, name: str, pref
     )
     if WITHIN_RATIOS in panels:
         caption += " Ratios apart: the mean of each language and ratio is subtracted."
-    title = f"Correlation of F1 on the target language with the shares of each layer, by {level}."
+    title = f"Correlation of {names.score} on {names.target} with the shares of each layer, by {level}."
     return render(figure, name=name, title=title, caption=caption)
 
 
-def _detector_sentences(records: Sequence[Record], language: str, level: str) -> str:
+def _detector_sentences(records: Sequence[Record], language: str, level: str, names: Names) -> str:
     """Return the caption's sentences on the detector's ceiling and its agreement with a second detector."""
     ceilings = {r.groups[2]: r.effect for r in find(records, test="ceiling") if r.groups[:2] == (language, level)}
     values = ", ".join(
-        f"{name} {fixed(100 * ceiling, 1)} %"
-        for share, name in _NAMES.items()
+        f"{_language(share, names)} {fixed(100 * ceiling, 1)} %"
+        for share in SHARES
         if (ceiling := ceilings.get(share)) is not None
     )
     text = f"Dashed: the ceiling, the shares that the detector finds in the true input ({values})."
@@ -216,6 +220,10 @@ def _draw_references(axes: Any, shares: pd.DataFrame) -> None:
     ceiling = float(shares.loc[shares["layer"] == CEILING, "value"].mean())
     if math.isfinite(ceiling):
         axes.axhline(ceiling, label="ceiling", **_CEILING)
+
+
+def _language(share: str, names: Names) -> str:
+    return names.of(share).removeprefix("the ")
 
 
 def _level(record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.decimals import fixed
-from analysis.plots.scores import LANGUAGE
+from analysis.naming import names_in
 from analysis.plots.style import Plot, label_ticks, new_figure, render
 from analysis.records import Record, find
 from analysis.stats.cells import points
@@ -21,6 +21,7 @@ def leaders(records: Sequence[Record], outcome: str, *, name: str, margin: float
     methods = differences_from_highest(of_outcome)
     if not any(method.interval for method in methods):
         return None
+    score = names_in(records).score
     best, rows = methods[0], list(reversed([method for method in methods if method.effect is not None]))
     figure, axes = new_figure(0.75 + 0.24 * len(rows))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0)
@@ -36,17 +37,16 @@ def leaders(records: Sequence[Record], outcome: str, *, name: str, margin: float
     axes.plot(0, len(rows) - 1, marker=_BEST[1], color=_BEST[0], zorder=4)
     label_ticks(axes.yaxis, [f"{method.name}  {fixed(method.mean, 1)}" for method in rows])
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xlabel(f"difference from {best.name}, F1 points")
+    axes.set_xlabel(f"difference from {best.name}, {score} points")
     where = "these languages and ratios" if _scope_is_these(of_outcome) else "languages and ratios like these"
     missing = [method.name for method in methods if method.effect is None]
     without = f" Left out because no interval is available: {', '.join(missing)}." if missing else ""
     caption = (
         f"Difference from the highest mean on {where}; lines are 95 % CIs, simultaneous over all pairs. Next to each "
-        f"name: mean F1. Shaded: the margin of equivalence, ±{points(margin)}. Filled squares: significantly different "
-        f"from the highest mean; open circles: no significant difference.{without}"
+        f"name: mean {score}. Shaded: the margin of equivalence, ±{points(margin)}. Filled squares: significantly "
+        f"different from the highest mean; open circles: no significant difference.{without}"
     )
-    language = LANGUAGE[outcome].removeprefix("the ")
-    title = f"{language[:1].upper()}{language[1:]}: difference from the highest mean."
+    title = f"{names_in(records).title(outcome)}: difference from the highest mean."
     return render(figure, name=name, title=title, caption=caption)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.plots.scores import LANGUAGE
+from analysis.naming import names_of
 from analysis.plots.style import Plot, Styles, new_figure, render, shared_legend
 from analysis.records import NotTestable
 from analysis.robustness.aggregates import profile, strata
@@ -23,6 +23,7 @@ def performance_profiles(table: pd.DataFrame, outcome: str, *, marks: Styles, na
     every = np.concatenate([runs.values for runs in by_method.values()])
     if len(by_method) < 2 or np.ptp(every) == 0 or all((runs.sizes < 2).all() for runs in by_method.values()):
         return None
+    names = names_of(table)
     levels = np.linspace(every.min() - 0.02 * np.ptp(every), every.max(), _POINTS)
     figure, axes = new_figure(2.6 + 0.16 * len(by_method) / 3)
     for method in [method for method in method_order(table) if method in by_method]:
@@ -30,13 +31,13 @@ def performance_profiles(table: pd.DataFrame, outcome: str, *, marks: Styles, na
         style = marks[method]
         axes.plot(line.scores, 100 * line.share, label=method, markevery=_POINTS // 6, **style._asdict())
         axes.fill_between(line.scores, 100 * line.low, 100 * line.high, color=style.color, alpha=0.12, linewidth=0)
-    axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}, points")
+    axes.set_xlabel(f"{names.score} in {names.of(outcome)}, points")
     axes.set_ylabel("runs above, %")
     axes.set_ylim(-1, 101)
     shared_legend(figure, axes)
     caption = (
-        f"{prefix}Share of each method's runs with more F1 than the horizontal axis says, blocks weighted alike; bands "
-        "are pointwise 95 % bootstrap intervals over seeds within blocks. A curve above another everywhere is better "
-        "throughout; a long tail at the left is of bad runs or hard blocks."
+        f"{prefix}Share of each method's runs with more {names.score} than the horizontal axis says, blocks weighted "
+        "alike; bands are pointwise 95 % bootstrap intervals over seeds within blocks. A curve above another "
+        "everywhere is better throughout; a long tail at the left is of bad runs or hard blocks."
     )
-    return render(figure, name=name, title=f"Performance profiles, {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Performance profiles, {names.of(outcome)}.", caption=caption)

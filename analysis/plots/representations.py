@@ -26,10 +26,10 @@ _BASE = Style("#8a8a8a", "", "-")
 _PANELS = (
     ("cosine/gap/centred", "gap, centred"),
     ("cosine/gap/raw", "gap, raw"),
-    (f"{P1}/to/centred", "P@1, from English"),
-    (f"{P1}/from/centred", "P@1, to English"),
-    (f"{MRR}/to/centred", "MRR, from English"),
-    (f"{MRR}/from/centred", "MRR, to English"),
+    (f"{P1}/to/centred", "P@1, from {source}"),
+    (f"{P1}/from/centred", "P@1, to {source}"),
+    (f"{MRR}/to/centred", "MRR, from {source}"),
+    (f"{MRR}/from/centred", "MRR, to {source}"),
 )
 
 
@@ -52,7 +52,7 @@ def alignment_curves(group: Group, marks: Styles) -> Plot:
         chance = group.rows.get(f"chance_{measure.partition('/')[0]}")
         level = 0.0 if chance is None else float(chance.mean())
         axes.axhline(level, color="#000000", linewidth=0.8, linestyle=":", label="chance")
-        axes.set_title(title)
+        axes.set_title(title.format(source=group.source))
     for axes in grid[-1]:
         axes.set_xlabel("after block (-1: what enters the first)")
     shared_legend(figure, grid.flat[0], columns=2)
@@ -66,7 +66,7 @@ def similarity_curves(group: Group) -> Plot:
     """Draw linear CKA between two models' states of the same texts, by layer."""
     drawn, omitted = _limit_lines(cka_lines(group))
     figure, grid = new_figure(2.8 + 0.17 * len(drawn), ncols=2, sharey=True)
-    for axes, measure, language in zip(grid.flat, CKA_MEASURES, ("English", group.language), strict=True):
+    for axes, measure, language in zip(grid.flat, CKA_MEASURES, (group.source, group.language), strict=True):
         _draw_curves(axes, drawn, measure, {})
         axes.set_title(language)
         axes.set_xlabel("after block (-1: what enters the first)")
@@ -75,7 +75,7 @@ def similarity_curves(group: Group) -> Plot:
     caption = f"{group.about} 1: identical up to rotation and scale.{omitted}"
     if any(rows["probe_id"].nunique() > 1 for _, rows in drawn):
         caption += " Bands are 95 % intervals over seeds."
-    title = f"States of two models, English and {group.language}."
+    title = f"States of two models, {group.source} and {group.language}."
     return render(figure, name=f"alignment-cka{group.suffix}", title=title, caption=caption)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
+from analysis.naming import names_of
 from analysis.plots.style import (
     Plot,
     Styles,
@@ -23,7 +24,6 @@ from analysis.stats.distributions import half_width
 
 _GREY = "#777777"
 _REFERENCES = {"base model": (0, (1, 2)), BEST_FLOOR: (0, (6, 2, 1, 2))}
-LANGUAGE = {"en": "English", "tl": "the target language", "mean": "the mean of both languages"}
 
 
 def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
@@ -78,7 +78,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     low, high = grid[0, 0].get_ylim()
     grid[0, 0].set_ylim(max(0, low), min(101, high))  # with few seeds an interval may exceed the range of F1
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"F1 in {LANGUAGE[outcome]}")
+        axes.set_ylabel(_score_in(rows, outcome))
     grid[-1, min(across, len(languages)) // 2].set_xlabel("share of target-language items")
     shared_legend(figure, grid.flat[0])
     sizes = set(rows.groupby(["method", "language", "tl_ratio"]).size())
@@ -87,7 +87,7 @@ def f1_by_ratio(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     caption = f"{prefix}{spread}; points are offset horizontally for legibility."
     if _reference_f1(rows, outcome):
         caption += " Grey reference lines: the base model, and the best shallow method on the same items."
-    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]} against the ratio.", caption=caption)
+    return render(figure, name=name, title=f"{_score_in(rows, outcome)} against the ratio.", caption=caption)
 
 
 def _f1_by_method(
@@ -111,10 +111,14 @@ def _f1_by_method(
         axes.axvline(values.mean(), color=_GREY, linewidth=0.9, linestyle=_REFERENCES[label], label=label)
     label_ticks(axes.yaxis, list(reversed(methods)))
     axes.set_ylim(-0.6, len(methods) - 0.4)
-    axes.set_xlabel(f"F1 in {LANGUAGE[outcome]}")
+    axes.set_xlabel(_score_in(rows, outcome))
     shared_legend(figure, axes)
     caption = f"{prefix}One mark per run; there is a single ratio."
-    return render(figure, name=name, title=f"F1 in {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"{_score_in(rows, outcome)}.", caption=caption)
+
+
+def _score_in(rows: pd.DataFrame, outcome: str) -> str:
+    return names_of(rows).fill(f"{{Score}} in {names_of(rows).of(outcome)}")
 
 
 def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
@@ -139,7 +143,7 @@ def interaction(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, 
     caption += "lines cross, the order of the methods depends on the block."
     if means.size < rows.groupby(["language", "tl_ratio"]).ngroups * rows["method"].nunique():
         caption += " Blocks or methods with missing cells are left out."
-    return render(figure, name=name, title=f"Methods within blocks, {LANGUAGE[outcome]}.", caption=caption)
+    return render(figure, name=name, title=f"Methods within blocks, {names_of(rows).of(outcome)}.", caption=caption)
 
 
 def training_curves(losses: Mapping[str, Sequence[pd.Series]], *, marks: Styles, name: str, prefix: str) -> Plot | None:

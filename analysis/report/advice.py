@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.decimals import fixed, interval
+from analysis.naming import names_in
 from analysis.records import Record, find, is_significant
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
-from analysis.report.wording import ALPHA, NAMES, format_points, join
+from analysis.report.wording import ALPHA, format_points, join
 from analysis.stats.best import BEST, within_margin
 from analysis.stats.differences import MEAN, PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 from analysis.stats.paired import MCNEMAR
@@ -63,7 +64,7 @@ def advice(records: Records, primary: str, margin: float) -> list[str]:
 
 def _where(records: Records, primary: str) -> str:
     these = any(r.test == PAIR_TESTS[THESE] for r in pair_tests(find(records, outcome=primary)))
-    return f"for {NAMES[primary]}" + (" on languages and ratios like these" if not these else "")
+    return f"for {names_in(records).of(primary)}" + (" on languages and ratios like these" if not these else "")
 
 
 def _not_compared(records: Records, primary: str) -> list[str]:
@@ -95,7 +96,7 @@ def _secondary(records: Records, primary: str, names: Sequence[str]) -> list[str
         for r in worse:
             low, high = r.interval or (0.0, 0.0)
             sentences.append(
-                f"In {NAMES[outcome]} (secondary), {r.groups[0]} is significantly worse than the best "
+                f"In {names_in(records).of(outcome)} (secondary), {r.groups[0]} is significantly worse than the best "
                 f"({fixed(r.effect or 0.0, 1)} points, 95 % CI {interval(low, high)})."
             )
     return sentences
@@ -114,7 +115,7 @@ def _by_item(records: Records, primary: str, names: Sequence[str]) -> list[str]:
         if fewer:
             sentences.append(
                 f"Item by item these adapters of {join(fewer)} answer significantly fewer right than those of {best} "
-                f"in {NAMES[outcome]} (McNemar, Holm)."
+                f"in {names_in(records).of(outcome)} (McNemar, Holm)."
             )
     return sentences
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.decimals import fixed
 from analysis.measures.disagreements import MOST, telling
+from analysis.naming import Names
 from analysis.stats.cells import format_level
 from whichlora.tracking import csv_text
 
@@ -40,13 +41,13 @@ class DisputedItems(NamedTuple):
     cut: bool
 
 
-def disputed_items(table: pd.DataFrame, file: str) -> DisputedItems:
+def disputed_items(table: pd.DataFrame, file: str, names: Names) -> DisputedItems:
     """Return the most telling rows of `disagreements`."""
     methods = tuple(str(c).removeprefix("right: ") for c in table if str(c).startswith("right: "))
     rows = tuple(
         DisputedItem(
             item=str(row["id"]),
-            outcome={"en": "English", "tl": "target"}[str(row["outcome"])],
+            outcome=names.short(str(row["outcome"])),
             language=format_level(row["language"]),
             ratio=f"{100 * row['tl_ratio']:g} %",
             gold=_short(str(row["gold"])),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from analysis.measures.layer_shares import ANALYSIS
+from analysis.naming import names_in
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.runs.language_probes import LanguageProbes
@@ -38,6 +39,6 @@ def layer_section(records: Sequence[Record], probes: LanguageProbes, plots: Sequ
         choices=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in choices.items()),
         shares=[plot for plot in layer_plots if not plot.name.startswith("layer-correlation")],
         correlations=[plot for plot in layer_plots if plot.name.startswith("layer-correlation")],
-        sentences=sentences(correlations),
+        sentences=sentences(correlations, names_in(records)),
         reasons=list(dict.fromkeys(note.removeprefix("no test: ") for note in notes)),
     )

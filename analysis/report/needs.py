@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from analysis.evidence import BY_LANGUAGE, BY_SETTING, OVERLAPPING, TIME
 from analysis.measures.further_runs import HOURS, NEEDED
+from analysis.naming import names_in
 from analysis.records import Record, find, is_significant
 from analysis.report.choice import PARAMETERS, Choice, all_at_floor, cheapest, choose, cost_of
-from analysis.report.wording import NAMES, count, format_points, join
+from analysis.report.wording import count, format_points, join
 from analysis.stats.best import contenders
 from analysis.stats.differences import MEAN, PAIR_TESTS, PRIMARY, THESE, mean_records, pair_tests
 
@@ -30,7 +31,7 @@ def needs(records: Records, primary: str, margin: float) -> list[Need]:
     choice = choose(records, primary)
     if choice is None or all_at_floor(records, primary) or not choice.candidates:
         return []
-    where = NAMES[primary]
+    where = names_in(records).of(primary)
     may = choice.may_be_best
     sure = "significantly better than every other" if len(may) == 1 else "do not differ significantly from each other"
     rows = [Need(f"Best score in {where}", join(may, "or"), f"{sure}; highest mean {_mean(records, primary, may)}")]
@@ -89,7 +90,7 @@ def _other_outcome(records: Records, outcome: str) -> list[Need]:
     if not names:
         return []
     detail = f"secondary outcome; highest mean {_mean(records, outcome, names)}"
-    return [Need(f"Best score in {NAMES[outcome]}", join(names, "or"), detail)]
+    return [Need(f"Best score in {names_in(records).of(outcome)}", join(names, "or"), detail)]
 
 
 def _by_part(records: Records, primary: str) -> list[Need]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis.evidence import OUTCOMES, Evidence
+from analysis.evidence import Evidence
+from analysis.naming import names_in
 from analysis.plots import Plot
 from analysis.records import dumps
 from analysis.report import disputed_items, robustness, sentences
@@ -80,8 +81,9 @@ def compose(
         server: address of the tracking server, or "relative".
     """
     records, margin = evidence.records, evidence.margin
+    names = names_in(records)
     compared = bool(len(table))
-    outcomes = _outcomes(evidence.primary)
+    outcomes = _outcomes(evidence.primary, evidence.outcomes)
     answers = {outcome: sentences.answer(records, outcome, margin) if compared else [] for outcome in outcomes}
     injection_sentences = injection.sentences(injected, records)
     advice = write_advice(records, evidence.primary, margin)
@@ -93,7 +95,7 @@ def compose(
     unjudged = [(claim, verdict) for claim, verdict in evidence.judged if not verdict.tested]
     methods = method_order(table[table["variant"] != UNTRAINED])
     aligned = [plot for plot in plots if plot.name.startswith("alignment")]
-    disputed = disputed_items.disputed_items(evidence.disagreements, DISAGREEMENTS)
+    disputed = disputed_items.disputed_items(evidence.disagreements, DISAGREEMENTS, names)
     page = (
         _environment()
         .get_template("page.html.j2")
@@ -130,6 +132,8 @@ def compose(
             layers=layer_section(records, probes, plots),
             margin=margin,
             version=__version__,
+            names=names,
+            roles=evidence.outcomes,
             records=len(records),
         )
     )
@@ -155,9 +159,9 @@ def compose(
     )
 
 
-def _outcomes(primary: str) -> tuple[str, ...]:
+def _outcomes(primary: str, outcomes: Sequence[str]) -> tuple[str, ...]:
     """Return the outcomes in the order of the page: the primary one first."""
-    return (primary, *(outcome for outcome in OUTCOMES if outcome != primary))
+    return (primary, *(outcome for outcome in outcomes if outcome != primary))
 
 
 def _contents(
@@ -198,7 +202,7 @@ def _reasons(reasons: Sequence[str]) -> str:
 def results_csv(*tables: pd.DataFrame) -> str:
     """Return all results as CSV, with every field of the runs except `artifact_uri`.
 
-    A line is a run and an outcome; the English result of an adapter that serves several languages is one line with an
+    A line is a run and an outcome; the source result of an adapter that serves several languages is one line with an
     empty language.
     """
     frames = [table.drop(columns="artifact_uri") for table in tables if len(table)]

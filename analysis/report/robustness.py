@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.naming import OUTCOMES, Names, names_in
 from analysis.records import Record, find, is_significant
 from analysis.report.topics import Topic
-from analysis.report.wording import NAMES
 from analysis.robustness import aggregates, collapse, influence, two_way
 from analysis.stats.differences import pair_tests
 
@@ -26,8 +26,8 @@ TOPICS = (
     Topic(
         "collapsed",
         "Collapsed runs",
-        "A run has collapsed if its F1 lies within the 95 % interval of the floor or below it. The floor is the F1 of "
-        "the best shallow baseline on the same items or, without one, of the base model.",
+        "A run has collapsed if its {score} lies within the 95 % interval of the floor or below it. The floor is "
+        "that of the best shallow baseline on the same items or, without one, of the base model.",
         (collapse.ANALYSIS,),
     ),
     Topic(
@@ -52,7 +52,7 @@ TOPICS = (
 def warnings(records: Records) -> list[str]:
     """Return the sentences for the first screen: other test items, collapsed runs, and what decides."""
     return [
-        *(sentence for outcome in NAMES for sentence in other_items(records, outcome)),
+        *(sentence for outcome in OUTCOMES for sentence in other_items(records, outcome)),
         *collapsed_runs(records),
         *deciding(records),
     ]
@@ -73,7 +73,7 @@ def other_items(records: Records, outcome: str) -> list[str]:
         advice = "the adapters dominate, so more seeds narrow the intervals more than more test items do"
     else:
         advice = "the test items dominate, so more of them narrow the intervals more than more seeds do"
-    where = f"in {NAMES[outcome]}"
+    where = f"in {names_in(records).of(outcome)}"
     text = f"adapters {adapters:.0f} %, test items {test_items:.0f} %, adapter x item {both:.0f} %"
     sentences = [f"Variance of a difference {where}: {text}; {advice}."]
     if differ:
@@ -85,24 +85,26 @@ def other_items(records: Records, outcome: str) -> list[str]:
 def collapsed_runs(records: Records) -> list[str]:
     """Return a sentence for each outcome in which runs have collapsed."""
     sentences = []
-    for outcome, language in NAMES.items():
+    names = names_in(records)
+    for outcome in OUTCOMES:
         shares = find(records, outcome=outcome, analysis=collapse.ANALYSIS, test=collapse.SHARE)
         texts = [f"{r.groups[0]} {r.statistic:.0f} of {r.n}" for r in shares if r.groups and r.statistic]
         if texts:
-            sentences.append(f"Collapsed runs in {language} (F1 within the interval of the floor): {', '.join(texts)}.")
+            within = f"({names.score} within the interval of the floor)"
+            sentences.append(f"Collapsed runs in {names.of(outcome)} {within}: {', '.join(texts)}.")
     return sentences
 
 
 def deciding(records: Records) -> list[str]:
     """Return the conclusions that a single run or seed decides, each with those that do; the gravest first."""
-    sentences = []
+    sentences, roles = [], names_in(records)
     for test, what in ((influence.RUN, "run"), (influence.SEED, "seed")):
         names: dict[str, list[str]] = {}
         for r in find(records, analysis=influence.ANALYSIS, test=test):
             for change in r.note.split("; "):
                 names.setdefault(change, []).append(r.groups[0])
         ordered = sorted(names, key=lambda change: (_gravity(change), -len(names[change]), change))
-        sentences += [f"{_worded(change)} without {_any_of(names[change], what)}." for change in ordered[:_MOST]]
+        sentences += [f"{_worded(change, roles)} without {_any_of(names[change], what)}." for change in ordered[:_MOST]]
         if (rest := len(ordered) - _MOST) > 0:
             sentences.append(f"{rest} more conclusion{'s' * (rest > 1)} depend{'s' * (rest == 1)} on a single {what}.")
     return sentences
@@ -123,10 +125,10 @@ def _gravity(change: str) -> int:
     return 0 if "the best" in change else 1 if "differ" in change else 2
 
 
-def _worded(change: str) -> str:
+def _worded(change: str, names: Names) -> str:
     """Return "tl: A and B differ" as "In the target language A and B differ"."""
     outcome, _, text = change.rpartition(": ")
-    return f"In {NAMES[outcome]} {text}" if outcome else text
+    return f"In {names.of(outcome)} {text}" if outcome else text
 
 
 def _any_of(names: Sequence[str], what: str) -> str:

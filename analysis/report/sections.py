@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from analysis.naming import Names, names_in
 from analysis.plots import Plot
 from analysis.records import Record
 from analysis.report.topics import Topic
@@ -62,9 +63,11 @@ class Section(NamedTuple):
 def sections(topics: Iterable[Topic], records: Sequence[Record], plots: Sequence[Plot]) -> list[Section]:
     """Return a section for each topic that has records."""
     shown = []
+    names = names_in(records)
     for topic in topics:
+        topic = topic._replace(title=names.fill(topic.title), description=names.fill(topic.description))
         matching = [record for record in records if _matches(record.analysis, topic.analyses)]
-        reasons = _reasons([record for record in matching if _untested(record)])
+        reasons = _reasons([record for record in matching if _untested(record)], names)
         lines, notes = _lines([record for record in matching if not _untested(record)])
         topic_plots = [plot for plot in plots if plot.name.startswith(topic.plots)] if topic.plots else []
         if lines or reasons:
@@ -90,18 +93,19 @@ def _untested(record: Record) -> bool:
     return record.note.startswith("no test: ")
 
 
-def _reasons(records: Sequence[Record]) -> list[str]:
+def _reasons(records: Sequence[Record], names: Names) -> list[str]:
     """Return a sentence for each reason, with the tests that it prevents."""
     tests: dict[str, list[str]] = {}
     languages: dict[str, list[str]] = {}
     for record in records:
         why = record.note.removeprefix("no test: ")
         tests.setdefault(why, []).append(record.test)
-        languages.setdefault(why, []).append({"en": "English", "tl": "target language"}.get(record.outcome, ""))
+        language = names.of(record.outcome).removeprefix("the ") if record.outcome in ("en", "tl") else ""
+        languages.setdefault(why, []).append(language)
     sentences = []
-    for why, names in tests.items():
+    for why, prevented in tests.items():
         outcomes = " and ".join(filter(None, dict.fromkeys(languages[why])))
-        sentences.append(f"{', '.join(dict.fromkeys(names))}{f' ({outcomes})' if outcomes else ''}: {why}")
+        sentences.append(f"{', '.join(dict.fromkeys(prevented))}{f' ({outcomes})' if outcomes else ''}: {why}")
     return sentences
 
 

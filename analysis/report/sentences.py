@@ -8,8 +8,9 @@ from analysis.decimals import interval
 from analysis.evidence import ALL_BLOCKS, P_VALUES
 from analysis.measures.floored_blocks import AT_FLOOR, KEPT
 from analysis.measures.shallow_baselines import REACHED, count_with_floor
+from analysis.naming import names_in
 from analysis.records import Record, find, is_significant
-from analysis.report.wording import NAMES, count, format_points, join
+from analysis.report.wording import count, format_points, join
 from analysis.stats.cells import enumerate_few
 from analysis.stats.differences import (
     DETECTABLE,
@@ -33,7 +34,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
     Everything follows from the pairs of the primary analysis; the last sentence gives the other scope's answer.
     """
     of_outcome = find(records, outcome=outcome)
-    where = f"In {NAMES[outcome]}"
+    where = f"In {names_in(records).of(outcome)}"
     compared = pair_tests(of_outcome)
     tested = [r for r in compared if r.p_adjusted is not None]
     means = _ordered_means(of_outcome)
@@ -45,7 +46,7 @@ def answer(records: Records, outcome: str, margin: float) -> list[str]:
             best = [name for name, mean in means if f"{mean:.1f}" == top]
             caveat = ", but not all methods ran in the same cells" * _incomplete(records)
             subject = f"{join(best)} {'has' if len(best) == 1 else 'have'}"
-            sentences.append(f"{subject} the highest mean F1, {top}{caveat}.")
+            sentences.append(f"{subject} the highest mean {names_in(records).score}, {top}{caveat}.")
         return [*sentences, *_by_item(of_outcome, means), *_other_scope(of_outcome)]
     sentences = []
     about = _about(tested)
@@ -126,15 +127,15 @@ def cautions(records: Records, synthetic: Sequence[str]) -> list[str]:
         sentences.append("One seed: what differs between seeds is not known, and every difference may be chance.")
     elif seeds == 2:
         sentences.append("Two seeds are too few to know what differs between seeds.")
-    items = n.get("test items a run, least")
+    items, score = n.get("test items a run, least"), names_in(records).score
     if items is not None and items < 1000:
         sentences.append(
-            f"Few test items ({items:,} in the smallest test set): F1 of one run is uncertain by several points."
+            f"Few test items ({items:,} in the smallest test set): {score} of one run is uncertain by several points."
         )
     if n["incomplete cells"]:
         sentences.append(f"The design is incomplete: {count(n['incomplete cells'], 'cell')} without all seeds.")
     for outcome in ("en", "tl"):
-        language = NAMES[outcome]
+        language = names_in(records).of(outcome)
         reached = find(records, outcome=outcome, analysis="floors", test=REACHED)
         methods = [f"{r.groups[0]} ({r.n})" for r in reached if r.groups and r.n]
         if methods:
@@ -153,8 +154,9 @@ def multiplicity(records: Records, primary: str) -> str:
     """Return how many tests the report makes, and which of them the advice rests on."""
     pairs = [r for r in pair_tests(find(records, outcome=primary)) if r.p is not None]
     total = next((r.n or 0 for r in find(records, analysis="design", test=P_VALUES)), 0)
+    where = names_in(records).of(primary)
     return (
-        f"The advice rests on {count(len(pairs), 'pair')} of methods on the primary outcome, {NAMES[primary]}, with "
+        f"The advice rests on {count(len(pairs), 'pair')} of methods on the primary outcome, {where}, with "
         f"intervals and p values for all of them at once. In all, the report has {count(total, 'p value')}; the others "
         "are corrected within their own table at most and should be read as exploratory."
     )
@@ -169,7 +171,8 @@ def _left_out_blocks(records: Records) -> list[str]:
         if not blocks:
             continue
         listed = enumerate_few(blocks)
-        what = f"In {NAMES[outcome]} the methods are not shown to exceed the best shallow baseline at {listed}"
+        where = names_in(records).of(outcome)
+        what = f"In {where} the methods are not shown to exceed the best shallow baseline at {listed}"
         everything = pair_tests(of_outcome, f"{PRIMARY}, {ALL_BLOCKS}")
         if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
             sentences.append(f"{what}, which is every block.")

@@ -78,7 +78,7 @@ TESTS = (
     Topic(
         "ranks",
         "Rank tests",
-        "Friedman's test over the same blocks, and Nemenyi's for pairs: no assumption on the distribution of F1.",
+        "Friedman's test over the same blocks, and Nemenyi's for pairs: no assumption on the distribution of {score}.",
         ("friedman",),
         ("ranks",),
     ),
@@ -114,28 +114,29 @@ TESTS = (
     ),
 )
 VIEWS = (
-    Topic("gain", "Gain over the base model", "Test F1 minus that of the untrained base model, points.", ("gain",)),
+    Topic(
+        "gain", "Gain over the base model", "Test {score} minus that of the untrained base model, points.", ("gain",)
+    ),
     Topic(
         "floors",
-        "F1 above the floor",
-        "Test F1 minus that of the best shallow method on the same items (the majority label, a classifier of the "
-        "hypothesis alone or of word overlap; for questions a random candidate), points, and the number "
-        "of results that "
-        "are not above it.",
+        "{Score} above the floor",
+        "Test {score} minus that of the best shallow method on the same items (the majority label, a classifier of the "
+        "hypothesis alone, of a field's characters or of word overlap; for questions a random candidate), points, "
+        "and the number of results that are not above it.",
         ("above the floor", "floors"),
     ),
-    Topic("languages", "By language", "Mean F1 over ratios and seeds, points.", ("F1 by language",)),
+    Topic("languages", "By language", "Mean {score} over ratios and seeds, points.", ("F1 by language",)),
     Topic(
         "retention",
-        "Retention of English",
-        "English F1 minus that at ratio 0, same method and seed, points.",
+        "Retention of {source}",
+        "{Source} {score} minus that at ratio 0, same method and seed, points.",
         ("retention",),
     ),
-    Topic("gap", "Transfer gap", "English minus target-language F1 of the same run, points.", ("transfer gap",)),
+    Topic("gap", "Transfer gap", "{Source} minus target-language {score} of the same run, points.", ("transfer gap",)),
     Topic(
         "bought",
         "Gain per percent of target items",
-        "Target-language F1 minus that at ratio 0, divided by the percent of target items.",
+        "Target-language {score} minus that at ratio 0, divided by the percent of target items.",
         ("gain per percent",),
     ),
     Topic("forgetting", "Forgetting", "Loss of F1 on tasks that were not trained, points.", ("forgetting",)),
@@ -147,8 +148,8 @@ VIEWS = (
     ),
     Topic(
         "cost",
-        "F1 and cost",
-        "Mean F1 (statistic) against mean cost (estimate) over all runs. On the Pareto front no other "
+        "{Score} and cost",
+        "Mean {score} (statistic) against mean cost (estimate) over all runs. On the Pareto front no other "
         "method is cheaper "
         "and at least as good.",
         ("pareto",),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 ALPHA = 0.05
-NAMES = {"en": "English", "tl": "the target language", "mean": "the mean of English and the target language"}
 
 
 def format_points(margin: float) -> str:

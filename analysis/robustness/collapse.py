@@ -8,14 +8,17 @@ from typing import Any
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from analysis.measures.floor_limits import upper_limits
 from analysis.measures.shallow_baselines import best_floor
+from analysis.naming import names_of
 from analysis.records import Record
 from analysis.stats.cells import BLOCK_COLUMNS, labels, rows, run_label
 
 ANALYSIS, SHARE, RUN = "collapsed runs", "share of runs", "run"
 RULE = (
-    "a run has collapsed if its F1 is at or below the upper end of the floor's 95% interval (Wilson, at its number of "
-    "test items); the floor is that of the best shallow baseline on the same items, else the untrained base model's"
+    "a run has collapsed if its {score} is at or below the upper end of the floor's 95% interval (Wilson, at its "
+    "number of test items); the floor is that of the best shallow baseline on the same items, else the untrained base "
+    "model's"
 )
 
 
@@ -32,8 +35,7 @@ def collapsed(table: pd.DataFrame, outcome: str, answered: Mapping[Any, int]) ->
     n = frame["run_id"].map(answered).astype(float).fillna(size)
     frame = frame.assign(floor=floor, n=n)
     frame = frame[frame["floor"].notna() & (frame["n"] > 0)]
-    _, high = proportion_confint(frame["floor"] / 100 * frame["n"], frame["n"], method="wilson")
-    limit = 100 * pd.Series(high, index=frame.index, dtype=float)
+    limit = upper_limits(frame, outcome, frame["n"], alpha=0.05)
     return frame.assign(limit=limit, collapsed=frame["value"] <= limit)
 
 
@@ -48,7 +50,7 @@ def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) 
     if frame.empty:
         note = "no test: the runs have neither a shallow baseline nor a base model's score, or no number of test items"
         return [Record(outcome=outcome, analysis=ANALYSIS, test=SHARE, groups=(), note=note)]
-    records = []
+    records, names = [], names_of(table)
     for method, told in frame.groupby("method", sort=True)["collapsed"]:
         low, high = proportion_confint(int(told.sum()), len(told), method="wilson")
         records.append(
@@ -61,7 +63,7 @@ def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) 
                 effect=100 * float(told.mean()),
                 interval=(round(100 * float(low), 10), round(100 * float(high), 10)),
                 n=len(told),
-                note=f"percent; statistic: collapsed runs, n: runs with a floor. Rule: {RULE}",
+                note=f"percent; statistic: collapsed runs, n: runs with a floor. Rule: {names.fill(RULE)}",
             )
         )
     frame = frame.assign(block=labels(frame, BLOCK_COLUMNS))
@@ -75,7 +77,7 @@ def collapse_records(table: pd.DataFrame, items: pd.DataFrame, *, outcome: str) 
                 effect=float(row["value"]),
                 interval=(float(row["floor"]), float(row["limit"])),
                 n=int(row["n"]),
-                note="effect: F1; interval: the floor and the limit of the rule; n test items",
+                note=f"effect: {names.score}; interval: the floor and the limit of the rule; n test items",
             )
         )
     return records

@@ -27,6 +27,7 @@ from analysis.runs.probe_runs import (
     group_by_status,
     probe_issue,
     read_layers,
+    reads,
 )
 from analysis.runs.tidy import Runs, mixed_versions
 
@@ -165,17 +166,16 @@ def _match_runs(finished: Sequence[Run], table: pd.DataFrame, left_out: list[Iss
         language = params.get("language", "")
         if source is None:
             start = tuple(params.get(name, "") for name in ("model_digest", "precision", "quantization"))
-            settings = bases.get((*start, language)) or ("+" in language and bases.get((*start, "pooled"))) or {}
+            settings = next((own for key, own in bases.items() if key[:3] == start and reads(language, key[3])), {})
             matches += [_Match(run, "", row) for row in settings.values()]
             if not settings:
-                left_out.append(
-                    probe_issue(run, "no run here has its base model, precision, quantization and language")
-                )
+                problem = "no run here has its base model, precision, quantization and language"
+                left_out.append(probe_issue(run, problem))
             continue
         row = by_id.get(source) or by_fingerprint.get(params.get("source_fingerprint", ""))
         if row is None:
             left_out.append(probe_issue(run, f"its source run {source} is not among the runs used here"))
-        elif language not in ("", row["language"]) and not (row["language"] == "pooled" and "+" in language):
+        elif language and not reads(language, row["language"]):
             left_out.append(
                 probe_issue(run, f"reads {language}, and the target language of its run is {row['language']}")
             )

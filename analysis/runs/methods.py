@@ -20,6 +20,8 @@ from whichlora.variants import CATALOGUE
 
 _CELL = ["setting", "language", "tl_ratio", "seed"]
 _OTHER_CONDITIONS = ", other conditions not given"
+_SHOWN = {"source_language": "source", "headline": "metric"}
+"""Names of conditions in the names of settings, if not their own."""
 UNTRAINED = "none"
 """The variant that stands for the untrained base model: shown in tables, excluded from comparisons."""
 
@@ -43,7 +45,7 @@ def name_settings(frame: pd.DataFrame) -> pd.DataFrame:
             differs = texts[key].groupby(label).transform("nunique") > 1
             given = texts[key] != ""
             incomplete |= differs & ~given
-            label = label.mask(differs & given, label + f", {key} " + texts[key])
+            label = label.mask(differs & given, label + f", {_SHOWN.get(key, key)} " + texts[key])
     return frame.assign(setting=label.mask(incomplete, label + _OTHER_CONDITIONS))
 
 

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from analysis.runs.artifacts import THREADS, local_path
 from analysis.runs.design import Issue
 from analysis.stats.distributions import half_width
+from whichlora.data.targets import POOLED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -103,3 +104,10 @@ def band_caption(counts: pd.Series[int], *, base: bool) -> str:
 def probe_issue(run: Run, text: str) -> Issue:
     """Return the issue that lists a probe as excluded, with the reason."""
     return Issue(run.info.run_id, run.info.run_name or run.info.run_id, text)
+
+
+def reads(languages: str, of_run: str) -> bool:
+    """Return whether a probe's languages, joined by "+", are those that the option `language` of a run names."""
+    if of_run == POOLED:
+        return "+" in languages
+    return set(languages.split("+")) == {part.partition(":")[0] for part in of_run.split(",")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: Res
 
 def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     tags = {tag: run.data.tags.get(f"whichlora.{tag}") for tag in _TAGS}
+    retained = _dataset(run, "test/retention/en")
     attributes = {
         "run_id": run.info.run_id,
         "name": run.info.run_name or run.info.run_id,
@@ -73,7 +75,8 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
         "started": run.info.start_time or 0,
         "ended": run.info.end_time or 0,
         "artifact_uri": run.info.artifact_uri,
-        "retained": _dataset(run, "test/retention/en"),
+        "retained": retained[0],
+        "retained_source": retained[1],
     }
     params: dict[str, Any] = dict(run.data.params)
     for key in NUMBERS:
@@ -84,14 +87,25 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     slashed = {name: value for name, value in metrics.items() if "/" in name}
     row = {**metrics, **params, **slashed, **tags, **attributes, "test_en_digest": digest}
     checked = {**row, "bad_digests": malformed}
-    return {**row, "defects": "; ".join(defects(checked, required_columns(row.get("task")), run.data.metrics))}
+    return {**row, "defects": "; ".join(defects(checked, required_columns(row), run.data.metrics))}
 
 
-def _dataset(run: Run, context: str) -> str:
-    """Return the name of the dataset that a run has logged for a context, "" if none."""
+def _dataset(run: Run, context: str) -> tuple[str, str]:
+    """Return the name of the dataset that a run has logged for a context, and its languages; "" if there is none."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
     tag = ("mlflow.data.context", context)
-    return next((str(i.dataset.name) for i in inputs if tag in {(t.key, t.value) for t in i.tags}), "")
+    for given in inputs:
+        if tag in {(t.key, t.value) for t in given.tags}:
+            return str(given.dataset.name), _languages(given.dataset.profile)
+    return "", ""
+
+
+def _languages(profile: str | None) -> str:
+    """Return the languages in the profile of a dataset, separated by commas; "" if it does not name them."""
+    try:
+        return ",".join(json.loads(profile or "{}")["languages"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _number(text: str | None) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from analysis.naming import DEFAULT_SOURCE
 from analysis.runs.design import Issue
 from analysis.runs.methods import UNTRAINED, method_order
 from analysis.runs.probe_runs import (
@@ -24,6 +25,7 @@ from analysis.runs.probe_runs import (
     read_layers,
 )
 from analysis.runs.tidy import Runs
+from whichlora.data.language_names import language_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -48,8 +50,7 @@ COMPARABLE_BY = ("start", "language", "texts", "items_digest")
 """The columns that alignment probes in one figure have in common."""
 _COLUMNS = (
     *("probe_id", "run_id", *_RUN_COLUMNS, "run_language", *COMPARABLE_BY, "against", *LAYER_COLUMNS),
-    "chance_p1",
-    "chance_mrr",
+    *("source", "chance_p1", "chance_mrr"),
 )
 
 
@@ -61,7 +62,8 @@ class RepresentationProbes:
         alignment, weights: one row per probe, layer and measure, as in its `layers.parquet`, with the probe_id; the
             run_id ("" for a base model), setting, method, variant, tl_ratio, seed and run_language of the probed run;
             and `against`, the name of the model it was compared with, if any. For alignment also `COMPARABLE_BY` (base
-            model and precision, language, number and kind of pairs, their digest) and the chance levels.
+            model and precision, language, number and kind of pairs, their digest), the name of the source language,
+            and the chance levels.
         failed, unfinished, duplicates, left_out: probes that are not shown, with the reason.
     """
 
@@ -162,6 +164,7 @@ def _describe(run: Run, row: Mapping[str, Any], lookup: _RunLookup) -> dict[str,
         "run_language": row["language"] if row["run_id"] else "",
         "start": ", ".join([row["model"], row["precision"], *quantized]),
         "language": params.get("language", ""),
+        "source": language_name(params.get("source_language", DEFAULT_SOURCE)),
         "texts": texts + params.get("first_token", "drop"),
         "items_digest": params.get("items_digest", ""),
         "against": lookup.name(params.get("against", "")),
@@ -174,11 +177,13 @@ class Group(NamedTuple):
 
     Attributes:
         suffix: the suffix of the names of its tables and figures.
+        source: the language of the first text of a pair, by name.
         about: a sentence about the texts and the base model.
         rows: the rows of the probes, with the column `line`.
     """
 
     suffix: str
+    source: str
     language: str
     about: str
     rows: pd.DataFrame
@@ -199,8 +204,9 @@ def comparable_groups(alignment: pd.DataFrame) -> list[Group]:
     return [
         Group(
             f"-{language}-{position}" if several else f"-{language}",
+            str(rows["source"].iloc[0]),
             str(language),
-            f"{start}. {texts}, English and {language}.",
+            f"{start}. {texts}, {rows['source'].iloc[0]} and {language}.",
             rows.assign(line=_lines(rows)),
         )
         for position, ((start, language, texts, _), rows) in enumerate(by_texts, 1)

@@ -19,6 +19,7 @@ from analysis.runs.predictions import Answers
 from analysis.runs.result_tables import CHOICES, OPTION, SAMPLES, SHORT_NAMES, TEXTS, Line, Table, read_table
 from analysis.runs.tidy import NUMBERS, REQUIRED, SCORES, trains_pairs
 from analysis.runs.validity import defects, is_missing
+from whichlora.config.spec import NO_SOURCE
 from whichlora.errors import OptionError
 
 _NO_ARM = "unspecified"
@@ -123,7 +124,7 @@ def _check_repeated(rows: Sequence[dict[str, Any]]) -> tuple[Issue, ...]:
     issues = []
     for group in same.values():
         first, *others = group
-        if len({tuple(row[score] for score in SCORES.values()) for row in group}) == 1:
+        if len({tuple(row.get(score) for score in SCORES.values()) for row in group}) == 1:
             issues += [Issue(row["run_id"], row["name"], f"repeats {first['run_id']}") for row in others]
             continue
         for row in group:
@@ -190,7 +191,8 @@ def _row(run_id: str, path: Path, line: Line, derived: Mapping[str, Any], proble
             row[name] = text
     row["training_fingerprint"] = row.pop("adapter")
     row.setdefault("test_en_digest", f"{row.get(SCORES['en'])}")  # without one, an equal score stands for equal items
-    short = {metric: f"{outcome} ({metric})" for outcome, metric in SCORES.items()}
+    alone = row.get("source_language") == NO_SOURCE
+    short = {metric: f"{o} ({metric})" for o, metric in SCORES.items() if not (alone and o == "en")}
     missing = [short.get(name, name) for name in (*REQUIRED, *short) if is_missing(row.get(name))]
     if trains_pairs(str(row.get("task"))):
         problems = [f"task={row['task']}: results on word pairs are read from MLflow only"]

@@ -99,6 +99,8 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
             same = "" if first == header[position] else f", as {first}"
             raise OptionError(OPTION, path, f"has the column {header[position]} twice{same}")
     needed = NEEDED_WITH_SAMPLES if SAMPLES in header else NEEDED
+    if "source_language" in header:  # lines may be of studies in one language
+        needed = tuple(name for name in needed if name != "en")
     missing = [name for name in needed if SHORT_NAMES.get(name, name) not in full]
     if missing:
         if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):

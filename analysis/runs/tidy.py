@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import CONDITIONS, SETTINGS
+from analysis.naming import DEFAULT_HEADLINE, DEFAULT_SOURCE
 from analysis.runs.cautions import cautions
 from analysis.runs.design import DONE_SINCE, Design, Issue, groups_by_cells, missing_cells, single_methods
 from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.predictions import Answers
+from whichlora.config.spec import NO_SOURCE
 from whichlora.data.tasks import TASKS, PairTask
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 REQUIRED = ("variant", "arm", "task", "model", "language", "tl_ratio", "seed")
-SCORES = {"en": "test/en/f1", "tl": "test/tl/f1"}
+OUTCOMES = ("en", "tl")
+SCORES = {outcome: f"test/{outcome}/f1" for outcome in OUTCOMES}
 NUMBERS = (
     *("tl_ratio", "seed", "train_size", "validation_size", "test_size", "rank", "alpha", "dropout", "learning_rate"),
     *("epochs", "batch_size", "warmup", "weight_decay"),
@@ -44,8 +47,9 @@ class Runs:
 
     Attributes:
         table: one row per result, that is per run and outcome: setting, method, task, model, language, tl_ratio (0 to
-            1), seed, outcome ("en" or "tl"), f1 (0 to 1), adapter (training fingerprint), run_id, variant, arm, the
-            other logged spec fields, every metric under its name, `base_f1`, and `artifact_uri`. English results that
+            1), seed, outcome ("en" for the source language, "tl" for the target), f1 (the headline metric of the task,
+            0 to 1), adapter (training fingerprint), run_id, variant, arm, the
+            other logged spec fields, every metric under its name, `base_f1`, and `artifact_uri`. Source results that
             one adapter has for several languages are one row with language "".
         design: which runs were found, missing, duplicate or failed.
         injected: one row per lexical injection run (trained on word pairs), with the same columns except f1 and
@@ -65,7 +69,7 @@ class Runs:
 
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
     """Build the table from one row per run; account for each excluded run in the design."""
-    states = _group_by_status(raw)
+    states = _group_by_status(_with_defaults(raw))
     # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section.
     others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
     finished = states.pop("finished")
@@ -87,7 +91,7 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
         used=tuple(compared.frame["run_id"]),
         injected=tuple(injected.frame["run_id"]),
         adapters=compared.frame["adapter"].nunique(),
-        shared_english=len(compared.frame) - int((table["outcome"] == "en").sum()),
+        shared_english=_with_source(compared.frame) - int((table["outcome"] == "en").sum()),
         duplicates=tuple(issue for part in both for issue in part.duplicates),
         merged=tuple(sentence for part in both for sentence in part.merged),
         missing=tuple(cell for part in both for cell in missing_cells(part.frame)),
@@ -101,9 +105,21 @@ def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str
     return Runs(table=table, design=design, injected=injected.frame)
 
 
+def _with_defaults(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with a source language and a headline metric, which older runs do not name."""
+    for column, default in (("source_language", DEFAULT_SOURCE), ("headline", DEFAULT_HEADLINE)):
+        given = raw[column] if column in raw else pd.Series(None, raw.index, dtype=object)
+        raw = raw.assign(**{column: given.where(given.notna() & (given != ""), default)})
+    return raw
+
+
 def trains_pairs(task: str) -> bool:
     """Return whether a task trains on word pairs, so that its runs have similarities instead of F1."""
     return task in TASKS and issubclass(TASKS[task], PairTask)
+
+
+def _with_source(frame: pd.DataFrame) -> int:
+    return int((frame["source_language"] != NO_SOURCE).sum()) if len(frame) else 0
 
 
 class _Named(NamedTuple):
@@ -153,6 +169,8 @@ def _group_by_status(raw: pd.DataFrame) -> dict[str, Any]:
         for key in (*SETTINGS, *CONDITIONS):
             if key not in finished:
                 finished[key] = math.nan if key in NUMBERS else ""
+        # Runs from before there were chat templates, and lines of files that do not give one.
+        finished["chat_template"] = finished["chat_template"].replace("", math.nan).fillna("none")
         fallback = "run:" + finished["run_id"]
         finished["fingerprint"] = finished["fingerprint"].fillna(fallback)
         finished["adapter"] = finished.pop("training_fingerprint").fillna(_adapters(finished))
@@ -182,8 +200,12 @@ def _without_shared_costs(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{cost: frame[cost].mask(packed) for cost in costs})
 
 
-def required_columns(task: Any) -> tuple[str, ...]:
-    return (*REQUIRED, *(_GAP_RISES if trains_pairs(str(task)) else SCORES).values())
+def required_columns(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns that a run must have: of a task without a source language, no score in it."""
+    if trains_pairs(str(row.get("task"))):
+        return (*REQUIRED, *_GAP_RISES.values())
+    outcomes = ("tl",) if row.get("source_language") == NO_SOURCE else OUTCOMES
+    return (*REQUIRED, *(f"test/{outcome}/{row.get('headline') or DEFAULT_HEADLINE}" for outcome in outcomes))
 
 
 def _newest(
@@ -198,7 +220,7 @@ def _newest(
         differences = ", ".join(
             f"{name} {row[metric]:.4f} there and {winner[metric]:.4f} in the one used"
             for name, metric in scores.items()
-            if row[metric] != winner[metric]
+            if metric in row and row[metric] != winner[metric] and row[metric] == row[metric]
         )
         text = f"{reason} as {winner['run_id']}, which ended later and is used"
         issues.append(
@@ -208,14 +230,32 @@ def _newest(
 
 
 def _results(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per run and outcome, with shared English results of one adapter once."""
+    """Return one row per run and outcome, with shared source results of one adapter once.
+
+    The score is the headline metric of the run's task. A run without a source language has one row.
+    """
     parts = []
-    for outcome in ("en", "tl"):
-        part = frame.assign(outcome=outcome, f1=frame[f"test/{outcome}/f1"])
-        part["base_f1"] = frame.get(f"base/{outcome}/f1", math.nan)
+    for outcome in OUTCOMES:
+        own = frame if outcome == "tl" else frame[frame["source_language"] != NO_SOURCE]
+        if own.empty:
+            continue
+        part = own.assign(
+            outcome=outcome,
+            f1=_headline(own, f"test/{outcome}/"),
+            base_f1=_headline(own, f"base/{outcome}/"),
+        )
         parts.append(_english_once(part) if outcome == "en" else part)
     table = pd.concat(parts, ignore_index=True)
     return table[[*_COLUMNS, *sorted(set(table.columns) - set(_COLUMNS))]]
+
+
+def _headline(frame: pd.DataFrame, prefix: str) -> pd.Series[float]:
+    """Return each run's headline metric of a test set."""
+    values = pd.Series(math.nan, frame.index)
+    for metric, runs in frame.groupby("headline"):
+        if f"{prefix}{metric}" in runs:
+            values[runs.index] = runs[f"{prefix}{metric}"].astype(float)
+    return values
 
 
 def _english_once(english: pd.DataFrame) -> pd.DataFrame:

@@ -22,10 +22,10 @@ from whichlora.errors import OptionError
 PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "minimum detectable difference"
 _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
-    *("scoring", "precision", "quantization"),
+    *("chat_template", "scoring", "precision", "quantization"),
 )
-_FOLLOWS = {"rank": ("alpha", "variant_options")}
-"""Settings that follow from the rank: runs that differ only in the rank may differ in these."""
+_FOLLOWS = {"rank": ("alpha", "variant_options"), "model": ("chat_template",)}
+"""What follows from a factor: runs that differ only in the factor may differ in these."""
 _MAX_BLOCKS = 1000
 """More blocks than any model has, so that layer lists can be parsed without knowing the model."""
 
@@ -83,7 +83,7 @@ def units(
     if factor not in frame:
         raise NotTestable(f"the runs have no {factor}")
     identity = _identity_columns(frame, factor)
-    unit_columns = [c for c in _UNITS if c in frame and c != factor]
+    unit_columns = [c for c in _UNITS if c in frame and c != factor and c not in _FOLLOWS.get(factor, ())]
     sides = []
     for level in (upper, lower):
         side = frame[[same_level(factor, value, level) for value in frame[factor]]]

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.oneway import anova_oneway
 
+from analysis.naming import names_of
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.cells import Samples, pairs, samples
 from analysis.stats.multiplicity import holm
 
-_MARK = (
-    "as in the paper: all runs as independent replicates, language and ratio ignored; shared English results count once"
-)
+_MARK = "as in the paper: all runs as independent replicates, language and ratio ignored"
 
 
 def replication(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> list[Record]:
@@ -32,8 +31,11 @@ def replication(table: pd.DataFrame, *, outcome: str, alpha: float = 0.05) -> li
     """
     groups = samples(table, outcome)
     names = tuple(groups)
+    mark = _MARK
+    if len(table) and "en" in set(table["outcome"]):
+        mark += f"; shared {names_of(table).source} results count once"
     omnibus: list[tuple[str, Callable[[Samples], Result], str]] = [
-        ("one-way ANOVA", anova, _MARK),
+        ("one-way ANOVA", anova, mark),
         ("Brown-Forsythe", brown_forsythe, "equality of variances: Levene's test on deviations from the median"),
         ("Bartlett", bartlett, "equality of variances, assuming normality"),
         ("Shapiro-Wilk", shapiro, "normality of the residuals"),

@@ -29,6 +29,7 @@ from analysis.measures.lexical_injection import (
 from analysis.records import Record, find, is_significant
 from analysis.runs.methods import format_value, method_order
 from analysis.tables.formats import Cell, Table, cell, p_value
+from whichlora.data.language_names import language_name
 
 _Means = Mapping[tuple[str, ...], Record]
 """The mean of a column, by (column, method) or (column, method, language)."""
@@ -81,7 +82,7 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                 f"{change(POOLED, COSINE)}, "
                 f"of random pairs {change(POOLED, RANDOM)}; centred gap {gap(POOLED)}, in the output {gap(OUTPUT)}."
             ]
-            for role, language in zip(ROLES, ("English", "the target language"), strict=True):
+            for role, language in zip(ROLES, (_retained_source(part), "the target language"), strict=True):
                 ends = [means.get((retention_metric(w, role), method)) for w in PHASES]
                 if None not in ends:
                     task = " and ".join(sorted(set(part["retained"]) - {""})) or "the other task"
@@ -89,6 +90,13 @@ def sentences(injected: pd.DataFrame, records: Sequence[Record]) -> list[str]:
                     parts.append(f"F1 on {task} in {language}, not trained: {points}.")
             texts.append(" ".join(parts))
     return texts
+
+
+def _retained_source(runs: pd.DataFrame) -> str:
+    """Return the name of the source language of the task that is not trained."""
+    codes = set(runs["retained_source"].dropna()) - {""} if "retained_source" in runs else set()
+    names = sorted(map(language_name, codes)) or ["English"]
+    return names[0] if len(names) == 1 else "the source language"
 
 
 def _gap_test(state: str) -> str:
@@ -137,7 +145,7 @@ def _run_table(runs: pd.DataFrame, means: _Means, tests: _Tests, *, name: str, s
         header=(
             *("language", "method", "blocks", "loss after block", "rank", "parameters", "runs", "last loss"),
             *("gap, at the loss", "t; p", "gap, output", "t; p"),
-            *(f"F1, {'English' if role == 'en' else 'target'}" for role in retention_roles),
+            *(f"F1, {_retained_source(runs) if role == 'en' else 'target'}" for role in retention_roles),
         ),
         rows=tuple(body),
         labels=2,

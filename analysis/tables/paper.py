@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.columns import SETTINGS
 from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
+from analysis.naming import legend, names_of
 from analysis.records import Record
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.methods import UNTRAINED, format_value, method_order
@@ -17,6 +18,7 @@ from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, me
 
 _Key = tuple[str, str, float, str]
 """Outcome, language, ratio and method."""
+_F1_COLUMNS = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
 _LESS, _MORE = -1, 1
 _ADALORA = "AdaLoRA's parameters are the initial ones, by default 1.5 times its budget; the rank is that of the budget."
 EFFICIENCY = {
@@ -60,6 +62,7 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
     """
     ratios = sorted(set(rows["tl_ratio"]))
     languages = sorted(set(rows["language"]) - {""})
+    names, outcomes = names_of(rows), [outcome for outcome in ("en", "tl") if outcome in set(rows["outcome"])]
     floors = _floors(rows)
     order = [*method_order(rows), *([BEST_FLOOR] if floors else ())]
     cells = _means(rows) | floors
@@ -70,7 +73,7 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
             line: list[Cell] = [cell(language), cell(method)]
             for ratio in ratios:
                 parts = []
-                for outcome in ("en", "tl"):
+                for outcome in outcomes:
                     # At ratio 0 all languages share one adapter, whose English result has an empty language.
                     key = next((c for c in (language, "") if (outcome, c, ratio, method) in cells), None)
                     if key is None or (outcome == "tl" and key == ""):
@@ -85,26 +88,24 @@ def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | No
         where = (method, setting, language or "every language", f"{ratio:g}")
         records.append(_record(outcome, "F1", where, mean, sd, n, "points, over seeds"))
     of_methods = [key for key in cells if key[3] != BEST_FLOOR]
-    several_seeds = any(cells[key][2] > 1 for key in of_methods)
-    one_seed = any(cells[key][2] == 1 for key in of_methods)
-    remarks = " The best floor is the best shallow method on the same items." if floors else ""
+    remarks = legend(languages) + " The best floor is the best shallow method on the same items." * bool(floors)
     if any(key[:2] == ("en", "") for key in of_methods):
-        remarks += " English at 0 % is that of one adapter for all languages."
-    seeds = "Mean ± standard deviation over seeds" if several_seeds else "One seed a cell, so without a spread"
-    seeds += " (without ±: one seed)" * (several_seeds and one_seed)
+        remarks += f" {names.source} at 0 % is that of one adapter for all languages."
+    counts = {cells[key][2] > 1 for key in of_methods}
+    seeds = "Mean ± standard deviation over seeds" if True in counts else "One seed a cell, so without a spread"
+    seeds += " (without ±: one seed)" * (len(counts) > 1)
     caption = (
-        f"{setting}. F1 in points, English / target language, by share of target-language items. {seeds}; "
+        f"{setting}. {names.score} in points, {names.listed(outcomes)}, by share of target-language items. {seeds}; "
         f"best of a column and language bold, second underlined.{remarks}"
     )
-    columns = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
     table = Table(
         name=name,
-        title="F1.",
+        title=names.fill("{Score}."),
         caption=caption,
         header=("language", "method", *(f"{100 * ratio:g} %" for ratio in ratios)),
         rows=tuple(body),
         labels=2,
-        numbers=pd.DataFrame(numbers, columns=columns),
+        numbers=pd.DataFrame(numbers, columns=_F1_COLUMNS),
     )
     return table, records
 
@@ -276,7 +277,6 @@ def _values(rows: pd.DataFrame, key: str) -> str:
 
 
 def _number(value: str) -> float | None:
-    """Return the text as a number; None if it is not one."""
     try:
         return float(value)
     except ValueError:

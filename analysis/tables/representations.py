@@ -90,8 +90,8 @@ def _alignment_table(group: Group) -> tuple[Table, list[Record]]:
             "subtracting the mean of each language; P@1 is the share of texts whose nearest neighbour is "
             "their translation, MRR "
             "the mean reciprocal rank, from "
-            f"English / to English, centred. Chance: {', '.join(chances)}. Shown are the block with the highest "
-            "centred gap and the last one; the CSV file has every layer, -1 being what enters the first block."
+            f"{group.source} / to {group.source}, centred. Chance: {', '.join(chances)}. Shown are the block with the "
+            "highest centred gap and the last one; the CSV file has every layer, -1 being what enters the first block."
         ),
         header=("of", "where", "after block", "gap, centred", "gap, raw", "P@1", "MRR", "probes"),
         rows=tuple(body),
@@ -116,13 +116,13 @@ def _similarity_table(group: Group) -> tuple[Table, list[Record]]:
         body.append((cell(line), *cells, cell(str(rows["probe_id"].nunique()))))
     table = Table(
         name=f"cka{group.suffix}",
-        title=f"States of two models, English and {group.language}.",
+        title=f"States of two models, {group.source} and {group.language}.",
         caption=(
             f"{group.about} Linear CKA of the same texts' states in both, 1 if they are identical up to rotation and "
             "scale: the lowest of all layers and the last, with the block in brackets."
         ),
         header=(
-            *("of", "English, lowest", "English, last"),
+            *("of", f"{group.source}, lowest", f"{group.source}, last"),
             *(f"{group.language}, lowest", f"{group.language}, last", "probes"),
         ),
         rows=tuple(body),

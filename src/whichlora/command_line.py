@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -154,6 +155,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     killed by SIGPIPE.
     """
     mask_output()
+    warnings.formatwarning = _format_warning
     termination.install()
     try:
         status = main()
@@ -166,6 +168,15 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
         status = 128 + signal.SIGPIPE
     sys.exit(status)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning for users in one line; those of libraries for developers keep the place in the code."""
+    if category is UserWarning:
+        return f"warning: {printable(str(message))}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:

@@ -24,6 +24,14 @@ class OptionError(ValueError):
         super().__init__(printable(masked(f"{option}={value}: {' '.join(str(allowed).splitlines())}")))
 
 
+class PlacedError(ValueError):
+    """An error in a section of a file; `path` leads from the section to the value. The message names its key."""
+
+    def __init__(self, path: tuple[str | int, ...], problem: str) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
 def printable(text: str) -> str:
     """Return a text in which line breaks, control characters and the like are escaped: a terminal executes some."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
@@ -66,8 +74,8 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112, see `is_file`
 
 
-def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """Return `value` if it is one of `choices`.
+def check_choice(option: str, value: str, choices: Iterable[str], *, or_else: str = "") -> str:
+    """Return `value` if it is one of `choices`; `or_else` names other values in the message.
 
     Raises:
         OptionError: it is not; the message lists the choices and suggests the most similar one.
@@ -75,7 +83,9 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     names = list(choices)
     if value in names:
         return value
-    raise OptionError(option, value, f"allowed are {', '.join(names)}{did_you_mean(value, names)}")
+    raise OptionError(
+        option, value, f"allowed are {', '.join(names)}{', ' * bool(or_else)}{or_else}{did_you_mean(value, names)}"
+    )
 
 
 def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:

@@ -230,6 +230,18 @@ def test_where_chooses_runs_by_task_and_model():
     assert "task tydiqa" in judge(PAPER["tydiqa-english"], table).reason
 
 
+def test_what_the_paper_says_of_english_is_not_judged_on_another_source_language():
+    table = designs.table({**EQUAL, "VeRA": -4.0}, seed_sd=0.5)
+    german, both = table.assign(source_language="de"), table.assign(source_language="en")
+    found = judge(PAPER["english-order"], german)
+    assert (found.verdict, found.reason) == ("undecided", "there are no runs with source English")
+    assert "source English, model *Qwen3-8B*" in judge(PAPER["vera-qwen3-english"], german).reason
+    assert judge(PAPER["english-order"], both) == judge(PAPER["english-order"], table)
+    assert verdict("target-no-difference", german) == verdict("target-no-difference", table)
+    own = Claim(name="mine", says="", outcome="en", test="no_difference")
+    assert judge(own, german).verdict == "contradicted"
+
+
 def test_the_order_of_costs():
     seconds = {name: 100.0 + 20 * i for i, name in enumerate(METHODS)}
     table = designs.table(EQUAL)

@@ -20,7 +20,7 @@ from analysis import analyze
 from analysis.measures import layer_shares
 from analysis.runs import language_probes
 from analysis.runs.language_probes import share_column
-from analysis.runs.probe_runs import BASE
+from analysis.runs.probe_runs import BASE, reads
 from analysis.runs.pull import find_experiments, pull
 from whichlora.tracking.client import connect
 
@@ -186,6 +186,22 @@ def reported(design: tuple[str, dict[str, str]], tmp_path_factory: pytest.TempPa
     assert analyze.main([part for name, value in options.items() for part in (f"--{name}", value)]) == 0
     mlflow.set_tracking_uri(before)
     return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("languages", "of_run", "same"),
+    [
+        ("sw", "sw", True),
+        ("az+tr", "tr,az", True),
+        ("az+tr", "tr:2,az:1", True),
+        ("hi+sw+ur", "pooled", True),
+        ("sw", "pooled", False),
+        ("az+tr", "tr", False),
+        ("tr", "tr,az", False),
+    ],
+)
+def test_a_probe_reads_the_target_languages_of_its_run(languages: str, of_run: str, same: bool) -> None:
+    assert reads(languages, of_run) == same
 
 
 def test_the_report_shows_the_layers_after_the_claims(reported):

@@ -16,6 +16,7 @@ from analysis.measures.layer_shares import (
     WITHIN_RATIOS,
     correlation_records,
 )
+from analysis.naming import Names
 from analysis.records import NotTestable, dumps, find, is_significant
 from analysis.runs.language_probes import SHARES, share_column
 from analysis.stats.correlations import correlation_map, rank_within_groups
@@ -133,11 +134,11 @@ def test_a_known_correlation_is_found_where_it_is():
     assert list(critical) == ["hi", "sw", "ur", ALL_LANGUAGES, WITHIN_RATIOS]
     assert 0.33 < critical["sw"].effect < 0.6  # .329 without adjustment
     assert critical[ALL_LANGUAGES].n == 108
-    text = next(sentence for sentence in sentences(found) if sentence.startswith("sw, by token: "))
+    text = next(sentence for sentence in sentences(found, Names()) if sentence.startswith("sw, by token: "))
     assert "F1 falls with the English share after block 1 (r = -." in text
     assert "rises with the target share after block 3 (r = ." in text
     assert "n = 36 runs" in text
-    assert sentences(found)[0].startswith(
+    assert sentences(found, Names())[0].startswith(
         "hi, by token: no significant correlation of a layer's share with F1 (n = 36 runs, "
     )
 

@@ -14,6 +14,7 @@ from synthetic_probes import CEILING, KAPPA, layer_table, log_probe, shape, shar
 from test_language_probes import read
 from test_report import report_of, text_of
 
+from analysis.naming import Names
 from analysis.plots.layers import share_curves
 from analysis.plots.style import method_styles
 from analysis.runs.probe_runs import mean_by_layer
@@ -49,7 +50,9 @@ def test_the_figure_of_one_seed_draws_the_interval_that_its_probe_logged(store):
         shares = read(experiment)[0].shares
         assert (shares["high"] - shares["low"]).round(6).unique() == [0.02 if experiment == "e" else 0.08]
         part = shares[shares["level"] == "token"]
-        drawn.append(share_curves(part, [], "sw", "token", marks=method_styles(["LoRA"]), name="x", prefix=""))
+        drawn.append(
+            share_curves(part, [], "sw", "token", names=Names(), marks=method_styles(["LoRA"]), name="x", prefix="")
+        )
     assert drawn[0].svg != drawn[1].svg
     assert all(plot.caption.startswith(OVER_ITEMS) for plot in drawn)
 
@@ -89,9 +92,7 @@ def test_agreement_and_ceiling_stand_beside_the_figures(store):
         log_probe(own, "e", source=log_run(own, "e", items=0), metrics=metrics)
     folder = report_of("e")
     page = text_of(folder)
-    ceiling = (
-        "the ceiling, the shares that the detector finds in the true input (English 4.0 %, target language 11.0 %)."
-    )
+    ceiling = "the ceiling, the shares that the detector finds in the true input (English 4.0 %, Swahili 11.0 %)."
     assert f"{ceiling} CLD3 and Lingua agree with kappa 0.55 on 240 tokens of a probe." in page
     assert "sw token 4.0 (3.0 to 5.0) 11.0 (10.0 to 12.0) .55 (.50 to .60) 240 tokens" in page
     assert "240 tokens sw sequence 0.0 (-1.0 to 1.0) 100.0 (99.0 to 101.0) .31 240 texts" in page

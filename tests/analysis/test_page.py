@@ -17,6 +17,7 @@ import pytest
 
 from analysis.decimals import fixed, interval
 from analysis.measures.disagreements import disagreements
+from analysis.naming import Names
 from analysis.records import find
 from analysis.report import page, run_links
 from analysis.report.disputed_items import disputed_items, to_csv
@@ -121,7 +122,7 @@ def test_items_are_sorted_by_how_much_the_methods_disagree():
     first = table.iloc[0]
     assert first["disagreement"] == pytest.approx(expected.max())
     assert [first[f"right: {m}"] for m in "ABC"] == pytest.approx(list(shares.loc[first["id"]]))
-    shown = disputed_items(table, "file.csv").rows[0]
+    shown = disputed_items(table, "file.csv", Names()).rows[0]
     assert [text.split("/")[0] for text in shown.answers] == [f"{3 * s:.0f}" for s in shares.loc[first["id"]]]
 
 
@@ -168,8 +169,9 @@ def test_numbers_are_printed_as_a_reader_needs_them(text, expected):
 
 
 def test_the_primary_outcome_comes_first():
-    assert page._outcomes("mean") == ("mean", "en", "tl")
-    assert page._outcomes("tl") == ("tl", "en")
+    assert page._outcomes("mean", ("en", "tl")) == ("mean", "en", "tl")
+    assert page._outcomes("tl", ("en", "tl")) == ("tl", "en")
+    assert page._outcomes("tl", ("tl",)) == ("tl",)
 
 
 def browse(folder: Path, script: str, width: int, tmp_path: Path) -> dict[str, object]:

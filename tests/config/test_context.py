@@ -70,7 +70,7 @@ def test_only_items_that_might_not_fit_are_tokenised(tiny_model: str) -> None:
         for code in ("en", "hi"):
             for item in task.load(code, "test")[:50]:
                 encoder = Encoder(task, tokenizer, max_length=2048)
-                assert len(encoder.example(item)) <= context._most_tokens(task, item)
+                assert len(encoder.example(item)) <= context._most_tokens(encoder, item)
     encoder = Encoder(NLI, tokenizer, max_length=2048)
     assert context._candidates(encoder, NLI.load("en", "test")) == []
     assert Encoder(NLI, tokenizer).max_length is None

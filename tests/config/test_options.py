@@ -194,7 +194,6 @@ def test_the_documented_defaults():
         "composition": "substitution",
         "seed": "42",
         "layers": "all",
-        "prompt_language": "en",
         "retention": "none",
         "quantization": "none",
     }

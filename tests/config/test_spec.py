@@ -81,6 +81,7 @@ OTHER = {
     "train_digest": "e" * 64,
     "test_digests": {"en": "b" * 64, "tl": "f" * 64},
     "model_digest": "g" * 64,
+    "chat_template": "0123456789ab",
 }
 ZERO = replace(SPEC, tl_ratio=0.0, select_on="en")
 each_field = pytest.mark.parametrize("name", [field.name for field in fields(RunSpec)])
@@ -146,6 +147,14 @@ def test_finished_runs_stay_valid():
     """A field that is added must not change what identifies the runs there are; raise SPEC_VERSION if it must."""
     assert SPEC.fingerprint == "5e8e5b1b96f15521f118caf20de7dc97d3dc75a2be6d2fa1bbd86cde4508de76"
     assert SPEC.training_fingerprint == "8e1a2bafec33bf1ce11e0879fbec580c67d9503dbf94be03b0135a57f2dae8f1"
+
+
+def test_a_spec_without_chat_template_has_the_fingerprints_of_before_and_older_ones_are_read():
+    older = {name: value for name, value in SPEC.to_dict().items() if name != "chat_template"}
+    assert SPEC.to_dict()["chat_template"] == "none"
+    assert RunSpec.from_dict(older) == SPEC
+    assert "chat_template" not in SPEC.identity
+    assert replace(SPEC, chat_template="0123").identity["chat_template"] == "0123"
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])

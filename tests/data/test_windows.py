@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -220,3 +221,24 @@ def test_an_empty_answer_is_taken_only_where_every_window_has_one(tiny, monkeypa
         monkeypatch.setattr(generation, "_generate_each", lambda *_, texts=texts, **__: texts)
         with torch.inference_mode():
             assert generate(model, encoder, LONG[:1], name="test") == [best]
+
+
+@torch.inference_mode()
+def test_many_windows_are_announced_before_they_are_scored(tiny, capsys):
+    model, scoring = tiny
+    item = get_task("atlas-qa").load("hi", "test")[0]
+    long = replace(item, context=" ".join([item.context] * (20_000 // len(item.context))), id="long")
+    task = type("Short", (type(QA),), {"answer_tokens": 2})()
+    scoring = Encoder(task, scoring.tokenizer, max_length=2048)
+    windows = len(scoring.windows(long))
+    assert windows > 33
+    for _ in range(2):
+        assert len(generate(model, scoring, [long, item], name="test hi")) == 2
+    told = re.findall(
+        rf"^test hi: 2 items have {windows + 1} windows of at most 10\d\d tokens; scoring takes about \d+ seconds\.$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+    assert len(told) == 1, "before the first scoring, and once"
+    generate(model, scoring, [item], name="test hi short")
+    assert "windows" not in capsys.readouterr().err

@@ -378,7 +378,7 @@ def test_what_is_forgotten_is_scored_on_a_task_that_was_not_trained(store: Path,
     for role in ("retention/en", "retention/tl"):
         assert m[f"gain/{role}"] == pytest.approx(m[f"test/{role}/f1"] - m[f"base/{role}/f1"])
         assert len(predictions_of(result.run_id, role)) == 9
-    assert "atlas-nli, not trained, sw: F1" in summary(plan, result)
+    assert "atlas-nli, not trained, Swahili: F1" in summary(plan, result)
     trained = plan_of(tiny_model)  # a run of the other task is scored on the same items, and its base is the same run
     assert plan.spec.test_digests["retention/tl"] == trained.spec.test_digests["tl"]
     bases = "tags.`whichlora.kind` = 'base'"

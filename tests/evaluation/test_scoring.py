@@ -279,7 +279,7 @@ def test_scores_by_likelihood_make_a_table_with_a_column_a_label(tiny):
     scores = score(*tiny, ITEMS, scoring=Likelihood(), name="test")
     frame = scores.frame()
     assert list(frame.columns) == ["id", "gold", "predicted", *(f"p_{label}" for label in LABELS)]
-    assert list(frame["id"]) == [item.id for item in ITEMS]
+    assert list(frame["id"]) == [f"{item.language}/{item.id}" for item in ITEMS]  # two languages have the same ids
     assert list(frame["gold"]) == [item.label for item in ITEMS]
     best = frame[[f"p_{label}" for label in LABELS]].idxmax(axis=1).str.removeprefix("p_")
     assert list(best) == list(frame["predicted"])

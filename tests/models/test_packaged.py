@@ -134,6 +134,17 @@ def test_special_tokens_and_chat_template(tokenizer: PreTrainedTokenizerFast) ->
     assert tokenizer(text)["input_ids"].count(1) == 3
 
 
+def test_it_is_an_instruct_model(model_folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    from whichlora.data.tasks import get_task
+    from whichlora.models.instruct import chat_template
+    from whichlora.models.loading import locate
+
+    template = chat_template(get_task("atlas-nli"), None, locate(str(model_folder)), tokenizer)
+    assert template is not None
+    assert (template.separator, template.end, template.end_token) == ("", "<|im_end|>", 2)
+    assert template.text == tokenizer.chat_template
+
+
 def test_the_model_knows_paris_and_english(model_folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     import torch
     from transformers import AutoModelForCausalLM

@@ -15,6 +15,7 @@ import pytest
 from whichlora import __main__, command_line
 from whichlora.__main__ import COMMANDS, main
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS
+from whichlora.data.tasks import NAMES
 
 ROOT = Path(__file__).parents[2]
 PATH = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
@@ -42,7 +43,7 @@ def test_a_subcommand_has_the_name_of_its_module_s_command(name: str) -> None:
 @every
 def test_every_option_is_in_one_group_with_its_default(name: str) -> None:
     for command in leaves(name):
-        text = " ".join(written(command).split())
+        text = " ".join(written(command).split()).replace("- ", "-")  # lines may end after a hyphen
         options = [p for p in command.params if isinstance(p, click.Option) and p.name != "version"]
         grouped = [option for names in command._groups.values() for option in names]
         assert sorted(grouped) == sorted(str(option.name) for option in options)
@@ -137,7 +138,7 @@ def completed(words: str) -> list[str]:
         ("whichlora studies ", ["status", "stop"]),
         ("whichlora run --varia", ["--variant"]),
         ("whichlora run --variant ve", ["vera"]),
-        ("whichlora run --task ", ["atlas-nli", "atlas-qa", "xnli", "tydiqa", "align-words"]),
+        ("whichlora run --task ", list(NAMES)),
         ("whichlora run --seed 1 --arm ", ["recommended", "matched", "tuned"]),
         ("whichlora tune --pruner ", ["auto", "median", "hyperband", "none"]),
         ("whichlora probe --detector ", ["cld3", "lingua"]),
@@ -176,3 +177,12 @@ def test_a_reader_that_leaves_early_is_no_error(command: list[str], tmp_path: Pa
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait() == 141
+
+
+def test_a_warning_is_one_line() -> None:
+    code = (
+        "import warnings; from whichlora.command_line import exit_with\n"
+        "exit_with(lambda: warnings.warn('two\\nlines', stacklevel=1) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: two\\nlines\n"

@@ -78,8 +78,9 @@ def test_adalora_trains_for_a_few_steps(store: Path, tiny_model: str, steps: int
 def test_the_bar_of_training_has_the_name_of_its_run(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_of(plan_of(tiny_model))
-    assert "lora-matched atlas-nli en+sw 0.5 seed 42: 100%" in capsys.readouterr().err
+    plan = plan_of(tiny_model)
+    run_of(plan)
+    assert f"{plan.name}: 100%" in capsys.readouterr().err
 
 
 def test_accumulated_micro_batches_give_the_adapter_of_whole_batches(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from whichlora.config.options import RunOptions, check_task
 from whichlora.config.retention import retained_task
-from whichlora.data import mixture
+from whichlora.data.mixture import COMPOSITIONS
+from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask, Task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
@@ -20,12 +20,27 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
         OptionError: An option does not apply to the task or the variant, or they do not support its value.
     """
     check_task(task, language=options.language, difficulty=options.difficulty)
-    task.check_prompts([SOURCE_LANGUAGE, *mixture.target_languages(task, options.language)])
+    task.check_prompts(
+        [code for role in task.roles(target_languages(task, options.language)).values() for code in role]
+    )
+    if task.source is None:
+        _check_without_source(options, task)
     if not isinstance(task, PairTask):
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)
     _check_variant(options, variant)
     return retention_task
+
+
+def _check_without_source(options: RunOptions, task: Task) -> None:
+    """Check the options on the mixture of a task that has no source language, so target items only."""
+    allowed = f"{task.name} has no source language; allowed "
+    if options.tl_ratio not in (None, 1):
+        raise OptionError("tl_ratio", f"{options.tl_ratio:g}", f"{allowed}are auto, 1")
+    if options.composition != COMPOSITIONS[0]:
+        raise OptionError("composition", options.composition, f"{allowed}is {COMPOSITIONS[0]}")
+    if options.select_on not in (None, "tl"):
+        raise OptionError("select_on", options.select_on, f"{allowed}are auto, tl")
 
 
 def _check_variant(options: RunOptions, variant: Variant) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from whichlora.config.plan import TestSet
 from whichlora.data import windows
@@ -14,9 +13,6 @@ from whichlora.data.tasks import Item, Task
 from whichlora.data.tasks.items import PairItem, QaItem
 from whichlora.evaluation.scoring_methods import Generation, Scoring
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase  # options are resolved without it
-
 _TOKENS_PER_BYTE = 2
 """More tokens than tokenizers make of a byte of UTF-8, also if they normalise or add special tokens."""
 _SPECIAL = 16
@@ -24,8 +20,7 @@ _SPECIAL = 16
 
 
 def check_context(
-    tokenizer: PreTrainedTokenizerBase,
-    limit: int | None,
+    encoder_of: Callable[[Task], Encoder],
     task: Task,
     items: Mixture,
     tests: Sequence[TestSet],
@@ -36,23 +31,32 @@ def check_context(
     """Check the items of a run: training examples, and prompts with their longest label or generated answer.
 
     Args:
-        limit: context length of the model in tokens; None if there is none.
+        encoder_of: returns the encoder of a task for the model.
         task: the task of `items`, which are validated with `scoring`.
         tests: the test sets, with tasks and scoring methods of their own.
         trains: whether the training items are used.
 
     Raises:
-        OptionError: An item does not fit; the message names it.
+        OptionError: An item does not fit, or the chat template refuses its turns; the message names it.
     """
-    if limit is None:
-        return
-    encoder = Encoder(task, tokenizer, max_length=limit)
+    encoder = encoder_of(task)
+    for test in tests:
+        _check_turns(encoder_of(test.task), test.items)
+    for split in (items.train if trains else (), *items.validation.values()):
+        _check_turns(encoder, split)
     if trains:
         _check_trained(encoder, items.train)
     for validation in items.validation.values():
         _check_scored(encoder, validation, scoring)
     for test in tests:
-        _check_scored(Encoder(test.task, tokenizer, max_length=limit), test.items, test.scoring)
+        _check_scored(encoder_of(test.task), test.items, test.scoring)
+
+
+def _check_turns(encoder: Encoder, items: Sequence[Item]) -> None:
+    """Check one conversation with each sequence of roles: most templates refuse some, such as two users in a row."""
+    if encoder.chat is not None:
+        for item in {tuple(turn["role"] for turn in encoder.task.turns(item)): item for item in items}.values():
+            encoder.prompt_text(item)
 
 
 def _check_trained(encoder: Encoder, items: Sequence[Item]) -> None:
@@ -75,17 +79,18 @@ def _check_scored(encoder: Encoder, items: Sequence[Item], scoring: Scoring) -> 
 def _candidates(encoder: Encoder, items: Sequence[Item]) -> list[Item]:
     """Return the items that might not fit, by the bytes of their texts: to tokenise all would take seconds."""
     limit = encoder.max_length
-    return [item for item in items if limit is not None and _most_tokens(encoder.task, item) > limit]
+    return [item for item in items if limit is not None and _most_tokens(encoder, item) > limit]
 
 
-def _most_tokens(task: Task, item: Item) -> int:
+def _most_tokens(encoder: Encoder, item: Item) -> int:
     """Return a number of tokens that an item with its answer does not exceed."""
+    task = encoder.task
     if isinstance(item, PairItem):
         return _bound(item.word, item.translation)
     answer = max(_bound(task.answer(item), *task.label_words(item)), task.answer_tokens)
-    prompt = _bound(task.prompt(item))
+    prompt = _bound(encoder.prompt_text(item))
     if isinstance(item, QaItem):  # a longer context is divided into windows
-        rest = _bound(task.prompt(replace(item, context="")))
+        rest = _bound(encoder.prompt_text(replace(item, context="")))
         prompt = min(prompt, max(windows.PROMPT_TOKENS, rest + windows.MIN_TOKENS))
     return prompt + answer
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from whichlora.caller import given_path
 from whichlora.config.layers import parse_layers
-from whichlora.data.mixture import COMPOSITIONS, POOLED
-from whichlora.data.tasks import PROMPTED, TASKS, Task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
+from whichlora.data.chat import NONE, read_template
+from whichlora.data.mixture import COMPOSITIONS
+from whichlora.data.targets import canonical_language
+from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_number
 from whichlora.variants import CATALOGUE, choose_variant
@@ -35,16 +37,20 @@ RUN_OPTIONS = {
         "Where hyperparameters come from: recommended (the method's own source), matched (equal for all methods), or "
         "tuned (found by a study, set as options).",
     ),
-    "task": ("atlas-nli", f"Task to train and score: {', '.join(TASKS)}."),
+    "task": ("atlas-nli", f"Task to train and score: {VALUES}."),
     "difficulty": (AUTO, "normal or hard, for tasks that have both."),
-    "language": ("sw", "Target language (ISO 639-1), or pooled: a fixed set of languages per task, trained together."),
+    "language": (
+        "sw",
+        "Target language (ISO 639-1), or several that are trained together: tr,az in equal shares, tr:2,az:1 in given "
+        "ones, or pooled for a fixed set of languages per task.",
+    ),
     "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
-    "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1."),
+    "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1; 1 for a task without a source."),
     "composition": (
         "substitution",
-        "substitution: target-language items replace English ones; addition: they are added to the English ones.",
+        "substitution: target items replace source items; addition: they are added to the source items.",
     ),
-    "train_size": (AUTO, "Number of training items; with composition=addition, of English ones."),
+    "train_size": (AUTO, "Number of training items; with composition=addition, of source items."),
     "validation_size": (AUTO, "Number of validation items per language."),
     "test_size": (AUTO, "Number of test items per language."),
     "seed": ("42", "Random seed of the data sample, the initialisation of the adapter and the order of items."),
@@ -55,7 +61,15 @@ RUN_OPTIONS = {
     "batch_size": (AUTO, "Items per optimiser step; if memory runs out, the step is split into several passes."),
     "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
     "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
-    "prompt_language": ("en", "Language of instruction and labels: en, or item for the language of each item."),
+    "prompt_language": (
+        AUTO,
+        "Language of instruction and labels: en (or the task's source), or item for that of each item.",
+    ),
+    "chat_template": (
+        AUTO,
+        "Form of prompts and answers: none (plain text), a file with a Jinja chat template, or auto: what the task's "
+        "declaration says, else the tokenizer's own if the model is an instruct model.",
+    ),
     "pool_layer": (
         AUTO,
         "For align-words: decoder block, counted from 0, whose output the loss uses; auto is the last adapted block.",
@@ -66,11 +80,14 @@ RUN_OPTIONS = {
     ),
     "retention": (
         "none",
-        f"Second task that is scored but not trained, to measure forgetting: none, {', '.join(PROMPTED)}.",
+        f"Second task that is scored but not trained, to measure forgetting: none, {PROMPTED_VALUES}.",
     ),
     "retention_size": (AUTO, "Number of test items per language of the retention task."),
     "scoring": (AUTO, "How answers are scored: likelihood (of the labels) or generate."),
-    "select_on": (AUTO, "Validation score that selects the checkpoint: en, tl (target language) or mean (of both)."),
+    "select_on": (
+        AUTO,
+        "Validation score that selects the checkpoint: en (source language), tl (target language) or mean (of both).",
+    ),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU."),
     "quantization": ("none", "none, or nf4 for 4-bit weights of the base model."),
     "data_dir": (
@@ -82,7 +99,7 @@ GROUPS = {
     "Comparison": ("variant", "arm", "seed"),
     "Data": (
         *("task", "language", "tl_ratio", "composition", "difficulty", "train_size", "validation_size", "test_size"),
-        *("prompt_language", "data_dir"),
+        *("prompt_language", "chat_template", "data_dir"),
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
     "Training": ("learning_rate", "epochs", "batch_size", "select_on", "pool_layer", "first_token"),
@@ -93,9 +110,10 @@ GROUPS = {
 CHOICES: dict[str, Sequence[str]] = {
     "variant": tuple(CATALOGUE),
     "arm": ARMS,
-    "task": tuple(TASKS),
+    "task": NAMES,
     "composition": COMPOSITIONS,
     "prompt_language": PROMPT_LANGUAGES,
+    "chat_template": (NONE,),
     "first_token": FIRST_TOKEN,
     "retention": ("none", *PROMPTED),
     "scoring": SCORINGS,
@@ -129,7 +147,8 @@ class RunOptions:
     batch_size: int | None
     target_modules: str | None
     layers: str
-    prompt_language: PromptLanguage
+    prompt_language: PromptLanguage | None
+    chat_template: str | None
     pool_layer: int | None
     first_token: str | None
     retention: str
@@ -166,14 +185,38 @@ def parse_option(name: str, text: str) -> Any:
 
 
 def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
-    """Check that a task supports a target language and a difficulty.
+    """Check that a task supports the target languages and a difficulty.
 
     Raises:
         OptionError: it does not; the message lists the supported values.
     """
-    targets = [code for code in task.languages if code != SOURCE_LANGUAGE]
-    check_choice("language", language, [*targets, POOLED])
+    canonical_language(task, language)
     check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
+
+
+def _task(option: str, text: str) -> str:
+    task_class(text, option=option)
+    return text
+
+
+def _retention(option: str, text: str) -> str:
+    if text != "none":
+        task_class(text, option=option, prompted=True, others=("none",))
+    return text
+
+
+def check_chat_template(option: str, text: str) -> str:
+    """Check that a value of `chat_template` other than auto is none, or a file that can be read.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if text != NONE:
+        try:
+            read_template(given_path(text))
+        except ValueError as error:
+            raise OptionError(option, text, f"{error}; allowed are auto, {NONE}, or a file with a template") from error
+    return text
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
@@ -202,6 +245,9 @@ def _layers(option: str, text: str) -> str:
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     **{name: _one_of(choices) for name, choices in CHOICES.items()},
     "variant": lambda option, text: choose_variant(text),
+    "task": _task,
+    "retention": _retention,
+    "chat_template": check_chat_template,
     "difficulty": check_text,
     "language": check_text,
     "model": check_text,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
+from whichlora.config.base_model import BaseModel
 from whichlora.config.hyperparameters import adapted_shapes
+from whichlora.config.options import RunOptions
 from whichlora.config.spec import RunSpec
 from whichlora.data.encoding import Encoder
+from whichlora.data.language_names import join_names
 from whichlora.data.mixture import Mixture
-from whichlora.data.tasks import Item, Task
+from whichlora.data.targets import POOLED, target_languages
+from whichlora.data.tasks import NAMES, Item, Task
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.models.loading import ModelShape, ModelSource
 from whichlora.variants import Variant
@@ -24,8 +29,9 @@ class TestSet:
     """Items that a run is scored on, with the scoring method.
 
     Attributes:
-        role: `en` or `tl`; for word pairs `control` or `trained` (the training pairs themselves).
-        language: `en`, or the target language as named by the option `language`.
+        role: `en` (source language) or `tl` (target languages); for word pairs `control` or `trained` (the training
+            pairs themselves).
+        language: the code of the source language, or the target languages as named by the option `language`.
         digest: SHA-256 of the items' texts.
         retained: whether the task is not trained, but scored to measure forgetting.
     """
@@ -48,7 +54,8 @@ class TestSet:
     @property
     def title(self) -> str:
         """The name shown to users."""
-        return f"{self.task.name}, not trained, {self.language}" if self.retained else self.language
+        names = self.language if self.language == POOLED else join_names(target_languages(self.task, self.language))
+        return f"{self.task.name}, not trained, {names}" if self.retained else names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +65,57 @@ class Plan:
     Attributes:
         scoring: scores the validation items, and the test items of the trained task.
         tests: the test sets by name.
+        options: what the plan was resolved from.
     """
 
     spec: RunSpec
     variant: Variant
     task: Task
     scoring: Scoring
-    source: ModelSource
-    shape: ModelShape
-    tokenizer: PreTrainedTokenizerBase
+    model: BaseModel
     mixture: Mixture
     tests: Mapping[str, TestSet]
+    options: RunOptions
+
+    @property
+    def source(self) -> ModelSource:
+        """The location and identity of the base model."""
+        return self.model.source
+
+    @property
+    def shape(self) -> ModelShape:
+        """The shape of the base model."""
+        return self.model.shape
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the base model."""
+        return self.model.tokenizer
 
     @property
     def name(self) -> str:
-        """The run's name in MLflow."""
+        """The run's name in MLflow: what is compared, the size if it is not the task's, and six digits of the
+        fingerprint, since runs may differ in what is not named.
+        """
         spec = self.spec
         composition = "" if spec.composition == "substitution" else f" {spec.composition}"
         label = self.task.run_label(mixture=f"{spec.tl_ratio:g}{composition}", scoring=spec.scoring)
-        return f"{spec.variant}-{spec.arm} {spec.task} en+{spec.language} {label} seed {spec.seed}"
+        languages = "+".join(filter(None, (self.task.source, spec.language)))
+        size = "" if spec.train_size == self.task.sizes.train else f" n={spec.train_size}"
+        what = f"{spec.variant}-{spec.arm} {spec.task} {languages} {label} seed {spec.seed}"
+        return f"{what} {self.model_name}{size} {spec.fingerprint[:6]}"
+
+    @property
+    def model_name(self) -> str:
+        """The base model's name without its folder or owner."""
+        return (PurePosixPath(self.spec.model).name or self.spec.model)[:60]
+
+    def data_dir_of(self, task: Task) -> str | None:
+        """Return the option `data_dir` where it is about this task: the trained one, or one of the package.
+
+        The data of a user's own retention task is beside its file.
+        """
+        return self.options.data_dir if task is self.task or self.options.retention in NAMES else None
 
     @property
     def adapted(self) -> dict[str, tuple[int, int]]:
@@ -90,4 +129,4 @@ class Plan:
 
     def encoder(self, task: Task | None = None) -> Encoder:
         """Return an encoder of the plan's task, or of `task`, for the plan's model."""
-        return Encoder(task or self.task, self.tokenizer, max_length=self.shape.context)
+        return self.model.encoder(task or self.task)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from whichlora.config import word_pairs
+from whichlora.config.base_model import BaseModel, read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
 from whichlora.config.hyperparameters import (
@@ -23,24 +24,15 @@ from whichlora.config.retention import retained_items
 from whichlora.config.spec import RunSpec
 from whichlora.config.variant_options import resolve_settings
 from whichlora.data import mixture
+from whichlora.data.chat import NONE
 from whichlora.data.mixture import Mixture
+from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import Item, PairTask, Task, get_task
-from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
-from whichlora.models.loading import (
-    ModelShape,
-    ModelSource,
-    current_device,
-    load_tokenizer,
-    locate,
-    read_shape,
-)
+from whichlora.models.loading import ModelShape, current_device
 from whichlora.parallel import distributed
 from whichlora.variants import Hyperparameters, Variant, get_variant
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase  # options are resolved without it
 
 
 def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = None) -> Plan:
@@ -54,31 +46,30 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = resolve_settings(variant, variant_options or {})
     retention_task = check_compatibility(options, variant, task)
+    options = replace(options, language=canonical_language(task, options.language))
     hyperparameters = _hyperparameters(options, variant, task)
     sizes = _sizes(options, task)
     items, test_items = _draw(options, task, sizes)
     retention_items = retained_items(retention_task, options) if retention_task else {}
-    model = _read_model(options)
+    model = read_base_model(options.model, options.chat_template)
     target = _adapter_target(options, variant, hyperparameters, model.shape, settings)
     scoring = _scoring(options, task, target.layers, model.shape.n_layers)
-    tests = _test_sets(task, test_items, scoring, options)
+    tests = _test_sets(task, test_items, scoring, options, model)
     if retention_task:
-        tests += _test_sets(retention_task, retention_items, prompt_scoring(retention_task), options, retained=True)
-    check_context(model.tokenizer, model.shape.context, task, items, tests, scoring, trains=variant.trains)
+        retained = prompt_scoring(retention_task)
+        tests += _test_sets(retention_task, retention_items, retained, options, model, retained=True)
+    check_context(model.encoder, task, items, tests, scoring, trains=variant.trains)
     if target.modules and model.shape.unadapted:
         _warn_of_unadapted(options.model, model.shape)
     return Plan(
-        spec=_spec(
-            options, variant, task, settings, hyperparameters, sizes, items, tests, model.source, target, scoring
-        ),
+        spec=_spec(options, variant, task, settings, hyperparameters, sizes, items, tests, model, target, scoring),
         variant=variant,
         task=task,
         scoring=scoring,
-        source=model.source,
-        shape=model.shape,
-        tokenizer=model.tokenizer,
+        model=model,
         mixture=items,
         tests={test.name: test for test in tests},
+        options=options,
     )
 
 
@@ -92,15 +83,6 @@ class _Sizes:
     validation_size: int
     test_size: int | None
     select_on: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    """The base model without its weights."""
-
-    source: ModelSource
-    shape: ModelShape
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +108,9 @@ def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyper
 
 def _sizes(options: RunOptions, task: Task) -> _Sizes:
     """Return the sizes of the item sets; the task provides the defaults."""
-    tl_ratio = task.default_tl_ratio if options.tl_ratio is None else options.tl_ratio
-    train_size = options.train_size or task.sizes.train
+    default = task.default_tl_ratio if task.source else 1.0
+    tl_ratio = default if options.tl_ratio is None else options.tl_ratio
+    train_size = options.train_size or task.sizes.train or _automatic(options, task, "train")
     n_target = mixture.target_count(tl_ratio, train_size)
     if tl_ratio and not n_target:
         if options.tl_ratio is None:
@@ -142,15 +125,28 @@ def _sizes(options: RunOptions, task: Task) -> _Sizes:
         tl_ratio=tl_ratio,
         composition=composition,
         train_size=train_size,
-        validation_size=options.validation_size or task.sizes.validation,
+        validation_size=options.validation_size or task.sizes.validation or _automatic(options, task, "validation"),
         test_size=options.test_size or task.sizes.test,
         select_on=task.selection_role or select_on,
+    )
+
+
+def _automatic(options: RunOptions, task: Task, split: Literal["train", "validation"]) -> int:
+    difficulty = difficulty_of(options, task)
+    return mixture.automatic_size(
+        task,
+        split,
+        language=options.language,
+        difficulty=difficulty,
+        data_dir=options.data_dir,
+        composition=options.composition,
     )
 
 
 def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict[str, Sequence[Item]]]:
     """Draw the training and validation items, and the test items by role."""
     difficulty = difficulty_of(options, task)
+    mixture.warn_of_repeats(task, language=options.language, difficulty=difficulty, data_dir=options.data_dir)
     items = mixture.draw(
         task,
         language=options.language,
@@ -174,11 +170,6 @@ def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict
         validated = items.validation[role]
         word_pairs.check_items({"train_size": items.train, "validation_size": validated, "test_size": tested})
     return items, ({"trained": items.train} if task.scores_training_items else {}) | tests
-
-
-def _read_model(options: RunOptions) -> _Model:
-    source = locate(options.model)
-    return _Model(source=source, shape=read_shape(source), tokenizer=load_tokenizer(source))
 
 
 def _adapter_target(
@@ -209,17 +200,18 @@ def _test_sets(
     items_by_role: Mapping[str, Sequence[Item]],
     scoring: Scoring,
     options: RunOptions,
+    model: BaseModel,
     *,
     retained: bool = False,
 ) -> list[TestSet]:
     return [
         TestSet(
             role=role,
-            language=SOURCE_LANGUAGE if role == "en" else options.language,
+            language=task.source if role == "en" and task.source else options.language,
             task=task,
             items=items,
             scoring=scoring,
-            digest=mixture.texts_digest(task, items),
+            digest=mixture.texts_digest(task, items, model.chat(task)),
             retained=retained,
         )
         for role, items in items_by_role.items()
@@ -243,10 +235,11 @@ def _spec(
     sizes: _Sizes,
     items: Mixture,
     tests: Sequence[TestSet],
-    source: ModelSource,
+    model: BaseModel,
     target: _AdapterTarget,
     scoring: Scoring,
 ) -> RunSpec:
+    chat = model.chat(task)
     roles = mixture.selection_roles(items.validation, sizes.select_on)
     selection_items = [item for role in roles for item in items.validation[role]]
     return RunSpec(
@@ -280,7 +273,8 @@ def _spec(
         quantization=options.quantization,
         prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
-        train_digest=mixture.texts_digest(task, [*items.train, *selection_items]),
+        train_digest=mixture.texts_digest(task, [*items.train, *selection_items], chat),
         test_digests={test.name: test.digest for test in tests},
-        model_digest=source.digest,
+        model_digest=model.source.digest,
+        chat_template=NONE if chat is None else chat.digest,
     )

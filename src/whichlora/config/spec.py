@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from whichlora.data.chat import NONE
+
 SPEC_VERSION = 8
 """Incremented whenever the same spec could give another number, so that older runs are never reused silently."""
+
+NO_SOURCE = "none"
+"""Value of the param `source_language` of a run whose task has no source language."""
+TASK_OPTION = "task_option"
+"""Param with the option `task` of a run whose task is not one of the package."""
+TASK_FILE = "task.yaml"
+"""Artifact with the declaration of a run's task."""
 
 _NOT_IDENTITY = {"model"}
 """Fields with the location of something whose content is identified by a digest in the spec."""
@@ -37,6 +46,7 @@ class RunSpec:
         train_digest: SHA-256 of the training texts and of the texts that select the checkpoint, in order.
         test_digests: SHA-256 of the scored texts, by name of the test set (`en`, `tl`, `retention/en`, ...).
         model_digest: digest of the base model, independent of its location.
+        chat_template: digest of the chat template of prompts and answers, or `none`.
     """
 
     variant: str
@@ -72,6 +82,7 @@ class RunSpec:
     train_digest: str
     test_digests: Mapping[str, str]
     model_digest: str
+    chat_template: str = NONE
 
     def __post_init__(self) -> None:
         # 16 and 16.0, or 0.0 and -0.0, are equal but differ in JSON, and so in the fingerprint.
@@ -79,6 +90,14 @@ class RunSpec:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, float(value) + 0.0)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values of `to_dict`; a field added later is left out if its value gives the numbers of before.
+
+        Specs without a chat template therefore keep the fingerprints that they had before there was such a field.
+        """
+        return {name: value for name, value in self.to_dict().items() if (name, value) != ("chat_template", NONE)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `spec_version` as JSON-compatible values."""
@@ -93,7 +112,7 @@ class RunSpec:
         """
         if values.get("spec_version") != SPEC_VERSION:
             raise ValueError(f"spec_version {values.get('spec_version')} is not {SPEC_VERSION}")
-        arguments = {f.name: values[f.name] for f in fields(cls)}
+        arguments = {f.name: values[f.name] for f in fields(cls) if f.name != "chat_template" or f.name in values}
         for name in ("target_modules", "layers"):
             arguments[name] = tuple(arguments[name])
         return cls(**arguments)
@@ -101,7 +120,7 @@ class RunSpec:
     @property
     def fingerprint(self) -> str:
         """Digest that identifies the result: equal specs give the same numbers and are the same row of a table."""
-        return _digest(self.to_dict(), without=_NOT_IDENTITY)
+        return _digest(self.identity, without=_NOT_IDENTITY)
 
     @property
     def training_fingerprint(self) -> str:
@@ -112,7 +131,7 @@ class RunSpec:
         without = _NOT_IDENTITY | _NOT_TRAINING
         if self.tl_ratio == 0 and self.select_on == "en":
             without = without | {"language"}
-        return _digest(self.to_dict(), without=without)
+        return _digest(self.identity, without=without)
 
 
 def _digest(values: Mapping[str, Any], *, without: set[str]) -> str:

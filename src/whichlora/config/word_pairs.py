@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from whichlora.config.options import RUN_OPTIONS, RunOptions
-from whichlora.data.mixture import target_languages
+from whichlora.data.targets import target_languages
 from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.data.tasks.align_words import pairs_path
 from whichlora.data.tasks.items import PairItem

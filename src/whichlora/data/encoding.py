@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from whichlora.data import windows
+from whichlora.data.chat import ChatTemplate
 from whichlora.data.tasks.base import Task
 from whichlora.data.tasks.items import Item, PairItem, QaItem
 from whichlora.errors import OptionError
@@ -40,20 +42,43 @@ class Encoder:
 
     Attributes:
         max_length: context length of the model in tokens; None for no limit.
+        chat: the chat template of prompts and answers; None for plain texts.
     """
 
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None) -> None:
-        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        chat: ChatTemplate | None = None,
+    ) -> None:
+        self.task, self.tokenizer, self.max_length, self.chat = task, tokenizer, max_length, chat
+
+    def prompt_text(self, item: Item) -> str:
+        """Return the prompt as it is tokenised: in the form of the chat template, if there is one.
+
+        Raises:
+            OptionError: the chat template refuses the item's turns.
+        """
+        if self.chat is None:
+            return self.task.prompt(item)
+        try:
+            return self.chat.prompt(self.task.turns(item))
+        except ValueError as error:
+            allowed = f"cannot render item {item.id} in {item.language} ({error})"
+            raise OptionError("chat_template", self.chat.digest, allowed) from error
 
     def prompt(self, item: Item) -> list[int]:
         """Return the token ids of the prompt, including the special tokens that the tokenizer prepends.
 
-        Special tokens that it appends, such as the end-of-text token, are left out: the answer follows.
+        Special tokens that it appends, such as the end-of-text token, are left out: the answer follows. A chat template
+        writes all special tokens itself.
 
         Raises:
             OptionError: the prompt does not fit into the model's context.
         """
-        ids = self._ids(self.task.prompt(item))
+        ids = self._ids(self.prompt_text(item))
         if self.max_length is not None and len(ids) >= self.max_length:
             self._reject(item, len(ids))
         return ids
@@ -61,12 +86,38 @@ class Encoder:
     def continuation(self, item: Item, text: str) -> list[int]:
         """Return the token ids of `text` as a continuation of the item's prompt."""
         prompt = self.prompt(item)
-        joint = self._ids(self.task.prompt(item) + text)
+        joint = self._ids(self.prompt_text(item) + text)
         if joint[: len(prompt)] == prompt and len(joint) > len(prompt):
             return joint[len(prompt) :]
         # The tokenizer merged tokens across the boundary, but generation starts after the prompt's own tokens.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+    def answer(self, item: Item, text: str, *, ended: bool = False) -> list[int]:
+        """Return the token ids of an answer to the item's prompt.
+
+        Args:
+            ended: whether to add the token that ends an answer: the end-of-text token, or that of the assistant's turn.
+        """
+        if self.chat is None:
+            ids = self.continuation(item, f" {text}")
+        else:
+            ids = self.continuation(item, self.chat.separator + text + (self.chat.end if ended else ""))
+            ended = ended and not self.chat.end
+        return [*ids, self.tokenizer.eos_token_id] if ended else ids
+
+    def labels(self, item: Item) -> list[list[int]]:
+        """Return the token ids of each label as the answer to the item's prompt.
+
+        If those of one label are the beginning of another's, as of "1" and "10", all have the token that ends an
+        answer: the shorter one would always be the more likely one without it.
+        """
+        words = self.task.label_words(item)
+        labels = [self.answer(item, word) for word in words]
+        ordered = sorted(labels)  # a list comes right before those that begin with it
+        if any(longer[: len(shorter)] == shorter for shorter, longer in pairwise(ordered)):
+            labels = [self.answer(item, word, ended=True) for word in words]
+        return labels
 
     def windows(self, item: Item) -> list[Item]:
         """Return the inputs to predict from: the item itself, or one item per window of an overlong context."""
@@ -86,8 +137,10 @@ class Encoder:
         if budget is not None:
             assert isinstance(item, QaItem)
             item = windows.around_answer(item, self._lengths, budget)
-        answer = self.continuation(item, self.task.answer(item))
-        encoded = Encoded(self.prompt(item), [*answer, self.tokenizer.eos_token_id])
+        text = self.task.answer(item).removeprefix(" ")
+        # White space around an answer is no part of a turn: most templates strip it, and so does scoring.
+        answer = self.answer(item, text if self.chat is None else text.strip(), ended=True)
+        encoded = Encoded(self.prompt(item), answer)
         self._check_length(item, len(encoded), " with its answer")
         return encoded
 
@@ -99,7 +152,7 @@ class Encoder:
         """
         answer = self.task.answer_tokens - 1  # the last generated token is not read
         if not generates:
-            answer = max(len(self.continuation(item, f" {word}")) for word in self.task.label_words(item))
+            answer = max(map(len, self.labels(item)))
         self._check_length(item, len(self.prompt(item)) + answer, f" with {answer} tokens for the answer")
 
     def pair(self, item: Item) -> EncodedPair:
@@ -125,7 +178,7 @@ class Encoder:
         if self.max_length is not None:
             limit = min(limit, self.max_length - self.task.answer_tokens)
         whole, rest = self._lengths(
-            [self.task.prompt(item), self.task.prompt(replace(item, context="."))], special=True
+            [self.prompt_text(item), self.prompt_text(replace(item, context="."))], special=self.chat is None
         )
         if whole <= limit:
             return None
@@ -139,6 +192,9 @@ class Encoder:
         return [len(ids) - appended for ids in encoded.input_ids]
 
     def _ids(self, text: str) -> list[int]:
+        if self.chat is not None:
+            plain: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            return plain
         ids: list[int] = self.tokenizer(text, verbose=False).input_ids
         return ids[: len(ids) - len(_added_around(self.tokenizer).after)]
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, Split, Task
+from whichlora.data.chat import ChatTemplate
+from whichlora.data.targets import alternation, target_languages, target_shares
+from whichlora.data.tasks.base import SPLITS, PairTask, Split, Task
+from whichlora.data.tasks.duplicates import counted, repeats
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.stratification import stratified_order
 from whichlora.errors import OptionError
@@ -18,8 +23,8 @@ from whichlora.errors import OptionError
 class Mixture:
     """Training and validation items of a run.
 
-    `validation` is keyed by role: `en` and `tl`, or `control` for word pairs. A role without validation items has an
-    empty list.
+    `validation` is keyed by role: `en` for the source language and `tl` for the target languages, whatever they are, or
+    `control` for word pairs. A role without validation items has an empty list.
     """
 
     train: Sequence[Item]
@@ -27,18 +32,11 @@ class Mixture:
 
 
 COMPOSITIONS = ("substitution", "addition")
-POOLED = "pooled"
-"""Value of the option `language` that stands for all of a task's `pooled` languages together."""
 
 
 def selection_roles(validation: Mapping[str, Sequence[Item]], select_on: str) -> list[str]:
     """Return the roles whose validation items select the checkpoint."""
     return [role for role in validation if select_on in (role, "mean")]
-
-
-def target_languages(task: Task, language: str) -> tuple[str, ...]:
-    """Return the languages that the option `language` stands for."""
-    return task.pooled if language == POOLED else (language,)
 
 
 def target_count(tl_ratio: float, train_size: int) -> int:
@@ -49,6 +47,53 @@ def target_count(tl_ratio: float, train_size: int) -> int:
 def trained_count(tl_ratio: float, train_size: int, composition: str) -> int:
     """Return the total number of training items."""
     return train_size + (target_count(tl_ratio, train_size) if composition == "addition" else 0)
+
+
+MAX_AUTOMATIC = {"train": 5000, "validation": 500}
+"""Largest sizes of item sets, unless task or options give others."""
+
+
+def automatic_size(
+    task: Task,
+    split: Literal["train", "validation"],
+    *,
+    language: str,
+    difficulty: str,
+    data_dir: str | None,
+    composition: str = "substitution",
+) -> int:
+    """Return the size of the training or validation set that source and target languages have at every `tl_ratio`.
+
+    Ratios can be compared only at one size. A language without items does not count: it can be evaluated only. With the
+    composition "addition" a parallel task, of which an index is used in one language, has half of its training items.
+
+    Raises:
+        OptionError: no language has items.
+    """
+    roles = task.roles(target_languages(task, language))
+    codes = dict.fromkeys(code for languages in roles.values() for code in languages)
+    counts = {code: len(_pool(task, code, split, data_dir, difficulty)) for code in codes}
+    if not any(counts.values()):
+        raise OptionError("task", task.name, f"has no {split} items in {' or '.join(codes)}")
+    size = min(filter(None, counts.values()))
+    if split == "train" and task.parallel and composition == "addition":
+        size = max(1, size // 2)
+    return min(size, MAX_AUTOMATIC[split])
+
+
+def warn_of_repeats(task: Task, *, language: str, difficulty: str, data_dir: str | None) -> None:
+    """Warn once of repeated items within and across the splits of each language of a run."""
+    if not (task.synthetic or isinstance(task, PairTask)):  # their splits are disjoint by construction
+        for languages in task.roles(target_languages(task, language)).values():
+            for code in languages:
+                _warn_of_repeats(task, code, data_dir, difficulty)
+
+
+@functools.cache
+def _warn_of_repeats(task: Task, language: str, data_dir: str | None, difficulty: str) -> None:
+    found = counted(repeats(task, {split: _pool(task, language, split, data_dir, difficulty) for split in SPLITS}))
+    if found:
+        warnings.warn(f"{task.name} in {language}: {'; '.join(found)}", stacklevel=2)
 
 
 def draw(
@@ -66,12 +111,13 @@ def draw(
 ) -> Mixture:
     """Draw a run's training and validation items.
 
-    With the composition "substitution" target items replace English ones within `train_size`, as in the paper; with
-    "addition" they are added to `train_size` English items, so that the amount of English does not depend on the ratio.
+    With the composition "substitution" target items replace source items within `train_size`, as in the paper; with
+    "addition" they are added to `train_size` source items, whose number then does not depend on the ratio. A task
+    without a source language has target items only.
 
     Items are drawn from the start of a stratified order that depends only on the seed, so the target items of a smaller
     ratio or training set are a subset of those of a larger one. In a parallel task an index appears in one language
-    only. For the language "pooled" the target items alternate between the task's pooled languages. Validation items do
+    only. Several target languages alternate, in training by their shares and in validation equally. Validation items do
     not depend on the seed, so that all checkpoints of a comparison are selected on the same items.
 
     Args:
@@ -81,27 +127,29 @@ def draw(
         OptionError: A size exceeds the available items, the target language has no items for training or for selecting
             the checkpoint, or the languages of a parallel task do not match.
     """
-    targets = target_languages(task, language)
+    shares = target_shares(task, language)
+    targets = tuple(shares)
     roles = task.roles(targets)
     n_target = target_count(tl_ratio, train_size)
 
     def orders(split: Split, languages: Sequence[str], order_seed: str) -> list[Sequence[Item]]:
         return [_order(task, lang, split, data_dir, difficulty, order_seed) for lang in languages]
 
-    def pick(split: Split, languages: Sequence[str], size: int, order_seed: str, start: int = 0) -> list[Item]:
-        option = ("train_size", train_size) if split == "train" else (f"{split}_size", size)
-        pools = orders(split, languages, order_seed)
-        return _take_alternately(task, split, languages, pools, range(start, start + size), option)
+    def train(languages: Sequence[str], size: int, start: int, turns: Sequence[int]) -> list[Item]:
+        pools = orders("train", languages, source_order)
+        option = "train_size", train_size
+        return _take_alternately(task, "train", languages, pools, range(start, start + size), option, turns)
 
     def validation_items(role: str) -> list[Item]:
         """Return the validation items of a role; empty if a language has none and the role selects no checkpoint."""
         order_seed = f"{task.name} validation"
         if all(orders("validation", roles[role], order_seed)):
-            return pick("validation", roles[role], validation_size, order_seed)
-        other = "tl" if role == "en" else "en"
-        if select_on != other:
-            allowed = f"{task.name} has no {'+'.join(roles[role])} items to select a checkpoint on; allowed is {other}"
-            raise OptionError("select_on", select_on, allowed)
+            pools, option = orders("validation", roles[role], order_seed), ("validation_size", validation_size)
+            return _take_alternately(task, "validation", roles[role], pools, range(validation_size), option)
+        others = [other for other in roles if other != role]
+        if select_on not in others:
+            problem = f"{task.name} has no {'+'.join(roles[role])} items to select a checkpoint on"
+            raise OptionError("select_on", select_on, "; allowed is ".join([problem, *others]))
         return []
 
     source_order = f"{task.name} {seed}"
@@ -111,8 +159,8 @@ def draw(
     if task.parallel:
         source_start, target_start = (0, train_size) if composition == "addition" else (n_target, 0)
     n_source = train_size if composition == "addition" else train_size - n_target
-    source = pick("train", (SOURCE_LANGUAGE,), n_source, source_order, source_start)
-    target = pick("train", targets, n_target, source_order, target_start) if n_target else []
+    source = train((task.source,), n_source, source_start, (0,)) if task.source else []
+    target = train(targets, n_target, target_start, alternation(list(shares.values()))) if n_target else []
     return Mixture(train=[*target, *source], validation={role: validation_items(role) for role in roles})
 
 
@@ -152,19 +200,25 @@ def _take_alternately(
     pools: Sequence[Sequence[Item]],
     positions: range,
     option: tuple[str, int],
+    turns: Sequence[int] | None = None,
 ) -> list[Item]:
     """Return the items at `positions` of the sequence that alternates between the languages' items, `pools`.
 
     In a parallel task, position `i` is item `i` of its language; otherwise each language's items are used in order.
+
+    Args:
+        turns: the order of the languages, by their positions in `languages`, which repeats; None for one turn each.
     """
+    turns = turns or range(len(pools))
     items: list[Item] = []
     for position in positions:
-        pool = pools[position % len(pools)]
-        index = position if task.parallel else position // len(pools)
-        if index >= len(pool):
-            allowed = f"{task.name} has {len(pool)} {split} items in {languages[position % len(pools)]}"
+        rounds, turn = divmod(position, len(turns))
+        number = turns[turn]
+        index = position if task.parallel else rounds * turns.count(number) + turns[:turn].count(number)
+        if index >= len(pools[number]):
+            allowed = f"{task.name} has {len(pools[number])} {split} items in {languages[number]}"
             raise OptionError(*option, allowed)
-        items.append(pool[index])
+        items.append(pools[number][index])
     return items
 
 
@@ -172,8 +226,8 @@ def _take_alternately(
 def _pool(task: Task, language: str, split: Split, data_dir: str | None, difficulty: str) -> Sequence[Item]:
     """Return a split's items; cached, because the runs of a grid share a few splits."""
     items = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
-    if task.parallel and language != SOURCE_LANGUAGE and items:
-        _check_parallel(_pool(task, SOURCE_LANGUAGE, split, data_dir, difficulty), items, data_dir)
+    if task.parallel and task.source and language != task.source and items:
+        _check_parallel(_pool(task, task.source, split, data_dir, difficulty), items, data_dir)
     return items
 
 
@@ -183,7 +237,7 @@ def _order(
 ) -> Sequence[Item]:
     """Return a split's items in the stratified order of a seed."""
     items = _pool(task, language, split, data_dir, difficulty)
-    seed = order_seed if task.parallel or language == SOURCE_LANGUAGE else f"{order_seed} {language}"
+    seed = order_seed if task.parallel or language == task.source else f"{order_seed} {language}"
     return [items[i] for i in stratified_order(items, seed)]
 
 
@@ -204,9 +258,9 @@ def languages_of(items: Sequence[Item]) -> str:
     return "+".join(sorted({item.language for item in items}))
 
 
-def texts_digest(task: Task, items: Sequence[Item]) -> str:
-    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order."""
-    digest = hashlib.sha256()
+def texts_digest(task: Task, items: Sequence[Item], chat: ChatTemplate | None = None) -> str:
+    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order, and of the chat template."""
+    digest = hashlib.sha256() if chat is None else hashlib.sha256(chat.text.encode())
     for item in items:
         for text in (item.id, task.prompt(item), *task.gold(item)):
             digest.update(text.encode() + b"\0")

@@ -10,24 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
-from whichlora.data.encoding import Encoded, Encoder, line_ends, special_ids
+from whichlora.data.encoding import Encoded, Encoder
 from whichlora.data.tasks.items import Item
+from whichlora.evaluation.answer_ends import cut, end_tokens, stopping, task_end_tokens
 from whichlora.evaluation.finite import check_finite
 from whichlora.evaluation.inference import run_batched
 from whichlora.evaluation.likelihood import answer_log_likelihood
+from whichlora.evaluation.windows_notice import announce
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.forward_checks import is_same, plain_logits, remembered, sample_text
 from whichlora.models.rope_switch import switch_length
 
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
-"""Tokens with which chat models end a turn; some models declare them in generation_config.json alone."""
-
 
 def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
-    """Return the greedily decoded answer to each item, up to an end token or the end of the line.
+    """Return the greedily decoded answer to each item, up to an end token or the text at which the task's answers end.
 
     For an item that is split into windows, return the answer with the highest mean log-likelihood per token; an empty
     answer is returned only if the answers of all windows are empty.
@@ -37,14 +42,20 @@ def generate(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) 
     """
     windows = [(k, window) for k, item in enumerate(items) for window in encoder.windows(item)]
     window_counts = Counter(k for k, _ in windows)
-    texts = _generate_each(model, encoder, [window for _, window in windows], name=name)
+    prompts = [encoder.prompt(window) for _, window in windows]
+
+    def continue_longest(tokens: int) -> None:
+        ids, mask = _padded_left([max(prompts, key=len)], encoder.tokenizer.pad_token_id)
+        use_cache = decoding_of(model).cached
+        greedy_continuations(model, ids, mask, 0, new_tokens=tokens, ends=(), use_cache=use_cache)
+
+    answer_tokens = encoder.task.answer_tokens
+    announce(list(map(len, prompts)), len(items), answer_tokens, name=name, continue_longest=continue_longest)
+    texts = _generate_each(model, encoder, [window for _, window in windows], prompts, name=name)
     likelihood = np.full(len(windows), -np.inf)
     candidates = [i for i, (k, _) in enumerate(windows) if window_counts[k] > 1 and texts[i]]
     if candidates:
-        answers = [
-            Encoded(encoder.prompt(windows[i][1]), encoder.continuation(windows[i][1], f" {texts[i]}"))
-            for i in candidates
-        ]
+        answers = [Encoded(prompts[i], encoder.answer(windows[i][1], texts[i])) for i in candidates]
         total = answer_log_likelihood(model, encoder, answers, name=f"{name} windows")
         inputs = [windows[i][1] for i in candidates]
         check_finite(total, inputs, what=f"the {encoder.task.name} answer log-likelihoods", name=name)
@@ -75,12 +86,13 @@ class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> list[str]:
+def _generate_each(
+    model: Any, encoder: Encoder, items: Sequence[Item], prompts: list[list[int]], *, name: str
+) -> list[str]:
     """Return the greedy continuation of each item's prompt; an item is not split into windows."""
     tokenizer = encoder.tokenizer
-    prompts = [encoder.prompt(item) for item in items]
     texts = [""] * len(items)
-    ends = line_ends(tokenizer) | end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer) | task_end_tokens(encoder)
     can_pack = packing.can_pack(model) and all(len(prompt) > 1 for prompt in prompts)
 
     def prefill_cache(batch: list[int]) -> Any:
@@ -101,6 +113,7 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
             cache=prefill_cache(batch) if decoding.cached else None,
             use_cache=decoding.cached,
             check=check,
+            stop=stopping(encoder, ids.shape[1]),
         )
         if check.finite is not None:
             flags = np.where(check.finite.cpu().numpy(), 0.0, np.nan)
@@ -108,7 +121,7 @@ def _generate_each(model: Any, encoder: Encoder, items: Sequence[Item], *, name:
         for i, text in zip(
             batch, tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True), strict=True
         ):
-            texts[i] = text.partition("\n")[0].strip()
+            texts[i] = cut(text, encoder.task.until)
 
     for positions, decoding in _apart(model, [len(p) for p in prompts], encoder.task.answer_tokens):
 
@@ -199,18 +212,6 @@ def _padded_left(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tens
     return ids, mask
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the special tokens that end a text or a turn: of the tokenizer, of config.json, and `_END_OF_TURN`.
-
-    An ordinary token that config.json declares as the end is not one, since it may be part of an answer.
-    """
-    eos = unwrap_peft(model).config.get_text_config().eos_token_id
-    declared = {eos} if isinstance(eos, int) else set(eos or ())
-    vocabulary = tokenizer.get_vocab()
-    declared.update(vocabulary[token] for token in _END_OF_TURN if token in vocabulary)
-    return frozenset({tokenizer.eos_token_id, *(declared & special_ids(tokenizer))})
-
-
 def greedy_continuations(
     model: Any,
     ids: Tensor,
@@ -222,6 +223,7 @@ def greedy_continuations(
     cache: Any = None,
     use_cache: bool = True,
     check: Callable[[Tensor, Tensor], Tensor] | None = None,
+    stop: Sequence[StoppingCriteria] = (),
 ) -> Tensor:
     """Return prompts with their greedy continuations, (texts, tokens).
 
@@ -236,6 +238,7 @@ def greedy_continuations(
         cache: key-value cache of the prompts without their last tokens, or None.
         use_cache: whether each token is read once; otherwise all tokens are read for each new one.
         check: called with the tokens before each step and the step's logits, which it returns unchanged.
+        stop: what else ends a continuation.
     """
     base = unwrap_peft(model)
     saved, base.generation_config = base.generation_config, GenerationConfig()
@@ -245,6 +248,7 @@ def greedy_continuations(
             attention_mask=mask.to(model.device),
             past_key_values=cache,
             logits_processor=LogitsProcessorList([] if check is None else [check]),
+            stopping_criteria=StoppingCriteriaList(stop),
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=1,

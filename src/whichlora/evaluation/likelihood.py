@@ -27,32 +27,42 @@ from whichlora.models.kernels.patching import patched_forward
 from whichlora.models.rope_switch import switch_length
 
 _KEY_VALUE_LAYERS = {DynamicLayer, DynamicSlidingWindowLayer}
+_PROMPT_END = 32
+"""Characters at the end of a prompt with which the tokens of its labels are looked up."""
 
 
 def label_probabilities(model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> np.ndarray[Any, Any]:
     """Return the probability of each label as the answer, normalised over the labels, (items, labels).
 
-    If all label words begin with different tokens, the logits of these tokens after the prompt are compared, as in
-    greedy decoding; otherwise the log-likelihoods of the whole words are. This is decided separately for each wording
-    of the labels (language), so that an item's score does not depend on the languages of other items.
+    If all labels begin with different tokens, the logits of these tokens after the prompt are compared, as in greedy
+    decoding; otherwise the log-likelihoods of the whole labels are. This is decided separately for each wording of the
+    labels (language), so that an item's score does not depend on the languages of other items.
 
     Raises:
         NonFiniteError: A logit is not finite.
     """
-    by_wording: dict[tuple[str, ...], list[int]] = {}
-    for position, item in enumerate(items):
-        by_wording.setdefault(encoder.task.label_words(item), []).append(position)
     result = np.empty((len(items), len(encoder.task.labels)))
-    for words, positions in by_wording.items():
-        result[positions] = _word_probabilities(model, encoder, [items[i] for i in positions], words, name=name)
+    for labels, positions in _by_labels(encoder, items):
+        result[positions] = _of_labels(model, encoder, [items[i] for i in positions], labels, name=name)
     return result
 
 
-def _word_probabilities(
-    model: Any, encoder: Encoder, items: list[Item], words: tuple[str, ...], *, name: str
+def _by_labels(encoder: Encoder, items: Sequence[Item]) -> list[tuple[list[list[int]], list[int]]]:
+    """Return the token ids of labels, and the positions of the items that have them."""
+    known: dict[tuple[tuple[str, ...], str], list[list[int]]] = {}
+    groups: dict[str, tuple[list[list[int]], list[int]]] = {}
+    for position, item in enumerate(items):
+        # No token of a label depends on more of the prompt than its end.
+        key = encoder.task.label_words(item), encoder.prompt_text(item)[-_PROMPT_END:]
+        labels = known[key] if key in known else known.setdefault(key, encoder.labels(item))
+        groups.setdefault(str(labels), (labels, []))[1].append(position)
+    return list(groups.values())
+
+
+def _of_labels(
+    model: Any, encoder: Encoder, items: list[Item], labels: list[list[int]], *, name: str
 ) -> np.ndarray[Any, Any]:
-    # All prompts with these label words end with the same text, so the first prompt's label tokens are those of all.
-    labels = [encoder.continuation(items[0], f" {word}") for word in words]
+    """Return the probabilities of labels, (items, labels), given their token ids."""
     first = [ids[0] for ids in labels]
     if len(set(first)) == len(first):
         scores = _next_token_logits(model, encoder, [encoder.prompt(i) for i in items], first, name=name)

@@ -36,9 +36,15 @@ class Scores:
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per item: `id`, `gold` (the first accepted answer), `predicted`, `p_<label>`, measures."""
+        """Return one row per item: `id`, `gold` (the first accepted answer), `predicted`, `p_<label>`, measures.
+
+        Ids that occur in several languages begin with the language, as in `tr/17`.
+        """
+        ids = [item.id for item in self.items]
+        if len(set(ids)) < len(ids):
+            ids = [f"{item.language}/{item.id}" for item in self.items]
         columns: dict[str, Any] = {
-            "id": [item.id for item in self.items],
+            "id": ids,
             "gold": [answers[0] for answers in self.gold],
             "predicted": self.predicted,
         }

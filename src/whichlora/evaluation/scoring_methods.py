@@ -106,7 +106,16 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
 
 
 def _label_in(text: str, task: Task, item: Item) -> str | None:
-    """Return the label whose word, in the language of the item's prompt, begins the text, or None."""
+    """Return the label whose word, in the language of the item's prompt, begins the text: the longest one, or None.
+
+    A number is not the beginning of a longer one: 10 is not an answer of 1.
+    """
     start = text.strip().lower()
-    words = zip(task.label_words(item), task.labels, strict=True)
-    return next((label for word, label in words if start.startswith(word.lower())), None)
+    words = zip((word.lower() for word in task.label_words(item)), task.labels, strict=True)
+    found = [(len(word), label) for word, label in words if start.startswith(word) and not _cuts_number(start, word)]
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _cuts_number(text: str, beginning: str) -> bool:
+    """Return whether a text continues the number with which its beginning ends."""
+    return beginning[-1:].isdigit() and text[len(beginning) :][:1].isdigit()

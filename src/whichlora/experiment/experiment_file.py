@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 
 from whichlora.caller import given_path
 from whichlora.config.options import RUN_OPTIONS, parse_option
-from whichlora.config.yaml_files import Document, Section, read_document
 from whichlora.errors import OptionError, check_name, did_you_mean, is_file
+from whichlora.yaml_files import Document, Section, read_document
 
 _KEYS = ("extends", "name", "about", "defaults", "arms")
 _MUST = f"must have the keys name and arms, and may have {', '.join(_KEYS)}"

@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
+    "read_config",
     "read_shape",
     "shape_of",
 ]
@@ -102,7 +103,7 @@ def read_shape(source: ModelSource) -> ModelShape:
     from whichlora.models.forward_checks import check_causal
     from whichlora.models.packing import is_tested
 
-    config = _read_config(source)
+    config = read_config(source)
     checks.check_config(source.name, config)
     try:
         with torch.device("meta"), without_log_of_transformers():
@@ -155,7 +156,12 @@ def _with_fake_weights(config: PreTrainedConfig) -> PreTrainedModel | None:
 
 
 @lru_cache(maxsize=4)
-def _read_config(source: ModelSource) -> PreTrainedConfig:
+def read_config(source: ModelSource) -> PreTrainedConfig:
+    """Return a model's configuration.
+
+    Raises:
+        OptionError: it cannot be read, or is not that of a causal language model.
+    """
     from transformers import AutoConfig
 
     try:
@@ -206,7 +212,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    checks.check_tokenizer(source.name, tokenizer, getattr(_read_config(source).get_text_config(), "vocab_size", None))
+    checks.check_tokenizer(source.name, tokenizer, getattr(read_config(source).get_text_config(), "vocab_size", None))
     return tokenizer
 
 
@@ -272,7 +278,7 @@ def _from_pretrained(source: ModelSource, **options: Any) -> tuple[PreTrainedMod
             ignore_mismatched_sizes=True,  # `check_weights` names them
             output_loading_info=True,
             **_FORWARD_OUTPUTS,
-            generation_config=checks.plain_generation_config(_read_config(source)),
+            generation_config=checks.plain_generation_config(read_config(source)),
             **options,
         )
     except Exception as error:

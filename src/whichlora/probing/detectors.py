@@ -43,7 +43,7 @@ class Detector(Protocol):
 
 def canonical(code: str) -> str:
     """Normalise a language code: ISO 639-1 where there is one, without the script (`hi-Latn` becomes `hi`)."""
-    language = code.lower().partition("-")[0]
+    language = code.lower().replace("_", "-").partition("-")[0]
     return _ALIASES.get(language, language)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from whichlora.data.language_names import language_name
 from whichlora.probing.results import curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from whichlora.probing.options import AlignmentChoices, LanguageChoices
+    from whichlora.probing.choices import AlignmentChoices, LanguageChoices
 
 _STYLES: dict[str, dict[str, Any]] = {
     "english": {"color": "black", "linestyle": "-", "marker": "o"},
@@ -30,18 +31,20 @@ _POSITIONS = {
 }
 
 
-def language_figure(layers: pd.DataFrame, name: str, language: str, choices: LanguageChoices) -> Figure:
-    """Draw the shares of English, the target language and other languages at each layer, by token and by sequence.
+def language_figure(
+    layers: pd.DataFrame, name: str, source: str | None, language: str, choices: LanguageChoices
+) -> Figure:
+    """Draw the shares of the source, the target and other languages at each layer, by token and by sequence.
 
     Bands are the intervals in `layers`; marks at the right edge are the ceilings, the shares in the true input.
     """
     positions = _POSITIONS[choices.positions]
     note = f"{choices.detector}, {positions}; bands: 95 % bootstrap over items; marks at the right: ceiling"
     figure, axes = _panels(2, f"{name}, read in {language}", note)
-    labels = {"english": "English", "target": language, "other": "other"}
+    labels = {"target": language, "other": "other"} | ({"english": language_name(source)} if source else {})
     for axis, level in zip(axes, ("token", "sequence"), strict=True):
         last = int(layers["layer"].max())
-        for kind, style in _STYLES.items():
+        for kind, style in ((kind, style) for kind, style in _STYLES.items() if kind in labels):
             rows = curve(layers, f"{level}/{kind}")
             blocks, ceiling = rows[rows["layer"] >= 0], rows[rows["layer"] < 0]
             _line(axis, blocks, labels[kind], style)
@@ -77,19 +80,23 @@ def _n_items(layers: pd.DataFrame) -> int:
 
 
 def alignment_figure(
-    layers: pd.DataFrame, name: str, language: str, choices: AlignmentChoices, chance: Mapping[str, float]
+    layers: pd.DataFrame, name: str, languages: tuple[str, str], choices: AlignmentChoices, chance: Mapping[str, float]
 ) -> Figure:
-    """Draw the cosines of translations and of random pairs, raw and centred, and the retrieval accuracy (P@1)."""
+    """Draw the cosines of translations and of random pairs, raw and centred, and the retrieval accuracy (P@1).
+
+    `languages` are those of the first and the second text of a pair.
+    """
+    source, language = languages
     first = "first token excluded" if choices.first_token == "drop" else "first token included, as in the paper"
-    figure, axes = _panels(3, f"English and {language}: {name}", f"{first}; bands: 95 % bootstrap over pairs")
+    figure, axes = _panels(3, f"{source} and {language}: {name}", f"{first}; bands: 95 % bootstrap over pairs")
     solid, dashed = _STYLES["english"], _STYLES["target"]
     for axis, space in zip(axes, ("raw", "centred"), strict=False):
         _line(axis, curve(layers, f"cosine/translation/{space}"), "translations", solid)
         _line(axis, curve(layers, f"cosine/random/{space}"), "random pairs", dashed)
         axis.set(title=f"cosine, {space}")
     axes[0].set_ylabel(f"mean over {_n_items(layers)} pairs")
-    _line(axes[2], curve(layers, "p1/to/centred"), f"English to {language}", solid)
-    _line(axes[2], curve(layers, "p1/from/centred"), f"{language} to English", dashed)
+    _line(axes[2], curve(layers, "p1/to/centred"), f"{source} to {language}", solid)
+    _line(axes[2], curve(layers, "p1/from/centred"), f"{language} to {source}", dashed)
     axes[2].axhline(chance["chance/p1"], color="0.6", linestyle=":", label="chance")
     axes[2].set(title="translation found first, centred", ylim=(0, None))
     for axis in axes:
@@ -98,10 +105,11 @@ def alignment_figure(
     return figure
 
 
-def similarity_figure(layers: pd.DataFrame, name: str, other: str, language: str) -> Figure:
+def similarity_figure(layers: pd.DataFrame, name: str, other: str, languages: tuple[str, str]) -> Figure:
     """Draw the CKA of two models' states at each layer, for the texts of each language."""
+    source, language = languages
     figure, (axis,) = _panels(1, f"{name}\nand {other}", "unit length, unbiased estimate")
-    _line(axis, curve(layers, "cka/english"), "English", _STYLES["english"])
+    _line(axis, curve(layers, "cka/english"), source, _STYLES["english"])
     _line(axis, curve(layers, "cka/translation"), language, _STYLES["target"])
     axis.set(ylabel=f"linear CKA of {_n_items(layers)} texts", ylim=(None, 1.02), xlabel="after block (-1: embedding)")
     axis.legend(frameon=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from whichlora.command_line import BOOLEANS
@@ -13,11 +13,14 @@ from whichlora.config.options import (
     PRECISIONS,
     QUANTIZATIONS,
     RUN_OPTIONS,
+    check_chat_template,
     check_task,
 )
-from whichlora.data.tasks import PROMPTED, Task, get_task
+from whichlora.data.chat import NONE
+from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.errors import OptionError, check_choice, parse_integer
+from whichlora.probing.choices import FIELDS_OF_KIND, PRESETS, AlignmentChoices, LanguageChoices, WeightChoices
 from whichlora.probing.detectors import DETECTORS, canonical
 
 LEVELS = ("token", "sequence")
@@ -34,13 +37,17 @@ OPTIONS = {
         "language",
         "language (that each layer decodes to), alignment (of translations) or weights (of an adapter's update).",
     ),
-    "task": (AUTO, f"Task whose test items are read: {', '.join(PROMPTED)}; auto is the run's, else atlas-nli."),
+    "task": (AUTO, f"Task whose test items are read: {PROMPTED_VALUES}; auto is the run's, else atlas-nli."),
     "language": (AUTO, "Target language (ISO 639-1); auto is the run's, else sw."),
     "items": (
         AUTO,
         "Maximum number of test items, or of pairs; auto is the run's number of items, else the task's, or 2000 pairs.",
     ),
     "data_dir": (AUTO, "Folder with the data of a task that is not packaged."),
+    "chat_template": (
+        AUTO,
+        "Form of the prompts: none, a file with a Jinja chat template, or auto: that of the run, else as in run.",
+    ),
     "precision": (
         AUTO,
         "Precision of a base model: fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU. A run keeps its precision.",
@@ -66,7 +73,7 @@ OPTIONS = {
     "special_tokens": (AUTO, "keep or drop special tokens, as positions and among the decoded tokens."),
     "candidates": (
         AUTO,
-        "Allowed detected languages, separated by commas; all; or task for English and the task's languages.",
+        "Allowed detected languages, separated by commas; all; or task for the languages of the task.",
     ),
     "arithmetic": (AUTO, "Arithmetic of the LM head: fp32 (exact) or bf16 (faster; its disagreement is measured)."),
     "agreement": (AUTO, "Number of tokens, and of texts, on which the two detectors are compared; 0 for none."),
@@ -85,7 +92,7 @@ OPTIONS = {
 }
 GROUPS = {
     "What is probed": ("run_id", "model", "kind", "precision", "quantization"),
-    "Texts": ("task", "language", "items", "data_dir", "seed"),
+    "Texts": ("task", "language", "items", "data_dir", "chat_template", "seed"),
     "Language probe (kind=language)": (
         *("preset", "detector", "level", "final_norm", "positions", "top_k", "unreliable", "special_tokens"),
         *("candidates", "arithmetic", "agreement"),
@@ -97,6 +104,7 @@ GROUPS = {
 CHOICES: dict[str, Sequence[str]] = {
     "kind": ("language", "alignment", "weights"),
     "task": PROMPTED,
+    "chat_template": (NONE,),
     "precision": PRECISIONS,
     "quantization": QUANTIZATIONS,
     "preset": ("default", "paper", "zhao2024"),
@@ -114,66 +122,6 @@ CHOICES: dict[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageChoices:
-    """The choices of the language probe, named as in `OPTIONS`; the README explains the defaults.
-
-    `candidates` are language codes, or None for all languages; `for_task` resolves the placeholder ("task",).
-    """
-
-    detector: str = "cld3"
-    level: str = "token"
-    final_norm: bool = True
-    positions: str = "all"
-    top_k: int = 1
-    unreliable: str = "keep"
-    special_tokens: str = "drop"
-    candidates: tuple[str, ...] | None = None
-    arithmetic: str = "fp32"
-    agreement: int = 200
-
-    def for_task(self, task: Task) -> LanguageChoices:
-        """Return the choices with the placeholder "task" replaced by the languages of a task."""
-        return replace(self, candidates=task.languages) if self.candidates == ("task",) else self
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentChoices:
-    """The choices of the alignment probe, named as in `OPTIONS`; `against` is a run id, "base" or None."""
-
-    pairs: str = "words"
-    first_token: str = "drop"
-    against: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightChoices:
-    """The choices of the weight probe, named as in `OPTIONS`; `against` is a run id or None."""
-
-    against: str | None = None
-
-
-_OPTIONS_OF_KIND = {
-    kind: tuple(f.name for f in fields(choices))
-    for kind, choices in (("language", LanguageChoices), ("alignment", AlignmentChoices), ("weights", WeightChoices))
-}
-
-PRESETS = {
-    "default": LanguageChoices(),
-    # The paper specifies CLD3, tokens and the whole test set and leaves the rest open, so the values are the defaults.
-    "paper": LanguageChoices(detector="cld3", level="token"),
-    # As in the authors' layers/test_layer.py, which keeps only reliable detections of English and their languages.
-    "zhao2024": LanguageChoices(
-        final_norm=False,
-        positions="generated",
-        top_k=10,
-        unreliable="drop",
-        special_tokens="keep",
-        candidates=("task",),
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Request:
     """The parsed options of a probe; None selects the value of the run or the task."""
 
@@ -184,6 +132,7 @@ class Request:
     language: str | None
     items: int | None
     data_dir: str | None
+    chat_template: str | None
     precision: str | None
     quantization: str | None
     seed: int
@@ -202,10 +151,10 @@ def parse(texts: Mapping[str, str]) -> Request:
         OptionError: a value is not allowed; the first one is reported.
     """
     values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
-    kind = check_choice("kind", texts["kind"], _OPTIONS_OF_KIND)
-    for owner, names in _OPTIONS_OF_KIND.items():
+    kind = check_choice("kind", texts["kind"], FIELDS_OF_KIND)
+    for owner, names in FIELDS_OF_KIND.items():
         for name in names:
-            if name not in _OPTIONS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
+            if name not in FIELDS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
                 raise OptionError(name, texts[name], f"applies only to kind={owner}; remove the option")
     for name in _ignored(kind, texts["pairs"]):
         if values[name] is not None:
@@ -215,9 +164,13 @@ def parse(texts: Mapping[str, str]) -> Request:
     if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
         raise OptionError("preset", texts["preset"], "applies only to kind=language; remove the option")
     _check_source(values, kind)
-    for name, allowed in (("task", PROMPTED), ("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
+    for name, allowed in (("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
         if values[name] is not None:
             check_choice(name, values[name], allowed)
+    if values["chat_template"] is not None:
+        check_chat_template("chat_template", values["chat_template"])
+    if values["task"]:
+        task_class(values["task"], prompted=True)
     _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: LanguageChoices | AlignmentChoices | WeightChoices = _language_choices(values)
@@ -233,6 +186,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         language=values["language"],
         items=None if values["items"] is None else parse_integer("items", values["items"], 2, 10**9),
         data_dir=values["data_dir"],
+        chat_template=values["chat_template"],
         precision=values["precision"],
         quantization=values["quantization"],
         seed=parse_integer("seed", texts["seed"], 0, 2**32 - 1),
@@ -248,8 +202,8 @@ def as_params(choices: LanguageChoices | AlignmentChoices | WeightChoices) -> di
 def _ignored(kind: str, pairs: str) -> tuple[str, ...]:
     """Return the options that have no effect on a probe of this kind and these pairs."""
     if kind == "weights":
-        return ("task", "language", "items", "data_dir")
-    return ("task", "data_dir") if kind == "alignment" and pairs != "task" else ()
+        return ("task", "language", "items", "data_dir", "chat_template")
+    return ("task", "data_dir", "chat_template") if kind == "alignment" and pairs != "task" else ()
 
 
 def _check_source(values: Mapping[str, Any], kind: str) -> None:

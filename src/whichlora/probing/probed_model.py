@@ -17,10 +17,13 @@ from mlflow.tracking import MlflowClient
 from whichlora.config.options import AUTO, RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
-from whichlora.config.spec import RunSpec
+from whichlora.config.spec import NO_SOURCE, TASK_OPTION, RunSpec
+from whichlora.data.chat import NONE
 from whichlora.data.mixture import languages_of
-from whichlora.data.tasks import PROMPTED
-from whichlora.errors import OptionError, check_choice
+from whichlora.data.tasks import task_class
+from whichlora.data.tasks.base import SOURCE_LANGUAGE
+from whichlora.errors import OptionError
+from whichlora.probing import probed_task
 from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
@@ -48,6 +51,12 @@ class ProbedModel:
     def language(self) -> str:
         """The target language of the items; several are joined with "+"."""
         return languages_of(self.plan.tests["tl"].items)
+
+    @property
+    def other_source(self) -> dict[str, str]:
+        """The task's source language by name, as part of a probe's identity; empty if it is English, as a rule."""
+        source = self.plan.task.source
+        return {} if source == SOURCE_LANGUAGE else {"source_language": source or NO_SOURCE}
 
     def download_adapter(self, work: Path) -> Path:
         """Download the run's adapter (for the variant `full`, its model) into `work` and return its folder.
@@ -88,20 +97,28 @@ def find(request: Request, client: MlflowClient | None) -> ProbedModel:
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     assert client is not None
     spec = spec_of(client, "run_id", request.run_id)
-    copied = ("model", "task", "difficulty", "language", "prompt_language", "precision", "quantization")
-    run_options = {name: str(getattr(spec, name)) for name in copied}
+    copied = ("model", "difficulty", "language", "prompt_language", "precision", "quantization")
+    run_options = {name: str(getattr(spec, name)) for name in copied} | {"task": spec.task}
+    run_options["chat_template"] = NONE if spec.chat_template == NONE else AUTO
+    run = client.get_run(request.run_id)
+    given = run.data.params.get(TASK_OPTION)
+    if given is not None and request.reads_items and request.task is None:
+        run_options |= probed_task.options_of(client, request, spec, given)
     if request.task in (None, spec.task) and spec.test_size is not None:
         run_options["test_size"] = str(spec.test_size)
     plan = _plan(request, run_options)
     if plan.source.digest != spec.model_digest:
         raise OptionError("run_id", request.run_id, f"its base model {spec.model} differs from the one found here")
+    if request.reads_items and request.chat_template is None and plan.spec.chat_template != spec.chat_template:
+        allowed = f"the run used another chat template ({spec.chat_template}); give the file with it"
+        raise OptionError("chat_template", AUTO, allowed)
     same_items = (request.task, request.language, request.items) == (None, None, None)
     if request.reads_items and same_items and plan.spec.test_digests["tl"] != spec.test_digests["tl"]:
         raise OptionError(
             "data_dir", request.data_dir or AUTO, "its test items differ from those that the run was scored on"
         )
     plan = replace(plan, spec=spec, variant=get_variant(spec.variant))
-    return ProbedModel(plan=plan, run_id=request.run_id, name=plan.name, client=client)
+    return ProbedModel(plan=plan, run_id=request.run_id, name=run.info.run_name or plan.name, client=client)
 
 
 def find_comparison(request: Request, probed: ProbedModel, against: str) -> ProbedModel:
@@ -149,7 +166,8 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
     texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | defaults
     texts |= {"variant": "none", "tl_ratio": "0", "train_size": "1", "validation_size": "1"}
     if request.reads_items:
-        check_choice("task", request.task or texts["task"], PROMPTED)
+        if task_class(request.task or texts["task"], prompted=True).source is None:
+            texts["tl_ratio"] = AUTO
         if request.task:
             texts |= {
                 "task": request.task,
@@ -163,7 +181,7 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
         texts |= {
             name: RUN_OPTIONS[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")
         }
-    overrides = {"data_dir": request.data_dir, "precision": request.precision, "quantization": request.quantization}
+    overrides = {name: getattr(request, name) for name in ("data_dir", "chat_template", "precision", "quantization")}
     texts |= {name: text for name, text in overrides.items() if text is not None}
     try:
         return resolve(parse_options(texts))

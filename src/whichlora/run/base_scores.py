@@ -54,7 +54,7 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
     fingerprint = canonical_digest({"kind": "base", **identity})
     prefix = f"test/{test.role}/"  # also for a retention set, so that runs that train the task share the scores
     language = languages_of(test.items)
-    name = f"base {spec.model} {test.task.name} {language}"
+    name = f"base {plan.model_name} {test.task.name} {language} {fingerprint[:6]}"
     # The lease covers the caller's run only: another machine may be scoring the same base model.
     tracker = replace(tracker, check_lease=None)
     work = work_folder() / fingerprint[:16]

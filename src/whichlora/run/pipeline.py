@@ -10,12 +10,13 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from whichlora.config.plan import Plan
+from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
+from whichlora.evaluation.intervals import interval
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
@@ -115,6 +116,8 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
     for name, scores in test.items():
         metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
+        metrics |= _interval_metrics(plan.tests[name], scores)
+        metrics |= _metrics_by_language(plan.tests[name], scores)
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
@@ -155,6 +158,34 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
         metrics |= {
             f"floor/{name}/{k}": v for k, v in plan.task.shallow_baselines(plan.mixture.train, test.items).items()
         }
+    return metrics
+
+
+def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
+    """Return the 95 % intervals of F1 and of the headline metric, such as `test/en/f1_low` and `test/en/f1_high`."""
+    if isinstance(test.task, PairTask):
+        return {}
+    predicted = [answer if isinstance(answer, str) else None for answer in scores.predictions["predicted"]]
+    gold = [test.task.gold(item) for item in test.items]
+    metrics: dict[str, float] = {}
+    for key in dict.fromkeys(("f1", test.task.headline)):
+        low, high = interval(test.task, predicted, gold, key)
+        metrics |= {f"test/{test.name}/{key}_low": low, f"test/{test.name}/{key}_high": high}
+    return metrics
+
+
+def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
+    """Return the metrics of each language, such as `test/tl/tr/f1`, of a test set in several target languages."""
+    codes = sorted({item.language for item in test.items})
+    if len(codes) == 1 or isinstance(test.task, PairTask):
+        return {}
+    answers = list(zip(test.items, scores.predictions["predicted"].tolist(), strict=True))
+    metrics: dict[str, float] = {}
+    for code in codes:
+        own = [(answer, test.task.gold(item)) for item, answer in answers if item.language == code]
+        predicted = [answer if isinstance(answer, str) else None for answer, _ in own]
+        values = test.task.metrics(predicted, [gold for _, gold in own])
+        metrics |= {f"test/{test.name}/{code}/{key}": value for key, value in values.items()}
     return metrics
 
 

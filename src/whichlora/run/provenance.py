@@ -1,15 +1,20 @@
-"""Logs the spec, package versions and datasets of a run before it starts."""
+"""Logs the spec, the task, package versions and datasets of a run before it starts."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from whichlora import __version__
+from whichlora.caller import given_path
 from whichlora.config.plan import Plan
+from whichlora.config.spec import NO_SOURCE, TASK_FILE, TASK_OPTION
 from whichlora.data.mixture import texts_digest
+from whichlora.data.targets import target_languages
+from whichlora.data.tasks import Task
 from whichlora.models.packaged import MODEL_NAME
 from whichlora.tracking.run_log import RunLog
 from whichlora.variants import provider
@@ -20,6 +25,9 @@ VERSIONED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "mlf
 def log_provenance(plan: Plan, log: RunLog) -> None:
     """Log the spec as params and as `spec.json`, what no adapter reaches, the package versions, and the datasets.
 
+    Of the task are logged what the analysis needs (the languages and the headline metric), and for a user's own the
+    option `task` and the file with the declaration, `task.yaml`. None of these is in the fingerprint.
+
     The version of the package that declares a variant from outside the catalogue is logged, but is not part of the
     fingerprint: a finished run counts as done after an update of that package too.
     """
@@ -29,23 +37,53 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     if package := provider(spec.variant):
         versions[f"version/{package.name}"] = package.version
     left_out = {"not_adapted": plan.not_adapted} if plan.not_adapted else {}
-    log.params({**fields, **left_out, **versions, "model_revision": plan.source.revision or spec.model_digest})
+    revision = {"model_revision": plan.source.revision or spec.model_digest}
+    log.params({**fields, **_task_params(plan), **left_out, **versions, **revision})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
-        path.write_text(json.dumps({**fields, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        path.write_text(json.dumps({**spec.identity, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
+        if plan.task.yaml:
+            (Path(scratch) / TASK_FILE).write_text(plan.task.yaml, encoding="utf-8")
         log.artifacts(Path(scratch))
+    chat = plan.model.chat(plan.task)
     splits = {"train": (plan.task, plan.mixture.train, spec.train_digest)}
     for name, test in plan.tests.items():
         splits[f"test/{name}"] = (test.task, test.items, test.digest)
     for role, items in plan.mixture.validation.items():
         if items:
-            splits[f"validation/{role}"] = (plan.task, items, texts_digest(plan.task, items))
+            splits[f"validation/{role}"] = (
+                plan.task,
+                items,
+                texts_digest(plan.task, items, chat),
+            )
     for context, (task, items, digest) in splits.items():
-        counts = {"num_rows": len(items), "languages": sorted({item.language for item in items})}
-        origin = "generated from CLDR names" if task.synthetic else task.name
-        log.dataset(context=context, name=task.name, digest=digest, source=origin, profile=json.dumps(counts))
+        languages = sorted({item.language for item in items})
+        counts = {"num_rows": len(items), "languages": languages}
+        source = _origin(plan, task, context, languages)
+        log.dataset(context=context, name=task.name, digest=digest, source=source, profile=json.dumps(counts))
     if spec.model == MODEL_NAME and plan.task.synthetic:
         log.tags({"synthetic": "true"})
+
+
+def _task_params(plan: Plan) -> dict[str, str]:
+    task, given = plan.task, plan.options.task
+    return {
+        "source_language": task.source or NO_SOURCE,
+        "target_languages": ",".join(target_languages(task, plan.spec.language)),
+        "headline": task.headline,
+        **({} if given == task.name else {TASK_OPTION: given}),
+    }
+
+
+def _origin(plan: Plan, task: Task, context: str, languages: Sequence[str]) -> str:
+    """Return where the items of a data set come from, as JSON with the files and their SHA-256, or in words."""
+    if task.synthetic:
+        return "generated from CLDR names"
+    split, data_dir = context.partition("/")[0], plan.data_dir_of(task)
+    found = [task.origin(code, split, data_dir=data_dir) for code in languages]  # type: ignore[arg-type]
+    files = {path: digest for origins in found for path, digest in origins.items()}
+    given = {} if data_dir is None else {"data_dir": str(given_path(data_dir).absolute())}
+    return json.dumps({"task": task.name, **given, "read": files})
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import mlflow
 
 from whichlora.config.plan import Plan, TestSet
+from whichlora.data.language_names import language_name
+from whichlora.data.metric_names import metric_name
 from whichlora.data.tasks import PairTask
+from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
 
 
@@ -21,11 +24,25 @@ class Result:
 
 
 def _prompt_line(test: TestSet, m: Mapping[str, float]) -> str:
-    """Return a line with F1, its 95% interval (normal approximation), and F1 of base model and shallow baselines."""
-    f1, size = m[f"test/{test.name}/f1"], len(test.items)
-    line = f"  {test.title}: F1 {f1:.3f} +- {1.96 * (f1 * (1 - f1) / size) ** 0.5:.3f} on {size} items"
+    """Return a line with the headline metric, its 95% interval over items, that of the base model, and the shallow
+    baselines; of several target languages also each language's own.
+    """
+    key, size = test.task.headline, len(test.items)
+    score = f"{metric_name(key)} {m[f'test/{test.name}/{key}']:.3f} (95% CI {_interval_text(test, m, key)})"
+    line = f"  {test.title}: {score} on {size} items"
     floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))
-    return f"{line}; base model {m[f'base/{test.name}/f1']:.3f}" + (f"; shallow baselines: {floors}" if floors else "")
+    line += f"; base model {m[f'base/{test.name}/{key}']:.3f}" + (f"; shallow baselines: {floors}" if floors else "")
+    each = {code: m.get(f"test/{test.name}/{code}/{key}") for code in test.task.languages}
+    parts = [f"{language_name(code)} {score:.3f}" for code, score in each.items() if score is not None]
+    return f"{line}; {', '.join(parts)}" if parts else line
+
+
+def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
+    """Return the interval of a metric; for runs of earlier versions, which logged none, Wilson's."""
+    low, high = (m.get(f"test/{test.name}/{key}_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        low, high = wilson(m[f"test/{test.name}/{key}"], len(test.items))
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:
@@ -53,7 +70,8 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
         if isinstance(test.task, PairTask):
             parts.append(f"P@1 {m[f'test/{name}/pooled/p1/to/centred']:.3f} {name} pairs")
         else:
-            parts.append(f"F1 {m[f'test/{name}/f1']:.3f} {test.title}")
+            headline = test.task.headline
+            parts.append(f"{metric_name(headline)} {m[f'test/{name}/{headline}']:.3f} {test.title}")
     return ", ".join(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whichlora.data.tasks import PROMPTED, TASKS, get_task
+from whichlora.data.tasks import TASKS, PromptTask, get_task
 from whichlora.data.tasks.items import LABELS, NliItem, QaItem
 from whichlora.data.tasks.prompts import NLI, QA
 from whichlora.errors import OptionError
@@ -15,7 +15,11 @@ NLI_LANGUAGES = sorted(NLI)
 
 
 def test_every_language_of_every_task_has_prompts():
-    assert NLI.keys() == QA.keys() == {code for name in PROMPTED for code in TASKS[name].languages}
+    assert (
+        NLI.keys()
+        == QA.keys()
+        == {code for task in TASKS.values() if issubclass(task, PromptTask) for code in task.languages}
+    )
 
 
 def test_english_prompts_of_version_1():

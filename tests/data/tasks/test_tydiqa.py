@@ -36,6 +36,20 @@ def test_validation_is_held_out_of_train_and_test_is_dev(data):
         assert {i.id for i in train}.isdisjoint(i.id for i in validation)
 
 
+def test_questions_about_a_passage_are_not_divided(tmp_path):
+    rows = folders.tydiqa_rows("sw", "train", 90)
+    for number, row in enumerate(rows):
+        row["context"] += f" {number // 4}" if number < 60 else ""
+    rows = [
+        row | {"context": rows[number // 2 * 2]["context"], "answers": ["Peter"]} for number, row in enumerate(rows)
+    ]
+    rows = [row | {"context": f"{row['context']} Peter"} for row in rows]
+    folders.write(tmp_path / "sw.train.jsonl", rows)
+    train, validation = (QA.load("sw", split, data_dir=str(tmp_path)) for split in ("train", "validation"))
+    assert (len(train), len(validation)) == (60, 30)
+    assert {item.context for item in train}.isdisjoint(item.context for item in validation)
+
+
 def test_the_test_set_is_all_there_is_in_each_language(data):
     drawn = mixture(data)
     assert {role: len(items) for role, items in drawn.test.items()} == {"en": 6, "tl": 11}

@@ -41,11 +41,25 @@ def test_without_a_train_file_validation_is_held_out_of_dev_for_all_languages(da
         assert len({i.stratum for i in train}) == 6
 
 
-def test_what_is_held_out_of_the_real_size_is_the_papers_number(tmp_path):
-    rows = folders.xnli_rows("en", "validation", 300) * 9
-    folders.write(tmp_path / "dev-en.tsv", rows[:2490])
-    assert len(XNLI.load("en", "validation", data_dir=str(tmp_path))) == HELD_OUT == 500
-    assert len(XNLI.load("en", "train", data_dir=str(tmp_path))) == 1990
+def test_the_hypotheses_of_a_premise_stay_together_in_every_language(tmp_path):
+    labels = folders.LABELS
+    for language, word in (("en", "premise"), ("sw", "dhana")):
+        # As in the data: 830 premises with three hypotheses each; some premises have one translation.
+        rows = [
+            {
+                "premise": f"{word} {n // 3 // (5 if word == 'dhana' else 1)}",
+                "hypothesis": f"{n}",
+                "label": labels[n % 3],
+            }
+            for n in range(2490)
+        ]
+        folders.write(tmp_path / f"dev-{language}.tsv", rows)
+    for language in ("en", "sw"):
+        train, validation = (XNLI.load(language, s, data_dir=str(tmp_path)) for s in ("train", "validation"))
+        assert (len(train), len(validation), HELD_OUT) == (1989, 501, 500)
+        premises = [{int(item.id.removeprefix("validation-")) // 3 for item in part} for part in (train, validation)]
+        assert premises[0].isdisjoint(premises[1])
+        assert set(Counter(item.label for item in validation).values()) == {167}
 
 
 @pytest.mark.parametrize("seed", range(3))

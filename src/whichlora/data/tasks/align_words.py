@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whichlora.caller import given_path
-from whichlora.data.tasks import pairs
+from whichlora.data.tasks import files, pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, PairTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
 from whichlora.errors import check_choice, is_file
@@ -63,6 +63,10 @@ class AlignWords(PairTask):
             )
             for index, position in enumerate(split_pairs(word_pairs)[split])
         )
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        path = None if data_dir is None else pairs_path(language, data_dir).absolute()
+        return {str(path): files.digest(path)} if path is not None and is_file(path) else {}
 
     def prompt(self, item: Item) -> str:
         """Return the English word."""

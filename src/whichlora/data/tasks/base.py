@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from whichlora.data.tasks.items import Item
+from whichlora.data.tasks.items import Item, QaItem, named_texts
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError
 
@@ -18,18 +18,19 @@ SOURCE_LANGUAGE = "en"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Default number of items per split; None means all items of a language."""
+    """Default number of items per split; None means what the data has, see `mixture.automatic_size`."""
 
-    train: int
-    validation: int
-    test: int | None
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
 
 
 class Task(ABC):
     """Base class of tasks. To add a task, add a module that subclasses `NliTask`, `QaTask`, `PromptTask` or `PairTask`.
 
     Class attributes:
-        languages: ISO 639-1 codes of the task's languages, including English.
+        languages: codes of the task's languages, ISO 639-1 where there is one, including the source.
+        source: the language that is transferred from; None for a study in one language.
         pooled: the target languages that `language=pooled` stands for; those of the paper "Which LoRA?" where it covers
             the task.
         parallel: whether items with the same `index` are translations of each other.
@@ -42,12 +43,17 @@ class Task(ABC):
         labels: the possible answers of a classification task, as scored and logged; prompts may use other words.
         prompt_version: increment whenever the prompt's text changes.
         prompt_languages: the languages with prompts.
+        default_prompt_language: default of the option `prompt_language`.
         answer_tokens: maximum number of tokens of a generated answer.
+        until: text at which a generated answer ends; empty if it ends only with the text or the turn.
+        chat_template: `auto` (that of an instruct model), `none` or a file, unless the option `chat_template` decides.
         difficulties: allowed values of the option `difficulty`; the first is the default.
+        yaml: the file that declares the task, as it is written; empty for a task in Python.
     """
 
     name: ClassVar[str]
     languages: ClassVar[tuple[str, ...]]
+    source: ClassVar[str | None] = SOURCE_LANGUAGE
     pooled: ClassVar[tuple[str, ...]]
     parallel: ClassVar[bool]
     synthetic: ClassVar[bool] = False
@@ -59,13 +65,17 @@ class Task(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     prompt_version: ClassVar[str]
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
+    default_prompt_language: ClassVar[PromptLanguage] = "en"
     answer_tokens: int
+    until: ClassVar[str] = "\n"
+    chat_template: ClassVar[str] = "auto"
     difficulties: ClassVar[tuple[str, ...]] = ("normal",)
+    yaml: ClassVar[str] = ""
     sizes: ClassVar[Sizes]
 
-    def __init__(self, prompt_language: PromptLanguage = "en") -> None:
-        """Set the language of instruction and labels: English ("en") or that of each item ("item")."""
-        self.prompt_language = prompt_language
+    def __init__(self, prompt_language: PromptLanguage | None = None) -> None:
+        """Set the language of instruction and labels: the source language ("en") or that of each item ("item")."""
+        self.prompt_language: PromptLanguage = prompt_language or self.default_prompt_language
 
     def check_prompts(self, languages: Sequence[str]) -> None:
         """Check that the task has prompts for items in these languages.
@@ -79,11 +89,15 @@ class Task(ABC):
 
     def written_in(self, item: Item) -> str:
         """Return the language in which instruction and labels are written for an item."""
-        return item.language if self.prompt_language == "item" else SOURCE_LANGUAGE
+        return item.language if self.prompt_language == "item" or not self.source else self.source
 
     def roles(self, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the languages of validation and test items by role, for the target languages of a run."""
-        return {"en": (SOURCE_LANGUAGE,), "tl": tuple(targets)}
+        """Return the languages of validation and test items by role, for the target languages of a run.
+
+        The roles are `en`, the source language whatever it is, and `tl`.
+        """
+        target = {"tl": tuple(targets)}
+        return target if self.source is None else {"en": (self.source,), **target}
 
     def run_label(self, *, mixture: str, scoring: str) -> str:
         """Return the part of a run's name that describes the task's setting: the mixture or the scoring."""
@@ -99,9 +113,27 @@ class Task(ABC):
             OptionError: the data is missing or cannot be read.
         """
 
+    def texts(self, item: Item) -> dict[str, str]:
+        """Return the texts of an item that are in its prompt, by name."""
+        return named_texts(item) or {"prompt": self.prompt(item)}
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        """Return what `load` reads: the SHA-256 of each file by its path, or the split of a dataset on the hub.
+
+        Empty for data that is part of the package, or if the task does not say.
+        """
+        return {}
+
     @abstractmethod
     def prompt(self, item: Item) -> str:
         """Return the input text of an item. It ends where the answer begins, without a trailing space."""
+
+    def turns(self, item: Item) -> list[dict[str, str]]:
+        """Return the conversation before the answer, for models with a chat template: turns with `role` and `content`.
+
+        It is the prompt as the user's turn, unless the item is a conversation.
+        """
+        return [{"role": "user", "content": self.prompt(item)}]
 
     @abstractmethod
     def answer(self, item: Item) -> str:
@@ -134,6 +166,32 @@ class PromptTask(Task):
         ("pool_layer", "first_token"), "the task has no word pairs"
     )
 
+    def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
+        """Return the headline metric of `generic_baselines`.
+
+        They are a majority label and linear classifiers for tasks with labels, a random span of the context for
+        extractive QA, and otherwise each of the item's texts as the answer.
+        """
+        from whichlora.data.tasks import generic_baselines as generic
+
+        if not train or not test:
+            return {}
+        texts, gold = [self.texts(item) for item in test], [self.gold(item) for item in test]
+        passages, questions = ([item for item in items if isinstance(item, QaItem)] for items in (train, test))
+        answers: dict[str, Sequence[Sequence[str]]]
+        if self.labels:
+            labels = [self.gold(item)[0] for item in train]
+            found = generic.classified([self.texts(item) for item in train], labels, texts)
+            answers = {name: [predicted] for name, predicted in found.items()}
+        elif passages and len(questions) == len(test):
+            answers = {"random_candidate": generic.random_spans(passages, questions)}
+        else:
+            answers = {name: [predicted] for name, predicted in generic.copied(texts).items()}
+        return {
+            name: sum(self.metrics(predicted, gold)[self.headline] for predicted in draws) / len(draws)
+            for name, draws in answers.items()
+        }
+
 
 class PairTask(Task):
     """A task whose items are word pairs: training and scoring use the hidden states of both words, without a prompt.
@@ -143,7 +201,8 @@ class PairTask(Task):
 
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("tl_ratio", "composition", "scoring", "select_on"), "every item is a pair of both languages"
-    )
+    ) | {"chat_template": "word pairs have no prompt"}
+    chat_template = "none"
     default_tl_ratio = 1.0
     selection_role = "control"
     scores_training_items = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from typing import Any, NoReturn
 
 from whichlora.caller import given_path
 from whichlora.data.tasks.base import Split
+from whichlora.data.tasks.delimited import Dialect, lines_of, records, shows_quoting
+from whichlora.data.tasks.folder_contents import contents, nearest
 from whichlora.errors import OptionError, first_line, is_file, is_folder
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
@@ -71,6 +75,15 @@ def find(data_dir: str | None, language: str, split: Split) -> Path | None:
     return matches[0] if matches else None
 
 
+def has_any(data_dir: str, *languages: str) -> bool:
+    """Return whether a folder has a file of any split in one of these languages, see `find`.
+
+    Raises:
+        OptionError: it is not a folder, or several files match.
+    """
+    return any(find(data_dir, language, split) for language in languages for split in _FILE_SPLITS)
+
+
 def read(data_dir: str | None, language: str, split: Split, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a split in one language.
 
@@ -86,8 +99,12 @@ def read(data_dir: str | None, language: str, split: Split, columns: Sequence[st
     if path is None:
         names = _names(language, split)
         first, last = names[0], names[-1]
+        listed = contents(given_path(data_dir))
         raise OptionError(
-            "data_dir", data_dir, f"has no {split} file in {language}; expected a name such as {first} or {last}"
+            "data_dir",
+            data_dir,
+            f"has no {split} file in {language}; expected a name such as {first} or {last}; "
+            f"{listed}{nearest(names, listed.names)}",
         )
     try:
         rows = [Row(data_dir, f"{path.name} {location}", values) for location, values in _rows(path, columns)]
@@ -117,6 +134,26 @@ def read_hub(name: str, config: str, split: Split, *, id_prefix: str = "") -> li
     return [Row(name, f"{config} {split} row {n}", values) for n, values in enumerate(table.to_list())]
 
 
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, read again only after it has changed."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def origin(data_dir: str | None, language: str, split: Split, hub: str) -> dict[str, str]:
+    """Return the file of a split with its SHA-256, or without `data_dir` the split of the dataset on the hub."""
+    if data_dir is None:
+        return {f"hub:{hub} {language} {split}": ""}
+    path = find(data_dir, language, split)
+    return {} if path is None else {str(path.absolute()): digest(path)}
+
+
 def _names(language: str, split: Split) -> list[str]:
     stems = [stem for name in _FILE_SPLITS[split] for stem in (f"{name}-{language}", f"{language}.{name}")]
     return [f"{stem}.{ending}" for stem in stems for ending in FORMATS]
@@ -130,6 +167,11 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
             yield f"row {n}", values
     elif path.suffix == ".json":
         yield from _squad(json.loads(path.read_text(encoding="utf-8-sig")))
+    elif path.suffix == ".tsv" and (quoted := _quoted_lines(path)):
+        for record in records(quoted, Dialect("\t", quoted=True)):
+            if record.problem:
+                raise ValueError(f"line {record.line}: {record.problem}")
+            yield f"line {record.line}", _by_column(record.cells, columns)
     else:
         # Not `splitlines`: it also splits at other characters, such as U+2028, which texts may contain.
         for n, raw in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
@@ -148,9 +190,21 @@ def _object(line: str) -> Mapping[str, Any]:
     return values
 
 
+def _quoted_lines(path: Path) -> list[str]:
+    """Return the lines of a TSV file whose cells are in quotation marks, as those of XTREME; none for other files."""
+    content = path.read_bytes()
+    if b'""' not in content:
+        return []
+    lines = lines_of(content.decode("utf-8-sig"))
+    return lines if shows_quoting(lines) else []
+
+
 def _cells(line: str, columns: Sequence[str]) -> Mapping[str, Any]:
     """Return the cells of a TSV line by column; quotation marks are part of the text."""
-    cells = line.split("\t")
+    return _by_column(line.split("\t"), columns)
+
+
+def _by_column(cells: Sequence[str], columns: Sequence[str]) -> Mapping[str, Any]:
     return {**dict(zip(columns[:-1], cells, strict=False)), columns[-1]: cells[len(columns) - 1 :]}
 
 

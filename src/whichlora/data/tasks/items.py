@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -52,9 +53,41 @@ class PairItem(Item):
     translation: str
 
 
-def texts_of(item: Item) -> tuple[str, str]:
-    """Return the two texts of an NLI or QA item, in the order of the prompt."""
+@dataclass(frozen=True, slots=True)
+class FieldsItem(Item):
+    """An item of a declared task of kind `choice` or `text`.
+
+    Attributes:
+        fields: the texts that its prompt may contain, by name; `messages` is the JSON of the turns before the answer.
+        answers: its label, or the accepted answers, of which the first is trained.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    answers: tuple[str, ...]
+
+    @property
+    def turns(self) -> list[dict[str, str]] | None:
+        """The conversation before the answer; None if the item is none."""
+        messages = dict(self.fields).get("messages")
+        return None if messages is None else json.loads(messages)
+
+
+def texts_of(item: Item) -> tuple[str, ...]:
+    """Return the texts of an item with a prompt, in the order of the prompt; two for NLI and QA."""
+    assert isinstance(item, NliItem | QaItem | FieldsItem)
+    turns = item.turns if isinstance(item, FieldsItem) else None
+    return tuple(named_texts(item).values()) if turns is None else tuple(turn["content"] for turn in turns)
+
+
+def named_texts(item: Item) -> dict[str, str]:
+    """Return the texts of an item by name; none for other kinds of items than those of this module."""
     if isinstance(item, NliItem):
-        return item.premise, item.hypothesis
-    assert isinstance(item, QaItem)
-    return item.context, item.question
+        return {"premise": item.premise, "hypothesis": item.hypothesis}
+    if isinstance(item, QaItem):
+        return {"context": item.context, "question": item.question}
+    if isinstance(item, PairItem):
+        return {"word": item.word, "translation": item.translation}
+    if not isinstance(item, FieldsItem):
+        return {}
+    turns = item.turns
+    return dict(item.fields) | ({} if turns is None else {"messages": "\n".join(turn["content"] for turn in turns)})

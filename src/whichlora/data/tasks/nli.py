@@ -16,9 +16,9 @@ class NliTask(PromptTask):
     prompt_version = prompts.NLI_VERSION
     prompt_languages = tuple(prompts.NLI)
 
-    def __init__(self, prompt_language: prompts.PromptLanguage = "en") -> None:
+    def __init__(self, prompt_language: prompts.PromptLanguage | None = None) -> None:
         super().__init__(prompt_language)
-        self.answer_tokens = 12 if prompt_language == "en" else 48  # enough for labels with one token per byte
+        self.answer_tokens = 12 if self.prompt_language == "en" else 48  # enough for labels with one token per byte
 
     def prompt(self, item: Item) -> str:
         assert isinstance(item, NliItem)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from whichlora.data.tasks import files
-from whichlora.data.tasks.base import SPLITS, Sizes, Split
+from whichlora.data.tasks import distributed, files
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, SPLITS, Sizes, Split
+from whichlora.data.tasks.duplicates import normalized
 from whichlora.data.tasks.items import QaItem
 from whichlora.data.tasks.qa import QaTask
+from whichlora.data.tasks.spans import accepted_answers, answer_offset
 from whichlora.data.tasks.stratification import hold_out
 from whichlora.errors import check_choice
 
@@ -35,8 +37,9 @@ class TydiQa(QaTask):
     """Extractive QA over Wikipedia in 9 languages, which have different items, from a folder or from the hub.
 
     The test set is the whole dev file, whose size differs between languages. Validation is held out from the train
-    file, the same for every seed. A language without a train file can be evaluated but not trained on: its train and
-    validation splits are empty.
+    file, the same for every seed; questions about one passage stay together. A language without a train file can be
+    evaluated but not trained on: its train and validation splits are empty. A folder may also have the data as it is
+    distributed (`distributed/tydiqa.yaml`).
     """
 
     name = "tydiqa"
@@ -59,17 +62,28 @@ class TydiQa(QaTask):
         check_choice("difficulty", difficulty, self.difficulties)
         if split == "test":
             return _items(language, "validation", data_dir)
-        if data_dir is not None and files.find(data_dir, language, "train") is None:
+        if data_dir is not None and not _has_train(language, data_dir):
             return ()
-        rest, validation = hold_out(_items(language, "train", data_dir), HELD_OUT)
+        items = _items(language, "train", data_dir)
+        rest, validation = hold_out(items, HELD_OUT, [normalized(item.context) for item in items])
         return rest if split == "train" else validation
+
+    def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
+        if data_dir is not None and _is_distributed(language, data_dir):
+            return distributed.origin("tydiqa", language, "test" if split == "test" else "train", data_dir)
+        return files.origin(data_dir, language, "validation" if split == "test" else "train", HUB)
 
 
 def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, ...]:
     if data_dir is None:
         rows = files.read_hub(HUB, HUB_CONFIG, split, id_prefix=f"{_NAMES[language]}-")
+    elif _is_distributed(language, data_dir):
+        rows = distributed.rows("tydiqa", language, "train" if split == "train" else "test", data_dir)
     else:
         rows = files.read(data_dir, language, split, _COLUMNS)
+        rows = _in_language(rows, language)
+    if len(rows) > 1 and not any(map(_has_answer, rows)):
+        rows[0].fail(f"has no answer, as all {len(rows)} items; XTREME's test files have none")
     items = tuple(_item(language, index, row) for index, row in enumerate(rows))
     if items:
         item_id, count = Counter(item.id for item in items).most_common(1)[0]
@@ -78,12 +92,49 @@ def _items(language: str, split: Split, data_dir: str | None) -> tuple[QaItem, .
     return items
 
 
+def _has_answer(row: files.Row) -> bool:
+    try:
+        return any(accepted_answers(row.values.get("answers")))
+    except ValueError:
+        return True  # of another form, which `_item` refuses
+
+
+def _in_language(rows: Sequence[files.Row], language: str) -> list[files.Row]:
+    """Return the rows whose ids say that they are in a language; all if no id says a language.
+
+    Raises:
+        OptionError: ids say other languages only.
+    """
+    said = {
+        row.location: name for row in rows if (name := str(row.values.get("id")).partition("-")[0]) in _NAMES.values()
+    }
+    selected = [row for row in rows if said.get(row.location, _NAMES[language]) == _NAMES[language]]
+    if rows and not selected:
+        others = ", ".join(dict.fromkeys(said.values()))
+        rows[0].fail(f"no id begins with {_NAMES[language]}-, but with {others}; the file has other languages")
+    return selected
+
+
+def _is_distributed(language: str, data_dir: str) -> bool:
+    """Return whether a folder has no file of its own for the language, but the data as it is distributed."""
+    return not files.has_any(data_dir, language, SOURCE_LANGUAGE) and distributed.is_found("tydiqa", data_dir)
+
+
+def _has_train(language: str, data_dir: str) -> bool:
+    if _is_distributed(language, data_dir):
+        return bool(distributed.rows("tydiqa", language, "train", data_dir))
+    return files.find(data_dir, language, "train") is not None
+
+
 def _item(language: str, index: int, row: files.Row) -> QaItem:
     context = row.text("context")
     starts: dict[str, int] = {}
-    for answer, start in _answers(row):
-        if answer not in starts:
-            starts[answer] = _start(row, context, answer, start)
+    try:
+        for answer, start in accepted_answers(row.values.get("answers")):
+            if answer not in starts:
+                starts[answer] = answer_offset(context, answer, start)
+    except ValueError as error:
+        row.fail(str(error))
     if not starts:
         row.fail("has no answer")
     return QaItem(
@@ -96,35 +147,3 @@ def _item(language: str, index: int, row: files.Row) -> QaItem:
         answers=tuple(starts),
         answer_start=next(iter(starts.values())),
     )
-
-
-def _answers(row: files.Row) -> Iterator[tuple[str, int | None]]:
-    """Yield each accepted answer and its start offset; None if the row has no offset.
-
-    SQuAD JSON has a list of objects, the hub an object of two lists, and a TSV line only the texts.
-    """
-    answers = row.values.get("answers") or []
-    try:
-        if isinstance(answers, dict):
-            pairs = list(
-                zip(answers["text"], answers.get("answer_start") or [None] * len(answers["text"]), strict=True)
-            )
-        else:
-            pairs = [(a, None) if isinstance(a, str) else (a["text"], a.get("answer_start")) for a in answers]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        row.fail("answers must be texts with their start offsets")
-    for text, start in pairs:
-        if isinstance(text, str) and text.strip():
-            yield text, start
-
-
-def _start(row: files.Row, context: str, answer: str, start: int | None) -> int:
-    """Return the character offset of the answer in the context: `start` if correct, else the nearest occurrence."""
-    expected = start if isinstance(start, int) and start >= 0 else 0
-    if context.startswith(answer, expected):
-        return expected
-    before, after = context.rfind(answer, 0, expected + len(answer)), context.find(answer, expected)
-    offsets = [offset for offset in (before, after) if offset >= 0]
-    if not offsets:
-        row.fail(f"answer {answer!r} is not in the context")
-    return min(offsets, key=lambda offset: abs(offset - expected))

@@ -26,7 +26,9 @@ from torch import Tensor
 
 from whichlora.data.batching import by_length
 from whichlora.data.encoding import word_tokens
+from whichlora.data.language_names import language_name
 from whichlora.data.tasks import pairs as word_pairs
+from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import texts_of
 from whichlora.errors import NonFiniteError, OptionError
 from whichlora.evaluation.translation_similarity import MEASURES, compare
@@ -37,8 +39,9 @@ from whichlora.models.rope_switch import divided_by_side
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import PoissonBootstrap
+from whichlora.probing.choices import AlignmentChoices
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.options import AlignmentChoices, Request, as_params
+from whichlora.probing.options import Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
 from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 
@@ -73,6 +76,7 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
         "language": probe.language,
         "items": len(probe.pairs),
         "items_digest": hashlib.sha256(json.dumps(probe.pairs).encode()).hexdigest(),
+        **(probed.other_source if request.choices.pairs == "task" else {}),
     }
     return PreparedProbe(identity=identity, measure=probe.measure)
 
@@ -84,6 +88,8 @@ class _AlignmentProbe:
         assert isinstance(request.choices, AlignmentChoices)
         self.probed, self.choices, self.seed = probed, request.choices, request.seed
         self.language, available = _pairs(request, probed)
+        task_source = probed.plan.task.source if self.choices.pairs == "task" else None
+        self.source = language_name(task_source or SOURCE_LANGUAGE)  # the packaged word pairs are from English
         self.pairs = available[: request.items or MAX_PAIRS]
         self.n_layers = probed.plan.shape.n_layers
         self.comparison = None
@@ -106,9 +112,9 @@ class _AlignmentProbe:
                 rows.append(_cka_rows(layer, states, comparison.gather(f"layer{layer}", work / "other.npy")))
         layers = pd.concat(rows, ignore_index=True)
         n = len(self.pairs)
-        figures = {}
+        figures, languages = {}, (self.source, self.language)
         if self.comparison:
-            figures["similarity"] = similarity_figure(layers, self.probed.name, self.comparison.name, self.language)
+            figures["similarity"] = similarity_figure(layers, self.probed.name, self.comparison.name, languages)
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
         names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
@@ -117,7 +123,7 @@ class _AlignmentProbe:
             metrics={**chance, **best},
             series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
             figures={
-                "alignment": alignment_figure(layers, self.probed.name, self.language, self.choices, chance),
+                "alignment": alignment_figure(layers, self.probed.name, languages, self.choices, chance),
                 **figures,
             },
         )
@@ -177,6 +183,8 @@ def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.
     task, tests = probed.plan.task, probed.plan.tests
     if not task.parallel:
         raise OptionError("pairs", source, f"{task.name} is not parallel; allowed are words or a TSV file")
+    if task.source is None:
+        raise OptionError("pairs", source, f"{task.name} has no source language; allowed are words or a TSV file")
     # The last text of an item, the hypothesis or the question, is short.
     return probed.language, [
         (texts_of(en)[-1], texts_of(tl)[-1]) for en, tl in zip(tests["en"].items, tests["tl"].items, strict=True)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.probing.detectors import DETECTORS
 from whichlora.probing.language.classes import LanguageClassifier
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import LanguageChoices
+    from whichlora.probing.choices import LanguageChoices
     from whichlora.probing.partial_results import Arrays, PartialResults
 
 
@@ -44,7 +45,9 @@ class Sample:
         }
 
 
-def second_classifier(choices: LanguageChoices, tokenizer: Any) -> LanguageClassifier | None:
+def second_classifier(
+    choices: LanguageChoices, tokenizer: Any, source: str | None = SOURCE_LANGUAGE
+) -> LanguageClassifier | None:
     """Return a classifier with the other detector, or None if `choices.agreement` is 0.
 
     Raises:
@@ -53,7 +56,7 @@ def second_classifier(choices: LanguageChoices, tokenizer: Any) -> LanguageClass
     if not choices.agreement:
         return None
     (other,) = (name for name in DETECTORS if name != choices.detector)
-    return LanguageClassifier(choices, tokenizer, detector=other)
+    return LanguageClassifier(choices, tokenizer, detector=other, source=source)
 
 
 def kappas(results: PartialResults, first: LanguageClassifier, second: LanguageClassifier) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Classifies tokens and texts as English, target language or other language."""
+"""Classifies tokens and texts as source language, target language or other language.
+
+The source language is English as a rule, after which its class is named.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,39 @@ import numpy as np
 
 from whichlora.data.encoding import special_ids
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.probing.detectors import Detection, Detector, detect, get_detector
+from whichlora.probing.detectors import Detection, Detector, canonical, detect, get_detector
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import LanguageChoices
+    from whichlora.probing.choices import LanguageChoices
 
 ENGLISH, TARGET, OTHER, DROPPED = range(4)
 CLASSES = ("english", "target", "other")
 
 
 class LanguageClassifier:
-    """Assigns `ENGLISH`, `TARGET` or `OTHER` to tokens and texts, or `DROPPED` if the options exclude the detection."""
+    """Assigns `ENGLISH` (the source language), `TARGET` or `OTHER` to tokens and texts, or `DROPPED` if the options
+    exclude the detection.
+    """
 
-    def __init__(self, choices: LanguageChoices, tokenizer: Any, *, detector: str | None = None) -> None:
-        """Create a classifier; `detector` overrides the detector of the choices.
+    def __init__(
+        self,
+        choices: LanguageChoices,
+        tokenizer: Any,
+        *,
+        detector: str | None = None,
+        source: str | None = SOURCE_LANGUAGE,
+    ) -> None:
+        """Create a classifier.
+
+        Args:
+            detector: overrides the detector of the choices.
+            source: the source language; None if there is none.
 
         Raises:
             OptionError: the detector does not know one of the candidates.
         """
         self._choices, self._tokenizer = choices, tokenizer
+        self._source = None if source is None else canonical(source)
         self._special = special_ids(tokenizer) if choices.special_tokens == "drop" else frozenset()
         self._detector: Detector = get_detector(detector or choices.detector, choices.candidates)
         self._detections: dict[int, Detection] = {}
@@ -66,11 +83,11 @@ class LanguageClassifier:
         unreliable = self._choices.unreliable == "drop" and not detection.reliable
         if unreliable or (self._choices.candidates and detection.language not in self._choices.candidates):
             return DROPPED
-        return {SOURCE_LANGUAGE: ENGLISH, target: TARGET}.get(detection.language, OTHER)
+        return {self._source: ENGLISH, canonical(target): TARGET}.get(detection.language, OTHER)
 
 
 def class_shares(classes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the shares of English, target and other among the classes that are not `DROPPED`, (3,); NaN if all are."""
+    """Return the shares of source, target and other among the classes that are not `DROPPED`, (3,); NaN if all are."""
     counts = np.bincount(classes.ravel(), minlength=DROPPED + 1)[:DROPPED]
     total = counts.sum()
     result: np.ndarray[Any, Any] = counts / total if total else np.full(len(CLASSES), np.nan)

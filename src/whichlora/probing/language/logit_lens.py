@@ -23,7 +23,7 @@ from whichlora.models.packing import attention, can_pack, pack_texts
 from whichlora.models.rope_switch import sides, switch_length
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import LanguageChoices
+    from whichlora.probing.choices import LanguageChoices
 
 CHUNK = 4096
 """Number of rows of the LM head that are multiplied at a time."""

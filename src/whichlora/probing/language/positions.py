@@ -11,7 +11,8 @@ from whichlora.data.encoding import Encoder, special_ids
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import texts_of
 from whichlora.errors import OptionError
-from whichlora.evaluation.generation import decoding_of, end_tokens, greedy_continuations
+from whichlora.evaluation.answer_ends import end_tokens
+from whichlora.evaluation.generation import decoding_of, greedy_continuations
 
 NEW_TOKENS = 64
 """Maximum number of generated tokens, as in Zhao et al. 2024."""
@@ -45,13 +46,10 @@ class PositionSelector:
             ids = self._encoder.prompt(window)
             if self._positions == "generated":
                 ids = self._generate(ids, model)
-            selected: Sequence[int] = range(len(ids))
-            if self._positions == "item":
-                selected = self._item_positions(window)
-            elif self._positions == "last":
-                selected = selected[-1:]
+            selected: Sequence[int] = self._item_positions(window) if self._positions == "item" else range(len(ids))
+            kept = [position for position in selected if ids[position] not in self._dropped]
             sequences.append(ids)
-            positions.append([position for position in selected if ids[position] not in self._dropped])
+            positions.append(kept[-1:] if self._positions == "last" else kept)
         return sequences, positions
 
     def _generate(self, ids: list[int], model: Any) -> list[int]:
@@ -72,13 +70,18 @@ class PositionSelector:
 
     def _item_positions(self, item: Item) -> list[int]:
         """Return the positions of tokens that contain characters of the item's texts rather than of the instruction."""
-        text = self._encoder.task.prompt(item)
+        text = self._encoder.prompt_text(item)
         spans, end = [], len(text)
         for part in reversed(texts_of(item)):
-            start = text.rindex(part, 0, end)
-            spans.append((start, start + len(part)))
-            end = start
-        offsets = self._encoder.tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
+            # A declared prompt may have the texts in another order or leave one out; chat templates strip white space.
+            part = part if part in text else part.strip()
+            start = text.rfind(part, 0, end if part in text[:end] else len(text))
+            if start >= 0:
+                spans.append((start, start + len(part)))
+                end = start
+        offsets = self._encoder.tokenizer(
+            text, add_special_tokens=self._encoder.chat is None, return_offsets_mapping=True, verbose=False
+        ).offset_mapping
         return [
             position
             for position, (start, end) in enumerate(offsets)

@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whichlora.data.batching import in_order, sorted_by_ids
-from whichlora.data.encoding import Encoded, Encoder
-from whichlora.data.mixture import texts_digest
+from whichlora.data.encoding import Encoded
 from whichlora.models.hidden_states import EMBEDDING
 from whichlora.models.memory import in_batches
 from whichlora.probing.bootstrap import PoissonBootstrap
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.language import agreement
 from whichlora.probing.language.classes import CLASSES, LanguageClassifier, class_shares
 from whichlora.probing.language.logit_lens import LogitLens
 from whichlora.probing.language.positions import NEW_TOKENS, PositionSelector
-from whichlora.probing.options import LEVELS, LanguageChoices, Request, as_params
+from whichlora.probing.options import LEVELS, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
 from whichlora.probing.results import PreparedProbe, ProbeResult, curve, layer_rows, points
 
@@ -52,7 +52,8 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
         **as_params(probe.choices),
         "language": probed.language,
         "items": len(probe.items),
-        "items_digest": texts_digest(probed.plan.task, probed.plan.tests["tl"].items),
+        "items_digest": probed.plan.tests["tl"].digest,
+        **probed.other_source,
         "min_bytes": MIN_BYTES,
         "max_bytes": MAX_BYTES,
         "reliable_from": RELIABLE,
@@ -70,10 +71,11 @@ class _LanguageProbe:
         # Sorted, so that prompts with a common prefix are in the same batch, where the prefix is computed once.
         self.items = sorted(plan.tests["tl"].items, key=plan.task.prompt)
         self.n_layers = plan.shape.n_layers
-        self.classifier = LanguageClassifier(choices, plan.tokenizer)
-        self.second_classifier = agreement.second_classifier(choices, plan.tokenizer)
+        source = plan.task.source
+        self.classifier = LanguageClassifier(choices, plan.tokenizer, source=source)
+        self.second_classifier = agreement.second_classifier(choices, plan.tokenizer, source)
         self.selector = PositionSelector(
-            Encoder(plan.task, plan.tokenizer, max_length=plan.shape.context),
+            plan.encoder(),
             positions=choices.positions,
             special_tokens=choices.special_tokens,
         )
@@ -109,7 +111,11 @@ class _LanguageProbe:
             layers=layers,
             metrics=metrics,
             series={f"language/{kind}": points(layers, f"{self.choices.level}/{kind}") for kind in CLASSES},
-            figures={"languages": language_figure(layers, self.probed.name, self.probed.language, self.choices)},
+            figures={
+                "languages": language_figure(
+                    layers, self.probed.name, self.probed.plan.task.source, self.probed.language, self.choices
+                )
+            },
             files=[self._per_item(results, work / "items.parquet")],
         )
 

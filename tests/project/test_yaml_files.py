@@ -14,11 +14,11 @@ import yaml
 
 from analysis.claims.claims import load
 from tuning.space import read_space
-from whichlora.config.yaml_files import read_document
 from whichlora.errors import OptionError
 from whichlora.experiment.command import main
 from whichlora.experiment.grid import read_grid
 from whichlora.variants import CATALOGUE
+from whichlora.yaml_files import read_document
 
 ROOT = Path(__file__).parents[2]
 SMALL = "name: n\ndefaults: {train_size: 16, validation_size: 6, test_size: 6}\n"

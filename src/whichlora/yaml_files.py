@@ -10,19 +10,19 @@ import math
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from whichlora.errors import OptionError, did_you_mean, has_control_characters, is_file
+from whichlora.errors import OptionError, PlacedError, did_you_mean, has_control_characters, is_file
 
 MAX_BYTES = 2**20
-_MAX_DEPTH = 20
+_MAX_DEPTH, _MAX_DIGITS = 20, 18
 _MAX_VALUES = 100_000
 """Values of a document, counted with every repetition by an alias."""
-_MAX_DIGITS = 18
 
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value of a document."""
@@ -58,6 +58,7 @@ class Document:
         option: the option that names the file, for error messages.
         file: the file as the user gave it.
         content: mappings, lists, texts, numbers, booleans and None.
+        text: the file as it is written.
         lines: the line of each value, counted from 1.
     """
 
@@ -65,6 +66,7 @@ class Document:
     file: str
     content: Any
     lines: dict[Path_, int] = field(default_factory=dict)
+    text: str = ""
 
     def fail(self, path: Path_, problem: str) -> NoReturn:
         """Raise an `OptionError` for the value at `path`, or for the innermost known value around it."""
@@ -98,10 +100,13 @@ class Document:
     def _problem(self, path: Path_, entry: Any) -> tuple[Path_, str]:
         """Return the place and the text of an error that pydantic found."""
         kind, cause = entry["type"], entry.get("ctx", {}).get("error")
+        if isinstance(cause, PlacedError):
+            return self._known((*self._known(path), *cause.path)), str(cause)
+        place = self._known(path)
         if isinstance(cause, OptionError):
-            return path, str(cause)
+            return place, str(cause)
         if kind == "missing":
-            return path[:-1], f"{self._name(path[:-1])}lacks {path[-1]}"
+            return place, f"{self._name(place)}lacks {path[-1]}"
         texts = {
             "string_type": "must be text" + "; put it in quotes" * isinstance(entry["input"], int | float),
             "string_too_short": "must not be empty",
@@ -110,17 +115,18 @@ class Document:
             "list_type": "must be a list",
         }
         text = str(cause) if cause else texts.get(kind, entry["msg"].replace("Input should be", "must be"))
-        return path, f"{self._name(path)}{text}"
+        return place, f"{self._name(place)}{text}"
+
+    def _known(self, path: Path_) -> Path_:
+        """Return the part of a path that is in the file: without types that pydantic inserts, and missing keys."""
+        return reduce(lambda known, key: (*known, key) if (*known, key) in self.lines else known, path, ())
 
     def _name(self, path: Path_) -> str:
         """Return the name of a value for a message, with a space behind it: keys, and names or numbers of entries."""
         names = []
         value = self.content
         for key in path:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError):
-                break
+            value = value[key]
             if isinstance(key, int):
                 name = value.get("name") if isinstance(value, dict) else None
                 names.append(name if isinstance(name, str) and name else f"entry {key + 1}")
@@ -130,13 +136,13 @@ class Document:
         return f"{': '.join(names)} " if names else ""
 
     def _line(self, path: Path_) -> int:
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
+        return self.lines.get(self._known(path), 1)
 
 
-def read_document(option: str, file: str | Path) -> Document:
+def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -> Document:
     """Read a YAML file with one document.
+
+    With `scalar_keys`, keys may also be numbers and booleans, which are read as the text that they are written with.
 
     Refused are keys that occur twice or are not text, tags, infinite and undefined numbers, integers of more than 18
     digits, nesting deeper than 20 levels and files above 1 MiB; `Document.parse` refuses control characters too.
@@ -159,8 +165,8 @@ def read_document(option: str, file: str | Path) -> Document:
         raise
     except ValueError as error:  # an escaped code point above U+10FFFF
         raise OptionError(option, file, f"cannot be read: {error}") from error
-    content = None if node is None else _Builder(document).value(node, ())
-    return Document(option, str(file), content, document.lines)
+    content = None if node is None else _Builder(document, scalar_keys=scalar_keys).value(node, ())
+    return Document(option, str(file), content, document.lines, text)
 
 
 def _compose(document: Document, text: str) -> yaml.Node | None:
@@ -217,8 +223,9 @@ for _tag, _pattern, _first in (
 class _Builder:
     """Builds the values of a document from the nodes of PyYAML and notes their lines."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, scalar_keys: bool) -> None:
         self._document = document
+        self._key_tags = (_STR, _INT, _FLOAT, _BOOL) if scalar_keys else (_STR,)
         self._count = 0
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
@@ -247,7 +254,7 @@ class _Builder:
                     _fail(self._document, key, "<< must be followed by an alias of one mapping")
                 merged |= self._entries(child, depth + 1)
                 continue
-            if key.tag != _STR or not isinstance(key, yaml.ScalarNode):
+            if key.tag not in self._key_tags or not isinstance(key, yaml.ScalarNode):
                 shown = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a list or mapping as a key"
                 _fail(self._document, key, f"has {shown}; keys must be text")
             if key.value in own:

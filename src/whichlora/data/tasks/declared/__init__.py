@@ -1,0 +1,70 @@
+"""Tasks declared in YAML files: a user's own, and those of the catalogue.
+
+`declaration` and `layouts` are the schema. `reading` finds the rows of a split (`tables` reads files, `hub` datasets of
+the hub), `conversion` makes items of them (with `columns`, `labels`, `spans` and `conversations`), and `splits` aligns
+and counts them. `templates` renders prompts, and `task` is the task that results.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import as_file
+from pathlib import Path
+
+from whichlora.caller import given_path
+from whichlora.data.chat import NONE, read_template
+from whichlora.data.tasks.catalogue import FOLDER
+from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.task import DeclaredTask, declare
+from whichlora.data.tasks.declared.templates import check_template
+from whichlora.yaml_files import Path_, read_document
+
+
+@functools.cache
+def of_catalogue(name: str) -> type[DeclaredTask]:
+    """Return the class of a task of the catalogue."""
+    with as_file(FOLDER / f"{name}.yaml") as path:
+        return declare(*_read("task", path), None)
+
+
+def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
+    """Return the class of the task that a user's file declares; the same for the same content of the file.
+
+    Raises:
+        OptionError: the file cannot be read, or declares no task; the message names the line.
+    """
+    path = given_path(file).absolute()
+    return _class_of(*_read(option, path), path.parent)
+
+
+def _read(option: str, path: Path) -> tuple[Declaration, str]:
+    """Return the declaration in a file, and the text of the file."""
+    document = read_document(option, path, scalar_keys=True)
+    declaration = document.parse(Declaration)
+    if declaration.chat_template not in ("auto", NONE):
+        try:
+            read_template(path.parent / declaration.chat_template)
+        except ValueError as error:
+            document.fail(("chat_template",), f"chat_template {declaration.chat_template} {error}")
+    prompt = declaration.prompt
+    texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
+    if isinstance(prompt, dict):
+        texts = {("prompt", code): text for code, text in prompt.items()}
+    fields = [name for name in declaration.fields if name not in ("id", "answer", "answers", "messages")]
+    for place, text in texts.items():
+        try:
+            check_template(text, fields)
+        except ValueError as error:
+            document.fail(place, f"prompt {error}")
+    return declaration, document.text
+
+
+_CLASSES: dict[tuple[str, Path], type[DeclaredTask]] = {}
+
+
+def _class_of(declaration: Declaration, text: str, folder: Path) -> type[DeclaredTask]:
+    """Return one class for equal declarations, since items are cached by task."""
+    return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, text, folder))
+
+
+__all__ = ["DeclaredTask", "from_file", "of_catalogue"]
