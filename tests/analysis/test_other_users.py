@@ -143,12 +143,14 @@ def test_commands_that_write_are_refused_in_a_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_experiment_whose_runs_are_done_is_read(call: Call, folders: tuple[Path, Path]) -> None:
     done = call("whichlora.experiment", "--file", str(folders[0] / "done.yaml"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "1 of 1 runs are done." in done.stdout
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_run_finds_the_run_and_is_refused_in_a_line(call: Call, folders: tuple[Path, Path]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folders[0] / 'mlflow.db'}")

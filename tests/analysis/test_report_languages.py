@@ -48,6 +48,7 @@ def test_a_report_names_the_source_and_the_target(store: Path, capsys: pytest.Ca
     assert "F1 in points, German / Turkish, by share" in table
 
 
+@pytest.mark.slow
 def test_the_headline_metric_is_compared_and_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     design("macro", {**GERMAN, "headline": "macro_f1"})
     text = report_of("macro")
@@ -84,6 +85,7 @@ def test_a_study_in_one_language_has_one_column(store: Path, capsys: pytest.Capt
         )
 
 
+@pytest.mark.slow
 def test_sources_and_metrics_are_settings_of_their_own(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     design("mixed", GERMAN)
     design("mixed", {**GERMAN, "source_language": "en"}, fields={"task": "reviews", "prompt_version": "2"})

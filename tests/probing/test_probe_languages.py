@@ -172,7 +172,9 @@ def test_shares_are_those_of_the_obvious_loop(
     assert run.data.metrics["ceiling/english"] == pytest.approx(layers[f"{level}/english", -1])
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora", "pissa", "vera", "adalora"])
+@pytest.mark.parametrize(
+    "variant", ["lora", "dora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pissa", "vera", "adalora"))]
+)
 def test_a_merged_adapter_gives_the_same_result_as_an_unmerged_one(
     store: Path, tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

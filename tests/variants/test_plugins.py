@@ -77,6 +77,7 @@ def called(folder: Path, site: Path, *command: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_the_example_package_passes_the_shared_cases(site: Path, tmp_path: Path) -> None:
     code = (
         "import whichlora_example as e, whichlora.testing as t; t.check_task(e.Heights); t.check_variant('lora-b', '.')"
