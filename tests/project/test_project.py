@@ -165,3 +165,9 @@ def test_every_package_has_a_place_in_the_order_of_imports():
     placed = {name.strip(" ()") for layer in layers["layers"] for name in layer.split("|")}
     entries = {path.stem for path in (ROOT / "src" / "whichlora").iterdir()} - {"__init__", "__pycache__", "py"}
     assert placed - {"testing"} <= entries <= placed
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports them by their names alone, and would leave out the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
