@@ -106,11 +106,13 @@ def test_the_statistics_are_those_of_the_table(name: str, outcome: str) -> None:
 def test_the_archive_gives_the_report_again(home: Path) -> None:
     table, records = table_of(STUDY), records_of(STUDY)
     assert analyze.main(["--experiment", "pocket", "--output", "again"]) == 0
-    pd.testing.assert_frame_equal(pd.read_csv(home / "again" / "results.csv"), table)
-    made = json.loads((home / "again" / "statistics.json").read_text())
+    pd.testing.assert_frame_equal(pd.read_csv(home / "again" / "results.csv")[list(table)], table)
+    written = json.loads((home / "again" / "statistics.json").read_text())
+    made = [record for record in written if record["analysis"] != "names"]  # the published report is of before these
     assert len(made) == len(records)
     for ours, published in zip(made, records, strict=True):
-        assert {key: close(value) for key, value in published.items()} == ours
+        numbers = {key: close(value) for key, value in published.items() if key != "note"}  # its wording may change
+        assert numbers == {key: value for key, value in ours.items() if key != "note"}
 
 
 def close(value: Any) -> Any:
