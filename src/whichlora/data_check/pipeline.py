@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
+from whichlora.config.base_model import read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.options import AUTO, RunOptions, parse_options
 from whichlora.config.plan import Plan
@@ -20,7 +21,6 @@ from whichlora.data_check.inventory import Data
 from whichlora.data_check.tables import shown
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.evaluation.scoring_methods import prompt_scoring
-from whichlora.models.loading import load_tokenizer, locate, read_shape
 from whichlora.variants import get_variant
 
 MAX_TARGETS = 6
@@ -130,8 +130,7 @@ def _plans(
 def _encoder(task: Task, plans: Mapping[str, Plan], options: RunOptions) -> Encoder:
     if plans:
         return next(iter(plans.values())).encoder()
-    source = locate(options.model)
-    return Encoder(task, load_tokenizer(source), max_length=read_shape(source).context)
+    return read_base_model(options.model, options.chat_template).encoder(task)
 
 
 def _show_reading(encoder: Encoder, data: Data, options: RunOptions) -> None:

@@ -78,7 +78,7 @@ def _length(encoder: Encoder, item: Item) -> int:
         pair = encoder.pair(item)
         return max(len(pair.word), len(pair.translation))
     if isinstance(item, QaItem):  # an example has only a window of a long context
-        return len(encoder.prompt(item)) + len(encoder.continuation(item, encoder.task.answer(item))) + 1
+        return len(encoder.prompt(item)) + len(encoder.answer(item, encoder.task.answer(item).strip(), ended=True))
     return len(encoder.example(item))
 
 

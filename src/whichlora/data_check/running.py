@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from whichlora.config.options import parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
-from whichlora.data.mixture import target_count
+from whichlora.data.mixture import target_count, trained_count
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data_check.inventory import Data
 from whichlora.data_check.tables import table
+from whichlora.training.trainer import total_steps
 
 RATIOS = (0.0, 0.01, 0.1, 0.5)
 
@@ -44,9 +46,8 @@ def _row(task: Task, language: str, ratio: float, plan: Plan, data: Data) -> tup
         return *"-----", f"less than one item of {spec.train_size:,}"
     if n_target and not all(data[code]["train"] for code in target_languages(task, language)):
         return *"-----", f"no training items in {language}"
-    n_source = 0 if ratio == 1 else spec.train_size - (n_target if spec.composition == "substitution" else 0)
-    epochs, batch_size = spec.epochs or 0, spec.batch_size or 1
-    steps = epochs * -(-(n_source + n_target) // batch_size)
+    n_source = trained_count(ratio, spec.train_size, spec.composition) - n_target
+    steps = total_steps(replace(spec, tl_ratio=ratio)) if plan.variant.trains else 0
     validation = "+".join(f"{len(items):,}" for items in plan.mixture.validation.values())
     tests = "+".join(f"{len(test.items):,}" for test in plan.tests.values())
     return f"{n_source:,}", f"{n_target:,}", f"{steps:,}", validation, tests, ""

@@ -87,7 +87,4 @@ def named_texts(item: Item) -> dict[str, str]:
         return {"context": item.context, "question": item.question}
     if isinstance(item, PairItem):
         return {"word": item.word, "translation": item.translation}
-    if not isinstance(item, FieldsItem):
-        return {}
-    turns = item.turns
-    return dict(item.fields) | ({} if turns is None else {"messages": "\n".join(turn["content"] for turn in turns)})
+    return dict(item.fields) if isinstance(item, FieldsItem) else {}

@@ -37,12 +37,7 @@ class NliTask(PromptTask):
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
         """Return micro-F1 (equal to accuracy, because invalid answers count as wrong) and macro-F1 over the labels."""
-        true = [answers[0] for answers in gold]
-        answered = [p if p in self.labels else "invalid" for p in predicted]
-        return {
-            "f1": sum(t == p for t, p in zip(true, answered, strict=True)) / len(true),
-            "macro_f1": macro_f1(true, answered, self.labels),
-        }
+        return label_scores(predicted, gold, self.labels)
 
     def shallow_baselines(self, train: Sequence[Item], test: Sequence[Item]) -> dict[str, float]:
         """Return the micro-F1 of shallow classifiers; see `nli_baselines`."""
@@ -51,7 +46,16 @@ class NliTask(PromptTask):
         return nli_baselines([i for i in train if isinstance(i, NliItem)], [i for i in test if isinstance(i, NliItem)])
 
 
-def macro_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> float:
+def label_scores(
+    predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]], labels: Sequence[str]
+) -> dict[str, float]:
+    """Return micro-F1, equal to the accuracy because invalid answers count as wrong, and macro-F1 over the labels."""
+    true = [answers[0] for answers in gold]
+    accuracy = sum(t == p for t, p in zip(true, predicted, strict=True)) / len(true)
+    return {"f1": accuracy, "macro_f1": macro_f1(true, predicted, labels)}
+
+
+def macro_f1(true: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> float:
     """Return the macro-F1: the unweighted mean of F1 over `labels`, where F1 is 0 for a label that never occurs.
 
     Equal to scikit-learn's `f1_score(average="macro", zero_division=0)`, which takes seconds to import.

@@ -14,7 +14,7 @@ from pathlib import Path
 from whichlora.caller import given_path
 from whichlora.data.chat import NONE, read_template
 from whichlora.data.tasks.catalogue import FOLDER
-from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.declaration import NOT_IN_PROMPT, Declaration
 from whichlora.data.tasks.declared.task import DeclaredTask, declare
 from whichlora.data.tasks.declared.templates import check_template
 from whichlora.yaml_files import Path_, read_document
@@ -50,7 +50,7 @@ def _read(option: str, path: Path) -> tuple[Declaration, str]:
     texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
     if isinstance(prompt, dict):
         texts = {("prompt", code): text for code, text in prompt.items()}
-    fields = [name for name in declaration.fields if name not in ("id", "answer", "answers", "messages")]
+    fields = [name for name in declaration.fields if name not in NOT_IN_PROMPT]
     for place, text in texts.items():
         try:
             check_template(text, fields)

@@ -10,15 +10,15 @@ from typing import Any
 
 from whichlora.data.tasks.declared.columns import Missing, as_text, decoded, defect_of, is_blank, lookup
 from whichlora.data.tasks.declared.conversations import conversation
-from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.declaration import NOT_IN_PROMPT, Declaration
 from whichlora.data.tasks.declared.labels import Labels
-from whichlora.data.tasks.declared.prompting import prompt_of
+from whichlora.data.tasks.declared.prompting import prompt_of, texts_in_prompt
 from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
 from whichlora.data.tasks.declared.templates import needed_fields
 from whichlora.data.tasks.duplicates import normalized
-from whichlora.data.tasks.items import FieldsItem, Item, QaItem, named_texts
+from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.errors import did_you_mean
 
 
@@ -83,7 +83,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
             if declaration.stratify:
                 item = replace(item, stratum=f"{item.stratum} {values.scalar(declaration.stratify)}".strip())
             declared = declaration.group
-            group = normalized(values.scalar(declared)) if declared else _texts_in_prompt(declaration, item)
+            group = normalized(values.scalar(declared)) if declared else _implied_group(declaration, item)
         except BadRowError as error:
             bad.append(f"{record.location}: {error}")
             bad_ids.add(item_id)
@@ -105,13 +105,10 @@ def _check_prompts(declaration: Declaration, item: Item) -> None:
         raise BadRowError(str(error)) from error
 
 
-def _texts_in_prompt(declaration: Declaration, item: Item) -> str:
+def _implied_group(declaration: Declaration, item: Item) -> str:
     """Return the passage of a QA item, or the texts that the prompt of another item has, in one form for all copies."""
-    if isinstance(item, QaItem):
-        return normalized(item.context)
-    texts = named_texts(item)
-    used = declaration.prompted(texts)
-    return "\n".join(normalized(text) for name, text in texts.items() if name in used)
+    texts = [item.context] if isinstance(item, QaItem) else texts_in_prompt(declaration, item).values()
+    return "\n".join(map(normalized, texts))
 
 
 def _needed(declaration: Declaration) -> frozenset[str]:
@@ -124,7 +121,7 @@ def _needed(declaration: Declaration) -> frozenset[str]:
 
 def _texts(fields: Mapping[str, str | int]) -> list[str]:
     """Return the fields that a prompt may contain."""
-    return [name for name in fields if name not in ("id", "answer", "answers", "messages")]
+    return [name for name in fields if name not in NOT_IN_PROMPT]
 
 
 class _Values:

@@ -23,6 +23,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "text": ("f1", "exact_match", "chrf", "rouge_l"),
 }
 """The metrics of each kind; without `metrics` the first is the headline."""
+NOT_IN_PROMPT = ("id", "answer", "answers", "messages")
+"""Fields that a template cannot use."""
 FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
 """The fields that each kind requires; a text task requires `output`, which may be named `answer`, or `messages`."""
 

@@ -6,7 +6,7 @@ from whichlora.data.chat import transcript
 from whichlora.data.tasks import prompts
 from whichlora.data.tasks.declared import templates
 from whichlora.data.tasks.declared.declaration import Declaration
-from whichlora.data.tasks.items import FieldsItem, Item, QaItem
+from whichlora.data.tasks.items import FieldsItem, Item, QaItem, named_texts
 
 
 def prompt_of(declaration: Declaration, item: Item, language: str) -> str:
@@ -29,6 +29,16 @@ def prompt_of(declaration: Declaration, item: Item, language: str) -> str:
     assert text is not None
     labels = words_in(declaration, language)
     return templates.render(text, fields, labels=labels, language=item.language)
+
+
+def texts_in_prompt(declaration: Declaration, item: Item) -> dict[str, str]:
+    """Return the texts of an item that are in its prompt, by name; those of a conversation as one."""
+    if not isinstance(item, FieldsItem):
+        return named_texts(item)
+    if item.turns is not None:
+        return {"messages": transcript(item.turns)}
+    used = declaration.prompted(dict(item.fields))
+    return {name: text for name, text in item.fields if name in used}
 
 
 def words_in(declaration: Declaration, language: str) -> tuple[str, ...]:

@@ -98,12 +98,15 @@ class Reader:
         part: Part = "all" if place.layout.all else split
         if part == "validation" and not self.has(language, part, data_dir):
             part = "train"
-        read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
+        read = self._read(language, part, data_dir)
         tables = read[0].tables if read else ()
         if place.layout.hub:
             return {f"hub:{table.name}": "" for table in tables}
         folder = place.folder or Path()
         return {str((folder / table.name).absolute()): table.sha256 for table in tables}
+
+    def _read(self, language: str, part: Part, data_dir: str | None) -> tuple[Rows, Conversion] | None:
+        return _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
 
     def describe(self, data_dir: str | None, languages: Sequence[str] = ()) -> list[Description]:
         """Return what was read of each split in some languages, by default all, also if some of it cannot be used.
@@ -116,7 +119,7 @@ class Reader:
         found = []
         for part in parts:
             for language in languages or self.declaration.codes:
-                read = _conversion(self, language, part, data_dir) if self.has(language, part, data_dir) else None
+                read = self._read(language, part, data_dir)
                 if read is not None:
                     files = tuple(File(t.name, t.form, len(t.records), t.sha256) for t in read[0].tables)
                     items, bad = len(read[1].entries), read[1].bad

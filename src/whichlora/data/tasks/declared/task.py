@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 from whichlora.data.chat import NONE
 from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared.conversion import Converted
 from whichlora.data.tasks.declared.declaration import Declaration
-from whichlora.data.tasks.declared.prompting import prompt_of, words_in
+from whichlora.data.tasks.declared.prompting import prompt_of, texts_in_prompt, words_in
 from whichlora.data.tasks.declared.repeated import entries_of
 from whichlora.data.tasks.declared.splits import Reader, divide
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
-from whichlora.data.tasks.nli import macro_f1
+from whichlora.data.tasks.nli import label_scores
 from whichlora.data.tasks.qa import QaTask
 from whichlora.errors import check_choice
 
@@ -74,12 +74,7 @@ class DeclaredTask(PromptTask):
         return next(filter(None, pools), ())
 
     def texts(self, item: Item) -> dict[str, str]:
-        if not isinstance(item, FieldsItem):
-            return super().texts(item)
-        if item.turns is not None:
-            return {"messages": self.prompt(item)}
-        used = self.declaration.prompted(dict(item.fields))
-        return {name: text for name, text in item.fields if name in used}
+        return texts_in_prompt(self.declaration, item)
 
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
@@ -120,17 +115,14 @@ class DeclaredTask(PromptTask):
                 for name, (metric, _) in text_metrics.METRICS.items()
                 if name in self.declaration.scores
             }
-        true = [answers[0] for answers in gold]
-        answered = [p if p in self.labels else "" for p in predicted]
-        accuracy = sum(t == p for t, p in zip(true, answered, strict=True)) / len(true)
-        return {"f1": accuracy, "accuracy": accuracy, "macro_f1": macro_f1(true, answered, self.labels)}
+        labelled = label_scores(predicted, gold, self.labels)
+        return labelled | {"accuracy": labelled["f1"]}
 
 
 def declare(declaration: Declaration, text: str, root: Path | None) -> type[DeclaredTask]:
     """Return the class of a declared task; `text` is the file with the declaration, `root` its folder."""
     targets = tuple(code for code in declaration.codes if code != declaration.source)
-    has_source = declaration.source is not None
-    default: prompts.PromptLanguage = get_args(prompts.PromptLanguage)[isinstance(declaration.prompt, dict)]
+    default: prompts.PromptLanguage = "item" if isinstance(declaration.prompt, dict) else "en"
     sizes = declaration.sizes
     attributes = {
         "__module__": __name__,
@@ -143,7 +135,6 @@ def declare(declaration: Declaration, text: str, root: Path | None) -> type[Decl
         "source": declaration.source,
         "pooled": tuple(declaration.pooled or targets),
         "parallel": declaration.parallel,
-        "default_tl_ratio": 0.5 if has_source else 1.0,
         "headline": declaration.scores[0],
         "until": ANSWER_ENDS[declaration.kind] if declaration.answer.until is None else declaration.answer.until,
         "chat_template": _chat_template(declaration, root),
