@@ -11,13 +11,15 @@ from pathlib import Path
 
 import folders
 import pytest
+from chat_models import FAMILIES, save_chat_model
 from reviews import declare_reviews, review_rows, reviews_folder, write_reviews
 from transformers import AutoTokenizer
 
+from whichlora.config.base_model import read_base_model
 from whichlora.config.plan import Plan
 from whichlora.data.tasks import get_task
 from whichlora.data.windows import PROMPT_TOKENS
-from whichlora.data_check import main
+from whichlora.data_check import main, reading
 from whichlora.data_check.tables import shown, table
 
 Checked = Callable[..., dict[str, str]]
@@ -263,3 +265,18 @@ def test_tables_align_columns_of_numbers_to_the_right():
     assert table(rows).split("\n") == ["  a     number  text", "  äöü    1,234  x", "  日本     5+6  -"]
     assert shown("a\tb\u2028c\u200dd\ne") == "a\\tb\\u2028c\u200dd\ne"
     assert json.loads(f'"{shown(chr(0x202E))}"') == chr(0x202E)
+
+
+def test_lengths_and_prompts_are_those_of_the_chat_template(checked: Checked, tmp_path: Path):
+    """Also where no run is possible, and for questions, whose training examples may be windows."""
+    folder = save_chat_model(tmp_path / "model", FAMILIES["chatml"])
+    encoder = read_base_model(str(folder), None).encoder(get_task("atlas-qa"))
+    for item in get_task("atlas-qa").load("sw", "train")[:5]:
+        assert reading._length(encoder, item) == len(encoder.example(item))
+    task = reviews_folder(tmp_path)
+    rows = review_rows("de", "test", 20)
+    rows[0]["review"] = "gut " * 5000  # longer than the context
+    write_reviews(tmp_path / "test-de.csv", rows)
+    sections = checked(task, "--model", str(folder))
+    assert "Items of a run" not in sections
+    assert "<|im_start|>user" in section(sections, "Train items in de")
