@@ -84,18 +84,22 @@ def _analyze(texts: Mapping[str, str]) -> int:
     server = _server(texts["server"])
 
     # pandas, SciPy and MLflow take seconds to import, so options are checked first.
+    from threadpoolctl import threadpool_limits
+
     from analysis.pipeline import analyze
 
-    report = analyze(
-        experiment,
-        results=results,
-        output=output,
-        margin=margin,
-        primary=primary,
-        scope=scope,
-        claims=claims,
-        server=server,
-    )
+    # The last digits of a matrix product depend on the number of threads, and a report with others is another report.
+    with threadpool_limits(limits=1, user_api="blas"):
+        report = analyze(
+            experiment,
+            results=results,
+            output=output,
+            margin=margin,
+            primary=primary,
+            scope=scope,
+            claims=claims,
+            server=server,
+        )
     print("\n".join(map(printable, report.summary)))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
     return 0
