@@ -34,16 +34,12 @@ def _report_without_them(out: Path, **options: object) -> None:
         *(str(part) for name, value in given.items() for part in (f"--{name}", value)),
     ]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONHASHSEED": "7"}
-    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, written, tmp_path):
-    """And it is the same to the byte as this process's, whose sets and dictionaries have another order.
-
-    The other process has one thread, this one as many as there are cores.
-    """
+    """And it is the same to the byte as this process's, whose sets and dictionaries have another order."""
     out = tmp_path / "out"
     _report_without_them(out, experiment="full", claims=written.parent / "mine.yaml")
     files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from statsmodels.stats.anova import anova_lm
 from analysis import analyze
 from whichlora import archive
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 STUDY = DOCS / "pocket-study"
 DESIGNS = {"pocket-study": (6, 2, 3), "xnli-note": (3, 1, 2)}
 """Methods, target languages and ratios of what is published; all have three seeds."""
@@ -113,6 +117,26 @@ def test_the_archive_gives_the_report_again(home: Path) -> None:
     for ours, published in zip(made, records, strict=True):
         numbers = {key: close(value) for key, value in published.items() if key != "note"}  # its wording may change
         assert numbers == {key: value for key, value in ours.items() if key != "note"}
+
+
+@pytest.mark.slow
+def test_the_report_is_the_same_with_one_thread_and_with_two(tmp_path: Path) -> None:
+    made = []
+    for threads in ("1", "2"):
+        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        arguments = ["--results", str(STUDY / "results.csv"), "--output", threads]
+        done = subprocess.run(
+            [sys.executable, "-m", "analysis.analyze", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        made.append((tmp_path / threads / "statistics.json").read_bytes())
+    assert made[0] == made[1]
 
 
 def close(value: Any) -> Any:
