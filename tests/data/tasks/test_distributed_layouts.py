@@ -1,4 +1,4 @@
-"""XNLI and TyDi QA in the layouts in which they are distributed give the items of one file a language and split."""
+"""XNLI and TyDi QA in the layouts in which they are distributed give the items of one file per language and split."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def xnli_rows(code: str, split: str, n: int = 30) -> list[folders.Row]:
 
 
 def flat(folder: Path, *, train: bool = False, genre: bool = True) -> Path:
-    """Write one file a language and split, with genres if the distributed layout has them."""
+    """Write one file per language and split, with genres if the distributed layout has them."""
     for code in CODES:
         for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
             if train or split != "train":

@@ -68,9 +68,9 @@ class Declaration(Section):
         id_prefix: how the ids of a language's items begin in a file that has all.
         fields: the column of each field of an item, by name, or counted from 1 in a file without a header; a dot leads
             into nested values, columns joined by ` + ` are one value, and placeholders stand for the language.
-        labels: by value in the data, the word with which the model answers, or one a language. Values with the same
+        labels: by value in the data, the word with which the model answers, or one per language. Values with the same
             word are one label, which has the name of the first.
-        prompt: Jinja template, or one a language; it ends where the answer begins.
+        prompt: Jinja template, or one per language; it ends where the answer begins.
         group: field or column whose values may not be divided between training and validation.
         stratify: field or column over which training and validation items are balanced, besides the label.
         held_out: how much of the training items is held out for validation where there is no such split: a share, or a
@@ -231,7 +231,7 @@ class Declaration(Section):
 
     @property
     def words(self) -> dict[str, str | dict[str, str]]:
-        """The answer of each label, or one a language, by value in the data."""
+        """The answer of each label, or one per language, by value in the data."""
         labels = self.labels or {}
         return {value: value for value in labels} if isinstance(labels, list) else dict(labels)
 

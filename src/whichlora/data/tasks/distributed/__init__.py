@@ -1,6 +1,6 @@
 """Reads `xnli` and `tydiqa` in the layouts in which they are distributed, which the YAML files of this folder declare.
 
-The tasks themselves are written in Python, and read folders of one file a language and split with `files`.
+The tasks themselves are written in Python, and read folders of one file per language and split with `files`.
 """
 
 from __future__ import annotations
