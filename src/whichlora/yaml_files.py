@@ -46,7 +46,7 @@ class Section(BaseModel):
             if key not in names:
                 unknown = f"has no option {key!r} of {cls.command}" if cls.command else f"has {key}"
                 allowed = "" if cls.command else f"; allowed are {', '.join(names)}"
-                raise ValueError(f"{unknown}{allowed}{did_you_mean(key, names)}")
+                raise PlacedError((key,), f"{unknown}{allowed}{did_you_mean(key, names)}")
         return content
 
 
@@ -100,9 +100,9 @@ class Document:
     def _problem(self, path: Path_, entry: Any) -> tuple[Path_, str]:
         """Return the place and the text of an error that pydantic found."""
         kind, cause = entry["type"], entry.get("ctx", {}).get("error")
-        if isinstance(cause, PlacedError):
-            return self._known((*self._known(path), *cause.path)), str(cause)
         place = self._known(path)
+        if isinstance(cause, PlacedError):
+            return self._known((*place, *cause.path)), f"{self._name(place)}{cause}"
         if isinstance(cause, OptionError):
             return place, str(cause)
         if kind == "missing":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from declaring import REVIEWS, declared, write_all
 
+from whichlora.data.tasks import task_class
 from whichlora.errors import OptionError
 
 
@@ -26,6 +27,8 @@ def problem(folder, **changes):
         ({"labels": {"1": {"de": "a", "trr": "b"}, "2": "c"}}, "labels has trr; allowed are de, tr"),
         ({"labels": {"1": {"de": "a"}, "2": "c"}}, "labels 1 lacks tr, which languages has"),
         ({"fields": {"text": "review", "anser": "stars"}}, "it has text, anser (did you mean 'anser'?)"),
+        ({"lables": [1, 2]}, "has lables; allowed are task, kind, "),
+        ({"data": {"trian": "t.csv", "test": "t.csv"}}, "data has trian; allowed are layout, "),
         ({"held_out": 1.5}, "held_out must be a share between 0 and 1"),
         ({"fields": {"text": "{long}", "answer": "stars"}}, "fields: {long} has {long}; allowed are {lang}"),
     ],
@@ -104,3 +107,9 @@ def test_arithmetic_and_conditions_work_in_the_sandbox(tmp_path):
     )
     task = declared(tmp_path, REVIEWS, prompt=template)()
     assert task.prompt(task.load("tr", "test")[0]).startswith("2 bad 4 good --- ")
+
+
+def test_a_missing_file_is_named_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=r"^task=absent\.yaml: cannot be read: there is no such file$"):
+        task_class("absent.yaml")

@@ -33,8 +33,8 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
     Raises:
         OptionError: the file cannot be read, or declares no task; the message names the line.
     """
-    path = given_path(file).absolute()
-    return _class_of(*_read(option, path), path.parent)
+    path = given_path(file)
+    return _class_of(*_read(option, path), path.absolute().parent)
 
 
 def _read(option: str, path: Path) -> tuple[Declaration, str]:
