@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +165,7 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
     """Return the 95 % intervals of F1 and of the headline metric, such as `test/en/f1_low` and `test/en/f1_high`."""
     if isinstance(test.task, PairTask):
         return {}
-    predicted = [answer if isinstance(answer, str) else None for answer in scores.predictions["predicted"]]
-    gold = [test.task.gold(item) for item in test.items]
+    predicted, gold = _answers(test.task, test.items, scores.predictions["predicted"])
     metrics: dict[str, float] = {}
     for key in dict.fromkeys(("f1", test.task.headline)):
         low, high = interval(test.task, predicted, gold, key)
@@ -179,14 +178,20 @@ def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
     codes = sorted({item.language for item in test.items})
     if len(codes) == 1 or isinstance(test.task, PairTask):
         return {}
-    answers = list(zip(test.items, scores.predictions["predicted"].tolist(), strict=True))
+    answers = list(zip(test.items, scores.predictions["predicted"], strict=True))
     metrics: dict[str, float] = {}
     for code in codes:
-        own = [(answer, test.task.gold(item)) for item, answer in answers if item.language == code]
-        predicted = [answer if isinstance(answer, str) else None for answer, _ in own]
-        values = test.task.metrics(predicted, [gold for _, gold in own])
+        own = [(item, answer) for item, answer in answers if item.language == code]
+        values = test.task.metrics(*_answers(test.task, [item for item, _ in own], [answer for _, answer in own]))
         metrics |= {f"test/{test.name}/{code}/{key}": value for key, value in values.items()}
     return metrics
+
+
+def _answers(
+    task: Task, items: Sequence[Item], predicted: Iterable[object]
+) -> tuple[list[str | None], list[tuple[str, ...]]]:
+    """Return the predicted and the accepted answers of items; None for what is missing in a table of predictions."""
+    return [answer if isinstance(answer, str) else None for answer in predicted], [task.gold(item) for item in items]
 
 
 def _log_predictions(tests: Mapping[str, TestScores], log: RunLog, folder: Path) -> None:
