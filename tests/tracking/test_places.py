@@ -160,7 +160,7 @@ def test_relocation_waits_for_runs_in_progress_and_is_all_or_nothing(
         rows.execute("DROP TRIGGER no")
         rows.commit()
     assert archive(["relocate", "--force", "true"]) == 0
-    moved = [uri for (uri,) in locations() if "mlartifacts" in uri]
+    moved = [uri for (uri,) in locations() if "/mlartifacts/tests" in uri]
     assert len(moved) == 3
     assert all(uri.startswith((tmp_path / "new").as_uri()) for uri in moved)
 
@@ -250,3 +250,28 @@ def test_results_are_in_the_folder_whatever_it_is_called(tmp_path: Path, name: s
     assert {path.name for path in tmp_path.iterdir()} == {name}
     assert {path.name for path in folder.iterdir()} - {"out"} >= {"mlflow.db", "optuna.db", "mlartifacts"}
     assert len(list((folder / "mlartifacts").rglob("a.txt"))) == 1
+
+
+def test_another_database_in_the_current_folder_is_not_where_this_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow would store the artifacts of the experiment Default in the current folder."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    enter(here, monkeypatch)
+    log_one("one")
+    mlflow.set_tracking_uri(f"sqlite:///{there / 'mlflow.db'}")
+    client = connect()
+    assert (client.get_experiment("0").artifact_location) == (there / "mlartifacts" / "0").as_uri()
+    location = (here / "mlruns" / "0").as_uri()
+    with closing(sqlite3.connect(there / "mlflow.db")) as rows:  # as MLflow writes it
+        rows.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
+        rows.commit()
+    warn_if_moved.cache_clear()
+    connect()
+    assert "was moved" not in capsys.readouterr().err
+    (here / "mlruns" / "0").mkdir(parents=True)
+    warn_if_moved.cache_clear()
+    connect()
+    assert "was moved or copied" in capsys.readouterr().err

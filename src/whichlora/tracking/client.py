@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -76,7 +77,8 @@ def connect() -> MlflowClient:
     if file is None:
         check_server(mlflow.get_tracking_uri())
         return MlflowClient()
-    create_whole(file, tracking_state, _create_schema, option="MLFLOW_TRACKING_URI")
+    create = partial(_create_schema, artifacts=file.parent / "mlartifacts")
+    create_whole(file, tracking_state, create, option="MLFLOW_TRACKING_URI")
     warn_if_moved(file)
     with _no_stray_folder():
         return MlflowClient()
@@ -93,13 +95,16 @@ def _no_stray_folder() -> Iterator[None]:
             path.rmdir()
 
 
-def _create_schema(url: str) -> None:
-    """Create or migrate the schema of a SQLite database that only this process knows."""
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH, sqlalchemy_store
+def _create_schema(url: str, artifacts: Path) -> None:
+    """Create or migrate the schema of a SQLite database that only this process knows.
+
+    The artifacts of the experiment `Default` are stored in a subfolder of `artifacts`.
+    """
+    from mlflow.store.tracking import sqlalchemy_store
 
     new_store: Callable[[str, str], Any] = sqlalchemy_store.SqlAlchemyStore
     try:
-        new_store(url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        new_store(url, artifacts.as_uri()).engine.dispose()
     except (MlflowException, SQLAlchemyError) as error:
         raise sqlite3.DatabaseError(" ".join(str(error).split())[:300]) from error
 

@@ -31,7 +31,8 @@ class Changes(NamedTuple):
 def point_here(tracking: sqlite3.Connection, database: Path) -> Changes:
     """Change the locations in former folders of a database to those in its folder, within the open transaction."""
     locations = packed.locations(tracking)
-    former = _former_folders((location.uri for location in locations), database)
+    stored = (entry.uri for entry in locations if entry.table != "experiments" or _is_used(entry.row, entry.uri))
+    former = _former_folders(stored, database)
     changed, left = 0, []
     for location in locations:
         inner = next((i for folder, i in _splits(location.uri, database.parent) if folder in former), None)
@@ -62,6 +63,15 @@ def _former_folders(uris: Iterable[object], database: Path) -> list[Path]:
     return list(found)
 
 
+def _is_used(experiment: int, uri: object) -> bool:
+    """Return whether an experiment was created by a command, or has artifacts.
+
+    MLflow creates the experiment `Default` with each database, at a location that depends on the current folder.
+    """
+    path = artifact_folder(str(uri)) if experiment == 0 else None
+    return path is None or path.exists()
+
+
 def _splits(uri: object, here: Path) -> list[tuple[Path, Path]]:
     """Return the ways to split a location into the folder of a database and a path of artifacts in it.
 
@@ -81,8 +91,8 @@ def _splits(uri: object, here: Path) -> list[tuple[Path, Path]]:
 def warn_if_moved(database: Path) -> None:
     """Print a warning, once in a process, if a database stores artifacts in a folder in which it no longer is."""
     with reading(database) as tracking:
-        rows = tracking.execute("SELECT artifact_location FROM experiments WHERE lifecycle_stage = 'active'")
-        former = _former_folders((uri for (uri,) in rows), database)
+        query = "SELECT experiment_id, artifact_location FROM experiments WHERE lifecycle_stage = 'active'"
+        former = _former_folders((uri for number, uri in tracking.execute(query) if _is_used(number, uri)), database)
     if former:
         print(
             f"warning: the folder {database.parent} was moved or copied, and artifacts are still read and written in "
