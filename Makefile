@@ -42,6 +42,7 @@ run: $(INSTALLED)
 
 ui: $(INSTALLED)
 	@python -m whichlora.database
+	@python -m whichlora.tracking.experiment_page $(PORT)
 	mlflow ui --host 127.0.0.1 --port $(PORT)
 
 test: $(INSTALLED)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from analysis import evidence as evidences
@@ -27,7 +28,9 @@ from whichlora.tracking.client import (
     require_database,
     work_folder,
 )
+from whichlora.tracking.experiment_page import link_report
 from whichlora.tracking.launch import find_launch, mark_launch
+from whichlora.tracking.markdown import NOTE_LIMIT, code, escaped, paragraphs
 from whichlora.tracking.runs import Tracker
 
 NO_EXPERIMENT = "none"
@@ -105,7 +108,7 @@ def analyze(
     if tracker:
         options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope, "server": server}
         options |= {"results": ",".join(map(str, results))} if results else {}
-        _log(report, evidence, tracker, design.sources, options)
+        _log(report, evidence, tracker, design.sources, options, experiments.values())
     return report
 
 
@@ -118,9 +121,17 @@ def _counts(runs: Runs) -> str:
 
 
 def _log(
-    report: Report, evidence: Evidence, tracker: Tracker, sources: Sequence[str], options: Mapping[str, object]
+    report: Report,
+    evidence: Evidence,
+    tracker: Tracker,
+    sources: Sequence[str],
+    options: Mapping[str, object],
+    experiments: Iterable[str],
 ) -> None:
-    """Log a report as a run of kind `report`, unless the database is read-only; an identical one is not repeated."""
+    """Log a report as a run of kind `report`, unless the database is read-only; an identical one is not repeated.
+
+    The pages of the experiments (ids) link it.
+    """
     if is_read_only():
         print("The report is not logged to MLflow: this user cannot write to the database.", file=sys.stderr)
         return
@@ -135,7 +146,20 @@ def _log(
             with tempfile.TemporaryDirectory() as scratch:
                 page.write(report, evidence, Path(scratch))
                 log.artifacts(Path(scratch))
+            log.describe(_describe(report, options))
         tracker.link_launch(attempt.run_id)
+        link_report(tracker.client, experiments, attempt.run_id)
+
+
+def _describe(report: Report, options: Mapping[str, object]) -> str:
+    """Return the description of a report's run: where to read it, its summary, and the command that repeats it."""
+    given = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
+    command = f"whichlora analyze {given.replace('--experiments ', '--experiment ', 1)}"
+    return paragraphs(
+        "The report is `report.html` among the artifacts; `statistics.json` has its numbers.",
+        "\n".join(f"- {escaped(line)}" for line in report.summary)[: NOTE_LIMIT // 2],
+        code([command], "sh"),
+    )
 
 
 def _shorten(names: Sequence[str], limit: int = 100) -> str:

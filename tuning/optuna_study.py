@@ -13,6 +13,7 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning import description
 from tuning.divergence import converged, mark_diverged
 from tuning.retries import (
     ATTEMPTS,
@@ -39,6 +40,8 @@ from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
 from whichlora.scheduling.storage import stored_trial
+from whichlora.tracking.markdown import paragraphs
+from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
 
@@ -47,6 +50,7 @@ class Study:
     """A study in the shared database, new or resumed.
 
     Attributes:
+        about: what it tunes, in Markdown.
         problem: the error that made this process give up on the study; None otherwise.
     """
 
@@ -70,7 +74,8 @@ class Study:
         )
         self._leases = Leases(self._optuna, enqueue_retry)
         self._optuna.set_user_attr("command", command)
-        self._tracker = replace(tracker, parent=study_run(self._optuna, tracker, self.name))
+        self.about = description.about(config, command)
+        self._tracker = replace(tracker, parent=study_run(self._optuna, tracker, self.name, about=self.about))
         self._stops_before = self._optuna.user_attrs.get(STOPS, 0)
         self.problem: str | None = None
         self._failures = 0
@@ -88,6 +93,11 @@ class Study:
         """The id of the MLflow run of kind `study`, the parent of the trials' runs."""
         assert self._tracker.parent is not None
         return self._tracker.parent
+
+    @property
+    def log(self) -> RunLog:
+        """The log of the MLflow run of the study."""
+        return RunLog(self._tracker.client, self.run_id)
 
     @property
     def optuna(self) -> optuna.Study:
@@ -132,6 +142,7 @@ class Study:
         """Mark the study's run as killed, unless other workers have trials of the study."""
         if not self.trials(TrialState.RUNNING):
             with termination.deferred():
+                self.log.describe(paragraphs("**Interrupted.**", self.about))
                 self._tracker.client.set_terminated(self.run_id, "KILLED")
 
     def n_started(self) -> int:

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning import description
 from tuning.divergence import WORST_F1, converged, diverged
 from tuning.finalists import RECOMMENDED, Finalist
 from tuning.optuna_study import Study
@@ -19,7 +20,6 @@ from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import RUN_OPTIONS
 from whichlora.tracking.csv_text import to_csv
-from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
@@ -95,7 +95,7 @@ def sensitivity(rates: pd.DataFrame) -> float | None:
 
 def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -> None:
     """Log metrics, tables and plots on the study's run, and the best point as an arm for an experiment's file."""
-    log = RunLog(tracker.client, study.run_id)
+    log = study.log
     table = trials_table(study)
     rates = by_learning_rate(table)
     states = {state.name.lower(): len(study.trials(state)) for state in TrialState}
@@ -130,6 +130,9 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
             (folder / "best.yaml").write_text(arm_yaml(study, best))
         _save_plots(study, folder)
         log.artifacts(folder, "study")
+    log.describe(
+        description.finished(study.about, summary([(study, finalists)]), arm_yaml(study, best) if best else None)
+    )
     tracker.client.set_terminated(study.run_id, "FINISHED" if len(table) else "FAILED")
 
 

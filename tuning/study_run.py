@@ -7,17 +7,19 @@ import contextlib
 import optuna
 
 from whichlora.tracking.client import experiment_id
+from whichlora.tracking.markdown import paragraphs
 from whichlora.tracking.runs import Tracker
 
 
-def study_run(study: optuna.Study, tracker: Tracker, name: str) -> str:
-    """Return the id of the run of a study with this name, created if missing.
+def study_run(study: optuna.Study, tracker: Tracker, name: str, *, about: str) -> str:
+    """Return the id of the run of a study with this name, created if missing with `about` in its description.
 
     Of several created concurrently, keep the one that a process stored with the study first: the times at which they
     started are those of different clocks.
     """
     if not _find(tracker, name):
-        tracker.open("study", f"study {name}", {"study": name, "fingerprint": name.rpartition("/")[2]})
+        log = tracker.open("study", f"study {name}", {"study": name, "fingerprint": name.rpartition("/")[2]})
+        log.describe(paragraphs("**In progress.**", about))
     found = _find(tracker, name)
     if study.user_attrs.get("run_id") not in found:
         study.set_user_attr("run_id", found[0])

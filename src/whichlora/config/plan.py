@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from whichlora.config.base_model import BaseModel
 from whichlora.config.hyperparameters import adapted_shapes
-from whichlora.config.options import RunOptions
+from whichlora.config.options import RUN_OPTIONS, RunOptions
 from whichlora.config.spec import RunSpec
 from whichlora.data.encoding import Encoder
 from whichlora.data.language_names import join_names
@@ -94,16 +94,27 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The run's name in MLflow: what is compared, the size if it is not the task's, and six digits of the
-        fingerprint, since runs may differ in what is not named.
+        """The run's name in MLflow: what runs are compared by, then what they often share.
+
+        It ends with six digits of the fingerprint, since runs may differ in what is not named.
         """
+        spec = self.spec
+        size = "" if spec.train_size == self.task.sizes.train else f" n={spec.train_size}"
+        return f"{self.cell_name} seed {spec.seed} {spec.task} {self.model_name}{size} {spec.fingerprint[:6]}"
+
+    @property
+    def cell_name(self) -> str:
+        """The part of the name before the seed: method, target language, and mixture or scoring."""
         spec = self.spec
         composition = "" if spec.composition == "substitution" else f" {spec.composition}"
         label = self.task.run_label(mixture=f"{spec.tl_ratio:g}{composition}", scoring=spec.scoring)
-        languages = "+".join(filter(None, (self.task.source, spec.language)))
-        size = "" if spec.train_size == self.task.sizes.train else f" n={spec.train_size}"
-        what = f"{spec.variant}-{spec.arm} {spec.task} {languages} {label} seed {spec.seed}"
-        return f"{what} {self.model_name}{size} {spec.fingerprint[:6]}"
+        method = spec.variant if spec.arm == RUN_OPTIONS["arm"][0] else f"{spec.variant}-{spec.arm}"
+        return f"{method} {spec.language} {label}"
+
+    def trial_name(self, number: str | None) -> str:
+        """Return the name of a trial, by its number in the study, if any, and its learning rate."""
+        rate = f"lr {self.spec.learning_rate:g} {self.name}"
+        return rate if number is None else f"trial {number} {rate}"
 
     @property
     def model_name(self) -> str:

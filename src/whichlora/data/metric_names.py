@@ -1,6 +1,8 @@
-"""The names of metrics as users read them."""
+"""The names of metrics as users read them, and the order in which a run logs them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 _NAMES = {
     "f1": "F1",
@@ -14,3 +16,19 @@ _NAMES = {
 def metric_name(key: str) -> str:
     """Return the name of a metric, such as "macro F1" for `macro_f1`."""
     return _NAMES.get(key, key.replace("_", " "))
+
+
+def headline_first(metrics: Mapping[str, float], headline: str) -> dict[str, float]:
+    """Return metrics in the order in which the MLflow UI lists them, which is that in which they are logged.
+
+    The scores on test items come first, with their intervals, then gains, the base model's scores and shallow
+    baselines, and then the rest.
+    """
+
+    def position(name: str) -> int:
+        first, last = name.partition("/")[0], name.rpartition("/")[2]
+        if first == "test" and last in (headline, f"{headline}_low", f"{headline}_high"):
+            return 0
+        return next((i for i, wanted in enumerate(("gain", "base", "floor"), 1) if first == wanted), 4)
+
+    return {name: metrics[name] for name in sorted(metrics, key=position)}

@@ -20,7 +20,8 @@ from whichlora.run.pipeline import run
 from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
-from whichlora.tracking.client import check_writable, create_work_folder, database_exists
+from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id
+from whichlora.tracking.experiment_page import results_line, store_about
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -63,11 +64,13 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     if is_worker() or survey.done.keys() < {plan.spec.fingerprint for plan in grid.plans}:
         check_writable()
         storage.check_writable()
+        store_about(tracker.client, experiment_id(tracker.client, grid.name), grid.about)
         _run_missing(grid, tracker, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
     failures = survey_runs(grid, tracker).failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
+    print(results_line(tracker.client, tracker.experiment))
     for name, reason in failures.items():
         print(printable(f"  no result: {name}: {reason}"))
     if failures:

@@ -10,7 +10,7 @@ from typing import Any
 
 from whichlora import __version__
 from whichlora.config.spec import canonical_digest
-from whichlora.probing import probed_model, weights
+from whichlora.probing import description, probed_model, weights
 from whichlora.probing.alignment import probe as alignment
 from whichlora.probing.language import probe as language
 from whichlora.probing.options import Request
@@ -54,13 +54,16 @@ def probe(request: Request, tracker: Tracker) -> str:
     fingerprint = canonical_digest(identity)
     work = work_folder() / f"probe-{fingerprint[:16]}"
     name = f"{request.kind} of {probed.name}"
-    with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work) as attempt:
+    about = description.about(request, probed)
+    with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work, about=about) as attempt:
         if attempt.finished is not None:
             print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")
             return attempt.run_id
         _log_params(request, probed, identity, attempt.log)
         work.mkdir(parents=True, exist_ok=True)
-        _log_result(prepared.measure(work), attempt.log, work)
+        result = prepared.measure(work)
+        _log_result(result, attempt.log, work)
+        attempt.log.describe(description.finished(result, about))
         return attempt.run_id
 
 

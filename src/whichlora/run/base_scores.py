@@ -14,6 +14,7 @@ from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import SPEC_VERSION, canonical_digest
 from whichlora.data.mixture import languages_of
 from whichlora.evaluation.scores import score
+from whichlora.run import description
 from whichlora.run.reuse import UNREADABLE, TestScores, download_predictions, write_predictions
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog
@@ -54,7 +55,7 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
     fingerprint = canonical_digest({"kind": "base", **identity})
     prefix = f"test/{test.role}/"  # also for a retention set, so that runs that train the task share the scores
     language = languages_of(test.items)
-    name = f"base {plan.model_name} {test.task.name} {language} {fingerprint[:6]}"
+    name = f"base {language} {test.task.name} {plan.model_name} {fingerprint[:6]}"
     # The lease covers the caller's run only: another machine may be scoring the same base model.
     tracker = replace(tracker, check_lease=None)
     work = work_folder() / fingerprint[:16]
@@ -76,6 +77,7 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
         scores = known or _score_base(plan, test, name=f"base {language}")
         log.metrics({f"{prefix}{key}": value for key, value in scores.metrics.items()})
         _log_predictions(scores, test, log)
+        log.describe(description.base(test, plan.model_name, scores.metrics))
         return BaseScores(run_id=attempt.run_id, metrics=dict(scores.metrics))
 
 

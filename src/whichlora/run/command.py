@@ -46,6 +46,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     from whichlora.run.pipeline import run
     from whichlora.run.summary import summary
     from whichlora.tracking.client import create_work_folder
+    from whichlora.tracking.experiment_page import results_line
     from whichlora.tracking.runs import Tracker
 
     freeze_gc()
@@ -54,4 +55,5 @@ def _run_command(texts: Mapping[str, str]) -> int:
     result = run(plan, tracker)
     tracker.link_launch(result.run_id)
     print(summary(plan, result))
+    print(results_line(tracker.client, tracker.experiment))
     return 0

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import canonical_digest
+from whichlora.data.metric_names import headline_first
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.errors import PrunedError
@@ -19,8 +20,9 @@ from whichlora.evaluation import word_alignment
 from whichlora.evaluation.intervals import interval
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
-from whichlora.run import reuse
+from whichlora.run import description, reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
+from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance
 from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
@@ -60,7 +62,7 @@ def trial(
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
         return dict(fit(plan, log, work, reports=reports).metrics)
 
-    return _tracked("trial", f"{plan.name} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
+    return _tracked("trial", plan.trial_name((tags or {}).get("trial")), plan, tracker, job, tags or {})
 
 
 _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
@@ -76,12 +78,14 @@ def _tracked(
     # A trial belongs to its study, so the study's tags are part of the identity.
     identity = canonical_digest([spec.training_fingerprint, dict(extra_tags)]) if extra_tags else None
     work = work_folder() / f"{kind}-{(identity or spec.training_fingerprint)[:16]}"
-    with tracker.once(kind, name, tags, work=work) as attempt:
+    with tracker.once(kind, name, tags, work=work, about=description.about(plan)) as attempt:
         if attempt.finished is not None:
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
-        metrics = job(plan, tracker, attempt.log, work)
+        publish_page(plan, tracker)
+        metrics = headline_first(job(plan, tracker, attempt.log, work), plan.task.headline)
         attempt.log.metrics(metrics)
+        attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment))
         return Result(run_id=attempt.run_id, metrics=metrics)
 
 

@@ -9,12 +9,18 @@ import time
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from whichlora import termination
 from whichlora.tracking.client import named
+from whichlora.tracking.markdown import NOTE_LIMIT, link, paragraphs, run_address
 
 _LAUNCH = "WHICHLORA_LAUNCH"
 """Environment variable with the launch that this command, or the one that started it as a worker, has tagged."""
+_ABOUT = (
+    "A launch: it holds the options as they were given to `mlflow run`. The results are in the runs that it started, "
+    "whose tag `whichlora.launch` is the id of this run."
+)
 _LAUNCH_SECONDS = 3600.0
 """Age up to which a run of `mlflow run` is that of this command; `mlflow run` may install an environment first."""
 
@@ -60,6 +66,14 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def link_results(client: MlflowClient, launch: str, run_ids: str) -> None:
+    """Tag a launch with the ids of the runs that hold its results, separated by commas, and link them."""
+    client.set_tag(launch, "whichlora.result", run_ids)
+    runs = [client.get_run(run_id).info for run_id in run_ids.split(",")]
+    lines = [f"- {link(run.run_name or run.run_id, run_address(run.experiment_id, run.run_id))}" for run in runs]
+    client.set_tag(launch, MLFLOW_RUN_NOTE, paragraphs(_ABOUT, "\n".join(lines))[:NOTE_LIMIT])
+
+
 def mark_launch(client: MlflowClient) -> str | None:
     """Tag the run that `mlflow run` created as a launch and return its id; None if started another way.
 
@@ -69,7 +83,7 @@ def mark_launch(client: MlflowClient) -> str | None:
     run_id = find_launch(client)
     if run_id is not None and os.environ.get(_LAUNCH) != run_id:
         client.set_tag(run_id, "whichlora.kind", "launch")
-        client.set_tag(run_id, "mlflow.note.content", "Launch only: the results are in the runs that it started.")
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, _ABOUT)
         os.environ[_LAUNCH] = run_id
         termination.watch_launcher(functools.partial(client.set_terminated, run_id, "KILLED"))
     return run_id

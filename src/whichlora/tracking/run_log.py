@@ -14,10 +14,12 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from whichlora import termination
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.masking import masked
+from whichlora.tracking.markdown import NOTE_LIMIT, escaped, paragraphs
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 PARAM_LIMIT = 6000
@@ -33,8 +35,10 @@ class RunLog:
     check_lease: Callable[[], None] | None = None
 
     @contextmanager
-    def guarded(self) -> Iterator[RunLog]:
+    def guarded(self, about: str = "") -> Iterator[RunLog]:
         """Mark the run FINISHED at the end of the block or when it is pruned, else FAILED or KILLED with an error tag.
+
+        The run's description says so too, followed by `about`; the block describes what it has finished.
 
         Raises:
             LostLeaseError: the lease was lost; the run, which now belongs to another process, is left unchanged.
@@ -46,6 +50,7 @@ class RunLog:
         except PrunedError as pruned:
             with termination.deferred():
                 self.tags({"pruned": str(pruned)})
+                self.describe(paragraphs(f"**Pruned** {escaped(pruned)}.", about))
                 self.client.set_terminated(self.run_id, "FINISHED")
             raise
         except BaseException as error:
@@ -56,6 +61,7 @@ class RunLog:
                 killed = isinstance(error, KeyboardInterrupt) or termination.requested()
                 status = "KILLED" if killed else "FAILED"
                 self.client.set_tag(self.run_id, "whichlora.error", text)
+                self.describe(paragraphs(_ended("Interrupted" if killed else "Failed", text), about))
                 self.client.set_terminated(self.run_id, status)
             raise
         with termination.deferred():
@@ -106,6 +112,10 @@ class RunLog:
         """Set tags, adding the prefix `whichlora.` to their keys."""
         self._batches(tags=[RunTag(f"whichlora.{key}", masked(value)) for key, value in values.items()])
 
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self._batches(tags=[RunTag(MLFLOW_RUN_NOTE, masked(text)[:NOTE_LIMIT])])
+
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset input. `profile` is JSON with its size."""
         self._check()
@@ -129,6 +139,13 @@ class RunLog:
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])
+
+
+def _ended(how: str, error: str) -> str:
+    """Return the first paragraph of the description of a run without a result."""
+    return (
+        f"**{how}:** {escaped(error[:1000])}\n\nThe same command resumes it from its last checkpoint, if there is one."
+    )
 
 
 def check_metrics(values: Iterable[tuple[str, float]]) -> None:

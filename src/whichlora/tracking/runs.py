@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from whichlora import termination
@@ -28,8 +28,10 @@ from whichlora.tracking.client import (
     is_read_only,
     work_folder,
 )
+from whichlora.tracking.context import context_tags
 from whichlora.tracking.creation import create_run
-from whichlora.tracking.launch import mark_launch
+from whichlora.tracking.launch import link_results, mark_launch
+from whichlora.tracking.markdown import paragraphs
 from whichlora.tracking.run_log import RunLog
 
 NAME_LIMIT = 250
@@ -79,7 +81,7 @@ class Tracker:
     def link_launch(self, run_id: str) -> None:
         """Tag the launch, if any, with the id of the run that holds its results."""
         if self.launch:
-            self.client.set_tag(self.launch, "whichlora.result", run_id)
+            link_results(self.client, self.launch, run_id)
 
     def find(self, kind: str, *, status: str, **tags: str) -> Run | None:
         """Return the newest run of the experiment with this kind, status and `whichlora.*` tags, or None."""
@@ -97,7 +99,7 @@ class Tracker:
         return runs[0] if runs else None
 
     @contextmanager
-    def once(self, kind: str, name: str, tags: Mapping[str, str], *, work: Path) -> Iterator[Attempt]:
+    def once(self, kind: str, name: str, tags: Mapping[str, str], *, work: Path, about: str = "") -> Iterator[Attempt]:
         """Open the run for a piece of work that must be done once, even if several processes request it.
 
         The folder `work` is locked within the block. If a finished run of this kind has these tags, the attempt refers
@@ -109,6 +111,7 @@ class Tracker:
 
         Args:
             tags: without their prefix `whichlora.`; together with the kind they identify the work.
+            about: what the work is, in Markdown, for the run's description until the block sets another one.
 
         Raises:
             OptionError: This user cannot write to the database.
@@ -126,7 +129,8 @@ class Tracker:
             with termination.deferred():  # a signal in between would leave a run that counts as running
                 log = self.open(kind, name, tags)
             try:
-                with log.guarded():
+                with log.guarded(about):
+                    log.describe(paragraphs("**In progress.**", about))
                     termination.check()
                     yield Attempt(_log=log)
             except PrunedError:
@@ -150,10 +154,12 @@ class Tracker:
                 self.client.update_run(unfinished.info.run_id, status="RUNNING")
                 log = RunLog(self.client, unfinished.info.run_id, self.check_lease)
                 log.tags({"resumed": "true", "place": origin})
+                self.client.log_batch(log.run_id, tags=[RunTag(key, value) for key, value in context_tags().items()])
                 return log
         run_tags = {
             f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
         }
+        run_tags |= context_tags()
         if self.launch:
             run_tags["whichlora.launch"] = self.launch
         if self.parent:

@@ -1,0 +1,43 @@
+"""Describes probes for their pages in MLflow."""
+
+from __future__ import annotations
+
+import math
+
+from whichlora.data.language_names import join_names
+from whichlora.probing.options import Request
+from whichlora.probing.probed_model import ProbedModel
+from whichlora.probing.results import ProbeResult
+from whichlora.tracking.markdown import escaped, link, paragraphs, run_address, table
+
+_ROWS = 20
+_KINDS = {
+    "language": "which language the model thinks in, layer by layer: its states are read with the head of the model",
+    "alignment": "how similar the states of translations are, layer by layer",
+    "weights": "where in the model the adapter changed the weights, and how much",
+}
+
+
+def about(request: Request, probed: ProbedModel) -> str:
+    """Return what a probe measures in which model, as known before it starts."""
+    spec = probed.plan.spec
+    facts = [f"**Probe:** {request.kind}, {_KINDS[request.kind]}"]
+    if probed.run_id is None:
+        facts.append(f"**Model:** the base model {escaped(probed.plan.model_name)}, {spec.precision}")
+    else:
+        assert probed.client is not None
+        experiment = probed.client.get_run(probed.run_id).info.experiment_id
+        facts.append(f"**Model:** that of the run {link(probed.name, run_address(experiment, probed.run_id))}")
+    if request.reads_items:
+        languages = escaped(join_names(probed.language.split("+")))
+        facts.append(f"**Items:** {escaped(probed.plan.task.name)}, {languages}; seed {request.seed}")
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
+def finished(result: ProbeResult, about: str) -> str:
+    """Return the description of a finished probe, with the first of its metrics."""
+    values = [(name, value) for name, value in result.metrics.items() if not math.isnan(value)]
+    rows = [[escaped(name), f"{value:.4g}"] for name, value in values[:_ROWS]]
+    more = f"and {len(values) - _ROWS} more under Metrics" if len(values) > _ROWS else ""
+    files = "The figures are in the artifacts, under `figures`; `layers.parquet` has their numbers."
+    return paragraphs(table(["metric", "value"], rows) if rows else "", more, about, files)

@@ -1,0 +1,169 @@
+"""Describes runs for their pages in MLflow: scores, what was trained on what, and the commands that use it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from whichlora.config.plan import Plan, TestSet
+from whichlora.data.language_names import join_names, language_name
+from whichlora.data.metric_names import metric_name
+from whichlora.data.targets import target_languages
+from whichlora.data.tasks import PairTask
+from whichlora.models.packaged import MODEL_NAME
+from whichlora.tracking.markdown import code, escaped, paragraphs, table
+
+SYNTHETIC = (
+    "**Synthetic task:** its scores show that the platform works and how much seeds matter, not which method is better "
+    "for real text."
+)
+
+
+def finished(kind: str, plan: Plan, metrics: Mapping[str, float], run_id: str, experiment: str) -> str:
+    """Return the description of a finished run, or of a finished trial, which is scored on validation items only."""
+    if kind == "trial":
+        return paragraphs(_validation_scores(plan, metrics), about(plan))
+    return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment))
+
+
+def _validation_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
+    key = plan.task.headline
+    rows = [
+        [_role(plan, role), f"{metrics[f'validation/{role}/{key}']:.3f}"]
+        for role in plan.mixture.validation
+        if f"validation/{role}/{key}" in metrics
+    ]
+    return table(["validation items", metric_name(key)], rows) if rows else ""
+
+
+def about(plan: Plan) -> str:
+    """Return what a run trains on what, as known before it starts."""
+    return paragraphs(SYNTHETIC if plan.task.synthetic else "", "\n".join(f"- {line}" for line in _facts(plan)))
+
+
+def base(test: TestSet, model: str, metrics: Mapping[str, float]) -> str:
+    """Return the description of the base model's scores on a test set; `metrics` have no prefix."""
+    rows = [[escaped(metric_name(key)), f"{value:.3f}"] for key, value in metrics.items()]
+    facts = (
+        f"Scores of the base model {escaped(model)} without an adapter, with which runs on these items are compared."
+    )
+    items = f"- **Scored on:** {escaped(test.task.name)}, {len(test.items):,} items {escaped(test.title)}"
+    return paragraphs(table(["measure", "score"], rows[:20]), facts, items, SYNTHETIC if test.task.synthetic else "")
+
+
+def scores(plan: Plan, metrics: Mapping[str, float]) -> str:
+    """Return a table of the scores on each test set, with the base model's and those of the best shallow baseline."""
+    if isinstance(plan.task, PairTask):
+        return _pair_scores(plan, metrics)
+    keys = {test.task.headline for test in plan.tests.values()}
+    name = metric_name(keys.pop()) if len(keys) == 1 else "score"
+    head = ["test items", name, "95 % interval", "base model", "gain", "best shallow baseline"]
+    rows = [row for test in plan.tests.values() for row in _rows(test, metrics)]
+    return table(head, rows)
+
+
+def _rows(test: TestSet, metrics: Mapping[str, float]) -> list[list[str]]:
+    """Return the row of a test set, followed by those of its languages if there are several."""
+    key, prefix = test.task.headline, f"test/{test.name}"
+    low, high = metrics.get(f"{prefix}/{key}_low"), metrics.get(f"{prefix}/{key}_high")
+    floors = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith(f"floor/{test.name}/")}
+    best = max(floors, key=lambda name: floors[name], default=None)
+    whole = [
+        escaped(test.title),
+        f"**{metrics[f'{prefix}/{key}']:.3f}**",
+        "" if low is None or high is None else f"{low:.3f} to {high:.3f}",
+        f"{metrics[f'base/{test.name}/{key}']:.3f}",
+        f"{metrics[f'gain/{test.name}']:+.3f}",
+        "" if best is None else f"{floors[best]:.3f} ({escaped(best.replace('_', ' '))})",
+    ]
+    each = {code: metrics.get(f"{prefix}/{code}/{key}") for code in test.task.languages}
+    return [whole, *([escaped(language_name(c)), f"{v:.3f}", "", "", "", ""] for c, v in each.items() if v is not None)]
+
+
+def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
+    rows = []
+    for test in plan.tests.values():
+        if not isinstance(test.task, PairTask):
+            rows += [[escaped(row[0]), "", row[3], row[1].strip("*")] for row in _rows(test, metrics)]
+            continue
+        for site in ("pooled", "output"):
+            for name, measure in (("P@1", "p1/to/centred"), ("cosine of translations", "cosine/translation/raw")):
+                before, after = (metrics[f"{when}/{test.name}/{site}/{measure}"] for when in ("base", "test"))
+                rows.append([f"{escaped(test.name)} pairs, {site} state", name, f"{before:.3f}", f"{after:.3f}"])
+    return table(["test items", "measure", "base model", "trained"], rows)
+
+
+def _facts(plan: Plan) -> list[str]:
+    spec, task = plan.spec, plan.task
+    counts = Counter(item.language for item in plan.mixture.train)
+    items = ", ".join(f"{number:,} {escaped(language_name(language))}" for language, number in counts.items())
+    revision = plan.source.revision or spec.model_digest
+    facts = [f"**Model:** {escaped(plan.model_name)}, revision {escaped(revision[:12])}, {spec.precision}{_nf4(plan)}"]
+    if plan.variant.trains:
+        facts.insert(0, f"**Method:** {escaped(plan.variant.title)}, {_settings(plan)}")
+        facts.append(
+            f"**Trained on:** {escaped(task.name)}, {len(plan.mixture.train):,} items: {items}; seed {spec.seed}"
+        )
+    else:
+        facts.insert(0, "**Method:** none, the base model as it is")
+        facts.append(f"**Task:** {escaped(task.name)}; seed {spec.seed}")
+    sizes = {test.title: len(test.items) for test in plan.tests.values()}
+    facts.append("**Scored on:** " + ", ".join(f"{size:,} items {escaped(title)}" for title, size in sizes.items()))
+    return facts
+
+
+def _nf4(plan: Plan) -> str:
+    return "" if plan.spec.quantization == "none" else f", {plan.spec.quantization}"
+
+
+def _settings(plan: Plan) -> str:
+    spec = plan.spec
+    values = {
+        "arm": spec.arm,
+        "rank": spec.rank,
+        "alpha": spec.alpha and f"{spec.alpha:g}",
+        "learning rate": spec.learning_rate and f"{spec.learning_rate:g}",
+        "epochs": spec.epochs,
+        "batch size": spec.batch_size,
+    }
+    return ", ".join(f"{name} {escaped(value)}" for name, value in values.items() if value is not None)
+
+
+def _role(plan: Plan, role: str) -> str:
+    """Return the languages of a role of validation items."""
+    languages = [plan.task.source] if role == "en" else target_languages(plan.task, plan.spec.language)
+    return escaped(join_names(code for code in languages if code))
+
+
+def _commands(plan: Plan, run_id: str, experiment: str) -> str:
+    commands = [
+        f"whichlora probe --run_id {run_id}  # looks into the model, layer by layer",
+        f"whichlora analyze --experiment {shlex.quote(experiment)}  # compares the runs of the experiment in a report",
+    ]
+    return paragraphs(_reload(plan, run_id), code(commands, "sh"))
+
+
+def _reload(plan: Plan, run_id: str) -> str:
+    if not plan.variant.trains:
+        return ""
+    name, revision = plan.source.name_or_path, plan.source.revision
+    imports = ["import mlflow", *_base_import(plan), "from transformers import AutoModelForCausalLM"]
+    folder = f'mlflow.artifacts.download_artifacts(run_id="{run_id}", artifact_path="adapter")'
+    if plan.variant.trains_whole_model:
+        return code([*imports, f"model = AutoModelForCausalLM.from_pretrained({folder})"], "python")
+    base = "packaged_model_path()" if plan.spec.model == MODEL_NAME else repr(name)
+    at = f", revision={revision!r}" if revision else ""
+    lines = [
+        *imports[:1],
+        "from peft import PeftModel",
+        *imports[1:],
+        f"base = AutoModelForCausalLM.from_pretrained({base}{at})",
+        f"model = PeftModel.from_pretrained(base, {folder})",
+    ]
+    return code(lines, "python")
+
+
+def _base_import(plan: Plan) -> Sequence[str]:
+    packaged = plan.spec.model == MODEL_NAME and not plan.variant.trains_whole_model
+    return ["from whichlora.models.packaged import packaged_model_path"] if packaged else []

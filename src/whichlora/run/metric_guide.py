@@ -1,0 +1,48 @@
+"""Explains the metrics of runs, once for each experiment, and says which of them are shown first."""
+
+from __future__ import annotations
+
+import contextlib
+
+from mlflow.exceptions import MlflowException
+
+from whichlora.config.plan import Plan
+from whichlora.data.tasks import PairTask
+from whichlora.tracking import experiment_page
+from whichlora.tracking.client import find_experiment
+from whichlora.tracking.runs import Tracker
+
+GUIDE = """
+**Metrics.** Scores are shares from 0 to 1. `en` is the source language (English, unless the task says another), `tl` \
+the target languages.
+
+- `test/en/f1`, `test/tl/f1`: F1 on the test items (micro-F1 for labels, token F1 for QA); `_low` and `_high` are its \
+95 % interval over items
+- `test/tl/sw/f1`: the score in one of several target languages
+- `base/...`: the same scores of the base model without an adapter; `gain/en`, `gain/tl`: test minus base
+- `floor/...`: scores of shallow baselines on the same items; a model that has learnt the task is above them
+- `validation/...`: scores on the items that select the checkpoint
+- `test/retention/...`: a task that was not trained, to see what was forgotten
+- `adapter/...`: the number of trainable parameters; `train/...`: loss, seconds, speed
+- `gpu/...`, `host/...`: memory, load, energy during training; `system/...`: the curves behind them
+
+**Kinds of runs** are in the tag `whichlora.kind`: `run` (one method with one seed), `summary` (one method over its \
+seeds), `base` (scores of the base model), `study` and `trial` (tuning), `probe`, `report` and `launch`. The views \
+show the first two. The scores of a `summary` are means; `_sd` is the standard deviation over seeds, `_low` and \
+`_high` are the 95 % interval of the mean by Student's t, and `seeds` is their number.
+""".strip()
+
+
+def publish_page(plan: Plan, tracker: Tracker) -> None:
+    """Describe the experiment of a run and save its views; the run does not depend on it."""
+    metrics, charts = [], []
+    for name, test in plan.tests.items():
+        pairs = isinstance(test.task, PairTask)
+        key = f"test/{name}/" + ("pooled/p1/to/centred" if pairs else test.task.headline)
+        metrics += [key] if pairs else [key, f"{key}_low", f"{key}_high"]
+        charts.append(key)
+    with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+        experiment = find_experiment(tracker.client, tracker.experiment)
+        if experiment is not None:
+            columns = [*metrics, "train/seconds"]
+            experiment_page.publish(tracker.client, experiment, guide=GUIDE, metrics=columns, charts=charts)

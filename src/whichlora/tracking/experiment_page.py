@@ -1,0 +1,126 @@
+"""The page of an experiment in the MLflow UI: its description and its views of results.
+
+`python -m whichlora.tracking.experiment_page PORT` prints the addresses of the results of all experiments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from whichlora.errors import printable
+from whichlora.masking import masked
+from whichlora.tracking import views
+from whichlora.tracking.client import connect, find_experiment, search_all
+from whichlora.tracking.markdown import escaped, link, paragraphs, run_address
+from whichlora.tracking.views import View
+
+RESULTS, MEANS = "whichlora", "whichlora-means"
+"""Keys of the views of runs and of summaries over seeds."""
+ABOUT = "whichlora.about"
+"""Tag of an experiment with what its file says it is for."""
+_LONGEST = 4000
+_MARK = "\n\n<!-- by whichlora: {} -->"
+"""End of a description, not shown, with its digest; a description that differs from it is a user's own."""
+_MARK_START = _MARK.partition("{}")[0]
+_REPORT = re.compile(r"\[report\]\([^)\n]*\)")
+_PARAMS = ("variant", "arm", "language", "tl_ratio")
+
+
+def publish(
+    client: MlflowClient, experiment: Experiment, *, guide: str, metrics: Sequence[str], charts: Sequence[str]
+) -> None:
+    """Describe an experiment and save its views, unless users have changed them.
+
+    Launches, base models' scores, studies, probes and reports are not between the results in these views: a filter
+    hides them rather than experiments of their own, in which runs of other versions and machines would not be found.
+
+    Args:
+        guide: the end of the description, in Markdown.
+        metrics: columns of the views.
+        charts: metrics with a chart.
+    """
+    experiment_id = experiment.experiment_id
+    for key, name, kind, params in (
+        (RESULTS, "Results", "run", (*_PARAMS, "seed")),
+        (MEANS, "Means over seeds", "summary", _PARAMS),
+    ):
+        search = f"tags.`whichlora.kind` = '{kind}'"
+        view = View(key=key, name=name, search=search, params=params, metrics=metrics, charts=charts)
+        views.save(client, experiment, view)
+    links = [
+        f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",
+        link("charts", views.address(experiment_id, RESULTS, charts=True)),
+        link("means over seeds", views.address(experiment_id, MEANS)),
+        link("charts of means", views.address(experiment_id, MEANS, charts=True)),
+    ]
+    report = _REPORT.search(experiment.tags.get(MLFLOW_RUN_NOTE, ""))
+    links += [report[0]] if report else []
+    about = escaped(experiment.tags.get(ABOUT, ""))
+    _describe(client, experiment, paragraphs(" · ".join(links), about, guide))
+
+
+def store_about(client: MlflowClient, experiment_id: str, about: str) -> None:
+    """Store what an experiment is for, for its description."""
+    if about and client.get_experiment(experiment_id).tags.get(ABOUT) != about:
+        client.set_experiment_tag(experiment_id, ABOUT, about[:_LONGEST])
+
+
+def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str) -> None:
+    """Link the newest report in the descriptions of experiments that `publish` has described."""
+    place = client.get_run(run_id).info.experiment_id
+    report = f"[report]({run_address(place, run_id)})"
+    for experiment_id in experiment_ids:
+        with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+            experiment = client.get_experiment(experiment_id)
+            note = experiment.tags.get(MLFLOW_RUN_NOTE, "").partition(_MARK_START)[0]
+            links, blank, rest = note.partition("\n\n")
+            links = _REPORT.sub(report, links) if _REPORT.search(links) else f"{links} · {report}"
+            if note:
+                _describe(client, experiment, links + blank + rest)
+
+
+def results_line(client: MlflowClient, name: str) -> str:
+    """Return a line with the address of an experiment's results in the MLflow UI; "" if there is no such experiment."""
+    experiment = find_experiment(client, name)
+    if experiment is None:
+        return ""
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        return f"Results: {_address(experiment, masked(uri.rstrip('/')))}"
+    return f"Results, after `make ui`: {_address(experiment, 'http://127.0.0.1:5000')}"
+
+
+def _address(experiment: Experiment, server: str) -> str:
+    return f"{server}/{views.address(experiment.experiment_id, RESULTS)}"
+
+
+def _print_addresses(port: str) -> None:
+    """Print the address of the results of each experiment that has a view of them."""
+    for experiment in search_all(connect().search_experiments):
+        if views.PREFIX + RESULTS in experiment.tags:
+            print(printable(f"{experiment.name}: {_address(experiment, f'http://127.0.0.1:{port}')}"))
+
+
+def _describe(client: MlflowClient, experiment: Experiment, text: str) -> None:
+    """Set the description of an experiment unless a user has written one."""
+    note, text = experiment.tags.get(MLFLOW_RUN_NOTE), _marked(masked(text))
+    if text != note and (not note or note == _marked(note.partition(_MARK_START)[0])):
+        client.set_experiment_tag(experiment.experiment_id, MLFLOW_RUN_NOTE, text)
+
+
+def _marked(text: str) -> str:
+    return text + _MARK.format(hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+if __name__ == "__main__":
+    _print_addresses(sys.argv[1])

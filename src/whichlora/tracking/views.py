@@ -1,0 +1,125 @@
+"""Saved views of an experiment in the MLflow UI: its filter, columns and charts, in a tag of the experiment.
+
+The names in a state are those of MLflow 3.17's UI, which ignores those that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import Experiment
+from mlflow.tracking import MlflowClient
+
+PREFIX = "mlflow.sharedViewState."
+"""Tags of an experiment with the views that its menu "Views" offers."""
+_SECTION = {
+    "uuid": "whichlora-scores",
+    "name": "Scores",
+    "display": True,
+    "isReordered": True,
+    "deleted": False,
+    "isGenerated": False,
+    "columns": 2,
+    "cardHeight": 560,  # pixels, so that the legend has room for the names of some ten runs
+}
+_CHARTS_RUNS = 100
+"""Runs in a chart; the UI would show ten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A view of an experiment.
+
+    Attributes:
+        key: names it in addresses.
+        name: names it in the UI's menu.
+        search: filter of the runs.
+        params, metrics: columns, in this order.
+        charts: metrics that have a bar chart in the first section, in this order.
+    """
+
+    key: str
+    name: str
+    search: str
+    params: Sequence[str]
+    metrics: Sequence[str]
+    charts: Sequence[str]
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the UI that shows this view."""
+        columns = [_column("params", name) for name in self.params] + [
+            _column("metrics", name) for name in self.metrics
+        ]
+        return {
+            "searchFilter": self.search,
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "modelVersionFilter": "All Runs",
+            "datasetsFilter": [],
+            "selectedColumns": columns,
+            "columnOrder": columns,
+            "columnWidths": {},
+            "runsHiddenMode": "SHOW_ALL",
+            "compareRunCharts": [_chart(metric) for metric in self.charts],
+            "compareRunSections": [_SECTION],
+            "isAccordionReordered": True,
+            "hideEmptyCharts": True,
+        }
+
+
+def address(experiment_id: str, key: str, *, charts: bool = False) -> str:
+    """Return the address of a view relative to any page of the MLflow UI, in its pages for the training of models."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType=machine_learning{mode}"
+
+
+def save(client: MlflowClient, experiment: Experiment, view: View) -> None:
+    """Save a view, with the columns and charts that an earlier one of its key has besides.
+
+    A view that a user has changed in the UI stays as it is.
+    """
+    tag = f"{PREFIX}{view.key}"
+    saved = _read(experiment.tags.get(tag))
+    if saved.get("updatedAt") != saved.get("createdAt"):
+        return
+    state, before = view.state(), json.loads(saved.get("state", "{}"))
+    for name in ("selectedColumns", "columnOrder"):
+        state[name] = list(dict.fromkeys([*before.get(name, []), *state[name]]))
+    charts = {chart["uuid"]: chart for chart in [*before.get("compareRunCharts", []), *state["compareRunCharts"]]}
+    state["compareRunCharts"] = list(charts.values())
+    if state != before:
+        now = int(time.time() * 1000)
+        envelope = {"name": view.name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
+        client.set_experiment_tag(experiment.experiment_id, tag, json.dumps(envelope))
+
+
+def _read(tag: str | None) -> Mapping[str, Any]:
+    """Return the content of a view's tag; empty if there is none, or one that this version does not understand."""
+    try:
+        content = json.loads(tag or "{}")
+        json.loads(content.get("state", "{}"))
+    except (ValueError, TypeError, AttributeError):
+        return {"createdAt": 0, "updatedAt": 1}
+    return dict(content)
+
+
+def _column(kind: str, name: str) -> str:
+    return f"{kind}.`{name}`"
+
+
+def _chart(metric: str) -> dict[str, Any]:
+    return {
+        "uuid": f"chart-{metric}",
+        "type": "BAR",
+        "metricKey": metric,
+        "metricSectionId": _SECTION["uuid"],
+        "runsCountToCompare": _CHARTS_RUNS,
+        "deleted": False,
+        "isGenerated": False,
+    }
