@@ -82,7 +82,11 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
     for key in NUMBERS:
         params[key] = _number(params.get(key))
     digest, malformed = digest_of_english(params.pop("test_digests", "{}"))
-    metrics = {name: value if math.isfinite(value) else math.nan for name, value in run.data.metrics.items()}
+    metrics = {
+        name: value if math.isfinite(value) else math.nan
+        for name, value in run.data.metrics.items()
+        if not name.startswith("system/")  # the last points of curves
+    }
     # A param and a metric may share a name in runs of other programs; metrics of this project have a slash in theirs.
     slashed = {name: value for name, value in metrics.items() if "/" in name}
     row = {**metrics, **params, **slashed, **tags, **attributes, "test_en_digest": digest}

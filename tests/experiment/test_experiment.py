@@ -351,6 +351,10 @@ def test_packed_runs_killed_in_the_middle_are_resumed(store: Path, tiny_model: s
     packed = results()
     assert len(packed) == 8
     assert len([run for run in runs() if "whichlora.resumed" in run.data.tags]) >= 3
+    for run in runs():
+        curve = MlflowClient().get_metric_history(run.info.run_id, "system/process_memory_usage_megabytes")
+        assert [point.step for point in curve] == list(range(len(curve)))  # also of runs that were trained together
+        assert len(curve) >= 2 or "whichlora.adapter_of" in run.data.tags
 
     other = store / "alone"
     other.mkdir()

@@ -6,6 +6,7 @@
  *   temperature   50 + 10 d degrees Celsius
  *   memory used   1000 (d + 1) MiB at its first reading, 100 MiB more at each later one
  *   power         100 + 50 d watts
+ *   limit         400 watts of power
  *   energy        a counter that starts at 5000 J and rises by 400 + 200 d joules a second. That is not the power, so
  *                 a test can tell the counter from an integral of the power
  *   UUID          "GPU-a..." for device 0, "GPU-b..." for device 1, and so on
@@ -119,6 +120,13 @@ int nvmlDeviceGetPowerUsage(const Device *device, unsigned *milliwatts) {
     if (!supported("power", device))
         return NOT_SUPPORTED;
     *milliwatts = 1000 * (100 + 50 * device->number);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetEnforcedPowerLimit(const Device *device, unsigned *milliwatts) {
+    if (!supported("limit", device))
+        return NOT_SUPPORTED;
+    *milliwatts = 400 * 1000;
     return SUCCESS;
 }
 

@@ -1,9 +1,10 @@
-"""A real MLflow server behind a proxy that loses the answers to requests that create runs."""
+"""A real MLflow server behind a proxy that loses answers: to requests that create runs, or to all for a while."""
 
 from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,17 +15,20 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from whichlora.tracking import system_metrics
 from whichlora.tracking.runs import Tracker
+from whichlora.tracking.telemetry import Telemetry
 
+MEMORY = "system/process_memory_usage_megabytes"
 TAGS = {"fingerprint": "abc"}
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to the server; `losses` answers to the creation of runs are lost."""
+    """Passes requests on to the server; `losses` answers to the creation of runs are lost, and all while `down`."""
 
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.target, self.losses = urlsplit(target), 0
+        self.target, self.losses, self.down = urlsplit(target), 0, False
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,6 +40,9 @@ class _Handler(BaseHTTPRequestHandler):
         connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         content = answer.read()
+        if self.server.down:
+            self.close_connection = True
+            return
         if self.path.endswith("/runs/create") and self.server.losses:
             self.server.losses -= 1
             self.close_connection = True
@@ -81,3 +88,29 @@ def test_one_run_exists_however_many_answers_are_lost(proxy: Proxy, tmp_path: Pa
     everything = client.search_runs([experiment], run_view_type=ViewType.ALL)
     assert len(everything) > 3  # the duplicates existed
     assert "RUNNING" not in {run.info.status for run in everything}
+
+
+@pytest.mark.slow
+def test_system_metrics_of_a_time_without_a_server_are_logged_when_it_is_back(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system_metrics, "_WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(system_metrics, "_LAST_WRITE_SECONDS", 5)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    logs = [Tracker(MlflowClient(), "tests").open("run", name, {"fingerprint": name}) for name in ("back", "gone")]
+    for log in logs:
+        with Telemetry(log) as telemetry:
+            time.sleep(1)
+            proxy.down = True
+            time.sleep(1)
+            proxy.down = log is logs[1]
+            time.sleep(1)
+        proxy.down = False
+        assert telemetry.metrics()["host/memory_max_mb"] > 0
+    back, gone = ([p.step for p in log.client.get_metric_history(log.run_id, MEMORY)] for log in logs)
+    assert back == list(range(len(back)))  # the server has stored what it did not confirm, once
+    assert len(back) > 20
+    assert gone == list(range(len(gone)))
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ")
+    assert "points of system metrics were not logged" in warning

@@ -200,6 +200,10 @@ def test_the_adapter_the_training_and_the_host_are_measured(finished: Finished) 
     assert m["train/best_step"] == 3
     assert m["host/memory_max_mb"] > 100  # a process that has imported torch is larger
     assert m["host/cpu_mean"] >= 0
+    for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "process_memory_usage_megabytes"):
+        curve = finished.client.get_metric_history(finished.run.info.run_id, f"system/{name}")
+        assert len(curve) >= 2
+        assert max(point.timestamp for point in curve) < finished.run.info.end_time
     if not torch.cuda.is_available():
         assert not [name for name in m if name.startswith("gpu/")]
 

@@ -83,10 +83,10 @@ def summary(plan: Plan, result: Result) -> str:
     for test in plan.tests.values():
         lines += _pair_lines(test, m) if isinstance(test.task, PairTask) else [_prompt_line(test, m)]
     if "train/seconds" in m:
+        memory = f", host memory {m['host/memory_max_mb']:,.0f} MiB" if "host/memory_max_mb" in m else ""
         lines.append(
             f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "
-            f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s, "
-            f"host memory {m['host/memory_max_mb']:,.0f} MiB"
+            f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s{memory}"
         )
     lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Access to MLflow: `client` connects, `runs` finds, creates and logs runs, and `telemetry` measures resource use.
+"""Access to MLflow: `client` connects, `runs` finds, creates and logs runs, and `telemetry` measures resource use, by
+MLflow's `system_metrics` and by `monitors` of our own.
 
 `sqlite` locates and locks SQLite tracking databases without importing MLflow.
 """

@@ -108,6 +108,15 @@ class RunLog:
         now = int(time.time() * 1000)
         self._batches(metrics=[Metric(key, value, now, step) for step, value in points if step > last])
 
+    def last_step(self, prefix: str) -> int:
+        """Return the last step of the metrics whose names begin with `prefix`; -1 if there are none."""
+        latest = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no steps
+        return max((metric.step for metric in latest if metric.key.startswith(prefix)), default=-1)
+
+    def points(self, metrics: Sequence[Metric]) -> None:
+        """Log metrics that have their own steps and times; those that are logged already are not repeated."""
+        self._batches(metrics=metrics)
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, adding the prefix `whichlora.` to their keys."""
         self._batches(tags=[RunTag(f"whichlora.{key}", masked(value)) for key, value in values.items()])

@@ -1,57 +1,50 @@
-"""Measures resource use during training: CPU and memory of the host, and GPU figures from NVML if available.
+"""Measures resource use during training: system metrics as curves in the run, and figures of the whole window.
 
-MB in a metric's name means 2**20 bytes, as in `nvidia-smi` and torch.
+MB in a figure's name means 2**20 bytes, as in `nvidia-smi` and torch; MLflow's `megabytes` are 10**6 bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
 import sys
-import threading
-import time
-from collections import defaultdict
-from types import ModuleType, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-import psutil
+from whichlora.masking import masked
+from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.system_metrics import Sample, SystemMetrics
 
 MIB = 2**20
 
 
 class Telemetry:
-    """Context manager that samples the visible GPUs, this process and its descendants.
+    """Context manager that measures the host, the visible GPUs, and this process with its descendants.
 
-    A daemon thread takes a sample every `interval` seconds; additional samples on entry and exit ensure figures for
-    blocks shorter than the interval. Without NVML or a visible device the `gpu/` metrics are absent. If a device does
-    not support a figure, only that figure is absent.
-
-    The visible devices are those of `CUDA_VISIBLE_DEVICES`. Its numbers are interpreted in NVML's order, which equals
-    CUDA's order on machines with a single GPU model, and on all machines under `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+    The curves are logged to the run under MLflow's names (`system/*`); `metrics` returns figures of the same samples.
+    Without NVML or a visible device the `gpu/` figures are absent. If a device does not support a figure, only that
+    figure is absent.
     """
 
-    def __init__(self, interval: float = 1.0) -> None:
-        self._interval = interval
-        self._samples: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._gpus = _Gpus()
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._monitor: SystemMetrics | None = None
+        self._figures: dict[str, _Figure] = {}
 
     def __enter__(self) -> Telemetry:
-        self._gpus.open()
         _reset_torch_peak()
-        self._sample(opening=True)
-        self._thread.start()
+        try:
+            self._monitor = SystemMetrics(self._log, self._add)
+        except Exception as error:  # such as a host that hides its network, or a bad value of MLflow's variables
+            print(f"warning: no system metrics: {masked(str(error))}"[:300], file=sys.stderr)
+        else:
+            self._monitor.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
-        self._gpus.close()
+        if self._monitor is not None:
+            self._monitor.finish()
 
     def metrics(self) -> dict[str, float]:
         """Return the figures of the block. Call only after the context manager has exited.
@@ -63,135 +56,86 @@ class Telemetry:
         - `gpu/energy_j`: from the devices' energy counters, or the integral of the power if a device has no counter
         - `gpu/torch_peak_mb`: peak memory allocated by torch, summed over devices; only if torch used CUDA
         """
-        values = {name: [value for _, value in samples] for name, samples in self._samples.items()}
-        metrics = {"host/memory_max_mb": max(values["host_memory"]) / MIB, "host/cpu_mean": self._cpu_percent()}
-        for name in ("utilization_mean", "memory_mean_mb", "temperature_mean_c", "power_mean_w"):
-            readings = values.get(name.split("_mean")[0])
-            if readings:
-                metrics[f"gpu/{name}"] = sum(readings) / len(readings)
-        if "memory" in values:
-            metrics["gpu/memory_max_mb"] = max(values["memory"])
-        if len(values.get("energy", [])) == len(values["host_memory"]):
-            metrics["gpu/energy_j"] = values["energy"][-1] - values["energy"][0]
-        elif "power" in values:
-            metrics["gpu/energy_j"] = _integral(self._samples["power"])
+        figures = self._figures
+        metrics = {}
+        if "process_memory" in figures:
+            window = figures["process_memory"]
+            cpu = figures["process_cpu"]
+            # The CPU time of a child that ends without being waited for is lost, so the difference can be negative.
+            metrics["host/cpu_mean"] = 100 * max(0.0, cpu.last - cpu.first) / (cpu.end - cpu.start)
+            metrics["host/memory_max_mb"] = window.maximum / MIB
+            energy = figures.get("energy")
+            if energy is not None and (energy.start, energy.end) == (window.start, window.end):
+                metrics["gpu/energy_j"] = energy.last - energy.first
+            elif "power" in figures:
+                metrics["gpu/energy_j"] = figures["power"].integral
+        for name, metric in _MEANS.items():
+            if name in figures:
+                metrics[metric] = figures[name].mean
+        if "memory" in figures:
+            metrics["gpu/memory_max_mb"] = figures["memory"].maximum
         return metrics | _torch_peak()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._sample()
-
-    def _sample(self, opening: bool = False) -> None:
-        """Add one sample of every figure; the first omits utilisation, which covers the time before the block."""
-        readings = self._gpus.read()
-        if opening:
-            readings.pop("utilization", None)
-        readings["host_memory"], readings["host_cpu"] = _host()
-        now = time.monotonic()
+    def _add(self, time: float, sample: Sample) -> None:
+        """Add a sample of the monitor to the figures."""
+        assert self._monitor is not None
+        process, gpus = self._monitor.process, self._monitor.gpus
+        readings = {"process_memory": float(process.memory_bytes), "process_cpu": process.cpu_seconds}
+        if gpus is not None:
+            for name, (part, divisor) in _DEVICE_READINGS.items():
+                devices = [sample.get(f"gpu_{number}_{part}") for number in range(gpus.num_gpus)]
+                values = [value for value in devices if value is not None]
+                if values and len(values) == len(devices):
+                    readings[name] = sum(values) / (divisor or len(values))
+            if gpus.energy_joules is not None:
+                readings["energy"] = gpus.energy_joules
         for name, value in readings.items():
-            self._samples[name].append((now, value))
-
-    def _cpu_percent(self) -> float:
-        (start, before), *_, (end, after) = self._samples["host_cpu"]
-        # The CPU time of a child that ends without being waited for is lost, so the difference can be negative.
-        return 100 * max(0.0, after - before) / (end - start)
+            if name in self._figures:
+                self._figures[name].add(time, value, over_interval=name == "utilization")
+            else:
+                self._figures[name] = _Figure.of(time, value)
 
 
-class _Gpus:
-    """The visible devices as seen by NVML; empty without NVML."""
-
-    def __init__(self) -> None:
-        self._handles: list[Any] = []
-        self._nvml: ModuleType | None = None
-
-    def open(self) -> None:
-        """Load NVML and look up the visible devices."""
-        import pynvml
-
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlInit()
-            self._nvml = pynvml
-            self._handles = _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-    def close(self) -> None:
-        """Shut NVML down; `read` must not be called afterwards."""
-        if self._nvml is not None:
-            with contextlib.suppress(self._nvml.NVMLError):
-                self._nvml.nvmlShutdown()
-
-    def read(self) -> dict[str, float]:
-        """Return one reading of each figure over all devices, omitting figures that a device does not support.
-
-        `utilization` (percent) and `temperature` (degrees Celsius) are means over devices. `memory` (MiB), `power`
-        (watts) and `energy` (joules since an arbitrary moment) are sums.
-        """
-        nvml = self._nvml
-        if nvml is None or not self._handles:
-            return {}
-        count = len(self._handles)
-        getters = {
-            "utilization": lambda handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / count,
-            "temperature": lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU) / count,
-            "memory": lambda handle: nvml.nvmlDeviceGetMemoryInfo(handle).used / MIB,
-            "power": lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-            "energy": lambda handle: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
-        }
-        readings = {}
-        for name, getter in getters.items():
-            with contextlib.suppress(nvml.NVMLError):
-                readings[name] = float(sum(getter(handle) for handle in self._handles))
-        return readings
+_MEANS = {
+    "utilization": "gpu/utilization_mean",
+    "memory": "gpu/memory_mean_mb",
+    "temperature": "gpu/temperature_mean_c",
+    "power": "gpu/power_mean_w",
+}
+_DEVICE_READINGS = {
+    "utilization": ("utilization_percentage", None),
+    "temperature": ("temperature_celsius", None),
+    "memory": ("memory_usage_megabytes", MIB / 1e6),
+    "power": ("power_usage_watts", 1),
+}
+"""The metrics of a device that are added up over devices and divided; None divides by the number of devices."""
 
 
-def _visible(nvml: ModuleType, selection: str | None) -> list[Any]:
-    """Return the handles of the devices that CUDA would see under `CUDA_VISIBLE_DEVICES=selection`.
+@dataclass
+class _Figure:
+    """A reading over time, in seconds of the monotonic clock."""
 
-    As in CUDA, an entry that names no device hides all entries after it, so "" and "-1" hide everything.
-    """
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    if selection is None:
-        return handles
-    chosen = []
-    for entry in selection.split(","):
-        handle = _find(nvml, handles, entry.strip())
-        if handle is None:
-            break
-        chosen.append(handle)
-    return chosen
+    start: float
+    first: float
+    end: float
+    last: float
+    maximum: float
+    integral: float = 0.0
 
+    @classmethod
+    def of(cls, time: float, value: float) -> _Figure:
+        """Return the figure after its first reading."""
+        return cls(start=time, first=value, end=time, last=value, maximum=value)
 
-def _find(nvml: ModuleType, handles: list[Any], entry: str) -> Any | None:
-    """Return the device that one entry names; None if there is none.
+    def add(self, time: float, value: float, *, over_interval: bool) -> None:
+        """Add a reading; `over_interval` if it is itself a mean since the last one, as utilisation is."""
+        self.integral += (time - self.end) * (value if over_interval else (self.last + value) / 2)
+        self.end, self.last, self.maximum = time, value, max(self.maximum, value)
 
-    An entry is an index, a prefix of a GPU's UUID, or a MIG instance's UUID.
-    """
-    if entry.isdecimal():
-        return handles[int(entry)] if int(entry) < len(handles) else None
-    if entry.startswith("GPU-"):
-        return next((handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(entry)), None)
-    if entry.startswith("MIG-"):
-        with contextlib.suppress(nvml.NVMLError):
-            return nvml.nvmlDeviceGetHandleByUUID(entry)
-    return None
-
-
-def _host() -> tuple[int, float]:
-    """Return the resident bytes and the CPU seconds so far of this process and its descendants."""
-    memory, seconds = 0, 0.0
-    this = psutil.Process()
-    # Parents last: if a child ends between being listed and being read, its parent's `children_*` includes it.
-    for process in [*reversed(this.children(recursive=True)), this]:
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            seconds += times.user + times.system + times.children_user + times.children_system
-            memory += process.memory_info().rss
-    return memory, seconds
-
-
-def _integral(samples: list[tuple[float, float]]) -> float:
-    """Return the integral of (time, value) samples by the trapezoidal rule."""
-    pairs = itertools.pairwise(samples)
-    return sum((end - start) * (before + after) / 2 for (start, before), (end, after) in pairs)
+    @property
+    def mean(self) -> float:
+        """The mean over time; samples are not evenly spaced."""
+        return self.integral / (self.end - self.start) if self.end > self.start else self.last
 
 
 def _torch_cuda() -> Any | None:

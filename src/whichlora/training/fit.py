@@ -143,7 +143,7 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
         losses.extend(points)
         log.series("train/loss", points)
 
-    telemetry = Telemetry()
+    telemetry = Telemetry(log)
     objective = objective_of(plan)
     examples = [objective.example(encoder, item) for item in plan.mixture.train]
     result = distributed.on_all_ranks(
