@@ -23,10 +23,11 @@ from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.metric_guide import publish_page
-from whichlora.run.provenance import log_provenance
+from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
+from whichlora.serving.logged_model import log_with_model
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker
@@ -60,13 +61,15 @@ def trial(
     """
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        return dict(fit(plan, log, work, reports=reports).metrics)
+        metrics = headline_first(fit(plan, log, work, reports=reports).metrics, plan.task.headline)
+        log.metrics(metrics)
+        return metrics
 
     return _tracked("trial", plan.trial_name((tags or {}).get("trial")), plan, tracker, job, tags or {})
 
 
 _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
-"""Does the work of a run in its work folder and returns its metrics."""
+"""Does the work of a run in its work folder, logs its metrics and returns them."""
 
 
 def _tracked(
@@ -83,8 +86,7 @@ def _tracked(
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
         publish_page(plan, tracker)
-        metrics = headline_first(job(plan, tracker, attempt.log, work), plan.task.headline)
-        attempt.log.metrics(metrics)
+        metrics = job(plan, tracker, attempt.log, work)
         attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment))
         return Result(run_id=attempt.run_id, metrics=metrics)
 
@@ -98,7 +100,7 @@ def _already_done(kind: str, finished: Run) -> Result:
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    """Train or reuse the adapter, score it and the base model, log the predictions, and return the run's metrics."""
+    """Train or reuse the adapter, score it and the base model, and log the results; return the run's metrics."""
     metrics: dict[str, float] = {}
     known: dict[str, TestScores] = {}
     if plan.variant.trains:
@@ -126,8 +128,10 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     check_metrics(metrics.items())
+    metrics = headline_first(metrics, plan.task.headline)
     if plan.variant.trains:
         log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
+    log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics
 
 
