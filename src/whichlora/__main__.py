@@ -21,6 +21,7 @@ COMMANDS = {
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "data": ("whichlora.data_check", "Check the data of a task before a first run."),
+    "runs": ("whichlora.run_table", "List the runs of the tracking database with their scores."),
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
     "archive": ("whichlora.archive", "Pack results into one file, unpack them, or adapt them to a moved folder."),

@@ -53,7 +53,8 @@ def table(
         else:
             for column in columns:
                 column.width = column.least
-    lines = ((" " * _INDENT + (" " * _GAP).join(line)).rstrip() for line in zip(*(c.lines() for c in columns)))
+    rows_of_cells = zip(*(column.lines() for column in columns), strict=True)
+    lines = ((" " * _INDENT + (" " * _GAP).join(cells_of_row)).rstrip() for cells_of_row in rows_of_cells)
     return "\n".join(line if width is None else _clip(line, width) for line in lines)
 
 

@@ -19,7 +19,7 @@ def exclusive(work: Path) -> Iterator[None]:
     In lockstep, other runs continue while this one waits.
     """
     work.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work.with_suffix(".lock"))
+    lock = FileLock(_lock_file(work))
     announced = False
     while True:
         try:
@@ -35,3 +35,18 @@ def exclusive(work: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(work: Path) -> bool:
+    """Return whether a process of this machine, or one that shares the folder, is at work in a run's work folder."""
+    if not _lock_file(work).exists():
+        return False
+    try:
+        with FileLock(_lock_file(work), blocking=False):
+            return False
+    except (Timeout, OSError):  # OSError: the lock of another user, which cannot be tried
+        return True
+
+
+def _lock_file(work: Path) -> Path:
+    return work.with_suffix(".lock")
