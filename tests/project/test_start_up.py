@@ -61,6 +61,8 @@ COMMANDS = [
     "tuning.study stop",
     "tuning.learning_rates",
     "analysis.analyze",
+    "analysis.diff",
+    "whichlora.run_table",
     "whichlora",
     *(f"whichlora {name}" for name in SUBCOMMANDS),
 ]
@@ -143,6 +145,8 @@ WRONG = [
     ("analysis.analyze --experiment x --margin 0", "margin=0: "),
     ("analysis.analyze --experiment x --claims no.yaml", "claims=no.yaml: "),
     ("analysis.analyze --results no.csv", "results=no.csv: "),
+    ("analysis.diff abcd abce --items many", "items=many: "),
+    ("whichlora.run_table --status done", "status=done: "),
     ("analysis.analyze", "experiment=none: "),
 ]
 

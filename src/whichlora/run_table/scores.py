@@ -13,6 +13,7 @@ from whichlora.data.metric_names import metric_name
 _ROLES = ("en", "tl")
 _PAIRS = "pooled/p1/to/centred"
 """The metric of word pairs that the summary of a run shows."""
+PAIRS_METRIC = "P@1"
 _BEST = ("best/fresh_f1", "best/f1")
 """The metrics of a study's best point: with fresh seeds, and in the study."""
 
@@ -48,7 +49,9 @@ def scores_of(run: Run) -> dict[str, Score]:
     for title, prefix in _places(params, kind):
         for name in (headline, "f1", _PAIRS):
             if f"{prefix}/{name}" in metrics:
-                found[title] = _score(metrics, f"{prefix}/{name}", "P@1" if name == _PAIRS else metric_name(name))
+                found[title] = _score(
+                    metrics, f"{prefix}/{name}", PAIRS_METRIC if name == _PAIRS else metric_name(name)
+                )
                 break
     return found
 
