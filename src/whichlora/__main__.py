@@ -26,6 +26,7 @@ COMMANDS = {
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
     "archive": ("whichlora.archive", "Pack results into one file, unpack them, or adapt them to a moved folder."),
+    "cache": ("whichlora.cache", "List what was downloaded or left unfinished, or remove it."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
 """Module and short help of each subcommand; the module has a `main`, and a `COMMAND` for shell completion."""

@@ -62,6 +62,7 @@ COMMANDS = [
     "tuning.learning_rates",
     "analysis.analyze",
     "analysis.diff",
+    "whichlora.cache",
     "whichlora.run_table",
     "whichlora",
     *(f"whichlora {name}" for name in SUBCOMMANDS),
@@ -146,6 +147,7 @@ WRONG = [
     ("analysis.analyze --experiment x --claims no.yaml", "claims=no.yaml: "),
     ("analysis.analyze --results no.csv", "results=no.csv: "),
     ("analysis.diff abcd abce --items many", "items=many: "),
+    ("whichlora.cache --remove all --yes maybe", "yes=maybe: "),
     ("whichlora.run_table --status done", "status=done: "),
     ("analysis.analyze", "experiment=none: "),
 ]
