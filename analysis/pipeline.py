@@ -17,7 +17,7 @@ from analysis.report.run_links import RELATIVE
 from analysis.runs import language_probes, loss_curves, predictions, representation_probes, result_files
 from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.runs.tidy import Runs
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
@@ -30,6 +30,7 @@ from whichlora.tracking.client import (
 )
 from whichlora.tracking.experiment_page import link_report
 from whichlora.tracking.launch import find_launch, mark_launch
+from whichlora.tracking.lookup import find_experiments
 from whichlora.tracking.markdown import NOTE_LIMIT, code, escaped, paragraphs
 from whichlora.tracking.runs import Tracker
 

@@ -82,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", default="pocket,pocket-fp32", help="comma-separated names")
     args = parser.parse_args(arguments)
-    from analysis.runs.pull import find_experiments, pull
+    from analysis.runs.pull import pull
     from whichlora.tracking.client import connect
+    from whichlora.tracking.lookup import find_experiments
 
     client = connect()
     print(summary(pair_runs(pull(client, find_experiments(client, args.experiments)).table)))

@@ -19,6 +19,8 @@ from analysis.runs.artifacts import THREADS, local_path
 from analysis.runs.design import Issue
 from whichlora.data.tasks.qa import token_f1
 
+UNREADABLE = (MlflowException, OSError, pa.ArrowException, KeyError, TypeError, ValueError)
+"""Exceptions for predictions that are missing or damaged."""
 _KEYS = ("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "run_id")
 
 
@@ -46,9 +48,8 @@ def fetch(
         if not row["artifact_uri"]:  # from a file, which has no artifacts
             return (known or {}).get((row["run_id"], row["outcome"]))
         try:
-            name = f"predictions/{row['outcome']}.parquet"
-            return _answers(pq.read_table(local_path(row["artifact_uri"], row["run_id"], name, cache)))
-        except (MlflowException, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            return read_answers(row["artifact_uri"], row["run_id"], row["outcome"], cache=cache)
+        except UNREADABLE as error:
             return error
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -76,12 +77,13 @@ class Answers(NamedTuple):
     scores: tuple[np.ndarray[Any, Any], ...]
 
 
-def _answers(content: pa.Table) -> Answers:
-    """Return the answers in a file of predictions.
+def read_answers(artifact_uri: str, run_id: str, test_set: str, *, cache: Path | None = None) -> Answers:
+    """Return the answers of a run on a test set, such as `tl`; a downloaded file is kept in `cache`, see `fetch`.
 
     Raises:
-        KeyError, TypeError, ValueError, pa.ArrowException: a column is missing or of another type.
+        UNREADABLE: there is no such file, or a column is missing or of another type.
     """
+    content = pq.read_table(local_path(artifact_uri, run_id, f"predictions/{test_set}.parquet", cache))
     ids, gold, predicted = (content[name].cast(pa.string()).fill_null("") for name in ("id", "gold", "predicted"))
     return Answers(ids, gold, predicted, _scores(content))
 

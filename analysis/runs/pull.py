@@ -15,7 +15,6 @@ from mlflow.tracking import MlflowClient
 from analysis.runs.result_files import ResultFiles
 from analysis.runs.tidy import NUMBERS, Runs, required_columns, tidy
 from analysis.runs.validity import defects, digest_of_english
-from whichlora.errors import OptionError, did_you_mean
 from whichlora.tracking.client import search_all
 
 if TYPE_CHECKING:
@@ -23,21 +22,6 @@ if TYPE_CHECKING:
 
 _TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic")
 NO_FILES = ResultFiles()
-
-
-def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
-    """Return the ids by name of the experiments that the option names: one, or several separated by commas.
-
-    Raises:
-        OptionError: there is no such experiment; the message lists the existing ones.
-    """
-    known = {e.name: e.experiment_id for e in search_all(client.search_experiments)}
-    names = [text] if text in known else list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        near = did_you_mean(unknown[0], known) if unknown else ""
-        raise OptionError("experiment", text, f"existing are {', '.join(sorted(known))}{near}")
-    return {name: known[name] for name in names}
 
 
 def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: ResultFiles = NO_FILES) -> Runs:

@@ -21,9 +21,12 @@ COMMANDS = {
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "data": ("whichlora.data_check", "Check the data of a task before a first run."),
+    "runs": ("whichlora.run_table", "List the runs of the tracking database with their scores."),
+    "diff": ("analysis.diff", "Compare two runs: specs, scores, and answers with McNemar's test."),
     "variants": ("whichlora.variants.command", "List the adapter methods with their hyperparameters."),
     "studies": ("tuning.study", "List studies of tune, or stop one."),
     "archive": ("whichlora.archive", "Pack results into one file, unpack them, or adapt them to a moved folder."),
+    "cache": ("whichlora.cache", "List what was downloaded or left unfinished, or remove it."),
     "database": ("whichlora.database", "Create the tables of the tracking database."),
 }
 """Module and short help of each subcommand; the module has a `main`, and a `COMMAND` for shell completion."""

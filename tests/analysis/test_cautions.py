@@ -10,9 +10,10 @@ from synthetic import log_design, log_run, spec
 
 from analysis.records import Record
 from analysis.report import robustness
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from whichlora.config.spec import SPEC_VERSION
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 
 def told(experiment: str = "e") -> tuple[str, ...]:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from synthetic import log_run, spec
 
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.stats.contrasts import units
 from whichlora.config.spec import RunSpec
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 
 def test_runs_with_a_template_are_a_setting_and_older_ones_are_of_plain_text(

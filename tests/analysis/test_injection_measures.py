@@ -16,9 +16,10 @@ from test_report import numbers, report_of, text_of
 from analysis import analyze
 from analysis.measures.lexical_injection import injection_records
 from analysis.records import find
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.runs.tidy import Runs
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 
 def pulled(experiment: str) -> Runs:

@@ -21,8 +21,9 @@ from analysis.measures import layer_shares
 from analysis.runs import language_probes
 from analysis.runs.language_probes import share_column
 from analysis.runs.probe_runs import BASE, reads
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 MINE = """
 claims:

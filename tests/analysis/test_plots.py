@@ -18,8 +18,9 @@ from analysis.plots import style
 from analysis.plots.comparisons import critical_difference
 from analysis.plots.lettering import transliterate
 from analysis.plots.scores import f1_by_ratio
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.stats.ranks import ranks
+from whichlora.tracking.lookup import find_experiments
 
 REFERENCES = ("best floor", "base model")
 

@@ -10,10 +10,11 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis.runs import predictions
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.runs.tidy import Runs
 from whichlora.errors import OptionError
 from whichlora.tracking.client import connect, experiment_id
+from whichlora.tracking.lookup import find_experiments
 
 
 def pulled(*experiments: str) -> Runs:

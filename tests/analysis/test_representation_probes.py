@@ -16,9 +16,10 @@ from test_report import numbers, report_of, text_of
 from analysis.records import find
 from analysis.runs import representation_probes
 from analysis.runs.probe_runs import BASE
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.tables import representations
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 
 def read(experiment: str) -> representation_probes.RepresentationProbes:

@@ -18,9 +18,10 @@ from synthetic import log_design
 
 from analysis import analyze
 from analysis.runs import result_files
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from whichlora.errors import OptionError
 from whichlora.tracking.client import connect
+from whichlora.tracking.lookup import find_experiments
 
 HEADER = "variant,task,model,language,tl_ratio,seed,en,tl"
 LINE = "lora,xnli,llama,sw,0.5,1,0.7,0.6"

@@ -12,10 +12,11 @@ from synthetic import log_design, log_run, spec
 
 from analysis.report.page import results_csv
 from analysis.runs.adapter_sizes import unadapted_note
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from analysis.tables import formats, paper
 from whichlora.tracking.client import connect
 from whichlora.tracking.csv_text import to_csv
+from whichlora.tracking.lookup import find_experiments
 
 
 def tables_of(experiment: str) -> tuple[dict[str, formats.Table], list]:

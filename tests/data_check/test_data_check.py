@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from whichlora.config.plan import Plan
 from whichlora.data.tasks import get_task
 from whichlora.data.windows import PROMPT_TOKENS
 from whichlora.data_check import main, reading
-from whichlora.data_check.tables import shown, table
 
 Checked = Callable[..., dict[str, str]]
 
@@ -258,13 +256,6 @@ def test_the_time_of_every_kind_of_variant_is_measured(variant: str, tiny_model:
     assert found.tested == 600
     assert found.validated == (120 if variant == "none" else 240)
     assert ("steps of" in str(found)) == (variant != "none")
-
-
-def test_tables_align_columns_of_numbers_to_the_right():
-    rows = [("a", "number", "text"), ("äöü", 1234, "x"), ("日本", "5+6", "-")]
-    assert table(rows).split("\n") == ["  a     number  text", "  äöü    1,234  x", "  日本     5+6  -"]
-    assert shown("a\tb\u2028c\u200dd\ne") == "a\\tb\\u2028c\u200dd\ne"
-    assert json.loads(f'"{shown(chr(0x202E))}"') == chr(0x202E)
 
 
 def test_lengths_and_prompts_are_those_of_the_chat_template(checked: Checked, tmp_path: Path):

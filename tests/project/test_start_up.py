@@ -61,6 +61,9 @@ COMMANDS = [
     "tuning.study stop",
     "tuning.learning_rates",
     "analysis.analyze",
+    "analysis.diff",
+    "whichlora.cache",
+    "whichlora.run_table",
     "whichlora",
     *(f"whichlora {name}" for name in SUBCOMMANDS),
 ]
@@ -143,6 +146,9 @@ WRONG = [
     ("analysis.analyze --experiment x --margin 0", "margin=0: "),
     ("analysis.analyze --experiment x --claims no.yaml", "claims=no.yaml: "),
     ("analysis.analyze --results no.csv", "results=no.csv: "),
+    ("analysis.diff abcd abce --items many", "items=many: "),
+    ("whichlora.cache --remove all --yes maybe", "yes=maybe: "),
+    ("whichlora.run_table --status done", "status=done: "),
     ("analysis.analyze", "experiment=none: "),
 ]
 

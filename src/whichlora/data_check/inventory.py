@@ -12,7 +12,7 @@ from whichlora.data.tasks import Item, Split, Task
 from whichlora.data.tasks.base import SPLITS
 from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data.tasks.duplicates import counted, normalized, repeats
-from whichlora.data_check.tables import table
+from whichlora.text_tables import table
 
 Data = Mapping[str, Mapping[Split, Sequence[Item]]]
 """All items of a task by language and split."""

@@ -18,9 +18,9 @@ from whichlora.data.tasks.qa import QaTask
 from whichlora.data_check import inventory, reading, running
 from whichlora.data_check.estimate import estimate
 from whichlora.data_check.inventory import Data
-from whichlora.data_check.tables import shown
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.evaluation.scoring_methods import prompt_scoring
+from whichlora.text_tables import shown
 from whichlora.variants import get_variant
 
 MAX_TARGETS = 6

@@ -12,8 +12,8 @@ from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import Item
 from whichlora.data.tasks.items import PairItem, QaItem
 from whichlora.data_check.inventory import Data
-from whichlora.data_check.tables import shown, table
 from whichlora.errors import OptionError
+from whichlora.text_tables import shown, table
 
 MEASURED = 1000
 """Number of random items of a split whose lengths are measured, and of the longest ones that are read at most."""

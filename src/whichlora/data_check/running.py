@@ -12,7 +12,7 @@ from whichlora.data.mixture import target_count, trained_count
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask, Task
 from whichlora.data_check.inventory import Data
-from whichlora.data_check.tables import table
+from whichlora.text_tables import table
 from whichlora.training.trainer import total_steps
 
 RATIOS = (0.0, 0.01, 0.1, 0.5)

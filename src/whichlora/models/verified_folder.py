@@ -19,16 +19,16 @@ from whichlora.errors import OptionError
 def record(folder: Path) -> None:
     """Record the state and the SHA-256 of each file; where the record cannot be written, there is none."""
     files = {name: {"state": state, "sha256": sha256(folder / name)} for name, state in _states(folder).items()}
-    partial = _record_path(folder).with_suffix(".partial")
+    partial = record_path(folder).with_suffix(".partial")
     with contextlib.suppress(OSError):
         partial.write_text(json.dumps(files), encoding="utf-8")
-        partial.replace(_record_path(folder))
+        partial.replace(record_path(folder))
 
 
 def is_unchanged(folder: Path) -> bool:
     """Return whether the folder has a record and no file was added, removed or written since."""
     try:
-        states = {name: entry["state"] for name, entry in json.loads(_record_path(folder).read_bytes()).items()}
+        states = {name: entry["state"] for name, entry in json.loads(record_path(folder).read_bytes()).items()}
         return states == _states(folder)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return False
@@ -43,7 +43,7 @@ def check_recorded_files(name: str, folder: Path) -> None:
     """
     if not is_unchanged(folder):
         return
-    recorded = json.loads(_record_path(folder).read_bytes())
+    recorded = json.loads(record_path(folder).read_bytes())
     if damaged := [file for file, entry in recorded.items() if sha256(folder / file) != entry["sha256"]]:
         raise OptionError("model", name, f"{', '.join(damaged)} in {folder} is damaged; delete this folder")
 
@@ -77,7 +77,8 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _record_path(folder: Path) -> Path:
+def record_path(folder: Path) -> Path:
+    """Return the file with the record of a folder."""
     return folder.with_name(f"{folder.name}.verified.json")
 
 

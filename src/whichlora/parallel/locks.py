@@ -19,7 +19,7 @@ def exclusive(work: Path) -> Iterator[None]:
     In lockstep, other runs continue while this one waits.
     """
     work.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work.with_suffix(".lock"))
+    lock = FileLock(lock_of(work))
     announced = False
     while True:
         try:
@@ -35,3 +35,24 @@ def exclusive(work: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(work: Path) -> bool:
+    """Return whether a process of this machine, or one that shares the folder, is at work in a run's work folder."""
+    return is_locked(lock_of(work))
+
+
+def is_locked(lock: Path) -> bool:
+    """Return whether a process holds the lock of a file, which need not exist."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except (Timeout, OSError):  # OSError: the lock of another user, which cannot be tried
+        return True
+
+
+def lock_of(work: Path) -> Path:
+    """Return the file whose lock is held while a process is at work in a run's work folder."""
+    return work.with_suffix(".lock")

@@ -28,9 +28,8 @@ from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.serving.logged_model import log_with_model
-from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog, check_metrics
-from whichlora.tracking.runs import Tracker
+from whichlora.tracking.runs import Tracker, work_of
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
 
@@ -80,7 +79,7 @@ def _tracked(
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint, **(extra_tags or {})}
     # A trial belongs to its study, so the study's tags are part of the identity.
     identity = canonical_digest([spec.training_fingerprint, dict(extra_tags)]) if extra_tags else None
-    work = work_folder() / f"{kind}-{(identity or spec.training_fingerprint)[:16]}"
+    work = work_of(kind, identity or spec.training_fingerprint)
     with tracker.once(kind, name, tags, work=work, about=description.about(plan)) as attempt:
         if attempt.finished is not None:
             return _already_done(kind, attempt.finished)

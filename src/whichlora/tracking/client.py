@@ -258,11 +258,11 @@ def named(variable: str, value: str, what: str, read: Callable[[str], Any] | Non
     raise OptionError(variable, value, f"must be the id of {what} in the tracking database; unset the variable")
 
 
-def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
-    """Yield all results of an MLflow search, page by page."""
+def search_all(search: Callable[..., Any], *arguments: Any, most: int | None = None, **options: Any) -> Iterator[Any]:
+    """Yield all results of an MLflow search, page by page; pages are shorter if the caller needs at most `most`."""
     token = None
     while True:
-        page = search(*arguments, max_results=_PAGE, page_token=token, **options)
+        page = search(*arguments, max_results=min(most or _PAGE, _PAGE), page_token=token, **options)
         yield from page
         token = page.token
         if not token:

@@ -145,7 +145,7 @@ class Tracker:
         `place`) was killed. A RUNNING run of another machine or folder may be alive, and is resumed only if this
         process holds the lease of the work.
         """
-        origin = hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
+        origin = place()
         identity, tags = dict(tags), {**tags, "place": origin}
         for status in ("RUNNING", "FAILED", "KILLED"):
             same_origin = {"place": origin} if status == "RUNNING" and self.check_lease is None else {}
@@ -166,6 +166,16 @@ class Tracker:
             run_tags["mlflow.parentRunId"] = self.parent
         run_id = create_run(self.client, experiment_id(self.client, self.experiment), run_tags, name[:NAME_LIMIT])
         return RunLog(self.client, run_id, self.check_lease)
+
+
+def place() -> str:
+    """Return the value of the tag `place`: this machine and its work folder, whose locks say which runs are alive."""
+    return hashlib.sha256(f"{platform.node()}:{work_folder()}".encode()).hexdigest()[:16]
+
+
+def work_of(kind: str, identity: str) -> Path:
+    """Return the folder for the checkpoints of a run; `identity` is a fingerprint."""
+    return work_folder() / f"{kind}-{identity[:16]}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Reads the scores of a run from its metrics: the headline metric on each test set with its interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from whichlora.data.metric_names import metric_name
+
+_ROLES = ("en", "tl")
+_PAIRS = "pooled/p1/to/centred"
+"""The metric of word pairs that the summary of a run shows."""
+PAIRS_METRIC = "P@1"
+_BEST = ("best/fresh_f1", "best/f1")
+"""The metrics of a study's best point: with fresh seeds, and in the study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score from 0 to 1.
+
+    Attributes:
+        key: the name of the metric in MLflow, such as `test/en/f1`.
+        metric: its name for users, such as "F1".
+        interval: the ends of its 95 % interval over items; None if the run has logged none.
+    """
+
+    key: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+
+
+def scores_of(run: Run) -> dict[str, Score]:
+    """Return a run's scores by test set: `en`, `tl`, `retention/en`, ...; of trials `validation en`, of studies `best`.
+
+    A score that has not been logged is left out.
+    """
+    params, metrics = run.data.params, run.data.metrics
+    headline = params.get("headline", "f1")
+    kind = run.data.tags.get("whichlora.kind")
+    if kind == "study":
+        key = next((key for key in _BEST if key in metrics), None)
+        return {"best": _score(metrics, key, "F1")} if key else {}
+    found = {}
+    for title, prefix in _places(params, kind):
+        for name in (headline, "f1", _PAIRS):
+            if f"{prefix}/{name}" in metrics:
+                found[title] = _score(
+                    metrics, f"{prefix}/{name}", PAIRS_METRIC if name == _PAIRS else metric_name(name)
+                )
+                break
+    return found
+
+
+def _places(params: Mapping[str, str], kind: str | None) -> list[tuple[str, str]]:
+    """Return the title and the prefix of the metrics of each test set, or of the validation items of a trial."""
+    if kind == "trial":
+        return [(f"validation {role}", f"validation/{role}") for role in _ROLES]
+    try:
+        names = tuple(json.loads(params["test_digests"]))
+    except (KeyError, TypeError, ValueError):  # of another kind or another program
+        names = _ROLES
+    return [(name, f"test/{name}") for name in names]
+
+
+def _score(metrics: Mapping[str, float], key: str, metric: str) -> Score:
+    low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
+    return Score(
+        key=key, metric=metric, value=metrics[key], interval=None if low is None or high is None else (low, high)
+    )

@@ -1,0 +1,54 @@
+"""Finds experiments by their names, and runs by the beginning of their ids."""
+
+from __future__ import annotations
+
+import re
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from whichlora.errors import OptionError, did_you_mean
+from whichlora.tracking.client import search_all
+
+_ID = re.compile(r"[0-9a-f]{4,32}")
+_SHOWN = 5
+
+
+def all_experiments(client: MlflowClient) -> dict[str, str]:
+    """Return the ids of all experiments by name."""
+    return {e.name: e.experiment_id for e in search_all(client.search_experiments)}
+
+
+def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
+    """Return the ids by name of the experiments that the option names: one, or several separated by commas.
+
+    Raises:
+        OptionError: there is no such experiment; the message lists the existing ones.
+    """
+    known = all_experiments(client)
+    names = [text] if text in known else list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        near = did_you_mean(unknown[0], known) if unknown else ""
+        raise OptionError("experiment", text, f"existing are {', '.join(sorted(known))}{near}")
+    return {name: known[name] for name in names}
+
+
+def find_run(client: MlflowClient, option: str, text: str) -> Run:
+    """Return the run whose id is or begins with `text`, of at least four characters; deleted runs are not found.
+
+    Raises:
+        OptionError: there is no such run, or several.
+    """
+    if not _ID.fullmatch(text):
+        raise OptionError(option, text, "must be the id of a run or its first four or more hexadecimal digits")
+    ids = list(all_experiments(client).values())
+    found = client.search_runs(ids, f"attributes.run_id LIKE '{text}%'", max_results=_SHOWN + 1) if ids else []
+    if len(found) == 1:
+        run: Run = found[0]
+        return run
+    if not found:
+        raise OptionError(option, text, "there is no such run in the tracking database; `whichlora runs` lists them")
+    several = ", ".join(run.info.run_id for run in found[:_SHOWN])
+    more = " and more" if len(found) > _SHOWN else ""
+    raise OptionError(option, text, f"several runs have ids that begin like this: {several}{more}")
