@@ -22,7 +22,7 @@ from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.provenance import log_provenance
-from whichlora.run.reload_check import check_reload
+from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.tracking.client import work_folder
@@ -45,11 +45,20 @@ def run(plan: Plan, tracker: Tracker) -> Result:
 
 
 def trial(
-    plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: PruningReports | None = None
+    plan: Plan,
+    tracker: Tracker,
+    *,
+    tags: Mapping[str, str] | None = None,
+    reports: PruningReports | None = None,
+    keep: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
 ) -> Result:
     """Train and validate a plan without scoring its test items, as a run of kind `trial`.
 
-    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed.
+    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed. The
+    adapter of a pruned trial is logged as it was then, without further checks, if `reports` saves it.
+
+    Args:
+        keep: called with the metrics; returns whether to check and log the adapter.
 
     Raises:
         ProofError: The trial did not train what its spec says.
@@ -58,7 +67,19 @@ def trial(
     """
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        return dict(fit(plan, log, work, reports=reports).metrics)
+        folder = work / "adapter"
+        try:
+            record = fit(plan, log, work, reports=reports)
+        except PrunedError:
+            if folder.is_dir():
+                _log_adapter(log, folder)
+            raise
+        metrics = dict(record.metrics)
+        check_metrics(metrics.items())
+        if keep(metrics):
+            check_reload_of_some(plan, folder, record.predicted)
+            _log_adapter(log, folder)
+        return metrics
 
     return _tracked("trial", f"{plan.name} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
 
@@ -123,8 +144,14 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     check_metrics(metrics.items())
     if plan.variant.trains:
-        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
+        _log_adapter(log, work / "adapter")  # only now has it passed every check
     return metrics
+
+
+def _log_adapter(log: RunLog, folder: Path) -> None:
+    """Log a saved adapter, or the model of `full`; the tag comes first, so that no run with an adapter lacks it."""
+    log.tags({"adapter": "logged"})
+    log.artifacts(folder, "adapter")
 
 
 def _score_model(
