@@ -100,7 +100,10 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         # These reports prune nothing; they make the run score the languages of the objective.
         reports = PruningReports(roles=ROLES[study.config.objective.f1], times=1, report=lambda number, value: None)
         plan = by_origin[origin].plan(study.config, seed)
-        metrics = run_trial(plan, leased_tracker, tags=_tags(study, seed), reports=reports).metrics
+        keep = study.adapters.keep == "all"
+        metrics = run_trial(
+            plan, leased_tracker, tags=_tags(study, seed), reports=reports, keep=lambda metrics: keep
+        ).metrics
         objective = study.config.objective
         score = f"{metric_name(objective.metric)} {objective.values(metrics)[0]:.4f}"
         print(f"{name} {origin}, fresh seed {seed}: {score}", flush=True)

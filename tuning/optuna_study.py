@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning import description
 from tuning.divergence import converged, mark_diverged
+from tuning.kept_adapters import KeptAdapters
 from tuning.retries import (
     ATTEMPTS,
     COUNTED,
@@ -52,9 +53,12 @@ class Study:
     Attributes:
         about: what it tunes, in Markdown.
         problem: the error that made this process give up on the study; None otherwise.
+        adapters: which trials keep their adapters.
     """
 
-    def __init__(self, config: StudyConfig, tracker: Tracker, database: RDBStorage, *, command: str) -> None:
+    def __init__(
+        self, config: StudyConfig, tracker: Tracker, database: RDBStorage, *, command: str, keep_adapters: str = "all"
+    ) -> None:
         """Open or create the study.
 
         Args:
@@ -62,6 +66,7 @@ class Study:
             tracker: tracks the trials, under the study's run.
             database: stores the study.
             command: the command that resumes it, for `status`.
+            keep_adapters: the trials of which the adapters are kept, one of `KEEP`.
         """
         self.config, self.name = config, config.name()
         self._optuna = optuna.create_study(
@@ -76,12 +81,14 @@ class Study:
         self._optuna.set_user_attr("command", command)
         self.about = description.about(config, command)
         self._tracker = replace(tracker, parent=study_run(self._optuna, tracker, self.name, about=self.about))
+        self.adapters = KeptAdapters(keep_adapters, self._optuna, self._tracker, self.name)
         self._stops_before = self._optuna.user_attrs.get(STOPS, 0)
         self.problem: str | None = None
         self._failures = 0
         for arm, point in config.known_points.items():
             if point in config.space and not any(t.user_attrs.get("known") == arm for t in self.trials()):
                 self._optuna.enqueue_trial(point, user_attrs={"known": arm})
+        self.adapters.remove_others()
 
     @property
     def tracker(self) -> Tracker:
@@ -173,6 +180,7 @@ class Study:
                 catch=(Exception,),
                 gc_after_trial=True,  # an exception keeps its model alive while the next trial loads another
             )
+            self.adapters.remove_others()
             return "worked"
         return "waiting" if self.trials(TrialState.RUNNING) else "finished"
 
@@ -194,7 +202,13 @@ class Study:
                 trial.set_user_attr("seed", TUNING_SEED + self._times_tried(point, number))
             plan = self.config.plan(point, trial.user_attrs["seed"])
             tracker = replace(self._tracker, check_lease=check_lease)
-            result = run_trial(plan, tracker, tags=tags, reports=self._pruning_reports(trial, store_seconds))
+            result = run_trial(
+                plan,
+                tracker,
+                tags=tags,
+                reports=self._pruning_reports(trial, store_seconds),
+                keep=lambda metrics: self.adapters.wanted(trial.number, self.config.objective.values(metrics)),
+            )
             values = self.config.objective.values(result.metrics)
             trial.set_user_attr("run_id", result.run_id)
             for role in ROLES["mean"]:
@@ -264,7 +278,8 @@ class Study:
             if number < self.config.reports and trial.should_prune():  # after the last report pruning saves nothing
                 raise PrunedError(f"after report {number} with F1 {value:.4f}")
 
-        return PruningReports(roles=roles, times=self.config.reports, report=report)
+        save_pruned = self.adapters.wanted(trial.number, None)
+        return PruningReports(roles=roles, times=self.config.reports, report=report, save_pruned=save_pruned)
 
     def _times_tried(self, point: Mapping[str, Any], before: int) -> int:
         """Return the number of trials before number `before` with this point; each repetition uses the next seed."""

@@ -33,6 +33,7 @@ def run_studies(
     budget: int | None,
     seeds: Sequence[int],
     pack: str,
+    keep_adapters: str,
     arguments: Sequence[str],
 ) -> int:
     """Open or resume studies, tune in this process or with the workers of an engine, and print the results.
@@ -45,6 +46,7 @@ def run_studies(
         budget: device-seconds of each study; None for no limit.
         seeds: seeds of the final runs; if empty, there are none.
         pack: the option `pack` as text: number of trials to train at once.
+        keep_adapters: the trials of which the adapters are kept, one of `KEEP`.
         arguments: the arguments of `tune`, for the workers and to resume the studies.
 
     Returns:
@@ -69,7 +71,7 @@ def run_studies(
 
     def open_studies() -> list[Study]:
         database = connect()
-        return [Study(config, tracker, database, command=command) for config in configs]
+        return [Study(config, tracker, database, command=command, keep_adapters=keep_adapters) for config in configs]
 
     studies = with_retries(open_studies)
     tracker.link_launch(",".join(study.run_id for study in studies))

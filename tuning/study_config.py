@@ -25,6 +25,8 @@ FRESH_SEEDS = (9_500, 9_501)
 """Seeds with which the best points are scored again: the winner of many trials on one seed was partly lucky."""
 ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
 PRUNERS = ("median", "hyperband", "none")
+KEEP = ("all", "best", "none")
+"""Values of the option `keep_adapters`."""
 COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from tuning.space import KINDS, SEARCHED, build_space, read_space
-from tuning.study_config import FRESH_SEEDS, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
+from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
@@ -45,9 +45,14 @@ OPTIONS = {
     ),
     "reports": ("4", "Number of times that a trial reports its score to the pruner."),
     "final": ("false", "Whether to train and score the best point with the final seeds: true or false."),
+    "keep_adapters": (
+        "all",
+        "Trials of which the adapters are kept: all, best (the best complete trial so far) or none. Others, also of an "
+        "earlier call, are removed.",
+    ),
     **WORKERS,
 }
-_STUDY = ("trials", "budget", "timeout", "objective", "space", "pruner", "reports", "final")
+_STUDY = ("trials", "budget", "timeout", "objective", "space", "pruner", "reports", "final", "keep_adapters")
 COMMAND = Command(
     "tune",
     "Search hyperparameters of variants with equal budgets.\n\nOpens or resumes the Optuna study of each variant. "
@@ -69,6 +74,7 @@ COMMAND = Command(
         "space": KINDS,
         "pruner": (AUTO, *PRUNERS),
         "final": BOOLEANS,
+        "keep_adapters": KEEP,
         "engine": ENGINES,
     },
     examples=(
@@ -170,6 +176,7 @@ def _tune(texts: Mapping[str, str]) -> int:
         trials = _TRIALS if budget is None else _COUNTS["trials"]
     seeds = _seeds(texts["seed"])
     final = check_choice("final", texts["final"], BOOLEANS) == "true"
+    check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
     configs = study_configs(texts)
 
@@ -184,6 +191,7 @@ def _tune(texts: Mapping[str, str]) -> int:
         budget=budget,
         seeds=seeds if final else (),
         pack=texts["pack"],
+        keep_adapters=texts["keep_adapters"],
         arguments=_study_arguments(texts),
     )
 

@@ -206,7 +206,15 @@ class LostLeaseError(RuntimeError):
 
 
 class PrunedError(RuntimeError):
-    """A trial was pruned because others scored better at the same point; the message says when."""
+    """A trial was pruned because others scored better at the same point; the message says when.
+
+    Attributes:
+        metrics: metrics of the training until then, by name.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.metrics: dict[str, float] = {}
 
 
 class MemoryExhausted(RuntimeError):

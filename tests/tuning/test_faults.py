@@ -181,6 +181,10 @@ def test_whatever_happens_to_workers_and_database_no_trial_is_lost_or_repeated(
     )  # a trial is one run, however often it was resumed
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.info.run_id for run in of_trials} == {t.user_attrs["run_id"] for t in complete}
+    for run in runs:  # wherever they were resumed, and where their checkpoints were not found
+        assert "adapter/adapter_model.safetensors" in {
+            a.path for a in client.list_artifacts(run.info.run_id, "adapter")
+        }
     resumed = next(run for run in of_trials if run.data.tags["whichlora.trial"] == str(killed.number))
     assert resumed.data.tags["whichlora.resumed"] == "true"
     logs = "".join((tmp_path / name / "log").read_text() for name in "bcd")

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
+from safetensors.torch import load_file
+from small_studies import FEW, call, runs, study
 
 from tuning import finalists, report, retries
 from tuning.optuna_study import Study
@@ -28,34 +30,6 @@ from whichlora.experiment.grid import read_grid
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
 from whichlora.training import multi_adapter, trainer
-
-FEW = {"train_size": 16, "validation_size": 3, "test_size": 6, "batch_size": 8, "epochs": 1, "reports": 2}
-SPACE = "learning_rate: [1e-3, 2e-3, 1e-2, 3e-2]\nrank: [2, 4, 8]\nalpha: [8, 16, 32]\ntarget_modules: [all-linear]\n"
-
-
-@pytest.fixture
-def options(store: Path, tiny_model: str) -> dict[str, str]:
-    """Options of small studies whose space contains the matched values but not the recommended ones."""
-    (store / "space.yaml").write_text(SPACE)
-    given: dict[str, Any] = {**FEW, "model": tiny_model, "space": "space.yaml", "variant": "lora", "trials": 3}
-    return {name: str(value) for name, value in given.items()}
-
-
-def call(options: dict[str, str], **more: Any) -> int:
-    given = options | {name: str(value) for name, value in more.items()}
-    return main([part for name, value in given.items() for part in (f"--{name}", value)])
-
-
-def runs(kind: str) -> list[Any]:
-    client = MlflowClient()
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    return client.search_runs(ids, f"tags.`whichlora.kind` = '{kind}'")
-
-
-def study(options: dict[str, str], **more: Any) -> Study:
-    texts = {name: default for name, (default, _) in OPTIONS.items()} | options | more
-    (config,) = study_configs(texts)
-    return Study(config, Tracker(connect_tracking(), "whichlora"), connect(), command="")
 
 
 def test_a_study_and_its_trials_are_linked_both_ways(
@@ -185,7 +159,15 @@ def test_a_pruned_trial_counts_and_is_marked(options: dict[str, str]) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.tags["whichlora.pruned"].startswith("after report 1 with")
     assert trial.user_attrs["run_id"] == run.info.run_id
-    assert [m.step for m in MlflowClient().get_metric_history(run.info.run_id, "validation/f1")] == [1]
+    client = MlflowClient()
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "validation/f1")] == [1]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [1]
+    for name in ("train/seconds", "host/cpu_mean", "host/memory_max_mb", "system/process_memory_usage_megabytes"):
+        assert run.data.metrics[name] >= 0
+    saved = client.download_artifacts(run.info.run_id, "adapter")  # as it was then
+    weights = load_file(Path(saved) / "adapter_model.safetensors")
+    assert sum(w.numel() for w in weights.values()) == run.data.metrics["adapter/trainable_parameters"]
+    assert any(w.abs().max() > 0 for name, w in weights.items() if "lora_B" in name)
     assert not list(Path("whichlora-work").glob("trial-*/"))
 
 

@@ -24,7 +24,7 @@ from whichlora.run import description, reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
-from whichlora.run.reload_check import check_reload
+from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.serving.logged_model import log_with_model
@@ -47,11 +47,20 @@ def run(plan: Plan, tracker: Tracker) -> Result:
 
 
 def trial(
-    plan: Plan, tracker: Tracker, *, tags: Mapping[str, str] | None = None, reports: PruningReports | None = None
+    plan: Plan,
+    tracker: Tracker,
+    *,
+    tags: Mapping[str, str] | None = None,
+    reports: PruningReports | None = None,
+    keep: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
 ) -> Result:
     """Train and validate a plan without scoring its test items, as a run of kind `trial`.
 
-    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed.
+    The result of a finished trial with the same fingerprint and tags is returned; a killed trial is resumed. The
+    adapter of a pruned trial is logged as it was then, without further checks, if `reports` saves it.
+
+    Args:
+        keep: called with the metrics; returns whether to check and log the adapter.
 
     Raises:
         ProofError: The trial did not train what its spec says.
@@ -60,7 +69,18 @@ def trial(
     """
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        metrics = headline_first(fit(plan, log, work, reports=reports).metrics, plan.task.headline)
+        folder = work / "adapter"
+        try:
+            record = fit(plan, log, work, reports=reports)
+        except PrunedError:
+            if folder.is_dir():
+                _log_adapter(log, folder)
+            raise
+        metrics = headline_first(record.metrics, plan.task.headline)
+        check_metrics(metrics.items())
+        if keep(metrics):
+            check_reload_of_some(plan, folder, record.predicted)
+            _log_adapter(log, folder)
         log.metrics(metrics)
         return metrics
 
@@ -129,9 +149,15 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     check_metrics(metrics.items())
     metrics = headline_first(metrics, plan.task.headline)
     if plan.variant.trains:
-        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
+        _log_adapter(log, work / "adapter")  # only now has it passed every check
     log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics
+
+
+def _log_adapter(log: RunLog, folder: Path) -> None:
+    """Log a saved adapter, or the model of `full`; the tag comes first, so that no run with an adapter lacks it."""
+    log.tags({"adapter": "logged"})
+    log.artifacts(folder, "adapter")
 
 
 def _score_model(

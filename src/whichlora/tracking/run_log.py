@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
@@ -137,6 +138,13 @@ class RunLog:
         """Log the contents of a folder as artifacts under `artifact_path`."""
         self.check()
         self.client.log_artifacts(self.run_id, str(folder), artifact_path)
+
+    def delete_artifacts(self, artifact_path: str) -> None:
+        """Delete the artifacts under `artifact_path`, if any; MLflow's client has no such method."""
+        self.check()
+        uri = self.client.get_run(self.run_id).info.artifact_uri
+        repository: Any = get_artifact_repository(uri, tracking_uri=self.client.tracking_uri)
+        repository.delete_artifacts(artifact_path)
 
     def check(self) -> None:
         """Raise `LostLeaseError` if the work has passed to another process."""

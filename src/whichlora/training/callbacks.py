@@ -14,7 +14,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from whichlora import termination
 from whichlora.config.spec import RunSpec
-from whichlora.errors import number_from_environment
+from whichlora.errors import PrunedError, number_from_environment
 from whichlora.parallel import distributed, lockstep
 from whichlora.training import checkpoints
 from whichlora.training.verification import prove_gradients, record_rates
@@ -120,6 +120,12 @@ class LossLog(TrainerCallback):
         self._report([entry for entry in entries if entry[0] > self._reported])
         if entries:
             self._reported = entries[-1][0]
+
+    def report_rest(self, state: Any) -> None:
+        """Report the points since the last report, the last one for the steps that the Trainer has not logged yet."""
+        if self._count:
+            state.log_history.append({"step": state.global_step, "cross_entropy": float(self._loss) / self._count})
+        self.report(state)
 
 
 class CheckpointTimer(TrainerCallback):
@@ -250,6 +256,18 @@ class BestCheckpoint(TrainerCallback):
         # A resumed run may reach the end of an epoch a second time.
         if best is None or (score, -step) > (best["score"], -best["step"]):
             checkpoints.save_best(model, self._variant, self._work, step=step, score=score)
+
+
+@contextmanager
+def measured_until_pruned(trainer: Any, losses: LossLog, watch: Stopwatch) -> Iterator[None]:
+    """Report the losses of a training that is pruned within the block, and add its seconds and size to the error."""
+    try:
+        yield
+    except PrunedError as pruned:
+        losses.report_rest(trainer.state)
+        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        pruned.metrics |= {"adapter/trainable_parameters": float(trainable), "train/seconds": watch.seconds}
+        raise
 
 
 def _now() -> float:

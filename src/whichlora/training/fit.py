@@ -13,7 +13,7 @@ from typing import Any
 from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of, selection_roles
-from whichlora.errors import DamagedError
+from whichlora.errors import DamagedError, PrunedError
 from whichlora.evaluation.scores import Scores, score
 from whichlora.parallel import distributed
 from whichlora.tracking.run_log import RunLog
@@ -54,11 +54,13 @@ class PruningReports:
         times: the number of reports, at equal intervals of steps; the last is at the end of training.
         report: receives the number of the report, counted from 1, and the mean F1 over the roles; raises `PrunedError`
             to stop the trial.
+        save_pruned: whether to save the adapter of a trial that is stopped, as it is then, to `work/adapter`.
     """
 
     roles: Sequence[str]
     times: int
     report: Callable[[int, float], None]
+    save_pruned: bool = False
 
     def steps(self, spec: RunSpec) -> list[int]:
         """Return the optimiser steps after which to report."""
@@ -83,7 +85,7 @@ def fit(
 
     Raises:
         ProofError: The adapter does not match the spec, or did not train.
-        PrunedError: `reports` stopped the training.
+        PrunedError: `reports` stopped the training; what was measured until then is logged.
     """
     record = _finished(work)
     if record is None:
@@ -137,7 +139,12 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
         assert reports is not None
         value = mean_score(reported_roles, model, step)
         log.series("validation/f1", [(step, value)])
-        reports.report(report_steps.index(step) + 1, value)
+        try:
+            reports.report(report_steps.index(step) + 1, value)
+        except PrunedError:
+            if reports.save_pruned:
+                adapter.save(model, plan, work / "adapter", initial=work)
+            raise
 
     def log_losses(points: Losses) -> None:
         losses.extend(points)
@@ -146,17 +153,21 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
     telemetry = Telemetry(log)
     objective = objective_of(plan)
     examples = [objective.example(encoder, item) for item in plan.mixture.train]
-    result = distributed.on_all_ranks(
-        train,
-        plan,
-        examples,
-        work,
-        validate=functools.partial(mean_score, selecting_roles),
-        on_losses=log_losses,
-        on_step=report_score if reports else None,
-        hook_steps=report_steps,
-        telemetry=telemetry,
-    )
+    try:
+        result = distributed.on_all_ranks(
+            train,
+            plan,
+            examples,
+            work,
+            validate=functools.partial(mean_score, selecting_roles),
+            on_losses=log_losses,
+            on_step=report_score if reports else None,
+            hook_steps=report_steps,
+            telemetry=telemetry,
+        )
+    except PrunedError as pruned:
+        log.metrics({**pruned.metrics, **telemetry.metrics()})
+        raise
     headline = plan.task.headline
     validation = {
         role: validation_scores(role, result.model, result.best_step)

@@ -34,6 +34,7 @@ from whichlora.training.callbacks import (
     StepHook,
     Stopwatch,
     VariantSteps,
+    measured_until_pruned,
 )
 from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
 from whichlora.training.multi_adapter import Batch, try_together, why_not_packable
@@ -101,6 +102,7 @@ def train(
         ProofError: The adapter does not match the spec, or did not train.
         NonFiniteError: A loss, a gradient or a trained tensor is not finite.
         MemoryExhausted: A single item does not fit into memory.
+        PrunedError: `on_step` raised it.
         Terminated: A signal ended the training, after a checkpoint if possible.
     """
     spec, variant = plan.spec, plan.variant
@@ -148,7 +150,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if distributed.rank() > 0:
         torch.manual_seed(spec.seed + distributed.rank())  # dropout masks differ between ranks
-    with telemetry or nullcontext(), termination.deferred():
+    with telemetry or nullcontext(), termination.deferred(), measured_until_pruned(trainer, losses, watch):
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     termination.check()
     evidence.last_step = trainer.state.global_step
