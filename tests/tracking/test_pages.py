@@ -121,7 +121,8 @@ def test_the_page_of_an_experiment(store: Path, tiny_model: str) -> None:
     assert note.count("test/en/f1`") == 1
     state = json.loads(json.loads(tags[views.PREFIX + RESULTS])["state"])
     assert state["searchFilter"] == "tags.`whichlora.kind` = 'run'"
-    assert [c["metricKey"] for c in state["compareRunCharts"]] == ["test/en/f1", "test/tl/f1"]
+    assert [c["metricKey"] for c in state["compareRunCharts"][1:]] == ["test/en/f1", "test/tl/f1"]
+    assert state["compareRunCharts"][0]["selectedParams"] == ["variant"]
     assert state["selectedColumns"][-1] == "metrics.`train/seconds`"
     link_report(client, [number], report)
     publish_page(plan, tracker)  # another run does not remove the link

@@ -98,9 +98,18 @@ class Plan:
 
         It ends with six digits of the fingerprint, since runs may differ in what is not named.
         """
-        spec = self.spec
-        size = "" if spec.train_size == self.task.sizes.train else f" n={spec.train_size}"
-        return f"{self.cell_name} seed {spec.seed} {spec.task} {self.model_name}{size} {spec.fingerprint[:6]}"
+        return f"{self.cell_name} seed {self.spec.seed} {self._setting} {self.spec.fingerprint[:6]}"
+
+    @property
+    def summary_name(self) -> str:
+        """The beginning of the name of the summary over seeds."""
+        return f"{self.cell_name} mean {self._setting}"
+
+    @property
+    def _setting(self) -> str:
+        """The part of the name that runs of an experiment often share: task, model, and the size if it is unusual."""
+        size = "" if self.spec.train_size == self.task.sizes.train else f" n={self.spec.train_size}"
+        return f"{self.spec.task} {self.model_name}{size}"
 
     @property
     def cell_name(self) -> str:

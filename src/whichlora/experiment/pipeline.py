@@ -16,6 +16,7 @@ from whichlora.experiment.progress import Progress, survey_runs
 from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
+from whichlora.run import seed_summary
 from whichlora.run.pipeline import run
 from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
@@ -68,7 +69,9 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
         _run_missing(grid, tracker, engine=engine, file=file, pack=pack_size)
     if is_worker():
         return 0
-    failures = survey_runs(grid, tracker).failures(grid)
+    survey = survey_runs(grid, tracker)
+    seed_summary.mend(grid.plans, tracker, survey.done)
+    failures = survey.failures(grid)
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
     print(results_line(tracker.client, tracker.experiment))
     for name, reason in failures.items():

@@ -2,5 +2,6 @@
 
 `command` parses the options, and `pipeline` carries out the plan. It uses `reuse` (adapters of finished runs),
 `base_scores` (the base model's scores), `reload_check` (of the saved adapter) and `provenance` (spec, package versions
-and datasets). `summary` formats the result for the terminal.
+and datasets). `summary` formats the result for the terminal, `description` for
+the run's page in MLflow; `seed_summary` summarises runs over seeds, and `metric_guide` describes experiments.
 """

@@ -6,13 +6,15 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from mlflow.entities import Run
+
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import join_names, language_name
 from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask
 from whichlora.models.packaged import MODEL_NAME
-from whichlora.tracking.markdown import code, escaped, paragraphs, table
+from whichlora.tracking.markdown import code, escaped, paragraphs, run_address, table
 
 SYNTHETIC = (
     "**Synthetic task:** its scores show that the platform works and how much seeds matter, not which method is better "
@@ -37,9 +39,36 @@ def _validation_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
     return table(["validation items", metric_name(key)], rows) if rows else ""
 
 
-def about(plan: Plan) -> str:
-    """Return what a run trains on what, as known before it starts."""
-    return paragraphs(SYNTHETIC if plan.task.synthetic else "", "\n".join(f"- {line}" for line in _facts(plan)))
+def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) -> str:
+    """Return the description of a summary of runs that differ from the plan in their seeds alone."""
+    rows = []
+    for test in plan.tests.values():
+        for name in _headlines(test):
+            mean, sd, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_sd", "_low", "_high"))
+            base = metrics[f"base/{name}"]
+            cells = [f"**{mean:.3f}**", f"{sd:.3f}", f"{low:.3f} to {high:.3f}", f"{base:.3f}", f"{mean - base:+.3f}"]
+            rows.append([escaped(test.title), *cells])
+    head = ["test items", f"mean of {len(runs)} seeds", "standard deviation", "95 % interval", "base model", "gain"]
+    numbers = [escaped(run.data.params["seed"]) for run in runs]
+    pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
+    links = ", ".join(f"[seed {number}]({page})" for number, page in zip(numbers, pages, strict=True))
+    text = "The interval is that of the mean, by Student's t over seeds; it leaves the choice of items out of account."
+    return paragraphs(
+        table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"each seed of {', '.join(numbers)}")
+    )
+
+
+def _headlines(test: TestSet) -> list[str]:
+    """Return the headline metrics of a test set, without `test/`."""
+    if isinstance(test.task, PairTask):
+        return [f"{test.name}/{site}/p1/to/centred" for site in ("pooled", "output")]
+    return [f"{test.name}/{test.task.headline}"]
+
+
+def about(plan: Plan, *, seeds: str | None = None) -> str:
+    """Return what a run trains on what, as known before it starts; `seeds` stands for those of several runs."""
+    facts = _facts(plan, seeds or f"seed {plan.spec.seed}")
+    return paragraphs(SYNTHETIC if plan.task.synthetic else "", "\n".join(f"- {line}" for line in facts))
 
 
 def base(test: TestSet, model: str, metrics: Mapping[str, float]) -> str:
@@ -94,7 +123,7 @@ def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
     return table(["test items", "measure", "base model", "trained"], rows)
 
 
-def _facts(plan: Plan) -> list[str]:
+def _facts(plan: Plan, seeds: str) -> list[str]:
     spec, task = plan.spec, plan.task
     counts = Counter(item.language for item in plan.mixture.train)
     items = ", ".join(f"{number:,} {escaped(language_name(language))}" for language, number in counts.items())
@@ -102,12 +131,10 @@ def _facts(plan: Plan) -> list[str]:
     facts = [f"**Model:** {escaped(plan.model_name)}, revision {escaped(revision[:12])}, {spec.precision}{_nf4(plan)}"]
     if plan.variant.trains:
         facts.insert(0, f"**Method:** {escaped(plan.variant.title)}, {_settings(plan)}")
-        facts.append(
-            f"**Trained on:** {escaped(task.name)}, {len(plan.mixture.train):,} items: {items}; seed {spec.seed}"
-        )
+        facts.append(f"**Trained on:** {escaped(task.name)}, {len(plan.mixture.train):,} items: {items}; {seeds}")
     else:
         facts.insert(0, "**Method:** none, the base model as it is")
-        facts.append(f"**Task:** {escaped(task.name)}; seed {spec.seed}")
+        facts.append(f"**Task:** {escaped(task.name)}; {seeds}")
     sizes = {test.title: len(test.items) for test in plan.tests.values()}
     facts.append("**Scored on:** " + ", ".join(f"{size:,} items {escaped(title)}" for title, size in sizes.items()))
     return facts

@@ -20,7 +20,7 @@ from whichlora.evaluation import word_alignment
 from whichlora.evaluation.intervals import interval
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
-from whichlora.run import description, reuse
+from whichlora.run import description, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
@@ -43,7 +43,9 @@ def run(plan: Plan, tracker: Tracker) -> Result:
         ProofError: The run did not train what its spec says.
         NonFiniteError: A loss, gradient, trained tensor, logit or metric is not finite.
     """
-    return _tracked("run", plan.name, plan, tracker, _train_and_score)
+    result = _tracked("run", plan.name, plan, tracker, _train_and_score)
+    seed_summary.update(plan, tracker, result.run_id)
+    return result
 
 
 def trial(

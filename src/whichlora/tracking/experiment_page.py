@@ -50,12 +50,13 @@ def publish(
         charts: metrics with a chart.
     """
     experiment_id = experiment.experiment_id
-    for key, name, kind, params in (
-        (RESULTS, "Results", "run", (*_PARAMS, "seed")),
-        (MEANS, "Means over seeds", "summary", _PARAMS),
+    deviations = [f"{metric}_sd" for metric in charts]
+    for key, name, kind, params, columns in (
+        (RESULTS, "Results", "run", (*_PARAMS, "seed"), metrics),
+        (MEANS, "Means over seeds", "summary", _PARAMS, [*metrics, *deviations, "seeds"]),
     ):
         search = f"tags.`whichlora.kind` = '{kind}'"
-        view = View(key=key, name=name, search=search, params=params, metrics=metrics, charts=charts)
+        view = View(key=key, name=name, search=search, params=params, metrics=columns, charts=charts)
         views.save(client, experiment, view)
     links = [
         f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",

@@ -23,8 +23,8 @@ _SECTION = {
     "isReordered": True,
     "deleted": False,
     "isGenerated": False,
-    "columns": 2,
-    "cardHeight": 560,  # pixels, so that the legend has room for the names of some ten runs
+    "columns": 3,
+    "cardHeight": 480,  # pixels
 }
 _CHARTS_RUNS = 100
 """Runs in a chart; the UI would show ten."""
@@ -39,7 +39,8 @@ class View:
         name: names it in the UI's menu.
         search: filter of the runs.
         params, metrics: columns, in this order.
-        charts: metrics that have a bar chart in the first section, in this order.
+        charts: metrics that have a bar chart in the first section, in this order, after one of parallel coordinates of
+            all of them, on whose first axis are the values of the first of `params`.
     """
 
     key: str
@@ -66,7 +67,7 @@ class View:
             "columnOrder": columns,
             "columnWidths": {},
             "runsHiddenMode": "SHOW_ALL",
-            "compareRunCharts": [_chart(metric) for metric in self.charts],
+            "compareRunCharts": [_lines(self.params[:1], self.charts), *map(_bars, self.charts)],
             "compareRunSections": [_SECTION],
             "isAccordionReordered": True,
             "hideEmptyCharts": True,
@@ -113,13 +114,21 @@ def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
 
-def _chart(metric: str) -> dict[str, Any]:
-    return {
-        "uuid": f"chart-{metric}",
-        "type": "BAR",
-        "metricKey": metric,
-        "metricSectionId": _SECTION["uuid"],
-        "runsCountToCompare": _CHARTS_RUNS,
-        "deleted": False,
-        "isGenerated": False,
-    }
+def _bars(metric: str) -> dict[str, Any]:
+    return _card(f"chart-{metric}", type="BAR", metricKey=metric)
+
+
+def _lines(params: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return a chart of parallel coordinates, whose first axes have the values of params as their labels."""
+    return _card(
+        "whichlora-lines",
+        type="PARALLEL",
+        selectedParams=list(params),
+        selectedMetrics=list(metrics),
+        showAllRuns=True,
+    )
+
+
+def _card(uuid: str, **content: Any) -> dict[str, Any]:
+    common = {"metricSectionId": _SECTION["uuid"], "runsCountToCompare": _CHARTS_RUNS, "deleted": False}
+    return {"uuid": uuid, **content, **common, "isGenerated": False}
