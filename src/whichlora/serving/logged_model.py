@@ -17,11 +17,10 @@ from whichlora.serving.inputs import LANGUAGE
 from whichlora.serving.predictor import ADAPTER
 from whichlora.serving.saved import SavedModel
 from whichlora.tracking.logged_models import open_model
+from whichlora.tracking.model_files import LOADER_MODULE, PACKAGES
 from whichlora.tracking.run_log import RunLog
-from whichlora.variants import provider
 
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # would copy uv.lock and pyproject.toml of the current folder
-_REQUIRED = ("whichlora", "torch", "transformers", "peft", "accelerate", "mlflow")
 _PARAMS = ("variant", "arm", "task", "language", "model", "tl_ratio", "train_size", "seed", "rank", "learning_rate")
 
 
@@ -70,7 +69,7 @@ def write(model: SavedModel, folder: Path, described: Model, example: pd.DataFra
 
     mlflow.pyfunc.save_model(
         path=folder,
-        loader_module=pyfunc.__name__,
+        loader_module=LOADER_MODULE,
         mlflow_model=described,
         signature=signature(model),
         input_example=example,
@@ -97,7 +96,5 @@ def signature(model: SavedModel) -> ModelSignature:
 
 def requirements(model: SavedModel) -> list[str]:
     """Return the packages that a prediction needs, in the versions of the run, without a build such as `+cpu`."""
-    names = [*_REQUIRED, *(["bitsandbytes"] if model.quantization != "none" else [])]
-    if package := provider(model.variant):
-        names.append(package.name)
+    names = [name for name in PACKAGES if name != "bitsandbytes" or model.quantization != "none"]
     return [f"{name}=={model.versions[name].partition('+')[0]}" for name in names if name in model.versions]
