@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def log_with_model(
 ) -> None:
     """Log the metrics of a run, and its model with the same metrics.
 
-    There is no model where none could predict, see `saved.of_plan`.
+    There is no model where none could predict, see `saved.of_plan`, and on a server before MLflow 3.
 
     Args:
         folder: the trained adapter, which the run has logged as `adapter`.
@@ -43,6 +44,10 @@ def log_with_model(
     params = {name: str(getattr(spec, name)) for name in _PARAMS if getattr(spec, name) is not None}
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
     opened = open_model(log, name=plan.name, params=params, tags=tags)
+    if opened is None:
+        print("note: this server has no logged models; MLflow 3 has them.", file=sys.stderr)
+        log.metrics(metrics)
+        return
     example = {name: [text] for name, text in saved.texts_of_input(plan.task, saved.example_of(plan)).items()}
     if model.input.needs_language:
         example[LANGUAGE] = [saved.example_of(plan).language]
