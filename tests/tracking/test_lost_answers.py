@@ -1,4 +1,4 @@
-"""A real MLflow server behind a proxy that loses answers: to requests that create runs, or to all for a while."""
+"""A real MLflow server behind a proxy that loses answers: to what creates runs and models, or to all for a while."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from urllib.parse import urlsplit
 
 import mlflow
 import pytest
-from mlflow.entities import ViewType
+from mlflow.entities import LoggedModelStatus, ViewType
 from mlflow.tracking import MlflowClient
 
 from whichlora.tracking import system_metrics
+from whichlora.tracking.logged_models import open_model
 from whichlora.tracking.runs import Tracker
 from whichlora.tracking.telemetry import Telemetry
 
 MEMORY = "system/process_memory_usage_megabytes"
 TAGS = {"fingerprint": "abc"}
+CREATIONS = {("POST", "runs/create"), ("POST", "logged-models")}
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to the server; `losses` answers to the creation of runs are lost, and all while `down`."""
+    """Passes requests on to the server; `losses` answers to the creation of runs and models are lost, all while `down`.
+
+    Of the paths with the text `without` it knows none, like a server of an earlier MLflow.
+    """
+
+    without = "nothing"
 
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -36,6 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.without in self.path:
+            self.send_error(404)
+            return
         connection = http.client.HTTPConnection(str(self.server.target.hostname), self.server.target.port)
         connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -43,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.down:
             self.close_connection = True
             return
-        if self.path.endswith("/runs/create") and self.server.losses:
+        if (self.command, self.path.rpartition("/mlflow/")[2]) in CREATIONS and self.server.losses:
             self.server.losses -= 1
             self.close_connection = True
             return
@@ -114,3 +124,30 @@ def test_system_metrics_of_a_time_without_a_server_are_logged_when_it_is_back(
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: ")
     assert "points of system metrics were not logged" in warning
+
+
+@pytest.mark.slow
+def test_one_model_exists_however_many_answers_are_lost(proxy: Proxy, tmp_path: Path) -> None:
+    log = Tracker(MlflowClient(), "tests").open("run", "a run", TAGS)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights.safetensors").write_text("weights")
+    for losses in (1, 2):  # with two, MLflow's client gives up
+        proxy.losses = losses
+        log = Tracker(MlflowClient(), "tests").open("run", "a run", {**TAGS, "fingerprint": f"lost {losses}"})
+        proxy.losses = losses
+        model = open_model(log, name="a/b: 0.5 'c'", params={"variant": "lora"}, tags={})
+        assert model is not None
+        assert proxy.losses == 0
+        log.artifacts(tmp_path / "adapter", "adapter")
+        model.adopt(tmp_path / "adapter", "adapter")
+        model.finish()
+        again = open_model(log, name="a/b: 0.5 'c'", params={"variant": "lora"}, tags={})
+        assert again is not None
+        assert again.model.model_id == model.model.model_id
+        (found,) = log.client.search_logged_models([model.model.experiment_id], f"source_run_id = '{log.run_id}'")
+        assert (found.status, found.params) == (LoggedModelStatus.READY, {"variant": "lora"})
+        assert [output.model_id for output in log.client.get_run(log.run_id).outputs.model_outputs] == [found.model_id]
+        folder = Path(mlflow.artifacts.download_artifacts(found.model_uri))
+        assert (folder / "adapter" / "weights.safetensors").read_text() == "weights"
+    proxy.without = "logged-models"
+    assert open_model(log, name="a", params={}, tags={}) is None

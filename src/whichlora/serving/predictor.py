@@ -70,7 +70,7 @@ class Predictor:
         task = saved.task.task()
         trained = folder / ADAPTER
         if saved.form != "base" and not trained.is_dir():
-            raise OptionError("model", folder, f"has no subfolder {ADAPTER}")
+            raise OptionError("model", folder, f"has no subfolder {ADAPTER}: it was deleted, or left out of an archive")
         source = find_base(saved.base, base, any_base=any_base)
         tokenizer = load_tokenizer(source)
         chat = None if saved.chat_template is None else _chat(tokenizer, saved.chat_template)
