@@ -13,6 +13,7 @@ from whichlora.config.spec import NO_SOURCE
 from whichlora.data.tasks import TASKS
 from whichlora.variants import get_variant
 
+_VERSION = "version/"
 _HUB = "hub:"
 """Beginning of the name of data that was read from the hub, as `Task.origin` returns it."""
 
@@ -80,6 +81,12 @@ class RunFacts:
         source = self.params.get("source_language", "en")
         targets = self.params.get("target_languages") or self.params.get("language", "")
         return tuple(dict.fromkeys(code for code in (source, *targets.split(",")) if code and code != NO_SOURCE))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that matter, by name."""
+        params = self.params.items()
+        return {name.removeprefix(_VERSION): text for name, text in params if name.startswith(_VERSION)}
 
     @property
     def synthetic(self) -> bool:

@@ -191,8 +191,8 @@ def _indented(lines: Iterable[str]) -> str:
 
 
 def _versions(facts: RunFacts) -> str:
-    found = {name.partition("/")[2]: text for name, text in facts.params.items() if name.startswith("version/")}
-    return ", ".join(f"{escaped(name)} {escaped(text)}" for name, text in sorted(found.items()) if text != "none") + "."
+    found = [f"{escaped(name)} {escaped(text)}" for name, text in sorted(facts.versions.items()) if text != "none"]
+    return f"{', '.join(found)}." if found else "The versions of the packages are not known."
 
 
 def _licence(base: PublishedBase) -> str:

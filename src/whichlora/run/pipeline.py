@@ -10,9 +10,6 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from whichlora.cards.companions import write_card, write_tokenizer
-from whichlora.cards.facts import read_facts
-from whichlora.cards.model_card import Form, model_card
 from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import canonical_digest
 from whichlora.data.mixture import languages_of
@@ -22,9 +19,9 @@ from whichlora.evaluation import word_alignment
 from whichlora.evaluation.intervals import interval
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
-from whichlora.models.published import published
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
+from whichlora.run.companions import log_companions
 from whichlora.run.provenance import log_provenance
 from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
@@ -128,7 +125,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     check_metrics(metrics.items())
     if plan.variant.trains:
         log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
-        _log_companions(plan, log, metrics, work / "companions")
+        log_companions(plan, log, metrics, work / "companions")
     return metrics
 
 
@@ -204,20 +201,6 @@ def _log_predictions(tests: Mapping[str, TestScores], log: RunLog, folder: Path)
     for name, scores in tests.items():
         reuse.write_predictions(scores.predictions, folder / f"{name}.parquet")
     log.artifacts(folder, "predictions")
-
-
-def _log_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], folder: Path) -> None:
-    """Log the model card and the tokenizer into `adapter/`.
-
-    They are not in the work folder's `adapter`, whose files belong to the record of the training.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    chat = plan.model.chat(plan.task)
-    write_tokenizer(folder, plan.tokenizer, chat.text if chat else None)
-    facts = read_facts(log.client.get_run(log.run_id), metrics)
-    form: Form = "model" if plan.variant.trains_whole_model else "adapter"
-    write_card(folder, model_card(facts, published(plan.source), form=form))
-    log.artifacts(folder, "adapter")
 
 
 def _paired_metrics(
