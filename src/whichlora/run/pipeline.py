@@ -21,11 +21,12 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
-from whichlora.run.companions import log_companions
-from whichlora.run.provenance import log_provenance
+from whichlora.run.companions import write_companions
+from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
+from whichlora.serving.logged_model import log_with_model
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker
@@ -59,13 +60,15 @@ def trial(
     """
 
     def job(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-        return dict(fit(plan, log, work, reports=reports).metrics)
+        metrics = dict(fit(plan, log, work, reports=reports).metrics)
+        log.metrics(metrics)
+        return metrics
 
     return _tracked("trial", f"{plan.name} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
 
 
 _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
-"""Does the work of a run in its work folder and returns its metrics."""
+"""Does the work of a run in its work folder, logs its metrics and returns them."""
 
 
 def _tracked(
@@ -82,7 +85,6 @@ def _tracked(
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
         metrics = job(plan, tracker, attempt.log, work)
-        attempt.log.metrics(metrics)
         return Result(run_id=attempt.run_id, metrics=metrics)
 
 
@@ -95,7 +97,7 @@ def _already_done(kind: str, finished: Run) -> Result:
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    """Train or reuse the adapter, score it and the base model, log the predictions, and return the run's metrics."""
+    """Train or reuse the adapter, score it and the base model, and log the results; return the run's metrics."""
     metrics: dict[str, float] = {}
     known: dict[str, TestScores] = {}
     if plan.variant.trains:
@@ -124,8 +126,9 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     check_metrics(metrics.items())
     if plan.variant.trains:
+        write_companions(plan, log, metrics, work / "adapter")
         log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
-        log_companions(plan, log, metrics, work / "companions")
+    log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics
 
 

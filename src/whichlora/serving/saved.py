@@ -13,7 +13,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from whichlora import __version__
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.encoding import Encoder
 from whichlora.data.targets import target_languages
@@ -194,7 +193,7 @@ def of_plan(plan: Plan, versions: Mapping[str, str]) -> SavedModel | None:
         spec_version=int(spec.to_dict()["spec_version"]),
         fingerprint=spec.fingerprint,
         training_fingerprint=spec.training_fingerprint,
-        versions={"whichlora": __version__, **versions},
+        versions=dict(versions),
     )
 
 
