@@ -10,10 +10,12 @@ from analysis.runs.methods import UNTRAINED
 
 SIZE = "adapter/size_mb"
 _TRIES = 3
+_WEIGHTS = (".safetensors", ".bin")
+"""Endings of the files that count; the tokenizer and the model card lie beside them."""
 
 
 def join_sizes(client: MlflowClient, table: pd.DataFrame) -> pd.DataFrame:
-    """Add the size of the files in `adapter/`, in MB (10^6 bytes), NaN if no run of the method has them.
+    """Add the size of the weights in `adapter/`, in MB (10^6 bytes), NaN if no run of the method has them.
 
     Results from files keep the size that they give.
 
@@ -41,7 +43,8 @@ def unadapted_note(rows: pd.DataFrame) -> str:
 def _first_size(client: MlflowClient, run_ids: list[str]) -> float:
     for run_id in run_ids[:_TRIES]:
         try:
-            size = sum(file.file_size or 0 for file in client.list_artifacts(run_id, "adapter") if not file.is_dir)
+            files = client.list_artifacts(run_id, "adapter")
+            size = sum(file.file_size or 0 for file in files if file.path.endswith(_WEIGHTS))
         except (MlflowException, OSError):
             continue
         if size:

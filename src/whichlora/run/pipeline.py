@@ -22,6 +22,7 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
+from whichlora.run.companions import write_companions
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload, check_reload_of_some
@@ -151,6 +152,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     check_metrics(metrics.items())
     metrics = headline_first(metrics, plan.task.headline)
     if plan.variant.trains:
+        write_companions(plan, log, metrics, work / "adapter")
         _log_adapter(log, work / "adapter")  # only now has it passed every check
     log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.errors import OptionError, ProofError
 from whichlora.models.checks import load_adapter
-from whichlora.models.loading import current_device, load_model
+from whichlora.models.loading import ModelSource, current_device, load_model
+from whichlora.models.published import published
 from whichlora.training.objectives import objective_of
 from whichlora.training.verification import (
     base_digests,
@@ -30,6 +32,7 @@ from whichlora.variants.witness import Evidence
 INITIALIZATION_ITEMS, INITIALIZATION_BATCH = 512, 8
 """Training items used by data-driven initialisations, and their batch size. PEFT hashes the activations of the first
 batch number by number, which takes minutes for a large batch."""
+ADAPTER_CONFIG = "adapter_config.json"
 INITIAL_FOLDER = "initial"
 """Subfolder for the initial adapter; used only by variants with `converts_base_change`."""
 
@@ -125,6 +128,7 @@ def save_initial(model: Any, plan: Plan, folder: Path) -> None:
 def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
     """Save the adapter so that plain PEFT can load it onto the original base model; for `full`, save the model.
 
+    The adapter's configuration names the base model as others find it (`models.published`), not where it is here.
     `initial` is the folder that `save_initial` wrote to.
 
     Raises:
@@ -135,6 +139,17 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:
         model.save_pretrained(folder)
+    if plan.variant.has_adapter:
+        name_base(folder, plan.source)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's form of a model card, which nobody fills in
+
+
+def name_base(folder: Path, source: ModelSource) -> None:
+    """Name the base model in the configuration of a saved adapter as others find it."""
+    base, path = published(source), folder / ADAPTER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:

@@ -26,6 +26,8 @@ from whichlora.training.sealed import files_in, read_checked, write_record
 from whichlora.training.trainer import total_steps, train
 
 _TRAINED = "trained.json"
+_OF_EACH_RUN = ("README.md", "whichlora.json")
+"""Files beside an adapter that are another run's until this run has its scores, and then are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ def fit(
     if record is None:
         work.mkdir(parents=True, exist_ok=True)
         record = (reuse and reuse()) or _train(plan, log, work, reports)
-        write_record(work / _TRAINED, asdict(record), files=files_in(work / "adapter"))
+        trained = [file for file in files_in(work / "adapter") if file.name not in _OF_EACH_RUN]
+        write_record(work / _TRAINED, asdict(record), files=trained)
     log.series("train/loss", record.losses)  # logs nothing new unless another run trained the adapter
     return record
 

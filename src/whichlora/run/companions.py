@@ -1,0 +1,30 @@
+"""Writes what lies beside a run's adapter: model card, tokenizer, and what its predictions need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from whichlora.cards.companions import write_card, write_tokenizer
+from whichlora.cards.facts import read_facts
+from whichlora.cards.model_card import Form, model_card
+from whichlora.config.plan import Plan
+from whichlora.models.published import published
+from whichlora.run.provenance import package_versions
+from whichlora.serving import saved
+from whichlora.tracking.run_log import RunLog
+
+
+def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adapter: Path) -> None:
+    """Write the files to the folder of a trained adapter, in the place of those of the run that it may come from.
+
+    Args:
+        metrics: of the run, which are not logged yet.
+    """
+    chat = plan.model.chat(plan.task)
+    write_tokenizer(adapter, plan.tokenizer, chat.text if chat else None)
+    facts = read_facts(log.client.get_run(log.run_id), metrics)
+    form: Form = "model" if plan.variant.trains_whole_model else "adapter"
+    write_card(adapter, model_card(facts, published(plan.source), form=form))
+    if model := saved.of_plan(plan, package_versions(plan)):
+        model.write(adapter)
