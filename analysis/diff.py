@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from whichlora.command_line import Command, announce, exit_with
+from whichlora.announcements import announce
+from whichlora.command_line import Command, exit_with
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, parse_integer
 
@@ -36,7 +37,7 @@ def _diff(texts: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # answers may have characters that the terminal has not
 
     # MLflow, pandas and SciPy take seconds to import.
-    announce("Reading the tracking database.")
+    announce("Reading the tracking database.", file=sys.stderr)
     from analysis.two_runs.answers import compare
     from analysis.two_runs.params import differences
     from analysis.two_runs.text import report
