@@ -36,7 +36,7 @@ def announce(text: str, *, key: str | None = None, file: TextIO | None = None) -
 
 @contextmanager
 def announced(text: str, *, file: TextIO | None = None) -> Iterator[None]:
-    """Announce what the block does once it has taken `_PATIENCE` seconds; a block that is quick to fail says nothing."""
+    """Announce what the block does once it has taken `_PATIENCE` seconds, so that an error in it comes alone."""
     timer = threading.Timer(_PATIENCE, announce, (text,), {"file": file})
     timer.daemon = True
     timer.start()
