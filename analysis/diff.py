@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from whichlora.command_line import Command, announce, exit_with
+from whichlora.announcements import announced
+from whichlora.command_line import Command, exit_with
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, parse_integer
 
@@ -36,30 +37,31 @@ def _diff(texts: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # answers may have characters that the terminal has not
 
     # MLflow, pandas and SciPy take seconds to import.
-    announce("Reading the tracking database.")
-    from analysis.two_runs.answers import compare
-    from analysis.two_runs.params import differences
-    from analysis.two_runs.text import report
-    from whichlora.text_tables import terminal_width
-    from whichlora.tracking.client import connect, require_database
-    from whichlora.tracking.lookup import find_run
+    with announced("Reading the tracking database.", file=sys.stderr):
+        from analysis.two_runs.answers import compare
+        from analysis.two_runs.params import differences
+        from analysis.two_runs.text import report
+        from whichlora.text_tables import terminal_width
+        from whichlora.tracking.client import connect, require_database
+        from whichlora.tracking.lookup import find_run
 
-    require_database("first", texts["first"])
-    client = connect()
-    first, second = (find_run(client, name, texts[name]) for name in ("first", "second"))
-    if first.info.run_id == second.info.run_id:
-        raise OptionError("second", texts["second"], "must be another run than first")
-    tasks = first.data.params.get("task"), second.data.params.get("task")
-    if None in tasks or tasks[0] != tasks[1]:
-        named = " and ".join(str(task or "none") for task in tasks)
-        raise OptionError("second", texts["second"], f"must be a run of the same task as first; the tasks are {named}")
-    for option, run in (("first", first), ("second", second)):
-        if run.info.status != "FINISHED":
-            reason = run.data.tags.get("whichlora.error", "it has not finished")
-            raise OptionError(option, texts[option], f"has no result ({run.info.status.lower()}): {reason}")
-    print(
-        report(first, second, differences(first, second), compare(first, second), items=items, width=terminal_width())
-    )
+        require_database("first", texts["first"])
+        client = connect()
+        first, second = (find_run(client, name, texts[name]) for name in ("first", "second"))
+        if first.info.run_id == second.info.run_id:
+            raise OptionError("second", texts["second"], "must be another run than first")
+        tasks = first.data.params.get("task"), second.data.params.get("task")
+        if None in tasks or tasks[0] != tasks[1]:
+            named = " and ".join(str(task or "none") for task in tasks)
+            raise OptionError(
+                "second", texts["second"], f"must be a run of the same task as first; the tasks are {named}"
+            )
+        for option, run in (("first", first), ("second", second)):
+            if run.info.status != "FINISHED":
+                reason = run.data.tags.get("whichlora.error", "it has not finished")
+                raise OptionError(option, texts[option], f"has no result ({run.info.status.lower()}): {reason}")
+        groups, comparisons = differences(first, second), compare(first, second)
+    print(report(first, second, groups, comparisons, items=items, width=terminal_width()))
     return 0
 
 

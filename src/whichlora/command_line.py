@@ -170,11 +170,6 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def announce(text: str) -> None:
-    """Print to stderr what is about to take some seconds, so that nobody waits for a silent command."""
-    print(printable(text), file=sys.stderr, flush=True)
-
-
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:

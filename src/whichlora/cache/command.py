@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from whichlora.command_line import BOOLEANS, Command, announce
+from whichlora.announcements import announced
+from whichlora.command_line import BOOLEANS, Command
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, check_choice, check_text, did_you_mean, printable
 
@@ -50,11 +51,11 @@ def _cache(texts: Mapping[str, str]) -> int:
         raise OptionError("yes", texts["yes"], "must be true to remove something without a terminal for the question")
 
     # datasets and MLflow take seconds to import.
-    announce("Measuring the caches.")
-    from whichlora.cache.entries import own_entries, work_entries
-    from whichlora.cache.hub import hub_entries, prepared_entries
+    with announced("Measuring the caches.", file=sys.stderr):
+        from whichlora.cache.entries import own_entries, work_entries
+        from whichlora.cache.hub import hub_entries, prepared_entries
 
-    entries = [*own_entries(), *hub_entries(), *prepared_entries(), *work_entries()]
+        entries = [*own_entries(), *hub_entries(), *prepared_entries(), *work_entries()]
     if names:
         return _remove(_chosen(entries, names), sure=sure)
     print(_listing(entries))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
+from whichlora.text_tables import terminal_width
 
 COMMAND = Command(
     "run",
@@ -39,21 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    plan = resolve(parse_options(texts))
+    options = parse_options(texts)
+    with announced("Preparing the run: packages, items of the task and tokenizer."):
+        plan = resolve(options)
 
-    # torch, transformers and MLflow take seconds to import, so options are checked first.
-    from whichlora.models.memory import freeze_gc
-    from whichlora.run.pipeline import run
-    from whichlora.run.summary import summary
-    from whichlora.tracking.client import create_work_folder
-    from whichlora.tracking.experiment_page import results_line
-    from whichlora.tracking.runs import Tracker
+        # torch, transformers and MLflow take seconds to import, so options are checked first.
+        from whichlora.models.memory import freeze_gc
+        from whichlora.run.pipeline import run
+        from whichlora.run.summary import next_commands, summary
+        from whichlora.tracking.client import create_work_folder
+        from whichlora.tracking.experiment_page import results_line
+        from whichlora.tracking.runs import Tracker
 
     freeze_gc()
     create_work_folder()
     tracker = Tracker.for_command()
     result = run(plan, tracker)
     tracker.link_launch(result.run_id)
-    print(summary(plan, result))
+    print(summary(plan, result, width=terminal_width()))
+    print(next_commands(plan, result, tracker.experiment))
     print(results_line(tracker.client, tracker.experiment))
     return 0

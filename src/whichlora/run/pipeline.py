@@ -10,6 +10,7 @@ from typing import Any
 
 from mlflow.entities import Run
 
+from whichlora.announcements import announce
 from whichlora.config.plan import Plan, TestSet
 from whichlora.config.spec import canonical_digest
 from whichlora.data.metric_names import headline_first
@@ -140,6 +141,7 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         base_cache.give_back(model, plan)
     del model  # frees memory before another copy is loaded for the base model's scores
     base = base_scores(tracker, plan, known={} if plan.variant.trains else test)
+    announce("Computing intervals and logging the results.")
     for role in validation:
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
     for name, scores in test.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from whichlora.data.metric_names import metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
+from whichlora.text_tables import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +25,27 @@ class Result:
     metrics: dict[str, float]
 
 
-def _prompt_line(test: TestSet, m: Mapping[str, float]) -> str:
-    """Return a line with the headline metric, its 95% interval over items, that of the base model, and the shallow
-    baselines; of several target languages also each language's own.
+_HEAD = ("", "score", "95 % CI", "base", "gain", "best floor", "items")
+
+
+def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """Return the headline metric with its interval over items, the base model's, the gain in points and the best
+    shallow baseline; of several target languages also a row for each.
     """
-    key, size = test.task.headline, len(test.items)
-    score = f"{metric_name(key)} {m[f'test/{test.name}/{key}']:.3f} (95% CI {_interval_text(test, m, key)})"
-    line = f"  {test.title}: {score} on {size} items"
-    floors = ", ".join(f"{k.rpartition('/')[2]} {v:.3f}" for k, v in m.items() if k.startswith(f"floor/{test.name}/"))
-    line += f"; base model {m[f'base/{test.name}/{key}']:.3f}" + (f"; shallow baselines: {floors}" if floors else "")
+    key = test.task.headline
+    score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
+    prefix = f"floor/{test.name}/"
+    floors = {name.removeprefix(prefix): value for name, value in m.items() if name.startswith(prefix)}
+    best = max(floors, key=lambda name: floors[name], default=None)
+    floor = f"{floors[best]:.3f} {metric_name(best)}" if best else "-"
+    title, gain = f"{test.title}: {metric_name(key)}", f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
+    rows: list[tuple[str, ...]] = []
+    rows.append(
+        (title, f"{score:.3f}", _interval_text(test, m, key), f"{base:.3f}", gain, floor, f"{len(test.items):,}")
+    )
     each = {code: m.get(f"test/{test.name}/{code}/{key}") for code in test.task.languages}
-    parts = [f"{language_name(code)} {score:.3f}" for code, score in each.items() if score is not None]
-    return f"{line}; {', '.join(parts)}" if parts else line
+    rows += [(f"  {language_name(code)}", f"{v:.3f}", *[""] * 5) for code, v in each.items() if v is not None]
+    return rows
 
 
 def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
@@ -42,7 +53,7 @@ def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
     low, high = (m.get(f"test/{test.name}/{key}_{end}") for end in ("low", "high"))
     if low is None or high is None:
         low, high = wilson(m[f"test/{test.name}/{key}"], len(test.items))
-    return f"{low:.3f} to {high:.3f}"
+    return f"{low:.3f}-{high:.3f}"
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:
@@ -75,13 +86,16 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
     return ", ".join(parts)
 
 
-def summary(plan: Plan, result: Result) -> str:
-    """Return the text printed at the end of a run."""
+def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
+    """Return the text printed at the end of a run, with a table of at most `width` cells."""
     m = result.metrics
     note = " (synthetic task)" if plan.task.synthetic else ""
     lines = [f"{plan.name}{note}"]
+    rows = [row for test in plan.tests.values() if not isinstance(test.task, PairTask) for row in _rows(test, m)]
+    if rows:
+        lines.append(table([_HEAD, *rows], width=width, optional=("items", "best floor", "base")))
     for test in plan.tests.values():
-        lines += _pair_lines(test, m) if isinstance(test.task, PairTask) else [_prompt_line(test, m)]
+        lines += _pair_lines(test, m) if isinstance(test.task, PairTask) else []
     if "train/seconds" in m:
         memory = f", host memory {m['host/memory_max_mb']:,.0f} MiB" if "host/memory_max_mb" in m else ""
         lines.append(
@@ -90,3 +104,15 @@ def summary(plan: Plan, result: Result) -> str:
         )
     lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
     return "\n".join(lines)
+
+
+def next_commands(plan: Plan, result: Result, experiment: str) -> str:
+    """Return what to type next, with the ids and names filled in."""
+    commands = {
+        f"whichlora runs --experiment {shlex.quote(experiment)}": "all runs of the experiment",
+        f"whichlora analyze --experiment {shlex.quote(experiment)}": "a report on several methods or seeds",
+    }
+    if not isinstance(plan.task, PairTask):
+        commands = {f"whichlora probe --run_id {result.run_id}": "what its layers represent"} | commands
+    longest = max(map(len, commands))
+    return "\n".join(["Next:", *(f"  {command:{longest}}  # {what}" for command, what in commands.items())])

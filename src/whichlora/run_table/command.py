@@ -6,7 +6,8 @@ import gc
 import sys
 from collections.abc import Mapping, Sequence
 
-from whichlora.command_line import Command, announce
+from whichlora.announcements import announced
+from whichlora.command_line import Command
 from whichlora.config.cli import guarded
 from whichlora.config.options import ARMS
 from whichlora.data.tasks import NAMES
@@ -69,13 +70,14 @@ def _list(texts: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal has not
 
     # MLflow takes seconds to import, so options are checked first.
-    announce("Reading the tracking database.")
-    from whichlora.run_table.layout import print_listing
-    from whichlora.run_table.listing import Query, search
+    with announced("Reading the tracking database.", file=sys.stderr):
+        from whichlora.run_table.layout import print_listing
+        from whichlora.run_table.listing import Query, search
 
-    gc.disable()  # it takes two thirds of the time with thousands of runs, and this process ends soon
-    query = Query(experiment=None if experiment == ALL else experiment, kind=kind, status=status, params=params)
-    print_listing(search(query, limit), form=form)
+        gc.disable()  # it takes two thirds of the time with thousands of runs, and this process ends soon
+        query = Query(experiment=None if experiment == ALL else experiment, kind=kind, status=status, params=params)
+        listing = search(query, limit)
+    print_listing(listing, form=form)
     return 0
 
 

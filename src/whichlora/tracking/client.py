@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ def _create_schema(url: str, artifacts: Path) -> None:
     from mlflow.store.tracking import sqlalchemy_store
 
     new_store: Callable[[str, str], Any] = sqlalchemy_store.SqlAlchemyStore
+    for name in ("mlflow.store.db", "alembic"):  # they name each migration
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         new_store(url, artifacts.as_uri()).engine.dispose()
     except (MlflowException, SQLAlchemyError) as error:

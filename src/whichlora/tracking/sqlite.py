@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from whichlora.announcements import announce
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 
@@ -47,12 +48,26 @@ def artifact_folder(uri: str) -> Path | None:
     return Path(unquote(parts.path) if parts.scheme else uri).absolute()
 
 
-def schema_lock(file: Path) -> FileLock:
-    """Return the lock for creating the schema, which two processes at once would leave permanently incomplete."""
+@contextmanager
+def schema_lock(file: Path) -> Iterator[None]:
+    """Hold the lock for creating the schema, which two processes at once would leave permanently incomplete.
+
+    Raises:
+        OSError: no file can be created beside the database.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = Path(f"{file}.lock")
-    lock.touch()  # raises where no file can be created; FileLock would wait for ever in some such places
-    return FileLock(lock)
+    path = Path(f"{file}.lock")
+    path.touch()  # raises where no file can be created; FileLock would wait for ever in some such places
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        announce(f"Waiting: another process is creating or changing the database {file}.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -200,6 +215,7 @@ def _check(file: Path, state: State, option: str) -> None:
 
 
 def _create(file: Path, create: Callable[[str], None], *, migrate: bool) -> None:
+    announce(f"{'Upgrading' if migrate else 'Creating'} the database {file}.")
     # The name beside the database may contain characters that have a meaning in a URL, so the schema is created
     # elsewhere.
     with tempfile.TemporaryDirectory(prefix="whichlora-") as scratch:

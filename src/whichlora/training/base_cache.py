@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from whichlora.announcements import announce
 from whichlora.config.plan import Plan
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import fast_paths
 from whichlora.models.loading import copy_sharing_weights, load_model
-from whichlora.parallel import lockstep
+from whichlora.parallel import distributed, lockstep
 from whichlora.training import adapter
 from whichlora.training.micro_batches import set_checkpointing
 
@@ -31,6 +32,8 @@ def checkout(plan: Plan, *, precision: str | None = None) -> PreTrainedModel:
     model = _cache.pop(key, None)
     _cache.clear()  # before another model is loaded: two may not fit into memory
     if model is None:
+        if distributed.rank() == 0:
+            announce(f"Loading the model {plan.source.name}.")
         model = load_model(plan.source, precision=key[1], quantization=key[2])
     if lockstep.active():
         _cache[key] = model
@@ -58,6 +61,7 @@ def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
     In unquantized fp32, where merging does not change the predictions, the adapter is merged for speed; the base
     weights are restored on exit.
     """
+    announce("Reloading the saved adapter for its scores.")
     if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)
         return

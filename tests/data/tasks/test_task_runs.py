@@ -55,9 +55,7 @@ def test_a_language_that_is_only_scored_has_a_result_without_validation(store: P
     assert contexts == {"train", "validation/en", "test/en", "test/tl"}
     assert finished.data.params["test_size"] == "None"
     told = summary(plan, result)
-    assert "on 6 items" in told
-    assert "on 5 items" in told
-    assert "floors" not in told
+    assert [line.split()[-1] for line in told.splitlines() if ": F1 " in line] == ["6", "5"]
     again = run_of(plan_of(tiny_model, **options))
     assert again.run_id == result.run_id
     with pytest.raises(OptionError, match=r"^tl_ratio=0.5: tydiqa has no bn items"):
