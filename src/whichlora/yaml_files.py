@@ -139,8 +139,8 @@ class Document:
         return self.lines.get(self._known(path), 1)
 
 
-def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -> Document:
-    """Read a YAML file with one document.
+def read_document(option: str, file: str | Path, *, scalar_keys: bool = False, text: str | None = None) -> Document:
+    """Read a YAML file with one document; `text` is its content if it has been read.
 
     With `scalar_keys`, keys may also be numbers and booleans, which are read as the text that they are written with.
 
@@ -151,7 +151,7 @@ def read_document(option: str, file: str | Path, *, scalar_keys: bool = False) -
         OptionError: the file cannot be read, is not YAML, or contains what is refused; the message names the line.
     """
     document = Document(option, str(file), None)
-    text = _text(document)
+    text = _text(document) if text is None else text
     try:
         node = _compose(document, text)
     except yaml.reader.ReaderError as error:

@@ -70,12 +70,12 @@ def test_only_items_that_might_not_fit_are_tokenised(tiny_model: str) -> None:
         for code in ("en", "hi"):
             for item in task.load(code, "test")[:50]:
                 encoder = Encoder(task, tokenizer, max_length=2048)
-                assert len(encoder.example(item)) <= context._most_tokens(encoder, item)
+                assert len(encoder.example(item)) <= context._most_tokens(encoder, item, answered=True)
     encoder = Encoder(NLI, tokenizer, max_length=2048)
     assert context._candidates(encoder, NLI.load("en", "test")) == []
     assert Encoder(NLI, tokenizer).max_length is None
-    context._check_scored(Encoder(NLI, tokenizer), NLI.load("en", "test"), Likelihood())
-    context._check_scored(encoder, NLI.load("en", "test"), Generation())
+    context.check_scored(Encoder(NLI, tokenizer), NLI.load("en", "test"), Likelihood())
+    context.check_scored(encoder, NLI.load("en", "test"), Generation())
 
 
 @pytest.mark.parametrize(("config", "lost"), [("RobertaConfig", 3), ("GPT2Config", 0)])

@@ -41,33 +41,42 @@ def check_context(
     """
     encoder = encoder_of(task)
     for test in tests:
-        _check_turns(encoder_of(test.task), test.items)
+        check_turns(encoder_of(test.task), test.items)
     for split in (items.train if trains else (), *items.validation.values()):
-        _check_turns(encoder, split)
+        check_turns(encoder, split)
     if trains:
         _check_trained(encoder, items.train)
     for validation in items.validation.values():
-        _check_scored(encoder, validation, scoring)
+        check_scored(encoder, validation, scoring)
     for test in tests:
-        _check_scored(encoder_of(test.task), test.items, test.scoring)
+        check_scored(encoder_of(test.task), test.items, test.scoring)
 
 
-def _check_turns(encoder: Encoder, items: Sequence[Item]) -> None:
-    """Check one conversation with each sequence of roles: most templates refuse some, such as two users in a row."""
+def check_turns(encoder: Encoder, items: Sequence[Item]) -> None:
+    """Check one conversation with each sequence of roles: most templates refuse some, such as two users in a row.
+
+    Raises:
+        OptionError: The chat template refuses the turns of an item.
+    """
     if encoder.chat is not None:
         for item in {tuple(turn["role"] for turn in encoder.task.turns(item)): item for item in items}.values():
             encoder.prompt_text(item)
 
 
 def _check_trained(encoder: Encoder, items: Sequence[Item]) -> None:
-    for item in _candidates(encoder, items):
+    for item in _candidates(encoder, items, answered=True):
         if isinstance(item, PairItem):
             encoder.pair(item)
         else:
             encoder.example(item)
 
 
-def _check_scored(encoder: Encoder, items: Sequence[Item], scoring: Scoring) -> None:
+def check_scored(encoder: Encoder, items: Sequence[Item], scoring: Scoring) -> None:
+    """Check the prompts of items, with their longest label or generated answer.
+
+    Raises:
+        OptionError: One does not fit; the message names it.
+    """
     for item in _candidates(encoder, items):
         if isinstance(item, PairItem):
             encoder.pair(item)
@@ -76,18 +85,19 @@ def _check_scored(encoder: Encoder, items: Sequence[Item], scoring: Scoring) -> 
             encoder.check_room(window, generates=isinstance(scoring, Generation))
 
 
-def _candidates(encoder: Encoder, items: Sequence[Item]) -> list[Item]:
+def _candidates(encoder: Encoder, items: Sequence[Item], *, answered: bool = False) -> list[Item]:
     """Return the items that might not fit, by the bytes of their texts: to tokenise all would take seconds."""
     limit = encoder.max_length
-    return [item for item in items if limit is not None and _most_tokens(encoder, item) > limit]
+    return [item for item in items if limit is not None and _most_tokens(encoder, item, answered=answered) > limit]
 
 
-def _most_tokens(encoder: Encoder, item: Item) -> int:
-    """Return a number of tokens that an item with its answer does not exceed."""
+def _most_tokens(encoder: Encoder, item: Item, *, answered: bool) -> int:
+    """Return a number of tokens that an item with any label, or its own answer if `answered`, does not exceed."""
     task = encoder.task
     if isinstance(item, PairItem):
         return _bound(item.word, item.translation)
-    answer = max(_bound(task.answer(item), *task.label_words(item)), task.answer_tokens)
+    answers = [task.answer(item)] if answered else []
+    answer = max(_bound(*answers, *task.label_words(item)), task.answer_tokens)
     prompt = _bound(encoder.prompt_text(item))
     if isinstance(item, QaItem):  # a longer context is divided into windows
         rest = _bound(encoder.prompt_text(replace(item, context="")))
@@ -96,4 +106,4 @@ def _most_tokens(encoder: Encoder, item: Item) -> int:
 
 
 def _bound(*texts: str) -> int:
-    return max(len(text.encode()) for text in texts) * _TOKENS_PER_BYTE + _SPECIAL
+    return max((len(text.encode()) for text in texts), default=0) * _TOKENS_PER_BYTE + _SPECIAL

@@ -12,7 +12,7 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
-from whichlora.evaluation.scoring_methods import Scoring
+from whichlora.evaluation.scoring_methods import Predictions, Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +53,33 @@ class Scores:
         return pd.DataFrame({**columns, **self.measures})
 
 
-@torch.inference_mode()
 def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Scores:
     """Score a model on `items` in eval mode; `name` is shown on the progress bar."""
+    task = encoder.task
+    predictions = predict(model, encoder, items, scoring=scoring, name=name)
+    gold = [task.gold(item) for item in items]
+    means = {
+        measure: float(values.mean())
+        for measure, values in predictions.measures.items()
+        if not np.isnan(values).all()  # not defined: all pairs are the same, so there are no random ones
+    }
+    return Scores(
+        items=items,
+        gold=gold,
+        predicted=predictions.predicted,
+        probabilities=predictions.probabilities,
+        labels=task.labels,
+        metrics=task.metrics(predictions.predicted, gold) | means | scoring.metrics(task, predictions.predicted),
+        measures=predictions.measures,
+    )
+
+
+@torch.inference_mode()
+def predict(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scoring, name: str) -> Predictions:
+    """Return the predictions of a model in eval mode, without a look at the items' answers."""
     was_training = model.training
     model.eval()
     try:
-        task = encoder.task
-        predictions = scoring.predict(model, encoder, items, name=name)
-        gold = [task.gold(item) for item in items]
-        means = {
-            measure: float(values.mean())
-            for measure, values in predictions.measures.items()
-            if not np.isnan(values).all()  # not defined: all pairs are the same, so there are no random ones
-        }
-        return Scores(
-            items=items,
-            gold=gold,
-            predicted=predictions.predicted,
-            probabilities=predictions.probabilities,
-            labels=task.labels,
-            metrics=task.metrics(predictions.predicted, gold) | means | scoring.metrics(task, predictions.predicted),
-            measures=predictions.measures,
-        )
+        return scoring.predict(model, encoder, items, name=name)
     finally:
         model.train(was_training)

@@ -14,6 +14,7 @@ def quiet() -> None:
     Call it before the libraries are imported: some warn on import.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a CPU kernel for 4-bit models is missing
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it reports every model that is saved
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT reads it
         "The following rank_pattern keys did not match",  # AdaLoRA's keys have LoRA's names

@@ -21,10 +21,11 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import reuse
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
-from whichlora.run.provenance import log_provenance
+from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
+from whichlora.serving.logged_model import log_with_model
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker
@@ -79,13 +80,14 @@ def trial(
         if keep(metrics):
             check_reload_of_some(plan, folder, record.predicted)
             _log_adapter(log, folder)
+        log.metrics(metrics)
         return metrics
 
     return _tracked("trial", f"{plan.name} {plan.spec.learning_rate:g}", plan, tracker, job, tags or {})
 
 
 _Job = Callable[[Plan, Tracker, RunLog, Path], dict[str, float]]
-"""Does the work of a run in its work folder and returns its metrics."""
+"""Does the work of a run in its work folder, logs its metrics and returns them."""
 
 
 def _tracked(
@@ -102,7 +104,6 @@ def _tracked(
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
         metrics = job(plan, tracker, attempt.log, work)
-        attempt.log.metrics(metrics)
         return Result(run_id=attempt.run_id, metrics=metrics)
 
 
@@ -115,7 +116,7 @@ def _already_done(kind: str, finished: Run) -> Result:
 
 
 def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> dict[str, float]:
-    """Train or reuse the adapter, score it and the base model, log the predictions, and return the run's metrics."""
+    """Train or reuse the adapter, score it and the base model, and log the results; return the run's metrics."""
     metrics: dict[str, float] = {}
     known: dict[str, TestScores] = {}
     if plan.variant.trains:
@@ -144,12 +145,16 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     check_metrics(metrics.items())
     if plan.variant.trains:
-        _log_adapter(log, work / "adapter")  # only now has it passed every check
+        log.artifacts(work / "adapter", "adapter")  # only now has it passed every check
+    log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics
 
 
 def _log_adapter(log: RunLog, folder: Path) -> None:
-    """Log a saved adapter, or the model of `full`; the tag comes first, so that no run with an adapter lacks it."""
+    """Log the adapter of a trial, or the model of `full`; the tag comes first, so that none with an adapter lacks it.
+
+    `tuning.kept_adapters` finds the trials by the tag.
+    """
     log.tags({"adapter": "logged"})
     log.artifacts(folder, "adapter")
 

@@ -33,9 +33,7 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     """
     spec = plan.spec
     fields = spec.to_dict()
-    versions = {f"version/{package}": _version(package) for package in VERSIONED} | {"version/whichlora": __version__}
-    if package := provider(spec.variant):
-        versions[f"version/{package.name}"] = package.version
+    versions = {f"version/{package}": number for package, number in package_versions(plan).items()}
     left_out = {"not_adapted": plan.not_adapted} if plan.not_adapted else {}
     revision = {"model_revision": plan.source.revision or spec.model_digest}
     log.params({**fields, **_task_params(plan), **left_out, **versions, **revision})
@@ -63,6 +61,14 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
         log.dataset(context=context, name=task.name, digest=digest, source=source, profile=json.dumps(counts))
     if spec.model == MODEL_NAME and plan.task.synthetic:
         log.tags({"synthetic": "true"})
+
+
+def package_versions(plan: Plan) -> dict[str, str]:
+    """Return the versions of the packages that matter for a run, by name; `none` for one that is not installed."""
+    versions = {package: _version(package) for package in VERSIONED} | {"whichlora": __version__}
+    if package := provider(plan.spec.variant):
+        versions[package.name] = package.version
+    return versions
 
 
 def _task_params(plan: Plan) -> dict[str, str]:

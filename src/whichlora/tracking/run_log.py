@@ -51,7 +51,7 @@ class RunLog:
             raise
         except BaseException as error:
             with termination.deferred():
-                self._check()  # do not mark a run that another process has taken over or finished
+                self.check()  # do not mark a run that another process has taken over or finished
                 text = masked(f"{type(error).__name__}: {error}")[:4000]
                 # Some libraries replace the exception of a signal by one of their own.
                 killed = isinstance(error, KeyboardInterrupt) or termination.requested()
@@ -60,7 +60,7 @@ class RunLog:
                 self.client.set_terminated(self.run_id, status)
             raise
         with termination.deferred():
-            self._check()
+            self.check()
             if "whichlora.error" in self.client.get_run(self.run_id).data.tags:
                 self.client.delete_tag(self.run_id, "whichlora.error")  # set by an earlier attempt
             self.client.set_terminated(self.run_id, "FINISHED")
@@ -76,8 +76,8 @@ class RunLog:
         self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step.
+    def metrics(self, values: Mapping[str, float], step: int = 0, *, model_id: str | None = None) -> None:
+        """Log metrics at one step; also as those of the run's model, if `model_id` is given.
 
         Of several values at a step MLflow returns that with the latest time, so the times follow those of values that a
         machine whose clock is ahead has logged.
@@ -88,7 +88,8 @@ class RunLog:
         check_metrics(values.items())
         logged = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no times
         now = max([int(time.time() * 1000), *(m.timestamp + 1 for m in logged if m.key in values)])
-        self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
+        points = [Metric(key, float(value), now, step, model_id=model_id) for key, value in values.items()]
+        self._batches(metrics=points)
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:
         """Log a metric's (step, value) points beyond the last step already logged.
@@ -118,31 +119,32 @@ class RunLog:
 
     def dataset(self, *, context: str, name: str, digest: str, source: str, profile: str) -> None:
         """Log a dataset input. `profile` is JSON with its size."""
-        self._check()
+        self.check()
         entity = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset=entity, tags=[tag])])
 
     def artifacts(self, folder: Path, artifact_path: str | None = None) -> None:
         """Log the contents of a folder as artifacts under `artifact_path`."""
-        self._check()
+        self.check()
         self.client.log_artifacts(self.run_id, str(folder), artifact_path)
 
     def delete_artifacts(self, artifact_path: str) -> None:
         """Delete the artifacts under `artifact_path`, if any; MLflow's client has no such method."""
-        self._check()
+        self.check()
         uri = self.client.get_run(self.run_id).info.artifact_uri
         repository: Any = get_artifact_repository(uri, tracking_uri=self.client.tracking_uri)
         repository.delete_artifacts(artifact_path)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `LostLeaseError` if the work has passed to another process."""
         if self.check_lease is not None:
             self.check_lease()
 
     def _batches(
         self, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
     ) -> None:
-        self._check()
+        self.check()
         for start in range(0, max(len(metrics), len(params), len(tags)), 100):
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, metrics=metrics[part], params=params[part], tags=tags[part])

@@ -117,6 +117,10 @@ class Task(ABC):
         """Return the texts of an item that are in its prompt, by name."""
         return named_texts(item) or {"prompt": self.prompt(item)}
 
+    def optional_texts(self) -> frozenset[str]:
+        """Return the names of the `texts` of an item that may be empty."""
+        return frozenset()
+
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         """Return what `load` reads: the SHA-256 of each file by its path, or the split of a dataset on the hub.
 

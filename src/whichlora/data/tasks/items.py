@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -88,3 +89,24 @@ def named_texts(item: Item) -> dict[str, str]:
     if isinstance(item, PairItem):
         return {"word": item.word, "translation": item.translation}
     return dict(item.fields) if isinstance(item, FieldsItem) else {}
+
+
+def unanswered(kind: str, texts: Mapping[str, str], base: Item) -> Item:
+    """Return an item whose answer is not known, to predict it: of the kind that `kind_of` names.
+
+    Args:
+        texts: the item's texts by name, as `named_texts` returns them.
+        base: its index, id, language and stratum.
+    """
+    common = base.index, base.id, base.language, base.stratum
+    if kind == "nli":
+        return NliItem(*common, premise=texts["premise"], hypothesis=texts["hypothesis"], label="")
+    if kind == "qa":
+        return QaItem(*common, context=texts["context"], question=texts["question"], answers=("",), answer_start=-1)
+    return FieldsItem(*common, fields=tuple(texts.items()), answers=("",))
+
+
+def kind_of(item: Item) -> str | None:
+    """Return the name of an item's kind for `unanswered`; None for pairs of words and for kinds of other modules."""
+    kinds = {NliItem: "nli", QaItem: "qa", FieldsItem: "fields"}
+    return next((name for kind, name in kinds.items() if isinstance(item, kind)), None)

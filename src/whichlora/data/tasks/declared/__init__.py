@@ -17,7 +17,7 @@ from whichlora.data.tasks.catalogue import FOLDER
 from whichlora.data.tasks.declared.declaration import NOT_IN_PROMPT, Declaration
 from whichlora.data.tasks.declared.task import DeclaredTask, declare
 from whichlora.data.tasks.declared.templates import check_template
-from whichlora.yaml_files import Path_, read_document
+from whichlora.yaml_files import Document, Path_, read_document
 
 
 @functools.cache
@@ -37,15 +37,34 @@ def from_file(file: str, *, option: str = "task") -> type[DeclaredTask]:
     return _class_of(*_read(option, path), path.absolute().parent)
 
 
+def from_text(text: str, *, name: str) -> type[DeclaredTask]:
+    """Return the class of a task from the text of its declaration alone: its data and chat template cannot be read.
+
+    Args:
+        name: what the text is, for error messages.
+
+    Raises:
+        OptionError: the text declares no task; the message names the line.
+    """
+    document = read_document("task", name, scalar_keys=True, text=text)
+    return declare(_parsed(document), text, None)
+
+
 def _read(option: str, path: Path) -> tuple[Declaration, str]:
     """Return the declaration in a file, and the text of the file."""
     document = read_document(option, path, scalar_keys=True)
-    declaration = document.parse(Declaration)
+    declaration = _parsed(document)
     if declaration.chat_template not in ("auto", NONE):
         try:
             read_template(path.parent / declaration.chat_template)
         except ValueError as error:
             document.fail(("chat_template",), f"chat_template {declaration.chat_template} {error}")
+    return declaration, document.text
+
+
+def _parsed(document: Document) -> Declaration:
+    """Return the declaration in a document, after a check of its prompts."""
+    declaration = document.parse(Declaration)
     prompt = declaration.prompt
     texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
     if isinstance(prompt, dict):
@@ -56,7 +75,7 @@ def _read(option: str, path: Path) -> tuple[Declaration, str]:
             check_template(text, fields)
         except ValueError as error:
             document.fail(place, f"prompt {error}")
-    return declaration, document.text
+    return declaration
 
 
 _CLASSES: dict[tuple[str, Path], type[DeclaredTask]] = {}
@@ -67,4 +86,4 @@ def _class_of(declaration: Declaration, text: str, folder: Path) -> type[Declare
     return _CLASSES.setdefault((declaration.model_dump_json(), folder), declare(declaration, text, folder))
 
 
-__all__ = ["DeclaredTask", "from_file", "of_catalogue"]
+__all__ = ["DeclaredTask", "from_file", "from_text", "of_catalogue"]

@@ -20,13 +20,29 @@ def conversation(turns: Any) -> tuple[list[dict[str, str]], str]:
     Raises:
         ValueError: there is no such turn, or one has another form.
     """
-    if not isinstance(turns, list) or not turns:
-        raise ValueError("messages is not a list of turns")
-    read = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
+    read = _turns(turns)
     last = max((n for n, turn in enumerate(read) if turn["role"] == "assistant"), default=0)
     if not last:
         raise ValueError("messages has no answer of the assistant to a turn before it")
     return read[:last], read[last]["content"]
+
+
+def turns_before_answer(turns: Any) -> list[dict[str, str]]:
+    """Return the turns of a conversation that the assistant has yet to answer, with `role` and `content`.
+
+    Raises:
+        ValueError: there is none, one has another form, or the last is the assistant's.
+    """
+    read = _turns(turns)
+    if read[-1]["role"] == "assistant":
+        raise ValueError("messages ends with a turn of the assistant, whose answer is to be predicted")
+    return read
+
+
+def _turns(turns: Any) -> list[dict[str, str]]:
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("messages is not a list of turns")
+    return [_turn(turn, number) for number, turn in enumerate(turns, 1)]
 
 
 def _turn(turn: Any, number: int) -> dict[str, str]:

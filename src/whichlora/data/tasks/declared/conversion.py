@@ -16,7 +16,6 @@ from whichlora.data.tasks.declared.prompting import prompt_of, texts_in_prompt
 from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
-from whichlora.data.tasks.declared.templates import needed_fields
 from whichlora.data.tasks.duplicates import normalized
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
 from whichlora.errors import did_you_mean
@@ -58,7 +57,7 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
     Raises:
         OptionError: no row has one of the columns; the message names the most similar one.
     """
-    needed = _needed(declaration)
+    needed = declaration.needed
     fields = found.fields
     optional = {name for name in fields if name in _texts(fields) and name not in needed}
     if problem := missing_column(declaration, found, optional):
@@ -109,14 +108,6 @@ def _implied_group(declaration: Declaration, item: Item) -> str:
     """Return the passage of a QA item, or the texts that the prompt of another item has, in one form for all copies."""
     texts = [item.context] if isinstance(item, QaItem) else texts_in_prompt(declaration, item).values()
     return "\n".join(map(normalized, texts))
-
-
-def _needed(declaration: Declaration) -> frozenset[str]:
-    """Return the fields whose texts may not be empty."""
-    if declaration.kind == "span":
-        return frozenset(("context", "question"))
-    prompts = declaration.prompt.values() if isinstance(declaration.prompt, dict) else [declaration.prompt or ""]
-    return frozenset().union(*map(needed_fields, prompts))
 
 
 def _texts(fields: Mapping[str, str | int]) -> list[str]:

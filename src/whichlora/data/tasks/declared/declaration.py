@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
 from whichlora.data.tasks.declared.spelling import SYNONYMS, in_one_spelling
-from whichlora.data.tasks.declared.templates import variables
+from whichlora.data.tasks.declared.templates import needed_fields, variables
 from whichlora.errors import PlacedError, did_you_mean
 from whichlora.yaml_files import Path_, Section
 
@@ -247,6 +247,14 @@ class Declaration(Section):
             return set(fields)
         templates = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt]
         return set(fields) & set().union(*map(variables, templates))
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The fields whose texts may not be empty."""
+        if self.kind == "span":
+            return frozenset(("context", "question"))
+        prompts = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt or ""]
+        return frozenset().union(*map(needed_fields, prompts))
 
     def name_in_data(self, language: str) -> str:
         """Return the name that the data gives to a language."""

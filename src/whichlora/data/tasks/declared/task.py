@@ -76,6 +76,9 @@ class DeclaredTask(PromptTask):
     def texts(self, item: Item) -> dict[str, str]:
         return texts_in_prompt(self.declaration, item)
 
+    def optional_texts(self) -> frozenset[str]:
+        return frozenset(self.declaration.fields) - self.declaration.needed - {"messages"}
+
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         """Return the SHA-256 of each file that `load` reads by its path, or the split of a dataset on the hub."""
         return self.reader.origin(language, split, data_dir)

@@ -1,0 +1,4 @@
+"""Uses the model of a finished run outside of it: reloads it, predicts, and logs it to MLflow as a model.
+
+`saved` says what is stored beside an adapter, `inputs` makes items of a table's rows, and `predictor` predicts them.
+"""

@@ -1,0 +1,69 @@
+"""Finds the base model that a saved model refers to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from whichlora.caller import given_path
+from whichlora.errors import OptionError, is_folder
+from whichlora.models.loading import ModelSource, locate, read_config
+from whichlora.models.packaged import MODEL_NAME
+from whichlora.serving.saved import SavedBase
+
+
+def find_base(reference: SavedBase, given: str | None, *, any_base: bool = False) -> ModelSource:
+    """Return the base model: the given one, the packaged one, that of the hub, or the folder where it was.
+
+    Args:
+        given: folder, hub id or packaged name of the model to use; None for that of the reference.
+        any_base: whether the given model may be another one than that of the reference.
+
+    Raises:
+        OptionError: it is not found, or another one; the message says what to do.
+    """
+    if given is not None:
+        source = locate(given)
+        if source.digest != reference.digest and not any_base:
+            allowed = f"is another model than {reference.name}, on which the adapter was trained"
+            raise OptionError(
+                "base",
+                given,
+                f"{allowed} (its digest is {_short(source.digest)}, and that was {_short(reference.digest)})",
+            )
+        return source
+    if reference.revision is not None:
+        return _on_hub(reference, reference.revision)
+    if reference.name == MODEL_NAME:
+        source = locate(MODEL_NAME)
+        if source.digest != reference.digest:
+            raise OptionError("base", MODEL_NAME, "is another model in this version of whichlora; use that of the run")
+        return source
+    return _in_folder(reference)
+
+
+def _on_hub(reference: SavedBase, commit: str) -> ModelSource:
+    source = ModelSource(
+        name=reference.name, name_or_path=reference.name, revision=commit, digest=f"{reference.name}@{commit}"
+    )
+    try:
+        read_config(source)
+    except OptionError as error:
+        advice = f"download it (`hf download {reference.name} --revision {commit}`), or set base to a folder with it"
+        raise OptionError("base", f"{reference.name}@{commit}", f"is not found here: {advice}") from error
+    return source
+
+
+def _in_folder(reference: SavedBase) -> ModelSource:
+    assert reference.folder is not None
+    folder = Path(reference.folder)
+    advice = f"set base to a folder with the model of digest {_short(reference.digest)}, on which it was trained"
+    if not is_folder(folder):
+        raise OptionError("base", folder, f"is not found here: {advice}")
+    source = locate(str(given_path(str(folder))))
+    if source.digest != reference.digest:
+        raise OptionError("base", folder, f"has another model now: {advice}")
+    return source
+
+
+def _short(digest: str) -> str:
+    return digest if "@" in digest else digest[:12]
