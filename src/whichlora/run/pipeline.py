@@ -161,7 +161,10 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
 
 
 def _log_adapter(log: RunLog, folder: Path) -> None:
-    """Log a saved adapter, or the model of `full`; the tag comes first, so that no run with an adapter lacks it."""
+    """Log the adapter of a trial, or the model of `full`; the tag comes first, so that none with an adapter lacks it.
+
+    `tuning.kept_adapters` finds the trials by the tag.
+    """
     log.tags({"adapter": "logged"})
     log.artifacts(folder, "adapter")
 
