@@ -19,7 +19,7 @@ from whichlora.run.metric_guide import publish_page
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment
 from whichlora.tracking.experiment_page import MEANS, RESULTS, link_report, results_line, store_about
-from whichlora.tracking.markdown import code, escaped, table
+from whichlora.tracking.markdown import code, escaped, run_address, table
 from whichlora.tracking.runs import Tracker
 
 NOTE = "mlflow.note.content"
@@ -126,7 +126,7 @@ def test_the_page_of_an_experiment(store: Path, tiny_model: str) -> None:
     assert state["selectedColumns"][-1] == "metrics.`train/seconds`"
     link_report(client, [number], report)
     publish_page(plan, tracker)  # another run does not remove the link
-    assert f"[report](#/experiments/{number}/runs/{report})" in client.get_experiment(number).tags[NOTE]
+    assert f"[report]({run_address(number, report)})" in client.get_experiment(number).tags[NOTE]
     publish_page(plan_of(tiny_model, retention="atlas-qa"), tracker)
     wider = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + RESULTS])["state"])
     assert "metrics.`test/retention/en/f1`" in wider["selectedColumns"]

@@ -165,8 +165,10 @@ def _role(plan: Plan, role: str) -> str:
 
 def _commands(plan: Plan, run_id: str, experiment: str) -> str:
     commands = [
-        f"whichlora probe --run_id {run_id}  # looks into the model, layer by layer",
-        f"whichlora analyze --experiment {shlex.quote(experiment)}  # compares the runs of the experiment in a report",
+        "# looks into the model, layer by layer",
+        f"whichlora probe --run_id {run_id}",
+        "# compares the runs of the experiment in a report",
+        f"whichlora analyze --experiment {shlex.quote(experiment)}",
     ]
     return paragraphs(_reload(plan, run_id), code(commands, "sh"))
 
@@ -176,17 +178,18 @@ def _reload(plan: Plan, run_id: str) -> str:
         return ""
     name, revision = plan.source.name_or_path, plan.source.revision
     imports = ["import mlflow", *_base_import(plan), "from transformers import AutoModelForCausalLM"]
-    folder = f'mlflow.artifacts.download_artifacts(run_id="{run_id}", artifact_path="adapter")'
+    folder = f'folder = mlflow.artifacts.download_artifacts("runs:/{run_id}/adapter")'
     if plan.variant.trains_whole_model:
-        return code([*imports, f"model = AutoModelForCausalLM.from_pretrained({folder})"], "python")
+        return code([*imports, folder, "model = AutoModelForCausalLM.from_pretrained(folder)"], "python")
     base = "packaged_model_path()" if plan.spec.model == MODEL_NAME else repr(name)
     at = f", revision={revision!r}" if revision else ""
     lines = [
-        *imports[:1],
+        imports[0],
         "from peft import PeftModel",
         *imports[1:],
+        folder,
         f"base = AutoModelForCausalLM.from_pretrained({base}{at})",
-        f"model = PeftModel.from_pretrained(base, {folder})",
+        "model = PeftModel.from_pretrained(base, folder)",
     ]
     return code(lines, "python")
 

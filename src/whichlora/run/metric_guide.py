@@ -30,6 +30,8 @@ the target languages.
 seeds), `base` (scores of the base model), `study` and `trial` (tuning), `probe`, `report` and `launch`. The views \
 show the first two. The scores of a `summary` are means; `_sd` is the standard deviation over seeds, `_low` and \
 `_high` are the 95 % interval of the mean by Student's t, and `seeds` is their number.
+
+The UI's pages for the training of models, which have no traces or judges, are under *Model training* at the top left.
 """.strip()
 
 
@@ -45,4 +47,6 @@ def publish_page(plan: Plan, tracker: Tracker) -> None:
         experiment = find_experiment(tracker.client, tracker.experiment)
         if experiment is not None:
             columns = [*metrics, "train/seconds"]
+            # Runs are sorted by the target language, also if another task is scored.
+            charts = sorted(charts, key=lambda name: name.startswith("test/tl/"))
             experiment_page.publish(tracker.client, experiment, guide=GUIDE, metrics=columns, charts=charts)

@@ -47,7 +47,7 @@ def publish(
     Args:
         guide: the end of the description, in Markdown.
         metrics: columns of the views.
-        charts: metrics with a chart.
+        charts: metrics with a chart; the runs are sorted by the last one.
     """
     experiment_id = experiment.experiment_id
     deviations = [f"{metric}_sd" for metric in charts]
@@ -56,7 +56,7 @@ def publish(
         (MEANS, "Means over seeds", "summary", _PARAMS, [*metrics, *deviations, "seeds"]),
     ):
         search = f"tags.`whichlora.kind` = '{kind}'"
-        view = View(key=key, name=name, search=search, params=params, metrics=columns, charts=charts)
+        view = View(key=key, name=name, search=search, order=charts[-1], params=params, metrics=columns, charts=charts)
         views.save(client, experiment, view)
     links = [
         f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",

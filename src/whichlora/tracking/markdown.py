@@ -47,5 +47,8 @@ def link(text: str, address: str) -> str:
 
 
 def run_address(experiment_id: str, run_id: str) -> str:
-    """Return the address of a run's page relative to any page of the MLflow UI."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+    """Return the address of a run's page relative to any page of the MLflow UI.
+
+    Without the workflow in it the UI would show the pages for the development of agents around it.
+    """
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"

@@ -38,6 +38,7 @@ class View:
         key: names it in addresses.
         name: names it in the UI's menu.
         search: filter of the runs.
+        order: metric by which runs are sorted, the highest first; by time, the UI would nest them under their parents.
         params, metrics: columns, in this order.
         charts: metrics that have a bar chart in the first section, in this order, after one of parallel coordinates of
             all of them, on whose first axis are the values of the first of `params`.
@@ -46,6 +47,7 @@ class View:
     key: str
     name: str
     search: str
+    order: str
     params: Sequence[str]
     metrics: Sequence[str]
     charts: Sequence[str]
@@ -57,7 +59,7 @@ class View:
         ]
         return {
             "searchFilter": self.search,
-            "orderByKey": "attributes.start_time",
+            "orderByKey": _column("metrics", self.order),
             "orderByAsc": False,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
