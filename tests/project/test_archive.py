@@ -12,6 +12,7 @@ import pytest
 from runs import plan_of, run_of
 
 from whichlora.archive import main
+from whichlora.tracking.logged_models import model_of_run
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +73,38 @@ def test_an_archive_contains_no_absolute_paths_and_no_adapters(packed: tuple[Pat
         assert part not in database
 
 
-def test_adapters_are_packed_on_request(store: Path, tiny_model: str) -> None:
-    run_of(plan_of(tiny_model, variant="lora"))
+def test_adapters_are_packed_on_request_with_a_model_that_predicts(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = run_of(plan_of(tiny_model, variant="lora")).run_id
+    rows = pd.DataFrame({"premise": ["a", "b"], "hypothesis": ["c", "d"]})
+    expected = mlflow.pyfunc.load_model(uri_of(run_id)).predict(rows)
+    other = store / "mlartifacts" / "tests" / "models" / uri_of(run_id).partition("/")[2] / "artifacts" / "other"
+    other.mkdir()
+    (other / "MLmodel").write_text("flavors: {python_function: {loader_module: os}}")
+    (other / "model.pkl").write_text("x")
     assert main(["pack", "with.tar", "--adapters", "true"]) == 0
     with tarfile.open("with.tar") as tar:
-        assert any(name.endswith("adapter/adapter_model.safetensors") for name in tar.getnames())
+        assert sum(name.endswith("adapter/adapter_model.safetensors") for name in tar.getnames()) == 2
+        assert not any("/other/" in name for name in tar.getnames())
+    assert main(["unpack", "with.tar", "--folder", "new"]) == 0
+    shutil.move(store / "mlartifacts", store / "gone")
+    monkeypatch.chdir("new")
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'new' / 'mlflow.db'}")
+    pd.testing.assert_frame_equal(mlflow.pyfunc.load_model(uri_of(run_id)).predict(rows), expected)
+    moved = store / "moved"
+    shutil.move(store / "new", moved)
+    monkeypatch.chdir(moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'mlflow.db'}")
+    assert main(["relocate"]) == 0
+    mlflow.set_tracking_uri(f"sqlite:///{moved / 'mlflow.db'}")
+    pd.testing.assert_frame_equal(mlflow.pyfunc.load_model(uri_of(run_id)).predict(rows), expected)
+
+
+def uri_of(run_id: str) -> str:
+    model = model_of_run(mlflow.MlflowClient(), run_id)
+    assert model is not None
+    return str(model.model_uri)
 
 
 def test_bad_calls_are_refused(

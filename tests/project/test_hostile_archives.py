@@ -103,6 +103,7 @@ def test_what_pack_wrote_is_unpacked(packed: Path, results: tuple[Path, str]) ->
         *("/etc/cron.d/x.json", "../out.json", "mlartifacts/../../out.json", "mlartifacts/../filelock.py"),
         *("mlartifacts/x.py", "mlartifacts/x.so", "mlartifacts/x.pkl", "mlartifacts/x", "mlartifacts/a.JSON.PYC"),
         *("mlartifacts/a\x1b[2J.json", "mlartifacts\\a.json", "mlflow.db-journal", "mlflow.db-wal", "optuna.db.lock"),
+        *("mlartifacts/mlmodel", "mlartifacts/MLproject", "MLmodel", "mlartifacts/x.pth", "mlartifacts/code/x.py"),
         *("mlflow.db/x.json", "sub/mlflow.db", "MLFLOW.DB", "mlartifacts.json"),
     ],
 )
@@ -111,6 +112,12 @@ def test_other_names_are_refused(packed: Path, capsys: pytest.CaptureFixture[str
     text = refused(capsys, tar_of(packed, member(name), first=first))
     assert "\x1b" not in text
     assert "is not a file that results are made of" in text
+
+
+def test_a_model_with_code_of_its_own_is_refused(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, content = "mlartifacts/tests/models/m-1/artifacts/MLmodel", b"flavors: {python_function: {loader_module: os}}"
+    text = refused(capsys, tar_of(packed, member(name, content)))
+    assert f"{name} has a loader_module that is not of this package" in text
 
 
 @pytest.mark.parametrize(

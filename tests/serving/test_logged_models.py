@@ -196,7 +196,7 @@ def test_a_kill_in_any_gap_leaves_one_model_after_the_resume(store: Path, tiny_m
     plan = plan_of(tiny_model)
     expected = run_of(plan_of(tiny_model), "reference")
     for gap in ("", *GAPS):
-        tracker = Tracker(connect(), f"killed after {gap}")
+        tracker = Tracker(connect(), f"killed after {gap}".strip())
         assert _killed(plan, tracker, gap) == signal.SIGKILL
         assert len(_models_in(tracker)) == (gap != "")
         result = pipeline.run(plan, tracker)

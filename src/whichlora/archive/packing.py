@@ -13,6 +13,7 @@ from typing import Any
 
 from whichlora.errors import OptionError
 from whichlora.tracking import packed
+from whichlora.tracking.model_files import MLMODEL, problem_of
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import flush, reading, tracking_state
 from whichlora.tracking.untar import DATABASES, is_allowed
@@ -20,7 +21,7 @@ from whichlora.tracking.untar import DATABASES, is_allowed
 TRACKING, STUDIES = DATABASES
 _SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}
 _ADAPTER = "adapter"
-"""Artifact folder of a run that is packed only on request: adapters would be most of an archive's size."""
+"""Artifact folder of a run or model that is packed only on request: adapters would be most of an archive's size."""
 
 
 def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
@@ -61,7 +62,8 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
             inside, elsewhere = _make_relative(tracking, folder)
         files, others = _files(inside, folder, adapters=adapters)
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with _replaced(archive) as part, tarfile.open(part, _SUFFIXES[archive.suffix]) as tar:
+        mode = _SUFFIXES[archive.suffix]
+        with _replaced(archive) as part, tarfile.open(part, mode, dereference=True) as tar:
             for name, path in [*copies.items(), *sorted(files.items())]:
                 tar.add(path, arcname=name)
     notes = [] if adapters else ["Adapters are not included."]
@@ -91,16 +93,17 @@ def _make_relative(tracking: sqlite3.Connection, folder: Path) -> tuple[list[str
     A location in another folder becomes one at which there is nothing, so that an archive contains no absolute paths.
 
     Returns:
-        The artifact folders of the runs, relative to `folder`, and the number of runs with artifacts elsewhere.
+        The artifact folders of the runs and models, relative to `folder`, and the number of runs with artifacts
+        elsewhere.
     """
     inside, elsewhere = [], 0
     for location in packed.locations(tracking):
         relative = packed.relative_location(location.uri, folder)
         nowhere = f"{packed.ARTIFACTS[0]}/elsewhere/{location.table}-{location.row}"
         packed.set_location(tracking, location, relative or nowhere)
-        if location.table == "runs":
+        if location.table in ("runs", "logged_models"):
             inside += [relative] if relative else []
-            elsewhere += not relative
+        elsewhere += location.table == "runs" and not relative
     return inside, elsewhere
 
 
@@ -116,7 +119,8 @@ def _files(artifact_folders: Sequence[str], folder: Path, *, adapters: bool) -> 
             if not adapters and file.relative_to(artifacts).parts[0] == _ADAPTER:
                 continue
             name = file.relative_to(folder).as_posix()
-            if is_allowed(name) and file.resolve().is_relative_to(artifacts.resolve()):
+            own = file.resolve().is_relative_to(artifacts.resolve())
+            if is_allowed(name) and own and not (file.name == MLMODEL and problem_of(file)):
                 files[name] = file.resolve()
             else:
                 others += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,10 @@ from whichlora.serving.inputs import LANGUAGE
 from whichlora.serving.predictor import ADAPTER
 from whichlora.serving.saved import SavedModel
 from whichlora.tracking.logged_models import open_model
+from whichlora.tracking.model_files import LOADER_MODULE, PACKAGES
 from whichlora.tracking.run_log import RunLog
-from whichlora.variants import provider
 
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # would copy uv.lock and pyproject.toml of the current folder
-_REQUIRED = ("whichlora", "torch", "transformers", "peft", "accelerate", "mlflow")
 _PARAMS = ("variant", "arm", "task", "language", "model", "tl_ratio", "train_size", "seed", "rank", "learning_rate")
 
 
@@ -30,7 +30,7 @@ def log_with_model(
 ) -> None:
     """Log the metrics of a run, and its model with the same metrics.
 
-    There is no model where none could predict, see `saved.of_plan`.
+    There is no model where none could predict, see `saved.of_plan`, and on a server before MLflow 3.
 
     Args:
         folder: the trained adapter, which the run has logged as `adapter`.
@@ -44,6 +44,10 @@ def log_with_model(
     params = {name: str(getattr(spec, name)) for name in _PARAMS if getattr(spec, name) is not None}
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
     opened = open_model(log, name=plan.name, params=params, tags=tags)
+    if opened is None:
+        print("note: this server has no logged models; MLflow 3 has them.", file=sys.stderr)
+        log.metrics(metrics)
+        return
     example = {name: [text] for name, text in saved.texts_of_input(plan.task, saved.example_of(plan)).items()}
     if model.input.needs_language:
         example[LANGUAGE] = [saved.example_of(plan).language]
@@ -70,7 +74,7 @@ def write(model: SavedModel, folder: Path, described: Model, example: pd.DataFra
 
     mlflow.pyfunc.save_model(
         path=folder,
-        loader_module=pyfunc.__name__,
+        loader_module=LOADER_MODULE,
         mlflow_model=described,
         signature=signature(model),
         input_example=example,
@@ -97,7 +101,5 @@ def signature(model: SavedModel) -> ModelSignature:
 
 def requirements(model: SavedModel) -> list[str]:
     """Return the packages that a prediction needs, in the versions of the run, without a build such as `+cpu`."""
-    names = [*_REQUIRED, *(["bitsandbytes"] if model.quantization != "none" else [])]
-    if package := provider(model.variant):
-        names.append(package.name)
+    names = [name for name in PACKAGES if name != "bitsandbytes" or model.quantization != "none"]
     return [f"{name}=={model.versions[name].partition('+')[0]}" for name in names if name in model.versions]

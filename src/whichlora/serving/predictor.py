@@ -72,7 +72,8 @@ class Predictor:
         trained = folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
         config = {"adapter": "adapter_config.json", "model": "config.json"}.get(saved.form)
         if config is not None and not (trained / config).is_file():
-            raise OptionError("model", folder, f"has no {config}, neither in it nor in a subfolder {ADAPTER}")
+            lost = f"neither in it nor in a subfolder {ADAPTER}: it was deleted, or left out of an archive"
+            raise OptionError("model", folder, f"has no {config}, {lost}")
         source = find_base(saved.base, base, any_base=any_base)
         tokenizer = load_tokenizer(source)
         chat = None if saved.chat_template is None else _chat(tokenizer, saved.chat_template)

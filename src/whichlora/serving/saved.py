@@ -21,6 +21,7 @@ from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import Item, kind_of, named_texts, unanswered
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError, first_line
+from whichlora.models.packaged import MODEL_NAME
 
 FILE_NAME = "whichlora.json"
 FORMAT = 1
@@ -38,7 +39,7 @@ class SavedBase(_Part):
         name: the option `model` of the run.
         digest: SHA-256 of its content, or hub id and commit.
         revision: commit on the hub; None for a folder or the packaged model.
-        folder: where it was, unless it is from the hub.
+        folder: where it was; None for one from the hub and the packaged model.
     """
 
     name: str
@@ -188,7 +189,7 @@ def of_plan(plan: Plan, versions: Mapping[str, str]) -> SavedModel | None:
             name=spec.model,
             digest=source.digest,
             revision=source.revision,
-            folder=None if source.revision else str(Path(source.name_or_path).absolute()),
+            folder=None if source.revision or spec.model == MODEL_NAME else str(Path(source.name_or_path).absolute()),
         ),
         spec_version=int(spec.to_dict()["spec_version"]),
         fingerprint=spec.fingerprint,

@@ -52,11 +52,11 @@ class ModelLog:
             self.run.client.finalize_logged_model(self.model.model_id, LoggedModelStatus.READY)
 
 
-def open_model(log: RunLog, *, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> ModelLog:
+def open_model(log: RunLog, *, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> ModelLog | None:
     """Return the model of a run, created unless an earlier attempt has done so, as an output of the run.
 
-    If the server's answer is lost, MLflow's client sends the request again, which creates a second model: the one with
-    the lowest id is used, the others are deleted.
+    It is None on a server before MLflow 3, which has no logged models. If the server's answer is lost, MLflow's client
+    sends the request again, which creates a second model: the one with the lowest id is used, the others are deleted.
 
     Args:
         tags: without their prefix `whichlora.`.
@@ -66,7 +66,12 @@ def open_model(log: RunLog, *, name: str, params: Mapping[str, str], tags: Mappi
     """
     log.check()
     client, run = log.client, log.client.get_run(log.run_id)
-    found = _models_of(client, run.info.experiment_id, log.run_id)
+    try:
+        found = _models_of(client, run.info.experiment_id, log.run_id)
+    except MlflowException as error:
+        if error.error_code != "ENDPOINT_NOT_FOUND":
+            raise
+        return None
     if not found:
         lost: MlflowException | None = None
         try:

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from whichlora.tracking.model_files import MLMODEL, models_in, problem_of
 from whichlora.tracking.packed import ARTIFACTS
 from whichlora.tracking.sqlite import flush
 
@@ -35,7 +36,9 @@ SUFFIXES = frozenset(
         ".yml",
     ]
 )
-"""Kinds of files among the artifacts of runs. None of them is run or unpickled by a program that reads it."""
+"""Kinds of files among the artifacts of runs. None of them is run or unpickled by a program that reads it.
+
+A file `MLmodel` has no suffix; `model_files.problem_of` says whether it is one of this package."""
 ARCHIVE_ERRORS = (OSError, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError)
 """Raised for files that are no archive, or a damaged one."""
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
@@ -57,7 +60,8 @@ def is_allowed(name: str) -> bool:
     if name in DATABASES:
         return True
     plain = name.isprintable() and "\\" not in name and not any(part.startswith(".") for part in path.parts)
-    return plain and len(path.parts) > 1 and path.parts[0] in ARTIFACTS and path.suffix.lower() in SUFFIXES
+    known = path.suffix.lower() in SUFFIXES or path.name == MLMODEL
+    return plain and len(path.parts) > 1 and path.parts[0] in ARTIFACTS and known
 
 
 def extract(archive: Path, folder: Path, *, limit: int) -> None:
@@ -70,7 +74,7 @@ def extract(archive: Path, folder: Path, *, limit: int) -> None:
 
     Raises:
         RefusedArchiveError: a member is not a file of results, two have the same name, or the total size exceeds
-            `limit`. Nothing is extracted beyond that point.
+            `limit`: nothing is extracted beyond that point. Or a model in it is not one of this package.
         ARCHIVE_ERRORS: the archive cannot be read, or the files cannot be written.
     """
     names: set[str] = set()
@@ -99,6 +103,9 @@ def extract(archive: Path, folder: Path, *, limit: int) -> None:
                 content = tar.extractfile(member)
                 assert content is not None
                 _write(content, folder / name)
+    for path in models_in(folder):
+        if problem := problem_of(path):
+            raise RefusedArchiveError(f"{_shown(path.relative_to(folder).as_posix())} {problem}")
     if DATABASES[0] not in names:
         raise RefusedArchiveError(f"has no {DATABASES[0]}; must be a file written by `pack`")
     for path in [*folder.rglob("*"), folder]:
