@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": ("tuning.tune", "Search hyperparameters of variants with equal budgets."),
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
+    "predict": ("whichlora.predict.command", "Predict the rows of a table with a trained model."),
     "export": ("whichlora.export.command", "Write the adapter of a run, or a merged model, to a folder or the hub."),
     "data": ("whichlora.data_check", "Check the data of a task before a first run."),
     "runs": ("whichlora.run_table", "List the runs of the tracking database with their scores."),

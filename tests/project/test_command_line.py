@@ -141,6 +141,7 @@ def completed(words: str) -> list[str]:
         ("whichlora run --task ", list(NAMES)),
         ("whichlora run --seed 1 --arm ", ["recommended", "matched", "tuned"]),
         ("whichlora tune --pruner ", ["auto", "median", "hyperband", "none"]),
+        ("whichlora predict --input ", ["file"]),
         ("whichlora export --form ", ["adapter", "merged"]),
         ("whichlora probe --detector ", ["cld3", "lingua"]),
         ("whichlora archive pack ", ["file"]),

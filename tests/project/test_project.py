@@ -35,6 +35,7 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
         ("tune", "tuning.tune"),
         ("probe", "whichlora.probing.options"),
         ("analyze", "analysis.analyze"),
+        ("predict", "whichlora.predict.options"),
         ("export", "whichlora.export.options"),
     ],
 )

@@ -149,7 +149,7 @@ def test_rows_that_cannot_be_used_are_named(store: Path, tiny_model: str) -> Non
         (lambda text: text.replace('"prompt_version": "nli-1"', '"prompt_version": "nli-0"'), "trained with nli-0"),
         (
             lambda text: text.replace('"variant": "none"', '"variant": "lora"').replace('"base"', '"adapter"', 1),
-            "no subfol",
+            "has no adapter_config.json, neither in it nor in a subfolder adapter",
         ),
         (None, "has no whichlora.json"),
     ],

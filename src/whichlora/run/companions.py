@@ -26,5 +26,10 @@ def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adap
     facts = read_facts(log.client.get_run(log.run_id), metrics)
     form: Form = "model" if plan.variant.trains_whole_model else "adapter"
     write_card(adapter, model_card(facts, published(plan.source), form=form))
+    write_needs(plan, adapter)
+
+
+def write_needs(plan: Plan, adapter: Path) -> None:
+    """Write what predictions with an adapter need, beside it: `whichlora.json`."""
     if model := saved.of_plan(plan, package_versions(plan)):
         model.write(adapter)

@@ -22,6 +22,8 @@ LANGUAGE = "language"
 def items_of(frame: pd.DataFrame, saved: SavedModel, task: Task) -> list[Item]:
     """Return an item for each row of a table, in order.
 
+    Messages and items name a row by its label in the index, if that is a text, or else by its number.
+
     Raises:
         OptionError: a column is missing, or a row has no text in it, or one that cannot be used.
     """
@@ -35,12 +37,15 @@ def items_of(frame: pd.DataFrame, saved: SavedModel, task: Task) -> list[Item]:
             raise OptionError("input", f"{len(frame)} rows", f"has no column {name}{listed}")
     columns = [name for name in (*wanted.texts, LANGUAGE) if name in frame.columns]
     rows = zip(*(frame[name].tolist() for name in columns), strict=True)
-    return [_item(number, dict(zip(columns, row, strict=True)), saved, task) for number, row in enumerate(rows)]
+    places = [label if isinstance(label, str) else f"row {number}" for number, label in enumerate(frame.index, 1)]
+    return [
+        _item(number, place, dict(zip(columns, row, strict=True)), saved, task)
+        for number, (place, row) in enumerate(zip(places, rows, strict=True))
+    ]
 
 
-def _item(number: int, row: Mapping[str, Any], saved: SavedModel, task: Task) -> Item:
+def _item(number: int, place: str, row: Mapping[str, Any], saved: SavedModel, task: Task) -> Item:
     wanted = saved.input
-    place = f"row {number + 1}"
     language = saved.languages[-1]
     if wanted.needs_language:
         language = check_choice(f"input: {place}: {LANGUAGE}", _text(row, LANGUAGE, place), task.languages)

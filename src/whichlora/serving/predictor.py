@@ -58,7 +58,8 @@ class Predictor:
         """Load the model in a folder, and the base model that it refers to.
 
         Args:
-            folder: holds `whichlora.json`, and the subfolder `adapter` unless the base model alone predicts.
+            folder: holds `whichlora.json`, and the adapter in the subfolder `adapter` or beside it, unless the base
+                model alone predicts.
             base: folder, hub id or packaged name of the base model; None for that of the reference.
             any_base: whether `base` may be another model than that on which the adapter was trained.
 
@@ -68,9 +69,11 @@ class Predictor:
         folder = Path(folder)
         saved = saved_models.read(folder)
         task = saved.task.task()
-        trained = folder / ADAPTER
-        if saved.form != "base" and not trained.is_dir():
-            raise OptionError("model", folder, f"has no subfolder {ADAPTER}: it was deleted, or left out of an archive")
+        trained = folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
+        config = {"adapter": "adapter_config.json", "model": "config.json"}.get(saved.form)
+        if config is not None and not (trained / config).is_file():
+            lost = f"neither in it nor in a subfolder {ADAPTER}: it was deleted, or left out of an archive"
+            raise OptionError("model", folder, f"has no {config}, {lost}")
         source = find_base(saved.base, base, any_base=any_base)
         tokenizer = load_tokenizer(source)
         chat = None if saved.chat_template is None else _chat(tokenizer, saved.chat_template)

@@ -11,15 +11,15 @@ from whichlora.errors import one_line
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV; numbers keep every digit.
+def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
+    """Return a table as CSV, with or without the names of its columns; numbers keep every digit.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front (CWE-1236), unless it is a number.
     """
     safe = table.rename(columns=_cell)
     for name in safe.select_dtypes(exclude="number"):
         safe[name] = safe[name].map(_cell)
-    return str(safe.to_csv(index=False, lineterminator="\n"))
+    return str(safe.to_csv(index=False, header=header, lineterminator="\n"))
 
 
 def _cell(value: Any) -> Any:

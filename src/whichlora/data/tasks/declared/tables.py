@@ -49,6 +49,7 @@ class Table:
         form: its format, with delimiter and quoting, for users.
         sha256: of the file; empty for a table of the hub, which has no file.
         classes: names that stand for the numbers of a column, which `datasets` calls class labels.
+        columns: names of the columns of CSV and TSV in their order, also such that occur twice; None for other formats.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Table:
     sha256: str
     records: Sequence[Record]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    columns: tuple[str, ...] | None = None
 
 
 def read_table(
@@ -99,15 +101,16 @@ def _read(
         if chosen == "parquet":
             return _parquet(content, name, "Parquet" + ", gzip" * packed, digest)
         text = _text(content)
+        names = None
         if chosen in ("csv", "tsv"):
-            kind, found = _delimited(text, name, columns, header, chosen, quoted)
+            kind, names, found = _delimited(text, name, columns, header, chosen, quoted)
         else:
             kind, found = _json(text, name, chosen)
     except UnreadableError:
         raise
     except Exception as error:  # the readers raise many types, all of which mean a malformed file
         raise UnreadableError(f"{name} cannot be read ({first_line(error)})") from error
-    return Table(name, kind + ", gzip" * packed, digest, found)
+    return Table(name, kind + ", gzip" * packed, digest, found, columns=names)
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -140,7 +143,7 @@ def _parquet(content: bytes, name: str, form: str, digest: str) -> Table:
 
 def _delimited(
     text: str, name: str, columns: Sequence[str], header: bool, chosen: str, quoted: bool | None
-) -> tuple[str, list[Record]]:
+) -> tuple[str, tuple[str, ...], list[Record]]:
     lines = lines_of(text)
     dialect = tell_dialect(lines, columns, "," if chosen == "csv" else "\t", quoted, header=header)
     found = list(records(lines, dialect))
@@ -153,6 +156,7 @@ def _delimited(
         names = [str(n) for n in range(1, max((len(record.cells) for record in found), default=0) + 1)]
     return (
         f"{chosen.upper()} {'with' if header else 'without'} a header, {dialect}",
+        tuple(names),
         [
             Record(f"{name} line {record.line}", dict(zip(names, record.cells, strict=False)), record.problem)
             for record in found

@@ -1,0 +1,98 @@
+"""Finds the folder of a model: of a run, of the Model Registry, or as it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from whichlora.caller import given_path
+from whichlora.errors import OptionError, did_you_mean, first_line, is_folder
+from whichlora.serving.saved import FILE_NAME
+from whichlora.tracking.client import connect, require_database, search_all
+from whichlora.tracking.launch import mark_launch
+from whichlora.tracking.logged_models import model_of_run
+from whichlora.tracking.sqlite import artifact_folder
+from whichlora.tracking.trained import adapter_files, finished_run
+
+CHAMPION = "champion"
+_URI = "models:/"
+
+
+def model_folder(run_id: str | None, model: str | None, scratch: Path) -> Path:
+    """Return the folder of the model that the options name; what is not on this machine is copied to `scratch`.
+
+    Raises:
+        OptionError: there is no such model.
+    """
+    if model is not None and not model.startswith(_URI) and is_folder(given_path(model)):
+        return given_path(model).absolute()
+    if run_id is not None:
+        require_database("run_id", run_id)
+        client = connect()
+        mark_launch(client)
+        return _of_run(client, run_id, scratch)
+    assert model is not None
+    require_database("model", model)
+    client = connect()
+    mark_launch(client)
+    uri = model if model.startswith(_URI) else _registered(client, model)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+    except (MlflowException, OSError) as error:
+        raise OptionError("model", model, f"cannot be read ({first_line(error)})") from error
+
+
+def _of_run(client: MlflowClient, run_id: str, scratch: Path) -> Path:
+    run = finished_run(client, run_id)
+    logged = model_of_run(client, run_id)
+    if logged is not None:
+        return _of_logged(client, run_id, logged, scratch)
+    folder = adapter_files(client, run, scratch)
+    if not (folder / FILE_NAME).is_file():
+        allowed = (
+            "has no model that predicts texts: it is of word pairs, a trial, or of an earlier version of whichlora"
+        )
+        raise OptionError("run_id", run_id, allowed)
+    return folder
+
+
+def _of_logged(client: MlflowClient, run_id: str, logged: LoggedModel, scratch: Path) -> Path:
+    stored = artifact_folder(logged.artifact_location)
+    if stored is not None and stored.is_dir():
+        return stored
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=logged.model_uri, dst_path=str(scratch)))
+    except (MlflowException, OSError) as error:
+        raise OptionError("run_id", run_id, f"its model cannot be read ({first_line(error)})") from error
+
+
+def _registered(client: MlflowClient, text: str) -> str:
+    """Return the URI of a version of a registered model: of NAME@ALIAS, or of NAME the champion or the latest.
+
+    Raises:
+        OptionError: there is no such model, alias or version.
+    """
+    name, at, alias = text.rpartition("@")
+    if not at:
+        name, alias = text, ""
+    try:
+        aliases: dict[str, str] = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        known = [found.name for found in search_all(client.search_registered_models)]
+        listed = f"; registered are {', '.join(known[:10])}{did_you_mean(name, known)}" if known else ""
+        raise OptionError("model", text, f"is neither a folder nor a registered model{listed}") from error
+    if alias or CHAMPION in aliases:
+        version = aliases.get(alias or CHAMPION)
+        if version is None:
+            allowed = f"has no alias {alias}; it has {', '.join(sorted(aliases)) or 'none'}"
+            raise OptionError("model", text, allowed)
+        return f"{_URI}{name}/{version}"
+    quote = '"' if "'" in name else "'"
+    versions = [int(found.version) for found in search_all(client.search_model_versions, f"name={quote}{name}{quote}")]
+    if not versions:
+        raise OptionError("model", text, "is registered, but has no version")
+    return f"{_URI}{name}/{max(versions)}"
