@@ -18,7 +18,7 @@ _OPTIONS = (
     *("difficulty", "composition", "train_size", "rank", "alpha", "learning_rate", "epochs", "batch_size"),
     *("target_modules", "layers", "variant_options", "prompt_language", "scoring", "select_on", "quantization"),
 )
-"""Fields of the spec that are columns if a method has several values of them."""
+"""Fields of the spec that are columns if a method has several values of them in one task, language and ratio."""
 _INTERVAL = "95 % CI"
 
 
@@ -56,12 +56,12 @@ def results_table(grid: Grid, done: Mapping[str, Run], *, width: int | None) -> 
 
 
 def _varies(name: str, plans: Iterable[Plan]) -> bool:
-    """Return whether a field has several values, of a hyperparameter within one method."""
-    values: dict[str, set[str]] = {}
+    """Return whether a field has several values; for an option, of one method in one task, language and ratio."""
+    values: dict[tuple[str, ...], set[str]] = {}
     for plan in plans:
-        method = "" if name in _DESIGN else f"{plan.spec.variant}-{plan.spec.arm}"
-        values.setdefault(method, set()).add(_text(plan, name))
-    return any(len(of_method) > 1 for of_method in values.values())
+        cell = () if name in _DESIGN else (plan.spec.variant, plan.spec.arm, *(_text(plan, key) for key in _DESIGN))
+        values.setdefault(cell, set()).add(_text(plan, name))
+    return any(len(of_cell) > 1 for of_cell in values.values())
 
 
 def _text(plan: Plan, name: str) -> str:
@@ -90,9 +90,11 @@ def _mean(scores: Sequence[Score]) -> tuple[str, str]:
     return f"{mean(values):.3f}", "" if ends is None else f"{ends[0]:.3f}-{ends[1]:.3f}"
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over seeds by Student's t, within 0 and 1."""
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds by Student's t, within 0 and 1; None if all are equal."""
     from scipy.stats import t  # takes seconds to import
 
+    if stdev(values) == 0:
+        return None
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return max(0.0, mean(values) - half), min(1.0, mean(values) + half)
