@@ -10,14 +10,19 @@ from collections.abc import Callable, Sequence
 from tuning import report
 from tuning.finalists import Finalist, finalists, score_finalists, train_final
 from tuning.optuna_study import Study
+from tuning.outcome import outcome
 from tuning.study_config import TUNING_SEED, StudyConfig
 from tuning.study_status import connect
+from whichlora.announcements import announce
+from whichlora.config.cli import format_duration
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
+from whichlora.run.durations import known_durations
 from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
 from whichlora.scheduling.storage import GRACE_SECONDS
+from whichlora.text_tables import terminal_width
 from whichlora.tracking.client import check_writable, create_work_folder
 from whichlora.tracking.experiment_page import results_line
 from whichlora.tracking.runs import Tracker
@@ -78,6 +83,7 @@ def run_studies(
     if not is_worker():
         for study in studies:
             print(study.progress(trials, budget), flush=True)
+        announce(_first_estimate(studies, tracker, trials=trials, budget=budget))
     try:
         if engine is not None:
             table, missing = _tune_with_workers(studies, engine, arguments)
@@ -91,11 +97,26 @@ def run_studies(
                 study.mark_interrupted()
         raise
     if not is_worker():
-        print(table)
+        results = [(study, finalists(study) if study.counted() else []) for study in studies]
+        print(outcome(results, experiment=tracker.experiment, summary=table, width=terminal_width()))
         print(results_line(tracker.client, tracker.experiment))
     for message in missing:
         print(message, file=sys.stderr)
     return 1 if missing else 0
+
+
+def _first_estimate(studies: Sequence[Study], tracker: Tracker, *, trials: int, budget: int | None) -> str:
+    """Return how long the trials of new studies take, estimated from finished runs; "" if that is not known."""
+    new = [study.config for study in studies if not study.counted()]
+    if not new or budget is not None:
+        return ""
+    plans = [config.plan(config.example, TUNING_SEED) for config in new]
+    durations = known_durations(tracker.client, plans[0])
+    seconds = [durations.training(plan) for plan in plans]
+    if None in seconds:
+        return "How long this takes is said after the first trial."
+    total = format_duration(trials * sum(filter(None, seconds)))
+    return f"Training all trials takes about {total}, without pruning, estimated from finished runs on this machine."
 
 
 def tune(
@@ -172,6 +193,7 @@ def _finish(
     if study.counted():
         score_finalists(study, tracker, stop=should_stop, pack=pack)
     scored = finalists(study) if study.counted() else []
+    announce(f"Logging the results of {study.name}.")
     report.log_results(study, scored, tracker)
     best = report.winner(scored)
     if best is not None and seeds:

@@ -160,54 +160,57 @@ def arm_yaml(study: Study, best: Finalist) -> str:
     return yaml.safe_dump([options | {"source": f"study {study.name}"}], sort_keys=False, width=1000)
 
 
+HEAD = (
+    *("variant", "trials", "pruned", "seconds, trials", "seconds, fresh seeds", "best in the study"),
+    *("best, fresh seeds", "recommended arm, fresh seeds", "drop over learning rates", "best point"),
+)
+"""Columns of the summary."""
+
+
 def summary(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> str:
     """Return a Markdown table with costs and results per variant, and notes on optima at the edge of the space."""
-    head = [
-        "variant",
-        "trials",
-        "pruned",
-        "seconds, trials",
-        "seconds, fresh seeds",
-        "best in the study",
-        "best, fresh seeds",
-        "recommended arm, fresh seeds",
+    rows = [HEAD, ("---",) * len(HEAD), *(summary_row(*entry) for entry in studies)]
+    lines = ["|" + "|".join(row) + "|" if row[0] == "---" else "| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, *(note for entry in studies for note in notes(*entry))])
+
+
+def summary_row(study: Study, finalists: Sequence[Finalist]) -> tuple[str, ...]:
+    """Return the costs and results of a variant, in the order of `HEAD`."""
+    table = trials_table(study)
+    best = winner(finalists)
+    recommended = next((f for f in finalists if f.recommended), None)
+    return (
+        study.config.variant.name,
+        str(len(table)),
+        str(int((table["state"] == "pruned").sum()) if len(table) else 0),
+        f"{study.seconds():.0f}",
+        f"{sum(f.seconds for f in finalists):.0f}",
+        _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
+        _number(best.score if best else None),
+        _number(recommended.score if recommended else None),
+        _number(sensitivity(by_learning_rate(table))),
+        "-" if best is None else RECOMMENDED if best.recommended else describe_point(best.point),
+    )
+
+
+def notes(study: Study, finalists: Sequence[Finalist]) -> list[str]:
+    """Return what a variant's row does not show: what diverged, and optima at the edge of the space."""
+    name, counted, best = study.config.variant.name, study.counted(), winner(finalists)
+    lines = []
+    if n_diverged := sum(map(diverged, counted)):
+        lines.append(f"{name}: {n_diverged} of {len(counted)} trials diverged and count with F1 0")
+    lines += [
+        f"{name}: {f.origin} diverged with {f.diverged} of {len(FRESH_SEEDS)} fresh seeds"
+        for f in finalists
+        if f.diverged
     ]
-    head += ["drop over learning rates", "best point"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    notes = []
-    for study, finalists in studies:
-        table = trials_table(study)
-        best = winner(finalists)
-        recommended = next((f for f in finalists if f.recommended), None)
-        pruned = int((table["state"] == "pruned").sum()) if len(table) else 0
-        cells = [
-            study.config.variant.name,
-            str(len(table)),
-            str(pruned),
-            f"{study.seconds():.0f}",
-            f"{sum(f.seconds for f in finalists):.0f}",
-            _number(table.loc[table["state"] == "complete", "value"].max() if len(table) else None),
-            _number(best.score if best else None),
-            _number(recommended.score if recommended else None),
-            _number(sensitivity(by_learning_rate(table))),
-            "-" if best is None else RECOMMENDED if best.recommended else describe_point(best.point),
+    if best is not None and not best.recommended:
+        edges = study.config.space.edges(best.point)
+        lines += [
+            f"{name}: {option} is undecided, the best point is on the {end} edge of the space"
+            for option, end in edges.items()
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-        if n_diverged := sum(map(diverged, study.counted())):
-            notes.append(
-                f"{study.config.variant.name}: {n_diverged} of {len(table)} trials diverged and count with F1 0"
-            )
-        notes += [
-            f"{study.config.variant.name}: {f.origin} diverged with {f.diverged} of {len(FRESH_SEEDS)} fresh seeds"
-            for f in finalists
-            if f.diverged
-        ]
-        if best is not None and not best.recommended:
-            notes += [
-                f"{study.config.variant.name}: {name} is undecided, the best point is on the {end} edge of the space"
-                for name, end in study.config.space.edges(best.point).items()
-            ]
-    return "\n".join([*lines, *notes])
+    return lines
 
 
 def _number(value: float | None) -> str:

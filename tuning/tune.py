@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from tuning.space import KINDS, SEARCHED, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
+from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
@@ -178,10 +179,11 @@ def _tune(texts: Mapping[str, str]) -> int:
     final = check_choice("final", texts["final"], BOOLEANS) == "true"
     check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
-    configs = study_configs(texts)
+    with announced("Preparing the studies: packages, items of the task and shape of the model."):
+        configs = study_configs(texts)
 
-    # torch, Optuna and MLflow take seconds to import, so options are checked first.
-    from tuning.pipeline import run_studies
+        # torch, Optuna and MLflow take seconds to import, so options are checked first.
+        from tuning.pipeline import run_studies
 
     return run_studies(
         configs,

@@ -17,7 +17,7 @@ _said: set[str] = set()
 
 
 def announce(text: str, *, key: str | None = None, file: TextIO | None = None) -> None:
-    """Print a line, once in a process: in a grid of runs the progress bar shows the repetitions.
+    """Print a line that is not empty, once in a process: in a grid of runs the progress bar shows the repetitions.
 
     Workers, whose progress bars are off too, print nothing.
 
@@ -25,7 +25,7 @@ def announce(text: str, *, key: str | None = None, file: TextIO | None = None) -
         key: identifies lines that stand for one another; by default the text.
         file: where to print, by default stdout. A command whose output other programs read prints to stderr.
     """
-    if (key or text) in _said or os.environ.get("TQDM_DISABLE") == "1":
+    if not text or (key or text) in _said or os.environ.get("TQDM_DISABLE") == "1":
         return
     _said.add(key or text)
     from tqdm import tqdm  # prints above a progress bar

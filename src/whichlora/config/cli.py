@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,3 +119,19 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def next_commands(experiment: str, *, run_id: str | None = None) -> str:
+    """Return what to type after results in an experiment, with names filled in.
+
+    Args:
+        run_id: a run that `probe` can examine; None for any run that `whichlora runs` lists.
+    """
+    name = shlex.quote(experiment)
+    commands = {
+        f"whichlora runs --experiment {name}": "the runs with their scores",
+        f"whichlora probe --run_id {run_id or 'RUN'}": "what the layers of a run's model represent",
+        f"whichlora analyze --experiment {name}": "a report on several methods or seeds",
+    }
+    longest = max(map(len, commands))
+    return "\n".join(["Next:", *(f"  {command:{longest}}  # {what}" for command, what in commands.items())])

@@ -7,12 +7,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from whichlora.config.cli import next_commands
 from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import LostLeaseError, OptionError, printable
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import Progress, survey_runs
+from whichlora.experiment.results_table import results_table
 from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import distributed
@@ -21,6 +23,7 @@ from whichlora.run.pipeline import run
 from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.queue import Queue, connect
+from whichlora.text_tables import terminal_width
 from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id
 from whichlora.tracking.experiment_page import results_line, store_about
 from whichlora.tracking.runs import Tracker
@@ -59,7 +62,8 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     if engine is not None and not dry_run:
         engine.connect()
     if not is_worker():
-        print(survey.text(grid, workers=engine.workers if engine else 1), flush=True)
+        client = tracker.client if tracker else None
+        print(survey.text(grid, workers=engine.workers if engine else 1, client=client), flush=True)
     if dry_run or tracker is None:
         return 0
     if is_worker() or survey.done.keys() < {plan.spec.fingerprint for plan in grid.plans}:
@@ -72,12 +76,16 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     survey = survey_runs(grid, tracker)
     seed_summary.mend(grid.plans, tracker, survey.done)
     failures = survey.failures(grid)
+    if survey.done:
+        print(results_table(grid, survey.done, width=terminal_width()))
     print(f"{len(grid.plans) - len(failures)} of {len(grid.plans)} runs are done.")
     print(results_line(tracker.client, tracker.experiment))
     for name, reason in failures.items():
         print(printable(f"  no result: {name}: {reason}"))
     if failures:
         print("Run the same command again to retry them.")
+    if survey.done:
+        print(next_commands(grid.name))
     return 1 if failures else 0
 
 

@@ -7,20 +7,20 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from tqdm import tqdm
 
 from whichlora.config.cli import format_duration
 from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
-from whichlora.data.mixture import trained_count
 from whichlora.errors import printable
 from whichlora.experiment.grid import Grid
 from whichlora.masking import masked
+from whichlora.run.durations import Durations, known_durations
 from whichlora.run.summary import Result, short_scores
 from whichlora.tracking.client import find_experiment, search_all
 from whichlora.tracking.runs import Tracker
@@ -55,8 +55,11 @@ class Survey:
             for plan in unfinished
         }
 
-    def text(self, grid: Grid, *, workers: int) -> str:
-        """Return a printable summary of the grid: the number of runs, their states, and the time left."""
+    def text(self, grid: Grid, *, workers: int, client: MlflowClient | None = None) -> str:
+        """Return a printable summary of the grid: the number of runs, their states, and the time left.
+
+        Before a run has finished, the time left is estimated from other experiments, which `client` reads.
+        """
         rows: dict[str, Counter[str]] = defaultdict(Counter)
         for plan in grid.plans:
             state = self._state(plan)
@@ -74,52 +77,31 @@ class Survey:
                 "with other values or of another version, which its report includes too; change the name in the file "
                 "to exclude them."
             )
-        lines.append(self._time_left(grid, workers))
+        lines.append(self._time_left(grid, workers, client))
         return "\n".join(lines)
 
     def seconds_left(self, grid: Grid) -> float | None:
         """Estimate the device-seconds of the missing runs from the finished ones; None if no run has finished."""
-        rates: dict[str, list[float]] = defaultdict(list)
-        scoring: list[float] = []
-        for plan in grid.plans:
-            run = self.done.get(plan.spec.fingerprint)
-            if run is None:
-                continue
-            trained = run.data.metrics.get("train/seconds", 0.0)
-            reused = "whichlora.adapter_of" in run.data.tags
-            if trained and not reused:
-                rates[plan.spec.variant].append(trained / _examples(plan))
-            packed = run.data.metrics.get("train/packed", 1) > 1
-            # The duration of a packed or resumed run includes other runs or a pause.
-            if not packed and "whichlora.resumed" not in run.data.tags:
-                duration = (run.info.end_time - run.info.start_time) / 1000 - (0.0 if reused else trained)
-                scoring.append(max(0.0, duration))  # negative if the clock was set back
-        if not rates and not scoring:
-            return None
-        all_rates = [rate for variant_rates in rates.values() for rate in variant_rates]
-        trained_already = {p.spec.training_fingerprint for p in grid.plans if p.spec.fingerprint in self.done}
-        seconds = 0.0
-        for plan in grid.plans:
-            if plan.spec.fingerprint not in self.done:
-                seconds += median(scoring) if scoring else 0.0
-                if plan.spec.training_fingerprint not in trained_already and all_rates:
-                    trained_already.add(plan.spec.training_fingerprint)
-                    seconds += median(rates.get(plan.spec.variant) or all_rates) * _examples(plan)
-        return seconds
+        missing = [plan for plan in grid.plans if plan.spec.fingerprint not in self.done]
+        trained = {p.spec.training_fingerprint for p in grid.plans if p.spec.fingerprint in self.done}
+        return Durations.of(self.done.values()).total(missing, trained)
 
     def _state(self, plan: Plan) -> str:
         fingerprint = plan.spec.fingerprint
         return "done" if fingerprint in self.done else "failed" if fingerprint in self.failed else "missing"
 
-    def _time_left(self, grid: Grid, workers: int) -> str:
+    def _time_left(self, grid: Grid, workers: int, client: MlflowClient | None) -> str:
         if all(plan.spec.fingerprint in self.done for plan in grid.plans):
             return "Nothing is left to do."
-        seconds = self.seconds_left(grid)
+        seconds, count, where = self.seconds_left(grid), len(self.done), ""
+        if seconds is None and client is not None:
+            known = known_durations(client, grid.plans[0])
+            seconds, count, where = known.total(grid.plans), known.count, " of other experiments on this machine"
         if seconds is None:
-            return "Time left: not known until a run has finished."
+            return "Time left: not known until a run has finished; the first training says how long it takes."
         parallel = f" with {workers} workers" if workers > 1 else ""
-        basis = "the finished run" if len(self.done) == 1 else f"the {len(self.done)} finished runs"
-        return f"Time left: about {format_duration(seconds / workers)}{parallel}, estimated from {basis}."
+        basis = "the finished run" if count == 1 else f"the {count} finished runs"
+        return f"Time left: about {format_duration(seconds / workers)}{parallel}, estimated from {basis}{where}."
 
 
 def survey_runs(grid: Grid, tracker: Tracker | None) -> Survey:
@@ -200,11 +182,6 @@ class Progress:
         tqdm.write(printable(masked(line)), file=sys.stdout)
         sys.stdout.flush()
         self.refresh()
-
-
-def _examples(plan: Plan) -> int:
-    spec = plan.spec
-    return trained_count(spec.tl_ratio, spec.train_size, spec.composition) * (spec.epochs or 0)
 
 
 def _counts(counts: Counter[str]) -> str:

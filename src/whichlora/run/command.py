@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from whichlora.announcements import announced
+from whichlora.announcements import announce, announced
 from whichlora.command_line import FOLDER, Command
-from whichlora.config.cli import guarded
+from whichlora.config.cli import guarded, next_commands
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
 from whichlora.models.quiet import quiet
@@ -47,8 +47,9 @@ def _run_command(texts: Mapping[str, str]) -> int:
 
         # torch, transformers and MLflow take seconds to import, so options are checked first.
         from whichlora.models.memory import freeze_gc
+        from whichlora.run.durations import estimate_text, known_durations
         from whichlora.run.pipeline import run
-        from whichlora.run.summary import next_commands, summary
+        from whichlora.run.summary import summary
         from whichlora.tracking.client import create_work_folder
         from whichlora.tracking.experiment_page import results_line
         from whichlora.tracking.runs import Tracker
@@ -56,9 +57,11 @@ def _run_command(texts: Mapping[str, str]) -> int:
     freeze_gc()
     create_work_folder()
     tracker = Tracker.for_command()
+    if tracker.find("run", status="FINISHED", fingerprint=plan.spec.fingerprint) is None:
+        announce(estimate_text(known_durations(tracker.client, plan), plan))
     result = run(plan, tracker)
     tracker.link_launch(result.run_id)
     print(summary(plan, result, width=terminal_width()))
-    print(next_commands(plan, result, tracker.experiment))
+    print(next_commands(tracker.experiment, run_id=result.run_id))
     print(results_line(tracker.client, tracker.experiment))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -104,15 +103,3 @@ def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
         )
     lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
     return "\n".join(lines)
-
-
-def next_commands(plan: Plan, result: Result, experiment: str) -> str:
-    """Return what to type next, with the ids and names filled in."""
-    commands = {
-        f"whichlora runs --experiment {shlex.quote(experiment)}": "all runs of the experiment",
-        f"whichlora analyze --experiment {shlex.quote(experiment)}": "a report on several methods or seeds",
-    }
-    if not isinstance(plan.task, PairTask):
-        commands = {f"whichlora probe --run_id {result.run_id}": "what its layers represent"} | commands
-    longest = max(map(len, commands))
-    return "\n".join(["Next:", *(f"  {command:{longest}}  # {what}" for command, what in commands.items())])

@@ -13,6 +13,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from whichlora import termination
+from whichlora.announcements import announce
+from whichlora.config.cli import format_duration
 from whichlora.config.spec import RunSpec
 from whichlora.errors import PrunedError, number_from_environment
 from whichlora.parallel import distributed, lockstep
@@ -23,6 +25,11 @@ from whichlora.variants.witness import Evidence
 
 CHECKPOINT_SECONDS = number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
 """Seconds between checkpoints: the most training that a killed run loses."""
+
+_MEASURED_STEPS, _MEASURED_SECONDS = 5, 20.0
+"""Number of steps after which the time of the training is estimated; fewer if they take longer."""
+_WORTH_SAYING = 10.0
+"""Seconds above which the time left is said."""
 
 Losses = list[tuple[int, float]]
 
@@ -57,6 +64,24 @@ class ProgressBar(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.training_bar is not None and logs and "cross_entropy" in logs:
             self.training_bar.set_postfix(loss=f"{logs['cross_entropy']:.3f}")
+
+
+class TimeEstimate(TrainerCallback):
+    """Says after some steps how long the training of the whole takes, once in a process."""
+
+    def __init__(self) -> None:
+        self._since, self._first = 0.0, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure from the end of the first step, which includes what is done once."""
+        if not self._first:
+            self._since, self._first = time.monotonic(), state.global_step
+        steps, seconds = state.global_step - self._first, time.monotonic() - self._since
+        if steps == _MEASURED_STEPS or (steps and seconds > _MEASURED_SECONDS):
+            left = (state.max_steps - state.global_step) * seconds / steps
+            if left > _WORTH_SAYING:
+                text = f"Training takes about {format_duration(left)} more: {state.max_steps} steps of "
+                announce(f"{text}{seconds / steps:.2g} s, measured on {steps}.", key="training")
 
 
 class Stopwatch(TrainerCallback):

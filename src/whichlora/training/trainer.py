@@ -33,6 +33,7 @@ from whichlora.training.callbacks import (
     ProgressBar,
     StepHook,
     Stopwatch,
+    TimeEstimate,
     VariantSteps,
     measured_until_pruned,
 )
@@ -126,6 +127,8 @@ def train(
     if on_step is not None:
         hook = StepHook(lambda step: on_step(model, step), hook_steps, watch, timer, outstanding=outstanding)
         callbacks.append(hook)
+    if leads:
+        callbacks.append(TimeEstimate())
     callbacks += [losses, best, ProgressBar(plan.name)]  # the bar shows what `losses` logs
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()

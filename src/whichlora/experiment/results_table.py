@@ -1,0 +1,100 @@
+"""Shows the scores of an experiment at its end: means over seeds with intervals, by method, language and ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, stdev
+
+from mlflow.entities import Run
+
+from whichlora.config.plan import Plan
+from whichlora.experiment.grid import Grid
+from whichlora.run_table.scores import Score, scores_of
+from whichlora.text_tables import table
+
+_DESIGN = ("task", "model", "language", "tl_ratio")
+_OPTIONS = (
+    *("difficulty", "composition", "train_size", "rank", "alpha", "learning_rate", "epochs", "batch_size"),
+    *("target_modules", "layers", "variant_options", "prompt_language", "scoring", "select_on", "quantization"),
+)
+"""Fields of the spec that are columns if a method has several values of them in one task, language and ratio."""
+_INTERVAL = "95 % CI"
+
+
+def results_table(grid: Grid, done: Mapping[str, Run], *, width: int | None) -> str:
+    """Return the mean scores of the grid's cells as a table of at most `width` cells.
+
+    A cell is all seeds of one spec; its interval is Student's t over seeds, or with one seed that over items.
+
+    Args:
+        done: finished runs by fingerprint.
+    """
+    fields = [name for name in (*_DESIGN, *_OPTIONS) if _varies(name, grid.plans)]
+    cells: dict[tuple[str, ...], list[Plan]] = {}
+    for plan in grid.plans:
+        key = (f"{plan.spec.variant}-{plan.spec.arm}", *(_text(plan, name) for name in fields))
+        cells.setdefault(key, []).append(plan)
+    results = {key: _scores(plans, done) for key, plans in cells.items()}
+    titles = list(dict.fromkeys(title for scores in results.values() for title in scores))
+    metrics = sorted({score.metric for scores in results.values() for found in scores.values() for score in found})
+    head = ["method", *("ratio" if name == "tl_ratio" else name for name in fields), "seeds"]
+    head += [text for title in titles for text in (f"{' / '.join(metrics)} {title}", _INTERVAL)]
+    rows = [head]
+    for key, scores in results.items():
+        wanted, found = len(cells[key]), sum(plan.spec.fingerprint in done for plan in cells[key])
+        row = [*key, str(found) if found == wanted else f"{found} of {wanted}"]
+        for title in titles:
+            row += _mean(scores.get(title, ()))
+        rows.append(row)
+    optional = (
+        _INTERVAL,
+        *reversed([name for name in head if name not in ("method", "language", "ratio")][: len(fields)]),
+    )
+    note = "Means over seeds; intervals by Student's t over seeds, with one seed over items."
+    return f"{grid.name}: {note}\n{table(rows, width=width, optional=optional)}"
+
+
+def _varies(name: str, plans: Iterable[Plan]) -> bool:
+    """Return whether a field has several values; for an option, of one method in one task, language and ratio."""
+    values: dict[tuple[str, ...], set[str]] = {}
+    for plan in plans:
+        cell = () if name in _DESIGN else (plan.spec.variant, plan.spec.arm, *(_text(plan, key) for key in _DESIGN))
+        values.setdefault(cell, set()).add(_text(plan, name))
+    return any(len(of_cell) > 1 for of_cell in values.values())
+
+
+def _text(plan: Plan, name: str) -> str:
+    value = plan.model_name if name == "model" else getattr(plan.spec, name)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _scores(plans: Sequence[Plan], done: Mapping[str, Run]) -> dict[str, list[Score]]:
+    """Return the scores of a cell's finished runs by test set."""
+    found: dict[str, list[Score]] = {}
+    for plan in plans:
+        if run := done.get(plan.spec.fingerprint):
+            for title, score in scores_of(run).items():
+                found.setdefault(title, []).append(score)
+    return found
+
+
+def _mean(scores: Sequence[Score]) -> tuple[str, str]:
+    """Return the mean of a cell's scores and its interval as text."""
+    if not scores:
+        return "-", ""
+    values = [score.value for score in scores]
+    ends = scores[0].interval if len(values) == 1 else _interval(values)
+    return f"{mean(values):.3f}", "" if ends is None else f"{ends[0]:.3f}-{ends[1]:.3f}"
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds by Student's t, within 0 and 1; None if all are equal."""
+    from scipy.stats import t  # takes seconds to import
+
+    if stdev(values) == 0:
+        return None
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return max(0.0, mean(values) - half), min(1.0, mean(values) + half)

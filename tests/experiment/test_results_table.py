@@ -1,0 +1,72 @@
+"""The table at the end of an experiment: means over seeds with intervals, by what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import wcwidth
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunInputs, RunTag
+from scipy import stats
+
+from whichlora.config.plan import Plan
+from whichlora.experiment.grid import Grid
+from whichlora.experiment.results_table import results_table
+from whichlora.testing.runs import small_plan
+
+
+def finished(**metrics: float) -> Run:
+    """Return a finished run with these scores; `tl` stands for `test/tl/f1`."""
+    info = RunInfo("a" * 32, "1", "u", "FINISHED", 0, 1, "active")
+    values = [
+        Metric(f"test/{name.replace('_', '/f1_', 1) if '_' in name else f'{name}/f1'}", v, 0, 0)
+        for name, v in metrics.items()
+    ]
+    params = [Param("test_digests", '{"en": "", "tl": ""}')]
+    return Run(info, RunData(values, params, [RunTag("whichlora.kind", "run")]), RunInputs([]))
+
+
+def grid_of(plans: list[Plan]) -> Grid:
+    return Grid(name="e", about="", plans=plans)
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+def test_a_cell_is_the_mean_of_its_seeds_with_students_interval(tiny_model: str) -> None:
+    plans = [small_plan(tiny_model, variant=v, seed=s) for v in ("lora", "vera") for s in (1, 2, 3)]
+    scores: dict[str, Any] = {}
+    values = [0.5, 0.55, 0.6]
+    for plan, value in zip(plans[:3], values, strict=True):
+        scores[plan.spec.fingerprint] = finished(en=0.9, tl=value)
+    scores[plans[3].spec.fingerprint] = finished(en=0.7, en_low=0.6, en_high=0.8, tl=0.4)
+    head, lora, vera = cells(results_table(grid_of(plans), scores, width=None))
+    assert head == ["method", "seeds", "F1", "en", "95", "%", "CI", "F1", "tl", "95", "%", "CI"]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert lora == ["lora-matched", "3", "0.900", f"{np.mean(values):.3f}", f"{low:.3f}-{high:.3f}"]
+    assert vera == ["vera-matched", "1", "of", "3", "0.700", "0.600-0.800", "0.400"]
+
+
+def test_columns_are_what_differs(tiny_model: str) -> None:
+    plans = [
+        small_plan(tiny_model, language=language, tl_ratio=ratio, rank=rank)
+        for language in ("sw", "ur")
+        for ratio in (0, 0.5)
+        for rank in (2, 4)
+    ]
+    done = {plan.spec.fingerprint: finished(en=0.5, tl=0.5) for plan in plans}
+    head, *rows = cells(results_table(grid_of(plans), done, width=None))
+    assert head[:5] == ["method", "language", "ratio", "rank", "seeds"]  # `select_on` follows from the ratio
+    assert [row[1:4] for row in rows] == [
+        [language, ratio, rank] for language in ("sw", "ur") for ratio in ("0", "0.5") for rank in ("2", "4")
+    ]
+
+
+@pytest.mark.parametrize("width", [30, 50, 80])
+def test_the_table_fits(tiny_model: str, width: int) -> None:
+    plans = [small_plan(tiny_model, language=language, rank=rank) for language in ("sw", "ur") for rank in (2, 4)]
+    done = {plan.spec.fingerprint: finished(en=0.5, tl=0.5, en_low=0.4, en_high=0.6) for plan in plans}
+    _, *lines = results_table(grid_of(plans), done, width=width).splitlines()
+    assert max(map(wcwidth.width, lines)) <= width
