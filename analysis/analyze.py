@@ -13,7 +13,16 @@ from urllib.parse import urlsplit
 from whichlora.caller import caller_folder, given_path
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import guarded
-from whichlora.errors import OptionError, check_choice, check_folder, check_text, is_file, parse_number, printable
+from whichlora.errors import (
+    OptionError,
+    check_choice,
+    check_folder,
+    check_name,
+    check_text,
+    is_file,
+    parse_number,
+    printable,
+)
 
 OPTIONS = {
     "experiment": ("none", "MLflow experiment, or several separated by commas; none if only results are given."),
@@ -51,6 +60,11 @@ OPTIONS = {
         "runs. Relative links "
         "work where the report is opened from the server, as an artifact of its run.",
     ),
+    "register": (
+        "none",
+        "Name in MLflow's Model Registry under which the model of the winning method is registered, with the alias "
+        "champion and its evidence as tags.",
+    ),
 }
 SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
 COMMAND = Command(
@@ -63,6 +77,7 @@ COMMAND = Command(
         "whichlora analyze --experiment pocket",
         "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
         "whichlora analyze --results results.csv",
+        "whichlora analyze --experiment pocket --register nli-swahili",
     ),
 )
 
@@ -82,15 +97,16 @@ def _analyze(texts: Mapping[str, str]) -> int:
     if experiment == "none" and not results:
         raise OptionError("experiment", "none", "give an experiment, or results, or both")
     server = _server(texts["server"])
+    register = _registered_name(texts["register"], experiment)
 
     # pandas, SciPy and MLflow take seconds to import, so options are checked first.
     from threadpoolctl import threadpool_limits
 
-    from analysis.pipeline import analyze
+    from analysis.pipeline import analyze, register_winner
 
     # The last digits of a matrix product depend on the number of threads, and a report with others is another report.
     with threadpool_limits(limits=1, user_api="blas"):
-        report = analyze(
+        analysis = analyze(
             experiment,
             results=results,
             output=output,
@@ -99,9 +115,12 @@ def _analyze(texts: Mapping[str, str]) -> int:
             scope=scope,
             claims=claims,
             server=server,
+            register=register,
         )
-    print("\n".join(map(printable, report.summary)))
-    print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.")
+    print("\n".join(map(printable, analysis.report.summary)))
+    print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.", flush=True)
+    if register is not None:
+        print(printable(register_winner(register, analysis)))
     return 0
 
 
@@ -129,6 +148,18 @@ def _claims_file(text: str) -> Path | None:
     if not is_file(path):
         raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
     return path
+
+
+def _registered_name(text: str, experiment: str) -> str | None:
+    """Return the name of the registered model; None if none is to be registered."""
+    if text == "none":
+        return None
+    check_name("register", text)
+    if ":" in text:
+        raise OptionError("register", text, "must not have a colon: MLflow's Model Registry allows none")
+    if experiment == "none":
+        raise OptionError("register", text, "needs an experiment, whose runs have models")
+    return text
 
 
 def _server(text: str) -> str:

@@ -7,9 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
 
 from analysis import evidence as evidences
-from analysis import plots
+from analysis import plots, registry
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
@@ -22,6 +26,7 @@ from analysis.runs.tidy import Runs
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
 from whichlora.tracking.client import (
+    check_writable,
     connect,
     database_exists,
     is_read_only,
@@ -38,6 +43,26 @@ NO_EXPERIMENT = "none"
 """The value of the option `experiment` if only files are analysed."""
 
 
+class Analysis(NamedTuple):
+    """A finished analysis.
+
+    Attributes:
+        report: the report that was written.
+        evidence: what it rests on.
+        table: one row per result, see `tidy.Runs`.
+        client: the client of the tracking database; None without an experiment.
+        experiment: the names of the experiments as given.
+        report_id: the id of the report's run; None if it was not logged.
+    """
+
+    report: Report
+    evidence: Evidence
+    table: pd.DataFrame
+    client: MlflowClient | None
+    experiment: str
+    report_id: str | None
+
+
 def analyze(
     experiment: str,
     *,
@@ -48,13 +73,15 @@ def analyze(
     scope: str,
     claims: Path | None,
     server: str = RELATIVE,
-) -> Report:
+    register: str | None = None,
+) -> Analysis:
     """Compare the runs of experiments and results from files, write the report, and log it to the first experiment.
 
     Args:
         experiment: names of experiments, or "none": no tracking database is needed then, and nothing is logged.
         results: CSV files, see `result_files`.
         server: address of the tracking server in the report's links to runs, or "relative".
+        register: the name under which `register_winner` is to register a model; only checks whether it can.
 
     Raises:
         OptionError: the database, an experiment or a file does not exist or cannot be used, no run is finished, or the
@@ -69,6 +96,9 @@ def analyze(
         mark_launch(connect())
     tracker = Tracker(client, next(iter(experiments)), mark_launch(client)) if client else None
     runs = pull(client, experiments, result_files.read(results))
+    if register is not None:
+        check_writable()
+        registry.check_registrable(register, runs.table)
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
     if primary != "tl" and set(runs.table["outcome"]) == {"tl"}:
@@ -106,11 +136,31 @@ def analyze(
         server=server,
     )
     page.write(report, evidence, output)
+    report_id = None
     if tracker:
         options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope, "server": server}
         options |= {"results": ",".join(map(str, results))} if results else {}
-        _log(report, evidence, tracker, design.sources, options, experiments.values())
-    return report
+        report_id = _log(report, evidence, tracker, design.sources, options, experiments.values())
+    return Analysis(report, evidence, table, client, experiment, report_id)
+
+
+def register_winner(name: str, analysis: Analysis) -> str:
+    """Register the model of the method to use under `name`, and return a sentence that says so.
+
+    Raises:
+        OptionError: no method can be chosen, or it has no model.
+    """
+    assert analysis.client is not None
+    evidence = analysis.evidence
+    return registry.register(
+        name,
+        evidence.records,
+        analysis.table,
+        analysis.client,
+        primary=evidence.primary,
+        margin=evidence.margin,
+        origin={"experiment": analysis.experiment, "report": analysis.report_id or "none"},
+    )
 
 
 def _counts(runs: Runs) -> str:
@@ -128,14 +178,17 @@ def _log(
     sources: Sequence[str],
     options: Mapping[str, object],
     experiments: Iterable[str],
-) -> None:
+) -> str | None:
     """Log a report as a run of kind `report`, unless the database is read-only; an identical one is not repeated.
 
     The pages of the experiments (ids) link it.
+
+    Returns:
+        The id of the run.
     """
     if is_read_only():
         print("The report is not logged to MLflow: this user cannot write to the database.", file=sys.stderr)
-        return
+        return None
     fingerprint = canonical_digest({"kind": "report", **report.texts})
     work = work_folder() / f"report-{fingerprint[:16]}"
     with tracker.once("report", f"report {options['experiments']}", {"fingerprint": fingerprint}, work=work) as attempt:
@@ -150,6 +203,7 @@ def _log(
             log.describe(_describe(report, options))
         tracker.link_launch(attempt.run_id)
         link_report(tracker.client, experiments, attempt.run_id)
+        return attempt.run_id
 
 
 def _describe(report: Report, options: Mapping[str, object]) -> str:
