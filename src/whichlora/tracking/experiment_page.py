@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from whichlora.errors import printable
+from whichlora.errors import OptionError, printable
 from whichlora.masking import masked
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment, search_all
@@ -72,16 +72,16 @@ def publish(
 
 def store_about(client: MlflowClient, experiment_id: str, about: str) -> None:
     """Store what an experiment is for, for its description."""
-    if about and client.get_experiment(experiment_id).tags.get(ABOUT) != about:
-        client.set_experiment_tag(experiment_id, ABOUT, about[:_LONGEST])
+    with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+        if about and client.get_experiment(experiment_id).tags.get(ABOUT) != about[:_LONGEST]:
+            client.set_experiment_tag(experiment_id, ABOUT, about[:_LONGEST])
 
 
 def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str) -> None:
     """Link the newest report in the descriptions of experiments that `publish` has described."""
-    place = client.get_run(run_id).info.experiment_id
-    report = f"[report]({run_address(place, run_id)})"
-    for experiment_id in experiment_ids:
-        with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+    with contextlib.suppress(MlflowException):  # such as no permission to change an experiment
+        report = f"[report]({run_address(client.get_run(run_id).info.experiment_id, run_id)})"
+        for experiment_id in experiment_ids:
             experiment = client.get_experiment(experiment_id)
             note = experiment.tags.get(MLFLOW_RUN_NOTE, "").partition(_MARK_START)[0]
             links, blank, rest = note.partition("\n\n")
@@ -92,7 +92,9 @@ def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str
 
 def results_line(client: MlflowClient, name: str) -> str:
     """Return a line with the address of an experiment's results in the MLflow UI; "" if there is no such experiment."""
-    experiment = find_experiment(client, name)
+    experiment = None
+    with contextlib.suppress(MlflowException, OptionError):  # results are there even if the server is not
+        experiment = find_experiment(client, name)
     if experiment is None:
         return ""
     uri = mlflow.get_tracking_uri()
