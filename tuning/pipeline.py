@@ -19,7 +19,7 @@ from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
 from whichlora.scheduling.storage import GRACE_SECONDS
 from whichlora.tracking.client import check_writable, create_work_folder
-from whichlora.tracking.experiment_page import results_line
+from whichlora.tracking.experiment_page import RESULTS, TRIALS, results_line
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -90,7 +90,7 @@ def run_studies(
         raise
     if not is_worker():
         print(table)
-        print(results_line(tracker.client, tracker.experiment))
+        print(results_line(tracker.client, tracker.experiment, RESULTS if seeds else TRIALS))
     for message in missing:
         print(message, file=sys.stderr)
     return 1 if missing else 0

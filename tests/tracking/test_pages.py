@@ -19,7 +19,7 @@ from whichlora.errors import PrunedError
 from whichlora.run.metric_guide import publish_page
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment
-from whichlora.tracking.experiment_page import MEANS, RESULTS, link_report, results_line, store_about
+from whichlora.tracking.experiment_page import MEANS, RESULTS, TRIALS, link_report, results_line, store_about
 from whichlora.tracking.markdown import code, escaped, run_address, table
 from whichlora.tracking.runs import Tracker
 
@@ -50,9 +50,7 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     assert f"**{result.metrics['test/tl/f1']:.3f}**" in note
     assert f"{result.metrics['test/en/f1_low']:.3f} to {result.metrics['test/en/f1_high']:.3f}" in note
     assert f"{result.metrics['gain/tl']:+.3f}" in note
-    assert {"Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42"} <= {
-        text for text in ("Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42") if text in note
-    }
+    assert all(text in note for text in ("Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42"))
     assert f"whichlora probe --run_id {result.run_id}" in note
     script = "\n".join(re.search(r"```python\n(.*?)```", note, re.DOTALL)[1].splitlines())  # type: ignore[index]
     scope: dict[str, object] = {}
@@ -135,6 +133,11 @@ def test_the_page_of_an_experiment(
     wider = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + RESULTS])["state"])
     assert "metrics.`test/retention/en/f1`" in wider["selectedColumns"]
     assert set(state["selectedColumns"]) < set(wider["selectedColumns"])
+    assert views.PREFIX + TRIALS not in client.get_experiment(number).tags
+    publish_page(plan, tracker, "trial")
+    trials = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + TRIALS])["state"])
+    assert trials["searchFilter"] == "tags.`whichlora.kind` = 'trial'"
+    assert trials["orderByKey"] == "metrics.`validation/tl/f1`"
     address = f"#/experiments/{number}/runs?viewStateShareKey={RESULTS}"
     assert address in results_line(client, "tests")
     monkeypatch.setattr(sys, "argv", ["experiment_page", "5001"])

@@ -25,7 +25,7 @@ SYNTHETIC = (
 def finished(kind: str, plan: Plan, metrics: Mapping[str, float], run_id: str, experiment: str) -> str:
     """Return the description of a finished run, or of a finished trial, which is scored on validation items only."""
     if kind == "trial":
-        return paragraphs(_validation_scores(plan, metrics), about(plan))
+        return paragraphs(_validation_scores(plan, metrics), about(plan, kind))
     return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment))
 
 
@@ -65,9 +65,12 @@ def _headlines(test: TestSet) -> list[str]:
     return [f"{test.name}/{test.task.headline}"]
 
 
-def about(plan: Plan, *, seeds: str | None = None) -> str:
-    """Return what a run trains on what, as known before it starts; `seeds` stands for those of several runs."""
+def about(plan: Plan, kind: str = "run", *, seeds: str | None = None) -> str:
+    """Return what a run or a trial trains on what, as known before it starts; `seeds` stands for those of several."""
     facts = _facts(plan, seeds or f"seed {plan.spec.seed}")
+    if kind != "trial":  # whose test items are not scored
+        sizes = {test.title: len(test.items) for test in plan.tests.values()}
+        facts.append("**Scored on:** " + ", ".join(f"{size:,} items {escaped(title)}" for title, size in sizes.items()))
     return paragraphs(SYNTHETIC if plan.task.synthetic else "", "\n".join(f"- {line}" for line in facts))
 
 
@@ -135,8 +138,6 @@ def _facts(plan: Plan, seeds: str) -> list[str]:
     else:
         facts.insert(0, "**Method:** none, the base model as it is")
         facts.append(f"**Task:** {escaped(task.name)}; {seeds}")
-    sizes = {test.title: len(test.items) for test in plan.tests.values()}
-    facts.append("**Scored on:** " + ", ".join(f"{size:,} items {escaped(title)}" for title, size in sizes.items()))
     return facts
 
 
