@@ -24,8 +24,10 @@ def finished(about: str, summary: str, arm: str | None) -> str:
 
     Args:
         about: what the study tunes.
-        summary: table of costs and results, in Markdown.
+        summary: table of costs and results, in Markdown, followed by a note in each line.
         arm: the best point as an arm of an experiment's file; None if there is none yet.
     """
     best = "" if arm is None else "The best point, as an arm of an experiment's file:"
-    return paragraphs(summary, best, code(arm.splitlines(), "yaml") if arm else "", about)
+    rows = [line for line in summary.splitlines() if line.startswith("|")]
+    notes = [f"- {escaped(line)}" for line in summary.splitlines() if not line.startswith("|")]
+    return paragraphs("\n".join(rows), "\n".join(notes), best, code(arm.splitlines(), "yaml") if arm else "", about)

@@ -24,7 +24,7 @@ from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_r
 from whichlora.scheduling.storage import GRACE_SECONDS
 from whichlora.text_tables import terminal_width
 from whichlora.tracking.client import check_writable, create_work_folder
-from whichlora.tracking.experiment_page import results_line
+from whichlora.tracking.experiment_page import RESULTS, TRIALS, results_line
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
@@ -99,7 +99,7 @@ def run_studies(
     if not is_worker():
         results = [(study, finalists(study) if study.counted() else []) for study in studies]
         print(outcome(results, experiment=tracker.experiment, summary=table, width=terminal_width()))
-        print(results_line(tracker.client, tracker.experiment))
+        print(results_line(tracker.client, tracker.experiment, RESULTS if seeds else TRIALS))
     for message in missing:
         print(message, file=sys.stderr)
     return 1 if missing else 0

@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from whichlora.errors import PrunedError
 from whichlora.run.metric_guide import publish_page
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment
-from whichlora.tracking.experiment_page import MEANS, RESULTS, link_report, results_line, store_about
+from whichlora.tracking.experiment_page import MEANS, RESULTS, TRIALS, link_report, results_line, store_about
 from whichlora.tracking.markdown import code, escaped, run_address, table
 from whichlora.tracking.runs import Tracker
 
@@ -49,9 +50,7 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     assert f"**{result.metrics['test/tl/f1']:.3f}**" in note
     assert f"{result.metrics['test/en/f1_low']:.3f} to {result.metrics['test/en/f1_high']:.3f}" in note
     assert f"{result.metrics['gain/tl']:+.3f}" in note
-    assert {"Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42"} <= {
-        text for text in ("Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42") if text in note
-    }
+    assert all(text in note for text in ("Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42"))
     assert f"whichlora probe --run_id {result.run_id}" in note
     script = "\n".join(re.search(r"```python\n(.*?)```", note, re.DOTALL)[1].splitlines())  # type: ignore[index]
     scope: dict[str, object] = {}
@@ -60,6 +59,7 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     keys = [key for key in run.data.metrics if key != "train/loss"]
     assert keys[:6] == [f"test/{role}/f1{end}" for role in ("en", "tl") for end in ("", "_low", "_high")]
     tags = run.data.tags
+    assert [tag for tag in tags if tag.startswith("whichlora.")][-1].endswith("fingerprint")
     assert tags["mlflow.user"]
     assert tags["mlflow.source.type"] == "LOCAL"
     assert tags["mlflow.source.name"]
@@ -107,7 +107,9 @@ def test_names_begin_with_what_differs(tiny_model: str) -> None:
     assert recommended.name.startswith("lora-recommended sw 0.5 seed 42 ")
 
 
-def test_the_page_of_an_experiment(store: Path, tiny_model: str) -> None:
+def test_the_page_of_an_experiment(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan, client = plan_of(tiny_model), connect()
     tracker = Tracker(client, "tests")
     report = tracker.open("report", "report tests", {"fingerprint": "r"}).run_id
@@ -131,7 +133,16 @@ def test_the_page_of_an_experiment(store: Path, tiny_model: str) -> None:
     wider = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + RESULTS])["state"])
     assert "metrics.`test/retention/en/f1`" in wider["selectedColumns"]
     assert set(state["selectedColumns"]) < set(wider["selectedColumns"])
-    assert f"#/experiments/{number}/runs?viewStateShareKey={RESULTS}" in results_line(client, "tests")
+    assert views.PREFIX + TRIALS not in client.get_experiment(number).tags
+    publish_page(plan, tracker, "trial")
+    trials = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + TRIALS])["state"])
+    assert trials["searchFilter"] == "tags.`whichlora.kind` = 'trial'"
+    assert trials["orderByKey"] == "metrics.`validation/tl/f1`"
+    address = f"#/experiments/{number}/runs?viewStateShareKey={RESULTS}"
+    assert address in results_line(client, "tests")
+    monkeypatch.setattr(sys, "argv", ["experiment_page", "5001"])
+    runpy.run_module("whichlora.tracking.experiment_page", run_name="__main__")
+    assert f"tests: http://127.0.0.1:5001/{address}" in capsys.readouterr().out
 
 
 def test_what_users_wrote_and_changed_stays(store: Path, tiny_model: str) -> None:

@@ -63,6 +63,9 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
+    page = parent.data.tags["mlflow.note.content"]
+    assert all(text in page for text in ("| lora | 3 | 0 |", "arm: tuned", "This resumes it:"))
+    assert all("| validation items |" in run.data.tags["mlflow.note.content"] for run in children.values())
     assert f"{found.name}: 0 of 3 trials\n" in printed
     assert re.search(rf"{found.name}: 2 of 3 trials, about \d+ s left\n", printed)
     assert f"{found.name}: 3 of 3 trials\n" in printed

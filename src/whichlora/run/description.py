@@ -21,11 +21,14 @@ SYNTHETIC = (
     "for real text."
 )
 
+_SITES = ("pooled", "output")
+"""Where the states of word pairs are compared."""
+
 
 def finished(kind: str, plan: Plan, metrics: Mapping[str, float], run_id: str, experiment: str) -> str:
     """Return the description of a finished run, or of a finished trial, which is scored on validation items only."""
     if kind == "trial":
-        return paragraphs(_validation_scores(plan, metrics), about(plan))
+        return paragraphs(_validation_scores(plan, metrics), about(plan, kind))
     return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment))
 
 
@@ -43,11 +46,11 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     """Return the description of a summary of runs that differ from the plan in their seeds alone."""
     rows = []
     for test in plan.tests.values():
-        for name in _headlines(test):
+        for name, title in _headlines(test).items():
             mean, sd, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_sd", "_low", "_high"))
             base = metrics[f"base/{name}"]
             cells = [f"**{mean:.3f}**", f"{sd:.3f}", f"{low:.3f} to {high:.3f}", f"{base:.3f}", f"{mean - base:+.3f}"]
-            rows.append([escaped(test.title), *cells])
+            rows.append([escaped(title), *cells])
     head = ["test items", f"mean of {len(runs)} seeds", "standard deviation", "95 % interval", "base model", "gain"]
     numbers = [escaped(run.data.params["seed"]) for run in runs]
     pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
@@ -58,16 +61,23 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     )
 
 
-def _headlines(test: TestSet) -> list[str]:
-    """Return the headline metrics of a test set, without `test/`."""
+def _headlines(test: TestSet) -> dict[str, str]:
+    """Return the headline metrics of a test set, without `test/`, with the titles of their rows."""
     if isinstance(test.task, PairTask):
-        return [f"{test.name}/{site}/p1/to/centred" for site in ("pooled", "output")]
-    return [f"{test.name}/{test.task.headline}"]
+        return {f"{test.name}/{site}/p1/to/centred": f"P@1 of {_title(test)}, {site} state" for site in _SITES}
+    return {f"{test.name}/{test.task.headline}": test.title}
 
 
-def about(plan: Plan, *, seeds: str | None = None) -> str:
-    """Return what a run trains on what, as known before it starts; `seeds` stands for those of several runs."""
+def _title(test: TestSet) -> str:
+    return f"{test.name} pairs" if isinstance(test.task, PairTask) else test.title
+
+
+def about(plan: Plan, kind: str = "run", *, seeds: str | None = None) -> str:
+    """Return what a run or a trial trains on what, as known before it starts; `seeds` stands for those of several."""
     facts = _facts(plan, seeds or f"seed {plan.spec.seed}")
+    if kind != "trial":  # whose test items are not scored
+        sizes = [f"{len(test.items):,} items {escaped(_title(test))}" for test in plan.tests.values()]
+        facts.append(f"**Scored on:** {', '.join(sizes)}")
     return paragraphs(SYNTHETIC if plan.task.synthetic else "", "\n".join(f"- {line}" for line in facts))
 
 
@@ -116,10 +126,10 @@ def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
         if not isinstance(test.task, PairTask):
             rows += [[escaped(row[0]), "", row[3], row[1].strip("*")] for row in _rows(test, metrics)]
             continue
-        for site in ("pooled", "output"):
+        for site in _SITES:
             for name, measure in (("P@1", "p1/to/centred"), ("cosine of translations", "cosine/translation/raw")):
                 before, after = (metrics[f"{when}/{test.name}/{site}/{measure}"] for when in ("base", "test"))
-                rows.append([f"{escaped(test.name)} pairs, {site} state", name, f"{before:.3f}", f"{after:.3f}"])
+                rows.append([f"{escaped(_title(test))}, {site} state", name, f"{before:.3f}", f"{after:.3f}"])
     return table(["test items", "measure", "base model", "trained"], rows)
 
 
@@ -135,8 +145,6 @@ def _facts(plan: Plan, seeds: str) -> list[str]:
     else:
         facts.insert(0, "**Method:** none, the base model as it is")
         facts.append(f"**Task:** {escaped(task.name)}; {seeds}")
-    sizes = {test.title: len(test.items) for test in plan.tests.values()}
-    facts.append("**Scored on:** " + ", ".join(f"{size:,} items {escaped(title)}" for title, size in sizes.items()))
     return facts
 
 

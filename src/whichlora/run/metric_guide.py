@@ -27,16 +27,16 @@ the target languages.
 - `gpu/...`, `host/...`: memory, load, energy during training; `system/...`: the curves behind them
 
 **Kinds of runs** are in the tag `whichlora.kind`: `run` (one method with one seed), `summary` (one method over its \
-seeds), `base` (scores of the base model), `study` and `trial` (tuning), `probe`, `report` and `launch`. The views \
-show the first two. The scores of a `summary` are means; `_sd` is the standard deviation over seeds, `_low` and \
+seeds), `base` (scores of the base model), `study` and `trial` (tuning), `probe`, `report` and `launch`. Each view \
+shows one of the kinds. The scores of a `summary` are means; `_sd` is the standard deviation over seeds, `_low` and \
 `_high` are the 95 % interval of the mean by Student's t, and `seeds` is their number.
 
 The UI's pages for the training of models, which have no traces or judges, are under *Model training* at the top left.
 """.strip()
 
 
-def publish_page(plan: Plan, tracker: Tracker) -> None:
-    """Describe the experiment of a run and save its views; the run does not depend on it."""
+def publish_page(plan: Plan, tracker: Tracker, kind: str = "run") -> None:
+    """Describe the experiment of a run or trial and save its views; the run does not depend on it."""
     metrics, charts = [], []
     for name, test in plan.tests.items():
         pairs = isinstance(test.task, PairTask)
@@ -49,4 +49,12 @@ def publish_page(plan: Plan, tracker: Tracker) -> None:
             columns = [*metrics, "train/seconds"]
             # Runs are sorted by the target language, also if another task is scored.
             charts = sorted(charts, key=lambda name: name.startswith("test/tl/"))
-            experiment_page.publish(tracker.client, experiment, guide=GUIDE, metrics=columns, charts=charts)
+            roles = [f"validation/{role}/{plan.task.headline}" for role in plan.mixture.validation]
+            experiment_page.publish(
+                tracker.client,
+                experiment,
+                guide=GUIDE,
+                metrics=columns,
+                charts=charts,
+                trials=roles if kind == "trial" else (),
+            )

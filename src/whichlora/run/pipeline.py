@@ -104,11 +104,11 @@ def _tracked(
     # A trial belongs to its study, so the study's tags are part of the identity.
     identity = canonical_digest([spec.training_fingerprint, dict(extra_tags)]) if extra_tags else None
     work = work_of(kind, identity or spec.training_fingerprint)
-    with tracker.once(kind, name, tags, work=work, about=description.about(plan)) as attempt:
+    with tracker.once(kind, name, tags, work=work, about=description.about(plan, kind)) as attempt:
         if attempt.finished is not None:
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
-        publish_page(plan, tracker)
+        publish_page(plan, tracker, kind)
         metrics = job(plan, tracker, attempt.log, work)
         attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment))
         return Result(run_id=attempt.run_id, metrics=metrics)

@@ -19,10 +19,10 @@ from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec, canonical_digest
 from whichlora.data.chat import NONE
 from whichlora.data.metric_names import headline_first
-from whichlora.errors import printable
+from whichlora.errors import OptionError, printable
 from whichlora.masking import masked
 from whichlora.run import description
-from whichlora.tracking.client import experiment_id, is_read_only, search_all
+from whichlora.tracking.client import find_experiment, is_read_only, search_all
 from whichlora.tracking.context import context_tags
 from whichlora.tracking.creation import create_run
 from whichlora.tracking.run_log import RunLog
@@ -36,6 +36,7 @@ _OTHER_BY_SEED = {"seed", "train_digest", "test_digests", "model"}
 _CELL_FIELDS = ("spec_version", *(f.name for f in fields(RunSpec) if f.name not in _OTHER_BY_SEED))
 _TASK_PARAMS = ("source_language", "target_languages", "headline")
 _AVERAGED = ("test/", "gain/", "base/", "floor/", "train/seconds")
+_FAILURES = (MlflowException, SQLAlchemyError, OSError, OptionError)
 _ATTEMPTS = 5
 _LOST_TO_ANOTHER = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 """Error codes of a summary that another process has just deleted, because it kept another one."""
@@ -69,9 +70,8 @@ def update(plan: Plan, tracker: Tracker, run_id: str) -> None:
             except MlflowException as error:
                 if attempt == _ATTEMPTS - 1 or error.error_code not in _LOST_TO_ANOTHER:
                     raise
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = printable(masked(" ".join(str(error).split())[:300]))
-        print(f"warning: the summary of {plan.cell_name} over seeds is not up to date: {reason}", file=sys.stderr)
+    except _FAILURES as error:
+        _warn(f"of {plan.cell_name}", error)
 
 
 def mend(plans: Sequence[Plan], tracker: Tracker, done: Mapping[str, Run]) -> None:
@@ -87,9 +87,12 @@ def mend(plans: Sequence[Plan], tracker: Tracker, done: Mapping[str, Run]) -> No
             cells.setdefault(_fingerprint(run), []).append((plan, run))
     if is_read_only() or all(len(members) < MIN_SEEDS for members in cells.values()):
         return
-    place = experiment_id(tracker.client, tracker.experiment)
-    summaries = search_all(tracker.client.search_runs, [place], "tags.`whichlora.kind` = 'summary'")
-    counts = {run.data.tags.get("whichlora.fingerprint"): run.data.metrics.get("seeds", 0) for run in summaries}
+    try:
+        summaries = search_all(tracker.client.search_runs, [_place(tracker)], "tags.`whichlora.kind` = 'summary'")
+        counts = {run.data.tags.get("whichlora.fingerprint"): run.data.metrics.get("seeds", 0) for run in summaries}
+    except _FAILURES as error:
+        _warn("of the experiment", error)
+        return
     for fingerprint, members in cells.items():
         if len(members) >= MIN_SEEDS and counts.get(fingerprint, 0) < len(members):
             plan, run = members[-1]
@@ -120,7 +123,7 @@ def statistics(runs: Sequence[Mapping[str, float]], headline: str) -> dict[str, 
 
 def _written(plan: Plan, tracker: Tracker, run_id: str) -> bool:
     """Write the summary once; return whether it holds what the server has now."""
-    client, place = tracker.client, experiment_id(tracker.client, tracker.experiment)
+    client, place = tracker.client, _place(tracker)
     cell = _cell_of(client.get_run(run_id), tracker, place)
     condition = f"tags.`whichlora.kind` = 'summary' and tags.`whichlora.fingerprint` = '{cell.fingerprint}'"
     if len(cell.runs) < MIN_SEEDS:
@@ -149,6 +152,18 @@ def _written(plan: Plan, tracker: Tracker, run_id: str) -> bool:
     fresh = _cell_of(client.get_run(run_id), tracker, place)
     now = client.search_runs([place], condition)
     return fresh.ids == cell.ids and [s.info.run_id for s in now] == [kept] and now[0].data.metrics == metrics
+
+
+def _place(tracker: Tracker) -> str:
+    """Return the id of the experiment, which has runs."""
+    experiment = find_experiment(tracker.client, tracker.experiment)
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def _warn(whose: str, error: Exception) -> None:
+    reason = printable(masked(" ".join(str(error).split())[:300]))
+    print(f"warning: the summary {whose} over seeds is not up to date: {reason}", file=sys.stderr)
 
 
 def _cell_of(run: Run, tracker: Tracker, place: str) -> _Cell:

@@ -17,15 +17,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from whichlora.errors import printable
+from whichlora.errors import OptionError, printable
 from whichlora.masking import masked
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment, search_all
 from whichlora.tracking.markdown import escaped, link, paragraphs, run_address
 from whichlora.tracking.views import View
 
-RESULTS, MEANS = "whichlora", "whichlora-means"
-"""Keys of the views of runs and of summaries over seeds."""
+RESULTS, MEANS, TRIALS = "whichlora", "whichlora-means", "whichlora-trials"
+"""Keys of the views of runs, of summaries over seeds, and of trials of studies."""
 ABOUT = "whichlora.about"
 """Tag of an experiment with what its file says it is for."""
 _LONGEST = 4000
@@ -34,10 +34,17 @@ _MARK = "\n\n<!-- by whichlora: {} -->"
 _MARK_START = _MARK.partition("{}")[0]
 _REPORT = re.compile(r"\[report\]\([^)\n]*\)")
 _PARAMS = ("variant", "arm", "language", "tl_ratio")
+_TRIAL_PARAMS = ("variant", "learning_rate", "rank", "alpha", "epochs", "target_modules", "seed")
 
 
 def publish(
-    client: MlflowClient, experiment: Experiment, *, guide: str, metrics: Sequence[str], charts: Sequence[str]
+    client: MlflowClient,
+    experiment: Experiment,
+    *,
+    guide: str,
+    metrics: Sequence[str],
+    charts: Sequence[str],
+    trials: Sequence[str] = (),
 ) -> None:
     """Describe an experiment and save its views, unless users have changed them.
 
@@ -48,15 +55,18 @@ def publish(
         guide: the end of the description, in Markdown.
         metrics: columns of the views.
         charts: metrics with a chart; the runs are sorted by the last one.
+        trials: the same of the trials of a study; empty if there is none.
     """
     experiment_id = experiment.experiment_id
     deviations = [f"{metric}_sd" for metric in charts]
-    for key, name, kind, params, columns in (
-        (RESULTS, "Results", "run", (*_PARAMS, "seed"), metrics),
-        (MEANS, "Means over seeds", "summary", _PARAMS, [*metrics, *deviations, "seeds"]),
-    ):
+    wanted = [
+        (RESULTS, "Results", "run", (*_PARAMS, "seed"), metrics, charts),
+        (MEANS, "Means over seeds", "summary", _PARAMS, [*metrics, *deviations, "seeds"], charts),
+        (TRIALS, "Trials", "trial", _TRIAL_PARAMS, [*trials, "train/seconds"], trials),
+    ]
+    for key, name, kind, params, columns, shown in wanted[: 3 if trials else 2]:
         search = f"tags.`whichlora.kind` = '{kind}'"
-        view = View(key=key, name=name, search=search, order=charts[-1], params=params, metrics=columns, charts=charts)
+        view = View(key=key, name=name, search=search, order=shown[-1], params=params, metrics=columns, charts=shown)
         views.save(client, experiment, view)
     links = [
         f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",
@@ -64,6 +74,8 @@ def publish(
         link("means over seeds", views.address(experiment_id, MEANS)),
         link("charts of means", views.address(experiment_id, MEANS, charts=True)),
     ]
+    if trials or views.PREFIX + TRIALS in experiment.tags:
+        links.append(link("trials", views.address(experiment_id, TRIALS)))
     report = _REPORT.search(experiment.tags.get(MLFLOW_RUN_NOTE, ""))
     links += [report[0]] if report else []
     about = escaped(experiment.tags.get(ABOUT, ""))
@@ -72,16 +84,16 @@ def publish(
 
 def store_about(client: MlflowClient, experiment_id: str, about: str) -> None:
     """Store what an experiment is for, for its description."""
-    if about and client.get_experiment(experiment_id).tags.get(ABOUT) != about:
-        client.set_experiment_tag(experiment_id, ABOUT, about[:_LONGEST])
+    with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+        if about and client.get_experiment(experiment_id).tags.get(ABOUT) != about[:_LONGEST]:
+            client.set_experiment_tag(experiment_id, ABOUT, about[:_LONGEST])
 
 
 def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str) -> None:
     """Link the newest report in the descriptions of experiments that `publish` has described."""
-    place = client.get_run(run_id).info.experiment_id
-    report = f"[report]({run_address(place, run_id)})"
-    for experiment_id in experiment_ids:
-        with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+    with contextlib.suppress(MlflowException):  # such as no permission to change an experiment
+        report = f"[report]({run_address(client.get_run(run_id).info.experiment_id, run_id)})"
+        for experiment_id in experiment_ids:
             experiment = client.get_experiment(experiment_id)
             note = experiment.tags.get(MLFLOW_RUN_NOTE, "").partition(_MARK_START)[0]
             links, blank, rest = note.partition("\n\n")
@@ -90,26 +102,25 @@ def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str
                 _describe(client, experiment, links + blank + rest)
 
 
-def results_line(client: MlflowClient, name: str) -> str:
-    """Return a line with the address of an experiment's results in the MLflow UI; "" if there is no such experiment."""
-    experiment = find_experiment(client, name)
+def results_line(client: MlflowClient, name: str, key: str = RESULTS) -> str:
+    """Return a line with the address of an experiment's view in the MLflow UI; "" if there is no such experiment."""
+    experiment = None
+    with contextlib.suppress(MlflowException, OptionError):  # results are there even if the server is not
+        experiment = find_experiment(client, name)
     if experiment is None:
         return ""
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
-        return f"Results: {_address(experiment, masked(uri.rstrip('/')))}"
-    return f"Results, after `make ui`: {_address(experiment, 'http://127.0.0.1:5000')}"
-
-
-def _address(experiment: Experiment, server: str) -> str:
-    return f"{server}/{views.address(experiment.experiment_id, RESULTS)}"
+        return f"Results: {masked(uri.rstrip('/'))}/{views.address(experiment.experiment_id, key)}"
+    return f"Results, after `make ui`: http://127.0.0.1:5000/{views.address(experiment.experiment_id, key)}"
 
 
 def _print_addresses(port: str) -> None:
     """Print the address of the results of each experiment that has a view of them."""
     for experiment in search_all(connect().search_experiments):
         if views.PREFIX + RESULTS in experiment.tags:
-            print(printable(f"{experiment.name}: {_address(experiment, f'http://127.0.0.1:{port}')}"))
+            page = views.address(experiment.experiment_id, RESULTS)
+            print(printable(f"{experiment.name}: http://127.0.0.1:{port}/{page}"))
 
 
 def _describe(client: MlflowClient, experiment: Experiment, text: str) -> None:

@@ -156,12 +156,10 @@ class Tracker:
                 log.tags({"resumed": "true", "place": origin})
                 self.client.log_batch(log.run_id, tags=[RunTag(key, value) for key, value in context_tags().items()])
                 return log
-        run_tags = {
-            f"whichlora.{key}": value for key, value in {"kind": kind, "experiment": self.experiment, **tags}.items()
-        }
-        run_tags |= context_tags()
-        if self.launch:
-            run_tags["whichlora.launch"] = self.launch
+        # The UI lists tags in this order, so short ones come first, digests last.
+        own = {"experiment": self.experiment, **tags, **({"launch": self.launch} if self.launch else {})}
+        ordered = [("kind", kind), *sorted(own.items(), key=lambda tag: len(tag[1]))]
+        run_tags = {**context_tags(), **{f"whichlora.{key}": value for key, value in ordered}}
         if self.parent:
             run_tags["mlflow.parentRunId"] = self.parent
         run_id = create_run(self.client, experiment_id(self.client, self.experiment), run_tags, name[:NAME_LIMIT])
