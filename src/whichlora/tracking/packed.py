@@ -147,10 +147,10 @@ def model_locations(tracking: sqlite3.Connection) -> list[tuple[str, str]]:
     """Return the locations of the artifacts of each logged model and of its run."""
     if not {"logged_models", "runs"} <= table_names(tracking):
         return []
-    query = (
-        "SELECT m.artifact_location, r.artifact_uri FROM logged_models m JOIN runs r ON r.run_uuid = m.source_run_id"
-    )
-    return tracking.execute(query).fetchall()
+    return tracking.execute(
+        "SELECT m.artifact_location, r.artifact_uri FROM logged_models m JOIN runs r ON r.run_uuid = m.source_run_id "
+        "WHERE m.artifact_location != '' AND r.artifact_uri != ''"
+    ).fetchall()
 
 
 def set_location(tracking: sqlite3.Connection, location: Location, uri: str) -> None:
