@@ -164,6 +164,16 @@ def test_columns_of_the_same_name_are_kept(tracked: Path, here: Path, capsys: py
     assert "predicted is predicted_3, p_neutral is p_neutral_2" in capsys.readouterr().err
 
 
+def test_values_of_json_are_in_csv_as_they_were(tracked: Path, here: Path) -> None:
+    rows = [{"n": 1, "l": [1, "a"]}, {"n": None, "b": True}]
+    Path("in.jsonl").write_text("".join(json.dumps({"premise": "a", "hypothesis": "b", **row}) + "\n" for row in rows))
+    assert call(run_id=run_id(tracked), input="in.jsonl", output="out.csv") == 0
+    lines = Path("out.csv").read_text().splitlines()
+    assert lines[0].startswith("premise,hypothesis,n,l,b,predicted,")
+    assert lines[1].startswith("a,b,1,\"[1, 'a']\",,")
+    assert lines[2].startswith("a,b,,,True,")
+
+
 def test_a_spreadsheet_runs_no_cell(tracked: Path, here: Path) -> None:
     Path("in.csv").write_text('premise,hypothesis,=note\n"=1+1","a\nb",-5\n')
     assert call(run_id=run_id(tracked), input="in.csv", output="out.csv") == 0
