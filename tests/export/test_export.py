@@ -154,7 +154,7 @@ def test_a_whole_model_is_exported_as_it_is(tracked: Path, tmp_path: Path) -> No
         ("bare", {}, "has no adapter among its artifacts: the study did not keep it"),
         ("full", {}, "form=adapter: the run has no adapter, but a whole model; use form=merged"),
         ("lora", {"form": "both"}, "form=both: allowed are adapter, merged"),
-        ("lora", {"precision": "fp32"}, "precision=fp32: is about merged models"),
+        ("lora", {"precision": "bf16"}, "precision=bf16: is about merged models"),
         ("lora", {"dry_run": "true"}, "dry_run=true: is about uploads; set push_to"),
         ("lora", {"dry_run": "yes"}, "dry_run=yes: allowed are true, false"),
         ("lora", {"push_to": "name"}, "push_to=name: must be organisation/name"),

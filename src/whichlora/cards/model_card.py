@@ -171,7 +171,8 @@ def _use(base: PublishedBase, form: Form, facts: RunFacts) -> str:
         lines.append(f'base = AutoModelForCausalLM.from_pretrained({source}{revision}, dtype="{dtype}")')
         lines.append("model = PeftModel.from_pretrained(base, folder)")
     else:
-        lines.append(f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")')
+        saved = "auto" if form == "merged" else dtype
+        lines.append(f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{saved}")')
     lines.append("tokenizer = AutoTokenizer.from_pretrained(folder)")
     parts = [_indented(lines)]
     if facts.has_prompts:
