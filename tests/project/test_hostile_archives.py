@@ -172,6 +172,18 @@ def test_locations_outside_are_refused(packed: Path, capsys: pytest.CaptureFixtu
     assert "outside of the archive" in refused(capsys, tar_of(packed))
 
 
+@pytest.mark.parametrize("empty", ["NULL", "''"])
+def test_a_model_and_a_run_without_a_location_are_unpacked(packed: Path, empty: str) -> None:
+    with closing(sqlite3.connect(packed / "content" / "mlflow.db")) as database:
+        database.execute(
+            "INSERT INTO logged_models (model_id, experiment_id, name, artifact_location, creation_timestamp_ms, "
+            "last_updated_timestamp_ms, status, source_run_id) SELECT 'm', 1, 'm', '', 0, 0, 1, run_uuid FROM runs"
+        )
+        database.execute(f"UPDATE runs SET artifact_uri = {empty}")
+        database.commit()
+    assert main(["unpack", str(tar_of(packed)), "--folder", str(packed / "new")]) == 0
+
+
 def test_every_column_of_mlflow_that_may_hold_a_location_is_known(store: Path) -> None:
     """A new version of MLflow may have new ones."""
     from whichlora.tracking.packed import _KEPT, _LOCATIONS

@@ -6,22 +6,20 @@ import sqlite3
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from whichlora.errors import OptionError
 from whichlora.tracking import packed
-from whichlora.tracking.model_files import MLMODEL, problem_of
+from whichlora.tracking.model_files import ADAPTER, MLMODEL, problem_of
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import flush, reading, tracking_state
 from whichlora.tracking.untar import DATABASES, is_allowed
 
 TRACKING, STUDIES = DATABASES
 _SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}
-_ADAPTER = "adapter"
-"""Artifact folder of a run or model that is packed only on request: adapters would be most of an archive's size."""
 
 
 def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
@@ -32,7 +30,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     Args:
         archive: the file to write; its suffix chooses the compression.
         database: the SQLite tracking database.
-        adapters: whether to include the trained adapters.
+        adapters: whether to include the trained adapters, which would be most of the archive's size.
 
     Returns:
         A summary for the user.
@@ -59,8 +57,10 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
             copies[STUDIES] = _snapshot(studies, Path(scratch) / STUDIES)
         with packed.edit(copies[TRACKING]) as tracking:
             packed.drop_foreign_rows(tracking)
-            inside, elsewhere = _make_relative(tracking, folder)
-        files, others = _files(inside, folder, adapters=adapters)
+            runs, models, elsewhere = _make_relative(tracking, folder)
+            linked = {model for model, run in packed.model_locations(tracking) if _is_linked(model, run, folder)}
+        inside = [*runs, *models]
+        files, others = _files(inside, folder, without_adapter=linked if adapters else inside)
         archive.parent.mkdir(parents=True, exist_ok=True)
         mode = _SUFFIXES[archive.suffix]
         with _replaced(archive) as part, tarfile.open(part, mode, dereference=True) as tar:
@@ -70,7 +70,7 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
     notes += [f"Artifacts of {elsewhere} runs are in other folders and not included."] if elsewhere else []
     notes += [f"{others} files of other kinds, and links to other folders, are not included."] if others else []
     notes += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} in the folder of the database."]
-    summary = f"{archive}: {len(inside) + elsewhere} runs, {archive.stat().st_size / 2**20:.1f} MiB."
+    summary = f"{archive}: {len(runs) + elsewhere} runs, {archive.stat().st_size / 2**20:.1f} MiB."
     return " ".join([summary, *notes])
 
 
@@ -87,36 +87,51 @@ def check_database(database: Path) -> None:
         raise OptionError("MLFLOW_TRACKING_URI", database, "must be a database of runs")
 
 
-def _make_relative(tracking: sqlite3.Connection, folder: Path) -> tuple[list[str], int]:
+def _make_relative(tracking: sqlite3.Connection, folder: Path) -> tuple[list[str], list[str], int]:
     """Make the locations in a copied database relative to the folder of the original.
 
     A location in another folder becomes one at which there is nothing, so that an archive contains no absolute paths.
 
     Returns:
-        The artifact folders of the runs and models, relative to `folder`, and the number of runs with artifacts
-        elsewhere.
+        The artifact folders of the runs and those of the models, relative to `folder`, and the number of runs with
+        artifacts elsewhere.
     """
-    inside, elsewhere = [], 0
+    inside: dict[str, list[str]] = {"runs": [], "logged_models": []}
+    elsewhere = 0
     for location in packed.locations(tracking):
         relative = packed.relative_location(location.uri, folder)
         nowhere = f"{packed.ARTIFACTS[0]}/elsewhere/{location.table}-{location.row}"
         packed.set_location(tracking, location, relative or nowhere)
-        if location.table in ("runs", "logged_models"):
-            inside += [relative] if relative else []
+        if location.table in inside and relative:
+            inside[location.table].append(relative)
         elsewhere += location.table == "runs" and not relative
-    return inside, elsewhere
+    return inside["runs"], inside["logged_models"], elsewhere
 
 
-def _files(artifact_folders: Sequence[str], folder: Path, *, adapters: bool) -> tuple[dict[str, Path], int]:
+def _is_linked(model: str, run: str, folder: Path) -> bool:
+    """Return whether the adapter of a model is hard links to that of its run, which `unpack` creates again."""
+    source, links = folder / run / ADAPTER, folder / model / ADAPTER
+    files = [path for path in links.rglob("*") if path.is_file()]
+    twins = [source / file.relative_to(links) for file in files]
+    return all(twin.is_file() and twin.samefile(file) for file, twin in zip(files, twins, strict=True))
+
+
+def _files(
+    artifact_folders: Sequence[str], folder: Path, *, without_adapter: Collection[str]
+) -> tuple[dict[str, Path], int]:
     """Return the files to pack by their names in the archive, and the number of files that must not be in one.
 
     A link is packed as what it leads to, if that is among the artifacts of the same run.
+
+    Args:
+        without_adapter: those of the artifact folders whose adapter is left out.
     """
     files: dict[str, Path] = {}
     others = 0
-    for artifacts in (folder / name for name in artifact_folders):
+    for inner in artifact_folders:
+        artifacts = folder / inner
         for file in (f for f in artifacts.rglob("*") if f.is_file()):
-            if not adapters and file.relative_to(artifacts).parts[0] == _ADAPTER:
+            if inner in without_adapter and file.relative_to(artifacts).parts[0] == ADAPTER:
                 continue
             name = file.relative_to(folder).as_posix()
             own = file.resolve().is_relative_to(artifacts.resolve())

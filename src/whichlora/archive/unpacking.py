@@ -10,6 +10,7 @@ from pathlib import Path
 
 from whichlora.errors import OptionError, check_folder, is_file
 from whichlora.tracking import packed
+from whichlora.tracking.model_files import ADAPTER, MLMODEL, link_files
 from whichlora.tracking.packed import UnsafeDatabaseError
 from whichlora.tracking.sqlite import flush
 from whichlora.tracking.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract
@@ -70,12 +71,25 @@ def _adopt(stage: Path, folder: Path) -> int:
             with packed.edit(stage / name) as database:
                 if name == TRACKING:
                     packed.drop_foreign_rows(database)
+                    models = packed.model_locations(database)
                     for location in packed.locations(database):
                         path = folder / packed.packed_location(location.uri)
                         packed.set_location(database, location, path.as_uri())
+                    _link_adapters(models, stage)
                     (runs,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
             flush(stage / name)
     return int(runs)
+
+
+def _link_adapters(models: list[tuple[str, str]], stage: Path) -> None:
+    """Link the adapters of models to those of their runs, as they were; copy them where there are no links."""
+    for model, run in models:
+        source, target = stage / run / ADAPTER, stage / model / ADAPTER
+        if source.is_dir() and (stage / model / MLMODEL).is_file() and not target.exists():
+            try:
+                link_files(source, target)
+            except OSError:
+                shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _move(stage: Path, folder: Path) -> None:

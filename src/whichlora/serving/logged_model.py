@@ -15,10 +15,9 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 from whichlora.config.plan import Plan
 from whichlora.serving import pyfunc, saved
 from whichlora.serving.inputs import LANGUAGE
-from whichlora.serving.predictor import ADAPTER
 from whichlora.serving.saved import SavedModel
 from whichlora.tracking.logged_models import open_model
-from whichlora.tracking.model_files import LOADER_MODULE, PACKAGES
+from whichlora.tracking.model_files import ADAPTER, LOADER_MODULE, PACKAGES
 from whichlora.tracking.run_log import RunLog
 
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # would copy uv.lock and pyproject.toml of the current folder

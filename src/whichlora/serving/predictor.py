@@ -22,13 +22,11 @@ from whichlora.serving import saved as saved_models
 from whichlora.serving.base_model import find_base
 from whichlora.serving.inputs import LANGUAGE, items_of
 from whichlora.serving.saved import SavedModel
+from whichlora.tracking.model_files import ADAPTER
 from whichlora.variants import get_variant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ADAPTER = "adapter"
-"""Subfolder with the adapter; for the variant `full`, with the model."""
 
 
 class Predictor:

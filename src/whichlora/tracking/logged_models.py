@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.tracking.client import search_all
+from whichlora.tracking.model_files import link_files
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.sqlite import artifact_folder
 
@@ -40,7 +40,7 @@ class ModelLog:
         sources, targets = artifact_folder(run.info.artifact_uri), artifact_folder(self.model.artifact_location)
         if sources is not None and targets is not None and (sources / artifact_path).is_dir():
             try:
-                _link(sources / artifact_path, targets / artifact_path)
+                link_files(sources / artifact_path, targets / artifact_path)
                 return
             except OSError:  # another file system, or one without links
                 pass
@@ -106,12 +106,3 @@ def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[Lo
     """Return the models of a run, in the order of their ids."""
     found = search_all(client.search_logged_models, [experiment_id], f"source_run_id = '{run_id}'")
     return sorted(found, key=lambda model: str(model.model_id))
-
-
-def _link(source: Path, target: Path) -> None:
-    """Create hard links in `target` to the files below `source`, in place of those of an earlier attempt."""
-    for file in (path for path in source.rglob("*") if path.is_file()):
-        link = target / file.relative_to(source)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        os.link(file, link)

@@ -7,6 +7,7 @@ if they are loaded by the installed package, and ask for no other packages than 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from whichlora.errors import OptionError
 from whichlora.yaml_files import read_document
 
 MLMODEL = "MLmodel"
+ADAPTER = "adapter"
+"""Artifact folder of a run and of its model with the trained adapter; of the variant `full`, with the model."""
 LOADER_MODULE = "whichlora.serving.pyfunc"
 PACKAGES = ("whichlora", "torch", "transformers", "peft", "accelerate", "mlflow", "bitsandbytes")
 """Packages that a model may require. That of a variant from elsewhere is not among them: install it as for training."""
@@ -41,6 +44,19 @@ def problem_of(mlmodel: Path) -> str | None:
         return f"{Path(str(error.value)).name} {error.allowed}"
     except (OSError, UnicodeDecodeError):
         return "requirements.txt cannot be read"
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Create hard links in `target` to the files below `source`, in place of files of the same names.
+
+    Raises:
+        OSError: there are no hard links between these folders.
+    """
+    for file in (path for path in source.rglob("*") if path.is_file()):
+        link = target / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.link(file, link)
 
 
 def models_in(folder: Path) -> Iterator[Path]:

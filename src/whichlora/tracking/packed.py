@@ -143,6 +143,16 @@ def locations(tracking: sqlite3.Connection) -> list[Location]:
     return [entry for entry in found if not _is_internal(entry)]
 
 
+def model_locations(tracking: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return the locations of the artifacts of each logged model and of its run."""
+    if not {"logged_models", "runs"} <= table_names(tracking):
+        return []
+    return tracking.execute(
+        "SELECT m.artifact_location, r.artifact_uri FROM logged_models m JOIN runs r ON r.run_uuid = m.source_run_id "
+        "WHERE m.artifact_location != '' AND r.artifact_uri != ''"
+    ).fetchall()
+
+
 def set_location(tracking: sqlite3.Connection, location: Location, uri: str) -> None:
     """Change a location."""
     update = f"UPDATE {location.table} SET {location.column} = ? WHERE rowid = ?"
