@@ -23,6 +23,7 @@ from whichlora.models.loading import ModelSource, load_tokenizer, locate
 from whichlora.models.published import PublishedBase, published
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
+from whichlora.tracking.run_log import RunLog
 from whichlora.training.adapter import ADAPTER_CONFIG
 
 HUB_BASE = PublishedBase(name="someone/tiny", revision="0" * 40, on_hub=True, licence="mit")
@@ -171,3 +172,31 @@ def test_a_whole_model_has_card_and_tokenizer_too(store: Path, tiny_model: str) 
     )
     assert read_facts(mlflow.MlflowClient().get_run(result.run_id)).whole_model
     assert str(Path(tiny_model).parent) not in (folder / "config.json").read_text()
+
+
+def test_a_run_that_reuses_an_adapter_writes_its_own_card_once(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if it dies between the card and the end: the card is no damage to the adapter."""
+    first = run_of(plan_of(tiny_model, tl_ratio=0, language="sw"))
+    plan, log_artifacts = plan_of(tiny_model, tl_ratio=0, language="hi"), RunLog.artifacts
+
+    def dying(log: RunLog, folder: Path, artifact_path: str | None = None) -> None:
+        if artifact_path == "adapter":
+            raise OSError("no space")
+        log_artifacts(log, folder, artifact_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "artifacts", dying)
+        with pytest.raises(OSError, match="no space"):
+            run_of(plan)
+    capsys.readouterr()
+    second = run_of(plan)
+    assert "repeated" not in capsys.readouterr().err
+    for result, language in ((first, "Swahili"), (second, "Hindi")):
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="adapter"))
+        text = card_of(folder)[1]
+        assert f"MLflow run `{result.run_id}`" in text
+        assert f"| {language} | atlas-nli | 9 |" in text
+        assert "- languages: English\n" in text
+        assert language[:2].lower() in json.loads((folder / "whichlora.json").read_text())["languages"]

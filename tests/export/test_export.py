@@ -154,7 +154,7 @@ def test_a_whole_model_is_exported_as_it_is(tracked: Path, tmp_path: Path) -> No
         ("bare", {}, "has no adapter among its artifacts: the study did not keep it"),
         ("full", {}, "form=adapter: the run has no adapter, but a whole model; use form=merged"),
         ("lora", {"form": "both"}, "form=both: allowed are adapter, merged"),
-        ("lora", {"precision": "fp32"}, "precision=fp32: is about merged models"),
+        ("lora", {"precision": "bf16"}, "precision=bf16: is about merged models"),
         ("lora", {"dry_run": "true"}, "dry_run=true: is about uploads; set push_to"),
         ("lora", {"dry_run": "yes"}, "dry_run=yes: allowed are true, false"),
         ("lora", {"push_to": "name"}, "push_to=name: must be organisation/name"),
@@ -213,6 +213,23 @@ def test_a_moved_base_is_named_by_the_option(
         assert call(*run, "--base", moved.name) == 0
     finally:
         hidden.rename(model)
+
+
+@pytest.mark.slow
+def test_an_adapter_of_a_4_bit_base_is_merged_into_full_precision(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = run_of(plan_of(tiny_model, variant="lora", quantization="nf4")).run_id
+    assert call("--run_id", run_id, "--form", "merged", "--output", "m") == 0
+    assert "The run trained on weights in 4 bits, and these are in full precision" in capsys.readouterr().out
+    adapter = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter")
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), adapter)
+    tokens = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        found = AutoModelForCausalLM.from_pretrained("m")(tokens).logits
+        torch.testing.assert_close(found, adapted(tokens).logits, atol=1e-3, rtol=1e-3)
+    assert "quantization_config" not in json.loads(Path("m/config.json").read_text())
+    assert "weights in 4 bits (NF4), but merged into those of full precision" in Path("m/README.md").read_text()
 
 
 @pytest.mark.slow

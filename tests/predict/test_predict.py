@@ -164,6 +164,16 @@ def test_columns_of_the_same_name_are_kept(tracked: Path, here: Path, capsys: py
     assert "predicted is predicted_3, p_neutral is p_neutral_2" in capsys.readouterr().err
 
 
+def test_values_of_json_are_in_csv_as_they_were(tracked: Path, here: Path) -> None:
+    rows = [{"n": 1, "l": [1, "a"]}, {"n": None, "b": True}]
+    Path("in.jsonl").write_text("".join(json.dumps({"premise": "a", "hypothesis": "b", **row}) + "\n" for row in rows))
+    assert call(run_id=run_id(tracked), input="in.jsonl", output="out.csv") == 0
+    lines = Path("out.csv").read_text().splitlines()
+    assert lines[0].startswith("premise,hypothesis,n,l,b,predicted,")
+    assert lines[1].startswith("a,b,1,\"[1, 'a']\",,")
+    assert lines[2].startswith("a,b,,,True,")
+
+
 def test_a_spreadsheet_runs_no_cell(tracked: Path, here: Path) -> None:
     Path("in.csv").write_text('premise,hypothesis,=note\n"=1+1","a\nb",-5\n')
     assert call(run_id=run_id(tracked), input="in.csv", output="out.csv") == 0
@@ -316,3 +326,24 @@ def test_mixed_values_of_json_are_texts_in_parquet(tracked: Path, here: Path, mo
     assert found["a"].dtype == "int64[pyarrow]"
     assert found["c"].isna().tolist() == [False, True]
     assert list(found["c"][0]) == [1]
+
+
+@pytest.mark.slow
+def test_a_model_on_a_server_is_used_from_there(
+    server: str, tracked: Path, here: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        for variant in ("none", "lora"):
+            result = run_of(plan_of(tiny_model, variant=variant))
+            mlflow.register_model(model_of_run(connect(), result.run_id).model_uri, variant)
+            for options in ({"run_id": result.run_id}, {"model": variant}):
+                assert call(input=tracked / "items.jsonl", output="out.jsonl", **options) == 0
+                found = pd.read_json("out.jsonl", lines=True)
+                assert list(found["predicted"]) == list(predictions_of(result.run_id, "tl")["predicted"])
+        assert export(["--run_id", result.run_id, "--output", "exported"]) == 0
+        assert Path("exported/tokenizer.json").is_file()
+    finally:
+        mlflow.set_tracking_uri(before)

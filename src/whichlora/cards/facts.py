@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.entities import Run
 
 from whichlora.config.spec import NO_SOURCE
-from whichlora.data.tasks import TASKS
+from whichlora.data.tasks import TASKS, PairTask
 from whichlora.variants import get_variant
 
 _VERSION = "version/"
@@ -87,6 +87,12 @@ class RunFacts:
         """The versions of the packages that matter, by name."""
         params = self.params.items()
         return {name.removeprefix(_VERSION): text for name, text in params if name.startswith(_VERSION)}
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether the task has prompts with an answer, and not pairs of words."""
+        task = TASKS.get(self.params.get("task", ""))
+        return task is None or not issubclass(task, PairTask)
 
     @property
     def synthetic(self) -> bool:

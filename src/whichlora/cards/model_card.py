@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from whichlora.cards.facts import DataSet, RunFacts
 from whichlora.cards.rerun import command, other_settings
+from whichlora.command_line import PROGRAM
 from whichlora.data.language_names import join_names, language_name
 from whichlora.data.metric_names import metric_name
 from whichlora.errors import one_line
@@ -36,7 +37,7 @@ def model_card(facts: RunFacts, base: PublishedBase, *, form: Form) -> str:
     about = _KINDS[form].format(escaped(facts.title))
     parts = [
         f"---\n{_metadata(facts, base, form).to_yaml()}\n---",
-        f"# {escaped(base.name)} for {escaped(facts.params.get('task', '?'))}: {about}",
+        f"# {escaped(base.name.rpartition('/')[2])} for {escaped(facts.params.get('task', '?'))}: {about}",
         _about(facts, base, form),
         *([_SYNTHETIC] if facts.synthetic else []),
         "## Scores",
@@ -170,19 +171,20 @@ def _use(base: PublishedBase, form: Form, facts: RunFacts) -> str:
         lines.append(f'base = AutoModelForCausalLM.from_pretrained({source}{revision}, dtype="{dtype}")')
         lines.append("model = PeftModel.from_pretrained(base, folder)")
     else:
-        lines.append(f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")')
+        saved = "auto" if form == "merged" else dtype
+        lines.append(f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{saved}")')
     lines.append("tokenizer = AutoTokenizer.from_pretrained(folder)")
-    rerun = command(facts, base)
+    parts = [_indented(lines)]
+    if facts.has_prompts:
+        text = "Prompts must have the form of those in training"
+        reader = form == "adapter"
+        parts.append(f"{text}, as whichlora writes them for the rows of a table:" if reader else f"{text}.")
+        parts += [_indented([f"{PROGRAM} predict --model . --input texts.csv"])] if reader else []
     settings = other_settings(facts)
     note = f", with these settings of the method in a file of experiments: `{json.dumps(settings)}`" if settings else ""
-    return "\n\n".join(
-        [
-            _indented(lines),
-            "Prompts must have the form of those in training. Train and score again, with whichlora "
-            f"{facts.params.get('version/whichlora', '')}{note}:",
-            _indented([one_line(rerun)]),
-        ]
-    )
+    parts.append(f"To train and score it again, with whichlora {facts.versions.get('whichlora', '')}{note}:")
+    parts.append(_indented([one_line(command(facts, base))]))
+    return "\n\n".join(parts)
 
 
 def _indented(lines: Iterable[str]) -> str:

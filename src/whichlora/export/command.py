@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from whichlora.command_line import BOOLEANS, FOLDER, Command
 from whichlora.config.cli import guarded
-from whichlora.config.options import AUTO, PRECISIONS
+from whichlora.config.options import PRECISIONS
 from whichlora.export.options import FORMS, OPTIONS, parse
 from whichlora.models.quiet import quiet
 
@@ -19,7 +19,7 @@ COMMAND = Command(
     OPTIONS,
     groups={"Export": ("run_id", "form", "output", "base", "precision"), "Hub": ("push_to", "dry_run")},
     choices={
-        **{"form": FORMS, "precision": (AUTO, *PRECISIONS), "dry_run": BOOLEANS},
+        **{"form": FORMS, "precision": PRECISIONS, "dry_run": BOOLEANS},
         **{"output": FOLDER, "base": FOLDER},
     },
     examples=(

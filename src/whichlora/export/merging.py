@@ -76,10 +76,11 @@ def merge(source: ModelSource, adapter: Path, folder: Path, *, precision: str) -
     ids = _random_tokens(model)
     expected = _logits(model, ids)
     try:
-        merged = model.merge_and_unload(safe_merge=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+            merged = model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, TypeError) as error:  # methods differ in what they raise
         raise OptionError("form", "merged", f"PEFT cannot merge the adapter ({first_line(error)})") from error
-    _declare_ties(merged)
     if precision == "bf16":
         merged = merged.to(torch.bfloat16)
         merged.config.dtype = torch.bfloat16
@@ -115,13 +116,6 @@ def _compare(expected: Tensor, found: Tensor) -> Agreement:
         largest=float(expected.abs().max()),
         same=float((expected.argmax(-1) == found.argmax(-1)).float().mean()),
     )
-
-
-def _declare_ties(model: Any) -> None:
-    """Let the configuration say that the embeddings are not tied if an adapter has changed one of them."""
-    output, config = model.get_output_embeddings(), model.config.get_text_config()
-    if config.tie_word_embeddings and output is not None:
-        config.tie_word_embeddings = bool(output.weight.equal(model.get_input_embeddings().weight))
 
 
 def _copy_generation_config(source: ModelSource, folder: Path) -> None:

@@ -22,7 +22,10 @@ OPTIONS = {
     ),
     "output": ("export", "Folder to write, new or empty."),
     "base": (AUTO, "Folder or hub id of the run's base model, where it is not where it was."),
-    "precision": (AUTO, "Weights of a merged model: fp32 or bf16; auto is the run's precision."),
+    "precision": (
+        PRECISIONS[0],
+        "Weights of a merged model: fp32, or bf16, which rounds away part of what was trained.",
+    ),
     "push_to": (
         NO_REPOSITORY,
         "Repository on the Hugging Face hub, as organisation/name; a new one is private. The token is that of HF_TOKEN "
@@ -40,7 +43,7 @@ class Request:
     form: str
     output: Path
     base: str | None
-    precision: str | None
+    precision: str
     push_to: str | None
     dry_run: bool
 
@@ -53,11 +56,10 @@ def parse(texts: Mapping[str, str]) -> Request:
     """
     for option, text in texts.items():
         check_text(option, text)
-    form, precision = check_choice("form", texts["form"], FORMS), texts["precision"]
-    if precision != AUTO:
-        check_choice("precision", precision, (AUTO, *PRECISIONS))
-        if form != "merged":
-            raise OptionError("precision", precision, "is about merged models; remove the option or set form=merged")
+    form = check_choice("form", texts["form"], FORMS)
+    precision = check_choice("precision", texts["precision"], PRECISIONS)
+    if form != "merged" and precision != OPTIONS["precision"][0]:
+        raise OptionError("precision", precision, "is about merged models; remove the option or set form=merged")
     push_to = None if texts["push_to"] == NO_REPOSITORY else texts["push_to"]
     dry_run = check_choice("dry_run", texts["dry_run"], BOOLEANS) == "true"
     if dry_run and push_to is None:
@@ -71,7 +73,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         form=form,
         output=output,
         base=None if texts["base"] == AUTO else texts["base"],
-        precision=None if precision == AUTO else precision,
+        precision=precision,
         push_to=push_to,
         dry_run=dry_run,
     )

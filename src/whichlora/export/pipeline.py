@@ -89,10 +89,9 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
     check_mergeable(trained)
     source = _base_of(run, trained, request.base)
     print(f"Merging the adapter into {source.name}, and comparing the predictions...", file=sys.stderr)
-    precision = request.precision or run.data.params.get("precision", "fp32")
-    agreement = merge(source, trained, folder, precision=precision)
+    agreement = merge(source, trained, folder, precision=request.precision)
     _write_companions(folder, run, source, form="merged")
-    note = f"merged model in {precision}; {agreement}"
+    note = f"merged model in {request.precision}; {agreement}"
     if run.data.params.get("quantization") == "nf4":
         note += ". The run trained on weights in 4 bits, and these are in full precision: its predictions differ"
     return note

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from whichlora.config.plan import Plan
 from whichlora.errors import DamagedError
 from whichlora.tracking.runs import Tracker
+from whichlora.training.adapter import name_base
 from whichlora.training.fit import TrainingRecord
 
 UNREADABLE = (MlflowException, OSError, DamagedError)
@@ -47,7 +48,9 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
         for path in adapter.rglob("*.safetensors"):
             with safe_open(path, framework="pt"):
                 pass
-    except (MlflowException, OSError, SafetensorError):  # the adapter was deleted, e.g. to save space
+        if plan.variant.has_adapter:
+            name_base(adapter, plan.source)  # runs of earlier versions named a folder of their machine
+    except (MlflowException, OSError, ValueError, SafetensorError):  # the adapter was deleted, e.g. to save space
         shutil.rmtree(work / "adapter", ignore_errors=True)
         return None
     history = tracker.client.get_metric_history(run.info.run_id, "train/loss")

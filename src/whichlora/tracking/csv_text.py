@@ -18,7 +18,8 @@ def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
     """
     safe = table.rename(columns=_cell)
     for name in safe.select_dtypes(exclude="number"):
-        safe[name] = safe[name].map(_cell)
+        cells = [_cell(value) for value in safe[name]]
+        safe[name] = pd.Series(cells, safe.index, dtype=object)  # whole numbers beside nothing stay whole
     return str(safe.to_csv(index=False, header=header, lineterminator="\n"))
 
 
