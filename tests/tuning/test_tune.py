@@ -89,6 +89,8 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert {"trials.csv", "curve.csv", "learning_rates.csv", "best.yaml", "history.png"} <= artifacts
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
+    assert f"Best of 3 trials of {found.name}:\n" in printed
+    assert re.search(r"\n  whichlora run --variant lora --model .* --arm (tuned|recommended).*  # the best\n", printed)
     assert f"{found.name}: 0 of 3 trials\n" in printed
     assert re.search(rf"{found.name}: 2 of 3 trials, about \d+ s left\n", printed)
     assert f"{found.name}: 3 of 3 trials\n" in printed
