@@ -66,7 +66,7 @@ def analyze(
     elif database_exists() and find_launch(connect()):
         mark_launch(connect())
     tracker = Tracker(client, next(iter(experiments)), mark_launch(client)) if client else None
-    with announced("Reading the runs."):
+    with announced("Reading the runs.", logged=True):
         runs = pull(client, experiments, result_files.read(results))
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")

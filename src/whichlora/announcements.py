@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from whichlora.errors import printable
 
 _PATIENCE = 1.5
-"""Seconds after which `announced` says what takes so long."""
+"""Seconds of a block of `announced` above which it is announced."""
 _said: set[str] = set()
 
 
@@ -33,12 +34,25 @@ def announce(text: str, *, key: str | None = None) -> None:
 
 
 @contextmanager
-def announced(text: str) -> Iterator[None]:
-    """Announce what the block does once it has taken `_PATIENCE` seconds, so that an error in it comes alone."""
+def announced(text: str, *, logged: bool = False) -> Iterator[None]:
+    """Announce what the block does if it takes long, where an error may end the command, which then stands alone.
+
+    In a terminal the line comes after `_PATIENCE` seconds. Elsewhere nobody watches.
+
+    Args:
+        logged: whether the line comes without a terminal too: after the block, with its seconds, so that an error there
+            is one line.
+    """
+    start = time.monotonic()
     timer = threading.Timer(_PATIENCE, announce, (text,))
     timer.daemon = True
-    timer.start()
+    terminal = sys.stderr.isatty()
+    if terminal:
+        timer.start()
     try:
         yield
     finally:
         timer.cancel()
+    seconds = time.monotonic() - start
+    if logged and not terminal and seconds > _PATIENCE:
+        announce(f"{text.rstrip('.')}: {seconds:.0f} s.", key=text)

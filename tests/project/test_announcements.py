@@ -33,7 +33,8 @@ def test_a_line_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "Loading.\nScoring\\x1b[31m.\nTraining takes 1 min.\n")
 
 
-def test_only_a_long_wait_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_long_wait_is_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with announced("quick"):
         pass
     with pytest.raises(ValueError, match="bad"), announced("an error"):
@@ -43,6 +44,27 @@ def test_only_a_long_wait_is_announced(capsys: pytest.CaptureFixture[str]) -> No
         assert capsys.readouterr().err == "slow\n"
     time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_a_wait_is_said_at_its_end_and_an_error_comes_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with announced("quick"):
+        pass
+
+    @announced("an error", logged=True)
+    def fail() -> None:
+        time.sleep(0.1)
+        raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        fail()
+    with announced("of a command whose output a program reads"):
+        time.sleep(0.1)
+    with announced("Reading the data.", logged=True):
+        time.sleep(0.1)
+        assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "Reading the data: 0 s.\n"
 
 
 def test_workers_say_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _archive(action: str, values: Mapping[str, Any]) -> int:
-    with announced(_DOING[action]):
+    with announced(_DOING[action], logged=True):
         if action == "unpack":
             limit = parse_number("limit", values["limit"], above=0, high=10**6, unit=" of GiB")
             folder = Path(check_text("folder", values["folder"]))

@@ -20,7 +20,7 @@ def folder_digest(folder: Path) -> str:
     Raises:
         OptionError: see `model_files`.
     """
-    with announced(f"Computing the digest of {folder}."):
+    with announced(f"Computing the digest of {folder}.", logged=True):
         return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(folder)))
 
 

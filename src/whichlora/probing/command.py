@@ -41,7 +41,7 @@ def _probe(texts: Mapping[str, str]) -> int:
     request = parse(texts)
 
     # torch, transformers and MLflow take seconds to import, so options are checked first.
-    with announced("Preparing the probe: packages, the model and what it reads."):
+    with announced("Preparing the probe: packages, the model and what it reads.", logged=True):
         from whichlora.probing.pipeline import check, probe
         from whichlora.tracking.client import database_exists, require_database
         from whichlora.tracking.runs import Tracker

@@ -49,7 +49,7 @@ def probe(request: Request, tracker: Tracker) -> str:
         ProofError: the probe does not reproduce the model's own predictions.
         NonFiniteError: a state, a logit or an update of the model is not finite.
     """
-    with announced("Reading the run, its task and the shape of its model."):
+    with announced("Reading the run, its task and the shape of its model.", logged=True):
         probed = probed_model.find(request, tracker.client)
         prepared = _KINDS[request.kind](request, probed)
     identity = _identity(request, probed, prepared)

@@ -221,7 +221,7 @@ def _create(file: Path, create: Callable[[str], None], *, migrate: bool) -> None
         draft = Path(scratch) / "draft.db"
         if migrate:
             _copy(file, draft)
-        with announced(f"{'Upgrading' if migrate else 'Creating'} the database {file}."):
+        with announced(f"{'Upgrading' if migrate else 'Creating'} the database {file}.", logged=True):
             create(f"sqlite:///{quote(str(draft))}")
         if file.exists():  # other programs may have it open: SQLite replaces the content in one transaction
             _copy(draft, file)
