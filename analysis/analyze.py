@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from whichlora.announcements import announced
 from whichlora.caller import caller_folder, given_path
 from whichlora.command_line import FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import guarded
@@ -100,9 +101,10 @@ def _analyze(texts: Mapping[str, str]) -> int:
     register = _registered_name(texts["register"], experiment)
 
     # pandas, SciPy and MLflow take seconds to import, so options are checked first.
-    from threadpoolctl import threadpool_limits
+    with announced("Loading packages."):
+        from threadpoolctl import threadpool_limits
 
-    from analysis.pipeline import analyze, register_winner
+        from analysis.pipeline import analyze, register_winner
 
     # The last digits of a matrix product depend on the number of threads, and a report with others is another report.
     with threadpool_limits(limits=1, user_api="blas"):

@@ -37,7 +37,7 @@ def _diff(texts: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # answers may have characters that the terminal has not
 
     # MLflow, pandas and SciPy take seconds to import.
-    with announced("Reading the tracking database.", file=sys.stderr):
+    with announced("Reading the tracking database."):
         from analysis.two_runs.answers import compare
         from analysis.two_runs.params import differences
         from analysis.two_runs.text import report

@@ -23,6 +23,7 @@ from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
 from analysis.runs.pull import pull
 from analysis.runs.tidy import Runs
+from whichlora.announcements import announce, announced
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import OptionError
 from whichlora.tracking.client import (
@@ -95,7 +96,8 @@ def analyze(
     elif database_exists() and find_launch(connect()):
         mark_launch(connect())
     tracker = Tracker(client, next(iter(experiments)), mark_launch(client)) if client else None
-    runs = pull(client, experiments, result_files.read(results))
+    with announced("Reading the runs.", logged=True):
+        runs = pull(client, experiments, result_files.read(results))
     if register is not None:
         check_writable()
         registry.check_registrable(register, runs.table)
@@ -110,6 +112,7 @@ def analyze(
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
     table = language_probes.join_shares(runs.table, languages.shares)
     table = join_sizes(client, table) if client else table
+    announce("Computing statistics; with many runs and items this takes a minute or two.")
     evidence = evidences.gather(
         table,
         items,
@@ -122,6 +125,7 @@ def analyze(
         scope=scope,
         own_claims=claims,
     )
+    announce("Drawing figures and writing the report.")
     curves = loss_curves.fetch(client, table)
     figures = plots.make_plots(table, evidence.records, curves, languages, representations, margin=margin)
     report = page.compose(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from whichlora.announcements import announced
 from whichlora.command_line import Command, Group, exit_with
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, printable
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _study(action: str, values: Mapping[str, Any]) -> int:
     # Optuna and MLflow take seconds to import, so options are checked first.
-    from tuning.study_status import connect, exists, status, stop
+    with announced("Loading packages."):
+        from tuning.study_status import connect, exists, status, stop
 
     if action == "stop":
         if not exists():

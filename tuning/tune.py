@@ -179,7 +179,7 @@ def _tune(texts: Mapping[str, str]) -> int:
     final = check_choice("final", texts["final"], BOOLEANS) == "true"
     check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
-    with announced("Preparing the studies: packages, items of the task and shape of the model."):
+    with announced("Preparing the studies: packages, items of the task and shape of the model.", logged=True):
         configs = study_configs(texts)
 
         # torch, Optuna and MLflow take seconds to import, so options are checked first.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from whichlora.announcements import announced
 from whichlora.archive.packing import TRACKING, pack
 from whichlora.archive.relocation import relocate
 from whichlora.archive.unpacking import unpack
@@ -54,6 +55,13 @@ COMMAND = Group(
 )
 
 
+_DOING = {
+    "pack": "Packing the results.",
+    "unpack": "Unpacking the archive.",
+    "relocate": "Changing the locations of artifacts.",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack, unpack or relocate. Return the exit status: 2 for bad options."""
     action, values = COMMAND.read(arguments)
@@ -61,15 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _archive(action: str, values: Mapping[str, Any]) -> int:
-    if action == "unpack":
-        limit = parse_number("limit", values["limit"], above=0, high=10**6, unit=" of GiB")
-        folder = Path(check_text("folder", values["folder"]))
-        text = unpack(Path(values["archive"]), folder, limit=limit)
-    elif action == "pack":
-        adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
-        text = pack(Path(values["archive"]), database=_database(), adapters=adapters)
-    else:
-        text = relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true")
+    with announced(_DOING[action], logged=True):
+        if action == "unpack":
+            limit = parse_number("limit", values["limit"], above=0, high=10**6, unit=" of GiB")
+            folder = Path(check_text("folder", values["folder"]))
+            text = unpack(Path(values["archive"]), folder, limit=limit)
+        elif action == "pack":
+            adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+            text = pack(Path(values["archive"]), database=_database(), adapters=adapters)
+        else:
+            text = relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true")
     print(printable(text))
     return 0
 

@@ -51,7 +51,7 @@ def _cache(texts: Mapping[str, str]) -> int:
         raise OptionError("yes", texts["yes"], "must be true to remove something without a terminal for the question")
 
     # datasets and MLflow take seconds to import.
-    with announced("Measuring the caches.", file=sys.stderr):
+    with announced("Measuring the caches."):
         from whichlora.cache.entries import own_entries, work_entries
         from whichlora.cache.hub import hub_entries, prepared_entries
 

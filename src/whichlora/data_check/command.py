@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, Group
 from whichlora.config.cli import guarded
 from whichlora.config.options import AUTO, CHOICES, RUN_OPTIONS, parse_options
@@ -60,7 +61,8 @@ def _check(texts: Mapping[str, str]) -> int:
     values = {name: text for name, text in texts.items() if name != "estimate"}
     options = parse_options(values)
 
-    from whichlora.data_check.pipeline import check  # torch and transformers take seconds to import
+    with announced("Loading packages and the data."):
+        from whichlora.data_check.pipeline import check  # torch and transformers take seconds to import
 
     check(options, values, measured=measured)
     return 0

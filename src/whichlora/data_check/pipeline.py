@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.config.base_model import read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.options import AUTO, RunOptions, parse_options
@@ -43,7 +44,8 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         targets = list(task.pooled) if texts["language"] == AUTO else [texts["language"]]
         for target in targets:
             check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
-        data, read, problems = _load(task, targets, options)
+        with announced(f"Reading the data of {task.name}."):
+            data, read, problems = _load(task, targets, options)
         _section(_title(task, options), _about(task))
         if files := inventory.files_table(task, list(data), options.data_dir):
             _section("Files", files)
@@ -56,19 +58,23 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         caught.clear()
         if task.labels:
             _section("Labels", inventory.labels_table(task, data))
-        repeated = inventory.repeated(task, data)
+        with announced("Looking for repeated texts."):
+            repeated = inventory.repeated(task, data)
         found = [*repeated.items(), *inventory.shared(task, data).items()]
         lines = [f"  {code}: {text}" for code, texts_ in found for text in texts_] or ["  none"]
         _section("Repeated texts, without regard to case, white space and Unicode form", "\n".join(lines))
 
-        plans, others = _plans(task, read, texts, data)
-        problems |= others
-        encoder = _encoder(task, plans, options)
+        with announced("Loading the tokenizer and planning runs."):
+            plans, others = _plans(task, read, texts, data)
+            problems |= others
+            encoder = _encoder(task, plans, options)
         _show_reading(encoder, data, options)
         if plans:
             _section("Items of a run", running.training_table(task, plans, data))
             title = f"Shallow baselines: {metric_name(task.headline)} without a language model"
-            _section(title, _baselines(plans))
+            with announced("Computing shallow baselines."):
+                floors = _baselines(plans)
+            _section(title, floors)
         if problems:
             _section("Runs that are not possible", _listed(problems))
         if plans and measured:

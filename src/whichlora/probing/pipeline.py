@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whichlora import __version__
+from whichlora.announcements import announce, announced
 from whichlora.config.spec import canonical_digest
 from whichlora.probing import description, probed_model, weights
 from whichlora.probing.alignment import probe as alignment
@@ -48,8 +49,9 @@ def probe(request: Request, tracker: Tracker) -> str:
         ProofError: the probe does not reproduce the model's own predictions.
         NonFiniteError: a state, a logit or an update of the model is not finite.
     """
-    probed = probed_model.find(request, tracker.client)
-    prepared = _KINDS[request.kind](request, probed)
+    with announced("Reading the run, its task and the shape of its model.", logged=True):
+        probed = probed_model.find(request, tracker.client)
+        prepared = _KINDS[request.kind](request, probed)
     identity = _identity(request, probed, prepared)
     fingerprint = canonical_digest(identity)
     work = work_folder() / f"probe-{fingerprint[:16]}"
@@ -107,6 +109,7 @@ def _log_params(request: Request, probed: ProbedModel, identity: dict[str, Any],
 
 def _log_result(result: ProbeResult, log: RunLog, work: Path) -> None:
     """Log the metrics, `layers.parquet`, the figures and the other files."""
+    announce("Logging the tables and figures.")
     folder = work / "artifacts"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "figures").mkdir(parents=True)

@@ -42,7 +42,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     options = parse_options(texts)
-    with announced("Preparing the run: packages, items of the task and tokenizer."):
+    with announced("Preparing the run: packages, items of the task and tokenizer.", logged=True):
         plan = resolve(options)
 
         # torch, transformers and MLflow take seconds to import, so options are checked first.

@@ -70,7 +70,7 @@ def _list(texts: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal has not
 
     # MLflow takes seconds to import, so options are checked first.
-    with announced("Reading the tracking database.", file=sys.stderr):
+    with announced("Reading the tracking database."):
         from whichlora.run_table.layout import print_listing
         from whichlora.run_table.listing import Query, search
 

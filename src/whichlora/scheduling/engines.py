@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from whichlora import termination
+from whichlora.announcements import announce
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.parallel import distributed
 from whichlora.scheduling.jobs import Engine, Job, mark_worker
@@ -64,6 +65,7 @@ class LocalProcesses:
         environments = [self._environment(number) for number in range(self.workers)]
         processes = termination.workers
         try:
+            announce(f"Starting {self.workers} workers.")
             with termination.deferred():  # a signal in between would leave workers that nobody ends
                 processes += [subprocess.Popen(command, env=environment) for environment in environments]
             termination.check()

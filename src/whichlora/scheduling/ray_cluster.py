@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from whichlora import termination
+from whichlora.announcements import announced
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 from whichlora.masking import masked
@@ -57,8 +58,12 @@ class RayTasks:
         _probe(address, ray.util.get_node_ip_address())
         modules = [str(Path(__file__).parents[1]), *_tuning_folder()]  # so that every machine runs the same code
         runtime_env = {"py_modules": modules, "env_vars": mark_worker("ray")}
+        doing = (
+            "Starting a Ray cluster on this machine." if address == "local" else f"Joining the Ray cluster {address}."
+        )
         try:
-            ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **local_only)
+            with announced(doing, logged=True):
+                ray.init(address=address, runtime_env=runtime_env, logging_level="WARNING", **local_only)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise OptionError("engine", "ray", f"cannot join RAY_ADDRESS={address}: {error}") from error
         termination.restore()  # Ray has replaced the handler of SIGTERM by its own

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from whichlora.announcements import announce
+from whichlora.announcements import announce, announced
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
 
@@ -215,14 +215,14 @@ def _check(file: Path, state: State, option: str) -> None:
 
 
 def _create(file: Path, create: Callable[[str], None], *, migrate: bool) -> None:
-    announce(f"{'Upgrading' if migrate else 'Creating'} the database {file}.")
     # The name beside the database may contain characters that have a meaning in a URL, so the schema is created
     # elsewhere.
     with tempfile.TemporaryDirectory(prefix="whichlora-") as scratch:
         draft = Path(scratch) / "draft.db"
         if migrate:
             _copy(file, draft)
-        create(f"sqlite:///{quote(str(draft))}")
+        with announced(f"{'Upgrading' if migrate else 'Creating'} the database {file}.", logged=True):
+            create(f"sqlite:///{quote(str(draft))}")
         if file.exists():  # other programs may have it open: SQLite replaces the content in one transaction
             _copy(draft, file)
             return

@@ -61,7 +61,7 @@ def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
     In unquantized fp32, where merging does not change the predictions, the adapter is merged for speed; the base
     weights are restored on exit.
     """
-    announce("Reloading the saved adapter for its scores.")
+    announce("Reloading the saved adapter.")
     if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)
         return

@@ -74,9 +74,12 @@ class TimeEstimate(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure from the end of the first step, which includes what is done once."""
+        if not state.is_world_process_zero:
+            return
+        now = time.monotonic()
         if not self._first:
-            self._since, self._first = time.monotonic(), state.global_step
-        steps, seconds = state.global_step - self._first, time.monotonic() - self._since
+            self._since, self._first = now, state.global_step
+        steps, seconds = state.global_step - self._first, now - self._since
         if steps == _MEASURED_STEPS or (steps and seconds > _MEASURED_SECONDS):
             left = (state.max_steps - state.global_step) * seconds / steps
             if left > _WORTH_SAYING:

@@ -127,9 +127,7 @@ def train(
     if on_step is not None:
         hook = StepHook(lambda step: on_step(model, step), hook_steps, watch, timer, outstanding=outstanding)
         callbacks.append(hook)
-    if leads:
-        callbacks.append(TimeEstimate())
-    callbacks += [losses, best, ProgressBar(plan.name)]  # the bar shows what `losses` logs
+    callbacks += [losses, best, TimeEstimate(), ProgressBar(plan.name)]  # the bar shows what `losses` logs
     assert spec.batch_size is not None
     objective, share = objective_of(plan), spec.batch_size // distributed.world_size()
     micro = MicroBatches(base, min(MICRO_BATCH, share) if objective.divisible else share)

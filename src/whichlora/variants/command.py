@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import FOLDER, Command, exit_with
 from whichlora.errors import OptionError, check_choice, check_text, parse_integer
 from whichlora.models.loading import ModelShape, locate, read_shape
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output_format = check_choice("format", texts["format"], FORMATS)
         rank = None if texts["rank"] == "auto" else parse_integer("rank", texts["rank"], 1)
-        shape = read_shape(locate(check_text("model", texts["model"])))
+        with announced("Loading packages and the shape of the model."):
+            shape = read_shape(locate(check_text("model", texts["model"])))
         rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)

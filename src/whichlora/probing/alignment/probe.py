@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from whichlora.announcements import announce
 from whichlora.data.batching import by_length
 from whichlora.data.encoding import word_tokens
 from whichlora.data.language_names import language_name
@@ -102,6 +103,7 @@ class _AlignmentProbe:
         """Measure `MEASURES` at the embedding and each layer, and `CKA_MEASURES` if two models are compared."""
         results = self._states(self.probed, work / "own")
         comparison = self._states(self.comparison, work / "other") if self.comparison else None
+        announce("Comparing the texts at each layer, with intervals, and drawing figures.")
         rows = []
         for layer in range(EMBEDDING, self.n_layers):
             states = results.gather(f"layer{layer}", work / "own.npy")

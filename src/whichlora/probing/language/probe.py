@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from whichlora.announcements import announce
 from whichlora.data.batching import in_order, sorted_by_ids
 from whichlora.data.encoding import Encoded
 from whichlora.models.hidden_states import EMBEDDING
@@ -96,6 +97,7 @@ class _LanguageProbe:
                     description=f"languages in {self.probed.name}",
                 )
 
+        announce("Computing means with intervals, comparing the detectors and drawing figures.")
         means = PoissonBootstrap(len(MEASURES) * (self.n_layers + 1), seed=self.seed)
         for part in results.read("shares"):
             means.add(part.reshape(len(part), -1))
