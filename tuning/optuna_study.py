@@ -30,7 +30,7 @@ from tuning.retries import (
 from tuning.sampler import TrialSampler, make_pruner
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
-from tuning.study_run import study_run
+from tuning.study_run import end_interrupted, study_run
 from tuning.study_status import PREFIX, STOPS
 from whichlora import termination
 from whichlora.config.cli import format_duration
@@ -41,7 +41,6 @@ from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
 from whichlora.scheduling.storage import stored_trial
-from whichlora.tracking.markdown import paragraphs
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
@@ -149,8 +148,7 @@ class Study:
         """Mark the study's run as killed, unless other workers have trials of the study."""
         if not self.trials(TrialState.RUNNING):
             with termination.deferred():
-                self.log.describe(paragraphs("**Interrupted.**", self.about))
-                self._tracker.client.set_terminated(self.run_id, "KILLED")
+                end_interrupted(self.log, self.about)
 
     def n_started(self) -> int:
         """Return the number of trials that count, are running, or are to be retried."""

@@ -19,7 +19,7 @@ from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
 from tuning.study_config import FRESH_SEEDS, TUNING_SEED
 from whichlora.config.options import RUN_OPTIONS
-from whichlora.tracking.csv_text import to_csv
+from whichlora.csv_text import to_csv
 from whichlora.tracking.runs import Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")

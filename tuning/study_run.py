@@ -8,6 +8,7 @@ import optuna
 
 from whichlora.tracking.client import experiment_id
 from whichlora.tracking.markdown import paragraphs
+from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 
 
@@ -31,6 +32,12 @@ def study_run(study: optuna.Study, tracker: Tracker, name: str, *, about: str) -
     if tracker.client.get_run(kept).info.status == "KILLED":
         tracker.client.update_run(kept, status="RUNNING")
     return kept
+
+
+def end_interrupted(log: RunLog, about: str) -> None:
+    """Mark the run of a study that was interrupted as killed."""
+    log.describe(paragraphs("**Interrupted.**", about))
+    log.client.set_terminated(log.run_id, "KILLED")
 
 
 def _find(tracker: Tracker, name: str) -> list[str]:

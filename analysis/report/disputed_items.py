@@ -11,7 +11,7 @@ from analysis.decimals import fixed
 from analysis.measures.disagreements import MOST, telling
 from analysis.naming import Names
 from analysis.stats.cells import format_level
-from whichlora.tracking import csv_text
+from whichlora import csv_text
 
 
 class DisputedItem(NamedTuple):

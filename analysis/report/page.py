@@ -32,7 +32,7 @@ from analysis.stats.cells import enumerate_few
 from analysis.tables import formats, injection
 from analysis.tables.paper import arms_by_method
 from whichlora import __version__
-from whichlora.tracking.csv_text import to_csv
+from whichlora.csv_text import to_csv
 
 PAGE, STATISTICS, RESULTS, SOURCES = "report.html", "statistics.json", "results.csv", "sources.json"
 DISAGREEMENTS = "disagreements.csv"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.decimals import ROUNDING, fixed
+from whichlora.csv_text import to_csv
 from whichlora.errors import one_line
-from whichlora.tracking.csv_text import to_csv
 
 BEST, SECOND = 1, 2
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {

@@ -14,8 +14,8 @@ from analysis.report.page import results_csv
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.pull import pull
 from analysis.tables import formats, paper
+from whichlora.csv_text import to_csv
 from whichlora.tracking.client import connect
-from whichlora.tracking.csv_text import to_csv
 from whichlora.tracking.lookup import find_experiments
 
 

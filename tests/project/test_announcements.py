@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from whichlora import announcements
 from whichlora.announcements import announce, announced
-from whichlora.training.callbacks import TimeEstimate
+from whichlora.training.progress import TimeEstimate
 
 
 @pytest.fixture(autouse=True)

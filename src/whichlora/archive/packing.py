@@ -11,12 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from whichlora.archive.untar import DATABASES, is_allowed
 from whichlora.errors import OptionError
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, MLMODEL, problem_of
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import flush, reading, tracking_state
-from whichlora.tracking.untar import DATABASES, is_allowed
 
 TRACKING, STUDIES = DATABASES
 _SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}

@@ -8,12 +8,12 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from whichlora.archive.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract
 from whichlora.errors import OptionError, check_folder, is_file
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, MLMODEL, link_files
 from whichlora.tracking.packed import UnsafeDatabaseError
 from whichlora.tracking.sqlite import flush
-from whichlora.tracking.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract
 
 TRACKING, _ = DATABASES
 

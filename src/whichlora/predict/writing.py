@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from whichlora.csv_text import to_csv
 from whichlora.errors import OptionError
-from whichlora.tracking.csv_text import to_csv
 
 Write = Callable[[pd.DataFrame], None]
 

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from whichlora.csv_text import to_csv
 from whichlora.run_table.listing import Listed, Listing
 from whichlora.text_tables import shown, table, terminal_width
-from whichlora.tracking.csv_text import to_csv
 
 _SHORTEST_ID = 6
 _INTERVAL = "95 % CI"

@@ -30,16 +30,15 @@ from whichlora.training.callbacks import (
     GradientCheck,
     Losses,
     LossLog,
-    ProgressBar,
     StepHook,
     Stopwatch,
-    TimeEstimate,
     VariantSteps,
     measured_until_pruned,
 )
 from whichlora.training.micro_batches import MICRO_BATCH, MicroBatches
 from whichlora.training.multi_adapter import Batch, try_together, why_not_packable
 from whichlora.training.objectives import AnswerTokens, Objective, objective_of
+from whichlora.training.progress import ProgressBar, TimeEstimate
 from whichlora.training.verification import prove_finite, prove_step, prove_trained, trainable_tensors
 from whichlora.variants import Variant
 
