@@ -134,8 +134,7 @@ class Study:
     def time_left(self, trainings: int) -> str:
         """Format the time that one worker needs for `trainings` more trainings, as the end of a progress line.
 
-        It is estimated from the median of the complete trials that did not diverge; empty if there are none or nothing
-        is left.
+        It comes from the median of the complete trials that did not diverge; empty without any, or if none is left.
         """
         seconds = [t.user_attrs["seconds"] for t in converged(self.trials())]
         return f", about {format_duration(median(seconds) * trainings)} left" if seconds and trainings > 0 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
@@ -25,10 +26,12 @@ class ProgressBar(ProgressCallback):
         self._name = name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:  # `initial` excludes the steps before a resume from the displayed speed
-            self.current_step = self.training_bar.initial = self.training_bar.n = state.global_step
-            self.training_bar.set_description(self._name)
+        """Open the bar with its name; `initial` excludes the steps before a resume from the displayed speed."""
+        self.current_step = state.global_step
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self._name, dynamic_ncols=True
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.training_bar is not None and logs and "cross_entropy" in logs:
