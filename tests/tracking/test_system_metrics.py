@@ -81,7 +81,7 @@ def test_runs_at_the_same_time_do_not_mix(store: Path) -> None:
 
 
 def test_nothing_is_written_into_a_run_that_belongs_to_another_process(
-    store: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(system_metrics, "_WRITE_SECONDS", 0.1)
     log = new_run(connect(), "leased")
@@ -99,4 +99,5 @@ def test_nothing_is_written_into_a_run_that_belongs_to_another_process(
         time.sleep(0.5)
     assert before
     assert points(log) == before
+    assert not capsys.readouterr().err
     assert telemetry.metrics()["host/memory_max_mb"] > 0

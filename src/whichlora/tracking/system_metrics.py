@@ -46,7 +46,7 @@ def pace(elapsed: float) -> tuple[float, int]:
     """
     window = max(elapsed / _POINTS_PER_ELAPSED, min(_SHORTEST, max(elapsed, _FIRST_SECONDS)))
     fixed = SAMPLING_INTERVAL.get()
-    interval = fixed or min(window, _LONGEST)
+    interval = max(fixed, _FIRST_SECONDS) if fixed else min(window, _LONGEST)
     return interval, SAMPLES_PER_POINT.get() or (1 if fixed else round(window / interval))
 
 
@@ -72,6 +72,7 @@ class SystemMetrics(SystemMetricsMonitor):
         self._first_step: int | None = None
         self._pending: list[tuple[int, int, dict[str, float]]] = []
         self._problem: Exception | None = None
+        self._wanted = not ENABLED.is_set() or ENABLED.get()
         self._complete = threading.Event()
         self._writer = threading.Thread(target=self._write_all, name="system-metrics-writer", daemon=True)
 
@@ -82,7 +83,7 @@ class SystemMetrics(SystemMetricsMonitor):
         for monitor in self.monitors:
             for name in [name for name in monitor.metrics if "utilization" in name]:
                 del monitor.metrics[name]
-                del sample[name]
+                sample.pop(name, None)
         self._on_sample(self._start, sample)
         self.publish_metrics(self.aggregate_metrics())
         self._process = threading.Thread(target=self.monitor, name="system-metrics", daemon=True)
@@ -92,18 +93,18 @@ class SystemMetrics(SystemMetricsMonitor):
     def monitor(self) -> None:
         """Take samples, and a point for every few of them, until `finish` is called; the last is taken then."""
         psutil.cpu_percent()  # the first value in each thread is meaningless
-        samples = 0
-        while True:
-            interval, per_point = pace(time.monotonic() - self._start)
-            last = self._shutdown_event.wait(interval)
-            self._on_sample(time.monotonic(), self.collect_metrics())
-            samples += 1
-            if last or samples >= per_point:
-                self.publish_metrics(self.aggregate_metrics())
-                samples = 0
-            if last:
-                self._complete.set()
-                return
+        samples, last = 0, False
+        try:
+            while not last:
+                interval, per_point = pace(time.monotonic() - self._start)
+                last = self._shutdown_event.wait(interval)
+                self._on_sample(time.monotonic(), self.collect_metrics())
+                samples += 1
+                if last or samples >= per_point:
+                    self.publish_metrics(self.aggregate_metrics())
+                    samples = 0
+        finally:
+            self._complete.set()
 
     def collect_metrics(self) -> Sample:
         """Take a sample of every monitor and return it; a monitor that fails leaves its figures out."""
@@ -121,7 +122,7 @@ class SystemMetrics(SystemMetricsMonitor):
         """Keep a point of the curves to be written with the next batch."""
         prefix = self._metrics_prefix + (f"{self.node_id}/" if self.node_id else "")
         point = {prefix + name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        if not ENABLED.is_set() or ENABLED.get():
+        if self._wanted:
             self._pending.append((self._logging_step, int(time.time() * 1000), point))
         self._logging_step += 1
         for monitor in self.monitors:
@@ -150,8 +151,8 @@ class SystemMetrics(SystemMetricsMonitor):
             try:
                 self._write()
             except LostLeaseError:
+                self._wanted = False
                 self._pending.clear()
-                return
             except Exception as error:  # the next batch has these points too
                 self._problem = error
 

@@ -34,10 +34,10 @@ class Telemetry:
         _reset_torch_peak()
         try:
             self._monitor = SystemMetrics(self._log, self._add)
-        except Exception as error:  # such as a host that hides its network, or a bad value of MLflow's variables
-            print(f"warning: no system metrics: {masked(str(error))}"[:300], file=sys.stderr)
-        else:
             self._monitor.start()
+        except Exception as error:  # such as a host that hides its network, or a bad value of MLflow's variables
+            self._monitor = None
+            print(f"warning: no system metrics: {' '.join(masked(str(error)).split())}"[:300], file=sys.stderr)
         return self
 
     def __exit__(
