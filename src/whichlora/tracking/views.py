@@ -26,6 +26,8 @@ _SECTION = {
     "columns": 3,
     "cardHeight": 480,  # pixels
 }
+_PARAM_WIDTH, _METRIC_WIDTH = 75, 96
+"""Pixels; with the UI's own widths the scores in the second language are beyond the edge of usual windows."""
 _CHARTS_RUNS = 100
 """Runs in a chart; the UI would show ten."""
 
@@ -54,9 +56,9 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Return the state of the UI that shows this view."""
-        columns = [_column("params", name) for name in self.params] + [
-            _column("metrics", name) for name in self.metrics
-        ]
+        widths = {_column("params", name): _PARAM_WIDTH for name in self.params}
+        widths |= {_column("metrics", name): _METRIC_WIDTH for name in self.metrics}
+        columns = list(widths)
         return {
             "searchFilter": self.search,
             "orderByKey": _column("metrics", self.order),
@@ -67,7 +69,7 @@ class View:
             "datasetsFilter": [],
             "selectedColumns": columns,
             "columnOrder": columns,
-            "columnWidths": {},
+            "columnWidths": widths,
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": [_lines(self.params[:1], self.charts), *map(_bars, self.charts)],
             "compareRunSections": [_SECTION],
@@ -94,6 +96,7 @@ def save(client: MlflowClient, experiment: Experiment, view: View) -> None:
     state, before = view.state(), json.loads(saved.get("state", "{}"))
     for name in ("selectedColumns", "columnOrder"):
         state[name] = list(dict.fromkeys([*before.get(name, []), *state[name]]))
+    state["columnWidths"] = {**before.get("columnWidths", {}), **state["columnWidths"]}
     charts = {chart["uuid"]: chart for chart in [*before.get("compareRunCharts", []), *state["compareRunCharts"]]}
     state["compareRunCharts"] = list(charts.values())
     if state != before:
