@@ -69,7 +69,10 @@ class Predictor:
         trained = folder / ADAPTER
         if saved.form != "base" and not trained.is_dir():
             raise OptionError("model", folder, f"has no subfolder {ADAPTER}: it was deleted, or left out of an archive")
-        source = find_base(saved.base, base, any_base=any_base)
+        if saved.form == "model" and (trained / "tokenizer_config.json").is_file():  # it needs no other model
+            source = ModelSource(name=saved.name, name_or_path=str(trained), revision=None, digest=saved.fingerprint)
+        else:
+            source = find_base(saved.base, base, any_base=any_base)
         tokenizer = load_tokenizer(source)
         chat = None if saved.chat_template is None else _chat(tokenizer, saved.chat_template)
         kept_open = ExitStack()
