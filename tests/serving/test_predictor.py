@@ -110,6 +110,16 @@ def test_a_moved_base_model_is_given(store: Path, tiny_model: str, byte_model: s
         Predictor.load(folder)
 
 
+def test_a_whole_model_with_its_tokenizer_needs_no_base(store: Path, tiny_model: str) -> None:
+    base = shutil.copytree(tiny_model, store / "base")
+    plan = plan_of(base, variant="full")
+    result = run_of(plan)
+    folder = stored(plan, store / "model", result.run_id)
+    plan.tokenizer.save_pretrained(folder / "adapter")
+    shutil.rmtree(base)
+    assert_same(Predictor.load(folder).predict(rows_of(plan)), predictions_of(result.run_id, "tl"))
+
+
 def test_rows_that_cannot_be_used_are_named(store: Path, tiny_model: str) -> None:
     plan = plan_of(tiny_model, variant="none", prompt_language="item")
     predictor = Predictor.load(stored(plan, store / "model"))

@@ -72,7 +72,10 @@ class Predictor:
         if config is not None and not (trained / config).is_file():
             lost = f"neither in it nor in a subfolder {ADAPTER}: it was deleted, or left out of an archive"
             raise OptionError("model", folder, f"has no {config}, {lost}")
-        source = find_base(saved.base, base, any_base=any_base)
+        if saved.form == "model" and (trained / "tokenizer_config.json").is_file():  # it needs no other model
+            source = ModelSource(name=saved.name, name_or_path=str(trained), revision=None, digest=saved.fingerprint)
+        else:
+            source = find_base(saved.base, base, any_base=any_base)
         tokenizer = load_tokenizer(source)
         chat = None if saved.chat_template is None else _chat(tokenizer, saved.chat_template)
         kept_open = ExitStack()
