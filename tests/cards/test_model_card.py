@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 import yaml
 from runs import plan_of, run_of
 from transformers import AutoTokenizer
 
+from analysis.runs.adapter_sizes import join_sizes
 from whichlora.cards.facts import DataSet, RunFacts, read_facts
 from whichlora.cards.model_card import escaped, model_card
 from whichlora.cards.rerun import other_settings
@@ -161,6 +163,13 @@ def test_the_licence_of_a_folder_is_that_of_its_card(tiny_model: str, tmp_path: 
     assert published(locate(str(folder))).licence == "mit"
     (folder / "README.md").write_text("---\n{license: [\n---\n")
     assert published(locate(str(folder))).licence is None
+
+
+def test_reports_count_the_weights_and_not_what_lies_beside_them(store: Path, tiny_model: str) -> None:
+    result = run_of(plan_of(tiny_model, variant="vera"))
+    rows = pd.DataFrame({"variant": ["vera"], "run_id": [result.run_id], "setting": ["s"], "method": ["m"]})
+    path = mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="adapter/adapter_model.safetensors")
+    assert join_sizes(mlflow.MlflowClient(), rows)["adapter/size_mb"].tolist() == [Path(path).stat().st_size / 1e6]
 
 
 def test_a_whole_model_has_card_and_tokenizer_too(store: Path, tiny_model: str) -> None:
