@@ -26,7 +26,7 @@ from whichlora.models.published import PublishedBase, published
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
 from whichlora.tracking.run_log import RunLog
-from whichlora.training.adapter import ADAPTER_CONFIG
+from whichlora.training.adapter import ADAPTER_CONFIG, name_base
 
 HUB_BASE = PublishedBase(name="someone/tiny", revision="0" * 40, on_hub=True, licence="mit")
 
@@ -154,6 +154,17 @@ def test_the_packaged_model_is_named_by_its_origin_with_a_note() -> None:
     base = published(ModelSource(name="smollm2-135m", name_or_path="/cache/x", revision=None, digest="d"))
     assert (base.name, base.revision, base.licence) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "apache-2.0")
     assert "near those on the hub, but not equal" in model_card(facts(), base, form="adapter")
+
+
+def test_a_model_of_the_hub_is_named_by_id_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ModelSource(name="a/b", name_or_path="a/b", revision="1" * 40, digest=f"a/b@{'1' * 40}")
+    assert published(source) == PublishedBase(name="a/b", revision="1" * 40, on_hub=True, licence=None)  # offline
+    (tmp_path / ADAPTER_CONFIG).write_text('{"r": 8, "revision": null}')
+    name_base(tmp_path, source)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert config == {"r": 8, "base_model_name_or_path": "a/b", "revision": "1" * 40}
+    card = model_card(facts(), published(source), form="adapter")
+    assert f'from_pretrained("a/b", revision="{"1" * 40}", dtype="float32")' in card
 
 
 def test_the_licence_of_a_folder_is_that_of_its_card(tiny_model: str, tmp_path: Path) -> None:
