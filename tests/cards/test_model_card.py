@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 import yaml
 from runs import plan_of, run_of
 from transformers import AutoTokenizer
 
+from analysis.runs.adapter_sizes import join_sizes
 from whichlora.cards.facts import DataSet, RunFacts, read_facts
 from whichlora.cards.model_card import escaped, model_card
 from whichlora.cards.rerun import other_settings
@@ -24,7 +26,7 @@ from whichlora.models.published import PublishedBase, published
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
 from whichlora.tracking.run_log import RunLog
-from whichlora.training.adapter import ADAPTER_CONFIG
+from whichlora.training.adapter import ADAPTER_CONFIG, name_base
 
 HUB_BASE = PublishedBase(name="someone/tiny", revision="0" * 40, on_hub=True, licence="mit")
 
@@ -154,6 +156,17 @@ def test_the_packaged_model_is_named_by_its_origin_with_a_note() -> None:
     assert "near those on the hub, but not equal" in model_card(facts(), base, form="adapter")
 
 
+def test_a_model_of_the_hub_is_named_by_id_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ModelSource(name="a/b", name_or_path="a/b", revision="1" * 40, digest=f"a/b@{'1' * 40}")
+    assert published(source) == PublishedBase(name="a/b", revision="1" * 40, on_hub=True, licence=None)  # offline
+    (tmp_path / ADAPTER_CONFIG).write_text('{"r": 8, "revision": null}')
+    name_base(tmp_path, source)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert config == {"r": 8, "base_model_name_or_path": "a/b", "revision": "1" * 40}
+    card = model_card(facts(), published(source), form="adapter")
+    assert f'from_pretrained("a/b", revision="{"1" * 40}", dtype="float32")' in card
+
+
 def test_the_licence_of_a_folder_is_that_of_its_card(tiny_model: str, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "tiny")
     assert published(locate(str(folder))).licence is None
@@ -161,6 +174,13 @@ def test_the_licence_of_a_folder_is_that_of_its_card(tiny_model: str, tmp_path: 
     assert published(locate(str(folder))).licence == "mit"
     (folder / "README.md").write_text("---\n{license: [\n---\n")
     assert published(locate(str(folder))).licence is None
+
+
+def test_reports_count_the_weights_and_not_what_lies_beside_them(store: Path, tiny_model: str) -> None:
+    result = run_of(plan_of(tiny_model, variant="vera"))
+    rows = pd.DataFrame({"variant": ["vera"], "run_id": [result.run_id], "setting": ["s"], "method": ["m"]})
+    path = mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="adapter/adapter_model.safetensors")
+    assert join_sizes(mlflow.MlflowClient(), rows)["adapter/size_mb"].tolist() == [Path(path).stat().st_size / 1e6]
 
 
 def test_a_whole_model_has_card_and_tokenizer_too(store: Path, tiny_model: str) -> None:

@@ -20,6 +20,7 @@ from whichlora.data.tasks.items import named_texts
 from whichlora.export.command import main as export
 from whichlora.predict import pipeline
 from whichlora.predict.command import main
+from whichlora.run.companions import write_needs
 from whichlora.run.pipeline import trial
 from whichlora.serving.predictor import Predictor
 from whichlora.testing.runs import predictions_of, tracking_in
@@ -281,6 +282,17 @@ def test_options_are_refused_in_one_line(
     assert err.count("\n") == 1
     assert not list(here.glob("*out*"))
     assert Path("in.jsonl").read_text() == (tracked / "items.jsonl").read_text()
+
+
+def test_a_trial_with_what_predictions_need_predicts(tracked: Path, here: Path, tiny_model: str) -> None:
+    client = connect()
+    folder = Path(client.download_artifacts(run_id(tracked), "adapter", str(here)))
+    write_needs(plan_of(tiny_model, variant="lora"), folder)
+    trial_id = client.create_run("1", tags={"whichlora.kind": "trial"}).info.run_id
+    client.log_artifacts(trial_id, str(folder), "adapter")
+    client.set_terminated(trial_id)
+    assert call(run_id=trial_id, input=tracked / "items.jsonl", output="out.jsonl") == 0
+    assert_logged(pd.read_json("out.jsonl", lines=True), tracked)
 
 
 def test_an_alias_that_is_not_there_is_named(tracked: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from whichlora.predict.options import Request
 from whichlora.predict.reading import read_input
 from whichlora.predict.writing import writer
 from whichlora.serving import saved
+from whichlora.serving.base_model import find_base
 from whichlora.serving.inputs import items_of
 from whichlora.serving.predictor import Predictor
 
@@ -36,6 +37,8 @@ def predict(request: Request) -> None:
         frame, form = read_input(request.input, model.input.texts, shown=request.shown)
         try:
             items_of(frame, model, model.task.task())  # names the rows that cannot be predicted
+            find_base(model.base, request.base)
+            print(f"Loading {model.name}...", file=sys.stderr)
             predictor = Predictor.load(folder, request.base)
             names = _names(predictor, frame.columns)
             start = time.monotonic()
