@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from whichlora.errors import printable
+from whichlora.masking import masked
 
 _PATIENCE = 1.5
 """Seconds of a block of `announced` above which it is announced."""
@@ -29,7 +30,7 @@ def announce(text: str, *, key: str | None = None) -> None:
     _said.add(key or text)
     from tqdm import tqdm  # prints above a progress bar
 
-    tqdm.write(printable(text), file=sys.stderr)
+    tqdm.write(printable(masked(text)), file=sys.stderr)
     sys.stderr.flush()
 
 
