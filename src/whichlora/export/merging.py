@@ -18,6 +18,7 @@ from whichlora.errors import OptionError, ProofError, first_line
 from whichlora.models.checks import load_adapter
 from whichlora.models.loading import ModelSource, current_device, load_model
 from whichlora.models.quiet import without_log_of_transformers
+from whichlora.training.adapter import share
 
 _TEXTS, _LENGTH = 4, 48
 """Number and tokens of the random texts on which the logits are compared."""
@@ -87,6 +88,7 @@ def merge(source: ModelSource, adapter: Path, folder: Path, *, precision: str) -
     with without_log_of_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         merged.save_pretrained(folder)
+    share(folder)
     del model, merged
     _copy_generation_config(source, folder)
     with without_log_of_transformers():

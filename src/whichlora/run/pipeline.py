@@ -23,7 +23,7 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
-from whichlora.run.companions import write_companions
+from whichlora.run.companions import write_companions, write_needs
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload, check_reload_of_some
@@ -78,12 +78,14 @@ def trial(
             record = fit(plan, log, work, reports=reports)
         except PrunedError:
             if folder.is_dir():
+                write_needs(plan, folder)
                 _log_adapter(log, folder)
             raise
         metrics = headline_first(record.metrics, plan.task.headline)
         check_metrics(metrics.items())
         if keep(metrics):
             check_reload_of_some(plan, folder, record.predicted)
+            write_needs(plan, folder)
             _log_adapter(log, folder)
         log.metrics(metrics)
         return metrics

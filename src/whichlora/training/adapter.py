@@ -139,6 +139,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:
         model.save_pretrained(folder)
+    share(folder)
     if plan.variant.has_adapter:
         name_base(folder, plan.source)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's form of a model card, which nobody fills in
@@ -150,6 +151,13 @@ def name_base(folder: Path, source: ModelSource) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def share(folder: Path) -> None:
+    """Give weights the mode of the other files: safetensors makes files that only their owner can read."""
+    (other,) = [*folder.glob("adapter_config.json"), *folder.glob("config.json")][:1]
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(other.stat().st_mode)
 
 
 def load_saved(plan: Plan, folder: Path, *, base: PreTrainedModel | None) -> Any:
