@@ -92,6 +92,7 @@ def test_the_second_seed_brings_a_summary(store: Path, tiny_model: str) -> None:
     assert {client.get_run(run.info.run_id).data.tags[PARENT] for run in runs} == {again.info.run_id}
 
 
+@pytest.mark.slow
 def test_cells_and_parents_of_others_stay_apart(store: Path, tiny_model: str) -> None:
     client = connect()
     for options in ({}, {"tl_ratio": 0}, {"language": "ur", "tl_ratio": 0}, {"rank": 4}):
