@@ -92,7 +92,7 @@ def components(paired: Paired) -> Components:
     """Return the parts of the variance of the mean difference.
 
     Raises:
-        NotTestable: no block has two seeds, there is one item only, or nothing varies.
+        NotTestable: no block has two seeds, there is one item only, or neither adapters nor items vary.
     """
     n = np.bincount(paired.blocks)
     df = n - 1
@@ -117,6 +117,8 @@ def components(paired: Paired) -> Components:
     items = small * float((item_sums.astype(float) ** 2).sum())
     if between + items <= 1e-16:
         raise NotTestable("the difference of the two methods is the same for all adapters and items")
+    if between + max(0.0, items - both) <= 1e-16:
+        raise NotTestable("all adapters have the same mean difference, and items differ no more than by chance")
     known = parts[df > 0]
     effective = float(known.sum() ** 2 / (known**2 / df[df > 0]).sum()) if known.any() else float(df.sum())
     return Components(

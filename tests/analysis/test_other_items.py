@@ -161,6 +161,17 @@ def test_equal_answers_are_not_tested():
 
 
 @pytest.mark.slow
+def test_seeds_that_differ_in_which_items_they_get_right_but_not_in_how_many_are_not_tested():
+    """A small test set: the error would be zero."""
+    values = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
+    with pytest.raises(NotTestable, match="the same mean difference"):
+        components(one_block(values))
+    table, items = predictions(designs.table({"A": 0.0, "B": 0.0}, languages=("sw",), ratios=(0.5,)), n=4)
+    items["correct"] = [float(i == k % 4) for k in range(len(table)) for i in range(4)]
+    records = other_items(table.assign(f1=0.25), items, outcome="tl", scope="these")
+    assert all("no test" in r.note for r in records if r.test == BOOTSTRAP)
+
+
 def test_intervals_cover_the_truth():
     """The bounds are three standard errors of 300 draws; plain intervals for these items cover far less."""
     found = simulate(DESIGNS["the same, methods differ on items more"], 300)
