@@ -19,8 +19,8 @@ when logits were bf16 too (until spec version 5): between 16 and 32 they were sp
 reloaded model rounded independently, and one such step changed the gap between two labels by up to .06. It has not been
 measured again since."""
 
-_SOME = 16
-"""Number of items per role that `check_reload_of_some` scores: 2 to 3 % of the work of a packaged trial."""
+_SOME = 8
+"""Number of items per role that `check_reload_of_some` scores: about 1 % of the work of a packaged trial."""
 
 
 def check_reload_of_some(plan: Plan, folder: Path, trained: Mapping[str, Sequence[str | None]]) -> None:
