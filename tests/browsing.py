@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlflow.tracking import MlflowClient
 
 from whichlora.tracking import views
 from whichlora.tracking.experiment_page import MEANS, RESULTS
+from whichlora.tracking.logged_models import model_of_run
 from whichlora.tracking.markdown import run_address
 
 WAIT = 60_000
@@ -68,7 +70,10 @@ def show(page: Any, server: str, address: str) -> None:
 
 
 def take_screenshots(server: str, experiment: str, folder: Path) -> None:
-    """Write `results.png`, `compare.png` and `run.png`."""
+    """Write `results.png`, `compare.png`, `run.png`, `system-metrics.png` and, of the run's model, `registered.png`.
+
+    The model is registered under the name of the experiment if it is not registered.
+    """
     client = MlflowClient(server)
     number = client.get_experiment_by_name(experiment).experiment_id
     run = client.search_runs([number], "tags.`whichlora.kind` = 'run'", max_results=1)[0].info.run_id
@@ -83,6 +88,41 @@ def take_screenshots(server: str, experiment: str, folder: Path) -> None:
         show(page, server, run_address(number, run))
         page.get_by_text("Show more").first.click()
         _take(page, folder / "run.png")
+        show(page, server, system_metrics_address(number, run))
+        await_curves(page)
+        _take(page, folder / "system-metrics.png")
+        register(client, experiment, run)
+        show(page, server, registered_address(experiment))
+        page.get_by_text("champion").first.wait_for()
+        _take(page, folder / "registered.png")
+
+
+def system_metrics_address(experiment_id: str, run_id: str) -> str:
+    """Return the address of the curves of a run's use of resources."""
+    path, mark, workflow = run_address(experiment_id, run_id).partition("?")
+    return f"{path}/system-metrics{mark}{workflow}"
+
+
+def registered_address(name: str) -> str:
+    """Return the address of the first version of a registered model."""
+    return f"#/models/{quote(name)}/versions/1?workflowType=machine_learning"
+
+
+def await_curves(page: Any) -> None:
+    """Wait until the page of system metrics has drawn some; those further down are drawn when they come into view."""
+    page.get_by_text("cpu_utilization_percentage", exact=True).first.wait_for()
+    page.locator("svg path.js-line").first.wait_for(state="attached")
+
+
+def register(client: MlflowClient, name: str, run_id: str) -> str:
+    """Register the model of a run as champion under `name`, if this is a new name, and return the model's id."""
+    model = model_of_run(client, run_id)
+    assert model is not None
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+        client.create_model_version(name, model.model_uri, run_id=run_id, model_id=model.model_id)
+        client.set_registered_model_alias(name, "champion", "1")
+    return str(model.model_id)
 
 
 def _take(page: Any, path: Path) -> None:

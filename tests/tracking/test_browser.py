@@ -7,11 +7,20 @@ from typing import Any
 
 import mlflow
 import pytest
-from browsing import NoBrowserError, browser_page, show
+from browsing import (
+    NoBrowserError,
+    await_curves,
+    browser_page,
+    register,
+    registered_address,
+    show,
+    system_metrics_address,
+)
 from runs import plan_of, run_of
 
 from whichlora.tracking import views
 from whichlora.tracking.experiment_page import MEANS, RESULTS
+from whichlora.tracking.markdown import run_address
 
 METHODS = ("lora", "dora", "vera", "adalora", "pissa", "rslora")
 EXPERIMENT = "six methods"
@@ -32,6 +41,7 @@ def test_a_newcomer_finds_the_results(
             last = [run_of(plan_of(tiny_model, variant=v, seed=s), EXPERIMENT) for s in (1, 2) for v in METHODS][-1]
             _run_page(_list_to_table(page, server), last.metrics)
             _charts(page, server)
+            _system_metrics_and_model(page, server, last.run_id)
     except NoBrowserError as error:
         pytest.skip(str(error))
     finally:
@@ -71,7 +81,8 @@ def _run_page(page: Any, metrics: dict[str, float]) -> None:
     assert "Swahili" in description
     assert f"{metrics['test/tl/f1_low']:.3f} to {metrics['test/tl/f1_high']:.3f}" in description
     shown = page.locator("a[href*='/metrics'], a[href*='metric']").all_inner_texts()
-    assert [name for name in shown if name != "train/loss"][:2] == ["test/en/f1", "test/en/f1_low"]
+    model_metrics = [name for name in shown if not name.startswith("system/")]  # of which the UI makes a section
+    assert [name for name in model_metrics if name != "train/loss"][:2] == ["test/en/f1", "test/en/f1_low"]
     page.get_by_text("mlflow.artifacts.download_artifacts").wait_for(state="attached")
 
 
@@ -85,6 +96,21 @@ def _charts(page: Any, server: str) -> None:
             page.locator("svg").get_by_text(method, exact=True).first.wait_for()
         for metric in ("test/en/f1", "test/tl/f1"):
             page.get_by_text(metric, exact=True).first.wait_for()
+
+
+def _system_metrics_and_model(page: Any, server: str, run_id: str) -> None:
+    """See the curves of a run, its logged model, and the model among the registered ones."""
+    client = mlflow.MlflowClient()
+    number = client.get_run(run_id).info.experiment_id
+    show(page, server, system_metrics_address(number, run_id))
+    await_curves(page)
+    model_id = register(client, EXPERIMENT, run_id)
+    show(page, server, run_address(number, run_id))
+    page.locator(f"a[href*='{model_id}']").first.wait_for()
+    page.get_by_text("Registered models", exact=True).first.wait_for()
+    show(page, server, registered_address(EXPERIMENT))
+    for text in ("champion", "Inputs (2)", "Outputs (4)"):
+        page.get_by_text(text).first.wait_for()
 
 
 def _await_text(page: Any, text: str) -> None:
