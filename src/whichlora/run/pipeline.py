@@ -34,6 +34,7 @@ from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker, work_of
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
+from whichlora.variants.colors import RUN_COLOR, method_color
 
 
 def run(plan: Plan, tracker: Tracker) -> Result:
@@ -110,6 +111,7 @@ def _tracked(
         if attempt.finished is not None:
             return _already_done(kind, attempt.finished)
         log_provenance(plan, attempt.log)
+        attempt.log.client.set_tag(attempt.run_id, RUN_COLOR, method_color(spec.variant, spec.arm))
         publish_page(plan, tracker, kind)
         metrics = job(plan, tracker, attempt.log, work)
         attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment))
