@@ -46,6 +46,7 @@ def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, writt
     assert files == {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_probes_and_injections_are_read_there_too(full, tmp_path):
     from analysis import analyze
 

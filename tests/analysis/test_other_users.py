@@ -123,6 +123,7 @@ def test_a_finished_run_is_found_and_a_new_one_refused_in_a_line(call: Call, fol
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "variable"),
     [

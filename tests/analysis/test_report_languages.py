@@ -110,7 +110,7 @@ def test_runs_that_name_no_language_are_from_english(store: Path, capsys: pytest
     assert "F1, target" in text
 
 
-@pytest.mark.parametrize("source", ["de", None])
+@pytest.mark.parametrize("source", ["de", pytest.param(None, marks=pytest.mark.slow)])
 def test_from_a_declared_task_to_its_report(
     store: Path, tiny_model: str, source: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_study_maximises_the_headline_metric(
     assert "fresh seed 9500: macro F1 " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_study_in_one_language_optimises_that_language(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

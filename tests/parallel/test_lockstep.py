@@ -57,7 +57,7 @@ def answers(result: Result) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(Path(folder).iterdir())])
 
 
-@pytest.mark.parametrize("pack", [2, 4])
+@pytest.mark.parametrize("pack", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_packed_runs_have_the_results_of_single_runs(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, pack: int
 ) -> None:

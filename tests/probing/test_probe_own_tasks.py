@@ -39,6 +39,7 @@ def test_the_source_language_has_the_first_class(tiny_model: str, source: str | 
         assert classifier.classify_text(text, "de_Latn") == TARGET
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_with_its_own_declaration(store: Path, tiny_model: str) -> None:
     task = folders.reviews_task(store / "data", "de", "tr", source="de")
     run_id = run_of(plan_of(tiny_model, task=task, language="tr")).run_id

@@ -70,6 +70,7 @@ def test_cells_that_an_earlier_version_offered_are_done(tmp_path: Path) -> None:
     assert done == ["a"]
 
 
+@pytest.mark.slow
 def test_a_deleted_run_of_an_experiment_made_under_a_clock_ahead_is_run_again(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_metric_logged_again_replaces_one_of_a_clock_ahead(store: Path) -> Non
         assert log.client.get_run(log.run_id).data.metrics == {"best/f1": value, "other": 0.5}
 
 
+@pytest.mark.slow
 def test_a_timeout_does_not_depend_on_the_clock(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,6 +154,7 @@ def test_another_worker_takes_over_the_cell_of_a_killed_worker_at_once(url: str,
     assert time.monotonic() - began < 60  # less than the grace period of 120 s
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_workers_is_abandoned(url: str, tmp_path: Path) -> None:
     queue = Queue("test", connect(url))
     queue.offer(["a"])

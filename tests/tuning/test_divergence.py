@@ -114,6 +114,7 @@ def test_a_diverged_trial_counts_with_the_worst_value_and_is_never_the_best(
     assert diverging["count"] == count  # neither the trials nor the finalists are trained again
 
 
+@pytest.mark.slow
 def test_a_study_of_diverged_trials_has_no_best_point_and_ends(
     options: dict[str, str], diverging: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
