@@ -17,9 +17,8 @@ from analysis.records import NotTestable, Record
 from analysis.report.winner import decision_text, winner
 from whichlora.errors import OptionError
 from whichlora.tracking.client import search_all
-from whichlora.tracking.logged_models import model_of_run
+from whichlora.tracking.logged_models import CHAMPION, model_of_run
 
-ALIAS = "champion"
 _TAG = 5000
 """Characters to which tags are cut; the limit of older servers."""
 _ROLES = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
@@ -110,9 +109,9 @@ def register(
     version = _version(
         name, client, run_id, str(model.model_id), {f"whichlora.{k}": v[:_TAG] for k, v in evidence.items()}
     )
-    client.set_registered_model_alias(name, ALIAS, version.version)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
     return (
-        f"Registered {found.method} as models:/{name}@{ALIAS}, version {version.version}: {found.score}; "
+        f"Registered {found.method} as models:/{name}@{CHAMPION}, version {version.version}: {found.score}; "
         f"{decision_text(found, margin)}. The model is that of {_described(row)}, seed {row['seed']}."
         + (f" Other languages (register_language): {', '.join(others)}." if others else "")
     )
