@@ -66,6 +66,11 @@ OPTIONS = {
         "Name in MLflow's Model Registry under which the model of the winning method is registered, with the alias "
         "champion and its evidence as tags.",
     ),
+    "register_language": (
+        "none",
+        "Language of the model to register; none for the first in the alphabet of those with the ratio that suits the "
+        "primary outcome (for tl the highest).",
+    ),
 }
 SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
 COMMAND = Command(
@@ -99,6 +104,7 @@ def _analyze(texts: Mapping[str, str]) -> int:
         raise OptionError("experiment", "none", "give an experiment, or results, or both")
     server = _server(texts["server"])
     register = _registered_name(texts["register"], experiment)
+    language = _registered_language(texts["register_language"], register)
 
     # pandas, SciPy and MLflow take seconds to import, so options are checked first.
     with announced("Loading packages."):
@@ -118,11 +124,12 @@ def _analyze(texts: Mapping[str, str]) -> int:
             claims=claims,
             server=server,
             register=register,
+            register_language=language,
         )
     print("\n".join(map(printable, analysis.report.summary)))
     print(f"The report is {output / 'report.html'}, its numbers are in {output / 'statistics.json'}.", flush=True)
     if register is not None:
-        print(printable(register_winner(register, analysis)))
+        print(printable(register_winner(register, analysis, language)))
     return 0
 
 
@@ -162,6 +169,14 @@ def _registered_name(text: str, experiment: str) -> str | None:
     if experiment == "none":
         raise OptionError("register", text, "needs an experiment, whose runs have models")
     return text
+
+
+def _registered_language(text: str, register: str | None) -> str | None:
+    if text == "none":
+        return None
+    if register is None:
+        raise OptionError("register_language", text, "needs register, the name to register a model under")
+    return check_text("register_language", text)
 
 
 def _server(text: str) -> str:

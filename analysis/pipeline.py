@@ -75,6 +75,7 @@ def analyze(
     claims: Path | None,
     server: str = RELATIVE,
     register: str | None = None,
+    register_language: str | None = None,
 ) -> Analysis:
     """Compare the runs of experiments and results from files, write the report, and log it to the first experiment.
 
@@ -83,6 +84,7 @@ def analyze(
         results: CSV files, see `result_files`.
         server: address of the tracking server in the report's links to runs, or "relative".
         register: the name under which `register_winner` is to register a model; only checks whether it can.
+        register_language: the language of that model; checked only.
 
     Raises:
         OptionError: the database, an experiment or a file does not exist or cannot be used, no run is finished, or the
@@ -100,7 +102,7 @@ def analyze(
         runs = pull(client, experiments, result_files.read(results))
     if register is not None:
         check_writable()
-        registry.check_registrable(register, runs.table)
+        registry.check_registrable(register, runs.table, register_language)
     if runs.table.empty and runs.injected.empty:
         raise OptionError("experiment", experiment, f"has no finished run to analyse ({_counts(runs)})")
     if primary != "tl" and set(runs.table["outcome"]) == {"tl"}:
@@ -148,8 +150,8 @@ def analyze(
     return Analysis(report, evidence, table, client, experiment, report_id)
 
 
-def register_winner(name: str, analysis: Analysis) -> str:
-    """Register the model of the method to use under `name`, and return a sentence that says so.
+def register_winner(name: str, analysis: Analysis, language: str | None = None) -> str:
+    """Register a model of the method to use, for one language, under `name`, and return a sentence that says so.
 
     Raises:
         OptionError: no method can be chosen, or it has no model.
@@ -164,6 +166,7 @@ def register_winner(name: str, analysis: Analysis) -> str:
         primary=evidence.primary,
         margin=evidence.margin,
         origin={"experiment": analysis.experiment, "report": analysis.report_id or "none"},
+        language=language,
     )
 
 

@@ -11,23 +11,27 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from analysis.measures import floored_blocks
+from analysis.measures.scores import mean_outcome
 from analysis.records import NotTestable, Record
 from analysis.report.winner import decision_text, winner
 from whichlora.errors import OptionError
 from whichlora.tracking.client import search_all
-from whichlora.tracking.logged_models import model_of_run
+from whichlora.tracking.logged_models import CHAMPION, model_of_run
 
-ALIAS = "champion"
 _TAG = 5000
 """Characters to which tags are cut; the limit of older servers."""
 _ROLES = {"en": ("en",), "tl": ("tl",), "mean": ("en", "tl")}
+_RATIOS = {"en": 0.0, "tl": 1.0, "mean": 0.5}
+"""The share of target items that suits each outcome: the runs whose ratio is nearest were trained most on its data."""
 
 
-def check_registrable(name: str, table: pd.DataFrame) -> None:
-    """Check that the runs have one model to register an adapter of.
+def check_registrable(name: str, table: pd.DataFrame, language: str | None = None) -> None:
+    """Check that the runs have one model to register an adapter of, and are of the language asked for, if any.
 
     Raises:
-        OptionError: they are of several tasks, base models or conditions, or none is a run in MLflow.
+        OptionError: they are of several tasks, base models or conditions, none is a run in MLflow, or none is of this
+            language.
     """
     if table.empty:
         raise OptionError("register", name, "needs runs with F1 or the task's own metric, and the experiment has none")
@@ -35,6 +39,9 @@ def check_registrable(name: str, table: pd.DataFrame) -> None:
     if len(settings) > 1:
         allowed = f"the experiment compares methods in {len(settings)} settings ({'; '.join(settings)}), and an adapter"
         raise OptionError("register", name, f"{allowed} fits one of them: register from an experiment with one setting")
+    languages = sorted({*table["language"]} - {""})
+    if language is not None and language not in languages:
+        raise OptionError("register_language", language, f"must be a language of the runs: {', '.join(languages)}")
 
 
 def register(
@@ -46,17 +53,20 @@ def register(
     primary: str,
     margin: float,
     origin: Mapping[str, str],
+    language: str | None = None,
 ) -> str:
-    """Register the model of the winning method's run with the best validation score, and set the alias `champion`.
+    """Register the model of one run of the winning method, and set the alias `champion`.
 
-    Test scores have no part in the choice of the run: the champion's would be too high. The version of an earlier call
-    with the same model and evidence is used again.
+    The run comes from one cell (see `_cell`), whose seeds are compared by validation score. Test scores have no part
+    in the choice of the run: the champion's would be too high. The version of an earlier call with the same model and
+    evidence is used again.
 
     Args:
         table: one row per result, see `tidy.Runs`.
         primary: the outcome whose validation score counts: `en`, `tl` or `mean`.
         margin: in points of F1.
         origin: further tags of the version, without their prefix `whichlora.`: where the evidence is.
+        language: the target language of the run; None for the first of the cell's ratio.
 
     Returns:
         A sentence that says what was registered.
@@ -68,13 +78,12 @@ def register(
         found = winner(records, primary, margin)
     except NotTestable as reason:
         raise OptionError("register", name, f"there is no winner: {reason}") from reason
-    row, score = _best_validated(name, found.method, table, primary)
+    cell, others = _cell(name, found.method, table, primary, language)
+    row, score = _best_validated(name, found.method, cell, primary)
     run_id = str(row["run_id"])
     model = model_of_run(client, run_id)
     if model is None:
-        allowed = (
-            f"run {run_id} of {found.method}, the one with the best validation score, has no logged model: it was "
-        )
+        allowed = f"run {run_id} of {_described(row)}, the best validated one, has no logged model: it was "
         allowed += (
             "made by an older version or its model was deleted; delete the run in the UI and repeat the experiment"
         )
@@ -92,15 +101,19 @@ def register(
         "primary": primary,
         "margin": f"{margin:g}",
         "run": run_id,
+        "language": str(row["language"]),
+        "tl_ratio": f"{row['tl_ratio']:g}",
+        "seed": str(row["seed"]),
         "validation_score": f"{score:.4f}",
     }
     version = _version(
         name, client, run_id, str(model.model_id), {f"whichlora.{k}": v[:_TAG] for k, v in evidence.items()}
     )
-    client.set_registered_model_alias(name, ALIAS, version.version)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
     return (
-        f"Registered {found.method} as models:/{name}@{ALIAS}, version {version.version}: {found.score}; "
-        f"{decision_text(found, margin)}."
+        f"Registered {found.method} as models:/{name}@{CHAMPION}, version {version.version}: {found.score}; "
+        f"{decision_text(found, margin)}. The model is that of {_described(row)}, seed {row['seed']}."
+        + (f" Other languages (register_language): {', '.join(others)}." if others else "")
     )
 
 
@@ -132,17 +145,45 @@ def _test_score(row: Mapping[str, Any], primary: str) -> str:
     return ", ".join(texts)
 
 
-def _best_validated(name: str, method: str, table: pd.DataFrame, primary: str) -> tuple[Mapping[str, Any], float]:
-    """Return the row and the validation score of the method's run with the best one; of equal ones, the lowest seed."""
+def _cell(
+    name: str, method: str, table: pd.DataFrame, primary: str, language: str | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the method's runs in one language and ratio, and its other languages.
+
+    Scores of several languages cannot be compared, so neither the language nor the ratio is chosen by them: of the
+    cells whose results count (see `floored_blocks`), it is the one with the ratio that suits the primary outcome and,
+    unless a language is asked for, the language that is first in the alphabet.
+    """
     own = table[(table["method"] == method) & (table["outcome"] == "tl")]
-    own = own if len(own) else table[table["method"] == method]
     own = own[own["artifact_uri"].map(lambda uri: isinstance(uri, str) and uri != "")]  # results from files have none
     if own.empty:
         raise OptionError(
             "register", name, f"the results of {method}, the method to use, come from files, not from runs"
         )
+    counted, _ = floored_blocks.split(mean_outcome(table) if primary == "mean" else table, primary)
+    own = own[own["adapter"].isin(counted["adapter"])]  # an English result that languages share has no language
+    languages = sorted(set(own["language"]))
+    if not languages:
+        allowed = f"all runs of {method}, the method to use, are in blocks that the primary analysis leaves out"
+        raise OptionError("register", name, allowed)
+    if language is not None and language not in languages:
+        allowed = f"must be a language in which the runs of {method}, the method to use, count: {', '.join(languages)}"
+        raise OptionError("register_language", language, allowed)
+    own = own if language is None else own[own["language"] == language]
+    ratio = min(set(own["tl_ratio"]), key=lambda ratio: (abs(ratio - _RATIOS[primary]), -ratio))
+    own = own[own["tl_ratio"] == ratio]
+    own = own[own["language"] == min(own["language"])]
+    return own, [other for other in languages if other not in set(own["language"])]
+
+
+def _described(row: Any) -> str:
+    return f"{row['method']} in {row['language']} at ratio {row['tl_ratio']:g}"
+
+
+def _best_validated(name: str, method: str, cell: pd.DataFrame, primary: str) -> tuple[Mapping[str, Any], float]:
+    """Return the row and the validation score of the cell's run with the best one; of equal ones, the lowest seed."""
     scores = []
-    for row in own.to_dict("records"):
+    for row in cell.to_dict("records"):
         headline = row.get("headline") or "f1"
         columns = [f"validation/{role}/{headline}" for role in _ROLES[primary]]
         values = [float(row.get(column, math.nan)) for column in columns]
@@ -150,7 +191,7 @@ def _best_validated(name: str, method: str, table: pd.DataFrame, primary: str) -
         if math.isfinite(score):
             scores.append(((-score, row["seed"], str(row["run_id"])), row))
     if not scores:
-        allowed = f"no run of {method} has a validation score ({' and '.join(_ROLES[primary])}), by which one is chosen"
-        raise OptionError("register", name, allowed)
+        allowed = f"no run of {_described(cell.iloc[0])} has a validation score ({' and '.join(_ROLES[primary])}), "
+        raise OptionError("register", name, f"{allowed}by which one is chosen")
     (score, *_), best = min(scores, key=lambda pair: pair[0])
     return {str(column): value for column, value in best.items()}, -score

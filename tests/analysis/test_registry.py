@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import designs
@@ -19,9 +21,10 @@ from analysis.evidence import COMPARED_FLOORS, headline
 from analysis.measures.shallow_baselines import REACHED
 from analysis.records import NotTestable, Record
 from analysis.report.winner import decision_text, winner
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from whichlora.errors import OptionError
 from whichlora.tracking.client import connect, find_experiment
+from whichlora.tracking.lookup import find_experiments
 
 
 def records_of(means: dict[str, float], *, seed_sd: float = 0.3, margin: float = 1.0) -> list[Record]:
@@ -63,9 +66,17 @@ def table_of(experiment: str) -> pd.DataFrame:
     return pull(client, find_experiments(client, experiment)).table
 
 
-def register(experiment: str, records: Sequence[Record], primary: str = "tl") -> str:
-    table, origin = table_of(experiment), {"experiment": experiment, "report": "r1"}
-    return registry.register("nli", records, table, connect(), primary=primary, margin=1.0, origin=origin)
+def register(experiment: str, records: Sequence[Record], primary: str = "tl", language: str | None = None) -> str:
+    table, how = table_of(experiment), {"primary": primary, "language": language}
+    return registry.register(
+        "nli", records, table, connect(), margin=1.0, origin={"experiment": experiment, "report": "r1"}, **how
+    )
+
+
+def version_tags(client: MlflowClient) -> dict[str, str]:
+    """Return the tags of the champion's version, without their prefix."""
+    tags = client.get_model_version_by_alias("nli", "champion").tags
+    return {key.removeprefix("whichlora."): value for key, value in tags.items()}
 
 
 @pytest.fixture
@@ -103,14 +114,15 @@ def test_the_champion_is_the_winners_run_with_the_best_validation_score(small: M
     models = give_models("small")
     sentence = register("small", records_of(CLEAR))
     assert sentence.startswith("Registered LoRA as models:/nli@champion, version 1: mean 58.3 points")
-    assert sentence.endswith("; significantly better than every other method.")
+    ending = f"The model is that of LoRA in sw at ratio 0.5, seed {version_tags(small)['seed']}."
+    assert sentence.endswith(f"; significantly better than every other method. {ending}")
     version = small.get_model_version_by_alias("nli", "champion")
     run = small.get_run(str(version.run_id))
     assert version.source == f"models:/{models[run.info.run_id].model_id}"
     assert run.data.params["variant"] == "lora"
     lowest = min(r.data.metrics["test/tl/f1"] for r in runs_of(small, "small") if r.data.params["variant"] == "lora")
     assert run.data.metrics["test/tl/f1"] == lowest  # of the best validation score
-    tags = {key.removeprefix("whichlora."): value for key, value in version.tags.items()}
+    tags = version_tags(small)
     expected = {"experiment": "small", "report": "r1", "method": "LoRA", "decision": "best", "primary": "tl"}
     expected |= {"not_distinguished_from": "none", "compared": "LoRA, VeRA", "run": run.info.run_id, "margin": "1"}
     assert tags.items() >= expected.items()
@@ -123,9 +135,47 @@ def test_the_champion_is_the_winners_run_with_the_best_validation_score(small: M
     assert int(small.get_model_version_by_alias("nli", "champion").version) == 2
 
 
+def test_the_model_is_of_one_cell_that_is_not_chosen_by_score(store: Path) -> None:
+    """The lower a test score, the higher the validation score: Urdu looks easiest, and English at the highest ratio."""
+    f1 = {("sw", 0.2): 0.2, ("sw", 0.5): 0.5, ("sw", 1.0): 0.4, ("ur", 0.2): 0.1, ("ur", 0.5): 0.1}
+    for variant in ("lora", "vera"):
+        for (language, ratio), score in f1.items():
+            for seed in (1, 2):
+                known = {"en": 0.9 - ratio / 2, "tl": score + seed / 1000}
+                log_run(spec(variant, language=language, tl_ratio=ratio, seed=seed), "cells", f1=known, items=0)
+    give_models("cells")
+    client, records = connect(), records_of(CLEAR)
+    records += [replace(record, outcome="mean") for record in records if record.outcome == "tl"]
+    expected = {
+        ("tl", None): ("sw", "1", "1"),
+        ("tl", "ur"): ("ur", "0.5", "1"),
+        ("en", None): ("sw", "0.2", "1"),
+        ("mean", None): ("sw", "0.5", "1"),
+        ("mean", "ur"): ("ur", "0.5", "1"),
+    }
+    for (primary, language), cell in expected.items():
+        sentence = register("cells", records, primary, language)
+        assert tuple(version_tags(client)[key] for key in ("language", "tl_ratio", "seed")) == cell
+        assert f"LoRA in {cell[0]} at ratio {cell[1]}, seed 1." in sentence
+    assert sentence.endswith(" Other languages (register_language): sw.")
+    with pytest.raises(OptionError, match="register_language=xx: must be a language of the runs: sw, ur"):
+        registry.check_registrable("nli", table_of("cells"), "xx")
+
+
+def test_a_cell_in_which_nothing_was_learnt_is_passed_over(store: Path) -> None:
+    for variant, language, seed in itertools.product(("lora", "vera"), ("sw", "ur"), (1, 2)):
+        known = {"en": 0.9, "tl": {"sw": 0.5, "ur": 0.95}[language] + seed / 1000}  # the floor is 0.7
+        log_run(spec(variant, language=language, seed=seed), "floored", f1=known, items=0)
+    give_models("floored")
+    register("floored", records_of(CLEAR))
+    assert version_tags(connect())["language"] == "ur"
+    with pytest.raises(OptionError, match=r"register_language=sw: must be a language in which .* LoRA.*: ur"):
+        register("floored", records_of(CLEAR), language="sw")
+
+
 def test_without_a_model_or_a_validation_score_nothing_is_registered(small: MlflowClient) -> None:
     records = records_of(CLEAR)
-    with pytest.raises(OptionError, match=r"no run of LoRA has a validation score \(tl\), by which one is chosen"):
+    with pytest.raises(OptionError, match=r"no run of LoRA in sw at ratio 0.5 has a validation score \(tl\), by"):
         register("small", records)
     give_models("small", ("vera",))
     with pytest.raises(OptionError, match="has no logged model: it was made by an older version"):
@@ -147,6 +197,8 @@ def test_bad_names_are_refused_before_anything_is_read(capsys: pytest.CaptureFix
         assert capsys.readouterr().err.startswith(f"error: register={name}: {reason}")
     assert analyze.main(["--results", __file__, "--register", "nli"]) == 2
     assert capsys.readouterr().err.startswith("error: register=nli: needs an experiment")
+    assert analyze.main(["--experiment", "x", "--register_language", "sw"]) == 2
+    assert capsys.readouterr().err.startswith("error: register_language=sw: needs register")
 
 
 @pytest.mark.slow
@@ -160,12 +212,15 @@ def test_the_command_registers_on_a_server(
     command = ["--experiment", "served", "--register", "nli", "--output", "out"]
     assert analyze.main(command) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("error: register=nli: no run of LoRA has a validation score")
+    error = printed.err.splitlines()[-1]
+    assert error.startswith("error: register=nli: no run of LoRA in sw at ratio 0.5 has a validation score")
     assert Path("out/report.html").is_file()  # the report is not lost
     shutil.rmtree("out")
     models = give_models("served")
     assert analyze.main(command) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("Registered LoRA as models:/nli@champion, version 1")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("Registered LoRA as models:/nli@champion, version 1")
+    assert said.endswith(" Other languages (register_language): ur.")
     version = MlflowClient().get_model_version_by_alias("nli", "champion")
     assert version.source == f"models:/{models[str(version.run_id)].model_id}"
     assert MlflowClient().get_run(version.tags["whichlora.report"]).data.tags["whichlora.kind"] == "report"

@@ -30,18 +30,50 @@ def points(log: RunLog, name: str = MEMORY) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "fewest", "most"), [(0.5, 4, 6), (5, 8, 12), (60, 50, 70), (600, 150, 250), (36_000, 300, 500)]
+    ("seconds", "fewest", "most"),
+    [(0.5, 4, 6), (5, 8, 12), (60, 50, 70), (600, 150, 250), (36_000, 300, 500), (172_800, 600, 800)],
 )
 def test_a_short_run_has_a_curve_and_a_long_one_no_flood(seconds: float, fewest: int, most: int) -> None:
     elapsed, samples, n_points = 0.0, 0, 1
     while elapsed < seconds:
         interval, per_point = pace(elapsed)
-        assert interval <= 10
+        assert interval <= 1
+        assert per_point <= 600
         elapsed += interval
         samples += 1
         if samples >= per_point:
             n_points, samples = n_points + 1, 0
     assert fewest <= n_points <= most
+
+
+@pytest.mark.parametrize(
+    ("interval", "samples", "expected"),
+    [("30", "", (30, 1)), ("30", "4", (30, 4)), ("0.5", "", (0.5, 1)), ("0.001", "", (0.1, 1)), ("", "5", (1, 5))],
+)
+def test_mlflows_variables_keep_their_meaning_in_a_long_run(
+    interval: str, samples: str, expected: tuple[float, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SAMPLING_INTERVAL", interval), ("SAMPLES_BEFORE_LOGGING", samples)):
+        if value:
+            monkeypatch.setenv(f"MLFLOW_SYSTEM_METRICS_{name}", value)
+    assert pace(36_000) == expected
+
+
+def test_a_peak_of_a_second_counts_after_hours(store: Path) -> None:
+    """The figures have the peak; the curve has means of a minute, in which it is lower."""
+    log = new_run(connect(), "peak")
+    with Telemetry(log) as telemetry:
+        assert telemetry._monitor is not None
+        telemetry._monitor._start -= 3600
+        time.sleep(0.3)
+        block = bytearray(300 * 2**20)
+        time.sleep(1.1)
+        del block
+        time.sleep(1)
+    curve = [point.value * 1e6 / 2**20 for point in log.client.get_metric_history(log.run_id, MEMORY)]
+    opening, _, rest = curve
+    assert telemetry.metrics()["host/memory_max_mb"] > opening + 280
+    assert opening + 50 < rest < opening + 250
 
 
 def test_a_resumed_run_continues_its_curve(store: Path) -> None:

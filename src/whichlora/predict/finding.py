@@ -14,11 +14,10 @@ from whichlora.errors import OptionError, did_you_mean, first_line, is_folder
 from whichlora.serving.saved import FILE_NAME
 from whichlora.tracking.client import connect, require_database, search_all
 from whichlora.tracking.launch import mark_launch
-from whichlora.tracking.logged_models import model_of_run
+from whichlora.tracking.logged_models import CHAMPION, model_of_run
 from whichlora.tracking.sqlite import artifact_folder
 from whichlora.tracking.trained import adapter_files, finished_run
 
-CHAMPION = "champion"
 _URI = "models:/"
 
 

@@ -15,6 +15,8 @@ from whichlora.tracking.model_files import link_files
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.sqlite import artifact_folder
 
+CHAMPION = "champion"
+"""Alias in the Model Registry of the version to use."""
 _FORBIDDEN = str.maketrans(dict.fromkeys("/:.%\"'", "-"))
 """MLflow refuses these characters in the name of a model."""
 

@@ -25,9 +25,12 @@ from whichlora.tracking.monitors import ProcessMonitor, VisibleGpuMonitor
 from whichlora.tracking.run_log import RunLog
 
 _POINTS_PER_ELAPSED = 60
-"""A point of a curve stands for the last 60th of the time so far, so a run of ten hours has some 450 points."""
-_FIRST_SECONDS, _SHORTEST, _LONGEST = 0.1, 1.0, 10.0
-"""Seconds between samples: the first, those of the first minute, and those after ten minutes."""
+"""A point of a curve is the mean over the last 60th of the time so far, so a run of ten hours has some 450 points."""
+_LONGEST_POINT = 600.0
+"""Longest time that a point stands for, in seconds: until it ends, its samples are kept in memory only."""
+_FIRST_SECONDS, _SECONDS = 0.1, 1.0
+"""Shortest and longest time between samples. The longest does not grow with the length of the run, or long runs would
+miss short peaks that short runs find."""
 _WRITE_SECONDS = 10.0
 """Shortest time between two writes to the run."""
 _LAST_WRITE_SECONDS = 10.0
@@ -42,12 +45,15 @@ Sample = dict[str, float]
 def pace(elapsed: float) -> tuple[float, int]:
     """Return the seconds until the next sample and the number of samples per point, `elapsed` seconds after the start.
 
-    MLflow's variables fix either of them.
+    Only the points of the curves become fewer in a long run, not the samples. MLflow's variables fix either of them.
     """
-    window = max(elapsed / _POINTS_PER_ELAPSED, min(_SHORTEST, max(elapsed, _FIRST_SECONDS)))
     fixed = SAMPLING_INTERVAL.get()
-    interval = max(fixed, _FIRST_SECONDS) if fixed else min(window, _LONGEST)
-    return interval, SAMPLES_PER_POINT.get() or (1 if fixed else round(window / interval))
+    interval = max(fixed or min(elapsed, _SECONDS), _FIRST_SECONDS)
+    return interval, SAMPLES_PER_POINT.get() or (1 if fixed else max(1, round(_point_seconds(elapsed) / interval)))
+
+
+def _point_seconds(elapsed: float) -> float:
+    return min(elapsed / _POINTS_PER_ELAPSED, _LONGEST_POINT)
 
 
 class SystemMetrics(SystemMetricsMonitor):
@@ -147,7 +153,7 @@ class SystemMetrics(SystemMetricsMonitor):
         complete = False
         while not complete:
             elapsed = time.monotonic() - self._start
-            complete = self._complete.wait(max(_WRITE_SECONDS, elapsed / _POINTS_PER_ELAPSED))
+            complete = self._complete.wait(max(_WRITE_SECONDS, _point_seconds(elapsed)))
             try:
                 self._write()
             except LostLeaseError:

@@ -20,7 +20,8 @@ MIB = 2**20
 class Telemetry:
     """Context manager that measures the host, the visible GPUs, and this process with its descendants.
 
-    The curves are logged to the run under MLflow's names (`system/*`); `metrics` returns figures of the same samples.
+    The curves are logged to the run under MLflow's names (`system/*`); `metrics` returns figures of the same samples,
+    one per second unless MLflow's variable sets another interval. The figures need all samples but keep none of them.
     Without NVML or a visible device the `gpu/` figures are absent. If a device does not support a figure, only that
     figure is absent.
     """
@@ -91,7 +92,7 @@ class Telemetry:
                 readings["energy"] = gpus.energy_joules
         for name, value in readings.items():
             if name in self._figures:
-                self._figures[name].add(time, value, over_interval=name == "utilization")
+                self._figures[name].add(time, value, looks_back=name == "utilization")
             else:
                 self._figures[name] = _Figure.of(time, value)
 
@@ -127,9 +128,13 @@ class _Figure:
         """Return the figure after its first reading."""
         return cls(start=time, first=value, end=time, last=value, maximum=value)
 
-    def add(self, time: float, value: float, *, over_interval: bool) -> None:
-        """Add a reading; `over_interval` if it is itself a mean since the last one, as utilisation is."""
-        self.integral += (time - self.end) * (value if over_interval else (self.last + value) / 2)
+    def add(self, time: float, value: float, *, looks_back: bool) -> None:
+        """Add a reading; `looks_back` if it stands for the time before it, as utilisation does.
+
+        NVML's utilisation covers the last sixth of a second to second, depending on the device; with a longer interval
+        between samples it stands for the rest of the interval too.
+        """
+        self.integral += (time - self.end) * (value if looks_back else (self.last + value) / 2)
         self.end, self.last, self.maximum = time, value, max(self.maximum, value)
 
     @property
