@@ -157,6 +157,7 @@ def test_rows_that_cannot_be_used_are_named(store: Path, tiny_model: str) -> Non
         ),
         (lambda text: json.dumps(json.loads(text) | {"scoring": 1}), "its whichlora.json is damaged: scoring"),
         (lambda text: text.replace('"prompt_version": "nli-1"', '"prompt_version": "nli-0"'), "trained with nli-0"),
+        (lambda text: text.replace('"option": "atlas-nli"', '"option": "strange:Task"'), "install its package or add"),
         (
             lambda text: text.replace('"variant": "none"', '"variant": "lora"').replace('"base"', '"adapter"', 1),
             "has no adapter_config.json, neither in it nor in a subfolder adapter",

@@ -73,7 +73,7 @@ class SavedTask(_Part):
 
             task: Task = from_text(self.yaml, name=self.name)(self.prompt_language)
         else:
-            task = get_task(self.option, self.prompt_language)
+            task = get_task(self.option, self.prompt_language, stored=True)
         if task.prompt_version != self.prompt_version:
             allowed = (
                 f"has the prompts {task.prompt_version} here, but the model was trained with {self.prompt_version}"
