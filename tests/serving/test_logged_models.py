@@ -160,7 +160,7 @@ def test_a_run_has_one_model_that_takes_no_second_space(store: Path, tiny_model:
     for file in adapter.rglob("*"):
         assert file.samefile(folder / "adapter" / file.relative_to(adapter))
     assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 8000
-    assert str(store) not in (folder / "MLmodel").read_text().replace(tiny_model, "")
+    assert not any(path in (folder / "MLmodel").read_text() for path in (str(store), tiny_model))
     shutil.rmtree(adapter, ignore_errors=True)  # the model outlives it
     assert mlflow.pyfunc.load_model(model.model_uri).predict(pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]})).size
 

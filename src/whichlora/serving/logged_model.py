@@ -108,7 +108,7 @@ def write(model: SavedModel, folder: Path, described: Model, example: pd.DataFra
         metadata={
             "task": model.task.name,
             "variant": model.variant,
-            "base": model.base.name,
+            "base": model.base.public_name,
             "base_digest": model.base.digest,
         },
     )

@@ -47,6 +47,11 @@ class SavedBase(_Part):
     revision: str | None
     folder: str | None
 
+    @property
+    def public_name(self) -> str:
+        """The name without the path of a folder, which says nothing to others."""
+        return self.name if self.folder is None else Path(self.folder).name
+
 
 class SavedTask(_Part):
     """The task of a model.
