@@ -58,6 +58,7 @@ def log_model(plan: Plan, log: RunLog, metrics: Collection[str], *, folder: Path
     except Exception as error:  # the libraries of artifact stores raise many types
         if termination.requested():  # some libraries replace the exception of a signal by one of their own
             raise
+        log.check()  # do not mark the model of a run that another process has taken over
         if opened is not None:
             opened.fail()
         reason = printable(masked(" ".join(str(error).split()))[:300])

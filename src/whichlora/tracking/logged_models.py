@@ -10,6 +10,7 @@ from pathlib import Path
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.tracking.client import search_all
 from whichlora.tracking.model_files import link_files
@@ -54,7 +55,7 @@ class ModelLog:
 
     def fail(self) -> None:
         """Mark the model as failed, if the server can be reached."""
-        with contextlib.suppress(MlflowException):
+        with contextlib.suppress(MlflowException, SQLAlchemyError):
             self.run.client.finalize_logged_model(self.model.model_id, LoggedModelStatus.FAILED)
 
 
