@@ -60,3 +60,38 @@ def test_a_run_is_probed_with_its_own_declaration(store: Path, tiny_model: str) 
     given = probed("--run_id", run_id, "--agreement", "0", "--data_dir", str(store / "elsewhere"))
     assert given.info.run_id == run.info.run_id
     assert probed("--run_id", run_id, "--kind", "weights").info.status == "FINISHED"  # reads no items
+
+
+OWN = """
+from whichlora.data.tasks import PromptTask, Sizes
+from whichlora.data.tasks.items import FieldsItem
+
+class Texts(PromptTask):
+    name, languages, source, pooled, parallel = "texts", ("de",), None, ("de",), False
+    prompt_version, sizes, answer_tokens = "1", Sizes(train=4, validation=2, test=3), 4
+    def load(self, language, split, *, data_dir=None, difficulty="normal"):
+        texts = [f"{split} {i}" for i in range(6)]
+        return tuple(FieldsItem(i, t, language, "", fields=(("text", t),), answers=("1",)) for i, t in enumerate(texts))
+    def prompt(self, item): return f"{dict(item.fields)['text']} ="
+    def answer(self, item): return " 1"
+    def gold(self, item): return ("1",)
+    def metrics(self, predicted, gold): return {"f1": 0.0}
+"""
+
+
+@pytest.mark.slow
+def test_a_class_that_a_run_names_is_not_imported_from_the_current_folder(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "own").mkdir()
+    (store / "own" / "texts_to_probe.py").write_text(OWN)
+    monkeypatch.syspath_prepend(store / "own")
+    sizes = {"train_size": 4, "validation_size": 2, "test_size": 3}
+    plan = plan_of(tiny_model, task="texts_to_probe:Texts", language="de", variant="none", **sizes)
+    run_id = run_of(plan).run_id
+    Path("texts_to_probe.py").write_text("raise SystemExit('executed')")
+    process = subprocess.run(
+        [sys.executable, "-m", "whichlora.probing", "--run_id", run_id], capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    assert "task=texts_to_probe:Texts: is the task of the run and cannot be imported" in process.stderr

@@ -19,6 +19,7 @@ from whichlora.config.plan import Plan
 from whichlora.data.tasks.items import named_texts
 from whichlora.errors import OptionError
 from whichlora.serving import saved as saved_models
+from whichlora.serving.base_model import find_base
 from whichlora.serving.predictor import Predictor
 from whichlora.testing.runs import predictions_of
 
@@ -157,6 +158,7 @@ def test_rows_that_cannot_be_used_are_named(store: Path, tiny_model: str) -> Non
         ),
         (lambda text: json.dumps(json.loads(text) | {"scoring": 1}), "its whichlora.json is damaged: scoring"),
         (lambda text: text.replace('"prompt_version": "nli-1"', '"prompt_version": "nli-0"'), "trained with nli-0"),
+        (lambda text: text.replace('"option": "atlas-nli"', '"option": "strange:Task"'), "install its package or add"),
         (
             lambda text: text.replace('"variant": "none"', '"variant": "lora"').replace('"base"', '"adapter"', 1),
             "has no adapter_config.json, neither in it nor in a subfolder adapter",
@@ -179,3 +181,19 @@ def test_a_folder_that_cannot_be_used_is_refused(store: Path, tiny_model: str, c
 def test_word_pairs_have_no_predictions(tiny_model: str) -> None:
     pairs = {"task": "align-words", "layers": "first:2", "train_size": 24, "validation_size": 12, "test_size": 12}
     assert saved_models.of_plan(plan_of(tiny_model, **pairs), {}) is None
+
+
+def test_a_model_of_the_hub_is_not_taken_from_a_folder(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, tmp_path / "owner" / "tiny")
+    commit = "0" * 40
+    named = saved_models.SavedBase(name="owner/tiny", digest=f"owner/tiny@{commit}", revision=commit, folder=None)
+    with pytest.raises(OptionError, match="there is a folder of that name here"):
+        find_base(named, None)
+    with pytest.raises(OptionError, match="is not the model with the digest other"):
+        find_base(named.model_copy(update={"digest": "other"}), None)
+    shutil.rmtree(tmp_path / "owner")
+    with pytest.raises(OptionError, match="is not found here: download it"):
+        find_base(named, None)

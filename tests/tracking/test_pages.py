@@ -36,6 +36,7 @@ def test_names_in_descriptions_stay_names() -> None:
     assert html.unescape(text) == " ".join(HOSTILE.replace("\u202e", "").split())
     assert not re.search(r"[|<>*_`\[\]\\~$!]", text)
     assert escaped("1. one").startswith("1&#46;")
+    assert escaped("see WWW.e.vil, www2.e.vil") == "see WWW&#46;e.vil, www2.e.vil"
     assert escaped("atlas-nli 0.5, seed 1") == "atlas-nli 0.5, seed 1"
     rows = table(["a", "b"], [[escaped(HOSTILE), "1"]]).splitlines()
     assert [line.count("|") for line in rows] == [3, 3, 3]
@@ -54,6 +55,8 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     assert f"whichlora probe --run_id {result.run_id}" in note
     script = "\n".join(re.search(r"```python\n(.*?)```", note, re.DOTALL)[1].splitlines())  # type: ignore[index]
     scope: dict[str, object] = {}
+    assert tiny_model not in note
+    script = script.replace(f"PATH/TO/{Path(tiny_model).name}", tiny_model)
     exec(script, scope)  # what the page says does reload the adapter
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
     keys = [key for key in run.data.metrics if key != "train/loss" and not key.startswith("system/")]

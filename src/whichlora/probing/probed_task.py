@@ -32,7 +32,7 @@ def options_of(client: MlflowClient, request: Request, spec: RunSpec, given: str
         OptionError: neither the task nor its text is found, or it is not known where the data is.
     """
     try:
-        found = task_class(given, prompted=True)
+        found = task_class(given, prompted=True, stored=True)
         problem = "differs from what it was"
         if (found.name, found.prompt_version) == (spec.task, spec.prompt_version):
             return {"task": given}

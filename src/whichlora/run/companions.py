@@ -19,7 +19,7 @@ def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adap
     """Write the files to the folder of a trained adapter, in the place of those of the run that it may come from.
 
     Args:
-        metrics: of the run, which are not logged yet.
+        metrics: of the run.
     """
     chat = plan.model.chat(plan.task)
     write_tokenizer(adapter, plan.tokenizer, chat.text if chat else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from mlflow.entities import Run
 
@@ -189,14 +190,18 @@ def _reload(plan: Plan, run_id: str) -> str:
     folder = f'folder = mlflow.artifacts.download_artifacts("runs:/{run_id}/adapter")'
     if plan.variant.trains_whole_model:
         return code([*imports, folder, "model = AutoModelForCausalLM.from_pretrained(folder)"], "python")
-    base = "packaged_model_path()" if plan.spec.model == MODEL_NAME else repr(name)
     at = f", revision={revision!r}" if revision else ""
+    base, note = repr(name), ""
+    if plan.spec.model == MODEL_NAME:
+        base = "packaged_model_path()"
+    elif not revision:
+        base, note = repr(f"PATH/TO/{Path(name).name}"), "  # the folder of the base model"
     lines = [
         imports[0],
         "from peft import PeftModel",
         *imports[1:],
         folder,
-        f"base = AutoModelForCausalLM.from_pretrained({base}{at})",
+        f"base = AutoModelForCausalLM.from_pretrained({base}{at}){note}",
         "model = PeftModel.from_pretrained(base, folder)",
     ]
     return code(lines, "python")

@@ -29,7 +29,7 @@ from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
-from whichlora.serving.logged_model import log_with_model
+from whichlora.serving.logged_model import log_model
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker, work_of
 from whichlora.training import base_cache
@@ -157,10 +157,11 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
     check_metrics(metrics.items())
     metrics = headline_first(metrics, plan.task.headline)
+    log.metrics(metrics)
     if plan.variant.trains:
         write_companions(plan, log, metrics, work / "adapter")
         _log_adapter(log, work / "adapter")  # only now has it passed every check
-    log_with_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
+    log_model(plan, log, metrics, folder=work / "adapter", versions=package_versions(plan))
     return metrics
 
 

@@ -42,14 +42,17 @@ def find_base(reference: SavedBase, given: str | None, *, any_base: bool = False
 
 
 def _on_hub(reference: SavedBase, commit: str) -> ModelSource:
-    source = ModelSource(
-        name=reference.name, name_or_path=reference.name, revision=commit, digest=f"{reference.name}@{commit}"
-    )
+    place = f"{reference.name}@{commit}"
+    if reference.digest != place:
+        raise OptionError("base", place, f"is not the model with the digest {reference.digest}: the file was changed")
+    if is_folder(Path(reference.name)):  # transformers prefers a folder
+        raise OptionError("base", place, "is a model of the hub, but there is a folder of that name here; rename it")
+    source = ModelSource(name=reference.name, name_or_path=reference.name, revision=commit, digest=place)
     try:
         read_config(source)
     except OptionError as error:
-        advice = f"download it (`hf download {reference.name} --revision {commit}`), or set base to a folder with it"
-        raise OptionError("base", f"{reference.name}@{commit}", f"is not found here: {advice}") from error
+        advice = f"download it (`hf download {reference.name} --revision {commit}`), or set HF_HOME to where it is"
+        raise OptionError("base", place, f"is not found here: {advice}") from error
     return source
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, DataType, Schema
 
+from whichlora import termination
 from whichlora.config.plan import Plan
+from whichlora.errors import LostLeaseError, printable
+from whichlora.masking import masked
 from whichlora.serving import pyfunc, saved
 from whichlora.serving.inputs import LANGUAGE
 from whichlora.serving.saved import SavedModel
-from whichlora.tracking.logged_models import open_model
+from whichlora.tracking.logged_models import ModelLog, open_model
 from whichlora.tracking.model_files import ADAPTER, LOADER_MODULE, PACKAGES
 from whichlora.tracking.run_log import RunLog
 
@@ -24,42 +27,66 @@ os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # would copy uv.lock an
 _PARAMS = ("variant", "arm", "task", "language", "model", "tl_ratio", "train_size", "seed", "rank", "learning_rate")
 
 
-def log_with_model(
-    plan: Plan, log: RunLog, metrics: Mapping[str, float], *, folder: Path, versions: Mapping[str, str]
-) -> None:
-    """Log the metrics of a run, and its model with the same metrics.
+def log_model(plan: Plan, log: RunLog, metrics: Collection[str], *, folder: Path, versions: Mapping[str, str]) -> None:
+    """Log the model of a run, with metrics that the run has logged.
 
-    There is no model where none could predict, see `saved.of_plan`, and on a server before MLflow 3.
+    There is no model where none could predict, see `saved.of_plan`, and on a server before MLflow 3. The run does not
+    depend on its model: if it cannot be logged, a warning says why.
 
     Args:
+        metrics: their names.
         folder: the trained adapter, which the run has logged as `adapter`.
         versions: of the packages that matter, by name.
+
+    Raises:
+        LostLeaseError: the run belongs to another process now.
     """
-    model = saved.of_plan(plan, versions)
-    if model is None:
-        log.metrics(metrics)
-        return
+    opened = None
+    try:
+        model = saved.of_plan(plan, versions)
+        if model is None:
+            return
+        opened = _open(plan, log)
+        if opened is None:
+            print("note: this server has no logged models; MLflow 3 has them.", file=sys.stderr)
+            return
+        _fill(opened, model, plan, folder)
+        log.metrics_of_model(metrics, opened.model.model_id)
+        opened.finish()
+    except LostLeaseError:
+        raise
+    except Exception as error:  # the libraries of artifact stores raise many types
+        if termination.requested():  # some libraries replace the exception of a signal by one of their own
+            raise
+        log.check()  # do not mark the model of a run that another process has taken over
+        if opened is not None:
+            opened.fail()
+        reason = printable(masked(" ".join(str(error).split()))[:300])
+        print(f"warning: the run is complete, but its model cannot be logged: {reason}", file=sys.stderr)
+
+
+def _open(plan: Plan, log: RunLog) -> ModelLog | None:
     spec = plan.spec
     params = {name: str(getattr(spec, name)) for name in _PARAMS if getattr(spec, name) is not None}
     tags = {"fingerprint": spec.fingerprint, "training_fingerprint": spec.training_fingerprint}
-    opened = open_model(log, name=plan.name, params=params, tags=tags)
-    if opened is None:
-        print("note: this server has no logged models; MLflow 3 has them.", file=sys.stderr)
-        log.metrics(metrics)
-        return
+    return open_model(log, name=plan.name, params=params, tags=tags)
+
+
+def _fill(opened: ModelLog, model: SavedModel, plan: Plan, folder: Path) -> None:
+    """Log the files of a model, with the adapter in a folder."""
     example = {name: [text] for name, text in saved.texts_of_input(plan.task, saved.example_of(plan)).items()}
     if model.input.needs_language:
         example[LANGUAGE] = [saved.example_of(plan).language]
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch) / "model"
         model_id = opened.model.model_id
-        described = Model(run_id=log.run_id, model_id=model_id, model_uuid=model_id)  # no path: folders are moved
+        described = Model(
+            run_id=opened.run.run_id, model_id=model_id, model_uuid=model_id
+        )  # no path: folders are moved
         write(model, written, described, pd.DataFrame(example))
         opened.artifacts(written)
     if model.form != "base":
         opened.adopt(folder, ADAPTER)
-    log.metrics(metrics, model_id=opened.model.model_id)
-    opened.finish()
 
 
 def write(model: SavedModel, folder: Path, described: Model, example: pd.DataFrame) -> None:
@@ -82,7 +109,7 @@ def write(model: SavedModel, folder: Path, described: Model, example: pd.DataFra
         metadata={
             "task": model.task.name,
             "variant": model.variant,
-            "base": model.base.name,
+            "base": model.base.public_name,
             "base_digest": model.base.digest,
         },
     )

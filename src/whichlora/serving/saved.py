@@ -47,6 +47,11 @@ class SavedBase(_Part):
     revision: str | None
     folder: str | None
 
+    @property
+    def public_name(self) -> str:
+        """The name without the path of a folder, which says nothing to others."""
+        return self.name if self.folder is None else Path(self.folder).name
+
 
 class SavedTask(_Part):
     """The task of a model.
@@ -73,7 +78,7 @@ class SavedTask(_Part):
 
             task: Task = from_text(self.yaml, name=self.name)(self.prompt_language)
         else:
-            task = get_task(self.option, self.prompt_language)
+            task = get_task(self.option, self.prompt_language, stored=True)
         if task.prompt_version != self.prompt_version:
             allowed = (
                 f"has the prompts {task.prompt_version} here, but the model was trained with {self.prompt_version}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.tracking.client import search_all
 from whichlora.tracking.model_files import link_files
@@ -52,6 +54,11 @@ class ModelLog:
         """Mark the model as ready, once all artifacts are logged."""
         if self.model.status is not LoggedModelStatus.READY:
             self.run.client.finalize_logged_model(self.model.model_id, LoggedModelStatus.READY)
+
+    def fail(self) -> None:
+        """Mark the model as failed, if the server can be reached."""
+        with contextlib.suppress(MlflowException, SQLAlchemyError):
+            self.run.client.finalize_logged_model(self.model.model_id, LoggedModelStatus.FAILED)
 
 
 def open_model(log: RunLog, *, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> ModelLog | None:

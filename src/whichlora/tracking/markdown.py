@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 NOTE_LIMIT = 8000
 """Characters of a description that MLflow stores of a run."""
-_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+~<>&|!$:@=^]|^-|(?<=\d)\.(?=\s)")
+_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+~<>&|!$:@=^]|^-|(?<=\d)\.(?=\s)|(?<=www)\.", re.IGNORECASE)
 
 
 def escaped(text: object) -> str:

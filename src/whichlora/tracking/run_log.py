@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +82,8 @@ class RunLog:
         self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
 
-    def metrics(self, values: Mapping[str, float], step: int = 0, *, model_id: str | None = None) -> None:
-        """Log metrics at one step; also as those of the run's model, if `model_id` is given.
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at one step.
 
         Of several values at a step MLflow returns that with the latest time, so the times follow those of values that a
         machine whose clock is ahead has logged.
@@ -94,7 +94,12 @@ class RunLog:
         check_metrics(values.items())
         logged = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no times
         now = max([int(time.time() * 1000), *(m.timestamp + 1 for m in logged if m.key in values)])
-        points = [Metric(key, float(value), now, step, model_id=model_id) for key, value in values.items()]
+        self._batches(metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
+
+    def metrics_of_model(self, names: Collection[str], model_id: str) -> None:
+        """Log metrics of the run as those of its model too; with their times, so that they are no new points."""
+        logged = self.client.get_run(self.run_id).data._metric_objs  # the public dictionary has no times
+        points = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for m in logged if m.key in names]
         self._batches(metrics=points)
 
     def series(self, key: str, points: Iterable[tuple[int, float]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,44 @@ def test_a_class_is_found_in_the_current_folder(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", call], cwd=tmp_path, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("empty\n", "")
+
+
+STORED = """
+import sys
+from whichlora.data.tasks import get_task
+from whichlora.errors import OptionError
+
+if sys.argv[1:]:
+    get_task(sys.argv[1])  # whose folder is now in the search path
+try:
+    print(get_task("strange_tasks:Empty", stored=True).name)
+except OptionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "found"),
+    [
+        (["-c", STORED], "", False),
+        (["-c", STORED, "own_tasks:Empty"], "", False),
+        (["stored.py"], os.pathsep, False),  # as in PYTHONPATH=$PYTHONPATH:
+        (["-m", "stored"], "sub", True),
+        (["-c", STORED], ".", True),
+    ],
+)
+def test_a_stored_class_is_not_found_in_the_current_folder(tmp_path: Path, call: list[str], path: str, found: bool):
+    (tmp_path / "own_tasks.py").write_text(CLASS)
+    (tmp_path / "stored.py").write_text(STORED)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "strange_tasks.py").write_text(CLASS)
+    (tmp_path / "strange_tasks.py").write_text(CLASS if path == "." else "raise SystemExit('executed')")
+    paths = [os.environ.get("PYTHONPATH", ""), path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([sys.executable, *call], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    refused = "task=strange_tasks:Empty: cannot be imported (No module named 'strange_tasks'); install its package or"
+    assert done.stderr == ""
+    assert done.stdout.startswith("empty" if found else refused)
 
 
 @pytest.mark.parametrize(

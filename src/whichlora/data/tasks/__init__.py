@@ -2,29 +2,27 @@
 
 `base` defines the interface and `items` the item types; `nli` and `qa` have the base classes of NLI and QA tasks. The
 tasks are `xnli`, `tydiqa`, `align_words` (with word pairs in `pairs/`), the synthetic ones in `atlas/`, and those that
-are declared in YAML files (`declared/`), of which `catalogue/` has some. `distributed/` has more layouts of `xnli` and
-`tydiqa`. They share `prompts`, `files` (reading data; `delimited` and `folder_contents` help), `spans` (accepted
-answers), `stratification` (sampling), `duplicates` (repeated items), `text_metrics`, and the shallow baselines of NLI
-(`shallow_baselines`) and of any task (`generic_baselines`).
+are declared in YAML files (`declared/`), of which `catalogue/` has some. `importing` finds those of users in Python.
+`distributed/` has more layouts of `xnli` and `tydiqa`. They share `prompts`, `files` (reading data; `delimited` and
+`folder_contents` help), `spans` (accepted answers), `stratification` (sampling), `duplicates` (repeated items),
+`text_metrics`, and the shallow baselines of NLI (`shallow_baselines`) and of any task (`generic_baselines`).
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
 from collections.abc import Sequence
 
-from whichlora.caller import caller_folder
 from whichlora.data.tasks.align_words import AlignWords
 from whichlora.data.tasks.atlas import AtlasNli, AtlasQa
 from whichlora.data.tasks.base import PairTask, PromptTask, Sizes, Split, Task
 from whichlora.data.tasks.catalogue import CATALOGUE
+from whichlora.data.tasks.importing import import_task
 from whichlora.data.tasks.items import Item
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.data.tasks.tydiqa import TydiQa
 from whichlora.data.tasks.xnli import Xnli
-from whichlora.errors import OptionError, check_choice, first_line
+from whichlora.errors import OptionError, check_choice
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (AtlasNli, AtlasQa, Xnli, TydiQa, AlignWords)}
 """The tasks that are written in Python, by name."""
@@ -38,13 +36,16 @@ VALUES = f"{', '.join(NAMES)}, {_OTHERS}"
 PROMPTED_VALUES = f"{', '.join(PROMPTED)}, {_OTHERS}"
 
 
-def task_class(name: str, *, option: str = "task", prompted: bool = False, others: Sequence[str] = ()) -> type[Task]:
+def task_class(
+    name: str, *, option: str = "task", prompted: bool = False, others: Sequence[str] = (), stored: bool = False
+) -> type[Task]:
     """Return the class of a task of the package, of a YAML file, or given as MODULE:CLASS.
 
     Args:
         option: the option that names the task, for messages.
         prompted: whether only tasks are allowed whose items are prompts with an answer.
         others: further values of the option, for messages.
+        stored: whether the name was read from a model or a run: no class is then imported from the caller's folder.
 
     Raises:
         OptionError: there is no such task, or it cannot be read or is not allowed.
@@ -53,7 +54,7 @@ def task_class(name: str, *, option: str = "task", prompted: bool = False, other
     if name in TASKS and name in names:
         return TASKS[name]
     if ":" in name and "/" not in name:
-        task = _import(name, option)
+        task = import_task(name, option, stored=stored)
     else:
         from whichlora.data.tasks import declared  # pydantic, PyYAML and Jinja, which other tasks do not need
 
@@ -69,36 +70,21 @@ def task_class(name: str, *, option: str = "task", prompted: bool = False, other
     return task
 
 
-def get_task(name: str, prompt_language: PromptLanguage | None = None) -> Task:
+def get_task(name: str, prompt_language: PromptLanguage | None = None, *, stored: bool = False) -> Task:
     """Return a task by name, path or class, with prompts in the source language ("en") or that of each item ("item").
+
+    Args:
+        stored: see `task_class`.
 
     Raises:
         OptionError: there is no such task, or it cannot be read.
     """
-    return _instance(task_class(name), prompt_language)
+    return _instance(task_class(name, stored=stored), prompt_language)
 
 
 @functools.cache
 def _instance(task: type[Task], prompt_language: PromptLanguage | None) -> Task:
     return task(prompt_language)
-
-
-def _import(name: str, option: str) -> type[Task]:
-    """Import a class given as MODULE:CLASS, also from the folder of the caller, as `python -m` does."""
-    module, _, attribute = name.partition(":")
-    if (folder := str(caller_folder())) not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # the module's own code may raise anything
-        raise OptionError(option, name, f"cannot be imported ({first_line(error)})") from error
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise OptionError(option, name, "is not a subclass of whichlora.data.tasks.Task")
-    needed = ("name", "languages", "pooled", "parallel", "prompt_version", "sizes")
-    lacks = [*sorted(found.__abstractmethods__), *(part for part in needed if not hasattr(found, part))]
-    if lacks:
-        raise OptionError(option, name, f"lacks {', '.join(lacks)}, which a task needs")
-    return found
 
 
 __all__ = [
