@@ -47,6 +47,8 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     rows = []
     for test in plan.tests.values():
         for name, title in _headlines(test).items():
+            if not {f"test/{name}", f"base/{name}"} <= metrics.keys():  # not in all of the runs
+                continue
             mean, sd, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_sd", "_low", "_high"))
             base = metrics[f"base/{name}"]
             cells = [f"**{mean:.3f}**", f"{sd:.3f}", f"{low:.3f} to {high:.3f}", f"{base:.3f}", f"{mean - base:+.3f}"]
@@ -56,9 +58,7 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
     links = ", ".join(f"[seed {number}]({page})" for number, page in zip(numbers, pages, strict=True))
     text = "The interval is that of the mean, by Student's t over seeds; it leaves the choice of items out of account."
-    return paragraphs(
-        table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"each seed of {', '.join(numbers)}")
-    )
+    return paragraphs(table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"seeds {', '.join(numbers)}"))
 
 
 def _headlines(test: TestSet) -> dict[str, str]:

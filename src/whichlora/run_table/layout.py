@@ -12,7 +12,7 @@ import pandas as pd
 
 from whichlora.csv_text import to_csv
 from whichlora.run_table.listing import Listed, Listing
-from whichlora.text_tables import shown, table, terminal_width
+from whichlora.text_tables import interval_text, shown, table, terminal_width
 
 _SHORTEST_ID = 6
 _INTERVAL = "95 % CI"
@@ -67,7 +67,7 @@ def as_table(runs: Sequence[Listed], *, width: int | None) -> str:
         for title in titles:
             score = run.scores.get(title)
             row.append("-" if score is None else f"{score.value:.3f}")
-            row.append("" if score is None or score.interval is None else "{:.3f}-{:.3f}".format(*score.interval))
+            row.append("" if score is None or score.interval is None else interval_text(*score.interval))
         row += [", ".join(dict.fromkeys(s.metric for s in run.scores.values()))] * (len(metrics) > 1)
         row += ["" if run.seconds is None else f"{run.seconds:,.0f}", f"{run.started.astimezone():%Y-%m-%d %H:%M}"]
         rows.append(row)
