@@ -32,7 +32,7 @@ def outcome(
         width: number of cells in a line; None if there is no terminal.
     """
     trials = [_best_trials(study, width) for study, _ in studies if study.counted()]
-    following = "\n".join([next_commands(experiment), *_runs_of_the_best(studies)])
+    following = "\n".join([next_commands(experiment, use="export"), *_runs_of_the_best(studies)])
     if width is None:
         return "\n".join([*trials, following, summary])
     rows = [report.HEAD, *(report.summary_row(*entry) for entry in studies)]

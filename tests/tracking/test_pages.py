@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from runs import plan_of, run_of
 
@@ -56,10 +57,15 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     scope: dict[str, object] = {}
     exec(script, scope)  # what the page says does reload the adapter
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+    frame = pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]})
+    assert len(scope["predictor"].predict(frame)) == 1  # type: ignore[attr-defined]
+    assert f"\nwhichlora predict --run_id {result.run_id} --input " in note
+    assert f"\nwhichlora export --run_id {result.run_id}\n" in note
     keys = [key for key in run.data.metrics if key != "train/loss" and not key.startswith("system/")]
     assert keys[:6] == [f"test/{role}/f1{end}" for role in ("en", "tl") for end in ("", "_low", "_high")]
     tags = run.data.tags
-    assert [tag for tag in tags if tag.startswith("whichlora.")][-1].endswith("fingerprint")
+    ours = [tag for tag in tags if tag.startswith("whichlora.") and tag != "whichlora.adapter"]  # set at the end
+    assert ours[-1].endswith("fingerprint")
     assert tags["mlflow.user"]
     assert tags["mlflow.source.type"] == "LOCAL"
     assert tags["mlflow.source.name"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,14 @@ def model_of_run(client: MlflowClient, run_id: str) -> LoggedModel | None:
     """Return the model that a run has logged, or None."""
     found = _models_of(client, client.get_run(run_id).info.experiment_id, run_id)
     return next((model for model in found if model.status is LoggedModelStatus.READY), None)
+
+
+def model_uri(client: MlflowClient, run_id: str) -> str | None:
+    """Return the URI of the model that a run has logged; None without one, or on a server before MLflow 3."""
+    with contextlib.suppress(MlflowException):
+        if model := model_of_run(client, run_id):
+            return str(model.model_uri)
+    return None
 
 
 def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
