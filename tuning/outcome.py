@@ -18,11 +18,6 @@ _OPTIONAL = (
     *("drop over learning rates", "pruned", "seconds, fresh seeds", "seconds, trials", "recommended arm, fresh seeds"),
     *("best in the study", "trials"),
 )
-_FIXED = (
-    *("task", "difficulty", "language", "model", "tl_ratio", "composition", "train_size", "batch_size", "layers"),
-    *("target_modules", "epochs", "quantization", "precision", "data_dir"),
-)
-"""Options of a study that a run of its best point needs too."""
 
 
 def outcome(
@@ -37,7 +32,7 @@ def outcome(
         width: number of cells in a line; None if there is no terminal.
     """
     trials = [_best_trials(study, width) for study, _ in studies if study.counted()]
-    following = "\n".join([next_commands(experiment), *_runs_of_the_best(studies)])
+    following = "\n".join([next_commands(experiment, use="export"), *_runs_of_the_best(studies)])
     if width is None:
         return "\n".join([*trials, following, summary])
     rows = [report.HEAD, *(report.summary_row(*entry) for entry in studies)]
@@ -63,11 +58,10 @@ def _runs_of_the_best(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> li
         best = report.winner(finalists)
         if best is None or not (best.recommended or best.point.keys() <= set(SEARCHED)):
             continue
-        options = {name: getattr(study.config.options, name) for name in _FIXED}
-        options |= {"arm": "recommended"} if best.recommended else {"arm": "tuned", **best.point}
-        given = {name: str(v) for name, v in options.items() if v is not None and str(v) != RUN_OPTIONS[name][0]}
+        seed = int(RUN_OPTIONS["seed"][0])
+        values = vars(best.plan(study.config, seed).options) | {"variant": None}  # which is always given
+        given = {name: str(v) for name, v in values.items() if v is not None and str(v) != RUN_OPTIONS[name][0]}
         texts = [text for name, value in given.items() for text in (f"--{name}", value)]
-        lines.append(
-            f"  {shlex.join(['whichlora', 'run', '--variant', study.config.variant.name, *texts])}  # the best"
-        )
+        command = shlex.join(["whichlora", "run", "--variant", study.config.variant.name, *texts])
+        lines.append(f"  {command}  # the best")
     return lines

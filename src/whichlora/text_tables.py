@@ -27,6 +27,11 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
+def interval_text(low: float, high: float) -> str:
+    """Return an interval of scores with three digits, such as "0.412-0.508"; a t interval may begin below 0."""
+    return f"{low:.3f}{' to ' if low < 0 else '-'}{high:.3f}"
+
+
 def table(
     rows: Sequence[Sequence[object]],
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from whichlora.config.plan import Plan
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.results_table import results_table
+from whichlora.run.seed_summary import statistics
 from whichlora.testing.runs import small_plan
 
 
@@ -45,7 +47,9 @@ def test_a_cell_is_the_mean_of_its_seeds_with_students_interval(tiny_model: str)
     head, lora, vera = cells(results_table(grid_of(plans), scores, width=None))
     assert head == ["method", "seeds", "F1", "en", "95", "%", "CI", "F1", "tl", "95", "%", "CI"]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert lora == ["lora-matched", "3", "0.900", f"{np.mean(values):.3f}", f"{low:.3f}-{high:.3f}"]
+    assert lora[:3] == ["lora-matched", "3", "0.900"]
+    assert lora[3] == "0.900-0.900"  # seeds that do not vary have an interval without width
+    assert lora[4:] == [f"{np.mean(values):.3f}", f"{low:.3f}-{high:.3f}"]
     assert vera == ["vera-matched", "1", "of", "3", "0.700", "0.600-0.800", "0.400"]
 
 
@@ -70,3 +74,24 @@ def test_the_table_fits(tiny_model: str, width: int) -> None:
     done = {plan.spec.fingerprint: finished(en=0.5, tl=0.5, en_low=0.4, en_high=0.6) for plan in plans}
     _, *lines = results_table(grid_of(plans), done, width=width).splitlines()
     assert max(map(wcwidth.width, lines)) <= width
+
+
+def test_runs_of_other_options_are_not_averaged(tiny_model: str, tmp_path: Path) -> None:
+    template = tmp_path / "turns.jinja"
+    template.write_text("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}")
+    each = [{}, {"chat_template": str(template)}, {"validation_size": 2}, {"test_size": 4}]
+    plans = [small_plan(tiny_model, **options) for options in each]
+    done = {plan.spec.fingerprint: finished(en=0.5, tl=0.5) for plan in plans}
+    head, *rows = cells(results_table(grid_of(plans), done, width=None))
+    assert head[1:5] == ["validation_size", "test_size", "chat_template", "seeds"]
+    assert [row[4] for row in rows] == ["1"] * len(each)
+
+
+def test_an_interval_over_seeds_is_that_of_the_summary(tiny_model: str) -> None:
+    plans = [small_plan(tiny_model, seed=seed) for seed in (1, 2)]
+    values = (0.1, 0.15)
+    done = {plan.spec.fingerprint: finished(tl=value) for plan, value in zip(plans, values, strict=True)}
+    metrics = statistics([run.data.metrics for run in done.values()], "f1")
+    low, high = (metrics[f"test/tl/f1_{end}"] for end in ("low", "high"))
+    assert low < 0
+    assert f"{low:.3f} to {high:.3f}" in results_table(grid_of(plans), done, width=None)

@@ -39,3 +39,7 @@ def test_the_next_commands_exist_and_quote_names() -> None:
     assert {line.split()[1] for line in lines[1:]} <= COMMANDS.keys()
     assert "  whichlora runs --experiment 'my experiment' " in lines[1]
     assert "whichlora probe --run_id abc " in "\n".join(lines)
+    assert "whichlora predict --run_id abc --input " in "\n".join(lines)
+    after_an_experiment = next_commands("e", register=True)
+    assert "whichlora predict --run_id RUN " in after_an_experiment
+    assert "whichlora analyze --experiment e --register NAME " in after_an_experiment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,20 @@ def test_the_table_states_once_what_all_runs_share(store: Path, capsys: pytest.C
         [first[:6], "lora-matched", "1", "finished", "0.917", "0.880-0.940"],
         [second[:6], "vera-matched", "10", "finished", "0.917", "0.880-0.940"],
     ]
+
+
+def test_summaries_show_seeds_and_standard_deviation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"test/tl/f1": 0.25, "test/tl/f1_sd": 0.0625, "test/tl/f1_low": -0.125, "test/tl/f1_high": 0.625}
+    logged(kind="summary", metrics={**scores, "seeds": 3.0}, seed="")
+    logged()
+    title, head, row = called(capsys, kind="summary")[0].splitlines()
+    assert "kind summary" in title
+    assert head.split()[:9] == ["run", "method", "seeds", "status", "F1", "tl", "SD", "95", "%"]
+    assert re.split(r"\s{2,}", row.strip())[2:7] == ["3", "finished", "0.250", "0.062", "-0.125 to 0.625"]
+    (record,) = rows_of(capsys, kind="summary")
+    assert scores.items() | {("seeds", 3)} <= record.items()
+    (run,) = rows_of(capsys)
+    assert not {"seeds", "test/tl/f1_sd"} & run.keys()
 
 
 def test_rows_are_in_the_order_of_numbers(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 from runs import plan_of, run_of
 
 from whichlora.errors import PrunedError
@@ -59,10 +61,15 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     script = script.replace(f"PATH/TO/{Path(tiny_model).name}", tiny_model)
     exec(script, scope)  # what the page says does reload the adapter
     assert type(scope["model"]).__name__ == "PeftModelForCausalLM"
+    frame = pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]})
+    assert len(scope["predictor"].predict(frame)) == 1  # type: ignore[attr-defined]
+    assert f"\nwhichlora predict --run_id {result.run_id} --input " in note
+    assert f"\nwhichlora export --run_id {result.run_id}\n" in note
     keys = [key for key in run.data.metrics if key != "train/loss" and not key.startswith("system/")]
     assert keys[:6] == [f"test/{role}/f1{end}" for role in ("en", "tl") for end in ("", "_low", "_high")]
     tags = run.data.tags
-    assert [tag for tag in tags if tag.startswith("whichlora.")][-1].endswith("fingerprint")
+    ours = [tag for tag in tags if tag.startswith("whichlora.") and tag != "whichlora.adapter"]  # set at the end
+    assert ours[-1].endswith("fingerprint")
     assert tags["mlflow.user"]
     assert tags["mlflow.source.type"] == "LOCAL"
     assert tags["mlflow.source.name"]
@@ -132,6 +139,11 @@ def test_the_page_of_an_experiment(
     link_report(client, [number], report)
     publish_page(plan, tracker)  # another run does not remove the link
     assert f"[report]({run_address(number, report)})" in client.get_experiment(number).tags[NOTE]
+    newer = tracker.open("report", "report tests", {"fingerprint": "r2"}).run_id
+    link_report(client, [number], newer)
+    assert re.findall(r"\[report\]\(.*?\)", client.get_experiment(number).tags[NOTE]) == [
+        f"[report]({run_address(number, newer)})"
+    ]
     publish_page(plan_of(tiny_model, retention="atlas-qa"), tracker)
     wider = json.loads(json.loads(client.get_experiment(number).tags[views.PREFIX + RESULTS])["state"])
     assert "metrics.`test/retention/en/f1`" in wider["selectedColumns"]
@@ -164,6 +176,33 @@ def test_what_users_wrote_and_changed_stays(store: Path, tiny_model: str) -> Non
     tags = client.get_experiment(number).tags
     assert (tags[NOTE], tags[views.PREFIX + RESULTS]) == (mine, changed)
     assert tags[views.PREFIX + MEANS] == "deflate;not-one-of-ours"
+
+
+def test_a_report_that_ends_while_a_run_begins_is_linked(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, client = plan_of(tiny_model), connect()
+    tracker = Tracker(client, "tests")
+    report = tracker.open("report", "report tests", {"fingerprint": "r"}).run_id
+    number = find_experiment(client, "tests").experiment_id  # type: ignore[union-attr]
+    publish_page(plan, tracker)
+    store_about(client, number, "Changed.")
+    set_tag = MlflowClient.set_experiment_tag
+    waiting = [report]
+
+    def report_first(client: MlflowClient, experiment_id: str, key: str, value: str) -> None:
+        if key == NOTE and waiting:  # the other process has read the tags and has yet to write the description
+            link_report(client, [number], waiting.pop())
+        set_tag(client, experiment_id, key, value)
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", report_first)
+    publish_page(plan, tracker)
+    note = client.get_experiment(number).tags[NOTE]
+    assert f"[report]({run_address(number, report)})" in note
+    assert "Changed." in note
+    client.delete_run(report)
+    publish_page(plan, tracker)
+    assert "[report]" not in client.get_experiment(number).tags[NOTE]
 
 
 @pytest.mark.slow

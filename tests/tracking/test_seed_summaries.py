@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from runs import plan_of, run_of
+from runs import PAIRS, plan_of, run_of
 from scipy import stats
 
-from analysis.runs.pull import find_experiments, pull
+from analysis.runs.pull import pull
 from whichlora.config.plan import Plan
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import survey_runs
 from whichlora.run import seed_summary
 from whichlora.run.provenance import log_provenance
 from whichlora.tracking.client import connect, find_experiment
+from whichlora.tracking.lookup import find_experiments
+from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 
 PARENT = "mlflow.parentRunId"
@@ -30,13 +35,17 @@ def summaries(client: MlflowClient) -> list[Run]:
     return list(client.search_runs([number], "tags.`whichlora.kind` = 'summary'"))
 
 
-def finish(plan: Plan, score: float, **tags: str) -> Run:
-    """Log a finished run of a plan, without training, and without a summary."""
+def note(summary: Run) -> str:
+    return str(summary.data.tags["mlflow.note.content"])
+
+
+def finish(plan: Plan, score: float, *, more: Mapping[str, float] | None = None, **tags: str) -> Run:
+    """Log a finished run of a plan, with `more` metrics, without training, and without a summary."""
     tracker = Tracker(connect(), "tests")
     log = tracker.open("run", plan.name, {"fingerprint": plan.spec.fingerprint, **tags})
     log_provenance(plan, log)
     names = [f"{part}/{role}/f1" for part in ("test", "base") for role in ("en", "tl")]
-    log.metrics(dict.fromkeys(names, score) | {"gain/en": 0.0, "gain/tl": 0.0, "train/seconds": 3.0})
+    log.metrics(dict.fromkeys(names, score) | {"gain/en": 0.0, "gain/tl": 0.0, "train/seconds": 3.0, **(more or {})})
     tracker.client.set_terminated(log.run_id, "FINISHED")
     return tracker.client.get_run(log.run_id)
 
@@ -127,9 +136,10 @@ def test_many_finish_at_once(store: Path, tiny_model: str) -> None:
 def test_an_experiment_mends_summaries(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     plans = [plan_of(tiny_model, seed=seed) for seed in (1, 2, 3)]
     tracker = Tracker(connect(), "tests")
-    runs = {plan.spec.fingerprint: finish(plan, 0.5) for plan in plans}
-    seed_summary.mend(plans, tracker, dict(list(runs.items())[:1]))
+    runs = {plans[0].spec.fingerprint: finish(plans[0], 0.5)}
+    seed_summary.mend(plans, tracker, runs)
     assert summaries(tracker.client) == []
+    runs |= {plan.spec.fingerprint: finish(plan, 0.5) for plan in plans[1:]}
     seed_summary.mend(plans, tracker, runs)
     (summary,) = summaries(tracker.client)
     assert summary.data.metrics["seeds"] == 3
@@ -139,6 +149,96 @@ def test_an_experiment_mends_summaries(store: Path, tiny_model: str, capsys: pyt
     seed_summary.update(plans[0], tracker, next(iter(runs.values())).info.run_id)
     assert summaries(tracker.client) == []
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["status", "description", "parents", "metrics", "deleted run", "other metrics"])
+def test_an_experiment_mends_what_a_kill_or_a_deletion_left(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    plans = [plan_of(tiny_model, seed=seed) for seed in (1, 2, 3)]
+    tracker = Tracker(connect(), "tests")
+    runs = {plan.spec.fingerprint: finish(plan, plan.spec.seed / 10) for plan in plans}
+    seed_summary.mend(plans, tracker, runs)
+    (intact,) = summaries(tracker.client)
+    number, left = intact.info.run_id, list(runs.values())
+    if damage == "status":
+        tracker.client.update_run(number, status="RUNNING")
+    elif damage == "description":
+        tracker.client.delete_tag(number, "mlflow.note.content")
+    elif damage == "parents":
+        tracker.client.delete_tag(left[0].info.run_id, PARENT)
+    elif damage == "metrics":
+        tracker.client.log_metric(number, "test/tl/f1", 0.9, step=0, timestamp=2**42)
+    elif damage == "other metrics":
+        tracker.client.log_metric(number, "test/of/earlier", 0.9)
+    else:
+        tracker.client.delete_run(left.pop().info.run_id)
+    done = {fingerprint: run for fingerprint, run in runs.items() if run in left}
+    seed_summary.mend(plans, tracker, done)
+    (mended,) = summaries(tracker.client)
+    assert mended.info.status == "FINISHED"
+    expected = seed_summary.statistics([run.data.metrics for run in left], "f1")
+    assert mended.data.metrics == expected
+    assert mended.data.tags["mlflow.note.content"].count("[seed ") == len(left)
+    children = [tracker.client.get_run(run.info.run_id) for run in left]
+    assert {run.data.tags[PARENT] for run in children} == {mended.info.run_id}
+    assert (mended.info.run_id == number) == (damage != "other metrics")
+    changed = mended.info.end_time
+    seed_summary.mend(plans, tracker, done)  # which now has nothing to do
+    assert [summary.info.end_time for summary in summaries(tracker.client)] == [changed]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_metric_that_a_later_seed_lacks_is_not_kept(store: Path, tiny_model: str) -> None:
+    plans, client = [plan_of(tiny_model, seed=seed) for seed in (1, 2, 3)], connect()
+    for plan in plans:
+        more = {} if plan.spec.seed == 3 else {"floor/tl/majority": 0.25}
+        run = finish(plan, 0.5, more=more)
+        seed_summary.update(plan, Tracker(client, "tests"), run.info.run_id)
+        if plan.spec.seed == 2:
+            assert summaries(client)[0].data.metrics["floor/tl/majority"] == 0.25
+    (summary,) = summaries(client)
+    assert summary.data.metrics["seeds"] == 3
+    assert "floor/tl/majority" not in summary.data.metrics
+    assert {run.data.tags[PARENT] for run in map(client.get_run, re.findall(r"[0-9a-f]{32}", note(summary)))} == {
+        summary.info.run_id
+    }
+
+
+def test_changed_test_items_are_another_cell(store: Path, tiny_model: str) -> None:
+    client = connect()
+    for seed in (1, 2, 3, 4):
+        plan = plan_of(tiny_model, seed=seed)
+        if seed > 2:
+            digests = dict(plan.spec.test_digests, tl="changed")
+            plan = replace(plan, spec=replace(plan.spec, test_digests=digests))
+        run = finish(plan, seed / 10)
+        seed_summary.update(plan, Tracker(client, "tests"), run.info.run_id)
+    assert sorted(s.data.metrics["test/tl/f1"] for s in summaries(client)) == pytest.approx([0.15, 0.35])
+    assert {s.data.metrics["seeds"] for s in summaries(client)} == {2}
+
+
+@pytest.mark.parametrize("options", [{"retention": "atlas-qa", "retention_size": 4}, PAIRS])
+def test_test_items_do_not_follow_the_seed(tiny_model: str, options: Mapping[str, str]) -> None:
+    one, other = (plan_of(tiny_model, seed=seed, **options).spec.test_digests for seed in (1, 2))
+    assert {name for name in one if one[name] != other[name]} <= {"trained"}  # the training pairs
+    assert len(one) > 1
+
+
+def test_changes_of_others_without_end_are_reported(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = [plan_of(tiny_model, seed=seed) for seed in (1, 2)]
+    runs = [finish(plan, 0.5) for plan in plans]
+    describe, later = RunLog.describe, itertools.count(2**42, 1000)
+
+    def describe_and_change(log: RunLog, text: str) -> None:
+        describe(log, text)
+        log.client.log_metric(log.run_id, "seeds", 7.0, timestamp=next(later))
+
+    monkeypatch.setattr(RunLog, "describe", describe_and_change)
+    seed_summary.update(plans[0], Tracker(connect(), "tests"), runs[0].info.run_id)
+    assert "is not up to date: other processes changed it at the same time" in capsys.readouterr().err
 
 
 def test_a_lost_server_loses_no_result(

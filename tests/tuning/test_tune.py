@@ -64,7 +64,7 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     printed = capsys.readouterr().out
     assert "| lora | 3 | 0 |" in printed
     assert f"Best of 3 trials of {found.name}:\n" in printed
-    assert re.search(r"\n  whichlora run --variant lora --model .* --arm (tuned|recommended).*  # the best\n", printed)
+    assert re.search(r"\n  whichlora run --variant lora --arm (tuned|recommended) --model .*  # the best\n", printed)
     page = parent.data.tags["mlflow.note.content"]
     assert all(text in page for text in ("| lora | 3 | 0 |", "arm: tuned", "This resumes it:"))
     assert all("| validation items |" in run.data.tags["mlflow.note.content"] for run in children.values())

@@ -121,17 +121,28 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def next_commands(experiment: str, *, run_id: str | None = None) -> str:
+def next_commands(
+    experiment: str, *, run_id: str | None = None, use: str | None = "predict", register: bool = False
+) -> str:
     """Return what to type after results in an experiment, with names filled in.
 
     Args:
         run_id: a run that `probe` can examine; None for any run that `whichlora runs` lists.
+        use: the command that uses a trained model, `predict` or `export`; None if there is nothing to use.
+        register: whether `analyze` could register the model of the best method.
     """
-    name = shlex.quote(experiment)
-    commands = {
-        f"whichlora runs --experiment {name}": "the runs with their scores",
-        f"whichlora probe --run_id {run_id or 'RUN'}": "what the layers of a run's model represent",
-        f"whichlora analyze --experiment {name}": "a report on several methods or seeds",
+    name, run = shlex.quote(experiment), run_id or "RUN"
+    uses = {
+        "predict": (f"whichlora predict --run_id {run} --input TABLE.csv", "predictions of a run's model for a table"),
+        "export": (f"whichlora export --run_id {run}", "the adapter of a run or trial in a folder"),
     }
-    longest = max(map(len, commands))
-    return "\n".join(["Next:", *(f"  {command:{longest}}  # {what}" for command, what in commands.items())])
+    report = f"whichlora analyze --experiment {name}"
+    commands = [
+        (f"whichlora runs --experiment {name}", "the runs with their scores"),
+        (f"whichlora probe --run_id {run}", "what the layers of a run's model represent"),
+        *([] if use is None else [uses[use]]),
+        (report, "a report on several methods or seeds"),
+        *([(f"{report} --register NAME", "also the best method's model in the Model Registry")] if register else []),
+    ]
+    longest = max(len(command) for command, _ in commands)
+    return "\n".join(["Next:", *(f"  {command:{longest}}  # {what}" for command, what in commands)])

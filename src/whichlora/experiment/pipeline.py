@@ -11,6 +11,7 @@ from whichlora.config.cli import next_commands
 from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
+from whichlora.data.tasks import PairTask
 from whichlora.errors import LostLeaseError, OptionError, printable
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.progress import Progress, survey_runs
@@ -85,7 +86,8 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
     if failures:
         print("Run the same command again to retry them.")
     if survey.done:
-        print(next_commands(grid.name))
+        pairs = all(isinstance(plan.task, PairTask) for plan in grid.plans)  # whose models predict no tables
+        print(next_commands(grid.name, use="export" if pairs else "predict", register=not pairs))
     return 1 if failures else 0
 
 

@@ -98,7 +98,7 @@ class Survey:
             known = known_durations(client, grid.plans[0])
             seconds, count, where = known.total(grid.plans), known.count, " of other experiments on this machine"
         if seconds is None:
-            return "Time left: not known until a run has finished; the first training says how long it takes."
+            return "Time left: not known until a run has finished; the first training shows an estimate."
         parallel = f" with {workers} workers" if workers > 1 else ""
         basis = "the finished run" if count == 1 else f"the {count} finished runs"
         return f"Time left: about {format_duration(seconds / workers)}{parallel}, estimated from {basis}{where}."

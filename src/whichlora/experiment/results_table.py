@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
+from dataclasses import fields
+from statistics import mean
 
 from mlflow.entities import Run
 
 from whichlora.config.plan import Plan
+from whichlora.config.spec import RunSpec
+from whichlora.data.chat import NONE
+from whichlora.evaluation.intervals import students_t
 from whichlora.experiment.grid import Grid
 from whichlora.run_table.scores import Score, scores_of
-from whichlora.text_tables import table
+from whichlora.text_tables import interval_text, table
 
 _DESIGN = ("task", "model", "language", "tl_ratio")
-_OPTIONS = (
-    *("difficulty", "composition", "train_size", "rank", "alpha", "learning_rate", "epochs", "batch_size"),
-    *("target_modules", "layers", "variant_options", "prompt_language", "scoring", "select_on", "quantization"),
+_OPTIONS = tuple(
+    field.name
+    for field in fields(RunSpec)
+    if field.name not in {"variant", "arm", "seed", "train_digest", "test_digests", "model_digest", *_DESIGN}
 )
 """Fields of the spec that are columns if a method has several values of them in one task, language and ratio."""
 _INTERVAL = "95 % CI"
@@ -66,6 +70,8 @@ def _varies(name: str, plans: Iterable[Plan]) -> bool:
 
 def _text(plan: Plan, name: str) -> str:
     value = plan.model_name if name == "model" else getattr(plan.spec, name)
+    if name == "chat_template" and value != NONE:
+        return str(value)[:8]  # of a digest
     if isinstance(value, float):
         return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -86,15 +92,5 @@ def _mean(scores: Sequence[Score]) -> tuple[str, str]:
     if not scores:
         return "-", ""
     values = [score.value for score in scores]
-    ends = scores[0].interval if len(values) == 1 else _interval(values)
-    return f"{mean(values):.3f}", "" if ends is None else f"{ends[0]:.3f}-{ends[1]:.3f}"
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over seeds by Student's t, within 0 and 1; None if all are equal."""
-    from scipy.stats import t  # takes seconds to import
-
-    if stdev(values) == 0:
-        return None
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return max(0.0, mean(values) - half), min(1.0, mean(values) + half)
+    ends = scores[0].interval if len(values) == 1 else students_t(values)
+    return f"{mean(values):.3f}", "" if ends is None else interval_text(*ends)

@@ -10,6 +10,7 @@ from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import guarded, next_commands
 from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS, parse_options
 from whichlora.config.resolve import resolve
+from whichlora.data.tasks import PairTask
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.text_tables import terminal_width
@@ -62,6 +63,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     result = run(plan, tracker)
     tracker.link_launch(result.run_id)
     print(summary(plan, result, width=terminal_width()))
-    print(next_commands(tracker.experiment, run_id=result.run_id))
+    use = "predict" if not isinstance(plan.task, PairTask) else "export" if plan.variant.trains else None
+    print(next_commands(tracker.experiment, run_id=result.run_id, use=use))
     print(results_line(tracker.client, tracker.experiment))
     return 0

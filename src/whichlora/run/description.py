@@ -26,11 +26,17 @@ _SITES = ("pooled", "output")
 """Where the states of word pairs are compared."""
 
 
-def finished(kind: str, plan: Plan, metrics: Mapping[str, float], run_id: str, experiment: str) -> str:
-    """Return the description of a finished run, or of a finished trial, which is scored on validation items only."""
+def finished(
+    kind: str, plan: Plan, metrics: Mapping[str, float], run_id: str, experiment: str, *, model: str | None
+) -> str:
+    """Return the description of a finished run, or of a finished trial, which is scored on validation items only.
+
+    Args:
+        model: URI of the MLflow model that the run has logged, if any.
+    """
     if kind == "trial":
         return paragraphs(_validation_scores(plan, metrics), about(plan, kind))
-    return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment))
+    return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment, model))
 
 
 def _validation_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
@@ -48,6 +54,8 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     rows = []
     for test in plan.tests.values():
         for name, title in _headlines(test).items():
+            if not {f"test/{name}", f"base/{name}"} <= metrics.keys():  # not in all of the runs
+                continue
             mean, sd, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_sd", "_low", "_high"))
             base = metrics[f"base/{name}"]
             cells = [f"**{mean:.3f}**", f"{sd:.3f}", f"{low:.3f} to {high:.3f}", f"{base:.3f}", f"{mean - base:+.3f}"]
@@ -57,9 +65,7 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
     links = ", ".join(f"[seed {number}]({page})" for number, page in zip(numbers, pages, strict=True))
     text = "The interval is that of the mean, by Student's t over seeds; it leaves the choice of items out of account."
-    return paragraphs(
-        table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"each seed of {', '.join(numbers)}")
-    )
+    return paragraphs(table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"seeds {', '.join(numbers)}"))
 
 
 def _headlines(test: TestSet) -> dict[str, str]:
@@ -172,24 +178,31 @@ def _role(plan: Plan, role: str) -> str:
     return escaped(join_names(code for code in languages if code))
 
 
-def _commands(plan: Plan, run_id: str, experiment: str) -> str:
-    commands = [
+def _commands(plan: Plan, run_id: str, experiment: str, model: str | None) -> str:
+    commands = []
+    if model is not None:
+        commands += ["# predicts the rows of a table", f"whichlora predict --run_id {run_id} --input TABLE.csv"]
+    if plan.variant.trains:
+        form = " --form merged" if plan.variant.trains_whole_model else ""
+        commands += ["# writes the trained model to a folder", f"whichlora export --run_id {run_id}{form}"]
+    commands += [
         "# looks into the model, layer by layer",
         f"whichlora probe --run_id {run_id}",
         "# compares the runs of the experiment in a report",
         f"whichlora analyze --experiment {shlex.quote(experiment)}",
     ]
-    return paragraphs(_reload(plan, run_id), code(commands, "sh"))
+    return paragraphs(_reload(plan, run_id, model), code(commands, "sh"))
 
 
-def _reload(plan: Plan, run_id: str) -> str:
+def _reload(plan: Plan, run_id: str, model: str | None) -> str:
+    predictor = [] if model is None else [f'predictor = mlflow.pyfunc.load_model("{model}")  # predicts tables']
     if not plan.variant.trains:
-        return ""
+        return code(["import mlflow", *predictor], "python") if predictor else ""
     name, revision = plan.source.name_or_path, plan.source.revision
     imports = ["import mlflow", *_base_import(plan), "from transformers import AutoModelForCausalLM"]
     folder = f'folder = mlflow.artifacts.download_artifacts("runs:/{run_id}/adapter")'
     if plan.variant.trains_whole_model:
-        return code([*imports, folder, "model = AutoModelForCausalLM.from_pretrained(folder)"], "python")
+        return code([*imports, folder, "model = AutoModelForCausalLM.from_pretrained(folder)", *predictor], "python")
     at = f", revision={revision!r}" if revision else ""
     base, note = repr(name), ""
     if plan.spec.model == MODEL_NAME:
@@ -203,6 +216,7 @@ def _reload(plan: Plan, run_id: str) -> str:
         folder,
         f"base = AutoModelForCausalLM.from_pretrained({base}{at}){note}",
         "model = PeftModel.from_pretrained(base, folder)",
+        *predictor,
     ]
     return code(lines, "python")
 

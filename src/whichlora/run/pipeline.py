@@ -30,6 +30,7 @@ from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.serving.logged_model import log_model
+from whichlora.tracking.logged_models import model_uri
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker, work_of
 from whichlora.training import base_cache
@@ -114,7 +115,8 @@ def _tracked(
         attempt.log.client.set_tag(attempt.run_id, RUN_COLOR, method_color(spec.variant, spec.arm))
         publish_page(plan, tracker, kind)
         metrics = job(plan, tracker, attempt.log, work)
-        attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment))
+        uri = None if kind == "trial" else model_uri(tracker.client, attempt.run_id)
+        attempt.log.describe(description.finished(kind, plan, metrics, attempt.run_id, tracker.experiment, model=uri))
         return Result(run_id=attempt.run_id, metrics=metrics)
 
 

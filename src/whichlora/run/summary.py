@@ -13,7 +13,7 @@ from whichlora.data.metric_names import metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
-from whichlora.text_tables import table
+from whichlora.text_tables import interval_text, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
     low, high = (m.get(f"test/{test.name}/{key}_{end}") for end in ("low", "high"))
     if low is None or high is None:
         low, high = wilson(m[f"test/{test.name}/{key}"], len(test.items))
-    return f"{low:.3f}-{high:.3f}"
+    return interval_text(low, high)
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:

@@ -12,10 +12,10 @@ import pandas as pd
 
 from whichlora.csv_text import to_csv
 from whichlora.run_table.listing import Listed, Listing
-from whichlora.text_tables import shown, table, terminal_width
+from whichlora.text_tables import interval_text, shown, table, terminal_width
 
 _SHORTEST_ID = 6
-_INTERVAL = "95 % CI"
+_INTERVAL, _SD = "95 % CI", "SD"
 _SHARED: Mapping[str, Callable[[Listed], str]] = {
     "experiment": lambda run: run.experiment,
     "kind": lambda run: run.kind,
@@ -26,7 +26,7 @@ _SHARED: Mapping[str, Callable[[Listed], str]] = {
 }
 """Columns that are stated above the table if all runs have the same value."""
 _WHOLE = ("run", "started", _INTERVAL)
-_OPTIONAL = ("started", "seconds", _INTERVAL, "model", "task", "experiment", "kind", "metric", "ratio", "seed")
+_OPTIONAL = ("started", "seconds", _SD, _INTERVAL, "model", "task", "experiment", "kind", "metric", "ratio", "seed")
 _COLUMNS = (
     *("run_id", "name", "experiment", "kind", "variant", "arm", "task", "model", "language", "tl_ratio", "seed"),
     *("status", "reason"),
@@ -56,18 +56,20 @@ def as_table(runs: Sequence[Listed], *, width: int | None) -> str:
     ids = _short_ids([run.run_id for run in runs])
     head = ["run", "method"]
     head += [name for name in _SHARED if name not in shared]
-    head += ["seed", "status"]
+    head += ["seed", "seeds", "status"]
     for title in titles:
-        head += [f"{next(iter(metrics))} {title}" if len(metrics) == 1 else title, _INTERVAL]
+        head += [f"{next(iter(metrics))} {title}" if len(metrics) == 1 else title, _SD, _INTERVAL]
     head += ["metric"] * (len(metrics) > 1) + ["seconds", "started"]
     rows = []
     for run, short in zip(runs, ids, strict=True):
         row = [short, run.method or run.name, *(_SHARED[name](run) for name in _SHARED if name not in shared)]
-        row += [run.seed, f"{run.status}: {run.reason}" if run.reason else run.status]
+        row += [run.seed, "" if run.seeds is None else str(run.seeds)]
+        row += [f"{run.status}: {run.reason}" if run.reason else run.status]
         for title in titles:
             score = run.scores.get(title)
             row.append("-" if score is None else f"{score.value:.3f}")
-            row.append("" if score is None or score.interval is None else "{:.3f}-{:.3f}".format(*score.interval))
+            row.append("" if score is None or score.sd is None else f"{score.sd:.3f}")
+            row.append("" if score is None or score.interval is None else interval_text(*score.interval))
         row += [", ".join(dict.fromkeys(s.metric for s in run.scores.values()))] * (len(metrics) > 1)
         row += ["" if run.seconds is None else f"{run.seconds:,.0f}", f"{run.started.astimezone():%Y-%m-%d %H:%M}"]
         rows.append(row)
@@ -96,8 +98,12 @@ def _record(run: Listed) -> dict[str, object]:
     """Return a run as a flat record, with scores under the names of their metrics in MLflow."""
     record: dict[str, object] = {name: getattr(run, name) for name in _COLUMNS}
     record |= {"started": run.started.isoformat(timespec="seconds"), "train/seconds": run.seconds}
+    if run.seeds is not None:
+        record["seeds"] = run.seeds
     for score in run.scores.values():
         record[score.key] = score.value
+        if score.sd is not None:
+            record[f"{score.key}_sd"] = score.sd
         if score.interval is not None:
             record |= {f"{score.key}_low": score.interval[0], f"{score.key}_high": score.interval[1]}
     return record

@@ -45,6 +45,7 @@ class Listed:
     Attributes:
         model: name or folder of the base model.
         reason: why it has no result, in short, or "".
+        seeds: number of seeds of a summary; None for other kinds.
         started: time of the start.
         seconds: duration of the training; None if it has not been logged.
         scores: the scores by test set, see `scores_of`.
@@ -61,6 +62,7 @@ class Listed:
     language: str
     tl_ratio: str
     seed: str
+    seeds: int | None
     status: str
     reason: str
     started: datetime
@@ -153,11 +155,12 @@ def _what_there_is(client: MlflowClient, experiments: list[str], query: Query) -
 
 def _listed(run: Run, experiment: str, here: str) -> Listed:
     params, tags = run.data.params, run.data.tags
+    kind, seeds = tags.get("whichlora.kind", "other"), run.data.metrics.get("seeds")
     return Listed(
         run_id=run.info.run_id,
         name=run.info.run_name or "",
         experiment=experiment,
-        kind=tags.get("whichlora.kind", "other"),
+        kind=kind,
         variant=params.get("variant", ""),
         arm=params.get("arm", ""),
         task=params.get("task", ""),
@@ -165,6 +168,7 @@ def _listed(run: Run, experiment: str, here: str) -> Listed:
         language=params.get("language", ""),
         tl_ratio=params.get("tl_ratio", ""),
         seed=params.get("seed", ""),
+        seeds=int(seeds) if kind == "summary" and seeds is not None else None,
         status=run.info.status.lower(),
         reason=_reason(run, here),
         started=datetime.fromtimestamp(run.info.start_time / 1000, tz=UTC),

@@ -25,13 +25,15 @@ class Score:
     Attributes:
         key: the name of the metric in MLflow, such as `test/en/f1`.
         metric: its name for users, such as "F1".
-        interval: the ends of its 95 % interval over items; None if the run has logged none.
+        interval: the ends of its 95 % interval, over items or of a summary over seeds; None if none is logged.
+        sd: the standard deviation over seeds; None if it is not that of a summary.
     """
 
     key: str
     metric: str
     value: float
     interval: tuple[float, float] | None
+    sd: float | None = None
 
 
 def scores_of(run: Run) -> dict[str, Score]:
@@ -70,5 +72,9 @@ def _places(params: Mapping[str, str], kind: str | None) -> list[tuple[str, str]
 def _score(metrics: Mapping[str, float], key: str, metric: str) -> Score:
     low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
     return Score(
-        key=key, metric=metric, value=metrics[key], interval=None if low is None or high is None else (low, high)
+        key=key,
+        metric=metric,
+        value=metrics[key],
+        interval=None if low is None or high is None else (low, high),
+        sd=metrics.get(f"{key}_sd"),
     )

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import sys
 from collections.abc import Iterable, Sequence
 
 import mlflow
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
@@ -28,11 +27,13 @@ RESULTS, MEANS, TRIALS = "whichlora", "whichlora-means", "whichlora-trials"
 """Keys of the views of runs, of summaries over seeds, and of trials of studies."""
 ABOUT = "whichlora.about"
 """Tag of an experiment with what its file says it is for."""
+REPORT = "whichlora.report"
+"""Tag of an experiment with the run of its newest report."""
 _LONGEST = 4000
+_ATTEMPTS = 5
 _MARK = "\n\n<!-- by whichlora: {} -->"
 """End of a description, not shown, with its digest; a description that differs from it is a user's own."""
 _MARK_START = _MARK.partition("{}")[0]
-_REPORT = re.compile(r"\[report\]\([^)\n]*\)")
 _PARAMS = ("variant", "arm", "language", "tl_ratio")
 _TRIAL_PARAMS = ("variant", "learning_rate", "rank", "alpha", "epochs", "target_modules", "seed")
 
@@ -68,18 +69,7 @@ def publish(
         search = f"tags.`whichlora.kind` = '{kind}'"
         view = View(key=key, name=name, search=search, order=shown[-1], params=params, metrics=columns, charts=shown)
         views.save(client, experiment, view)
-    links = [
-        f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",
-        link("charts", views.address(experiment_id, RESULTS, charts=True)),
-        link("means over seeds", views.address(experiment_id, MEANS)),
-        link("charts of means", views.address(experiment_id, MEANS, charts=True)),
-    ]
-    if trials or views.PREFIX + TRIALS in experiment.tags:
-        links.append(link("trials", views.address(experiment_id, TRIALS)))
-    report = _REPORT.search(experiment.tags.get(MLFLOW_RUN_NOTE, ""))
-    links += [report[0]] if report else []
-    about = escaped(experiment.tags.get(ABOUT, ""))
-    _describe(client, experiment, paragraphs(" · ".join(links), about, guide))
+    _describe(client, experiment_id, guide)
 
 
 def store_about(client: MlflowClient, experiment_id: str, about: str) -> None:
@@ -90,16 +80,11 @@ def store_about(client: MlflowClient, experiment_id: str, about: str) -> None:
 
 
 def link_report(client: MlflowClient, experiment_ids: Iterable[str], run_id: str) -> None:
-    """Link the newest report in the descriptions of experiments that `publish` has described."""
-    with contextlib.suppress(MlflowException):  # such as no permission to change an experiment
-        report = f"[report]({run_address(client.get_run(run_id).info.experiment_id, run_id)})"
-        for experiment_id in experiment_ids:
-            experiment = client.get_experiment(experiment_id)
-            note = experiment.tags.get(MLFLOW_RUN_NOTE, "").partition(_MARK_START)[0]
-            links, blank, rest = note.partition("\n\n")
-            links = _REPORT.sub(report, links) if _REPORT.search(links) else f"{links} · {report}"
-            if note:
-                _describe(client, experiment, links + blank + rest)
+    """Link the newest report in the descriptions of experiments, and in those that `publish` writes later."""
+    for experiment_id in experiment_ids:
+        with contextlib.suppress(MlflowException):  # such as no permission to change the experiment
+            client.set_experiment_tag(experiment_id, REPORT, run_id)
+            _describe(client, experiment_id)
 
 
 def results_line(client: MlflowClient, name: str, key: str = RESULTS) -> str:
@@ -123,11 +108,48 @@ def _print_addresses(port: str) -> None:
             print(printable(f"{experiment.name}: http://127.0.0.1:{port}/{page}"))
 
 
-def _describe(client: MlflowClient, experiment: Experiment, text: str) -> None:
-    """Set the description of an experiment unless a user has written one."""
-    note, text = experiment.tags.get(MLFLOW_RUN_NOTE), _marked(masked(text))
-    if text != note and (not note or note == _marked(note.partition(_MARK_START)[0])):
-        client.set_experiment_tag(experiment.experiment_id, MLFLOW_RUN_NOTE, text)
+def _describe(client: MlflowClient, experiment_id: str, guide: str | None = None) -> None:
+    """Set the description of an experiment from its tags unless a user has written one.
+
+    It is read again after writing, because another process may have changed a tag or the description in between.
+
+    Args:
+        guide: the end of the description; None to keep what stands there.
+    """
+    for _ in range(_ATTEMPTS):
+        experiment = client.get_experiment(experiment_id)
+        note = experiment.tags.get(MLFLOW_RUN_NOTE, "")
+        ours = note.partition(_MARK_START)[0]
+        if note and note != _marked(ours):
+            return
+        if guide is None and not note:
+            return  # `publish` has not described it yet
+        rest = (
+            ours.partition("\n\n")[2] if guide is None else paragraphs(escaped(experiment.tags.get(ABOUT, "")), guide)
+        )
+        text = _marked(masked(paragraphs(" · ".join(_links(client, experiment)), rest)))
+        if text == note:
+            return
+        client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, text)
+
+
+def _links(client: MlflowClient, experiment: Experiment) -> list[str]:
+    """Return links to the views of an experiment and to its newest report."""
+    experiment_id = experiment.experiment_id
+    links = [
+        f"**Results:** {link('table', views.address(experiment_id, RESULTS))}",
+        link("charts", views.address(experiment_id, RESULTS, charts=True)),
+        link("means over seeds", views.address(experiment_id, MEANS)),
+        link("charts of means", views.address(experiment_id, MEANS, charts=True)),
+    ]
+    if views.PREFIX + TRIALS in experiment.tags:
+        links.append(link("trials", views.address(experiment_id, TRIALS)))
+    if REPORT in experiment.tags:
+        with contextlib.suppress(MlflowException):  # it has been deleted for good
+            report = client.get_run(experiment.tags[REPORT]).info
+            if report.lifecycle_stage == LifecycleStage.ACTIVE:
+                links.append(link("report", run_address(report.experiment_id, report.run_id)))
+    return links
 
 
 def _marked(text: str) -> str:

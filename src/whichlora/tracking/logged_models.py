@@ -111,6 +111,14 @@ def model_of_run(client: MlflowClient, run_id: str) -> LoggedModel | None:
     return next((model for model in found if model.status is LoggedModelStatus.READY), None)
 
 
+def model_uri(client: MlflowClient, run_id: str) -> str | None:
+    """Return the URI of the model that a run has logged; None without one, or on a server before MLflow 3."""
+    with contextlib.suppress(MlflowException):
+        if model := model_of_run(client, run_id):
+            return str(model.model_uri)
+    return None
+
+
 def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
     """Return the models of a run, in the order of their ids."""
     found = search_all(client.search_logged_models, [experiment_id], f"source_run_id = '{run_id}'")

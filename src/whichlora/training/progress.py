@@ -15,7 +15,7 @@ from whichlora.config.cli import format_duration
 _MEASURED_STEPS, _MEASURED_SECONDS = 5, 20.0
 """Number of steps after which the time of the training is estimated; fewer if they take longer."""
 _WORTH_SAYING = 10.0
-"""Seconds above which the time left is said."""
+"""Seconds above which the time left is shown."""
 
 
 class ProgressBar(ProgressCallback):
