@@ -18,6 +18,7 @@ from runs import PAIRS, plan_of, run_of
 
 from whichlora.data.tasks.items import named_texts
 from whichlora.export.command import main as export
+from whichlora.masking import mask_output
 from whichlora.predict import pipeline
 from whichlora.predict.command import main
 from whichlora.run.companions import write_needs
@@ -122,6 +123,23 @@ def test_streams_are_read_and_written(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((here / "in").read_bytes())))
     assert call(run_id=run_id(tracked), input="-", batch_size=2) == 0
     assert_logged(READ[suffix](io.StringIO(capsys.readouterr().out)), tracked)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_texts_on_standard_output_are_those_of_the_input(
+    suffix: str, tracked: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like a password in them stays, in UTF-8 whatever the terminal's encoding; messages are masked."""
+    texts = {"premise": "See password=hunter22 for https://t0ken@host", "hypothesis": "a:b, Käse 東京"}
+    WRITE[suffix](pd.DataFrame([texts]), here / f"in.{suffix}")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
+    mask_output()
+    print("password=hunter22")
+    assert call(run_id=run_id(tracked), input=f"in.{suffix}") == 0
+    message, _, found = sys.stdout.buffer.getvalue().decode().partition("\n")
+    assert message == "password=***"
+    assert READ[suffix](io.StringIO(found))[list(texts)].to_dict("records") == [texts]
 
 
 def test_a_model_is_named_in_six_ways(tracked: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
