@@ -23,6 +23,7 @@ from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whichlora.export.command import main
+from whichlora.predict.command import main as predict
 from whichlora.run.pipeline import trial
 from whichlora.testing.runs import tracking_in
 from whichlora.tracking.client import connect
@@ -134,12 +135,15 @@ def call_relocate(home: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(archive(["relocate", "--force", "true"]))
 
 
-def test_a_whole_model_is_exported_as_it_is(tracked: Path, tmp_path: Path) -> None:
+def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked: Path, tmp_path: Path) -> None:
     run_id = ids(tracked)["full"]
     assert call("--run_id", run_id, "--form", "merged", "--output", str(tmp_path / "m")) == 0
     logged = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter/model.safetensors")
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == Path(logged).read_bytes()
     AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    (tmp_path / "in.csv").write_text("premise,hypothesis\na,b\n")
+    files = ("--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"))
+    assert predict(["--model", str(tmp_path / "m"), *files]) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from whichlora.errors import OptionError, first_line
+from whichlora.errors import OptionError, first_line, printable
 
 
 def check_repository(name: str) -> None:
@@ -31,7 +31,7 @@ def check_repository(name: str) -> None:
 def files_of(folder: Path, repository: str, *, uploaded: bool) -> str:
     """Return a list of the files of a folder with their sizes, for users."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+    sizes = [(printable(path.relative_to(folder).as_posix()), path.stat().st_size) for path in files]
     width = max(len(name) for name, _ in sizes)
     verb = "Uploading" if uploaded else "Not uploaded (dry_run=true)"
     lines = [f"{verb} to {repository}: {len(sizes)} files, {_size(sum(size for _, size in sizes))}"]
@@ -53,7 +53,7 @@ def push(folder: Path, repository: str) -> str:
     except Exception as error:  # the library raises many types of errors of connections and of the hub
         allowed = f"cannot be uploaded ({first_line(error)}); {folder} is complete: `hf upload {repository} {folder}`"
         raise OptionError("push_to", repository, allowed) from error
-    return f"Uploaded: {commit.commit_url}"
+    return printable(f"Uploaded: {commit.commit_url}")
 
 
 def _size(size: int) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ import psutil
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from whichlora.announcements import announce
 from whichlora.cards.companions import CARD, write_card, write_tokenizer
 from whichlora.cards.facts import read_facts
 from whichlora.cards.model_card import Form, model_card
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, printable
 from whichlora.export.options import Request
 from whichlora.models.loading import ModelSource, load_tokenizer
 from whichlora.models.published import published
@@ -58,7 +58,7 @@ def export(request: Request, client: MlflowClient) -> str:
                     note = _write_merged(trained, run, request, folder)
         except OSError as error:
             raise OptionError("output", request.output, f"cannot be written: {error.strerror or error}") from error
-    return f"{request.output}: {note}"
+    return printable(f"{request.output}: {note}")
 
 
 def _write_adapter(trained: Path, run: Run, request: Request, folder: Path) -> str:
@@ -88,7 +88,7 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
     get_variant(run.data.params["variant"])  # that of another package tells PEFT of its method
     check_mergeable(trained)
     source = _base_of(run, trained, request.base)
-    print(f"Merging the adapter into {source.name}, and comparing the predictions...", file=sys.stderr)
+    announce(f"Merging the adapter into {source.name}, and comparing the predictions.")
     agreement = merge(source, trained, folder, precision=request.precision)
     _write_companions(folder, run, source, form="merged")
     note = f"merged model in {request.precision}; {agreement}"
@@ -98,10 +98,10 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
 
 
 def _write_companions(folder: Path, run: Run, source: ModelSource, *, form: Form) -> None:
-    stored = folder / saved.FILE_NAME
-    chat = saved.read(folder).chat_template if stored.is_file() else None
+    predicts = (folder / saved.FILE_NAME).is_file()
+    chat = saved.read(folder).chat_template if predicts else None
     write_tokenizer(folder, load_tokenizer(source), chat)
-    write_card(folder, model_card(read_facts(run), published(source), form=form))
+    write_card(folder, model_card(read_facts(run), published(source), form=form, predicts=predicts))
 
 
 def _hide_places(folder: Path) -> None:
