@@ -71,7 +71,7 @@ def test_an_adapter_is_exported_with_all_that_lies_beside_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()  # an empty folder may be there
-    assert call("--run_id", ids(tracked)["lora"], "--output", "mine") == 0
+    assert call("--run_id", ids(tracked)["lora"][:8], "--output", "mine") == 0
     assert capsys.readouterr().out == f"{tmp_path}/mine: adapter, with its model card and tokenizer\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert {path.name for path in Path("mine").iterdir()} == {
@@ -149,7 +149,7 @@ def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked:
 @pytest.mark.parametrize(
     ("run", "options", "error"),
     [
-        ("0" * 32, {}, "must be the id of a run in the tracking database"),
+        ("0" * 32, {}, "there is no such run in the tracking database; `whichlora runs` lists them"),
         ("running", {}, "has not finished; wait for it"),
         ("base", {}, "must be a run or trial with an adapter, but is of kind base"),
         ("launch", {}, "but is of kind launch; its result is the run "),

@@ -121,7 +121,7 @@ def test_streams_are_read_and_written(
 ) -> None:
     WRITE[suffix](items(tracked), here / "in")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((here / "in").read_bytes())))
-    assert call(run_id=run_id(tracked), input="-", batch_size=2) == 0
+    assert call(run_id=run_id(tracked)[:8], input="-", batch_size=2) == 0
     assert_logged(READ[suffix](io.StringIO(capsys.readouterr().out)), tracked)
 
 
@@ -267,8 +267,8 @@ def test_a_bad_table_is_refused_before_the_model_is_loaded(
         ({"run_id": "lora", "output": "in.jsonl/x.csv"}, "output=in.jsonl/x.csv: must be a new or existing folder"),
         ({"run_id": "lora", "batch_size": "0"}, "batch_size=0: must be a whole number from 1"),
         ({"run_id": "lora", "base": "byte_model"}, "is another model than"),
-        ({"run_id": "0" * 32}, "must be the id of a run in the tracking database"),
-        ({"run_id": "pairs"}, "has no model that predicts texts: it is of word pairs"),
+        ({"run_id": "0" * 32}, "there is no such run in the tracking database; `whichlora runs` lists them"),
+        ({"run_id": "pairs"}, "has no model that predicts texts: its task is one of word pairs"),
         ({"run_id": "trial"}, "has no adapter among its artifacts: the study did not keep it"),
         ({"model": "empty"}, "has no whichlora.json"),
         ({"model": "nobody"}, "model=nobody: is neither a folder nor a registered model"),

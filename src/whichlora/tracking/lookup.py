@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError, did_you_mean
 from whichlora.tracking.client import search_all
 
-_ID = re.compile(r"[0-9a-f]{4,32}")
+_LENGTH = 32
+_ID = re.compile(rf"[0-9a-f]{{4,{_LENGTH}}}")
 _SHOWN = 5
 
 
@@ -35,10 +37,10 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
 
 
 def find_run(client: MlflowClient, option: str, text: str) -> Run:
-    """Return the run whose id is or begins with `text`, of at least four characters; deleted runs are not found.
+    """Return the run whose id is or begins with `text`, of at least four characters.
 
     Raises:
-        OptionError: there is no such run, or several.
+        OptionError: there is no such run, it was deleted, or there are several.
     """
     if not _ID.fullmatch(text):
         raise OptionError(option, text, "must be the id of a run or its first four or more hexadecimal digits")
@@ -48,7 +50,16 @@ def find_run(client: MlflowClient, option: str, text: str) -> Run:
         run: Run = found[0]
         return run
     if not found:
+        if len(text) == _LENGTH and _was_deleted(client, text):
+            raise OptionError(option, text, "was deleted")
         raise OptionError(option, text, "there is no such run in the tracking database; `whichlora runs` lists them")
     several = ", ".join(run.info.run_id for run in found[:_SHOWN])
     more = " and more" if len(found) > _SHOWN else ""
     raise OptionError(option, text, f"several runs have ids that begin like this: {several}{more}")
+
+
+def _was_deleted(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == LifecycleStage.DELETED
+    except MlflowException:  # it never was there
+        return False
