@@ -42,8 +42,9 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, tiny
         ids = {name: run_of(plan_of(tiny_model, variant=name)).run_id for name in ("lora", "full", "none")}
         study = Tracker(client, "tests")
         plan = plan_of(tiny_model, variant="lora", learning_rate=0.02)
-        ids["trial"] = trial(plan, study, tags={"study": "s", "trial": "1"}).run_id
-        ids["bare"] = trial(plan, study, tags={"study": "s", "trial": "2"}).run_id
+        for number, name in enumerate(("trial", "bare"), 1):
+            tags = {"study": "s", "trial": str(number)}
+            ids[name] = trial(plan, study, tags=tags, keep=lambda _: False).run_id
         adapter = Path(client.download_artifacts(ids["lora"], "adapter", str(folder)))
         for name in ("README.md", "tokenizer.json", "tokenizer_config.json", "whichlora.json"):
             (adapter / name).unlink()
@@ -240,7 +241,7 @@ def test_an_adapter_of_a_4_bit_base_is_merged_into_full_precision(
 def test_files_of_a_killed_export_are_removed(tracked: Path, tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path; from whichlora.export.pipeline import _staged\n"
-        f"with _staged(Path({str(tmp_path)!r}) / 'out') as stage:\n"
+        f"with _staged(Path({str(tmp_path)!r}) / 'out', keep=True) as stage:\n"
         "    (stage / 'half').touch(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
@@ -293,7 +294,10 @@ def test_a_dry_run_lists_what_would_be_uploaded(
     run = ("--run_id", ids(tracked)["lora"], "--output", str(tmp_path / "a"))
     assert call(*run, "--push_to", "someone/mine", "--dry_run", "true") == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Not written (dry_run=true): {tmp_path}/a: adapter, with its model card and tokenizer"
     assert lines[1].startswith("Not uploaded (dry_run=true) to someone/mine: 6 files, ")
+    assert not list(tmp_path.iterdir())
+    assert call(*run) == 0  # what a dry run has checked is not in the way
     assert [line.split()[0] for line in lines[2:]] == sorted(path.name for path in (tmp_path / "a").iterdir())
 
 

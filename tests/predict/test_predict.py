@@ -41,7 +41,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, tiny
     with tracking_in(folder):
         plan = plan_of(tiny_model, variant="lora")
         ids = {"lora": run_of(plan).run_id, "pairs": run_of(plan_of(tiny_model, **PAIRS)).run_id}
-        ids["trial"] = trial(plan, Tracker(connect(), "tests"), tags={"study": "s"}).run_id
+        ids["trial"] = trial(plan, Tracker(connect(), "tests"), tags={"study": "s"}, keep=lambda _: False).run_id
         (folder / "ids.json").write_text(json.dumps(ids))
         rows = [{"id": item.id, **named_texts(item)} for item in plan.tests["tl"].items]
         (folder / "items.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

@@ -31,7 +31,7 @@ OPTIONS = {
         "Repository on the Hugging Face hub, as organisation/name; a new one is private. The token is that of HF_TOKEN "
         "or of `hf auth login`.",
     ),
-    "dry_run": ("false", "true: list what push_to would upload, and upload nothing."),
+    "dry_run": ("false", "true: list what push_to would upload, and neither upload it nor keep it in output."),
 }
 
 
