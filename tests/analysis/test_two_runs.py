@@ -142,6 +142,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(store: Path, capsys: pytest
     first = log_run(spec(), "e")
     failed, running = log_run(spec(seed=2), "e", status="FAILED"), log_run(spec(seed=3), "e", status="RUNNING")
     other, empty = log_run(spec(task="atlas-qa"), "e"), log_run(spec(seed=4), "e", items=0)
+    summary = log_run(spec(seed=5), "e")
+    MlflowClient().set_tag(summary, "whichlora.kind", "summary")
     for second, message in (
         ("f" * 32, f"second={'f' * 32}: there is no such run in the tracking database; `whichlora runs` lists them"),
         ("x y", "second=x y: must be the id of a run or its first four or more hexadecimal digits"),
@@ -149,6 +151,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(store: Path, capsys: pytest
         (other, f"second={other}: must be a run of the same task as first; the tasks are atlas-nli and atlas-qa"),
         (failed, f"second={failed}: has no result (failed): ProofError: module q_proj gets no gradient"),
         (running, f"second={running}: has no result (running): it has not finished"),
+        (summary, f"second={summary}: must be a run or base or trial, but is a summary"),
         (empty, f"second={empty}: has no en predictions that can be read"),
     ):
         err = called(capsys, first, second, status=2)

@@ -152,8 +152,8 @@ def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked:
     [
         ("0" * 32, {}, "there is no such run in the tracking database; `whichlora runs` lists them"),
         ("running", {}, "has not finished; wait for it"),
-        ("base", {}, "must be a run or trial with an adapter, but is of kind base"),
-        ("launch", {}, "but is of kind launch; its result is the run "),
+        ("base", {}, "must be a run or trial, but is a base"),
+        ("launch", {}, "but is a launch; its result is the run "),
         ("foreign", {}, "is not of whichlora"),
         ("none", {}, "has no adapter among its artifacts: the variant none trains nothing"),
         ("bare", {}, "has no adapter among its artifacts: the study did not keep it"),

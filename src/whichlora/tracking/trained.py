@@ -27,15 +27,8 @@ def finished_run(client: MlflowClient, text: str, *, option: str = "run_id", kin
     Raises:
         OptionError: there is no such run, or several; it is of another kind, or it has not finished.
     """
-    run = find_run(client, option, text)
-    kind, status = run.data.tags.get("whichlora.kind"), run.info.status
-    if kind not in kinds:
-        advice = ""
-        if result := run.data.tags.get("whichlora.result"):
-            advice = f"; its result is the run {result}"
-        described = f"of kind {kind}" if kind else "not of whichlora"
-        wanted = f"must be a {' or '.join(kinds)} with an adapter"
-        raise OptionError(option, text, f"{wanted}, but is {described}{advice}")
+    run = find_run(client, option, text, kinds)
+    status = run.info.status
     if status != "FINISHED":
         reason = {"RUNNING": "has not finished; wait for it", "FAILED": "has failed, and logged no adapter"}
         raise OptionError(option, text, reason.get(status, f"is {status.lower()}, and logged no adapter"))
