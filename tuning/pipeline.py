@@ -114,7 +114,7 @@ def _first_estimate(studies: Sequence[Study], tracker: Tracker, *, trials: int, 
     durations = known_durations(tracker.client, plans[0])
     seconds = [durations.training(plan) for plan in plans]
     if None in seconds:
-        return "How long this takes is said after the first trial."
+        return "The time that this takes can be estimated after the first trial."
     total = format_duration(trials * sum(filter(None, seconds)))
     return f"Training all trials takes about {total}, without pruning, estimated from finished runs on this machine."
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from whichlora.errors import OptionError, first_line, printable
+from whichlora.text_tables import format_size
 
 
 def check_repository(name: str) -> None:
@@ -34,8 +34,8 @@ def files_of(folder: Path, repository: str, *, uploaded: bool) -> str:
     sizes = [(printable(path.relative_to(folder).as_posix()), path.stat().st_size) for path in files]
     width = max(len(name) for name, _ in sizes)
     verb = "Uploading" if uploaded else "Not uploaded (dry_run=true)"
-    lines = [f"{verb} to {repository}: {len(sizes)} files, {_size(sum(size for _, size in sizes))}"]
-    return "\n".join([*lines, *(f"  {name:{width}}  {_size(size):>9}" for name, size in sizes)])
+    lines = [f"{verb} to {repository}: {len(sizes)} files, {format_size(sum(size for _, size in sizes))}"]
+    return "\n".join([*lines, *(f"  {name:{width}}  {format_size(size):>9}" for name, size in sizes)])
 
 
 def push(folder: Path, repository: str) -> str:
@@ -54,10 +54,3 @@ def push(folder: Path, repository: str) -> str:
         allowed = f"cannot be uploaded ({first_line(error)}); {folder} is complete: `hf upload {repository} {folder}`"
         raise OptionError("push_to", repository, allowed) from error
     return printable(f"Uploaded: {commit.commit_url}")
-
-
-def _size(size: int) -> str:
-    """Return a number of bytes for users, in units of 1,000."""
-    units = ("B", "kB", "MB", "GB", "TB")
-    step = min(int(math.log10(size) // 3), len(units) - 1) if size else 0
-    return f"{size / 1000**step:.{1 if step else 0}f} {units[step]}"
