@@ -14,6 +14,8 @@ from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, parse_integer
 
 _MOST_ITEMS = 10**6
+_KINDS = ("run", "base", "trial", None)
+"""Kinds of runs that answer items; None stands for runs that were logged otherwise."""
 COMMAND = Command(
     "diff",
     "Compare the runs FIRST and SECOND: their specs, costs, scores and answers.\n\nA run is given by its id or the "
@@ -47,7 +49,7 @@ def _diff(texts: Mapping[str, str]) -> int:
 
         require_database("first", texts["first"])
         client = connect()
-        first, second = (find_run(client, name, texts[name]) for name in ("first", "second"))
+        first, second = (find_run(client, name, texts[name], _KINDS) for name in ("first", "second"))
         if first.info.run_id == second.info.run_id:
             raise OptionError("second", texts["second"], "must be another run than first")
         tasks = first.data.params.get("task"), second.data.params.get("task")

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from whichlora.config.spec import RunSpec
 
-DECISIVE, VERSIONS, CIRCUMSTANCES, OTHERS = "what decides the result", "versions", "machine and launch", "other params"
+DECISIVE, VERSIONS, CIRCUMSTANCES, OTHERS = "spec", "versions", "machine and launch", "other params"
 _SPEC = {field.name for field in fields(RunSpec)} | {"spec_version"}
 _TAGS = {
     "mlflow.user": "user",
@@ -30,7 +30,7 @@ class Differences:
 
 
 def differences(first: Run, second: Run) -> dict[str, Differences]:
-    """Return what differs by group: what decides the result, versions, machine and launch, other params."""
+    """Return what differs by group: spec, versions, machine and launch, other params."""
     texts: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         group: ({}, {}) for group in (DECISIVE, VERSIONS, CIRCUMSTANCES, OTHERS)
     }

@@ -61,10 +61,13 @@ def _who(first: Run, second: Run, width: int | None) -> str:
 
 
 def _group(title: str, group: Differences, width: int | None) -> str:
-    if not group.values:
-        return f"{title.capitalize()}: the same." if group.same else ""
+    different, total = len(group.values), len(group.values) + group.same
+    if not different:
+        return f"{title.capitalize()}: all {total} values are equal." if total else ""
     rows = [("", "first", "second"), *((name, *values) for name, values in group.values.items())]
-    head = _wrapped(f"Different in {title} ({group.same} more are the same):", width)
+    head = _wrapped(
+        f"{title.capitalize()}: {different} of {total} values {'differs' if different == 1 else 'differ'}:", width
+    )
     return f"{head}\n{table(rows, width=width)}"
 
 
@@ -111,7 +114,7 @@ def _explained(comparisons: Sequence[Comparison]) -> list[str]:
         "Differences are in points; intervals are from a paired bootstrap over items, p from "
         f"{' and '.join(filter(None, (right, parts)))}. only first, only second: items that only this run answers "
         "right, or better.",
-        "They hold for these two adapters. Whether the methods differ takes several seeds: `whichlora analyze`.",
+        "The tests compare these two adapters. To compare the methods takes several seeds: `whichlora analyze`.",
     ]
     if parts:
         lines.insert(1, "Answers in parts are scored by token F1 with the first accepted answer.")

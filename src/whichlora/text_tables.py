@@ -1,4 +1,4 @@
-"""Lays out tables for a terminal: columns that align in every script and fit the width without wrapped lines."""
+"""Lays out tables for a terminal, with columns that align in every script and fit the width, and formats file sizes."""
 
 from __future__ import annotations
 
@@ -112,3 +112,12 @@ def shown(text: str) -> str:
 
 def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else shown(str(value)).replace("\n", "\\n")
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes as "93 MiB"."""
+    for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if size >= 1024**power:
+            value = size / 1024**power
+            return f"{value:.1f} {unit}" if value < 10 and power > 1 else f"{value:,.0f} {unit}"
+    return f"{size} B"

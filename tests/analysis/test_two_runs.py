@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_answers_are_paired_by_id_whatever_their_order(store: Path) -> None:
     assert [c.discordant() for c in compare(*runs(first, second))] == [c.discordant() for c in before]
 
 
-def test_what_differs_is_grouped(store: Path) -> None:
+def test_what_differs_is_grouped(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client = MlflowClient()
     first, second = log_run(spec("lora", seed=1), "e"), log_run(spec("lora", seed=2), "e")
     client.log_param(first, "version/torch", "2.12")
@@ -77,6 +78,8 @@ def test_what_differs_is_grouped(store: Path) -> None:
     assert found[DECISIVE].values == {"seed": ("1", "2")}
     assert found[VERSIONS].values == {"version/torch": ("2.12", "2.13")}
     assert found[CIRCUMSTANCES].values == {"git commit": ("-", "abc")}
+    text = called(capsys, first, second)
+    assert f"Spec: 1 of {found[DECISIVE].same + 1} values differs:" in text
 
 
 def test_other_items_are_not_paired(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +122,7 @@ def test_the_same_answers_are_no_error(store: Path, capsys: pytest.CaptureFixtur
     first, second = log_run(spec(), "e"), log_run(spec(), "f")
     text = called(capsys, first, second)
     assert "Both have one spec." in text
+    assert re.search(r"^Spec: all \d+ values are equal\.$", text, re.MULTILINE)
     assert "tl: 0 of 60 answers differ." in text
 
 
@@ -142,6 +146,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(store: Path, capsys: pytest
     first = log_run(spec(), "e")
     failed, running = log_run(spec(seed=2), "e", status="FAILED"), log_run(spec(seed=3), "e", status="RUNNING")
     other, empty = log_run(spec(task="atlas-qa"), "e"), log_run(spec(seed=4), "e", items=0)
+    summary = log_run(spec(seed=5), "e")
+    MlflowClient().set_tag(summary, "whichlora.kind", "summary")
     for second, message in (
         ("f" * 32, f"second={'f' * 32}: there is no such run in the tracking database; `whichlora runs` lists them"),
         ("x y", "second=x y: must be the id of a run or its first four or more hexadecimal digits"),
@@ -149,6 +155,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(store: Path, capsys: pytest
         (other, f"second={other}: must be a run of the same task as first; the tasks are atlas-nli and atlas-qa"),
         (failed, f"second={failed}: has no result (failed): ProofError: module q_proj gets no gradient"),
         (running, f"second={running}: has no result (running): it has not finished"),
+        (summary, f"second={summary}: must be a run or base or trial, but is a summary"),
         (empty, f"second={empty}: has no en predictions that can be read"),
     ):
         err = called(capsys, first, second, status=2)

@@ -21,8 +21,10 @@ from whichlora.cards.rerun import other_settings
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
+from whichlora.data.tasks.items import named_texts
 from whichlora.models.loading import ModelSource, load_tokenizer, locate
 from whichlora.models.published import PublishedBase, published
+from whichlora.predict.command import main as predict
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
 from whichlora.tracking.run_log import RunLog
@@ -105,6 +107,36 @@ def test_code_of_the_card_loads_the_adapter(
     assert type(names["model"]).__name__ == "PeftModelForCausalLM"
 
 
+def test_the_command_of_the_card_predicts_with_the_base_beside_it(
+    logged: tuple[Plan, Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, _, folder = logged
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / Path(plan.source.name_or_path).name).symlink_to(plan.source.name_or_path)
+    stored = json.loads((tmp_path / "whichlora.json").read_text())
+    stored["base"]["folder"] = "/nowhere/of/mine"  # on the machine of another user
+    (tmp_path / "whichlora.json").write_text(json.dumps(stored))
+    pd.DataFrame([named_texts(item) for item in plan.tests["tl"].items]).to_csv(tmp_path / "texts.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    line = next(line for line in card_of(tmp_path)[1].splitlines() if line.startswith("    whichlora predict "))
+    assert predict([*shlex.split(line)[2:], "--output", "labels.csv"]) == 0
+    assert len(pd.read_csv("labels.csv")) == 9
+
+
+def test_the_card_has_a_command_that_predicts_only_where_that_works() -> None:
+    folder = PublishedBase(name="my model", revision="r", on_hub=False, licence=None)
+    for base, form, predicts, given in (
+        (HUB_BASE, "adapter", True, ""),
+        (folder, "adapter", True, " --base './my model'"),
+        (folder, "model", True, ""),  # it is whole
+        (folder, "adapter", False, None),  # a task whose items no table has
+        (folder, "merged", False, None),
+    ):
+        text = model_card(facts(), base, form=form, predicts=predicts)  # type: ignore[arg-type]
+        line = f"    whichlora predict --model .{given} --input texts.csv\n"
+        assert line in text if given is not None else "whichlora predict" not in text
+
+
 def facts(**changes: object) -> RunFacts:
     data = DataSet(context="test/en", task="t", items=3, languages=("en",), hub="someone/data", folder=None)
     values = {
@@ -122,7 +154,7 @@ def test_names_from_outside_change_neither_the_table_nor_the_page() -> None:
     params = {"variant": evil, "task": evil, "language": evil, "task_option": f"/x/{evil}"}
     data = DataSet(context="test/en", task=evil, items=3, languages=(evil,), hub=None, folder=f"/home/me/{evil}")
     base = PublishedBase(name=evil, revision="r", on_hub=False, licence=evil)
-    text = model_card(facts(params=params, data={"test/en": data, "train": data}), base, form="adapter")
+    text = model_card(facts(params=params, data={"test/en": data, "train": data}), base, form="adapter", predicts=True)
     shown = [line for line in text.split("---\n", 2)[2].splitlines() if not line.startswith("    ")]  # but for code
     table = [line for line in shown if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
@@ -133,7 +165,7 @@ def test_names_from_outside_change_neither_the_table_nor_the_page() -> None:
 
 
 def test_metadata_name_base_data_and_licence_on_the_hub() -> None:
-    metadata = yaml.safe_load(model_card(facts(), HUB_BASE, form="merged").split("---\n")[1])
+    metadata = yaml.safe_load(model_card(facts(), HUB_BASE, form="merged", predicts=False).split("---\n")[1])
     assert (metadata["base_model"], metadata["license"]) == ("someone/tiny", "mit")
     assert (metadata["datasets"], metadata["library_name"]) == (["someone/data"], "transformers")
 
@@ -141,8 +173,8 @@ def test_metadata_name_base_data_and_licence_on_the_hub() -> None:
 def test_a_trial_shows_validation_scores_and_a_run_of_an_earlier_version_what_is_known() -> None:
     validation = DataSet(context="validation/tl", task="t", items=7, languages=("sw",), hub=None, folder=None)
     trial = facts(kind="trial", metrics={"validation/tl/f1": 0.25}, data={"validation/tl": validation})
-    assert "| Swahili | t | 7 | 0.250 |" in model_card(trial, HUB_BASE, form="adapter")
-    assert "No scores are known." in model_card(facts(data={}, params={}), HUB_BASE, form="adapter")
+    assert "| Swahili | t | 7 | 0.250 |" in model_card(trial, HUB_BASE, form="adapter", predicts=True)
+    assert "No scores are known." in model_card(facts(data={}, params={}), HUB_BASE, form="adapter", predicts=True)
 
 
 def test_settings_that_no_option_sets_are_named() -> None:
@@ -153,7 +185,7 @@ def test_settings_that_no_option_sets_are_named() -> None:
 def test_the_packaged_model_is_named_by_its_origin_with_a_note() -> None:
     base = published(ModelSource(name="smollm2-135m", name_or_path="/cache/x", revision=None, digest="d"))
     assert (base.name, base.revision, base.licence) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "apache-2.0")
-    assert "near those on the hub, but not equal" in model_card(facts(), base, form="adapter")
+    assert "near those on the hub, but not equal" in model_card(facts(), base, form="adapter", predicts=True)
 
 
 def test_a_model_of_the_hub_is_named_by_id_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +195,7 @@ def test_a_model_of_the_hub_is_named_by_id_and_commit(tmp_path: Path, monkeypatc
     name_base(tmp_path, source)
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     assert config == {"r": 8, "base_model_name_or_path": "a/b", "revision": "1" * 40}
-    card = model_card(facts(), published(source), form="adapter")
+    card = model_card(facts(), published(source), form="adapter", predicts=True)
     assert f'from_pretrained("a/b", revision="{"1" * 40}", dtype="float32")' in card
 
 

@@ -23,6 +23,7 @@ from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whichlora.export.command import main
+from whichlora.predict.command import main as predict
 from whichlora.run.pipeline import trial
 from whichlora.testing.runs import tracking_in
 from whichlora.tracking.client import connect
@@ -41,8 +42,9 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, tiny
         ids = {name: run_of(plan_of(tiny_model, variant=name)).run_id for name in ("lora", "full", "none")}
         study = Tracker(client, "tests")
         plan = plan_of(tiny_model, variant="lora", learning_rate=0.02)
-        ids["trial"] = trial(plan, study, tags={"study": "s", "trial": "1"}).run_id
-        ids["bare"] = trial(plan, study, tags={"study": "s", "trial": "2"}).run_id
+        for number, name in enumerate(("trial", "bare"), 1):
+            tags = {"study": "s", "trial": str(number)}
+            ids[name] = trial(plan, study, tags=tags, keep=lambda _: False).run_id
         adapter = Path(client.download_artifacts(ids["lora"], "adapter", str(folder)))
         for name in ("README.md", "tokenizer.json", "tokenizer_config.json", "whichlora.json"):
             (adapter / name).unlink()
@@ -70,7 +72,7 @@ def test_an_adapter_is_exported_with_all_that_lies_beside_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()  # an empty folder may be there
-    assert call("--run_id", ids(tracked)["lora"], "--output", "mine") == 0
+    assert call("--run_id", ids(tracked)["lora"][:8], "--output", "mine") == 0
     assert capsys.readouterr().out == f"{tmp_path}/mine: adapter, with its model card and tokenizer\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert {path.name for path in Path("mine").iterdir()} == {
@@ -134,21 +136,24 @@ def call_relocate(home: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(archive(["relocate", "--force", "true"]))
 
 
-def test_a_whole_model_is_exported_as_it_is(tracked: Path, tmp_path: Path) -> None:
+def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked: Path, tmp_path: Path) -> None:
     run_id = ids(tracked)["full"]
     assert call("--run_id", run_id, "--form", "merged", "--output", str(tmp_path / "m")) == 0
     logged = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter/model.safetensors")
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == Path(logged).read_bytes()
     AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    (tmp_path / "in.csv").write_text("premise,hypothesis\na,b\n")
+    files = ("--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"))
+    assert predict(["--model", str(tmp_path / "m"), *files]) == 0
 
 
 @pytest.mark.parametrize(
     ("run", "options", "error"),
     [
-        ("0" * 32, {}, "must be the id of a run in the tracking database"),
+        ("0" * 32, {}, "there is no such run in the tracking database; `whichlora runs` lists them"),
         ("running", {}, "has not finished; wait for it"),
-        ("base", {}, "must be a run or trial with an adapter, but is of kind base"),
-        ("launch", {}, "but is of kind launch; its result is the run "),
+        ("base", {}, "must be a run or trial, but is a base"),
+        ("launch", {}, "but is a launch; its result is the run "),
         ("foreign", {}, "is not of whichlora"),
         ("none", {}, "has no adapter among its artifacts: the variant none trains nothing"),
         ("bare", {}, "has no adapter among its artifacts: the study did not keep it"),
@@ -236,7 +241,7 @@ def test_an_adapter_of_a_4_bit_base_is_merged_into_full_precision(
 def test_files_of_a_killed_export_are_removed(tracked: Path, tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path; from whichlora.export.pipeline import _staged\n"
-        f"with _staged(Path({str(tmp_path)!r}) / 'out') as stage:\n"
+        f"with _staged(Path({str(tmp_path)!r}) / 'out', keep=True) as stage:\n"
         "    (stage / 'half').touch(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
@@ -289,7 +294,10 @@ def test_a_dry_run_lists_what_would_be_uploaded(
     run = ("--run_id", ids(tracked)["lora"], "--output", str(tmp_path / "a"))
     assert call(*run, "--push_to", "someone/mine", "--dry_run", "true") == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Not written (dry_run=true): {tmp_path}/a: adapter, with its model card and tokenizer"
     assert lines[1].startswith("Not uploaded (dry_run=true) to someone/mine: 6 files, ")
+    assert not list(tmp_path.iterdir())
+    assert call(*run) == 0  # what a dry run has checked is not in the way
     assert [line.split()[0] for line in lines[2:]] == sorted(path.name for path in (tmp_path / "a").iterdir())
 
 

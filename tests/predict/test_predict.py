@@ -18,6 +18,7 @@ from runs import PAIRS, plan_of, run_of
 
 from whichlora.data.tasks.items import named_texts
 from whichlora.export.command import main as export
+from whichlora.masking import mask_output
 from whichlora.predict import pipeline
 from whichlora.predict.command import main
 from whichlora.run.companions import write_needs
@@ -40,7 +41,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, tiny
     with tracking_in(folder):
         plan = plan_of(tiny_model, variant="lora")
         ids = {"lora": run_of(plan).run_id, "pairs": run_of(plan_of(tiny_model, **PAIRS)).run_id}
-        ids["trial"] = trial(plan, Tracker(connect(), "tests"), tags={"study": "s"}).run_id
+        ids["trial"] = trial(plan, Tracker(connect(), "tests"), tags={"study": "s"}, keep=lambda _: False).run_id
         (folder / "ids.json").write_text(json.dumps(ids))
         rows = [{"id": item.id, **named_texts(item)} for item in plan.tests["tl"].items]
         (folder / "items.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -120,8 +121,25 @@ def test_streams_are_read_and_written(
 ) -> None:
     WRITE[suffix](items(tracked), here / "in")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((here / "in").read_bytes())))
-    assert call(run_id=run_id(tracked), input="-", batch_size=2) == 0
+    assert call(run_id=run_id(tracked)[:8], input="-", batch_size=2) == 0
     assert_logged(READ[suffix](io.StringIO(capsys.readouterr().out)), tracked)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_texts_on_standard_output_are_those_of_the_input(
+    suffix: str, tracked: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like a password in them stays, in UTF-8 whatever the terminal's encoding; messages are masked."""
+    texts = {"premise": "See password=hunter22 for https://t0ken@host", "hypothesis": "a:b, Käse 東京"}
+    WRITE[suffix](pd.DataFrame([texts]), here / f"in.{suffix}")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
+    mask_output()
+    print("password=hunter22")
+    assert call(run_id=run_id(tracked), input=f"in.{suffix}") == 0
+    message, _, found = sys.stdout.buffer.getvalue().decode().partition("\n")
+    assert message == "password=***"
+    assert READ[suffix](io.StringIO(found))[list(texts)].to_dict("records") == [texts]
 
 
 def test_a_model_is_named_in_six_ways(tracked: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,8 +267,8 @@ def test_a_bad_table_is_refused_before_the_model_is_loaded(
         ({"run_id": "lora", "output": "in.jsonl/x.csv"}, "output=in.jsonl/x.csv: must be a new or existing folder"),
         ({"run_id": "lora", "batch_size": "0"}, "batch_size=0: must be a whole number from 1"),
         ({"run_id": "lora", "base": "byte_model"}, "is another model than"),
-        ({"run_id": "0" * 32}, "must be the id of a run in the tracking database"),
-        ({"run_id": "pairs"}, "has no model that predicts texts: it is of word pairs"),
+        ({"run_id": "0" * 32}, "there is no such run in the tracking database; `whichlora runs` lists them"),
+        ({"run_id": "pairs"}, "has no model that predicts texts: its task is one of word pairs"),
         ({"run_id": "trial"}, "has no adapter among its artifacts: the study did not keep it"),
         ({"model": "empty"}, "has no whichlora.json"),
         ({"model": "nobody"}, "model=nobody: is neither a folder nor a registered model"),

@@ -38,7 +38,7 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
         ({"kind": "weights"}, "run_id=auto: kind=weights requires the id of a finished run"),
         ({"run_id": "abc", "model": "tiny"}, "model=tiny: cannot be combined with run_id"),
         ({"run_id": "abc", "precision": "bf16"}, "precision=bf16: a run is probed as it was scored; remove the option"),
-        ({"run_id": "abc"}, "run_id=abc: must be the id of a run in the tracking database"),
+        ({"run_id": "abc"}, "run_id=abc: must be the id of a run or its first four or more hexadecimal digits"),
         ({"task": "atlas"}, "task=atlas: allowed are atlas-nli, atlas-qa"),
         ({"items": "1000000"}, "items=1000000: atlas-nli has"),
         ({"detector": "lingua", "candidates": "en,xx"}, "candidates=en,xx: must be two or more of"),
@@ -76,7 +76,10 @@ def test_only_a_finished_run_can_be_probed(store: Path, tiny_model: str, capsys:
     assert "must be a run that trained something" in capsys.readouterr().err
     MlflowClient().set_terminated(result.run_id, "FAILED")
     assert main(["--run_id", result.run_id]) == 2
-    assert "must be a finished run of kind run, but is failed and of kind run" in capsys.readouterr().err
+    assert f"run_id={result.run_id}: has failed" in capsys.readouterr().err
+    MlflowClient().delete_run(result.run_id)
+    assert main(["--run_id", result.run_id]) == 2
+    assert capsys.readouterr().err == f"error: run_id={result.run_id}: was deleted\n"
 
 
 def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +91,7 @@ def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsy
     artifacts = MlflowClient().get_run(result.run_id).info.artifact_uri.removeprefix("file://")
     shutil.rmtree(Path(artifacts) / "adapter")
     assert main(["--run_id", result.run_id, "--agreement", "0"]) == 2
-    assert "its adapter is no longer among its artifacts" in capsys.readouterr().err
+    assert "has no adapter among its artifacts; it was deleted" in capsys.readouterr().err
 
 
 def test_auto_stands_for_the_value_of_the_preset() -> None:

@@ -155,9 +155,12 @@ def test_filters(store: Path, capsys: pytest.CaptureFixture[str], options: dict[
     assert len(rows_of(capsys, **options)) == found
 
 
-def test_without_a_result_the_logged_values_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logged(variant="vera")
-    assert "Logged values: variant vera; language sw." in called(capsys, method="veraa", language="swa")[1]
+@pytest.mark.parametrize(("language", "shown"), [("sw", "language sw"), ("", "no language")])
+def test_without_a_result_the_logged_values_are_named(
+    store: Path, capsys: pytest.CaptureFixture[str], language: str, shown: str
+) -> None:
+    logged(variant="vera", language=language)
+    assert f"Logged values: variant vera; {shown}." in called(capsys, method="veraa", language="swa")[1]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 from whichlora.archive.untar import DATABASES, is_allowed
 from whichlora.errors import OptionError
+from whichlora.text_tables import format_size
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, MLMODEL, problem_of
 from whichlora.tracking.moved import warn_if_moved
@@ -70,7 +71,7 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
     notes += [f"Artifacts of {elsewhere} runs are in other folders and not included."] if elsewhere else []
     notes += [f"{others} files of other kinds, and links to other folders, are not included."] if others else []
     notes += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} in the folder of the database."]
-    summary = f"{archive}: {len(runs) + elsewhere} runs, {archive.stat().st_size / 2**20:.1f} MiB."
+    summary = f"{archive}: {len(runs) + elsewhere} runs, {format_size(archive.stat().st_size)}."
     return " ".join([summary, *notes])
 
 

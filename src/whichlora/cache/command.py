@@ -13,6 +13,7 @@ from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, Command
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, check_choice, check_text, did_you_mean, printable
+from whichlora.text_tables import format_size, table, terminal_width
 
 if TYPE_CHECKING:
     from whichlora.cache.entries import Entry
@@ -80,16 +81,16 @@ def _chosen(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
 
 
 def _listing(entries: Sequence[Entry]) -> str:
-    from whichlora.text_tables import table, terminal_width
-
     if not entries:
         return "Nothing is stored."
     rows = [("name", "size", "in use", "what it is", "where")]
     for entry in sorted(entries, key=lambda entry: -entry.size):
-        rows.append((entry.name, _size(entry.size), "yes" if entry.is_used() else "", entry.what, str(entry.path)))
+        rows.append(
+            (entry.name, format_size(entry.size), "yes" if entry.is_used() else "", entry.what, str(entry.path))
+        )
     text = table(rows, width=terminal_width(), whole=("name", "where"), optional=("where", "what it is"))
-    total = _size(sum(entry.size for entry in entries))
-    return f"{text}\n{total} in all. Remove some with `whichlora cache --remove NAME`."
+    total = format_size(sum(entry.size for entry in entries))
+    return f"{text}\n{total} in total. Remove some with `whichlora cache --remove NAME`."
 
 
 def _remove(entries: Sequence[Entry], *, sure: bool) -> int:
@@ -102,7 +103,7 @@ def _remove(entries: Sequence[Entry], *, sure: bool) -> int:
     if not free:
         return status
     listed = ", ".join(printable(entry.name) for entry in free)
-    if not sure and not click.confirm(f"Remove {listed} ({_size(sum(entry.size for entry in free))})?"):
+    if not sure and not click.confirm(f"Remove {listed} ({format_size(sum(entry.size for entry in free))})?"):
         return 1
     for entry in free:
         try:
@@ -112,19 +113,10 @@ def _remove(entries: Sequence[Entry], *, sure: bool) -> int:
         except OSError as error:
             status = _report(entry, error.strerror or str(error))
         else:
-            print(printable(f"removed {entry.name}, {_size(entry.size)}"))
+            print(printable(f"removed {entry.name}, {format_size(entry.size)}"))
     return status
 
 
 def _report(entry: Entry, reason: str) -> int:
     print(printable(f"not removed: {entry.name}: {reason}"), file=sys.stderr)
     return 1
-
-
-def _size(size: int) -> str:
-    """Return a number of bytes as "93 MiB"."""
-    for unit, power in (("GiB", 3), ("MiB", 2)):
-        if size >= 1024**power:
-            value = size / 1024**power
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    return f"{size / 1024:.0f} KiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -32,8 +33,12 @@ _SYNTHETIC = (
 )
 
 
-def model_card(facts: RunFacts, base: PublishedBase, *, form: Form) -> str:
-    """Return the text of README.md."""
+def model_card(facts: RunFacts, base: PublishedBase, *, form: Form, predicts: bool) -> str:
+    """Return the text of README.md.
+
+    Args:
+        predicts: whether the folder has what `whichlora predict` needs.
+    """
     about = _KINDS[form].format(escaped(facts.title))
     parts = [
         f"---\n{_metadata(facts, base, form).to_yaml()}\n---",
@@ -45,7 +50,7 @@ def model_card(facts: RunFacts, base: PublishedBase, *, form: Form) -> str:
         "## Training",
         _training(facts),
         "## Use",
-        _use(base, form, facts),
+        _use(base, form, facts, predicts=predicts),
         "## Versions and licence",
         _versions(facts),
         _licence(base),
@@ -156,11 +161,15 @@ def _training(facts: RunFacts) -> str:
     return "\n".join(f"- {name}: {escaped(text)}" for name, text in values.items() if text != "None")
 
 
-def _use(base: PublishedBase, form: Form, facts: RunFacts) -> str:
-    """Return the Python code that loads it without whichlora, and the commands that use and repeat it."""
+def _use(base: PublishedBase, form: Form, facts: RunFacts, *, predicts: bool) -> str:
+    """Return the Python code that loads it without whichlora, and the commands that use and repeat it.
+
+    A base model in a folder is assumed beside this one: where it was is not said.
+    """
     dtype = {"bf16": "bfloat16"}.get(facts.params.get("precision", ""), "float32")
     revision = f", revision={json.dumps(base.revision)}" if base.on_hub and base.revision else ""
-    source = json.dumps(base.name if base.on_hub else f"./{base.name}")
+    place = base.name if base.on_hub else f"./{base.name}"
+    source = json.dumps(place)
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -177,9 +186,9 @@ def _use(base: PublishedBase, form: Form, facts: RunFacts) -> str:
     parts = [_indented(lines)]
     if facts.has_prompts:
         text = "Prompts must have the form of those in training"
-        reader = form == "adapter"
-        parts.append(f"{text}, as whichlora writes them for the rows of a table:" if reader else f"{text}.")
-        parts += [_indented([f"{PROGRAM} predict --model . --input texts.csv"])] if reader else []
+        parts.append(f"{text}, as whichlora writes them for the rows of a table:" if predicts else f"{text}.")
+        given = "" if base.on_hub or form != "adapter" else f" --base {shlex.quote(one_line(place))}"
+        parts += [_indented([f"{PROGRAM} predict --model .{given} --input texts.csv"])] if predicts else []
     settings = other_settings(facts)
     note = f", with these settings of the method in a file of experiments: `{json.dumps(settings)}`" if settings else ""
     parts.append(f"To train and score it again, with whichlora {facts.versions.get('whichlora', '')}{note}:")

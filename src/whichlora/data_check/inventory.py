@@ -33,7 +33,7 @@ def load(task: Task, languages: Sequence[str], *, difficulty: str, data_dir: str
 
 
 def files_table(task: Task, languages: Sequence[str], data_dir: str | None) -> str:
-    """Return the files with these languages, and for a declared task their formats, told by looking, and their rows.
+    """Return the files with these languages, and for a declared task their detected formats, and their rows.
 
     Empty if the task reads none.
     """

@@ -42,7 +42,7 @@ def _export(texts: Mapping[str, str]) -> int:
     request = parse(texts)
 
     # torch, transformers and MLflow take seconds to import, so options are checked first.
-    from whichlora.export.hub import check_repository, files_of, push
+    from whichlora.export.hub import check_repository, push
     from whichlora.export.pipeline import export
     from whichlora.tracking.client import connect, require_database
     from whichlora.tracking.launch import mark_launch
@@ -53,8 +53,6 @@ def _export(texts: Mapping[str, str]) -> int:
     client = connect()
     mark_launch(client)
     print(export(request, client))
-    if request.push_to is not None:
-        print(files_of(request.output, request.push_to, uploaded=not request.dry_run))
-        if not request.dry_run:
-            print(push(request.output, request.push_to))
+    if request.push_to is not None and not request.dry_run:
+        print(push(request.output, request.push_to))
     return 0

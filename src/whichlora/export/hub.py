@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-from whichlora.errors import OptionError, first_line
+from whichlora.errors import OptionError, first_line, printable
+from whichlora.text_tables import format_size
 
 
 def check_repository(name: str) -> None:
@@ -31,11 +31,11 @@ def check_repository(name: str) -> None:
 def files_of(folder: Path, repository: str, *, uploaded: bool) -> str:
     """Return a list of the files of a folder with their sizes, for users."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+    sizes = [(printable(path.relative_to(folder).as_posix()), path.stat().st_size) for path in files]
     width = max(len(name) for name, _ in sizes)
     verb = "Uploading" if uploaded else "Not uploaded (dry_run=true)"
-    lines = [f"{verb} to {repository}: {len(sizes)} files, {_size(sum(size for _, size in sizes))}"]
-    return "\n".join([*lines, *(f"  {name:{width}}  {_size(size):>9}" for name, size in sizes)])
+    lines = [f"{verb} to {repository}: {len(sizes)} files, {format_size(sum(size for _, size in sizes))}"]
+    return "\n".join([*lines, *(f"  {name:{width}}  {format_size(size):>9}" for name, size in sizes)])
 
 
 def push(folder: Path, repository: str) -> str:
@@ -53,11 +53,4 @@ def push(folder: Path, repository: str) -> str:
     except Exception as error:  # the library raises many types of errors of connections and of the hub
         allowed = f"cannot be uploaded ({first_line(error)}); {folder} is complete: `hf upload {repository} {folder}`"
         raise OptionError("push_to", repository, allowed) from error
-    return f"Uploaded: {commit.commit_url}"
-
-
-def _size(size: int) -> str:
-    """Return a number of bytes for users, in units of 1,000."""
-    units = ("B", "kB", "MB", "GB", "TB")
-    step = min(int(math.log10(size) // 3), len(units) - 1) if size else 0
-    return f"{size / 1000**step:.{1 if step else 0}f} {units[step]}"
+    return printable(f"Uploaded: {commit.commit_url}")

@@ -14,14 +14,14 @@ from whichlora.errors import OptionError, check_choice, check_folder, check_text
 FORMS = ("adapter", "merged")
 NO_REPOSITORY = "none"
 OPTIONS = {
-    "run_id": (None, "MLflow id of a finished run or trial that has an adapter."),
+    "run_id": (None, "MLflow id, or its first digits, of a finished run or trial that has an adapter."),
     "form": (
         "adapter",
         "adapter: the adapter with model card and tokenizer; merged: the base model with the adapter merged into its "
         "weights, which transformers loads without PEFT.",
     ),
     "output": ("export", "Folder to write, new or empty."),
-    "base": (AUTO, "Folder or hub id of the run's base model, where it is not where it was."),
+    "base": (AUTO, "Folder or hub id of the run's base model, if it was moved."),
     "precision": (
         PRECISIONS[0],
         "Weights of a merged model: fp32, or bf16, which rounds away part of what was trained.",
@@ -31,7 +31,7 @@ OPTIONS = {
         "Repository on the Hugging Face hub, as organisation/name; a new one is private. The token is that of HF_TOKEN "
         "or of `hf auth login`.",
     ),
-    "dry_run": ("false", "true: list what push_to would upload, and upload nothing."),
+    "dry_run": ("false", "true: list what push_to would upload, and neither upload it nor keep it in output."),
 }
 
 

@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,12 @@ import psutil
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from whichlora.announcements import announce
 from whichlora.cards.companions import CARD, write_card, write_tokenizer
 from whichlora.cards.facts import read_facts
 from whichlora.cards.model_card import Form, model_card
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, printable
+from whichlora.export.hub import files_of
 from whichlora.export.options import Request
 from whichlora.models.loading import ModelSource, load_tokenizer
 from whichlora.models.published import published
@@ -36,7 +37,9 @@ _TOKENIZER = "tokenizer_config.json"
 
 
 def export(request: Request, client: MlflowClient) -> str:
-    """Write the folder that a request asks for, and return a summary for users.
+    """Write the folder that a request asks for, and return a summary for users, with a list of what is uploaded.
+
+    A dry run writes the same files, and removes them.
 
     Raises:
         OptionError: the run has no adapter that can be exported so, or its base model is not found.
@@ -49,16 +52,19 @@ def export(request: Request, client: MlflowClient) -> str:
         if whole and request.form == "adapter":
             raise OptionError("form", "adapter", "the run has no adapter, but a whole model; use form=merged")
         try:
-            with _staged(request.output) as folder:
+            with _staged(request.output, keep=not request.dry_run) as folder:
                 if request.form == "adapter":
                     note = _write_adapter(trained, run, request, folder)
                 elif whole:
                     note = _write_model(trained, run, request, folder)
                 else:
                     note = _write_merged(trained, run, request, folder)
+                summary = printable(f"{request.output}: {note}")
+                if request.push_to is not None:
+                    summary += f"\n{files_of(folder, request.push_to, uploaded=not request.dry_run)}"
         except OSError as error:
             raise OptionError("output", request.output, f"cannot be written: {error.strerror or error}") from error
-    return f"{request.output}: {note}"
+    return f"Not written (dry_run=true): {summary}" if request.dry_run else summary
 
 
 def _write_adapter(trained: Path, run: Run, request: Request, folder: Path) -> str:
@@ -88,7 +94,7 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
     get_variant(run.data.params["variant"])  # that of another package tells PEFT of its method
     check_mergeable(trained)
     source = _base_of(run, trained, request.base)
-    print(f"Merging the adapter into {source.name}, and comparing the predictions...", file=sys.stderr)
+    announce(f"Merging the adapter into {source.name}, and comparing the predictions.")
     agreement = merge(source, trained, folder, precision=request.precision)
     _write_companions(folder, run, source, form="merged")
     note = f"merged model in {request.precision}; {agreement}"
@@ -98,10 +104,10 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
 
 
 def _write_companions(folder: Path, run: Run, source: ModelSource, *, form: Form) -> None:
-    stored = folder / saved.FILE_NAME
-    chat = saved.read(folder).chat_template if stored.is_file() else None
+    predicts = (folder / saved.FILE_NAME).is_file()
+    chat = saved.read(folder).chat_template if predicts else None
     write_tokenizer(folder, load_tokenizer(source), chat)
-    write_card(folder, model_card(read_facts(run), published(source), form=form))
+    write_card(folder, model_card(read_facts(run), published(source), form=form, predicts=predicts))
 
 
 def _hide_places(folder: Path) -> None:
@@ -129,8 +135,8 @@ def _base_of(run: Run, trained: Path, given: str | None) -> ModelSource:
 
 
 @contextmanager
-def _staged(output: Path) -> Iterator[Path]:
-    """Yield a new folder beside `output`, which gets that name at the end of the block if nothing fails."""
+def _staged(output: Path, *, keep: bool) -> Iterator[Path]:
+    """Yield a new folder beside `output`; at the end of the block it gets that name if `keep`, and else is removed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     here = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     for leftover in output.parent.glob(f".{glob.escape(output.name)}.{here}-*.exporting"):  # of killed exports
@@ -140,7 +146,8 @@ def _staged(output: Path) -> Iterator[Path]:
     stage.mkdir()
     try:
         yield stage
-        sync(stage)
-        stage.replace(output)
+        if keep:
+            sync(stage)
+            stage.replace(output)
     finally:
         shutil.rmtree(stage, ignore_errors=True)

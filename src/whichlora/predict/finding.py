@@ -45,17 +45,19 @@ def model_folder(run_id: str | None, model: str | None, scratch: Path) -> Path:
         raise OptionError("model", model, f"cannot be read ({first_line(error)})") from error
 
 
-def _of_run(client: MlflowClient, run_id: str, scratch: Path) -> Path:
-    run = finished_run(client, run_id)
+def _of_run(client: MlflowClient, text: str, scratch: Path) -> Path:
+    run = finished_run(client, text)
+    run_id = str(run.info.run_id)
     logged = model_of_run(client, run_id)
     if logged is not None:
         return _of_logged(client, run_id, logged, scratch)
     folder = adapter_files(client, run, scratch)
     if not (folder / FILE_NAME).is_file():
         allowed = (
-            "has no model that predicts texts: it is of word pairs, a trial, or of an earlier version of whichlora"
+            "has no model that predicts texts: its task is one of word pairs or has items of its own kind, "
+            "or an earlier version of whichlora trained it"
         )
-        raise OptionError("run_id", run_id, allowed)
+        raise OptionError("run_id", text, allowed)
     return folder
 
 

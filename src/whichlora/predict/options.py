@@ -15,7 +15,7 @@ STREAM = "-"
 INPUTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 OUTPUTS = (".csv", ".jsonl", ".parquet")
 OPTIONS = {
-    "run_id": (AUTO, "MLflow id of a finished run."),
+    "run_id": (AUTO, "MLflow id, or its first digits, of a finished run or trial."),
     "model": (
         AUTO,
         "In place of run_id: a registered model NAME (its alias champion, or else its latest version), NAME@ALIAS, a "
@@ -32,7 +32,7 @@ OPTIONS = {
         "other formats.",
     ),
     "batch_size": (AUTO, "Most rows that are read at once; auto is as many as the memory allows."),
-    "base": (AUTO, "Folder or hub id of the base model, where it is not where it was."),
+    "base": (AUTO, "Folder or hub id of the base model, if it was moved."),
 }
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from whichlora.announcements import announced
 from whichlora.config.cli import format_duration
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, printable
 from whichlora.predict.finding import model_folder
 from whichlora.predict.options import Request
 from whichlora.predict.reading import read_input
 from whichlora.predict.writing import writer
 from whichlora.serving import saved
-from whichlora.serving.base_model import find_base
 from whichlora.serving.inputs import items_of
 from whichlora.serving.predictor import Predictor
 
@@ -37,9 +37,8 @@ def predict(request: Request) -> None:
         frame, form = read_input(request.input, model.input.texts, shown=request.shown)
         try:
             items_of(frame, model, model.task.task())  # names the rows that cannot be predicted
-            find_base(model.base, request.base)
-            print(f"Loading {model.name}...", file=sys.stderr)
-            predictor = Predictor.load(folder, request.base)
+            with announced(f"Loading {model.name}."):  # finds the base model first
+                predictor = Predictor.load(folder, request.base)
             names = _names(predictor, frame.columns)
             start = time.monotonic()
             with writer(request.output, form, frame) as write:
@@ -53,7 +52,7 @@ def predict(request: Request) -> None:
             raise
     seconds = time.monotonic() - start
     where = "" if request.output is None else f", written to {request.output}"
-    print(f"{len(frame):,} rows predicted in {format_duration(seconds)}{where}", file=sys.stderr)
+    print(printable(f"{len(frame):,} rows predicted in {format_duration(seconds)}{where}"), file=sys.stderr)
 
 
 def _located(error: OptionError) -> str:
@@ -76,5 +75,5 @@ def _names(predictor: Predictor, taken: Collection[object]) -> dict[str, str]:
             changed[name] = f"{name}_{number}"
     if changed:
         listed = ", ".join(f"{old} is {new}" for old, new in changed.items())
-        print(f"The input has columns of the same name, so in the output {listed}.", file=sys.stderr)
+        print(printable(f"The input has columns of the same name, so in the output {listed}."), file=sys.stderr)
     return changed

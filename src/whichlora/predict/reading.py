@@ -25,7 +25,7 @@ def read_input(path: Path | None, wanted: Sequence[str], *, shown: str) -> tuple
 
     Args:
         path: the file; None for standard input.
-        wanted: names of columns that are needed, by which the delimiter is told.
+        wanted: names of columns that are needed; the delimiter is the one that separates them.
         shown: the input as it was given, for messages.
 
     Raises:

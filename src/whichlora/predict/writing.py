@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +26,7 @@ def writer(path: Path | None, form: str, whole: pd.DataFrame) -> Iterator[Write]
     """Yield a function that writes the next part of a table.
 
     Args:
-        path: the file, whose suffix is its format; None for standard output.
+        path: the file, whose suffix is its format; None for standard output, which is not masked: the texts are data.
         form: format of the input, which decides that of standard output.
         whole: the input, whose columns are among those of every part.
 
@@ -34,7 +34,8 @@ def writer(path: Path | None, form: str, whole: pd.DataFrame) -> Iterator[Write]
         OptionError: the file cannot be written.
     """
     if path is None:
-        yield _text_writer(sys.stdout, csv=form == "csv")
+        sys.stdout.flush()
+        yield _text_writer(lambda text: sys.stdout.buffer.write(text.encode()), csv=form == "csv")
         sys.stdout.flush()
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -45,7 +46,7 @@ def writer(path: Path | None, form: str, whole: pd.DataFrame) -> Iterator[Write]
                 yield write
         else:
             with part.open("w", encoding="utf-8", newline="") as stream:
-                yield _text_writer(stream, csv=path.suffix.lower() == ".csv")
+                yield _text_writer(stream.write, csv=path.suffix.lower() == ".csv")
                 stream.flush()
                 os.fsync(stream.fileno())
         part.replace(path)
@@ -55,19 +56,19 @@ def writer(path: Path | None, form: str, whole: pd.DataFrame) -> Iterator[Write]
         part.unlink(missing_ok=True)
 
 
-def _text_writer(stream: TextIO, *, csv: bool) -> Write:
+def _text_writer(write: Callable[[str], object], *, csv: bool) -> Write:
     header = True
 
     def write_csv(frame: pd.DataFrame) -> None:
         nonlocal header
-        stream.write(to_csv(frame, header=header))
+        write(to_csv(frame, header=header))
         header = False
 
     def write_json(frame: pd.DataFrame) -> None:
         names = [str(name) for name in frame.columns]
         for row in zip(*(frame[name].tolist() for name in frame.columns), strict=True):
-            stream.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False, default=_text))
-            stream.write("\n")
+            values = dict(zip(names, map(_plain, row), strict=True))
+            write(f"{json.dumps(values, ensure_ascii=False, default=_text)}\n")
 
     return write_csv if csv else write_json
 

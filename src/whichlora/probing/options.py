@@ -28,7 +28,10 @@ POSITIONS = ("all", "item", "last", "generated")
 ARITHMETICS = ("fp32", "bf16")
 KEEP_OR_DROP = ("keep", "drop")
 OPTIONS = {
-    "run_id": (AUTO, "MLflow id of a finished run whose model is probed; auto probes a base model."),
+    "run_id": (
+        AUTO,
+        "MLflow id, or its first digits, of a finished run whose model is probed; auto probes a base model.",
+    ),
     "model": (
         AUTO,
         "Base model to probe: smollm2-135m (packaged; auto without run_id), a local folder, or a hub id.",
@@ -87,7 +90,8 @@ OPTIONS = {
     ),
     "against": (
         AUTO,
-        "Id of another run to compare with: its hidden states (alignment; also base) or update (weights).",
+        "MLflow id, or its first digits, of another run to compare with: "
+        "its hidden states (alignment; also base) or update (weights).",
     ),
 }
 GROUPS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from whichlora.config.options import AUTO, RUN_OPTIONS, parse_options
@@ -24,6 +23,7 @@ from whichlora.data.tasks import task_class
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.errors import OptionError
 from whichlora.probing import probed_task
+from whichlora.tracking.trained import adapter_files, finished_run
 from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
@@ -58,20 +58,15 @@ class ProbedModel:
         source = self.plan.task.source
         return {} if source == SOURCE_LANGUAGE else {"source_language": source or NO_SOURCE}
 
-    def download_adapter(self, work: Path) -> Path:
-        """Download the run's adapter (for the variant `full`, its model) into `work` and return its folder.
+    def adapter(self, work: Path) -> Path:
+        """Return the folder with the run's adapter (for the variant `full`, its model); a copy from a server in `work`.
 
         Raises:
             OptionError: the adapter is no longer among the run's artifacts.
         """
         assert self.run_id is not None
         assert self.client is not None
-        shutil.rmtree(work / "adapter", ignore_errors=True)  # may be a partial download of a killed probe
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            return Path(self.client.download_artifacts(self.run_id, "adapter", str(work)))
-        except (MlflowException, OSError) as error:
-            raise OptionError("run_id", self.run_id, "its adapter is no longer among its artifacts") from error
+        return adapter_files(self.client, self.client.get_run(self.run_id), work)
 
     @contextmanager
     def loaded(self, work: Path) -> Iterator[Any]:
@@ -81,7 +76,7 @@ class ProbedModel:
             yield model.eval()
             base_cache.give_back(model, self.plan)
         else:
-            with base_cache.saved_model(self.plan, self.download_adapter(work)) as reloaded:
+            with base_cache.saved_model(self.plan, self.adapter(work)) as reloaded:
                 yield reloaded.eval()
 
 
@@ -96,11 +91,11 @@ def find(request: Request, client: MlflowClient | None) -> ProbedModel:
         plan = _plan(request, {"model": request.model})
         return ProbedModel(plan=plan, run_id=None, name=f"{request.model} (base model)", client=client)
     assert client is not None
-    spec = spec_of(client, "run_id", request.run_id)
+    run, spec = _trained(client, "run_id", request.run_id)
+    request = replace(request, run_id=run.info.run_id)
     copied = ("model", "difficulty", "language", "prompt_language", "precision", "quantization")
     run_options = {name: str(getattr(spec, name)) for name in copied} | {"task": spec.task}
     run_options["chat_template"] = NONE if spec.chat_template == NONE else AUTO
-    run = client.get_run(request.run_id)
     given = run.data.params.get(TASK_OPTION)
     if given is not None and request.reads_items and request.task is None:
         run_options |= probed_task.options_of(client, request, spec, given)
@@ -132,33 +127,27 @@ def find_comparison(request: Request, probed: ProbedModel, against: str) -> Prob
         base = replace(request, run_id=None, model=spec.model, precision=spec.precision, quantization=spec.quantization)
         return find(base, probed.client)
     assert probed.client is not None
-    spec_of(probed.client, "against", against)
-    comparison = find(replace(request, run_id=against), probed.client)
+    run, _ = _trained(probed.client, "against", against)
+    comparison = find(replace(request, run_id=run.info.run_id), probed.client)
     if comparison.plan.source.digest != probed.plan.source.digest:
         raise OptionError("against", against, f"has another base model, {comparison.plan.spec.model}")
     return comparison
 
 
-def spec_of(client: MlflowClient, option: str, run_id: str) -> RunSpec:
-    """Return the spec of a finished run; `option` is the option that names the run, for error messages.
+def _trained(client: MlflowClient, option: str, text: str) -> tuple[Run, RunSpec]:
+    """Return a finished run and its spec; `option` is the option that names the run, for error messages.
 
     Raises:
         OptionError: there is no such run, or another version of whichlora wrote its spec.
     """
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise OptionError(option, run_id, "must be the id of a run in the tracking database") from error
-    kind = run.data.tags.get("whichlora.kind")
-    if kind != "run" or run.info.status != "FINISHED":
-        allowed = f"must be a finished run of kind run, but is {run.info.status.lower()} and of kind {kind}"
-        raise OptionError(option, run_id, allowed)
+    run = finished_run(client, text, option=option, kinds=("run",))
     with tempfile.TemporaryDirectory() as scratch:
-        text = Path(client.download_artifacts(run_id, "spec.json", scratch)).read_text(encoding="utf-8")
+        path = Path(client.download_artifacts(run.info.run_id, "spec.json", scratch))
+        stored = path.read_text(encoding="utf-8")
     try:
-        return RunSpec.from_dict(json.loads(text))
+        return run, RunSpec.from_dict(json.loads(stored))
     except ValueError as error:
-        raise OptionError(option, run_id, f"was written by another version of whichlora ({error})") from error
+        raise OptionError(option, text, f"was written by another version of whichlora ({error})") from error
 
 
 def _plan(request: Request, defaults: dict[str, str]) -> Plan:

@@ -146,7 +146,7 @@ def _updates(probed: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str],
     The base is not quantised, even if the run trained on a quantised one.
     """
     plan = replace(probed.plan, spec=replace(probed.plan.spec, quantization="none"))
-    folder = probed.download_adapter(work)
+    folder = probed.adapter(work)
     base = base_cache.checkout(plan)
     pairs = (
         _full_weights(plan, folder, base) if plan.variant.trains_whole_model else _merged_weights(plan, folder, base)

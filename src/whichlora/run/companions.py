@@ -25,11 +25,13 @@ def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adap
     write_tokenizer(adapter, plan.tokenizer, chat.text if chat else None)
     facts = read_facts(log.client.get_run(log.run_id), metrics)
     form: Form = "model" if plan.variant.trains_whole_model else "adapter"
-    write_card(adapter, model_card(facts, published(plan.source), form=form))
-    write_needs(plan, adapter)
+    predicts = write_needs(plan, adapter)
+    write_card(adapter, model_card(facts, published(plan.source), form=form, predicts=predicts))
 
 
-def write_needs(plan: Plan, adapter: Path) -> None:
-    """Write what predictions with an adapter need, beside it: `whichlora.json`."""
-    if model := saved.of_plan(plan, package_versions(plan)):
+def write_needs(plan: Plan, adapter: Path) -> bool:
+    """Write what predictions with an adapter need, beside it: `whichlora.json`. Return whether a table can be read."""
+    model = saved.of_plan(plan, package_versions(plan))
+    if model is not None:
         model.write(adapter)
+    return model is not None

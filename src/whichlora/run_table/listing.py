@@ -149,7 +149,7 @@ def _what_there_is(client: MlflowClient, experiments: list[str], query: Query) -
         return "There are no such runs."
     page = client.search_runs(experiments, order_by=_NEWEST) if experiments else []
     values = {name: sorted({v for run in page if (v := run.data.params.get(name))}) for name in query.params}
-    there_are = "; ".join(f"{name} {', '.join(known) or 'nowhere'}" for name, known in values.items())
+    there_are = "; ".join(f"{name} {', '.join(known)}" if known else f"no {name}" for name, known in values.items())
     return f"There are no such runs. Logged values: {there_are}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -9,35 +10,28 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError
+from whichlora.tracking.lookup import find_run
+from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.sqlite import artifact_folder
 
-ADAPTER = "adapter"
-"""The folder of a run's artifacts with its adapter; for the variant `full`, its model."""
-_KINDS = ("run", "trial")
+KINDS = ("run", "trial")
 
 
-def finished_run(client: MlflowClient, run_id: str) -> Run:
-    """Return a finished run or trial.
+def finished_run(client: MlflowClient, text: str, *, option: str = "run_id", kinds: Sequence[str] = KINDS) -> Run:
+    """Return the finished run or trial whose id is or begins with `text`.
+
+    Args:
+        option: the option that names the run, for error messages.
+        kinds: kinds of runs that are allowed.
 
     Raises:
-        OptionError: there is no run of this id, it is of another kind, or it has not finished.
+        OptionError: there is no such run, or several; it is of another kind, or it has not finished.
     """
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise OptionError("run_id", run_id, "must be the id of a run in the tracking database") from error
-    kind, status = run.data.tags.get("whichlora.kind"), run.info.status
-    if run.info.lifecycle_stage != "active":
-        raise OptionError("run_id", run_id, "was deleted")
-    if kind not in _KINDS:
-        advice = ""
-        if result := run.data.tags.get("whichlora.result"):
-            advice = f"; its result is the run {result}"
-        described = f"of kind {kind}" if kind else "not of whichlora"
-        raise OptionError("run_id", run_id, f"must be a run or trial with an adapter, but is {described}{advice}")
+    run = find_run(client, option, text, kinds)
+    status = run.info.status
     if status != "FINISHED":
         reason = {"RUNNING": "has not finished; wait for it", "FAILED": "has failed, and logged no adapter"}
-        raise OptionError("run_id", run_id, reason.get(status, f"is {status.lower()}, and logged no adapter"))
+        raise OptionError(option, text, reason.get(status, f"is {status.lower()}, and logged no adapter"))
     return run
 
 

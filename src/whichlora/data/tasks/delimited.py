@@ -1,4 +1,4 @@
-"""Reads CSV and TSV text: tells delimiter and quoting by looking at the lines, and keeps an error within its line."""
+"""Reads CSV and TSV text: detects delimiter and quoting, and keeps an error within its line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 _SAMPLE = 200
-"""Number of lines by which the delimiter is told; the quoting is told by all."""
+"""Number of lines from which the delimiter is detected; the quoting is detected from all."""
 _LONGEST = 1000
 """Number of lines of a record, at most."""
 

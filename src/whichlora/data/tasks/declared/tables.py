@@ -66,10 +66,10 @@ def read_table(
     """Return the records of a file; of the last files, those that have not changed are not read again.
 
     Args:
-        columns: the columns that are needed, by which the delimiter is told.
+        columns: the columns that are needed; the delimiter is the one that separates them.
         header: whether the first line of a CSV or TSV file has the names of the columns.
-        form: the format, if the suffix does not tell it.
-        quoted: whether the cells of a CSV or TSV file are quoted, if looking cannot tell it.
+        form: the format, if the suffix does not determine it.
+        quoted: whether the cells of a CSV or TSV file are quoted, if that cannot be detected.
 
     Raises:
         UnreadableError: the file cannot be read in its format.
