@@ -192,6 +192,8 @@ def test_a_model_of_the_hub_is_not_taken_from_a_folder(
     named = saved_models.SavedBase(name="owner/tiny", digest=f"owner/tiny@{commit}", revision=commit, folder=None)
     with pytest.raises(OptionError, match="there is a folder of that name here"):
         find_base(named, None)
+    with pytest.raises(OptionError, match="of the hub; leave out base and download it"):
+        find_base(named, tiny_model)
     with pytest.raises(OptionError, match="is not the model with the digest other"):
         find_base(named.model_copy(update={"digest": "other"}), None)
     shutil.rmtree(tmp_path / "owner")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from whichlora.caller import given_path
@@ -23,6 +24,11 @@ def find_base(reference: SavedBase, given: str | None, *, any_base: bool = False
     """
     if given is not None:
         source = locate(given)
+        if reference.revision is not None and source.revision is None and not any_base:
+            allowed = (
+                f"cannot be compared with {reference.digest} of the hub; leave out base and {_download(reference)}"
+            )
+            raise OptionError("base", given, allowed)
         if source.digest != reference.digest and not any_base:
             allowed = f"is another model than {reference.name}, on which the adapter was trained"
             raise OptionError(
@@ -51,9 +57,13 @@ def _on_hub(reference: SavedBase, commit: str) -> ModelSource:
     try:
         read_config(source)
     except OptionError as error:
-        advice = f"download it (`hf download {reference.name} --revision {commit}`), or set HF_HOME to where it is"
-        raise OptionError("base", place, f"is not found here: {advice}") from error
+        raise OptionError("base", place, f"is not found here: {_download(reference)}") from error
     return source
+
+
+def _download(reference: SavedBase) -> str:
+    command = f"hf download {shlex.quote(reference.name)} --revision {reference.revision}"
+    return f"download it (`{command}`), or set HF_HOME to a cache with it"
 
 
 def _in_folder(reference: SavedBase) -> ModelSource:
