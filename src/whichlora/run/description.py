@@ -64,7 +64,10 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
     numbers = [escaped(run.data.params["seed"]) for run in runs]
     pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
     links = ", ".join(f"[seed {number}]({page})" for number, page in zip(numbers, pages, strict=True))
-    text = "The interval is that of the mean, by Student's t over seeds; it leaves the choice of items out of account."
+    text = (
+        "The interval is that of the mean, by Student's t over seeds; it leaves out the choice of items, and "
+        "with few seeds it can extend beyond 0 and 1."
+    )
     return paragraphs(table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"seeds {', '.join(numbers)}"))
 
 
