@@ -31,6 +31,7 @@ from whichlora.tracking.creation import create_run
 from whichlora.tracking.markdown import NOTE_LIMIT
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import NAME_LIMIT, Tracker
+from whichlora.variants.colors import RUN_COLOR, method_color
 
 MIN_SEEDS = 2
 """Seeds from which there is a summary; that of a single run would only repeat it."""
@@ -137,6 +138,7 @@ def _written(plan: Plan, tracker: Tracker, run_id: str) -> bool:
     if len(unusable) == len(_active(summaries)):
         tags = {"kind": "summary", "experiment": tracker.experiment, "fingerprint": cell.fingerprint}
         named = {**{f"whichlora.{key}": value for key, value in tags.items()}, **context_tags()}
+        named[RUN_COLOR] = method_color(plan.spec.variant, plan.spec.arm)
         create_run(client, place, named, f"{plan.summary_name} {cell.fingerprint[:6]}"[:NAME_LIMIT])
     summaries = _summaries(tracker, place, cell.fingerprint)
     kept, *others = sorted(s.info.run_id for s in _active(summaries))
@@ -204,7 +206,7 @@ def _place(tracker: Tracker) -> str:
 
 
 def _warn(whose: str, problem: object) -> None:
-    reason = printable(masked(" ".join(str(problem).split())[:300]))
+    reason = printable(masked(" ".join(str(problem).split()))[:300])
     print(f"warning: the summary {whose} over seeds is not up to date: {reason}", file=sys.stderr)
 
 
