@@ -24,6 +24,7 @@ from whichlora.tracking.client import connect, find_experiment
 from whichlora.tracking.experiment_page import MEANS, RESULTS, TRIALS, link_report, results_line, store_about
 from whichlora.tracking.markdown import code, escaped, run_address, table
 from whichlora.tracking.runs import Tracker
+from whichlora.variants.colors import RUN_COLOR, method_color
 
 NOTE = "mlflow.note.content"
 HOSTILE = "a|b\n# c *d* _e_ <script>alert(1)</script> [x](http://e.vil) `f` &lt; ![g](h) ~i~ $j$\n- k\n1. l\\ ```\u202e"
@@ -72,6 +73,7 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     assert ours[-1].endswith("fingerprint")
     assert tags["mlflow.user"]
     assert tags["mlflow.source.type"] == "LOCAL"
+    assert tags[RUN_COLOR] == method_color("lora", "matched")
     assert tags["mlflow.source.name"]
     assert plan.name == f"lora sw 0.5 seed 42 atlas-nli tiny n=40 {plan.spec.fingerprint[:6]}"
 
