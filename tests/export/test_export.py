@@ -222,19 +222,19 @@ def test_a_moved_base_is_named_by_the_option(
 
 @pytest.mark.slow
 def test_an_adapter_of_a_4_bit_base_is_merged_into_full_precision(
-    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+    tracked: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_id = run_of(plan_of(tiny_model, variant="lora", quantization="nf4")).run_id
-    assert call("--run_id", run_id, "--form", "merged", "--output", "m") == 0
+    assert call("--run_id", run_id, "--form", "merged", "--output", str(tmp_path / "m")) == 0
     assert "The run trained on weights in 4 bits, and these are in full precision" in capsys.readouterr().out
     adapter = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="adapter")
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), adapter)
     tokens = torch.arange(5, 25)[None]
     with torch.no_grad():
-        found = AutoModelForCausalLM.from_pretrained("m")(tokens).logits
+        found = AutoModelForCausalLM.from_pretrained(tmp_path / "m")(tokens).logits
         torch.testing.assert_close(found, adapted(tokens).logits, atol=1e-3, rtol=1e-3)
-    assert "quantization_config" not in json.loads(Path("m/config.json").read_text())
-    assert "weights in 4 bits (NF4), but merged into those of full precision" in Path("m/README.md").read_text()
+    assert "quantization_config" not in json.loads((tmp_path / "m/config.json").read_text())
+    assert "weights in 4 bits (NF4), but merged into those of full precision" in (tmp_path / "m/README.md").read_text()
 
 
 @pytest.mark.slow
