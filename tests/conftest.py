@@ -20,6 +20,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the hub, and a try would tak
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny model gains nothing from threads, and they fight for cores
 for inherited in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(inherited, None)
+for width in ("COLUMNS", "LINES"):  # pytest-xdist sets them, and tables would be those of a terminal
+    os.environ.pop(width, None)
 
 
 @pytest.fixture(scope="session")
