@@ -40,7 +40,7 @@ def point_here(tracking: sqlite3.Connection, database: Path) -> Changes:
             continue
         path, here = artifact_folder(str(location.uri)), database.parent / inner
         assert path is not None
-        if location.table != "experiments" and path.exists() and not here.exists():
+        if location.table != "experiments" and _exists(path) and not _exists(here):
             left.append(path)
         else:
             packed.set_location(tracking, location, here.as_uri())
@@ -57,7 +57,7 @@ def _former_folders(uris: Iterable[object], database: Path) -> list[Path]:
     found: dict[Path, None] = {}
     for uri in uris:
         for folder, inner in _splits(uri, database.parent):
-            if (database.parent / inner).exists() or (folder / database.name).is_file():
+            if _exists(database.parent / inner) or _exists(folder / database.name):
                 found[folder] = None
                 break
     return list(found)
@@ -69,7 +69,15 @@ def _is_used(experiment: int, uri: object) -> bool:
     MLflow creates the experiment `Default` with each database, at a location that depends on the current folder.
     """
     path = artifact_folder(str(uri)) if experiment == 0 else None
-    return path is None or path.exists()
+    return path is None or _exists(path)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; False in a folder of another user that this one cannot read."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _splits(uri: object, here: Path) -> list[tuple[Path, Path]]:

@@ -24,7 +24,7 @@ def params_of(run_id: str) -> dict[str, str]:
 def test_a_run_from_german_to_turkish_names_both(store: Path, tiny_model: str) -> None:
     task = folders.reviews_task(store / "data", "de", "tr", source="de", metrics=["macro_f1"])
     plan = plan_of(tiny_model, task=task, language="tr")
-    assert plan.name == f"lora-matched reviews de+tr 0.5 seed 42 tiny n=40 {plan.spec.fingerprint[:6]}"
+    assert plan.name == f"lora tr 0.5 seed 42 reviews tiny n=40 {plan.spec.fingerprint[:6]}"
     assert {role: {item.language for item in test.items} for role, test in plan.tests.items()} == {
         "en": {"de"},
         "tl": {"tr"},
@@ -63,7 +63,7 @@ def test_what_names_the_languages_is_not_in_the_fingerprint(store: Path, tiny_mo
 def test_a_study_in_one_language_has_one_role(store: Path, tiny_model: str) -> None:
     task = folders.reviews_task(store / "data", "tr")
     plan = plan_of(tiny_model, task=task, language="tr")
-    assert plan.name.startswith("lora-matched reviews tr 1 seed 42 tiny")
+    assert plan.name.startswith("lora tr 1 seed 42 reviews tiny")
     assert (plan.spec.tl_ratio, plan.spec.select_on, set(plan.tests)) == (1, "tl", {"tl"})
     result = run_of(plan)
     assert not any("/en/" in name for name in result.metrics)
