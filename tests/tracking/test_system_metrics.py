@@ -94,9 +94,9 @@ def test_runs_at_the_same_time_do_not_mix(store: Path) -> None:
     with windows[0]:
         time.sleep(0.4)
         with windows[1]:
-            time.sleep(0.2)
+            time.sleep(0.6)  # several samples on a busy machine too
             block = bytearray(200 * 2**20)
-            time.sleep(0.2)
+            time.sleep(0.6)
         time.sleep(0.4)
         del block
     outer, inner = (points(log) for log in logs)
