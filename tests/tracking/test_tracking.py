@@ -202,7 +202,7 @@ def test_the_adapter_the_training_and_the_host_are_measured(finished: Finished) 
     assert m["host/cpu_mean"] >= 0
     for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "process_memory_usage_megabytes"):
         curve = finished.client.get_metric_history(finished.run.info.run_id, f"system/{name}")
-        assert len(curve) >= 2
+        assert len(curve) >= (1 if "utilization" in name else 2)  # the first sample has no utilisation
         assert max(point.timestamp for point in curve) < finished.run.info.end_time
     if not torch.cuda.is_available():
         assert not [name for name in m if name.startswith("gpu/")]
