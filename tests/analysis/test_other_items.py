@@ -172,6 +172,7 @@ def test_seeds_that_differ_in_which_items_they_get_right_but_not_in_how_many_are
     assert all("no test" in r.note for r in records if r.test == BOOTSTRAP)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """The bounds are three standard errors of 300 draws; plain intervals for these items cover far less."""
     found = simulate(DESIGNS["the same, methods differ on items more"], 300)

@@ -76,6 +76,7 @@ def test_similarity_to_constant_states_is_undefined() -> None:
     assert np.isnan(cka(draw(0), np.ones((60, 3))))
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_its_base_and_with_itself(store: Path, tiny_model: str) -> None:
     result = run_of(plan_of(tiny_model, learning_rate=0.05))
     few = ("--run_id", result.run_id, "--kind", "alignment", "--items", "20")

@@ -271,6 +271,7 @@ def test_a_bomb_stops_at_the_limit(packed: Path, capsys: pytest.CaptureFixture[s
     assert main(["unpack", str(archive), "--folder", str(packed / "new"), "--limit", "0.2"]) == 0
 
 
+@pytest.mark.slow
 def test_many_small_files_count_as_what_they_take(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = [member(f"mlartifacts/tests/{number}.json", b"") for number in range(4000)]
     assert "limit" in refused(capsys, tar_of(packed, *more, kind="xz"), "--limit", "0.015")

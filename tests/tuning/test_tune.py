@@ -75,6 +75,7 @@ def test_a_study_and_its_trials_are_linked_both_ways(
     assert printed.count(f"fresh seed {FRESH_SEEDS[0]}: F1 ") == len(fresh) / len(FRESH_SEEDS)
 
 
+@pytest.mark.slow
 def test_packed_trials_train_together_and_are_the_budget(
     options: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +327,7 @@ def test_the_listing_shows_trials_best_value_and_how_to_resume(
     assert len(study(options).counted()) == 3
 
 
+@pytest.mark.slow
 def test_a_failing_point_is_retried_and_then_abandoned(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

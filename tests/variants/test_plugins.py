@@ -86,6 +86,7 @@ def test_the_example_package_passes_the_shared_cases(site: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_logs_the_version_of_the_package_but_not_in_its_spec(store: Path, site: Path, tiny_model: str) -> None:
     options = [text for name, value in {**SMALL, "model": tiny_model}.items() for text in (f"--{name}", value)]
     done = called(store, site, "-m", "whichlora.run", "--variant", "lora-b", *options)

@@ -42,6 +42,7 @@ def test_pooled_languages_may_have_prompts_of_their_own(tmp_path: Path, tiny_mod
     assert english.tests["tl"].items == items
 
 
+@pytest.mark.slow
 def test_a_language_that_is_only_scored_has_a_result_without_validation(store: Path, tiny_model: str) -> None:
     data = folders.tydiqa_folder(store / "tydiqa")
     options = {"task": "tydiqa", "data_dir": data, "language": "bn", "tl_ratio": 0, "test_size": "auto"}
