@@ -5,11 +5,10 @@ It is part of the analysis because it tests as a report does, on the predictions
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.announcements import announced
-from whichlora.command_line import Command, exit_with
+from whichlora.command_line import Command, escape_what_cannot_be_shown, exit_with
 from whichlora.config.cli import guarded
 from whichlora.errors import OptionError, parse_integer
 
@@ -35,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _diff(texts: Mapping[str, str]) -> int:
     items = parse_integer("items", texts["items"], 0, _MOST_ITEMS)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # answers may have characters that the terminal has not
+    escape_what_cannot_be_shown()
 
     # MLflow, pandas and SciPy take seconds to import.
     with announced("Reading the tracking database."):

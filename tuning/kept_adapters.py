@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.divergence import converged
 from tuning.retries import original_number
-from whichlora.masking import masked
+from whichlora.errors import in_a_line
 from whichlora.tracking.client import experiment_id, search_all
+from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 
@@ -82,12 +83,11 @@ class KeptAdapters:
 
     def _remove(self, run: Run) -> None:
         """Remove the adapter of a run and then its tag, so that a killed removal is repeated."""
-        RunLog(self._tracker.client, run.info.run_id).delete_artifacts("adapter")
+        RunLog(self._tracker.client, run.info.run_id).delete_artifacts(ADAPTER)
         with contextlib.suppress(MlflowException):  # another worker has removed it
             self._tracker.client.delete_tag(run.info.run_id, "whichlora.adapter")
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
-            message = " ".join(masked(str(error)).split())
-            print(f"warning: adapters were not removed: {message}"[:300], file=sys.stderr)
+            print(f"warning: adapters were not removed: {in_a_line(error)}", file=sys.stderr)
         self._warned = True

@@ -114,7 +114,7 @@ def _explained(comparisons: Sequence[Comparison]) -> list[str]:
         "Differences are in points; intervals are from a paired bootstrap over items, p from "
         f"{' and '.join(filter(None, (right, parts)))}. only first, only second: items that only this run answers "
         "right, or better.",
-        "The tests compare these two adapters. To compare the methods takes several seeds: `whichlora analyze`.",
+        "The tests compare these two adapters. Comparing the methods takes several seeds: `whichlora analyze`.",
     ]
     if parts:
         lines.insert(1, "Answers in parts are scored by token F1 with the first accepted answer.")

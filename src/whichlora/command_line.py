@@ -146,6 +146,12 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
         raise SystemExit(error.exit_code) from None
 
 
+def escape_what_cannot_be_shown() -> None:
+    """Print characters that the encoding of the terminal lacks as escapes, instead of failing."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status, or with 128 and the number of the signal that ended it.
 

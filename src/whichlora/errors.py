@@ -47,6 +47,14 @@ def one_line(text: str) -> str:
     return "".join(" " if _is_control(character) else character for character in text)
 
 
+def in_a_line(problem: object, limit: int = 300) -> str:
+    """Return an exception's message or a text as one printable line of at most `limit` characters, without passwords.
+
+    Passwords are masked before the text is cut, which could leave half of one.
+    """
+    return printable(masked(" ".join(str(problem).split())))[:limit]
+
+
 def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 

@@ -15,6 +15,7 @@ from whichlora.cards.facts import DataSet, RunFacts
 from whichlora.cards.rerun import command, other_settings
 from whichlora.command_line import PROGRAM
 from whichlora.data.language_names import join_names, language_name
+from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.errors import one_line
 from whichlora.models.published import PublishedBase
@@ -125,22 +126,19 @@ def _rows(facts: RunFacts, data: DataSet, key: str) -> Iterable[tuple[str, ...]]
     """Yield the row of a test set, and if it is in several languages one for each."""
     metrics, where = facts.metrics, data.context
     name = where.partition("/")[2]
-    low, high = (metrics.get(f"{where}/{key}_{end}") for end in ("low", "high"))
-    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    floors = [value for metric, value in metrics.items() if metric.startswith(f"floor/{name}/")]
+    ends, floor = interval_of(metrics, f"{where}/{key}"), best_floor(metrics, name)
     yield (
         escaped(join_names(data.languages)) if data.languages else escaped(name),
         escaped(data.task) + (" (not trained)" if name.startswith("retention/") else ""),
         str(data.items),
         _number(metrics[f"{where}/{key}"]),
-        interval,
+        "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
         _number(metrics.get(f"base/{name}/{key}")),
         _number(metrics.get(f"gain/{name}"), "+.3f"),
-        _number(max(floors, default=None)),
+        "" if floor is None else _number(floor[1]),
     )
-    for code in data.languages:
-        if (own := metrics.get(f"{where}/{code}/{key}")) is not None:
-            yield (escaped(language_name(code)), escaped(data.task), "", _number(own), "", "", "", "")
+    for code, own in scores_by_language(metrics, where, key, data.languages).items():
+        yield (escaped(language_name(code)), escaped(data.task), "", _number(own), "", "", "", "")
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

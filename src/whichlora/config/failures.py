@@ -6,8 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 
-from whichlora.errors import printable
-from whichlora.masking import masked
+from whichlora.errors import in_a_line
 
 _SAYS = re.compile(r"[Nn]o space left|os error \d+|[Dd]isk quota|File too large|disk is full|readonly database")
 """What libraries say of a disk on which they cannot write, in exceptions without a number."""
@@ -23,14 +22,14 @@ def explain(error: BaseException) -> str | None:
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno is not None and cause.errno != errno.EPIPE:
             place = f"{cause.filename}: " if cause.filename is not None else ""
-            return _line(f"{place}{cause.strerror or cause}")
+            return in_a_line(f"{place}{cause.strerror or cause}", _LENGTH)
     for cause in _chain(error):
         if type(cause).__module__.startswith(_MODULES) or isinstance(cause, ConnectionError):
-            return _line(f"the server or database cannot be used: {cause}")
+            return in_a_line(f"the server or database cannot be used: {cause}", _LENGTH)
         if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
-            return _line(f"a checkpoint cannot be written; is the disk full? ({cause})")
+            return in_a_line(f"a checkpoint cannot be written; is the disk full? ({cause})", _LENGTH)
         if _SAYS.search(str(cause)):
-            return _line(str(cause))
+            return in_a_line(str(cause), _LENGTH)
     return None
 
 
@@ -42,7 +41,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-
-
-def _line(text: str) -> str:
-    return printable(masked(" ".join(text.split())))[:_LENGTH]

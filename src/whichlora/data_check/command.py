@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, FOLDER, Command, Group
+from whichlora.command_line import BOOLEANS, FOLDER, Command, Group, escape_what_cannot_be_shown
 from whichlora.config.cli import guarded
 from whichlora.config.options import AUTO, CHOICES, RUN_OPTIONS, parse_options
 from whichlora.data.tasks import NAMES
@@ -55,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the texts may have characters that the terminal has not
+    escape_what_cannot_be_shown()
     measured = check_choice("estimate", texts["estimate"], BOOLEANS) == "true"
     values = {name: text for name, text in texts.items() if name != "estimate"}
     options = parse_options(values)

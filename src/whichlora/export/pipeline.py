@@ -53,12 +53,10 @@ def export(request: Request, client: MlflowClient) -> str:
             raise OptionError("form", "adapter", "the run has no adapter, but a whole model; use form=merged")
         try:
             with _staged(request.output, keep=not request.dry_run) as folder:
-                if request.form == "adapter":
-                    note = _write_adapter(trained, run, request, folder)
-                elif whole:
-                    note = _write_model(trained, run, request, folder)
-                else:
+                if request.form == "merged" and not whole:
                     note = _write_merged(trained, run, request, folder)
+                else:
+                    note = _write_trained(trained, run, request, folder, form="model" if whole else "adapter")
                 summary = printable(f"{request.output}: {note}")
                 if request.push_to is not None:
                     summary += f"\n{files_of(folder, request.push_to, uploaded=not request.dry_run)}"
@@ -67,25 +65,22 @@ def export(request: Request, client: MlflowClient) -> str:
     return f"Not written (dry_run=true): {summary}" if request.dry_run else summary
 
 
-def _write_adapter(trained: Path, run: Run, request: Request, folder: Path) -> str:
-    """Write the adapter; what adapters of trials and of earlier versions lack beside it is added."""
+def _write_trained(trained: Path, run: Run, request: Request, folder: Path, *, form: Form) -> str:
+    """Write the adapter, or the whole model, that the run has trained.
+
+    What those of trials and of earlier versions lack beside the weights is added.
+    """
     shutil.copytree(trained, folder, dirs_exist_ok=True)
     complete = (folder / _TOKENIZER).is_file() and (folder / CARD).is_file()
-    if not complete or request.base is not None:
+    moved = form == "adapter" and request.base is not None
+    if moved or not complete:
         source = _base_of(run, trained, request.base)
-        name_base(folder, source)
-        _write_companions(folder, run, source, form="adapter")
+        if form == "adapter":
+            name_base(folder, source)
+        _write_companions(folder, run, source, form=form)
     _hide_places(folder)
-    return "adapter, with its model card and tokenizer"
-
-
-def _write_model(trained: Path, run: Run, request: Request, folder: Path) -> str:
-    """Write a model all of whose weights the run has trained."""
-    shutil.copytree(trained, folder, dirs_exist_ok=True)
-    if not ((folder / _TOKENIZER).is_file() and (folder / CARD).is_file()):
-        _write_companions(folder, run, _base_of(run, trained, request.base), form="model")
-    _hide_places(folder)
-    return "the whole model that the run has trained, with its model card and tokenizer"
+    what = "adapter" if form == "adapter" else "the whole model that the run has trained"
+    return f"{what}, with its model card and tokenizer"
 
 
 def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> str:

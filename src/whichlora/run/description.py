@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import join_names, language_name
+from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask
@@ -115,19 +116,17 @@ def scores(plan: Plan, metrics: Mapping[str, float]) -> str:
 def _rows(test: TestSet, metrics: Mapping[str, float]) -> list[list[str]]:
     """Return the row of a test set, followed by those of its languages if there are several."""
     key, prefix = test.task.headline, f"test/{test.name}"
-    low, high = metrics.get(f"{prefix}/{key}_low"), metrics.get(f"{prefix}/{key}_high")
-    floors = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith(f"floor/{test.name}/")}
-    best = max(floors, key=lambda name: floors[name], default=None)
+    ends, floor = interval_of(metrics, f"{prefix}/{key}"), best_floor(metrics, test.name)
     whole = [
         escaped(test.title),
         f"**{metrics[f'{prefix}/{key}']:.3f}**",
-        "" if low is None or high is None else f"{low:.3f} to {high:.3f}",
+        "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
         f"{metrics[f'base/{test.name}/{key}']:.3f}",
         f"{metrics[f'gain/{test.name}']:+.3f}",
-        "" if best is None else f"{floors[best]:.3f} ({escaped(best.replace('_', ' '))})",
+        "" if floor is None else f"{floor[1]:.3f} ({escaped(floor[0].replace('_', ' '))})",
     ]
-    each = {code: metrics.get(f"{prefix}/{code}/{key}") for code in test.task.languages}
-    return [whole, *([escaped(language_name(c)), f"{v:.3f}", "", "", "", ""] for c, v in each.items() if v is not None)]
+    each = scores_by_language(metrics, prefix, key, test.task.languages)
+    return [whole, *([escaped(language_name(code)), f"{score:.3f}", *[""] * 4] for code, score in each.items())]
 
 
 def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:

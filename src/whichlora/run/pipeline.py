@@ -31,6 +31,7 @@ from whichlora.run.reuse import TestScores
 from whichlora.run.summary import Result
 from whichlora.serving.logged_model import log_model
 from whichlora.tracking.logged_models import model_uri
+from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.run_log import RunLog, check_metrics
 from whichlora.tracking.runs import Tracker, work_of
 from whichlora.training import base_cache
@@ -173,7 +174,7 @@ def _log_adapter(log: RunLog, folder: Path) -> None:
     `tuning.kept_adapters` finds the trials by the tag.
     """
     log.tags({"adapter": "logged"})
-    log.artifacts(folder, "adapter")
+    log.artifacts(folder, ADAPTER)
 
 
 def _score_model(

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from whichlora.config.plan import Plan
 from whichlora.errors import DamagedError
+from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.runs import Tracker
 from whichlora.training.adapter import name_base
 from whichlora.training.fit import TrainingRecord
@@ -44,7 +45,7 @@ def reuse_adapter(plan: Plan, tracker: Tracker, work: Path) -> TrainingRecord | 
     if run is None:
         return None
     try:
-        adapter = Path(tracker.client.download_artifacts(run.info.run_id, "adapter", str(work)))
+        adapter = Path(tracker.client.download_artifacts(run.info.run_id, ADAPTER, str(work)))
         for path in adapter.rglob("*.safetensors"):
             with safe_open(path, framework="pt"):
                 pass

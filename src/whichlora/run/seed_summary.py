@@ -14,14 +14,14 @@ from typing import Any
 
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
 from whichlora.config.plan import Plan
 from whichlora.config.spec import RunSpec, canonical_digest
 from whichlora.data.chat import NONE
 from whichlora.data.metric_names import headline_first
-from whichlora.errors import OptionError, printable
+from whichlora.errors import OptionError, in_a_line
 from whichlora.evaluation.intervals import students_t
 from whichlora.masking import masked
 from whichlora.run import description
@@ -35,7 +35,6 @@ from whichlora.variants.colors import RUN_COLOR, method_color
 
 MIN_SEEDS = 2
 """Seeds from which there is a summary; that of a single run would only repeat it."""
-PARENT = "mlflow.parentRunId"
 _FOLLOWS_SEED = {"seed", "train_digest"}
 _CELL_FIELDS = ("spec_version", *(f.name for f in fields(RunSpec) if f.name not in {*_FOLLOWS_SEED, "model"}))
 """Fields of a spec that are the same within a cell; a model is identified by its digest, not by where it is."""
@@ -152,7 +151,7 @@ def _written(plan: Plan, tracker: Tracker, run_id: str) -> bool:
     log.describe(description.summarised(plan, metrics, cell.runs))
     for run in cell.runs:
         if not _has_parent(run, kept, summaries):
-            client.set_tag(run.info.run_id, PARENT, kept)
+            client.set_tag(run.info.run_id, MLFLOW_PARENT_RUN_ID, kept)
     client.set_terminated(kept, "FINISHED")
     return _is_current(
         plan, _cell_of(client.get_run(run_id), tracker, place), _summaries(tracker, place, cell.fingerprint)
@@ -176,7 +175,7 @@ def _is_current(plan: Plan, cell: _Cell, summaries: Sequence[Run]) -> bool:
 
 def _has_parent(run: Run, summary: str, summaries: Sequence[Run]) -> bool:
     """Return whether a run has its summary as its parent, or something else than a summary, such as a study."""
-    parent = run.data.tags.get(PARENT)
+    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     return parent == summary or parent not in (None, *(s.info.run_id for s in summaries))
 
 
@@ -206,8 +205,7 @@ def _place(tracker: Tracker) -> str:
 
 
 def _warn(whose: str, problem: object) -> None:
-    reason = printable(masked(" ".join(str(problem).split()))[:300])
-    print(f"warning: the summary {whose} over seeds is not up to date: {reason}", file=sys.stderr)
+    print(f"warning: the summary {whose} over seeds is not up to date: {in_a_line(problem)}", file=sys.stderr)
 
 
 def _cell_of(run: Run, tracker: Tracker, place: str) -> _Cell:

@@ -9,6 +9,7 @@ import mlflow
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import language_name
+from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
@@ -33,26 +34,22 @@ def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
     """
     key = test.task.headline
     score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
-    prefix = f"floor/{test.name}/"
-    floors = {name.removeprefix(prefix): value for name, value in m.items() if name.startswith(prefix)}
-    best = max(floors, key=lambda name: floors[name], default=None)
-    floor = f"{floors[best]:.3f} {metric_name(best)}" if best else "-"
+    best = best_floor(m, test.name)
+    floor = "-" if best is None else f"{best[1]:.3f} {metric_name(best[0])}"
     title, gain = f"{test.title}: {metric_name(key)}", f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
     rows: list[tuple[str, ...]] = []
     rows.append(
         (title, f"{score:.3f}", _interval_text(test, m, key), f"{base:.3f}", gain, floor, f"{len(test.items):,}")
     )
-    each = {code: m.get(f"test/{test.name}/{code}/{key}") for code in test.task.languages}
-    rows += [(f"  {language_name(code)}", f"{v:.3f}", *[""] * 5) for code, v in each.items() if v is not None]
+    each = scores_by_language(m, f"test/{test.name}", key, test.task.languages)
+    rows += [(f"  {language_name(code)}", f"{own:.3f}", *[""] * 5) for code, own in each.items()]
     return rows
 
 
 def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
     """Return the interval of a metric; for runs of earlier versions, which logged none, Wilson's."""
-    low, high = (m.get(f"test/{test.name}/{key}_{end}") for end in ("low", "high"))
-    if low is None or high is None:
-        low, high = wilson(m[f"test/{test.name}/{key}"], len(test.items))
-    return interval_text(low, high)
+    score = f"test/{test.name}/{key}"
+    return interval_text(*(interval_of(m, score) or wilson(m[score], len(test.items))))
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Mapping, Sequence
 
 from whichlora.announcements import announced
-from whichlora.command_line import Command
+from whichlora.command_line import Command, escape_what_cannot_be_shown
 from whichlora.config.cli import guarded
 from whichlora.config.options import ARMS
 from whichlora.data.tasks import NAMES
@@ -66,8 +65,7 @@ def _list(texts: Mapping[str, str]) -> int:
     params = _method(check_text("method", texts["method"]))
     params |= {name: check_text(name, texts[name]) for name in ("task", "language") if texts[name] != ALL}
     experiment = check_text("experiment", texts["experiment"])
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal has not
+    escape_what_cannot_be_shown()
 
     # MLflow takes seconds to import, so options are checked first.
     with announced("Reading the tracking database."):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run
 
+from whichlora.data.logged_scores import interval_of
 from whichlora.data.metric_names import metric_name
 
 _ROLES = ("en", "tl")
@@ -70,11 +71,10 @@ def _places(params: Mapping[str, str], kind: str | None) -> list[tuple[str, str]
 
 
 def _score(metrics: Mapping[str, float], key: str, metric: str) -> Score:
-    low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
     return Score(
         key=key,
         metric=metric,
         value=metrics[key],
-        interval=None if low is None or high is None else (low, high),
+        interval=interval_of(metrics, key),
         sd=metrics.get(f"{key}_sd"),
     )

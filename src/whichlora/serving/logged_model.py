@@ -14,8 +14,7 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 
 from whichlora import termination
 from whichlora.config.plan import Plan
-from whichlora.errors import LostLeaseError, printable
-from whichlora.masking import masked
+from whichlora.errors import LostLeaseError, in_a_line
 from whichlora.serving import pyfunc, saved
 from whichlora.serving.inputs import LANGUAGE
 from whichlora.serving.saved import SavedModel
@@ -61,8 +60,7 @@ def log_model(plan: Plan, log: RunLog, metrics: Collection[str], *, folder: Path
         log.check()  # do not mark the model of a run that another process has taken over
         if opened is not None:
             opened.fail()
-        reason = printable(masked(" ".join(str(error).split()))[:300])
-        print(f"warning: the run is complete, but its model cannot be logged: {reason}", file=sys.stderr)
+        print(f"warning: the run is complete, but its model cannot be logged: {in_a_line(error)}", file=sys.stderr)
 
 
 def _open(plan: Plan, log: RunLog) -> ModelLog | None:

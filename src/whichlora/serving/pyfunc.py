@@ -16,7 +16,7 @@ import pandas as pd
 from whichlora.serving.predictor import Predictor
 
 BASE = "base"
-"""Key of the model configuration: folder or hub id of the base model, where it is not found by itself."""
+"""Key of the model configuration: folder or hub id of the base model, where it is not found automatically."""
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> _Model:

@@ -67,7 +67,7 @@ def models_in(folder: Path) -> Iterator[Path]:
 def _yaml(path: Path) -> Mapping[str, Any]:
     content = read_document("archive", path).content
     if not isinstance(content, dict):
-        raise OptionError("archive", path, "is no mapping")
+        raise OptionError("archive", path, "is not a mapping")
     return content
 
 

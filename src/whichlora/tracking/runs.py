@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow.entities import Run, RunTag
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from whichlora import termination
 from whichlora.errors import PrunedError, check_name
@@ -161,7 +162,7 @@ class Tracker:
         ordered = [("kind", kind), *sorted(own.items(), key=lambda tag: len(tag[1]))]
         run_tags = {**context_tags(), **{f"whichlora.{key}": value for key, value in ordered}}
         if self.parent:
-            run_tags["mlflow.parentRunId"] = self.parent
+            run_tags[MLFLOW_PARENT_RUN_ID] = self.parent
         run_id = create_run(self.client, experiment_id(self.client, self.experiment), run_tags, name[:NAME_LIMIT])
         return RunLog(self.client, run_id, self.check_lease)
 

@@ -19,8 +19,7 @@ from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from whichlora.errors import LostLeaseError
-from whichlora.masking import masked
+from whichlora.errors import LostLeaseError, in_a_line
 from whichlora.tracking.monitors import ProcessMonitor, VisibleGpuMonitor
 from whichlora.tracking.run_log import RunLog
 
@@ -145,8 +144,8 @@ class SystemMetrics(SystemMetricsMonitor):
             self.gpus.close()
         if self._pending:
             reason = self._problem or f"no answer within {_LAST_WRITE_SECONDS:g} s"
-            message = f"{len(self._pending)} points of system metrics were not logged: {masked(str(reason))}"
-            print(f"warning: {' '.join(message.split())}"[:300], file=sys.stderr)
+            lost = f"{len(self._pending)} points of system metrics were not logged"
+            print(f"warning: {lost}: {in_a_line(reason)}", file=sys.stderr)
         self._process = None
 
     def _write_all(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from whichlora.masking import masked
+from whichlora.errors import in_a_line
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.system_metrics import Sample, SystemMetrics
 
@@ -38,7 +38,7 @@ class Telemetry:
             self._monitor.start()
         except Exception as error:  # such as a host that hides its network, or a bad value of MLflow's variables
             self._monitor = None
-            print(f"warning: no system metrics: {' '.join(masked(str(error)).split())}"[:300], file=sys.stderr)
+            print(f"warning: no system metrics: {in_a_line(error)}", file=sys.stderr)
         return self
 
     def __exit__(

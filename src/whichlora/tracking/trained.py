@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, first_line
 from whichlora.tracking.lookup import find_run
 from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.sqlite import artifact_folder
@@ -49,7 +49,7 @@ def adapter_files(client: MlflowClient, run: Run, folder: Path) -> Path:
         if any(file.path == ADAPTER for file in client.list_artifacts(run_id)):
             return Path(client.download_artifacts(run_id, ADAPTER, str(folder)))
     except (MlflowException, OSError) as error:
-        raise OptionError("run_id", run_id, f"its adapter cannot be read ({_reason(error)})") from error
+        raise OptionError("run_id", run_id, f"its adapter cannot be read ({first_line(error)})") from error
     raise OptionError("run_id", run_id, f"has no adapter among its artifacts{_why_none(run)}")
 
 
@@ -62,7 +62,3 @@ def _why_none(run: Run) -> str:
     if run.data.tags.get("whichlora.kind") == "trial":
         return ": the study did not keep it"
     return "; it was deleted, or left out of an archive"
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
