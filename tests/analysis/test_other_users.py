@@ -87,6 +87,7 @@ def test_the_other_user_cannot_write(call: Call, folders: tuple[Path, Path]) -> 
     assert call("timeit", "-n1", "-r1", f"open({str(folders[0] / 'x')!r}, 'w')").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [

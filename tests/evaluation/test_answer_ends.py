@@ -103,6 +103,7 @@ def test_an_answer_in_a_conversation_ends_with_the_turn(chat_model):
             head[end] = before
 
 
+@pytest.mark.slow
 def test_a_run_in_the_form_of_a_template_trains_scores_and_reloads(store, tmp_path):
     folder = str(save_chat_model(tmp_path / "model", FAMILIES["qwen3"]))
     for task in ("atlas-nli", "atlas-qa"):

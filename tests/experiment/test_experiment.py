@@ -273,6 +273,7 @@ def test_a_run_that_another_process_took_over_is_not_marked(store: Path) -> None
     assert "whichlora.error" not in run.data.tags
 
 
+@pytest.mark.slow
 def test_the_time_left_follows_from_the_finished_runs(store: Path, tiny_model: str) -> None:
     file = write(store, tiny_model)
     grid, tracker = read_grid(file), Tracker(connect(), "grid")

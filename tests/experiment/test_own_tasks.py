@@ -56,6 +56,7 @@ def tuned(task: str, model: str, *more: str) -> int:
     return tune.main(["--task", task, "--language", "tr", "--model", model, "--trials", "1", *sizes, *more])
 
 
+@pytest.mark.slow
 def test_a_study_maximises_the_headline_metric(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_losses_and_gradients_are_the_sums_of_those_of_each_text_alone(tiny: tup
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["Phi3Config", pytest.param("ArceeConfig", marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_generated_answers_are_those_of_each_text_read_whole(tmp_path: Path, config: str) -> None:

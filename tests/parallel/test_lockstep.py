@@ -100,6 +100,7 @@ def test_fewer_runs_train_at_once_when_memory_runs_out(
         assert losses(packed[fingerprint]) == losses(own)
 
 
+@pytest.mark.slow
 def test_after_a_failed_pass_each_run_takes_the_step_alone(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +209,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_reaches_every_run() -> None:
     """Run in a separate process, because signals are delivered to the main thread."""
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True)

@@ -191,6 +191,7 @@ def test_a_launched_probe_of_a_run_leaves_all_that_was_promised(tmp_path: Path, 
     assert [point.step for point in history] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_relative_paths_are_those_of_the_caller(tmp_path: Path, tiny_model: str) -> None:
     """Of options and of variables; the project's folder, to which `mlflow run` changes, is another one."""
     before = leftovers()

@@ -68,6 +68,7 @@ def test_the_adapter_of_a_trial_predicts_with_plain_peft_what_its_validation_pre
         assert score(model, plan.encoder(), items, scoring=plan.scoring, name="again").predicted == before
 
 
+@pytest.mark.slow
 def test_each_option_applies_to_the_whole_study(options: dict[str, str]) -> None:
     assert call(options, trials=2) == 0
     assert with_adapter() == sorted(run.data.tags["whichlora.trial"] for run in runs("trial"))

@@ -123,6 +123,7 @@ def test_the_matched_values_are_scored_again_even_if_they_are_not_among_the_best
     assert len(matched.fresh) == len(recommended.fresh) == len(FRESH_SEEDS)
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_reused_and_extended_by_a_larger_number(options: dict[str, str]) -> None:
     assert call(options) == 0
     before = {run.info.run_id for run in runs("trial")}

@@ -95,6 +95,7 @@ def test_what_a_task_does_not_have_is_refused(name, option, value, data):
     check_invalid_value(TASKS[name], option, value, data(name))
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_draws_the_same(data):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_tasks as t\n"
