@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 from urllib.parse import unquote
 
@@ -50,16 +53,35 @@ def _secrets() -> list[str]:
 
 
 class _Masked:
-    """A text stream that masks what is written to another one."""
+    """A text stream that masks what is written to another one.
+
+    What is written to a terminal that has been closed is dropped: a command that goes on without it, because it
+    finishes a step or was disowned by its shell, must not fail for want of a reader.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._terminal = stream.isatty()
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):  # by this error click recognises a text stream
             raise TypeError("write() argument must be str")
-        self._stream.write(masked(text))
+        with self._closed_terminal_dropped():
+            self._stream.write(masked(text))
         return len(text)
+
+    def flush(self) -> None:
+        with self._closed_terminal_dropped():
+            self._stream.flush()
+
+    @contextmanager
+    def _closed_terminal_dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._terminal or error.errno != errno.EIO:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:
