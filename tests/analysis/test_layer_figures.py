@@ -57,6 +57,7 @@ def test_the_figure_of_one_seed_draws_the_interval_that_its_probe_logged(store):
     assert all(plot.caption.startswith(OVER_ITEMS) for plot in drawn)
 
 
+@pytest.mark.slow
 def test_the_caption_says_which_interval_is_drawn(store):
     for seed in (1, 2):
         own = spec(seed=seed)

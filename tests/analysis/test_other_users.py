@@ -110,6 +110,7 @@ def options(shared: Path, **changes: object) -> list[str]:
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_found_and_a_new_one_refused_in_a_line(call: Call, folders: tuple[Path, Path]) -> None:
     shared, _ = folders
     untrained = {k: v for k, v in SMALL.items() if k not in ("learning_rate", "batch_size")}

@@ -248,6 +248,7 @@ def test_what_lacks_is_listed(store):
     assert re.search(r"PiSSA \S+ \S+ ur \d+ % all 3 ", listed)
 
 
+@pytest.mark.slow
 def test_what_a_shallow_method_reaches_is_told_on_the_first_screen(store):
     floors = {"floor/en/overlap": 0.9, "floor/tl/overlap": 0.6}
     for seed, f1 in ((1, 0.8), (2, 0.9), (3, 0.95)):

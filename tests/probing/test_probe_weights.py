@@ -89,7 +89,9 @@ RANKS = {
 STORED = {"lora": 4, "dora": 4, "pissa": 8}
 
 
-@pytest.mark.parametrize("variant", RANKS)
+@pytest.mark.parametrize(
+    "variant", [v if v in ("lora", "vera") else pytest.param(v, marks=pytest.mark.slow) for v in RANKS]
+)
 def test_every_method_has_its_rank(store: Path, tiny_model: str, variant: str) -> None:
     result = run_of(plan_of(tiny_model, variant=variant, rank=4))
     run = probed("--run_id", result.run_id, "--kind", "weights")

@@ -107,6 +107,7 @@ def test_scores_answers_and_probed_tokens_are_the_same(labelling_model: str, tmp
     assert all(len(row["ours"]["wall"]) == len(row["theirs"]["cpu"]) == 1 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_no_label_is_noticed(tiny_model: str, tmp_path: Path) -> None:
     """Likelihood scoring gives it one all the same."""
     status, rows = measured(tiny_model, tmp_path / "results.json", "scoring")

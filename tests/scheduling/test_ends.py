@@ -109,14 +109,8 @@ def check_resumed(model: str, folder: Path, **options: str) -> None:
     assert states() == ["FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_training_saves_a_checkpoint_and_resumes_from_it(
     store: Path, tiny_model: str, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import folders
 import mlflow
@@ -24,7 +22,6 @@ import pandas as pd
 import pytest
 from chat_models import FAMILIES, save_chat_model
 from mlflow.entities import LoggedModel, LoggedModelStatus
-from mlflow.tracking import MlflowClient
 from runs import PAIRS, plan_of, run_of
 
 from whichlora.config.plan import Plan
@@ -231,24 +228,51 @@ GAPS = (
     "set_terminated",
 )
 """What writes to the tracking server while the model is logged, in this order."""
-_OWN_PROCESS = "WHICHLORA_TEST_IN_ITS_OWN_PROCESS"
+KILLED = """
+import os, signal, sys
+from mlflow.tracking import MlflowClient
+from whichlora.run import pipeline
+from whichlora.testing.runs import small_plan
+from whichlora.tracking.client import connect
+from whichlora.tracking.runs import Tracker
+
+model, experiment, gap = sys.argv[1:]
+created = []
+
+def die_after(owner, name):
+    call = getattr(owner, name)
+
+    def dying(*arguments, **options):
+        result = call(*arguments, **options)
+        if created:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, dying)
+
+def note_creation(*arguments, call=MlflowClient.create_logged_model, **options):
+    if gap == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    created.append(True)
+    return call(*arguments, **options)
+
+MlflowClient.create_logged_model = note_creation
+if gap != "before":
+    die_after(os if gap == "link" else MlflowClient, gap)
+pipeline.run(small_plan(model), Tracker(connect(), experiment))
+"""
+"""Carries out a plan and kills itself: before the model is created, or after a call from then on."""
 
 
 @pytest.mark.slow
 def test_a_kill_in_any_gap_leaves_one_model_after_the_resume(store: Path, tiny_model: str) -> None:
-    if _OWN_PROCESS not in os.environ:  # a fork may hang if other tests have left threads
-        test = f"{__file__}::test_a_kill_in_any_gap_leaves_one_model_after_the_resume"
-        call = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", "-p", "no:xdist", test]
-        own = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {_OWN_PROCESS: "1"}
-        done = subprocess.run(call, cwd=Path(__file__).parents[2], env=own, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-3000:]
-        return
     plan = plan_of(tiny_model)
     expected = run_of(plan_of(tiny_model), "reference")
-    for gap in ("", *GAPS):
-        tracker = Tracker(connect(), f"killed after {gap}".strip())
-        assert _killed(plan, tracker, gap) == signal.SIGKILL
-        assert len(_models_in(tracker)) == (gap != "")
+    for gap in ("before", *GAPS):
+        tracker = Tracker(connect(), f"killed {gap}")
+        killed = subprocess.run([sys.executable, "-c", KILLED, tiny_model, tracker.experiment, gap], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(_models_in(tracker)) == (gap != "before")
         result = pipeline.run(plan, tracker)
         (model,) = _models_in(tracker)
         run = tracker.client.get_run(result.run_id)
@@ -265,42 +289,3 @@ def test_a_kill_in_any_gap_leaves_one_model_after_the_resume(store: Path, tiny_m
 def _models_in(tracker: Tracker) -> list[LoggedModel]:
     experiment = tracker.client.get_experiment_by_name(tracker.experiment)
     return list(tracker.client.search_logged_models([experiment.experiment_id]))
-
-
-def _killed(plan: Plan, tracker: Tracker, gap: str) -> int:
-    """Carry out a plan in a child process that kills itself after a call; return the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            _kill_after(gap)
-            pipeline.run(plan, tracker)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) * -1
-
-
-def _kill_after(gap: str) -> None:
-    """Kill this process after its first call named `gap` once the model is created; without one, before that."""
-    created: list[bool] = []
-    create = MlflowClient.create_logged_model
-
-    def creating(*arguments: Any, **options: Any) -> Any:
-        if not gap:
-            os.kill(os.getpid(), signal.SIGKILL)
-        model = create(*arguments, **options)
-        created.append(True)
-        if gap == create.__name__:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return model
-
-    MlflowClient.create_logged_model = creating
-    if gap not in ("", create.__name__):
-        owner: Any = os if gap == "link" else MlflowClient
-        call: Callable[..., Any] = getattr(owner, gap)
-
-        def dying(*arguments: Any, **options: Any) -> None:
-            call(*arguments, **options)
-            if created:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(owner, gap, dying)

@@ -68,6 +68,7 @@ def test_a_kill_leaves_a_whole_database_or_none(tmp_path: Path, code: str, name:
     assert {path.name for path in folder.iterdir()} <= {name, f"{name}.lock"}
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_full_disk_leaves_no_database_and_one_line(tmp_path: Path, code: str, name: str) -> None:
     limit = (60_000, 60_000)
@@ -82,6 +83,7 @@ def test_a_full_disk_leaves_no_database_and_one_line(tmp_path: Path, code: str, 
     assert state(tmp_path / name) == "complete"
 
 
+@pytest.mark.slow
 @BOTH
 def test_what_a_killed_process_wrote_is_rolled_back(tmp_path: Path, code: str, name: str) -> None:
     """Its journal remains, and a connection that may only read cannot roll back."""
@@ -149,6 +151,7 @@ def test_a_database_of_another_kind_is_named_and_not_changed(
     assert (store / "mlflow.db").read_bytes() == before
 
 
+@pytest.mark.slow
 @BOTH
 def test_an_empty_file_becomes_a_database(tmp_path: Path, code: str, name: str) -> None:
     (tmp_path / name).touch(mode=0o640)

@@ -69,6 +69,7 @@ def test_statistics_are_those_of_scipy() -> None:
     assert seed_summary.statistics(runs, "f1") == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_second_seed_brings_a_summary(store: Path, tiny_model: str) -> None:
     plans = [plan_of(tiny_model, seed=seed) for seed in (1, 2)]
     results = [run_of(plan) for plan in plans[:1]]
