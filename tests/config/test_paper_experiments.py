@@ -12,9 +12,12 @@ import yaml
 from packaged_experiments import FEW, PAPER, methods, packaged, values
 
 from tuning.space import read_space
+from whichlora.config.outline import outline
 from whichlora.data.chat import NONE
 from whichlora.experiment.device_hours import device_hours, plans_line
+from whichlora.experiment.experiment_file import read_experiment
 from whichlora.experiment.folder_plan import outline_folder
+from whichlora.experiment.grid import each_run
 from whichlora.variants import CATALOGUE
 from whichlora.variants.methods.adalora import initial_rank
 
@@ -144,6 +147,23 @@ def test_the_plan_of_a_folder_counts_what_the_runs_resolve_to(read: Any, path: P
     assert len({run.adapter for run in one.runs.values()}) == len(grid.cells())
     assert device_hours(one.runs.values())
     assert plans_line(grid.plans).startswith("On one A100 80 GB: about ")
+
+
+def test_the_best_points_of_studies_take_the_place_of_step_1(tmp_path: Path) -> None:
+    """With the arms as a study's best.yaml has them."""
+    main = packaged("paper/table-02-main.yaml")
+    methods = ("lora", "dora", "vera", "adalora", "pissa")
+    point = {"learning_rate": 5e-4, "rank": 4, "epochs": 5, "target_modules": "all-linear"}
+    tuned = [{"variant": name, "arm": "tuned", **point, "source": f"study {name}"} for name in methods]
+    path = tmp_path / "mine.yaml"
+    mine = {"extends": str(PAPER / "table-02-main.yaml"), "name": "mine", "arms": [*tuned, main["arms"][-1]]}
+    path.write_text(yaml.safe_dump(mine))
+    runs = each_run(read_experiment(str(path)), outline)
+    assert Counter((run.options.variant, run.options.arm, run.epochs) for run in runs) == {
+        **{(name, "tuned", 5): 36 for name in methods},
+        ("dora", "matched", 3): 36,
+    }
+    assert len({run.adapter for run in runs}) == 180
 
 
 def test_the_search_space_of_the_studies_is_that_of_appendix_d() -> None:
