@@ -102,6 +102,8 @@ def test_a_dry_run_of_a_folder_prints_each_file_and_the_sum(
 def test_a_folder_is_planned_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--file", str(PAPER)]) == 2
     assert capsys.readouterr().err == f"error: file={PAPER}: is a folder, which can only be planned; add dry_run=true\n"
+    assert main(["--file", "", "--dry_run", "true"]) == 2
+    assert "must be the YAML file of an experiment" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["--file", str(tmp_path / "empty"), "--dry_run", "true"]) == 2
     assert "is a folder without YAML files" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
     check_pack(texts["pack"])
     folder = given_path(texts["file"])
-    if is_folder(folder):
+    if texts["file"] and is_folder(folder):
         if not dry_run:
             raise OptionError("file", texts["file"], "is a folder, which can only be planned; add dry_run=true")
         print(folder_plan(folder, width=terminal_width()))
