@@ -84,6 +84,20 @@ def attempt(
         return Record(outcome=outcome, analysis=analysis, test=test, groups=tuple(groups), note=f"no test: {reason}")
 
 
+def described(outcome: str, test: str, groups: tuple[str, ...], mean: float, sd: float, n: int, note: str) -> Record:
+    """Return the record of a mean in a table; the note ends with what it is over."""
+    return Record(
+        outcome=outcome,
+        analysis="description",
+        test=test,
+        groups=groups,
+        effect=mean,
+        statistic=sd,
+        n=n,
+        note=f"effect is the mean, statistic the standard deviation, {note}",
+    )
+
+
 def dumps(records: Iterable[Record]) -> str:
     """Return the text of `statistics.json`: a flat list with one record per line."""
     lines = [json.dumps(record.to_dict(), ensure_ascii=False, allow_nan=False) for record in records]

@@ -1,24 +1,22 @@
-"""Builds the paper's tables for each setting: F1, parameters, efficiency and hyperparameters."""
+"""Builds the paper's tables for each setting: F1 (in `f1`), parameters, efficiency and hyperparameters."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Set
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.columns import SETTINGS
-from analysis.measures.shallow_baselines import BEST_FLOOR, best_floor
-from analysis.naming import legend, names_of
-from analysis.records import Record
+from analysis.records import Record, described
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.methods import UNTRAINED, format_value, method_order
-from analysis.tables.formats import Cell, Part, Table, best_and_second, cell, mean_and_sd
+from analysis.tables.alphas import alpha_table
+from analysis.tables.f1 import f1_table, language_means_table
+from analysis.tables.formats import Part, Table, best_and_second, cell, mean_and_sd
+from analysis.tables.paper_numbers import numbered
 
-_Key = tuple[str, str, float, str]
-"""Outcome, language, ratio and method."""
-_F1_COLUMNS = ["setting", "language", "tl_ratio", "method", "outcome", "mean", "sd", "seeds"]
 _LESS, _MORE = -1, 1
 _ADALORA = "AdaLoRA's parameters are the initial ones, by default 1.5 times its budget; the rank is that of the budget."
 EFFICIENCY = {
@@ -44,74 +42,21 @@ def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
         suffix = f"-{number}-{_slug(str(setting))}" if several else ""
         for name, build in (
             ("f1", f1_table),
+            ("f1-means", language_means_table),
             ("parameters", parameter_table),
             ("efficiency", efficiency_table),
             ("hyperparameters", hyperparameter_table),
+            ("hyperparameters-alpha", alpha_table),
         ):
             printed, numbers = build(rows, name=f"{name}{suffix}", setting=str(setting))
             if printed is not None:
-                tables.append(printed)
+                tables.append(replace(printed, title=numbered(printed.title, rows, name)))
                 records += numbers
     return tables, records
 
 
-def f1_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Tabulate F1 in points, English / target language, by language, method and ratio.
-
-    These are the paper's Tables 2, 4 to 9, 13 and 14.
-    """
-    ratios = sorted(set(rows["tl_ratio"]))
-    languages = sorted(set(rows["language"]) - {""})
-    names, outcomes = names_of(rows), [outcome for outcome in ("en", "tl") if outcome in set(rows["outcome"])]
-    floors = _floors(rows)
-    order = [*method_order(rows), *([BEST_FLOOR] if floors else ())]
-    cells = _means(rows) | floors
-    ranks = _ranks(cells, {*rows.loc[rows["variant"] == UNTRAINED, "method"], BEST_FLOOR})
-    numbers, records, body = [], [], []
-    for language in languages:
-        for method in order:
-            line: list[Cell] = [cell(language), cell(method)]
-            for ratio in ratios:
-                parts = []
-                for outcome in outcomes:
-                    # At ratio 0 all languages share one adapter, whose English result has an empty language.
-                    key = next((c for c in (language, "") if (outcome, c, ratio, method) in cells), None)
-                    if key is None or (outcome == "tl" and key == ""):
-                        parts.append(Part("–"))
-                        continue
-                    mean, sd, n = cells[outcome, key, ratio, method]
-                    parts.append(Part(mean_and_sd(mean, sd, 1), ranks.get((outcome, key, ratio, method), 0)))
-                    numbers.append((setting, language, ratio, method, outcome, mean, sd, n))
-                line.append(tuple(parts))
-            body.append(tuple(line))
-    for (outcome, language, ratio, method), (mean, sd, n) in cells.items():
-        where = (method, setting, language or "every language", f"{ratio:g}")
-        records.append(_record(outcome, "F1", where, mean, sd, n, "points, over seeds"))
-    of_methods = [key for key in cells if key[3] != BEST_FLOOR]
-    remarks = legend(languages) + " The best floor is the best shallow method on the same items." * bool(floors)
-    if any(key[:2] == ("en", "") for key in of_methods):
-        remarks += f" {names.source} at 0 % is that of one adapter for all languages."
-    counts = {cells[key][2] > 1 for key in of_methods}
-    seeds = "Mean ± standard deviation over seeds" if True in counts else "One seed a cell, so without a spread"
-    seeds += " (without ±: one seed)" * (len(counts) > 1)
-    caption = (
-        f"{setting}. {names.score} in points, {names.listed(outcomes)}, by share of target-language items. {seeds}; "
-        f"best of a column and language bold, second underlined.{remarks}"
-    )
-    table = Table(
-        name=name,
-        title=names.fill("{Score}."),
-        caption=caption,
-        header=("language", "method", *(f"{100 * ratio:g} %" for ratio in ratios)),
-        rows=tuple(body),
-        labels=2,
-        numbers=pd.DataFrame(numbers, columns=_F1_COLUMNS),
-    )
-    return table, records
-
-
 def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Tabulate the trainable parameters of each method; the paper's Table 1."""
+    """Tabulate the trainable parameters of each method."""
     if "adapter/trainable_parameters" not in rows:
         return None, []
     body, numbers, records = [], [], []
@@ -128,10 +73,10 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
         for count in counts:
             numbers.append((setting, method, *fields, count))
             records.append(
-                _record("", "trainable parameters", (method, setting), count, math.nan, len(adapters), "adapters")
+                described("", "trainable parameters", (method, setting), count, math.nan, len(adapters), "adapters")
             )
         records += [
-            _record(
+            described(
                 "",
                 "trainable parameters, % of the model",
                 (method, setting),
@@ -157,7 +102,7 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
 
 
 def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Tabulate time, GPU use and memory of training; the paper's Table 3.
+    """Tabulate time, GPU use and memory of training.
 
     An adapter that several runs share counts once.
     """
@@ -172,7 +117,7 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
         for method, values in trained.dropna(subset=[metric]).groupby("method", sort=True)[metric]:
             mean, sd, n = float(values.mean()), float(values.std()), len(values)
             cells[metric, str(method)] = (mean, sd, n)
-            records.append(_record("", metric, (str(method), setting), mean, sd, n, "over adapters"))
+            records.append(described("", metric, (str(method), setting), mean, sd, n, "over adapters"))
             numbers.append((setting, str(method), metric, mean, sd, n))
     body = []
     methods = [method for method in method_order(rows) if any((metric, method) in cells for metric in metrics)]
@@ -204,7 +149,7 @@ def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Ta
 
 
 def hyperparameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Tabulate the hyperparameters of each method; the paper's Tables 10 to 12."""
+    """Tabulate the hyperparameters of each method."""
     fields = [key for key in SETTINGS if key in rows and rows[key].map(lambda v, k=key: format_value(k, v)).any()]
     methods = [m for m in method_order(rows) if (rows.loc[rows["method"] == m, "variant"] != UNTRAINED).any()]
     if not fields or not methods:
@@ -238,36 +183,6 @@ def arms_by_method(rows: pd.DataFrame) -> dict[str, str]:
     return {str(method): _values(runs, "arm") for method, runs in rows.groupby("method", sort=True)}
 
 
-def _means(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
-    """Return mean, standard deviation and number of seeds, in points, by outcome, language, ratio and method."""
-    grouped = (rows.assign(points=100 * rows["f1"])).groupby(["outcome", "language", "tl_ratio", "method"], sort=True)
-    summary = grouped["points"].agg(["mean", "std", "size"])
-    return {tuple(key): (float(m), float(s), int(n)) for key, m, s, n in summary.itertuples(name=None)}  # type: ignore[misc]
-
-
-def _floors(rows: pd.DataFrame) -> dict[_Key, tuple[float, float, int]]:
-    """Summarise the best floor like `_means`; runs on the same mixture share a floor, which counts once per seed."""
-    floors: dict[_Key, tuple[float, float, int]] = {}
-    for outcome in ("en", "tl"):
-        by_seed = best_floor(rows, outcome).groupby(["language", "tl_ratio", "seed"])["floor"].mean()
-        grouped = by_seed.groupby(["language", "tl_ratio"]).agg(["mean", "std", "size"])
-        for (language, ratio), mean, sd, n in grouped.itertuples(name=None):
-            floors[outcome, language, ratio, BEST_FLOOR] = (float(mean), float(sd), int(n))
-    return floors
-
-
-def _ranks(cells: Mapping[_Key, tuple[float, float, int]], untrained: Set[str]) -> dict[_Key, int]:
-    """Rank the trained methods within each column and language."""
-    columns: dict[tuple[str, str, float], dict[str, float]] = {}
-    for (outcome, language, ratio, method), (mean, _, _) in cells.items():
-        if method not in untrained:
-            columns.setdefault((outcome, language, ratio), {})[method] = mean
-    ranks: dict[_Key, int] = {}
-    for column, means in columns.items():
-        ranks |= {(*column, method): rank for method, rank in best_and_second(means, 1).items()}
-    return ranks
-
-
 def _values(rows: pd.DataFrame, key: str) -> str:
     """Return the distinct values of a field, joined."""
     if key not in rows:
@@ -281,19 +196,6 @@ def _number(value: str) -> float | None:
         return float(value)
     except ValueError:
         return None
-
-
-def _record(outcome: str, test: str, groups: tuple[str, ...], mean: float, sd: float, n: int, note: str) -> Record:
-    return Record(
-        outcome=outcome,
-        analysis="description",
-        test=test,
-        groups=groups,
-        effect=mean,
-        statistic=sd,
-        n=n,
-        note=f"effect is the mean, statistic the standard deviation, {note}",
-    )
 
 
 def _slug(name: str) -> str:

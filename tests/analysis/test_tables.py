@@ -14,6 +14,7 @@ from analysis.report.page import results_csv
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.pull import pull
 from analysis.tables import formats, paper
+from analysis.tables.paper_numbers import numbered
 from whichlora.csv_text import to_csv
 from whichlora.tracking.client import connect
 from whichlora.tracking.lookup import find_experiments
@@ -131,6 +132,75 @@ def test_settings_have_tables_of_their_own(store):
     log_run(spec(), "e", items=0)
     log_run(spec(model="m2", model_digest="2"), "e", items=0)
     assert {"f1-1-atlas-nli-m2", "f1-2-atlas-nli-smollm2-135m"} <= set(tables_of("e")[0])
+
+
+XNLI = {"task": "xnli", "model": "Llama-3.1-8B", "rank": 8, "layers": "0-31", "train_size": 5000}
+MAIN = {"f1": 2, "parameters": 1, "efficiency": 3, "hyperparameters": 10}
+PAPER = [
+    ([{}], MAIN),
+    ([{"model": "Llama-3.1-8B 3f2a01"}, {"variant": "dora", "rank": 16}, {"variant": "full", "layers": ""}], MAIN),
+    ([{"model": "Llama-3.2-3B"}], {"f1": 7, "f1-means": 4}),
+    ([{"model": "Qwen3-8B-Base"}], {"f1": 8, "f1-means": 4}),
+    ([{"task": "tydiqa", "train_size": 3000}], {"f1": 6, "hyperparameters": 11}),
+    ([{}, {"rank": 16}], {"f1": 9, "f1-means": 5, "hyperparameters-alpha": 12}),
+    ([{}, {"layers": "30-31"}], {"f1": 13}),
+    ([{"train_size": 2000}], {"f1": 14}),
+    ([{"model": "Llama-3.1-8B-Instruct"}], {"f1": 14}),
+    ([{"model": "SmolLM2-135M"}], {}),
+    ([{"task": "sib200"}], {}),
+    ([{"task": "tydiqa", "model": "Llama-3.2-3B"}], {}),
+]
+
+
+@pytest.mark.parametrize(("runs", "numbers"), PAPER)
+def test_tables_bear_the_numbers_of_the_paper(runs, numbers):
+    shared = {"variant": "lora", "arm": "recommended"} | XNLI
+    rows = pd.DataFrame(
+        [shared | fields for fields in (*runs, {**runs[0], "variant": "none", "layers": "", "rank": None})]
+    )
+    kinds = ("f1", "f1-means", "parameters", "efficiency", "hyperparameters", "hyperparameters-alpha")
+    found = {kind: numbered("T.", rows, kind) for kind in kinds}
+    assert found == {k: f"T (Table {numbers[k]} of “Which LoRA?”)." if k in numbers else "T." for k in kinds}
+
+
+def test_means_over_languages_are_taken_within_seeds(store):
+    for seed, values in ((1, {"sw": 0.5, "ur": 0.7}), (2, {"sw": 0.6, "ur": 0.8}), (3, {"sw": 0.9})):
+        for language, f1 in values.items():
+            log_run(spec(language=language, seed=seed), "e", items=0, f1={"en": 0.9, "tl": f1})
+            log_run(spec("vera", language=language, seed=seed), "e", items=0, f1={"en": 0.9, "tl": f1 / 2})
+    made, records = tables_of("e")
+    rows = shown(made["f1-means"])
+    assert made["f1-means"].header == ("method", "English", "Target language")
+    assert rows["LoRA",] == ((formats.Part("90.0 ± 0.0", formats.BEST),), (formats.Part("65.0 ± 7.1", formats.BEST),))
+    assert rows["VeRA",][1] == (formats.Part("32.5 ± 3.5", formats.SECOND),)
+    (record,) = [
+        r for r in records if r.test == "F1, mean over languages" and r.groups[0] == "LoRA" and r.outcome == "tl"
+    ]
+    assert (record.effect, record.n) == (pytest.approx(65), 2)  # seed 3 has one language
+
+
+def test_means_over_languages_are_of_one_ratio(full):
+    assert "f1-means" not in tables_of("full")[0]
+
+
+def test_the_best_alpha_is_that_of_the_validation_items(store):
+    validation = {16: 0.6, 32: 0.8, 64: 0.7}
+    for alpha, f1 in validation.items():
+        for seed in (1, 2):
+            scores = {"validation/en/f1": f1 + seed / 50, "validation/tl/f1": f1 - 0.2}
+            test = {"en": 1 - f1, "tl": 1 - f1}
+            log_run(spec(rank=16, alpha=float(alpha), seed=seed), "e", items=0, f1=test, more=scores)
+    log_run(spec(rank=8), "e", items=0, more={"validation/en/f1": 0.9, "validation/tl/f1": 0.9})
+    table = tables_of("e")[0]["hyperparameters-alpha"]
+    assert table.header == ("method", "rank", "alpha 16", "alpha 32", "alpha 64", "best")
+    assert shown(table) == {
+        ("LoRA", "16"): (
+            (formats.Part("51.5 ± 0.7"),),
+            (formats.Part("71.5 ± 0.7", formats.BEST),),
+            (formats.Part("61.5 ± 0.7"),),
+            formats.cell("32"),
+        )
+    }
 
 
 TABLE = formats.Table(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from whichlora.config.options import RunOptions
 from whichlora.data.tasks import Task
 from whichlora.errors import OptionError
 from whichlora.models.loading import ModelShape
@@ -45,6 +47,21 @@ def arm_hyperparameters(
         warmup=0.05,
         source="equal for every variant; learning rate from an equal sweep (docs/learning-rates.md)",
     )
+
+
+def run_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
+    """Return the arm's hyperparameters with the options that override them; None for `none`, which trains nothing.
+
+    Rank and modules are those of the arm: they are resolved for a model by `resolve_rank` and `resolve_modules`.
+
+    Raises:
+        OptionError: the arm has no learning rate for the variant.
+    """
+    values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
+    if values is None:
+        return None
+    names = ("alpha", "learning_rate", "epochs", "batch_size")
+    return replace(values, **{name: value for name in names if (value := getattr(options, name)) is not None})
 
 
 def resolve_modules(selection: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from whichlora.config import word_pairs
 from whichlora.config.base_model import BaseModel, read_base_model
@@ -13,10 +13,11 @@ from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
 from whichlora.config.hyperparameters import (
     adapted_shapes,
-    arm_hyperparameters,
     resolve_modules,
     resolve_rank,
+    run_hyperparameters,
 )
+from whichlora.config.item_sizes import ItemSizes, item_sizes
 from whichlora.config.layers import parse_layers
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan, TestSet
@@ -28,7 +29,6 @@ from whichlora.data.chat import NONE
 from whichlora.data.mixture import Mixture
 from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import Item, PairTask, Task, get_task
-from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import ModelShape, current_device
 from whichlora.parallel import distributed
@@ -47,8 +47,8 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     settings = resolve_settings(variant, variant_options or {})
     retention_task = check_compatibility(options, variant, task)
     options = replace(options, language=canonical_language(task, options.language))
-    hyperparameters = _hyperparameters(options, variant, task)
-    sizes = _sizes(options, task)
+    hyperparameters = _checked_hyperparameters(options, variant, task)
+    sizes = item_sizes(options, task)
     items, test_items = _draw(options, task, sizes)
     retention_items = retained_items(retention_task, options) if retention_task else {}
     model = read_base_model(options.model, options.chat_template)
@@ -74,18 +74,6 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    """Sizes of the item sets, the mixture of languages, and the validation set that selects the checkpoint."""
-
-    tl_ratio: float
-    composition: str
-    train_size: int
-    validation_size: int
-    test_size: int | None
-    select_on: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class _AdapterTarget:
     """The layers that get an adapter, and its rank; empty for variants without an adapter."""
 
@@ -94,56 +82,16 @@ class _AdapterTarget:
     rank: int | None = None
 
 
-def _hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
-    """Return the arm's hyperparameters, overridden by the options; None for `none`, which trains nothing."""
-    values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
+def _checked_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
+    """Return the hyperparameters of the run, after checks of the batch size; None for `none`, which trains nothing."""
+    values = run_hyperparameters(options, variant, task)
     if values is not None:
-        names = ("alpha", "learning_rate", "epochs", "batch_size")
-        overrides = {name: value for name in names if (value := getattr(options, name)) is not None}
-        values = replace(values, **overrides)
         distributed.check_batch(values.batch_size)
     word_pairs.check_options(task, options, batch_size=None if values is None else values.batch_size)
     return values
 
 
-def _sizes(options: RunOptions, task: Task) -> _Sizes:
-    """Return the sizes of the item sets; the task provides the defaults."""
-    default = task.default_tl_ratio if task.source else 1.0
-    tl_ratio = default if options.tl_ratio is None else options.tl_ratio
-    train_size = options.train_size or task.sizes.train or _automatic(options, task, "train")
-    n_target = mixture.target_count(tl_ratio, train_size)
-    if tl_ratio and not n_target:
-        if options.tl_ratio is None:
-            raise OptionError("train_size", train_size, f"is too small for a target item at tl_ratio={tl_ratio:g}")
-        allowed = f"is too small for a target item at train_size={train_size}; set 0 or a larger ratio"
-        raise OptionError("tl_ratio", f"{tl_ratio:g}", allowed)
-    # Without target items both compositions are identical and must have the same fingerprint.
-    composition = options.composition if n_target else mixture.COMPOSITIONS[0]
-    only_target = composition == "substitution" and n_target == train_size
-    select_on = options.select_on or ("en" if n_target == 0 else "tl" if only_target else "mean")
-    return _Sizes(
-        tl_ratio=tl_ratio,
-        composition=composition,
-        train_size=train_size,
-        validation_size=options.validation_size or task.sizes.validation or _automatic(options, task, "validation"),
-        test_size=options.test_size or task.sizes.test,
-        select_on=task.selection_role or select_on,
-    )
-
-
-def _automatic(options: RunOptions, task: Task, split: Literal["train", "validation"]) -> int:
-    difficulty = difficulty_of(options, task)
-    return mixture.automatic_size(
-        task,
-        split,
-        language=options.language,
-        difficulty=difficulty,
-        data_dir=options.data_dir,
-        composition=options.composition,
-    )
-
-
-def _draw(options: RunOptions, task: Task, sizes: _Sizes) -> tuple[Mixture, dict[str, Sequence[Item]]]:
+def _draw(options: RunOptions, task: Task, sizes: ItemSizes) -> tuple[Mixture, dict[str, Sequence[Item]]]:
     """Draw the training and validation items, and the test items by role."""
     difficulty = difficulty_of(options, task)
     mixture.warn_of_repeats(task, language=options.language, difficulty=difficulty, data_dir=options.data_dir)
@@ -232,7 +180,7 @@ def _spec(
     task: Task,
     settings: Mapping[str, Any],
     hyperparameters: Hyperparameters | None,
-    sizes: _Sizes,
+    sizes: ItemSizes,
     items: Mixture,
     tests: Sequence[TestSet],
     model: BaseModel,

@@ -8,30 +8,35 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from whichlora.caller import given_path
 from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
-from whichlora.errors import check_choice
+from whichlora.errors import OptionError, check_choice, is_folder
+from whichlora.experiment.folder_plan import folder_plan
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.scheduling.jobs import is_worker
+from whichlora.text_tables import terminal_width
 
 OPTIONS = {
-    "file": (None, "YAML file of the experiment."),
+    "file": (None, "YAML file of the experiment; with dry_run, also a folder of such files."),
     "dry_run": ("false", "Print the plan and stop: true or false."),
     **WORKERS,
 }
 COMMAND = Command(
     "experiment",
     "Run a grid of runs that a YAML file describes.\n\nPrints the plan, runs what is missing and resumes after any "
-    "interruption. Several processes and machines may work on one experiment.",
+    "interruption. Several processes and machines may work on one experiment. A dry run of a folder prints runs, "
+    "adapters and device-hours of each of its files.",
     OPTIONS,
     groups={"Experiment": ("file", "dry_run"), "Workers": tuple(WORKERS)},
     choices={"file": FILE, "dry_run": BOOLEANS, "engine": ENGINES},
     examples=(
         "whichlora experiment --file experiments/smoke.yaml --dry_run true",
         "whichlora experiment --file experiments/smoke.yaml --workers 2",
+        "whichlora experiment --file experiments/paper --dry_run true",
     ),
 )
 
@@ -54,6 +59,12 @@ def _run_command(texts: Mapping[str, str]) -> int:
     engine = engine_of(texts["engine"], texts["workers"])
     dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
     check_pack(texts["pack"])
+    folder = given_path(texts["file"])
+    if texts["file"] and is_folder(folder):
+        if not dry_run:
+            raise OptionError("file", texts["file"], "is a folder, which can only be planned; add dry_run=true")
+        print(folder_plan(folder, width=terminal_width()))
+        return 0
     if not is_worker():
         print(f"Reading {texts['file']} and the datasets of its runs.", flush=True)
     grid = read_grid(texts["file"])

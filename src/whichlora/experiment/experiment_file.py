@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 from whichlora.caller import given_path
 from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.errors import OptionError, check_name, did_you_mean, is_file
+from whichlora.experiment.moved_files import moved_to
 from whichlora.yaml_files import Document, Section, read_document
 
 _KEYS = ("extends", "name", "about", "defaults", "arms")
@@ -132,8 +133,7 @@ def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]
     `extending` are the files that extend this one, directly or indirectly.
     """
     if not is_file(path):
-        hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
-        raise OptionError("file", str(path), f"must be the YAML file of an experiment{hint}")
+        raise OptionError("file", str(path), _missing(path))
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     document = read_document("file", path)
@@ -142,4 +142,13 @@ def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]
     content = document.parse(_ExperimentFile)
     if content.extends is None:
         return [(document, content)]
-    return [(document, content), *_read(path.parent / content.extends, (*extending, path.resolve()))]
+    extended = path.parent / content.extends
+    if not is_file(extended):
+        document.fail(("extends",), f"extends={content.extends}: {_missing(extended)}")
+    return [(document, content), *_read(extended, (*extending, path.resolve()))]
+
+
+def _missing(path: Path) -> str:
+    """Return what is allowed in the place of a path without a file."""
+    hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
+    return moved_to(path) or f"must be the YAML file of an experiment{hint}"

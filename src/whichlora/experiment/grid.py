@@ -12,8 +12,8 @@
 An arm's options take precedence over the defaults. `options` holds a variant's own settings, as in
 `options: {rate_ratio: 4}`. `source` documents where an arm's values come from and has no effect.
 
-    extends: table2.yaml            # another file in the same folder, which provides the missing keys
-    defaults: {model: my/model}     # these take precedence over its defaults
+    extends: paper/table-02-main.yaml   # another file, found from this one, which provides the missing keys
+    defaults: {model: my/model}         # these take precedence over its defaults
 
 Files with the same name belong to one MLflow experiment, and a run that two of them contain exists once.
 """
@@ -21,16 +21,18 @@ Files with the same name belong to one MLflow experiment, and a run that two of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from whichlora.config.options import RUN_OPTIONS, parse_options
+from whichlora.config.options import RUN_OPTIONS, RunOptions, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.errors import OptionError
 from whichlora.experiment.experiment_file import Experiment, read_experiment
 
 MAX_RUNS = 100_000
+_Prepared = TypeVar("_Prepared")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +59,30 @@ def read_grid(file: str) -> Grid:
     """
     experiment = read_experiment(file)
     plans: dict[str, Plan] = {}
-    for options, arm in _runs(experiment):
-        texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | options
-        try:
-            plan = resolve(parse_options(texts), experiment.settings[arm])
-        except OptionError as error:
-            run = " ".join(f"{name}={value}" for name, value in options.items())
-            experiment.fail(arm, error.option, f"in the run {run}: {error}")
+    for plan in each_run(experiment, resolve):
         plans.setdefault(plan.spec.fingerprint, plan)
     precisions = sorted({plan.spec.precision for plan in plans.values()})
     if len(precisions) > 1:
         allowed = f"must have one precision, so that methods are comparable; has {precisions}"
         raise OptionError("file", file, allowed)
     return Grid(name=experiment.name, about=experiment.about, plans=list(plans.values()))
+
+
+def each_run(experiment: Experiment, prepare: Callable[[RunOptions, Mapping[str, Any]], _Prepared]) -> list[_Prepared]:
+    """Return what `prepare` makes of the options of each run and the variant's own settings.
+
+    Raises:
+        OptionError: a run has an invalid option; the message names the file, the line and the run.
+    """
+    prepared = []
+    for options, arm in _runs(experiment):
+        texts = {name: default for name, (default, _) in RUN_OPTIONS.items()} | options
+        try:
+            prepared.append(prepare(parse_options(texts), experiment.settings[arm]))
+        except OptionError as error:
+            run = " ".join(f"{name}={value}" for name, value in options.items())
+            experiment.fail(arm, error.option, f"in the run {run}: {error}")
+    return prepared
 
 
 def _runs(experiment: Experiment) -> Iterator[tuple[dict[str, str], int]]:

@@ -18,6 +18,7 @@ from whichlora.config.cli import format_duration
 from whichlora.config.failures import explain
 from whichlora.config.plan import Plan
 from whichlora.errors import printable
+from whichlora.experiment.device_hours import plans_line
 from whichlora.experiment.grid import Grid
 from whichlora.masking import masked
 from whichlora.run.durations import Durations, known_durations
@@ -77,7 +78,7 @@ class Survey:
                 "with other values or of another version, which its report includes too; change the name in the file "
                 "to exclude them."
             )
-        lines.append(self._time_left(grid, workers, client))
+        lines += filter(None, [plans_line(grid.plans), self._time_left(grid, workers, client)])
         return "\n".join(lines)
 
     def seconds_left(self, grid: Grid) -> float | None:
