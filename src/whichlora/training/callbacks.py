@@ -23,6 +23,9 @@ from whichlora.variants.witness import Evidence
 CHECKPOINT_SECONDS = number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
 """Seconds between checkpoints: the most training that a killed run loses."""
 
+RECORD = "training"
+"""Folder of the files that a variant writes about its training, in the work folder and among the run's artifacts."""
+
 Losses = list[tuple[int, float]]
 
 
@@ -172,14 +175,18 @@ class StepHook(TrainerCallback):
 
 
 class VariantSteps(TrainerCallback):
-    """Calls the variant's `after_step` after each optimiser step."""
+    """Calls the variant's `after_step` after each optimiser step, and its `write_record` after the last one."""
 
-    def __init__(self, variant: Variant) -> None:
-        self._variant = variant
+    def __init__(self, variant: Variant, evidence: Evidence) -> None:
+        self._variant, self._evidence = variant, evidence
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if self._variant.after_step is not None:
             self._variant.after_step(model, state.global_step + 1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._variant.write_record is not None and args.should_save:
+            self._variant.write_record(self._evidence, Path(args.output_dir) / RECORD)
 
 
 class BestCheckpoint(TrainerCallback):

@@ -19,7 +19,7 @@ from whichlora.parallel import distributed
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.telemetry import Telemetry
 from whichlora.training import adapter, base_cache
-from whichlora.training.callbacks import Losses
+from whichlora.training.callbacks import RECORD, Losses
 from whichlora.training.checkpoints import recover
 from whichlora.training.objectives import objective_of
 from whichlora.training.sealed import files_in, read_checked, write_record
@@ -178,6 +178,8 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
     }
     adapter.save(result.model, plan, work / "adapter", initial=work)
     base_cache.give_back_trained(result.model, plan)
+    if (work / RECORD).is_dir():
+        log.artifacts(work / RECORD, RECORD)
     return TrainingRecord(
         predicted={role: validation[role].predicted for role in selecting_roles},
         losses=losses,
