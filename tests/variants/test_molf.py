@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from runs import plan_of, run_of
+from runs import PAIRS, plan_of, run_of
 
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
@@ -111,6 +111,15 @@ def test_with_layers_only_these_have_experts_and_everything_is_trained(tiny_mode
     kept = {name for name, p in model.named_parameters() if p.equal(before[name])}
     lost = [n for n, won in zip(routed, torch.stack(evidence.optimizer.winners).any(0)[0], strict=True) if not won]
     assert all(any(name.endswith(routed[expert]) for expert in lost) or "lora_A" in name for name in kept)
+
+
+def test_with_word_pairs_nothing_above_the_pooled_block_is_trained(tiny_model: str) -> None:
+    model, _ = attached(plan_of(tiny_model, variant="molf", **PAIRS))
+    untrained = {
+        n.partition("layers.")[2].partition(".")[0] for n, p in model.named_parameters() if not p.requires_grad
+    }
+    assert untrained == {"", "2"}  # the last of three blocks, and the norm after it
+    assert {name.split(".")[2] for name, _ in adapter_modules(model)} == {"0", "1"}
 
 
 def test_if_the_weights_always_win_it_is_full_fine_tuning(tiny_model: str) -> None:
