@@ -107,7 +107,7 @@ def test_with_layers_only_these_have_experts_and_everything_is_trained(tiny_mode
     assert all(p.requires_grad for p in model.parameters())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained(model, optimizer_of(plan, model, evidence))
-    routed = {"weight": "base_layer.weight", "LoRA 1, rank 8": "lora_B.default.weight"}
+    routed = {"weight": "base_layer.weight", "lora_1": "lora_B.default.weight"}
     kept = {name for name, p in model.named_parameters() if p.equal(before[name])}
     lost = [n for n, won in zip(routed, torch.stack(evidence.optimizer.winners).any(0)[0], strict=True) if not won]
     assert all(any(name.endswith(routed[expert]) for expert in lost) or "lora_A" in name for name in kept)
@@ -135,7 +135,7 @@ def test_if_the_weights_always_win_it_is_full_fine_tuning(tiny_model: str) -> No
     trained(other, torch.optim.AdamW(groups, lr=0.01))
     assert not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
     torch.testing.assert_close(logits(model), logits(other), rtol=1e-4, atol=1e-4)
-    with pytest.warns(UserWarning, match="No update was routed to the expert LoRA 1, rank 8 of any layer in 4 steps"):
+    with pytest.warns(UserWarning, match="No update was routed to the expert lora_1 of any layer in 4 steps"):
         prove_trained(model, plan.variant, replace(evidence, without_gradient={}))
 
 
@@ -209,13 +209,17 @@ def routing_of(run_id: str) -> pd.DataFrame:
 @pytest.mark.parametrize(("variant", "topk"), [("molf", 1), ("molf-efficient", 2)])
 def test_a_run_logs_who_was_updated_in_each_step(store: Path, tiny_model: str, variant: str, topk: int) -> None:
     plan = planned(tiny_model, variant, {"topk": topk}, epochs=2, **LORA_WINS_SOMEWHERE)
-    table = routing_of(run_of(plan).run_id)
+    result = run_of(plan)
+    table = routing_of(result.run_id)
     assert list(table.columns) == ["step", "module", "expert"]
     assert set(table["module"]) == set(plan.adapted)
     assert table.groupby(["step", "module"], observed=True).size().eq(topk).all()
     assert len(table) == topk * 10 * len(plan.adapted)
-    names = {"molf": ["weight", "LoRA 1, rank 8"], "molf-efficient": ["LoRA 1, rank 8", "LoRA 2, rank 2"]}
+    names = {"molf": ["weight", "lora_1"], "molf-efficient": ["lora_1", "lora_2"]}
     assert set(table["expert"]) == set(names[variant])
+    shares = {name: result.metrics[f"train/update_share/{name}"] for name in names[variant]}
+    assert sum(shares.values()) == pytest.approx(topk)
+    assert shares["lora_1"] == pytest.approx((table["expert"] == "lora_1").mean() * topk)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from whichlora.variants.witness import Evidence
 CHECKPOINT_SECONDS = number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
 """Seconds between checkpoints: the most training that a killed run loses."""
 
-RECORD = "training"
-"""Folder of the files that a variant writes about its training, in the work folder and among the run's artifacts."""
+RECORD, METRICS = "training", "metrics.json"
+"""Folder of what a variant records of its training, in the work folder and among the run's artifacts, and its file with
+metrics."""
 
 Losses = list[tuple[int, float]]
 
@@ -186,7 +188,10 @@ class VariantSteps(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._variant.write_record is not None and args.should_save:
-            self._variant.write_record(self._evidence, Path(args.output_dir) / RECORD)
+            folder = Path(args.output_dir) / RECORD
+            folder.mkdir(parents=True, exist_ok=True)
+            metrics = self._variant.write_record(self._evidence, folder)
+            (folder / METRICS).write_text(json.dumps(dict(metrics)), encoding="utf-8")
 
 
 class BestCheckpoint(TrainerCallback):

@@ -108,14 +108,19 @@ def record_trainable(model: nn.Module, variant: Variant, evidence: Evidence) -> 
     prove_finite(trainable.items(), "before training")
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
     groups: dict[str, list[Tensor]] = {}
-    for name, module in adapter_modules(model):
-        of_base = {id(p) for p in module.base_layer.parameters()}
-        groups[name] = [p for p in module.parameters() if p.requires_grad and id(p) not in of_base]
-    if variant.trains_whole_model:
-        adapted = {id(p) for tensors in groups.values() for p in tensors}
+    if variant.has_adapter:
+        for name, module in adapter_modules(model):
+            groups[name] = [p for p in module.parameters() if p.requires_grad]
+    else:
+        # MoLF's experts are groups of their own: a zero B gives no gradient to A.
+        experts = {
+            id(p): name
+            for name, module in adapter_modules(model)
+            for own, p in module.named_parameters()
+            if not own.startswith("base_layer.")
+        }
         for name, p in trainable.items():
-            if id(p) not in adapted:
-                groups.setdefault(name.rpartition(".")[0], []).append(p)
+            groups.setdefault(experts.get(id(p), name.rpartition(".")[0]), []).append(p)
     evidence.without_gradient = groups
     return sum(p.numel() for p in trainable.values())
 

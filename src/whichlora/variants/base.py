@@ -137,7 +137,8 @@ class Variant:
         optimizer: returns the optimiser for (model, learning rate, weight decay, options); None means AdamW.
         penalty: returns a term that the method adds to the cross-entropy loss.
         after_step: called with the number of finished optimiser steps, before gradients are cleared.
-        write_record: writes files about the training, which the run logs, to a folder, from the evidence.
+        write_record: writes files about the training to a folder, from the evidence, and returns metrics of the
+            training by their names without `train/`; the run logs both.
         save: writes the trained model to a folder in a form that plain PEFT loads, or plain transformers for kind
             "full"; None means `save_pretrained`.
         method_state, restore_method_state: read and write the state that the method keeps outside its trainable
@@ -177,7 +178,7 @@ class Variant:
     optimizer: Callable[[nn.Module, float, float, Mapping[str, Any]], Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
     after_step: Callable[[nn.Module, int], None] | None = None
-    write_record: Callable[[Evidence, Path], None] | None = None
+    write_record: Callable[[Evidence, Path], Mapping[str, float]] | None = None
     save: Callable[[nn.Module, Path], None] | None = None
     method_state: Callable[[nn.Module], dict[str, Any]] | None = None
     restore_method_state: Callable[[nn.Module, dict[str, Any]], None] | None = None

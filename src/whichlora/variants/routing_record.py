@@ -70,10 +70,16 @@ def share_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def write_record(optimizer: RoutedAdamW, folder: Path) -> None:
-    """Write the updates (`routing.parquet`) and, if there are several experts, their shares (`routing.png`)."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_record(optimizer: RoutedAdamW, folder: Path) -> dict[str, float]:
+    """Write the updates (`routing.parquet`) and, if there are several experts, their shares (`routing.png`).
+
+    Returns:
+        The mean share of steps in which each expert was updated, as `update_share/EXPERT`.
+    """
     table = updates(optimizer)
     table.to_parquet(folder / "routing.parquet", index=False)
     if len(table["expert"].cat.categories) > 1:
         share_figure(table).savefig(folder / "routing.png", dpi=150)
+    steps = len(table.drop_duplicates(["step", "module"]))
+    counts = table["expert"].value_counts(sort=False)
+    return {f"update_share/{expert}": float(count / steps) if steps else 0.0 for expert, count in counts.items()}

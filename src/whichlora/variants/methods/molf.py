@@ -43,7 +43,7 @@ def expert_ranks(rank: int, options: Mapping[str, Any]) -> list[int]:
 
 
 def experts_of(layer: Any, options: Mapping[str, Any]) -> dict[str, list[Part]]:
-    """Return the experts of an adapted layer by name: its weight and bias, if they are trained, and those of LoRA."""
+    """Return the experts of an adapted layer by name: its weight and bias, if they are trained, then `lora_1`, ..."""
     from whichlora.variants.routing import Part
 
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -52,7 +52,7 @@ def experts_of(layer: Any, options: Mapping[str, Any]) -> dict[str, list[Part]]:
     # The sum of the experts' ranks grows with the largest one, so this finds the rank that was set.
     ranks = next(r for n in range(1, len(down) + 1) if sum(r := expert_ranks(n, options)) == len(down))
     for number, rank in enumerate(ranks, 1):
-        experts[f"LoRA {number}, rank {rank}"] = [Part(down, 0, start, rank), Part(up, 1, start, rank)]
+        experts[f"lora_{number}"] = [Part(down, 0, start, rank), Part(up, 1, start, rank)]
         start += rank
     return experts
 
@@ -107,10 +107,10 @@ def _optimizer(
     )
 
 
-def _write_record(evidence: Evidence, folder: Path) -> None:
+def _write_record(evidence: Evidence, folder: Path) -> dict[str, float]:
     from whichlora.variants.routing_record import write_record
 
-    write_record(evidence.optimizer, folder)
+    return write_record(evidence.optimizer, folder)
 
 
 def _save_merged(model: nn.Module, folder: Path) -> None:
