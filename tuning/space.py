@@ -123,7 +123,7 @@ def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict
         "rank": rank,
         "alpha": values.alpha if variant.has_alpha else None,
         "epochs": values.epochs,
-        "target_modules": _module_text(values.target_modules) if variant.has_adapter else None,
+        "target_modules": _module_text(values.target_modules) if variant.adapts_layers else None,
         **{name: variant.options[name] for name in variant.space.options},
     }
 
@@ -212,5 +212,5 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
 
 def _dimension_names(variant: Variant) -> list[str]:
     """Return the names of the dimensions that a variant can have."""
-    lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.has_adapter}
+    lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.adapts_layers}
     return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]

@@ -73,10 +73,12 @@ def test_a_single_process_waits_for_nobody() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lora", "molf"])  # of which each process routes the updates
 def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    finished(start(tiny_model, 1))
+    options = {"variant": variant, **({"alpha": 32} if variant == "molf" else {})}
+    finished(start(tiny_model, 1, **options))
     alone = the_run()
     losses_alone = losses(alone)
     assert losses_alone
@@ -89,13 +91,15 @@ def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
         mlflow.set_tracking_uri(uri)
         if name == "killed":
             monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
-            kill_one(start(tiny_model, 2), folder / "whichlora-work")
-        finished(start(tiny_model, 2))
+            kill_one(start(tiny_model, 2, **options), folder / "whichlora-work")
+        finished(start(tiny_model, 2, **options))
         run = the_run()
         assert ("whichlora.resumed" in run.data.tags) == (name == "killed")
         assert losses(run) == pytest.approx(losses_alone, rel=1e-4)
         for metric in ("test/en/f1", "test/tl/f1", "train/best_step", "adapter/trainable_parameters"):
             assert run.data.metrics[metric] == alone.data.metrics[metric]
+        share = "train/update_share/lora_1"
+        assert run.data.metrics.get(share) == alone.data.metrics.get(share)
 
 
 def kill_one(started: subprocess.Popen[str], work: Path) -> None:

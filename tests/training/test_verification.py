@@ -54,6 +54,7 @@ def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> Non
     """Take a real optimiser step on one batch."""
     ids = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0))
     record_rates(model, optimizer, evidence)
+    evidence.optimizer = optimizer
     logits = model(input_ids=ids).logits
     torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     prove_gradients(evidence)
@@ -186,7 +187,7 @@ def tamper(variant: str, model: Any, evidence: Any) -> None:
         module.r["default"] += 1
     elif variant == "lora-plus":
         evidence.rates = dict.fromkeys(evidence.rates, 0.01)
-    elif variant in ("lora", "rslora"):
+    elif variant in ("lora", "rslora", "molf-efficient"):
         module.scaling["default"] *= 2
     else:
         update_otherwise(model)

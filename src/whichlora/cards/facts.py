@@ -67,8 +67,11 @@ class RunFacts:
 
     @property
     def whole_model(self) -> bool:
-        """Whether the run trained all weights of the model, so that there is no adapter."""
-        return self.variant == "full"
+        """Whether the run trained all weights of the model, so that a whole model was saved and not an adapter."""
+        try:
+            return get_variant(self.variant).trains_whole_model
+        except ValueError:
+            return False
 
     @property
     def headline(self) -> str:

@@ -47,7 +47,7 @@ def _check_variant(options: RunOptions, variant: Variant) -> None:
     """Check that the options that are set apply to the variant."""
     set_options = [name for name in ("rank", "alpha", "target_modules") if getattr(options, name) is not None]
     set_options += ["layers"] if options.layers != "all" else []
-    if not variant.has_adapter and set_options:
+    if not variant.adapts_layers and set_options:
         allowed = f"variant {variant.name} has no adapter; remove the option"
         raise OptionError(set_options[0], getattr(options, set_options[0]), allowed)
     set_options = [name for name in ("learning_rate", "epochs", "batch_size") if getattr(options, name) is not None]

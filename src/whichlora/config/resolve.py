@@ -59,7 +59,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
         retained = prompt_scoring(retention_task)
         tests += _test_sets(retention_task, retention_items, retained, options, model, retained=True)
     check_context(model.encoder, task, items, tests, scoring, trains=variant.trains)
-    if target.modules and model.shape.unadapted:
+    if variant.has_adapter and target.modules and model.shape.unadapted:
         _warn_of_unadapted(options.model, model.shape)
     return Plan(
         spec=_spec(options, variant, task, settings, hyperparameters, sizes, items, tests, model, target, scoring),
@@ -75,7 +75,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class _AdapterTarget:
-    """The layers that get an adapter, and its rank; empty for variants without an adapter."""
+    """The layers that get an adapter, and its rank; empty for variants without one."""
 
     layers: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
@@ -128,12 +128,15 @@ def _adapter_target(
     settings: Mapping[str, Any],
 ) -> _AdapterTarget:
     """Return the decoder blocks and linear layers that get an adapter, and its rank."""
-    if not variant.has_adapter:
+    if not variant.adapts_layers:
         return _AdapterTarget()
     assert hyperparameters is not None
     layers = parse_layers(options.layers, shape.n_layers) or ()
     modules = resolve_modules(options.target_modules or hyperparameters.target_modules, shape, model=options.model)
-    rank = resolve_rank(variant, hyperparameters, options.rank, adapted_shapes(shape, modules, layers), settings)
+    shapes = adapted_shapes(shape, modules, layers)
+    rank = resolve_rank(variant, hyperparameters, options.rank, shapes, settings)
+    if variant.check_options is not None:
+        variant.check_options(shapes, settings)
     return _AdapterTarget(layers=layers, modules=modules, rank=rank)
 
 

@@ -59,7 +59,7 @@ class ProbedModel:
         return {} if source == SOURCE_LANGUAGE else {"source_language": source or NO_SOURCE}
 
     def adapter(self, work: Path) -> Path:
-        """Return the folder with the run's adapter (for the variant `full`, its model); a copy from a server in `work`.
+        """Return the folder with the run's adapter, or its whole model; a copy from a server in `work`.
 
         Raises:
             OptionError: the adapter is no longer among the run's artifacts.

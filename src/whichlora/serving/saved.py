@@ -107,7 +107,7 @@ class SavedModel(_Part):
     """The content of `whichlora.json`.
 
     Attributes:
-        form: an adapter, the whole model (variant `full`), or the base model alone (variant `none`).
+        form: an adapter, the whole model (variants `full` and `molf`), or the base model alone (variant `none`).
         exact_factors: whether the adapter's factors may not be rounded in scoring, see `fast_paths.scoring`.
         languages: the source language, if there is one, and the target languages.
         chat_template: text of the chat template; None for plain prompts.

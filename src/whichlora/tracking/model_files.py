@@ -18,7 +18,7 @@ from whichlora.yaml_files import read_document
 
 MLMODEL = "MLmodel"
 ADAPTER = "adapter"
-"""Artifact folder of a run and of its model with the trained adapter; of the variant `full`, with the model."""
+"""Artifact folder of a run and of its model with the trained adapter; of `full` and `molf`, with the model."""
 LOADER_MODULE = "whichlora.serving.pyfunc"
 PACKAGES = ("whichlora", "torch", "transformers", "peft", "accelerate", "mlflow", "bitsandbytes")
 """Packages that a model may require. That of a variant from elsewhere is not among them: install it as for training."""

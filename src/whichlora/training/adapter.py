@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model
 from torch import Tensor
+from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from whichlora.config.plan import Plan
@@ -38,7 +40,7 @@ INITIAL_FOLDER = "initial"
 
 
 def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any, Evidence, int]:
-    """Attach the plan's adapter to `base`; for `full`, make the base weights trainable.
+    """Attach the plan's adapter to `base`, and make the base weights trainable if the variant trains them all.
 
     The caller must seed torch for random initialisations. Variants with `changes_base` modify the base weights.
 
@@ -49,19 +51,15 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         ProofError: The attached adapter is not what the spec asks for.
     """
     spec, variant = plan.spec, plan.variant
-    if variant.trains_whole_model:
-        model: Any = base
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-        unused = objective_of(plan).unused_parameters(model)
-        for parameter in unused:
-            parameter.requires_grad_(False)
+    weights = list(base.parameters()) if variant.trains_whole_model else []
+    unused = objective_of(plan).unused_parameters(base) if variant.trains_whole_model else []
+    expected = plan.shape.parameters - sum(p.numel() for p in unused) if variant.trains_whole_model else 0
+    if variant.build is None:
+        _train_weights(weights, unused)
         evidence = Evidence(settings=None, base={})
-        expected = plan.shape.parameters - sum(p.numel() for p in unused)
-        return model, evidence, prove_attached(model, variant, evidence, expected=expected)
+        return base, evidence, prove_attached(base, variant, evidence, expected=expected)
 
     assert spec.dropout is not None
-    assert variant.build
     assert variant.expected_parameters
     shapes = plan.adapted
     settings = AdapterSettings(
@@ -80,8 +78,9 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     model = get_peft_model(base, config)
     if variant.after_attach is not None:
         variant.after_attach(model)
+    _train_weights(weights, unused)
     _train_in_fp32(model)
-    expected = variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
+    expected += variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
         p.numel()
         for name, module in base.named_modules()
         if name.rpartition(".")[2] in variant.fully_trained
@@ -95,6 +94,14 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
     if variant.start_witness is not None:
         variant.start_witness(model, evidence)
     return model, evidence, count
+
+
+def _train_weights(weights: Iterable[Parameter], unused: Iterable[Parameter]) -> None:
+    """Make weights of the base model trainable, except those that the loss does not depend on."""
+    for parameter in weights:
+        parameter.requires_grad_(True)
+    for parameter in unused:
+        parameter.requires_grad_(False)
 
 
 def _train_in_fp32(model: Any) -> None:
@@ -126,7 +133,7 @@ def save_initial(model: Any, plan: Plan, folder: Path) -> None:
 
 
 def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
-    """Save the adapter so that plain PEFT can load it onto the original base model; for `full`, save the model.
+    """Save the adapter so that plain PEFT can load it onto the original base model; save a model trained as a whole.
 
     The adapter's configuration names the base model as others find it (`models.published`), not where it is here.
     `initial` is the folder that `save_initial` wrote to.
@@ -135,7 +142,9 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
         NonFiniteError: A trained tensor is not finite.
     """
     prove_finite(trainable_tensors(model).items(), "in the trained model, which is not saved")
-    if plan.variant.converts_base_change:
+    if plan.variant.save is not None:
+        plan.variant.save(model, folder)
+    elif plan.variant.converts_base_change:
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial / INITIAL_FOLDER))
     else:
         model.save_pretrained(folder)

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from whichlora.config.spec import RunSpec
 from whichlora.parallel import distributed
 from whichlora.variants import Variant
+from whichlora.variants.witness import Evidence
 
 
 def training_arguments(spec: RunSpec, work: Path, steps: int) -> TrainingArguments:
@@ -38,10 +39,12 @@ def training_arguments(spec: RunSpec, work: Path, steps: int) -> TrainingArgumen
     )
 
 
-def make_optimizer(model: Any, variant: Variant, spec: RunSpec) -> torch.optim.Optimizer | None:
-    """Return the optimiser that the variant prescribes; None for the Trainer's own."""
+def make_optimizer(model: Any, variant: Variant, spec: RunSpec, evidence: Evidence) -> torch.optim.Optimizer | None:
+    """Return the optimiser that the variant prescribes, and record it in `evidence`; None for the Trainer's own."""
     if variant.optimizer is None:
         return None
     assert spec.learning_rate is not None
     assert spec.weight_decay is not None
-    return variant.optimizer(model, spec.learning_rate, spec.weight_decay, spec.variant_options)
+    optimizer = variant.optimizer(model, spec.learning_rate, spec.weight_decay, spec.variant_options)
+    evidence.optimizer = optimizer
+    return optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from whichlora.variants.witness import Evidence
 
 CHECKPOINT_SECONDS = number_from_environment("WHICHLORA_CHECKPOINT_SECONDS", 60, low=0)
 """Seconds between checkpoints: the most training that a killed run loses."""
+
+RECORD, METRICS = "training", "metrics.json"
+"""Folder of what a variant records of its training, in the work folder and among the run's artifacts, and its file with
+metrics."""
 
 Losses = list[tuple[int, float]]
 
@@ -172,14 +177,21 @@ class StepHook(TrainerCallback):
 
 
 class VariantSteps(TrainerCallback):
-    """Calls the variant's `after_step` after each optimiser step."""
+    """Calls the variant's `after_step` after each optimiser step, and its `write_record` after the last one."""
 
-    def __init__(self, variant: Variant) -> None:
-        self._variant = variant
+    def __init__(self, variant: Variant, evidence: Evidence) -> None:
+        self._variant, self._evidence = variant, evidence
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if self._variant.after_step is not None:
             self._variant.after_step(model, state.global_step + 1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._variant.write_record is not None and args.should_save:
+            folder = Path(args.output_dir) / RECORD
+            folder.mkdir(parents=True, exist_ok=True)
+            metrics = self._variant.write_record(self._evidence, folder)
+            (folder / METRICS).write_text(json.dumps(dict(metrics)), encoding="utf-8")
 
 
 class BestCheckpoint(TrainerCallback):

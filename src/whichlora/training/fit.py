@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from whichlora.parallel import distributed
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.telemetry import Telemetry
 from whichlora.training import adapter, base_cache
-from whichlora.training.callbacks import Losses
+from whichlora.training.callbacks import METRICS, RECORD, Losses
 from whichlora.training.checkpoints import recover
 from whichlora.training.objectives import objective_of
 from whichlora.training.sealed import files_in, read_checked, write_record
@@ -192,5 +193,14 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
             **({"train/packed": result.packed} if result.packed > 1 else {}),
             **{f"validation/{role}/{headline}": scores.metrics[headline] for role, scores in validation.items()},
             **telemetry.metrics(),
+            **_log_record(log, work / RECORD),
         },
     )
+
+
+def _log_record(log: RunLog, folder: Path) -> dict[str, float]:
+    """Log what the variant has recorded of its training, if anything, and return its metrics by their MLflow names."""
+    if not folder.is_dir():
+        return {}
+    log.artifacts(folder, RECORD)
+    return {f"train/{name}": value for name, value in json.loads((folder / METRICS).read_text("utf-8")).items()}

@@ -122,7 +122,7 @@ def train(
     outstanding = resume is not None and resume[1]["outstanding"]
     validation = None if validate is None else lambda step: validate(model, step)
     best = BestCheckpoint(variant, spec, work, validation, watch, outstanding=outstanding)
-    callbacks: list[TrainerCallback] = [GradientCheck(evidence), watch, VariantSteps(variant), timer]
+    callbacks: list[TrainerCallback] = [GradientCheck(evidence), watch, VariantSteps(variant, evidence), timer]
     if on_step is not None:
         hook = StepHook(lambda step: on_step(model, step), hook_steps, watch, timer, outstanding=outstanding)
         callbacks.append(hook)
@@ -135,7 +135,7 @@ def train(
         args=training_arguments(spec, work, total_steps(spec)),
         train_dataset=list(examples),
         callbacks=callbacks,
-        optimizers=(make_optimizer(model, variant, spec), None),
+        optimizers=(make_optimizer(model, variant, spec, evidence), None),
         variant=variant,
         watch=watch,
         losses=losses,

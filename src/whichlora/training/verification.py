@@ -112,8 +112,15 @@ def record_trainable(model: nn.Module, variant: Variant, evidence: Evidence) -> 
         for name, module in adapter_modules(model):
             groups[name] = [p for p in module.parameters() if p.requires_grad]
     else:
+        # MoLF's experts are groups of their own: a zero B gives no gradient to A.
+        experts = {
+            id(p): name
+            for name, module in adapter_modules(model)
+            for own, p in module.named_parameters()
+            if not own.startswith("base_layer.")
+        }
         for name, p in trainable.items():
-            groups.setdefault(name.rpartition(".")[0], []).append(p)
+            groups.setdefault(experts.get(id(p), name.rpartition(".")[0]), []).append(p)
     evidence.without_gradient = groups
     return sum(p.numel() for p in trainable.values())
 

@@ -1,7 +1,8 @@
 """Catalogue of the adapter methods and the references they are compared with.
 
 `base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
-installed packages; `witness` checks that a method trained as declared; `command` prints the catalogue.
+installed packages; `routing` is the optimiser of mixtures of experts and `routing_record` what it logs; `witness`
+checks that a method trained as declared; `command` prints the catalogue.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from whichlora.variants.methods.lora import DORA, LORA, PISSA, RSLORA
 from whichlora.variants.methods.lora_plus import LORA_PLUS
 from whichlora.variants.methods.lycoris import LOHA, LOKR
 from whichlora.variants.methods.miss import MISS
+from whichlora.variants.methods.molf import MOLF, MOLF_EFFICIENT
 from whichlora.variants.methods.orthogonal import HRA, OFT
 from whichlora.variants.methods.randlora import RANDLORA
 from whichlora.variants.methods.references import FULL, NONE
@@ -46,8 +48,10 @@ WIDER = (
     FOURIERFT,
     SHIRA,
     ROAD,
+    MOLF,
+    MOLF_EFFICIENT,
 )
-"""All other adapters."""
+"""All other adapters, and mixtures of an adapter with full fine-tuning."""
 CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peft import PeftConfig
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -109,7 +111,8 @@ class Variant:
     Attributes:
         title: display name of the method.
         paper: citation of the paper.
-        kind: "adapter" is built by PEFT, "full" trains all weights of the model, "none" trains nothing.
+        kind: "adapter" is built by PEFT, "full" trains all weights of the model, beside an adapter if there is `build`,
+            "none" trains nothing.
         recommended: the values of the method's own source (paper or authors' code); None if nothing is trained.
         recommended_for: by task name, the values that the task's source gives for the method; they replace
             `recommended` on that task.
@@ -120,12 +123,13 @@ class Variant:
         rank_means: the meaning of the option `rank`.
         space: the grid that tuning searches.
         build: returns the PEFT configuration.
-        expected_parameters: returns the number of trainable parameters from (shapes, rank, options) by the method's
-            formula, to be compared with the parameters that PEFT builds.
+        expected_parameters: returns the number of trainable parameters of the adapter from (shapes, rank, options) by
+            the method's formula, to be compared with the parameters that PEFT builds.
         witness: raises `ProofError` unless the trained model has the properties specific to the method.
         options: the method-specific settings and their default values; a value that a user sets has the type of the
             default.
         option_ranges: lowest and highest value of settings that are numbers; integers as bounds allow integers only.
+        check_options: raises `OptionError` unless the settings fit the adapted layers, from (shapes, options).
         after_attach: modifies the model that PEFT returned, before its parameters are counted.
         fully_trained: names of modules that are trained in full in addition to the adapter (PEFT's `modules_to_save`).
         initialize: initialises the adapter from (model, first training batches, options).
@@ -133,6 +137,10 @@ class Variant:
         optimizer: returns the optimiser for (model, learning rate, weight decay, options); None means AdamW.
         penalty: returns a term that the method adds to the cross-entropy loss.
         after_step: called with the number of finished optimiser steps, before gradients are cleared.
+        write_record: writes files about the training to a folder, from the evidence, and returns metrics of the
+            training by their names without `train/`; the run logs both.
+        save: writes the trained model to a folder in a form that plain PEFT loads, or plain transformers for kind
+            "full"; None means `save_pretrained`.
         method_state, restore_method_state: read and write the state that the method keeps outside its trainable
             tensors, so that training can resume from a checkpoint.
         may_select: returns whether the checkpoint after `step` of `total` steps may be selected as the best, from
@@ -162,6 +170,7 @@ class Variant:
     witness: Callable[[nn.Module, Evidence], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     option_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    check_options: Callable[[Shapes, Mapping[str, Any]], None] | None = None
     after_attach: Callable[[nn.Module], None] | None = None
     fully_trained: tuple[str, ...] = ()
     initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None
@@ -169,6 +178,8 @@ class Variant:
     optimizer: Callable[[nn.Module, float, float, Mapping[str, Any]], Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
     after_step: Callable[[nn.Module, int], None] | None = None
+    write_record: Callable[[Evidence, Path], Mapping[str, float]] | None = None
+    save: Callable[[nn.Module, Path], None] | None = None
     method_state: Callable[[nn.Module], dict[str, Any]] | None = None
     restore_method_state: Callable[[nn.Module, dict[str, Any]], None] | None = None
     may_select: Callable[[int, int, Mapping[str, Any]], bool] | None = None
@@ -191,8 +202,13 @@ class Variant:
 
     @property
     def trains_whole_model(self) -> bool:
-        """Whether all weights of the model are trained, without an adapter."""
+        """Whether all weights of the model are trained, so that a whole model is saved and not an adapter."""
         return self.kind == "full"
+
+    @property
+    def adapts_layers(self) -> bool:
+        """Whether PEFT adapts chosen layers, on a frozen base model or beside trained weights."""
+        return self.build is not None
 
     @property
     def has_rank(self) -> bool:

@@ -61,7 +61,7 @@ def _package_variants() -> list[Variant]:
 
 
 def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
-    adapter = variant.has_adapter
+    adapter = variant.adapts_layers
     supports = {
         "layers": adapter,
         "nf4": variant.quantizable,
@@ -78,7 +78,7 @@ def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str
         "own settings": ", ".join(f"{k} {v}" for k, v in variant.options.items()) or "-",
         "rank": variant.rank_means if variant.has_rank else "-",
         "parameters": _parameters(variant, shape, rank),
-        **({"not adapted": shape.unadapted_text() if adapter else "-"} if shape.unadapted else {}),
+        **({"not adapted": shape.unadapted_text() if variant.has_adapter else "-"} if shape.unadapted else {}),
         "supports": ", ".join(name for name, supported in supports.items() if supported) or "-",
     }
 
@@ -99,7 +99,7 @@ def _recommended(variant: Variant) -> str:
     }
     text = ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
     modules = values.target_modules
-    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.has_adapter else ""
+    where = f", {modules if isinstance(modules, str) else ' '.join(modules)}" if variant.adapts_layers else ""
     return f"{text}, {values.scheduler}{where}"
 
 
@@ -127,7 +127,8 @@ def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
             if problem is not None:
                 return f"rank {used_rank} does not fit: {problem}"
             note = f" at rank {used_rank}"
-        count = variant.expected_parameters(shapes, used_rank, variant.options)
+        own = variant.expected_parameters(shapes, used_rank, variant.options)
+        count = own + (shape.parameters if variant.trains_whole_model else 0)
     return f"{count:,} ({100 * count / shape.parameters:.3f} %){note}"
 
 

@@ -48,10 +48,11 @@ class Evidence:
     """The state of the model when the adapter was attached, and observations during training.
 
     Attributes:
-        settings: the `AdapterSettings` from which the variant was built; None for full fine-tuning.
+        settings: the `AdapterSettings` from which the variant was built; None without an adapter.
         base: digests of the adapted layers' weights before attaching, by module name.
         trainable: digests of the trainable tensors right after attaching, by parameter name.
         without_gradient: modules that have not had a non-zero gradient yet, with their tensors.
+        optimizer: the optimiser that the variant prescribes; None for AdamW.
         rates: peak learning rates, by trainable parameter name.
         steps_seen: number of optimiser steps observed.
         last_step: the last optimiser step of the training.
@@ -61,6 +62,7 @@ class Evidence:
     base: Mapping[str, str]
     trainable: dict[str, str] = field(default_factory=dict)
     without_gradient: dict[str, list[Tensor]] = field(default_factory=dict)
+    optimizer: Any = None
     rates: dict[str, float] = field(default_factory=dict)
     steps_seen: int = 0
     last_step: int = 0
