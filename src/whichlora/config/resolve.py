@@ -185,7 +185,10 @@ def _adapter_target(
     assert hyperparameters is not None
     layers = parse_layers(options.layers, shape.n_layers) or ()
     modules = resolve_modules(options.target_modules or hyperparameters.target_modules, shape, model=options.model)
-    rank = resolve_rank(variant, hyperparameters, options.rank, adapted_shapes(shape, modules, layers), settings)
+    shapes = adapted_shapes(shape, modules, layers)
+    rank = resolve_rank(variant, hyperparameters, options.rank, shapes, settings)
+    if variant.check_options is not None:
+        variant.check_options(shapes, settings)
     return _AdapterTarget(layers=layers, modules=modules, rank=rank)
 
 

@@ -1,7 +1,8 @@
 """Catalogue of the adapter methods and the references they are compared with.
 
 `base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
-installed packages; `witness` checks that a method trained as declared; `command` prints the catalogue.
+installed packages; `selection` chooses layers that are trained in full; `witness` checks that a method trained as
+declared; `command` prints the catalogue.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import copyreg
 
 from whichlora.errors import check_choice
 from whichlora.variants import plugins
-from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import AdapterSettings, FullSelection, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.adalora import ADALORA
 from whichlora.variants.methods.delora import DELORA
 from whichlora.variants.methods.gralora import GRALORA
 from whichlora.variants.methods.hira import HIRA
+from whichlora.variants.methods.hybrid_lora import HYBRID_LORA
 from whichlora.variants.methods.initializations import EVA, OLORA
 from whichlora.variants.methods.lora import DORA, LORA, PISSA, RSLORA
 from whichlora.variants.methods.lora_plus import LORA_PLUS
@@ -46,6 +48,7 @@ WIDER = (
     FOURIERFT,
     SHIRA,
     ROAD,
+    HYBRID_LORA,
 )
 """All other adapters."""
 CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
@@ -101,6 +104,7 @@ __all__ = [
     "STUDIED",
     "WIDER",
     "AdapterSettings",
+    "FullSelection",
     "Hyperparameters",
     "SearchSpace",
     "Variant",

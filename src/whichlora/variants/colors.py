@@ -11,6 +11,8 @@ RUN_COLOR = "mlflow.runColor"
 """Tag of a run with its colour in tables and charts."""
 # For the first methods that of Okabe and Ito (2008), made for readers with colour-vision deficiency.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31")
+_LATER = ("hybrid-lora",)
+"""Variants that came when runs of the others had colours, which therefore come last here."""
 _GOLDEN_RATIO = 0.618033988749895
 _TOWARDS = {"recommended": (255, 0.45), "tuned": (0, 0.35)}
 """Of arms other than `matched`: the grey value that the colour is mixed with, and its share."""
@@ -22,7 +24,7 @@ def method_color(variant: str, arm: str) -> str:
     Hues of methods beyond the palette are apart by the golden ratio; a variant from outside the catalogue gets one by
     its name.
     """
-    names = list(CATALOGUE)
+    names = sorted(CATALOGUE, key=_LATER.__contains__)
     index = names.index(variant) if variant in names else zlib.crc32(variant.encode())
     if index < len(_PALETTE):
         rgb = [int(_PALETTE[index][i : i + 2], 16) for i in (1, 3, 5)]
