@@ -73,10 +73,11 @@ def test_a_single_process_waits_for_nobody() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lora", "hybrid-lora"])  # of which the leader chooses layers
 def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
-    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    finished(start(tiny_model, 1))
+    finished(start(tiny_model, 1, variant=variant))
     alone = the_run()
     losses_alone = losses(alone)
     assert losses_alone
@@ -89,13 +90,14 @@ def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
         mlflow.set_tracking_uri(uri)
         if name == "killed":
             monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
-            kill_one(start(tiny_model, 2), folder / "whichlora-work")
-        finished(start(tiny_model, 2))
+            kill_one(start(tiny_model, 2, variant=variant), folder / "whichlora-work")
+        finished(start(tiny_model, 2, variant=variant))
         run = the_run()
         assert ("whichlora.resumed" in run.data.tags) == (name == "killed")
         assert losses(run) == pytest.approx(losses_alone, rel=1e-4)
         for metric in ("test/en/f1", "test/tl/f1", "train/best_step", "adapter/trainable_parameters"):
             assert run.data.metrics[metric] == alone.data.metrics[metric]
+        assert run.data.params.get("fully_trained") == alone.data.params.get("fully_trained")
 
 
 def kill_one(started: subprocess.Popen[str], work: Path) -> None:
@@ -139,3 +141,4 @@ def test_an_error_of_the_leader_is_raised_by_all(monkeypatch: pytest.MonkeyPatch
         distributed.on_leader(fail if leads else None)
     monkeypatch.setattr(distributed, "all_reduce_sum", lambda failed: (0.0,))
     distributed.on_leader((lambda: None) if leads else None)
+    assert distributed.from_leader(lambda: 3) == 3

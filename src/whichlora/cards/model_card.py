@@ -155,6 +155,7 @@ def _training(facts: RunFacts) -> str:
         "languages": join_names(languages),
         "share of the target language": params.get("tl_ratio", "?"),
         **{key.replace("_", " "): params.get(key, "?") for key in _HYPERPARAMETERS},
+        "trained in full": params.get("fully_trained", "").replace(",", ", ") or "None",
     }
     return "\n".join(f"- {name}: {escaped(text)}" for name, text in values.items() if text != "None")
 

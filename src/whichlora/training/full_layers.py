@@ -63,6 +63,7 @@ def _chosen(model: nn.Module, plan: Plan, settings: AdapterSettings, work: Path 
     if work is not None:
         count = sum(plan.adapted[name][0] * plan.adapted[name][1] for name in selection.names)
         record = {"layers": selection.names, "parameters": count, "seconds": time.perf_counter() - start}
+        work.mkdir(parents=True, exist_ok=True)
         write_record(work / RECORD, {**record, "settings": plan.spec.variant_options, "scores": selection.scores})
     return selection
 
