@@ -26,6 +26,7 @@ REFUSED = {
     "pissa": "changes the base weights",
     "olora": "changes the base weights",
     "full": "changes the base weights",
+    "hybrid-lora": "changes the base weights",
     "ia3": "changes the inputs of the base layers",
     "oft": "changes the inputs of the base layers",
 }

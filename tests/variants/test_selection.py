@@ -141,7 +141,7 @@ def test_gradients_that_say_nothing_are_refused(model: Layers) -> None:
 def test_a_weight_without_a_gradient_has_the_lowest_score(model: Layers) -> None:
     """An expert to which no token is sent."""
     found = gradient_scores(model, SHAPES, 2, [lambda model: model.get_submodule("a.up")(torch.ones(2, 6)).sum()])
-    assert found["b.up"] == {"score": 0.0, "coverage": 1.0, "energy_per_weight": 0.0}
+    assert found["b.up"] == {"score": 0.0, "coverage": 1.0, "energy": 0.0}
 
 
 def test_random_depends_on_the_seed_alone(model: Layers) -> None:

@@ -167,10 +167,12 @@ def gradient_scores(model: nn.Module, shapes: Shapes, rank: int, losses: BatchLo
     scores: Scores = {}
     for name, gradient in _gradients(model, shapes, losses):
         squares = squared_singular_values(gradient, f"the gradient of {name}")
-        energy, covered = float(squares.sum()), coverage(squares, rank)
-        per_weight = energy / gradient.numel()
-        scores[name] = {"score": (1 - covered) * per_weight, "coverage": covered, "energy_per_weight": per_weight}
-    if not any(measures["energy_per_weight"] for measures in scores.values()):
+        scores[name] = {
+            "score": float(squares[rank:].sum()) / gradient.numel(),
+            "coverage": coverage(squares, rank),
+            "energy": float(squares.sum()),
+        }
+    if not any(measures["energy"] for measures in scores.values()):
         raise ProofError("selection=gradient: the first training batches give no gradient")
     return {name: scores[name] for name in shapes}
 
