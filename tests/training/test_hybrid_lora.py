@@ -159,16 +159,18 @@ def test_a_run_records_its_choice_and_a_resumed_one_keeps_it(
     assert f"trained in full: {', '.join(record['layers'])}".replace("_", "\\_") in (saved / "README.md").read_text()
 
 
-def test_a_damaged_record_is_made_again(tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = plan(tiny_model)
-    base = load_model(chosen.source, precision="fp32", quantization="none")
-    first, _, _ = adapter.attach(base, chosen, total_steps=5, work=tmp_path)
-    names = [name for name, _ in full_modules(first)]
-    (tmp_path / full_layers.RECORD).write_text("{}")
-    again, _, _ = adapter.attach(unload(first), chosen, total_steps=5, work=tmp_path)
-    assert [name for name, _ in full_modules(again)] == names
-    assert "the layers to train in full are chosen again" in capsys.readouterr().err
-    assert json.loads((tmp_path / full_layers.RECORD).read_text())["layers"] == names
+@pytest.mark.slow
+def test_without_the_record_of_its_layers_a_killed_run_starts_over(
+    store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking_in(store, work="killed"):
+        kill_after_step(tiny_model, 3, {"variant": "hybrid-lora", "epochs": 2})
+        (work,) = [path for path in (store / "killed").iterdir() if path.is_dir()]
+        (work / full_layers.RECORD).write_text("{}")
+        run_of(plan(tiny_model, epochs=2))
+    found = capsys.readouterr()
+    assert f"{full_layers.RECORD} is missing or damaged: training starts over" in found.err
+    assert "Resuming" not in found.out
 
 
 def test_unloading_gives_the_base_back(tiny_model: str) -> None:

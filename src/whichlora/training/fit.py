@@ -119,7 +119,7 @@ def _finished(work: Path) -> TrainingRecord | None:
 
 def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
     checkpoint = recover(work)
-    if checkpoint is None:
+    if checkpoint is None or full_layers.record_is_lost(plan, work):
         shutil.rmtree(work, ignore_errors=True)  # an earlier attempt may have died before its first checkpoint
     else:
         print(f"Resuming from {checkpoint.name}.")

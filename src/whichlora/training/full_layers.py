@@ -45,14 +45,22 @@ def choose(model: nn.Module, plan: Plan, settings: AdapterSettings, work: Path |
     return distributed.from_leader(lambda: _recorded(work) or _chosen(model, plan, settings, work))
 
 
+def record_is_lost(plan: Plan, work: Path) -> bool:
+    """Return whether the record that belongs to the checkpoints in `work` is missing or damaged, with a warning."""
+    if plan.variant.fully_trained is None:
+        return False
+    try:
+        read_checked(work / RECORD)
+    except DamagedError as error:
+        print(f"warning: {error}: training starts over.", file=sys.stderr)
+        return True
+    return False
+
+
 def _recorded(work: Path | None) -> FullSelection | None:
     if work is None or not (work / RECORD).is_file():
         return None
-    try:
-        record = read_checked(work / RECORD)
-    except DamagedError as error:
-        print(f"warning: {error}: the layers to train in full are chosen again.", file=sys.stderr)
-        return None
+    record = read_checked(work / RECORD)
     return FullSelection(names=tuple(record["layers"]), scores=record["scores"])
 
 
