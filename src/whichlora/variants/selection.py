@@ -137,7 +137,7 @@ def spectral_scores(model: nn.Module, shapes: Shapes, rank: int) -> Scores:
     announce("Computing the singular values of the weights, to choose those that are trained in full.")
     scores: Scores = {}
     for name in shapes:
-        squares = squared_singular_values(model.get_submodule(name).weight, name)
+        squares = squared_singular_values(_weight(model, name), name)
         values = squares.sqrt()
         effective, covered = effective_rank(values), coverage(squares, rank)
         smallest = values[-1].clamp(min=_SMALLEST * float(values[0]))
@@ -189,7 +189,7 @@ def _gradients(model: nn.Module, shapes: Shapes, losses: BatchLosses) -> Iterato
     model.requires_grad_(False)
     try:
         for part in _parts(sizes(shapes)):
-            weights = {name: model.get_submodule(name).weight for name in part}
+            weights = {name: _weight(model, name) for name in part}
             total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
             for weight in weights.values():
                 weight.requires_grad_(True)
@@ -239,7 +239,8 @@ def squared_singular_values(matrix: Tensor, name: str) -> Tensor:
         if not bool(wide.isfinite().all()):
             raise NonFiniteError(f"{name} is not finite")
         rows = wide if wide.shape[0] <= wide.shape[1] else wide.T
-        return torch.linalg.eigvalsh(rows @ rows.T).clamp(min=0).flip(0).cpu()
+        squares: Tensor = torch.linalg.eigvalsh(rows @ rows.T)
+        return squares.clamp(min=0).flip(0).cpu()
 
 
 def effective_rank(values: Tensor) -> float:
@@ -256,6 +257,11 @@ def coverage(squares: Tensor, rank: int) -> float:
     return float(squares[:rank].sum()) / total if total else 1.0
 
 
+def _weight(model: nn.Module, name: str) -> Tensor:
+    """Return the weight of a layer, (out, in)."""
+    return model.get_submodule(name).weight  # type: ignore[return-value]
+
+
 def _check_unshared(model: nn.Module, names: Sequence[str]) -> None:
     """Check that no other layer has one of these layers' weights, which would not follow its training.
 
@@ -263,6 +269,6 @@ def _check_unshared(model: nn.Module, names: Sequence[str]) -> None:
         ProofError: One has.
     """
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    shared = [name for name in names if uses[id(model.get_submodule(name).weight)] > 1]
+    shared = [name for name in names if uses[id(_weight(model, name))] > 1]
     if shared:
         raise ProofError(f"the weight of {shared[0]} is shared with another layer, so it cannot be trained in full")
