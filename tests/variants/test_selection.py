@@ -59,10 +59,14 @@ def settings(rank: int = 2, seed: int = 1, **options: Any) -> AdapterSettings:
     )
 
 
-def losses(count: int = 3) -> list[Any]:
+def losses() -> list[Any]:
     generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(4, 6, generator=generator) for _ in range(count)]
+    batches = [torch.randn(4, 6, generator=generator) for _ in range(3)]
     return [lambda model, batch=batch: model(batch).square().mean() for batch in batches]
+
+
+def passes(*functions: Any) -> list[Any]:
+    return [lambda model, loss=loss: loss(model).backward() for loss in functions or losses()]
 
 
 def orthogonal(width: int) -> torch.Tensor:
@@ -116,16 +120,16 @@ def test_the_gradient_score_is_the_energy_that_the_rank_misses(model: Layers) ->
         (gradient,) = torch.autograd.grad(total, model.get_submodule(name).weight, retain_graph=True)
         values = torch.linalg.svdvals(gradient.double())
         expected[name] = float(values[2:].square().sum()) / gradient.numel()
-    found = gradient_scores(model, SHAPES, 2, losses())
+    found = gradient_scores(model, SHAPES, 2, passes())
     assert {name: measures["score"] for name, measures in found.items()} == pytest.approx(expected, rel=1e-4, abs=1e-12)
     assert model.training
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
 def test_gradients_held_in_parts_are_the_same(model: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = gradient_scores(model, SHAPES, 2, losses())
+    whole = gradient_scores(model, SHAPES, 2, passes())
     monkeypatch.setattr(selection, "_ENTRIES_AT_ONCE", 70)
-    parts = gradient_scores(model, SHAPES, 2, losses())
+    parts = gradient_scores(model, SHAPES, 2, passes())
     assert list(parts) == list(whole)
     for name, measures in whole.items():
         assert parts[name] == pytest.approx(measures, rel=1e-5)
@@ -133,14 +137,14 @@ def test_gradients_held_in_parts_are_the_same(model: Layers, monkeypatch: pytest
 
 def test_gradients_that_say_nothing_are_refused(model: Layers) -> None:
     with pytest.raises(ProofError, match="give no gradient"):
-        gradient_scores(model, SHAPES, 2, [lambda model: 0 * model(torch.ones(2, 6)).sum()])
+        gradient_scores(model, SHAPES, 2, passes(lambda model: 0 * model(torch.ones(2, 6)).sum()))
     with pytest.raises(NonFiniteError, match=r"the gradient of a\.up is not finite"):
-        gradient_scores(model, SHAPES, 2, [lambda model: torch.inf * model(torch.ones(2, 6)).sum()])
+        gradient_scores(model, SHAPES, 2, passes(lambda model: torch.inf * model(torch.ones(2, 6)).sum()))
 
 
 def test_a_weight_without_a_gradient_has_the_lowest_score(model: Layers) -> None:
     """An expert to which no token is sent."""
-    found = gradient_scores(model, SHAPES, 2, [lambda model: model.get_submodule("a.up")(torch.ones(2, 6)).sum()])
+    found = gradient_scores(model, SHAPES, 2, passes(lambda model: model.get_submodule("a.up")(torch.ones(2, 6)).sum()))
     assert found["b.up"] == {"score": 0.0, "coverage": 1.0, "energy": 0.0}
 
 
@@ -161,7 +165,7 @@ def test_no_rule_passes_the_budget_or_draws_a_random_number(model: Layers, rule:
     sizes = {name: a * b for name, (a, b) in SHAPES.items()}
     state = torch.get_rng_state()
     for share in (0.07, 0.1, 0.3, 0.5, 0.9, 1.0):
-        names = select(model, SHAPES, settings(selection=rule, full_share=share), losses()).names
+        names = select(model, SHAPES, settings(selection=rule, full_share=share), passes()).names
         used = sum(sizes[name] for name in names)
         assert names
         assert used <= share * sum(sizes.values())
@@ -169,7 +173,7 @@ def test_no_rule_passes_the_budget_or_draws_a_random_number(model: Layers, rule:
         assert all(sizes[name] > left for name in SHAPES if name not in names)
         assert list(names) == [name for name in SHAPES if name in names]
     assert len(names) == len(SHAPES)
-    assert select(model, SHAPES, settings(selection=rule, full_share=0.0), losses()).names == ()
+    assert select(model, SHAPES, settings(selection=rule, full_share=0.0), passes()).names == ()
     assert torch.get_rng_state().equal(state)
 
 
@@ -181,8 +185,8 @@ def test_a_share_that_is_exact_in_decimals_is_not_lost_to_rounding() -> None:
 
 def test_layers_are_taken_by_their_scores_whatever_the_seed(model: Layers) -> None:
     for rule in ("gradient", "spectral"):
-        one = select(model, SHAPES, settings(selection=rule), losses())
-        assert one == select(model, SHAPES, settings(selection=rule, seed=9), losses())
+        one = select(model, SHAPES, settings(selection=rule), passes())
+        assert one == select(model, SHAPES, settings(selection=rule, seed=9), passes())
         assert set(one.scores) == set(SHAPES)
         best = max(SHAPES, key=lambda name: one.scores[name]["score"])
         assert best in one.names

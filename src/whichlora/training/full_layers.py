@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from whichlora.config.plan import Plan
 from whichlora.data.encoding import Encoder
@@ -67,7 +67,7 @@ def _recorded(work: Path | None) -> FullSelection | None:
 def _chosen(model: nn.Module, plan: Plan, settings: AdapterSettings, work: Path | None) -> FullSelection:
     assert plan.variant.fully_trained is not None
     start = time.perf_counter()
-    selection = plan.variant.fully_trained(model, plan.adapted, settings, _losses(plan))
+    selection = plan.variant.fully_trained(model, plan.adapted, settings, _backward_passes(model, plan))
     if work is not None:
         count = sum(plan.adapted[name][0] * plan.adapted[name][1] for name in selection.names)
         record = {"layers": selection.names, "parameters": count, "seconds": time.perf_counter() - start}
@@ -98,12 +98,13 @@ def first_items(plan: Plan) -> list[Sequence[Item]]:
     return [items[i : i + INITIALIZATION_BATCH] for i in range(0, len(items), INITIALIZATION_BATCH)]
 
 
-def _losses(plan: Plan) -> list[partial[Tensor]]:
-    """Return the mean losses of the first training batches, as functions of the model."""
-    objective, encoder = objective_of(plan), plan.encoder()
-    return [partial(_mean_loss, items, objective, encoder) for items in first_items(plan)]
+def _backward_passes(model: nn.Module, plan: Plan) -> list[partial[None]]:
+    """Return functions that compute the gradients of the first training batches."""
+    objective, encoder = objective_of(plan).optimized_for(model), plan.encoder()
+    return [partial(_backward, items, objective, encoder) for items in first_items(plan)]
 
 
-def _mean_loss(items: Sequence[Item], objective: Objective, encoder: Encoder, model: Any) -> Tensor:
+def _backward(items: Sequence[Item], objective: Objective, encoder: Encoder, model: nn.Module) -> None:
     examples = [objective.example(encoder, item) for item in items]
-    return objective.loss(model, examples) / objective.count(examples)
+    with objective.batch_context(model):
+        (objective.loss(model, examples) / objective.count(examples)).backward()  # type: ignore[no-untyped-call]

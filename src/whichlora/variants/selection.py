@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from whichlora.announcements import announce
 from whichlora.errors import NonFiniteError, OptionError, ProofError
-from whichlora.variants.base import AdapterSettings, BatchLosses, FullSelection, Shapes
+from whichlora.variants.base import AdapterSettings, BackwardPasses, FullSelection, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RULES = ("gradient", "spectral", "random")
-GRADIENT_BATCHES = 8
-"""Number of batches over which the gradient is averaged."""
+GRADIENT_BATCHES = 4
+"""Number of batches over which the gradient is averaged (docs/hybrid-lora.md says how much that matters)."""
 _ENTRIES_AT_ONCE = 1 << 29
 """Number of weights whose gradients are held at a time (2 GiB in fp32); more take another pass over the batches."""
 _SMALLEST = 1e-7
@@ -93,7 +93,7 @@ def _percent(part: int, size: Mapping[str, int]) -> str:
     return f"{100 * part / sum(size.values()):.3g} %"
 
 
-def select(model: nn.Module, shapes: Shapes, settings: AdapterSettings, losses: BatchLosses) -> FullSelection:
+def select(model: nn.Module, shapes: Shapes, settings: AdapterSettings, passes: BackwardPasses) -> FullSelection:
     """Choose layers by the rule, or the names, in the setting `selection`, within the budget `full_share`.
 
     Raises:
@@ -109,7 +109,7 @@ def select(model: nn.Module, shapes: Shapes, settings: AdapterSettings, losses: 
         chosen = FullSelection(names=tuple(shapes))
     else:
         scores = {
-            "gradient": lambda: gradient_scores(model, shapes, settings.rank, losses[:GRADIENT_BATCHES]),
+            "gradient": lambda: gradient_scores(model, shapes, settings.rank, passes[:GRADIENT_BATCHES]),
             "spectral": lambda: spectral_scores(model, shapes, settings.rank),
             "random": lambda: random_scores(shapes, settings.seed),
         }[selection]()
@@ -152,7 +152,7 @@ def spectral_scores(model: nn.Module, shapes: Shapes, rank: int) -> Scores:
     return scores
 
 
-def gradient_scores(model: nn.Module, shapes: Shapes, rank: int, losses: BatchLosses) -> Scores:
+def gradient_scores(model: nn.Module, shapes: Shapes, rank: int, passes: BackwardPasses) -> Scores:
     """Return the energy of each weight's gradient that an update of this rank cannot follow, per parameter.
 
     With the singular values s of the gradient G of the mean loss, it is the sum of s_i^2 over i > rank, divided by the
@@ -165,7 +165,7 @@ def gradient_scores(model: nn.Module, shapes: Shapes, rank: int, losses: BatchLo
     """
     announce("Computing gradients of the first training batches, to choose the weights that are trained in full.")
     scores: Scores = {}
-    for name, gradient in _gradients(model, shapes, losses):
+    for name, gradient in _gradients(model, shapes, passes):
         squares = squared_singular_values(gradient, f"the gradient of {name}")
         scores[name] = {
             "score": float(squares[rank:].sum()) / gradient.numel(),
@@ -177,8 +177,8 @@ def gradient_scores(model: nn.Module, shapes: Shapes, rank: int, losses: BatchLo
     return {name: scores[name] for name in shapes}
 
 
-def _gradients(model: nn.Module, shapes: Shapes, losses: BatchLosses) -> Iterator[tuple[str, Tensor]]:
-    """Yield the gradient of the mean of the losses, (out, in) in fp32, for the weight of each layer.
+def _gradients(model: nn.Module, shapes: Shapes, passes: BackwardPasses) -> Iterator[tuple[str, Tensor]]:
+    """Yield the mean gradient of the batches, (out, in) in fp32, for the weight of each layer.
 
     Dropout is off. The model is left as it was, except that its parameters require no gradient.
     """
@@ -193,12 +193,12 @@ def _gradients(model: nn.Module, shapes: Shapes, losses: BatchLosses) -> Iterato
             total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
             for weight in weights.values():
                 weight.requires_grad_(True)
-            for loss in losses:
+            for backward in passes:
                 with torch.enable_grad():
-                    (loss(model) / len(losses)).backward()  # type: ignore[no-untyped-call]
+                    backward(model)
                 for name, weight in weights.items():
                     if weight.grad is not None:  # None for an expert to which no token was sent
-                        total[name] += weight.grad
+                        total[name] += weight.grad / len(passes)
                         weight.grad = None
             for weight in weights.values():
                 weight.requires_grad_(False)
