@@ -47,7 +47,8 @@ def disturb(model: Any) -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_adapter_is_merged(name: str, tiny_model: str, tmp_path: Path) -> None:
-    plan = plan_of(tiny_model, variant=name, target_modules="q_proj,down_proj")
+    settings = {"full_share": 0.5} if name == "hybrid-lora" else None
+    plan = plan_of(tiny_model, settings, variant=name, target_modules="q_proj,down_proj")
     torch.manual_seed(0)
     model, _, _ = adapter.attach(base_cache.checkout(plan), plan, total_steps=total_steps(plan.spec))
     adapter.save_initial(model, plan, tmp_path)

@@ -19,7 +19,7 @@ from whichlora.testing import save_tiny_model
 from whichlora.training.trainer import train
 from whichlora.variants import CATALOGUE
 
-PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient"}
+PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora"}
 """Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 

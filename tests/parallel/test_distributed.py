@@ -73,10 +73,11 @@ def test_a_single_process_waits_for_nobody() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["lora", "molf"])  # of which each process routes the updates
+@pytest.mark.parametrize("variant", ["lora", "molf", "hybrid-lora"])
 def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
+    """In `molf` each process routes the updates, and in `hybrid-lora` the leader chooses the layers for all."""
     options = {"variant": variant, **({"alpha": 32} if variant == "molf" else {})}
     finished(start(tiny_model, 1, **options))
     alone = the_run()
@@ -100,6 +101,7 @@ def test_two_processes_have_the_results_of_one_even_after_one_was_killed(
             assert run.data.metrics[metric] == alone.data.metrics[metric]
         share = "train/update_share/lora_1"
         assert run.data.metrics.get(share) == alone.data.metrics.get(share)
+        assert run.data.params.get("fully_trained") == alone.data.params.get("fully_trained")
 
 
 def kill_one(started: subprocess.Popen[str], work: Path) -> None:
@@ -143,3 +145,4 @@ def test_an_error_of_the_leader_is_raised_by_all(monkeypatch: pytest.MonkeyPatch
         distributed.on_leader(fail if leads else None)
     monkeypatch.setattr(distributed, "all_reduce_sum", lambda failed: (0.0,))
     distributed.on_leader((lambda: None) if leads else None)
+    assert distributed.from_leader(lambda: 3) == 3

@@ -27,6 +27,7 @@ REFUSED = {
     "olora": "changes the base weights",
     "full": "changes the base weights",
     "molf": "changes the base weights",
+    "hybrid-lora": "changes the base weights",
     "ia3": "changes the inputs of the base layers",
     "oft": "changes the inputs of the base layers",
 }

@@ -27,6 +27,8 @@ _HYPERPARAMETERS = (
     *("seed", "epochs", "batch_size", "learning_rate", "rank", "alpha", "target_modules", "precision", "quantization"),
     *("prompt_version", "chat_template"),
 )
+_LISTED = 20
+"""Most names of layers that the card lists."""
 _CODE = re.compile(r"[a-z]{2,3}")
 _SYNTHETIC = (
     "The data of this task is **synthetic**: its sentences are generated from names of CLDR. The scores show how "
@@ -155,8 +157,17 @@ def _training(facts: RunFacts) -> str:
         "languages": join_names(languages),
         "share of the target language": params.get("tl_ratio", "?"),
         **{key.replace("_", " "): params.get(key, "?") for key in _HYPERPARAMETERS},
+        "trained in full": _full_layers(params.get("fully_trained", "")),
     }
     return "\n".join(f"- {name}: {escaped(text)}" for name, text in values.items() if text != "None")
+
+
+def _full_layers(names: str) -> str:
+    """Return the names of the layers that were trained in full; "None" if there are none."""
+    listed = names.split(",")
+    if len(listed) > _LISTED:  # perhaps not all: MLflow's params are cut
+        return f"more than {_LISTED} layers, listed in adapter/fully_trained.json of the run"
+    return ", ".join(listed) or "None"
 
 
 def _use(base: PublishedBase, form: Form, facts: RunFacts, *, predicts: bool) -> str:

@@ -20,13 +20,17 @@ def resolve_settings(variant: Variant, overrides: Mapping[str, Any]) -> dict[str
 
 
 def check_setting(variant: Variant, name: str, value: Any) -> Any:
-    """Return the value of a setting; a whole number in the place of a float becomes one, for equal fingerprints.
+    """Return the value of a setting, in one form for equal fingerprints.
+
+    A whole number in the place of a float becomes one, and a list of texts in the place of a text is joined by commas.
 
     Raises:
         OptionError: the variant has no such setting, or the value has another type or is out of range.
     """
     default = variant.options[check_choice("options", name, variant.options)]
     if isinstance(default, bool) or not isinstance(default, int | float):
+        if isinstance(default, str) and isinstance(value, list | tuple) and value and _has_type_of(value, [default]):
+            return ",".join(value)
         if not _has_type_of(value, default):
             raise OptionError("options", f"{name}={value}", f"must be {_description(default)}")
         return value

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from whichlora.errors import OptionError, ProofError, number_from_environment
 
 _TIMEOUT = timedelta(days=30)
 """Timeout of the other ranks, which wait while the leader scores for hours or waits for another run's lock."""
+
+T = TypeVar("T")
 
 _control_group: Any = None
 """Process group (gloo) on which ranks wait; None before `join_ranks` and after a failure in `on_all_ranks`."""
@@ -155,6 +157,22 @@ def on_leader(work: Callable[[], None] | None) -> None:
         raise error
     if failed:
         raise ProofError("the leading process stopped this run")
+
+
+def from_leader(work: Callable[[], T]) -> T:
+    """Let the leader call `work` while the other ranks wait, and return its result on every rank.
+
+    Raises:
+        ProofError: `work` raised it.
+    """
+    result: T | None = None
+
+    def keep() -> None:
+        nonlocal result
+        result = work()
+
+    on_leader(keep if rank() == 0 else None)
+    return result if world_size() == 1 else _broadcast(result)  # type: ignore[return-value]
 
 
 def all_reduce_sum(*values: float) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from whichlora.errors import NonFiniteError, OptionError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
+from whichlora.models.adapter_layers import merged_weight, trained_modules, unload
 from whichlora.probing import probed_model
 from whichlora.probing.choices import WeightChoices
 from whichlora.probing.figures import weight_figure
@@ -160,16 +160,14 @@ def _updates(probed: ProbedModel, work: Path) -> Iterator[tuple[tuple[int, str],
 
 
 def _merged_weights(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield (name, base weight, weight with the adapter merged) of each adapted layer."""
+    """Yield (name, base weight, weight with the adapter merged) of each layer that has one or is trained in full."""
     model = adapter.load_saved(plan, folder, base=base)
-    for name, module in adapter_modules(model):
+    for name, module in trained_modules(model):
         if name.startswith(f"{plan.shape.blocks}."):
             weights = merged_weight(module, torch.float64)
             assert weights is not None
             yield name, *weights
-    base = model.unload()
-    if not plan.variant.fully_trained:
-        base_cache.give_back(base, plan)
+    base_cache.give_back(unload(model), plan)
 
 
 def _full_weights(plan: Plan, folder: Path, base: Any) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ def kill_after_step(model: str | Path, step: int, options: Mapping[str, object])
     Args:
         model: folder of the model.
         step: number of optimiser steps.
-        options: options of the run that override those of `runs.SMALL`.
+        options: options of the run that override those of `runs.SMALL`; `settings` are the variant's own.
     """
-    pairs = [f"{name}={value}" for name, value in options.items()]
+    texts = {name: json.dumps(value) if name == "settings" else value for name, value in options.items()}
+    pairs = [f"{name}={text}" for name, text in texts.items()]
     command = [sys.executable, "-m", "whichlora.testing.stepwise", str(model), *pairs]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,16 @@ def tracking_in(folder: Path, work: str | None = None) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def small_plan(model: str | Path, **options: Any) -> Plan:
-    """Resolve the plan of a run on `model` with the options `SMALL`, overridden by `options`."""
+def small_plan(model: str | Path, settings: Mapping[str, Any] | None = None, **options: Any) -> Plan:
+    """Resolve the plan of a run on `model` with the options `SMALL`, overridden by `options`.
+
+    `settings` are the variant's own.
+    """
     defaults = {name: default for name, (default, _) in RUN_OPTIONS.items()}
     texts = {**SMALL, **{name: str(value) for name, value in options.items()}}
     if texts.get("variant") == "none":
         texts.pop("learning_rate"), texts.pop("batch_size")
-    plan = resolve(parse_options({**defaults, **texts, "model": str(model)}))
+    plan = resolve(parse_options({**defaults, **texts, "model": str(model)}), settings)
     freeze_gc()
     return plan
 

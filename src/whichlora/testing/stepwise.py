@@ -1,10 +1,11 @@
 """Carries out a small run that saves a checkpoint and prints the step number after every step, until it is killed.
 
-`python -m whichlora.testing.stepwise MODEL OPTION=VALUE...`
+`python -m whichlora.testing.stepwise MODEL OPTION=VALUE...`, where the option `settings` is JSON
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +24,10 @@ def main(arguments: Sequence[str]) -> None:
 
     callbacks.CHECKPOINT_SECONDS = 0.0
     callbacks.CheckpointTimer.on_step_end = print_step  # type: ignore[method-assign]
-    model, *options = arguments
-    run_plan(small_plan(model, **dict(option.split("=", 1) for option in options)))
+    model, *pairs = arguments
+    options = dict(pair.split("=", 1) for pair in pairs)
+    settings = json.loads(options.pop("settings", "{}"))
+    run_plan(small_plan(model, settings, **options))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
-from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.adapter_layers import trained_modules
 from whichlora.models.loading import load_model, shape_of
 from whichlora.testing.runs import small_plan
 from whichlora.testing.tiny_model import save_tiny_model
@@ -29,9 +30,12 @@ MODULES = "q_proj,down_proj"
 TASKS = ("atlas-nli", "atlas-qa")
 
 
-def check_variant(name: str, folder: str | Path, **options: Any) -> None:
+def check_variant(
+    name: str, folder: str | Path, *, few_settings: Mapping[str, Any] | None = None, **options: Any
+) -> None:
     """Run all checks that apply to the variant named `name`, in new subfolders of `folder`.
 
+    `few_settings` are the variant's own settings where four layers or more have an adapter, if its defaults need more.
     This takes about a minute on two CPU cores.
     """
     variant = get_variant(name)
@@ -46,8 +50,8 @@ def check_variant(name: str, folder: str | Path, **options: Any) -> None:
         check_parameter_count(name, _config(model), device="cpu")
     if variant.has_adapter:
         deep = save_tiny_model(work / "deep", num_hidden_layers=32, hidden_size=16, intermediate_size=16)
-        check_chosen_layers(name, model, work / "chosen")
-        check_layer_forms_and_merging(name, deep)
+        check_chosen_layers(name, model, work / "chosen", few_settings)
+        check_layer_forms_and_merging(name, deep, few_settings)
         if variant.quantizable:
             check_nf4(name, model)
     for task in TASKS:
@@ -87,6 +91,8 @@ def check_parameter_count(
 ) -> None:
     """Check that `expected_parameters` gives the number of trainable parameters that PEFT builds.
 
+    No layer is trained in full.
+
     Args:
         config: the model's transformers configuration.
         modules: the option `target_modules`.
@@ -123,9 +129,9 @@ def check_parameter_count(
     assert formula == built, f"{name} at rank {rank}: the formula gives {formula:,} parameters, PEFT builds {built:,}"
 
 
-def check_chosen_layers(name: str, model: str | Path, folder: Path) -> None:
+def check_chosen_layers(name: str, model: str | Path, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
     """Check that only the chosen layers are adapted, after attaching and after reloading with plain PEFT."""
-    plan = small_plan(model, variant=name, layers="first:1,2", target_modules=MODULES)
+    plan = small_plan(model, settings, variant=name, layers="first:1,2", target_modules=MODULES)
     chosen = {f"model.layers.{n}.{module}" for n in (0, 2) for module in ("self_attn.q_proj", "mlp.down_proj")}
     assert set(plan.adapted) == chosen
     base = load_model(plan.source, precision="fp32", quantization="none")
@@ -141,7 +147,7 @@ def check_chosen_layers(name: str, model: str | Path, folder: Path) -> None:
     _assert_adapted(reload_with_peft(name, model, folder / "adapter"), chosen, f"{name}, reloaded by plain PEFT")
 
 
-def check_layer_forms_and_merging(name: str, deep_model: str | Path) -> None:
+def check_layer_forms_and_merging(name: str, deep_model: str | Path, settings: Mapping[str, Any] | None = None) -> None:
     """Check that each form of the option `layers` selects the right blocks, and that merging preserves the outputs.
 
     `deep_model` must have 32 decoder blocks.
@@ -152,12 +158,12 @@ def check_layer_forms_and_merging(name: str, deep_model: str | Path) -> None:
         "22-27,30-31": [*range(22, 28), 30, 31],
     }
     for text, blocks in forms.items():
-        plan = small_plan(deep_model, variant=name, layers=text, target_modules=MODULES)
+        plan = small_plan(deep_model, settings, variant=name, layers=text, target_modules=MODULES)
         torch.manual_seed(0)
         base = load_model(plan.source, precision="fp32", quantization="none")
         model, _, _ = adapter.attach(base, plan, total_steps=5)
         expected = [f"model.layers.{n}.{module}" for n in blocks for module in ("self_attn.q_proj", "mlp.down_proj")]
-        adapted = [key for key, _ in adapter_modules(model)]
+        adapted = [key for key, _ in trained_modules(model)]
         assert adapted == expected, f"layers={text} adapts {', '.join(adapted)}"
     with torch.no_grad():
         for parameter in model.parameters():
@@ -193,7 +199,7 @@ def check_nf4(name: str, model: str | Path) -> None:
 
 
 def _assert_adapted(model: Any, chosen: set[str], what: str) -> None:
-    adapted = {key for key, _ in adapter_modules(model)}
+    adapted = {key for key, _ in trained_modules(model)}
     assert adapted == chosen, f"{what}: adapts also {sorted(adapted - chosen)}, but not {sorted(chosen - adapted)}"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
@@ -17,9 +17,12 @@ from transformers import PreTrainedModel
 from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.errors import OptionError, ProofError
+from whichlora.models.adapter_layers import adapter_modules, full_modules, trained_copy
 from whichlora.models.checks import load_adapter
+from whichlora.models.kernels.bf16 import compute_in_input_dtype
 from whichlora.models.loading import ModelSource, current_device, load_model
 from whichlora.models.published import published
+from whichlora.training import full_layers
 from whichlora.training.objectives import objective_of
 from whichlora.training.verification import (
     base_digests,
@@ -31,18 +34,20 @@ from whichlora.training.verification import (
 from whichlora.variants import AdapterSettings
 from whichlora.variants.witness import Evidence
 
-INITIALIZATION_ITEMS, INITIALIZATION_BATCH = 512, 8
-"""Training items used by data-driven initialisations, and their batch size. PEFT hashes the activations of the first
-batch number by number, which takes minutes for a large batch."""
 ADAPTER_CONFIG = "adapter_config.json"
 INITIAL_FOLDER = "initial"
 """Subfolder for the initial adapter; used only by variants with `converts_base_change`."""
 
 
-def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any, Evidence, int]:
+def attach(
+    base: PreTrainedModel, plan: Plan, *, total_steps: int, work: Path | None = None
+) -> tuple[Any, Evidence, int]:
     """Attach the plan's adapter to `base`, and make the base weights trainable if the variant trains them all.
 
     The caller must seed torch for random initialisations. Variants with `changes_base` modify the base weights.
+
+    Args:
+        work: folder that records which layers the variant trains in full; None for no record.
 
     Returns:
         The model to train, the evidence for its verification, and its number of trainable parameters.
@@ -72,20 +77,22 @@ def attach(base: PreTrainedModel, plan: Plan, *, total_steps: int) -> tuple[Any,
         total_steps=total_steps,
     )
     evidence = Evidence(settings=settings, base=base_digests(base, list(shapes)))
-    config = variant.build(settings)
-    if variant.fully_trained:
-        config.modules_to_save = list(variant.fully_trained)
+    full = full_layers.choose(base, plan, settings, work).names if variant.fully_trained else ()
+    others = {name: size for name, size in shapes.items() if name not in full}
+    config = variant.build(replace(settings, target_modules=tuple(others)))
+    if full:
+        config.modules_to_save = list(full)
+        if not others:
+            config.target_modules = DUMMY_TARGET_MODULES
     model = get_peft_model(base, config)
+    if full:
+        _prepare_full(model, full, adapted=others)
     if variant.after_attach is not None:
         variant.after_attach(model)
     _train_weights(weights, unused)
     _train_in_fp32(model)
-    expected += variant.expected_parameters(shapes, settings.rank, spec.variant_options) + sum(
-        p.numel()
-        for name, module in base.named_modules()
-        if name.rpartition(".")[2] in variant.fully_trained
-        for p in module.modules_to_save["default"].parameters()  # type: ignore[union-attr]
-    )
+    expected += variant.expected_parameters(others, settings.rank, spec.variant_options)
+    expected += sum(n_in * n_out for n_in, n_out in (shapes[name] for name in full))
     count = prove_attached(model, variant, evidence, expected=expected)
     if variant.initialize is not None:
         variant.initialize(model, _first_batches(plan), spec.variant_options)
@@ -104,6 +111,23 @@ def _train_weights(weights: Iterable[Parameter], unused: Iterable[Parameter]) ->
         parameter.requires_grad_(False)
 
 
+def _prepare_full(model: Any, full: Collection[str], *, adapted: Collection[str]) -> None:
+    """Let the weights of the layers `full` be trained, and not their biases, which adapters leave alone too.
+
+    Raises:
+        ProofError: PEFT, which matches the ends of names, trains other layers in full or adapts others.
+    """
+    found = dict(full_modules(model))
+    if found.keys() != set(full) or {name for name, _ in adapter_modules(model)} != set(adapted):
+        raise ProofError(
+            f"PEFT trains {len(found)} layers in full and adapts others; {len(full)} and {len(adapted)} were chosen"
+        )
+    for layer in map(trained_copy, found.values()):
+        if layer.bias is not None:
+            layer.bias.requires_grad_(False)
+        compute_in_input_dtype(layer)
+
+
 def _train_in_fp32(model: Any) -> None:
     """Cast trainable tensors to fp32; in bf16 small updates would be lost.
 
@@ -114,12 +138,13 @@ def _train_in_fp32(model: Any) -> None:
 
 
 def _first_batches(plan: Plan) -> list[dict[str, Tensor]]:
-    """Return batches of training items for a data-driven initialisation; the same batches when a run is resumed."""
+    """Return batches of training items for a data-driven initialisation."""
     encoder = plan.encoder()
-    items = random.Random(plan.spec.seed).sample(plan.mixture.train, len(plan.mixture.train))[:INITIALIZATION_ITEMS]
     pad = int(plan.tokenizer.pad_token_id)  # type: ignore[arg-type]
-    batches = [items[i : i + INITIALIZATION_BATCH] for i in range(0, len(items), INITIALIZATION_BATCH)]
-    return [to_device(collate([encoder.example(item) for item in batch], pad), current_device()) for batch in batches]
+    return [
+        to_device(collate([encoder.example(item) for item in batch], pad), current_device())
+        for batch in full_layers.first_items(plan)
+    ]
 
 
 def save_initial(model: Any, plan: Plan, folder: Path) -> None:
@@ -136,7 +161,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
     """Save the adapter so that plain PEFT can load it onto the original base model; save a model trained as a whole.
 
     The adapter's configuration names the base model as others find it (`models.published`), not where it is here.
-    `initial` is the folder that `save_initial` wrote to.
+    `initial` is the folder that `save_initial` wrote to, and that of the record of layers that are trained in full.
 
     Raises:
         NonFiniteError: A trained tensor is not finite.
@@ -149,6 +174,7 @@ def save(model: Any, plan: Plan, folder: Path, *, initial: Path) -> None:
     else:
         model.save_pretrained(folder)
     share(folder)
+    full_layers.copy_record(initial, folder)
     if plan.variant.has_adapter:
         name_base(folder, plan.source)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's form of a model card, which nobody fills in

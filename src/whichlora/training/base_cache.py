@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from whichlora.announcements import announce
 from whichlora.config.plan import Plan
-from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.adapter_layers import adapter_modules, full_modules, put_back, unload, unwrap_peft
 from whichlora.models.kernels import fast_paths
 from whichlora.models.loading import copy_sharing_weights, load_model
 from whichlora.parallel import distributed, lockstep
@@ -50,8 +50,8 @@ def give_back(model: PreTrainedModel, plan: Plan) -> None:
 
 def give_back_trained(model: Any, plan: Plan) -> None:
     """Return the base model of a trained adapter to the cache, if training left its weights unchanged."""
-    if plan.variant.has_adapter and not (plan.variant.changes_base or plan.variant.fully_trained):
-        give_back(model.unload(), plan)
+    if plan.variant.has_adapter and not plan.variant.changes_base:
+        give_back(unload(model), plan)
 
 
 @contextmanager
@@ -67,20 +67,21 @@ def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
         return
     model = adapter.load_saved(plan, folder, base=checkout(plan))
     if plan.spec.precision == "fp32" and plan.spec.quantization == "none":
+        base = unwrap_peft(model)
+        full = {name: module.original_module for name, module in full_modules(model)}
         layers = [module.get_base_layer() for _, module in adapter_modules(model)]
         before = [{key: tensor.clone() for key, tensor in layer.state_dict().items()} for layer in layers]
         try:
-            base = model.merge_and_unload()
-            yield base
+            yield model.merge_and_unload()
         finally:  # other runs in lockstep share these weights
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
+            put_back(base, full)
     else:
         with fast_paths.scoring(model, narrow=not plan.variant.converts_base_change):
             yield model
-        base = model.unload()
-    if not plan.variant.fully_trained:
-        give_back(base, plan)
+        base = unload(model)
+    give_back(base, plan)
 
 
 def _key(plan: Plan, precision: str | None = None) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.parallel import distributed
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.telemetry import Telemetry
-from whichlora.training import adapter, base_cache
+from whichlora.training import adapter, base_cache, full_layers
 from whichlora.training.callbacks import METRICS, RECORD, Losses
 from whichlora.training.checkpoints import recover
 from whichlora.training.objectives import objective_of
@@ -94,6 +94,9 @@ def fit(
     if record is None:
         work.mkdir(parents=True, exist_ok=True)
         record = (reuse and reuse()) or _train(plan, log, work, reports)
+        params, metrics = full_layers.facts(work / "adapter")
+        log.params(params)
+        record = replace(record, metrics={**record.metrics, **metrics})
         trained = [file for file in files_in(work / "adapter") if file.name not in _OF_EACH_RUN]
         write_record(work / _TRAINED, asdict(record), files=trained)
     log.series("train/loss", record.losses)  # logs nothing new unless another run trained the adapter
@@ -117,7 +120,7 @@ def _finished(work: Path) -> TrainingRecord | None:
 
 def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) -> TrainingRecord:
     checkpoint = recover(work)
-    if checkpoint is None:
+    if checkpoint is None or full_layers.record_is_lost(plan, work):
         shutil.rmtree(work, ignore_errors=True)  # an earlier attempt may have died before its first checkpoint
     else:
         print(f"Resuming from {checkpoint.name}.")
@@ -170,7 +173,9 @@ def _train(plan: Plan, log: RunLog, work: Path, reports: PruningReports | None) 
             telemetry=telemetry,
         )
     except PrunedError as pruned:
-        log.metrics({**pruned.metrics, **telemetry.metrics()})
+        params, metrics = full_layers.facts(work)
+        log.params(params)
+        log.metrics({**pruned.metrics, **telemetry.metrics(), **metrics})
         raise
     headline = plan.task.headline
     validation = {

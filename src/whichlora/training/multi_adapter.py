@@ -62,7 +62,7 @@ def why_not_packable(plan: Plan) -> str | None:
         return None  # without training steps there is no pass to take part in
     if not objective_of(plan).packable:
         return f"task {spec.task} is not trained with the cross-entropy of answers"
-    if not variant.has_adapter or variant.changes_base or variant.fully_trained:
+    if not variant.has_adapter or variant.changes_base or variant.fully_trained is not None:
         return f"{variant.name} changes the base weights, which all runs of a pass share"
     if provider(variant.name) is not None:
         return f"{variant.name} is not in the catalogue, and only the catalogue's variants are tested in shared passes"

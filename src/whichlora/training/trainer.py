@@ -110,7 +110,7 @@ def train(
     precision = "fp32" if variant.trains_whole_model else spec.precision
     base = base_cache.checkout(plan, precision=precision)
     transformers.set_seed(spec.seed)  # before attaching: the initialisation is random too
-    model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec))
+    model, evidence, trainable = adapter.attach(base, plan, total_steps=total_steps(spec), work=work)
     paths = prepare_training(model, bf16=spec.precision == "bf16")
     resume = checkpoints.last_complete(work)
     distributed.barrier()  # no rank may write a checkpoint before all ranks have looked for the last one

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from whichlora.errors import NonFiniteError, ProofError
-from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.adapter_layers import adapter_modules, trained_modules
 from whichlora.variants.base import Variant
 from whichlora.variants.witness import Evidence, digest, weight_digest
 
@@ -109,7 +109,7 @@ def record_trainable(model: nn.Module, variant: Variant, evidence: Evidence) -> 
     evidence.trainable = {n: digest(p) for n, p in trainable.items()}
     groups: dict[str, list[Tensor]] = {}
     if variant.has_adapter:
-        for name, module in adapter_modules(model):
+        for name, module in trained_modules(model):
             groups[name] = [p for p in module.parameters() if p.requires_grad]
     else:
         # MoLF's experts are groups of their own: a zero B gives no gradient to A.

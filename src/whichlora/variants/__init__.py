@@ -1,8 +1,9 @@
 """Catalogue of the adapter methods and the references they are compared with.
 
 `base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
-installed packages; `routing` is the optimiser of mixtures of experts and `routing_record` what it logs; `witness`
-checks that a method trained as declared; `command` prints the catalogue.
+installed packages; `selection` chooses layers that are trained in full; `routing` is the optimiser of mixtures of
+experts and `routing_record` what it logs; `witness` checks that a method trained as declared; `command` prints the
+catalogue.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import copyreg
 
 from whichlora.errors import check_choice
 from whichlora.variants import plugins
-from whichlora.variants.base import AdapterSettings, Hyperparameters, SearchSpace, Variant
+from whichlora.variants.base import AdapterSettings, FullSelection, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.adalora import ADALORA
 from whichlora.variants.methods.delora import DELORA
 from whichlora.variants.methods.gralora import GRALORA
 from whichlora.variants.methods.hira import HIRA
+from whichlora.variants.methods.hybrid_lora import HYBRID_LORA
 from whichlora.variants.methods.initializations import EVA, OLORA
 from whichlora.variants.methods.lora import DORA, LORA, PISSA, RSLORA
 from whichlora.variants.methods.lora_plus import LORA_PLUS
@@ -50,6 +52,7 @@ WIDER = (
     ROAD,
     MOLF,
     MOLF_EFFICIENT,
+    HYBRID_LORA,
 )
 """All other adapters, and mixtures of an adapter with full fine-tuning."""
 CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}
@@ -105,6 +108,7 @@ __all__ = [
     "STUDIED",
     "WIDER",
     "AdapterSettings",
+    "FullSelection",
     "Hyperparameters",
     "SearchSpace",
     "Variant",

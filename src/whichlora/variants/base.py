@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, int]]
 """Maps the full names of adapted linear layers to (in_features, out_features)."""
 
+BackwardPasses = Sequence[Callable[["nn.Module"], None]]
+"""For each of some batches of training items, adds the gradient of its mean loss to the gradients of a model."""
+
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 HIGH_LEARNING_RATES = (*LEARNING_RATES[3:], 1e-2, 2e-2)
 """For methods that scale or bound their update."""
@@ -102,6 +105,19 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FullSelection:
+    """The layers whose weights are trained in full, and what they were chosen by.
+
+    Attributes:
+        names: full names of the layers.
+        scores: measures of each candidate, by its full name; empty if nothing was measured.
+    """
+
+    names: tuple[str, ...] = ()
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """The declaration of one adapter method; add it to the catalogue, or declare it as an entry point of a package.
 
@@ -131,7 +147,9 @@ class Variant:
         option_ranges: lowest and highest value of settings that are numbers; integers as bounds allow integers only.
         check_options: raises `OptionError` unless the settings fit the adapted layers, from (shapes, options).
         after_attach: modifies the model that PEFT returned, before its parameters are counted.
-        fully_trained: names of modules that are trained in full in addition to the adapter (PEFT's `modules_to_save`).
+        fully_trained: chooses the layers whose weights are trained in full in place of getting an adapter (PEFT's
+            `modules_to_save`), by full name, from (model, shapes of the adapted layers, settings, backward passes of
+            the first training batches); None if every layer gets an adapter. `build` is given the other layers.
         initialize: initialises the adapter from (model, first training batches, options).
         start_witness: raises `ProofError` unless the adapter is initialised as the method prescribes.
         optimizer: returns the optimiser for (model, learning rate, weight decay, options); None means AdamW.
@@ -172,7 +190,7 @@ class Variant:
     option_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     check_options: Callable[[Shapes, Mapping[str, Any]], None] | None = None
     after_attach: Callable[[nn.Module], None] | None = None
-    fully_trained: tuple[str, ...] = ()
+    fully_trained: Callable[[nn.Module, Shapes, AdapterSettings, BackwardPasses], FullSelection] | None = None
     initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None
     start_witness: Callable[[nn.Module, Evidence], None] | None = None
     optimizer: Callable[[nn.Module, float, float, Mapping[str, Any]], Optimizer] | None = None

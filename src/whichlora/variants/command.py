@@ -126,7 +126,7 @@ def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
             problem = variant.rank_problem(used_rank, shapes)
             if problem is not None:
                 return f"rank {used_rank} does not fit: {problem}"
-            note = f" at rank {used_rank}"
+            note = f" at rank {used_rank}" + ", if no layer is trained in full" * (variant.fully_trained is not None)
         own = variant.expected_parameters(shapes, used_rank, variant.options)
         count = own + (shape.parameters if variant.trains_whole_model else 0)
     return f"{count:,} ({100 * count / shape.parameters:.3f} %){note}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +62,22 @@ def adapter_to_weight_dtype(model: Any) -> None:
         if type(module) is Linear and not module.lora_variant and weight.dtype == torch.bfloat16:
             module.lora_A.to(weight.dtype)
             module.lora_B.to(weight.dtype)
+
+
+def compute_in_input_dtype(layer: torch.nn.Linear) -> None:
+    """Let a linear layer with fp32 weights read inputs of another dtype, by rounding the weights to that dtype.
+
+    A layer that is trained in full on a bf16 base is then scored, without autocast, as it will be after it has been
+    saved and loaded in bf16.
+    """
+    layer.forward = partial(_forward_in_input_dtype, layer)  # type: ignore[method-assign]
+
+
+def _forward_in_input_dtype(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    if x.dtype == layer.weight.dtype or torch.is_autocast_enabled(x.device.type):
+        return type(layer).forward(layer, x)
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return torch.nn.functional.linear(x, layer.weight.to(x.dtype), bias)
 
 
 def has_dropout(layer: Any) -> bool:
