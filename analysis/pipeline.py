@@ -72,7 +72,7 @@ def analyze(
     margin: float,
     primary: str,
     scope: str,
-    claims: Path | None,
+    claims: Sequence[Path],
     server: str = RELATIVE,
     register: str | None = None,
     register_language: str | None = None,
@@ -82,6 +82,7 @@ def analyze(
     Args:
         experiment: names of experiments, or "none": no tracking database is needed then, and nothing is logged.
         results: CSV files, see `result_files`.
+        claims: YAML files of claims to judge.
         server: address of the tracking server in the report's links to runs, or "relative".
         register: the name under which `register_winner` is to register a model; only checks whether it can.
         register_language: the language of that model; checked only.
@@ -113,6 +114,7 @@ def analyze(
     design = runs.design.with_unpredicted(unpredicted)
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
     table = language_probes.join_shares(runs.table, languages.shares)
+    table = representation_probes.join_weights(table, representations.weights)
     table = join_sizes(client, table) if client else table
     announce("Computing statistics; with many runs and items this takes a minute or two.")
     evidence = evidences.gather(
@@ -125,7 +127,7 @@ def analyze(
         margin=margin,
         primary=primary,
         scope=scope,
-        own_claims=claims,
+        claim_files=claims,
     )
     announce("Drawing figures and writing the report.")
     curves = loss_curves.fetch(client, table)
