@@ -90,7 +90,7 @@ class Claim:
     undecided: str = ""
     design: str = ""
     source: str = ""
-    collection: str = ""
+    collection: str = field(default="", compare=False)
 
 
 def load(path: Path | None = None) -> list[Claim]:

@@ -83,8 +83,8 @@ def _matches(table: pd.DataFrame, conditions: Conditions) -> pd.Series[bool]:
             return pd.Series(False, table.index)
         texts = table[column].map(str)
         fits = {text: same_level(column, text, str(pattern)) for text in texts.unique()}
-        matching = texts.map(fits)
+        matching = texts.map(fits).astype(bool)
         if column == "language" and "outcome" in table:
             matching |= (table["outcome"] == "en") & (texts == "")
         chosen &= matching
-    return chosen.astype(bool)
+    return chosen
