@@ -77,19 +77,17 @@ class ClaimTest:
         return list(inspect.signature(self.judge).parameters.values())[5:]
 
 
-TESTS = {
-    name: ClaimTest(judge)
-    for name, judge in {
-        "no_difference": no_difference,
-        "order": order,
-        "differ": differ,
-        "configurations": configurations,
-        "measures": measures,
-        "best": best,
-        "front": front,
-        "best_value": best_value,
-        "interaction": interaction,
-        "correlation": correlation,
-        "layer_correlation": layer_correlation,
-    }.items()
+_TESTS: Mapping[str, Callable[..., Verdict]] = {
+    "no_difference": no_difference,
+    "order": order,
+    "differ": differ,
+    "configurations": configurations,
+    "measures": measures,
+    "best": best,
+    "front": front,
+    "best_value": best_value,
+    "interaction": interaction,
+    "correlation": correlation,
+    "layer_correlation": layer_correlation,
 }
+TESTS = {name: ClaimTest(judge) for name, judge in _TESTS.items()}

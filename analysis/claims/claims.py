@@ -115,10 +115,15 @@ def load(path: Path | None = None) -> list[Claim]:
             allowed = f"{entry.name}: {entry.design} is not among the designs: {', '.join(parsed.designs) or 'none'}"
             document.fail(("claims", index, "design"), allowed + did_you_mean(entry.design, parsed.designs))
         design = parsed.designs.get(entry.design)
-        fields = {**dict(entry), "test": entry.test or "", "collection": parsed.title or Path(document.file).name}
+        fields: dict[str, Any] = {
+            **dict(entry),
+            "test": entry.test or "",
+            "collection": parsed.title or Path(document.file).name,
+        }
         if design:
+            where: Conditions = {**design.where, **entry.where}
             selected = {"either": tuple(design.either), "best_of": tuple(design.best_of)}
-            fields |= {"design": design.runs, "where": {**design.where, **entry.where}, **selected}
+            fields |= {"design": design.runs, "where": where, **selected}
         claims.append(Claim(**fields))
     return claims
 

@@ -139,7 +139,7 @@ def _change_of_lead(
     change = (changes[0] - changes[1]).dropna().to_numpy(dtype=float)
     if not len(change):
         raise NotTestable(f"{first} and {second} have no language, ratio and seed in common")
-    return change[None, None, :]
+    return np.asarray(change[None, None, :], dtype=np.float64)
 
 
 def _best_values(frame: pd.DataFrame, parameter: str, factor: str, level: str) -> pd.Series[float]:
@@ -150,7 +150,7 @@ def _best_values(frame: pd.DataFrame, parameter: str, factor: str, level: str) -
     """
     if missing := [column for column in (parameter, factor) if column not in frame]:
         raise NotTestable(f"the runs have no {missing[0]}")
-    side = frame[[same_level(factor, value, level) for value in frame[factor]] & frame[parameter].notna()]
+    side = frame[[same_level(factor, value, level) for value in frame[factor]]].dropna(subset=parameter)
     if side.empty:
         raise NotTestable(f"there are no runs with {factor} {level}")
     # At ratio 0 one adapter serves every language, so that these are one unit.

@@ -82,8 +82,8 @@ def order(
         relations = relations_of(order, rows(table, outcome, metric), factor)
     except NotTestable as reason:
         return undecided(str(reason))
-    if equal is not None and (reason := _unequal(table, outcome, factor, relations, equal)):
-        return undecided(reason)
+    if equal is not None and (unequal := _unequal(table, outcome, factor, relations, equal)):
+        return undecided(unequal)
     requested = [(first, second) for first, _, second in relations]
     compare = partial(compare_methods, scope=scope) if factor == "method" else partial(compare_levels, factor=factor)
     pairs = compare(table, outcome, requested, metric=metric, margin=margin, alpha=alpha)
@@ -103,11 +103,11 @@ def order(
     )
     if factor != "method":
         summary = "in these languages " + summary
-    reason = summary + enumerate_few(reasons[verdict], 4, by="; ")
+    text = summary + enumerate_few(reasons[verdict], 4, by="; ")
     if verdict == UNDECIDED and (factor, metric) == ("method", "f1"):
         detectable, note = _detectable_note(method_differences(table, outcome, margin=margin, scope=scope, alpha=alpha))
-        return undecided(reason + note, [*evidence, *detectable])
-    return Verdict(verdict, reason, tuple(evidence))
+        return undecided(text + note, [*evidence, *detectable])
+    return Verdict(verdict, text, tuple(evidence))
 
 
 def differ(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float, metric: str = "f1") -> Verdict:
