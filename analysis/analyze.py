@@ -157,19 +157,15 @@ def _claim_files(text: str) -> list[Path]:
     packaged = {name: Path(__file__).with_name("claims") / f"{name}.yaml" for name in CLAIMS}
     if text == "none":
         return [packaged["paper"]]
-    given = {
-        part.strip(): given_path(part.strip()) for part in ([text] if is_file(given_path(text)) else text.split(","))
-    }
-    for name, path in given.items():
-        if name not in packaged and not (name and is_file(path)):
-            allowed = (
-                f"must be {' or '.join(CLAIMS)}, a YAML file in the format of analysis/claims/paper.yaml, several "
-            )
-            allowed += "of these separated by commas, or none"
-            raise OptionError("claims", text, allowed if len(given) == 1 else f"{name or 'an empty part'} {allowed}")
-    if not packaged.keys() & given.keys():
-        given = {"paper": packaged["paper"], **given}
-    return [packaged.get(name, path) for name, path in given.items()]
+    names = [text] if is_file(given_path(text)) else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in packaged and not (name and is_file(given_path(name))):
+            allowed = "must be a YAML file in the format of analysis/claims/paper.yaml, paper, field, several of these "
+            allowed += "separated by commas, or none"
+            raise OptionError("claims", text, allowed if len(names) == 1 else f"{name or 'an empty part'} {allowed}")
+    if not packaged.keys() & set(names):
+        names = ["paper", *names]
+    return [packaged.get(name) or given_path(name) for name in dict.fromkeys(names)]
 
 
 def _registered_name(text: str, experiment: str) -> str | None:

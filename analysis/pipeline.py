@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis import evidence as evidences
 from analysis import plots, registry
+from analysis.claims.claims import PACKAGED
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
@@ -148,6 +149,8 @@ def analyze(
     if tracker:
         options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope, "server": server}
         options |= {"results": ",".join(map(str, results))} if results else {}
+        names = [next((name for name, file in PACKAGED.items() if file == path), str(path)) for path in claims]
+        options |= {"claims": ",".join(names)} if names != ["paper"] else {}
         report_id = _log(report, evidence, tracker, design.sources, options, experiments.values())
     return Analysis(report, evidence, table, client, experiment, report_id)
 
