@@ -24,16 +24,16 @@ def front(
     method: str,
     cost: str,
     less: bool = True,
-    on: bool = False,
+    dominated: bool = True,
 ) -> Verdict:
-    """Test whether a method is on the Pareto front of F1 and a cost, or (`on` false) off it.
+    """Test whether a method is dominated, so that it is not on the Pareto front of F1 and a cost, or is not dominated.
 
-    Another method dominates it if its cost is lower and its F1 is higher, or less than the margin lower. Off the front
-    is dominated by at least one; on it, by none.
+    Another method dominates it if its cost is lower and its F1 is higher, or less than the margin lower.
 
     Args:
         cost: the column of the cost.
         less: whether less of it is better; false for a second benefit.
+        dominated: the claim: by at least one other method, or (false) by none.
     """
     kept, _ = floored_blocks.split(table, outcome)
     frame = rows(kept, outcome, cost)
@@ -46,10 +46,10 @@ def front(
         judged = [_dominates(kept, outcome, own, rival, cost, less, margin, scope) for rival in rivals]
     except NotTestable as reason:
         return undecided(str(reason))
-    if on:
+    if not dominated:
         judged = [Part(p.name, p.fails, p.holds, not p.seen, p.records, p.untested) for p in judged]
-    unit = f"other methods that {'do not ' * on}dominate {own}"
-    return judge_parts(judged, "all" if on else 1, alpha, outcome=outcome, unit=unit)
+    unit = f"other methods that {'' if dominated else 'do not '}dominate {own}"
+    return judge_parts(judged, 1 if dominated else "all", alpha, outcome=outcome, unit=unit)
 
 
 def _dominates(

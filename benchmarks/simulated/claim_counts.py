@@ -1,4 +1,6 @@
-"""Simulates how often a claim about a number of configurations is judged wrongly: `python -m benchmarks.simulated.claim_counts`.
+"""Simulates how often a claim about a number of configurations is judged wrongly.
+
+Run it by `python -m benchmarks.simulated.claim_counts`.
 
 The claim is that a change helps in at least 15 of 18 configurations (six methods, three languages, three seeds). It is
 false by one: the change helps a great deal in 14, chosen anew in each draw, and does nothing in the others. The second

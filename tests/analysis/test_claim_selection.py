@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.claims.claims import PACKAGED, Claim, judge, load
+from analysis.claims.claims import PACKAGED, Claim, judge, judge_files, load
 from analysis.claims.selection import best_of, select
 from analysis.records import NotTestable
+from analysis.stats.differences import THESE
 from whichlora.errors import OptionError
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +187,32 @@ def test_modules_are_compared_with_as_many_parameters(parameters, expected):
     found = judge(claim, pd.concat(parts, ignore_index=True))
     assert found.verdict == expected, found.reason
     assert ("adapter/trainable_parameters is not equal" in found.reason) == (parameters != 1000)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(5.0, "supported"), (-5.0, "contradicted")])
+def test_runs_on_word_pairs_are_judged_beside_the_others(kept, expected):
+    """Their F1 is that on a task that was not trained, and they have no other."""
+    injected = designs.table(
+        {"LoRA": kept, "Full": 0.0}, outcomes=("tl",), ratios=(0.0,), seeds=range(1, 9), block_sd=0
+    )
+    injected = injected.rename(columns={"f1": "test/retention/tl/f1"}).assign(task="align-words")
+    injected = injected.assign(variant=injected["method"].str.lower(), arm="matched", adapter=injected.index.map(str))
+    for others in (designs.table({"LoRA": 0.0, "DoRA": 0.0}), injected.iloc[:0]):
+        found = judge_files([PACKAGED["paper"], PACKAGED["field"]], others, injected, margin=1.0, scope=THESE)
+        verdicts = {claim.name: verdict for claim, verdict in found}
+        assert verdicts["early-injection-keeps-zero-shot"].verdict == expected
+        assert ("english-order" in verdicts) == (len(others) > 0)
+        assert not verdicts["lora-equals-full-below-capacity"].tested
+
+
+def test_two_files_may_have_claims_of_one_name(tmp_path):
+    claim = "claims: [{name: a, says: S., outcome: tl, test: order, arguments: {order: LoRA > DoRA}}]\n"
+    for name, order in (("one", "LoRA > DoRA"), ("two", "DoRA > LoRA")):
+        (tmp_path / name).write_text(claim.replace("LoRA > DoRA", order))
+    runs = designs.table({"LoRA": 3.0, "DoRA": 0.0}, outcomes=("tl",))
+    found = judge_files([tmp_path / "one", tmp_path / "two"], runs, runs.iloc[:0], margin=1.0, scope=THESE)
+    assert [verdict.verdict for _, verdict in found] == ["supported", "contradicted"]
+    assert [claim.collection for claim, _ in found] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
