@@ -70,10 +70,9 @@ def best_value(
         )
         for name, p in (("as claimed", holds), ("outside", fails))
     ]  # fmt: skip
-    text = (
-        f"the best {parameter} of {groups[0]} is {fixed(quotient, 2)} [{fixed(low, 2)}, {fixed(high, 2)}] times that "
-    )
-    text += f"of {groups[1]}, claimed is {ratio:g} within a factor of {within:g} "
+    around = f"{fixed(quotient, 2)} [{fixed(low, 2)}, {fixed(high, 2)}]"
+    text = f"the best {parameter} of {groups[0]} is {around} times that of {groups[1]}, "
+    text += f"claimed is {ratio:g} within a factor of {within:g} "
     text += f"({format_p(records[0].p)} that it is, {format_p(records[1].p)} that it is not)"
     for verdict, p in ((SUPPORTED, holds), (CONTRADICTED, fails)):
         if p < alpha:

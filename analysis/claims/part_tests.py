@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.claims.parts import (
+    ANALYSIS,
     Part,
     judge_parts,
     parts_of_differences,
@@ -67,7 +68,10 @@ def configurations(
             differences.append((name, relations, values))
         except NotTestable as reason:
             parts.append(untested_part(name, str(reason)))
-    parts += parts_of_differences(differences, margin if metric.endswith("f1") else 0.0, outcome)
+    independent = factor != "method" and len(relations) == 1
+    parts += parts_of_differences(
+        differences, margin if metric.endswith("f1") else 0.0, outcome, independent=independent
+    )
     return judge_parts(parts, hold, alpha, outcome=outcome, unit="configurations")
 
 
@@ -139,11 +143,12 @@ def best(
 
 
 def _best_part(frame: pd.DataFrame, method: str, over: str, title: str, margin: float, outcome: str) -> Part:
-    cell = list(zip(frame["method"].astype(str), frame[over].map(format_level), strict=True))
-    layout = arrange(frame.assign(method=pd.Series(cell, frame.index).map(" at ".join), block="all"))
-    names = dict(zip(map(" at ".join, cell), cell, strict=True))
-    own = [i for i, label in enumerate(layout.methods) if names[label][0] == method]
-    other = [i for i, label in enumerate(layout.methods) if names[label][0] != method]
+    labels = frame["method"].astype(str) + f" at {over} " + frame[over].map(format_level)
+    method_of = dict(zip(labels, frame["method"].astype(str), strict=True))
+    units_of_cell = frame.assign(method=labels).groupby(["method", "seed"])["value"].mean().reset_index()
+    layout = arrange(units_of_cell.assign(block="all"))
+    own = [i for i, label in enumerate(layout.methods) if method_of[label] == method]
+    other = [i for i, label in enumerate(layout.methods) if method_of[label] != method]
     if not other:
         return untested_part(title, "there is one method only")
     paired = layout.values[own][:, None] - layout.values[other][None, :]
@@ -157,7 +162,7 @@ def _best_part(frame: pd.DataFrame, method: str, over: str, title: str, margin: 
     holds = partial_conjunction(above.max(axis=1), 1)
     record = Record(
         outcome=outcome,
-        analysis="parts of a claim",
+        analysis=ANALYSIS,
         test="highest of all",
         groups=(title, layout.methods[highest], layout.methods[highest_other]),
         p=holds,

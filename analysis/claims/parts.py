@@ -87,9 +87,9 @@ def judge_parts(parts: Sequence[Part], hold: str | int, alpha: float, *, outcome
         for verb, p, least in (("holds", holds, needed), ("fails", fails, total - needed + 1))
     ]
     shown, refuted = conjunctions
-    text = f"as claimed in {sum(part.seen for part in parts)} of {total} {unit}, where {needed} must be; "
-    text += f"shown in at least {shown.effect:.0f} ({format_p(shown.p)}), refuted in at least {refuted.effect:.0f} "
-    text += f"({format_p(refuted.p)})"
+    text = f"as claimed in {sum(part.seen for part in parts)} of {total} {unit}, {needed} needed "
+    text += f"({format_p(shown.p)} that it holds in so many, {format_p(refuted.p)} that it fails in too many); "
+    text += f"shown to hold in at least {shown.effect:.0f} and to fail in at least {refuted.effect:.0f}"
     if others := [part.name for part in parts if not part.seen]:
         text += f"; not as claimed: {enumerate_few(others, 4)}"
     if len(tested) < total:
@@ -108,7 +108,11 @@ def untested_part(name: str, reason: str) -> Part:
 
 
 def parts_of_differences(
-    differences: Sequence[tuple[str, Relations, NDArray[np.float64]]], margin: float, outcome: str
+    differences: Sequence[tuple[str, Relations, NDArray[np.float64]]],
+    margin: float,
+    outcome: str,
+    *,
+    independent: bool = False,
 ) -> list[Part]:
     """Return a part for each entry: a name, relations, and their differences of shape (relations, blocks, replicates).
 
@@ -117,13 +121,13 @@ def parts_of_differences(
 
     Args:
         margin: in the unit of the values; "=" and ">=" mean within it, and ">" fails if it is shown to be less than it.
+        independent: whether no two differences have a side in common, see `directions`.
     """
     shape = np.max([values.shape[1:] for _, _, values in differences], axis=0) if differences else (0, 0)
     rows = []
     for _, _, values in differences:
         padding = [(0, 0), *((0, int(size - own)) for size, own in zip(shape, values.shape[1:], strict=True))]
         rows.append(np.pad(values, padding, constant_values=np.nan))
-    independent = all(len(relations) == 1 for _, relations, _ in differences)
     found = directions(np.concatenate(rows), independent=independent) if rows else None
     parts, start = [], 0
     for name, relations, _ in differences:

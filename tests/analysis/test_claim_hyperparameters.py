@@ -164,7 +164,7 @@ def test_the_front_needs_the_cost():
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [1.0, 5.0])
 def test_a_best_value_at_the_border_is_seldom_called_the_same(noise):
-    """Twice the other, which is just what the claim does not allow: at most 18 of 200 draws at 5 % (p = .01)."""
-    tables = [sweep({8: 3e-4, 32: 6e-4}, noise=noise, at=at) for at in range(200)]
+    """Twice the other, which the claim just excludes: more than 11 of 100 draws at 5 % have a probability of .004."""
+    tables = [sweep({8: 3e-4, 32: 6e-4}, noise=noise, at=at) for at in range(100)]
     verdicts = [judge(FIELD["best-rate-rank-invariant"], table).verdict for table in tables]
-    assert verdicts.count("supported") <= 18
+    assert verdicts.count("supported") <= 11
