@@ -22,8 +22,6 @@ from whichlora.yaml_files import Document, Section, read_document
 TESTED, EVIDENCE = "claims tested", "claim evidence"
 PACKAGED = {name: Path(__file__).with_name(f"{name}.yaml") for name in ("paper", "field")}
 """The packaged files by the names that the option `claims` has for them."""
-_SHOWN = 2
-"""The most conditions that a reason names among those that no run fulfils."""
 
 
 def _check_test(name: str) -> str:
@@ -177,8 +175,9 @@ def judge(
         return undecided(claim.undecided)
     chosen = select(table, claim.where, claim.either)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
+        # The first condition that no run fulfils says most; if each is fulfilled by some run, all are named.
         lacking = [key for key in claim.where if select(table, {key: claim.where[key]}).empty]
-        keys = lacking[:_SHOWN] or list(claim.where)
+        keys = lacking[:1] or list(claim.where)
         conditions = ", ".join(_condition(key, str(claim.where[key])) for key in keys)
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
     try:
