@@ -102,7 +102,7 @@ def interaction(
     if factor not in frame or "variant" not in frame:
         return undecided(f"the runs have no {factor if factor not in frame else 'variant'}")
     try:
-        relations = relations_of(order, frame, "variant")
+        relations = relations_of(order, frame, "variant", metric)
     except NotTestable as reason:
         return undecided(str(reason))
     differences, parts = [], []

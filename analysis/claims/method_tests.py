@@ -79,7 +79,7 @@ def order(
         equal: a column, such as adapter/trainable_parameters, whose means must agree within 10 % for a fair comparison.
     """
     try:
-        relations = relations_of(order, rows(table, outcome, metric), factor)
+        relations = relations_of(order, rows(table, outcome, metric), factor, metric)
     except NotTestable as reason:
         return undecided(str(reason))
     if equal is not None and (unequal := _unequal(table, outcome, factor, relations, equal)):

@@ -53,7 +53,7 @@ def configurations(
     if factor == "method" and metric == "f1":
         table, _ = floored_blocks.split(table, outcome)
     try:
-        relations = relations_of(order, rows(table, outcome, metric), factor)
+        relations = relations_of(order, rows(table, outcome, metric), factor, metric)
     except NotTestable as reason:
         return undecided(str(reason))
     spread = spread_english(table[table["outcome"] == outcome])
@@ -94,12 +94,8 @@ def measures(
     """
     parts: list[Part] = []
     for metric in metrics:
-        frame = rows(table, outcome, metric)
-        if frame.empty:
-            parts.append(untested_part(metric, f"the runs have no {metric}"))
-            continue
         try:
-            relations = relations_of(order, frame)
+            relations = relations_of(order, rows(table, outcome, metric), metric=metric)
             parts += parts_of_differences(
                 [(metric, relations, _method_differences(table, outcome, relations, metric, scope))], 0.0, outcome
             )

@@ -15,16 +15,18 @@ Relations = Sequence[tuple[str, str, str]]
 """Pairs with the sign between them."""
 
 
-def relations_of(order: str, frame: pd.DataFrame, factor: str = "method") -> Relations:
+def relations_of(order: str, frame: pd.DataFrame, factor: str = "method", metric: str = "f1") -> Relations:
     """Return the pairs that an order relates, with methods under their labels.
 
     Args:
-        frame: the runs, one row each.
+        frame: the runs that have the metric, one row each.
         factor: the column that holds the levels.
 
     Raises:
-        NotTestable: a level has no runs, or a name fits several methods.
+        NotTestable: no run has the metric, a level has no runs, or a name fits several methods.
     """
+    if frame.empty and metric != "f1":
+        raise NotTestable(f"the runs have no {metric}")
     neighbours = parse_order(order)
     present = sorted({str(value) for value in frame[factor]}) if factor in frame else []
     named = [level for level in dict.fromkeys(x for a, _, b in neighbours for x in (a, b)) if level != OTHERS]

@@ -144,6 +144,11 @@ def test_the_statements_of_the_field_have_a_test_or_say_what_is_missing():
     verdicts = [judge(claim, designs.table({"LoRA": 0.0, "DoRA": 0.0})) for claim in field]
     assert {found.verdict for found in verdicts} == {"undecided"}
     assert not any(found.tested for found in verdicts)
+    retention = next(claim for claim in field if claim.name == "adapters-forget-like-full")
+    runs = designs.table({"LoRA": 0.0, "Full": 0.0}).assign(variant=lambda t: t["method"].str.lower())
+    assert judge(retention, runs).reason == "the runs have no test/retention/tl/f1"
+    kept = runs.assign(**{"test/retention/tl/f1": 0.6 + runs["f1"] / 100})
+    assert judge(retention, kept).verdict == "supported"
 
 
 def test_a_tuned_variant_three_points_from_lora_is_not_near_it():
