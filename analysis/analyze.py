@@ -53,7 +53,9 @@ OPTIONS = {
     ),
     "claims": (
         "none",
-        "YAML file with further claims to judge after the paper's, in the format of analysis/claims/claims.yaml.",
+        "Claims to judge: paper (those of the paper), field (statements of 2025 and 2026), a YAML file of your own in "
+        "the format of analysis/claims/paper.yaml, or several separated by commas. Files alone are judged after the "
+        "paper's; none is the same as paper.",
     ),
     "server": (
         "relative",
@@ -72,16 +74,16 @@ OPTIONS = {
         "primary outcome (for tl the highest).",
     ),
 }
-SCOPES, OUTCOMES = ("these", "like-these"), ("tl", "en", "mean")
+SCOPES, OUTCOMES, CLAIMS = ("these", "like-these"), ("tl", "en", "mean"), ("paper", "field")
 COMMAND = Command(
     "analyze",
     "Write a report with statistics and figures about experiments and results from elsewhere.\n\nThe page, tables and "
     "figures are written to a folder and, with an experiment, logged to MLflow as a run of kind report.",
     OPTIONS,
-    choices={"results": FILE, "output": FOLDER, "claims": FILE, "primary": OUTCOMES, "scope": SCOPES},
+    choices={"results": FILE, "output": FOLDER, "claims": (*CLAIMS, *FILE), "primary": OUTCOMES, "scope": SCOPES},
     examples=(
         "whichlora analyze --experiment pocket",
-        "whichlora analyze --experiment pocket --margin 2 --claims claims.yaml --output docs/pocket",
+        "whichlora analyze --experiment pocket --margin 2 --claims paper,field --output docs/pocket",
         "whichlora analyze --results results.csv",
         "whichlora analyze --experiment pocket --register nli-swahili",
     ),
@@ -98,7 +100,7 @@ def _analyze(texts: Mapping[str, str]) -> int:
     margin = parse_number("margin", texts["margin"], above=0, high=100, unit=" of F1 points")
     scope = check_choice("scope", texts["scope"], SCOPES)
     primary = check_choice("primary", texts["primary"], OUTCOMES)
-    output, claims = _output_folder(check_text("output", texts["output"])), _claims_file(texts["claims"])
+    output, claims = _output_folder(check_text("output", texts["output"])), _claim_files(texts["claims"])
     experiment, results = check_text("experiment", texts["experiment"]), _result_files(texts["results"])
     if experiment == "none" and not results:
         raise OptionError("experiment", "none", "give an experiment, or results, or both")
@@ -150,13 +152,20 @@ def _result_files(text: str) -> list[Path]:
     return [given_path(name) for name in names]
 
 
-def _claims_file(text: str) -> Path | None:
+def _claim_files(text: str) -> list[Path]:
+    """Return the files of claims that the option names; files alone come after the paper's."""
+    packaged = {name: Path(__file__).with_name("claims") / f"{name}.yaml" for name in CLAIMS}
     if text == "none":
-        return None
-    path = given_path(text)
-    if not is_file(path):
-        raise OptionError("claims", text, "must be a YAML file in the format of analysis/claims/claims.yaml, or none")
-    return path
+        return [packaged["paper"]]
+    names = [text] if is_file(given_path(text)) else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in packaged and not (name and is_file(given_path(name))):
+            allowed = "must be a YAML file in the format of analysis/claims/paper.yaml, paper, field, several of these "
+            allowed += "separated by commas, or none"
+            raise OptionError("claims", text, allowed if len(names) == 1 else f"{name or 'an empty part'} {allowed}")
+    if not packaged.keys() & set(names):
+        names = ["paper", *names]
+    return [packaged.get(name) or given_path(name) for name in dict.fromkeys(names)]
 
 
 def _registered_name(text: str, experiment: str) -> str | None:

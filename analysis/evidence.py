@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def gather(
     margin: float,
     primary: str = "tl",
     scope: str = THESE,
-    own_claims: Path | None = None,
+    claim_files: Sequence[Path] = (claims.PACKAGED["paper"],),
 ) -> Evidence:
     """Compute all records, tables and verdicts.
 
@@ -91,13 +92,12 @@ def gather(
         margin: of equivalence, in F1 points.
         primary: the outcome that the advice is about, "tl", "en" or "mean".
         scope: of the primary analysis, see `differences`.
-        own_claims: a file of claims to judge besides the paper's.
+        claim_files: the files of the claims to judge.
 
     Raises:
-        OptionError: the file of claims is malformed.
+        OptionError: a file of claims is malformed.
     """
-    # The paper's claims are about F1, so they are skipped without F1 runs; the user's own are judged all the same.
-    judged = [*claims.judge_all(_claims(own_claims, papers=len(table) > 0), table, margin=margin, scope=scope)]
+    judged = claims.judge_files(claim_files, table, injected, margin=margin, scope=scope)
     tables, table_records = make_tables(table)
     records = [*names_of(table).records(), *design_records(table, injected, design, items), *table_records]
     if len(table):
@@ -246,10 +246,6 @@ def design_records(table: pd.DataFrame, injected: pd.DataFrame, design: Design, 
 
 def _count(test: str, n: int) -> Record:
     return Record(outcome="", analysis="design", test=test, groups=(), n=n)
-
-
-def _claims(own_claims: Path | None, *, papers: bool) -> list[Claim]:
-    return [*(claims.load() if papers else ()), *(claims.load(own_claims) if own_claims else ())]
 
 
 def _by_part(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> list[Record]:

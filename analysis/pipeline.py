@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis import evidence as evidences
 from analysis import plots, registry
+from analysis.claims.claims import PACKAGED
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
@@ -72,7 +73,7 @@ def analyze(
     margin: float,
     primary: str,
     scope: str,
-    claims: Path | None,
+    claims: Sequence[Path],
     server: str = RELATIVE,
     register: str | None = None,
     register_language: str | None = None,
@@ -82,6 +83,7 @@ def analyze(
     Args:
         experiment: names of experiments, or "none": no tracking database is needed then, and nothing is logged.
         results: CSV files, see `result_files`.
+        claims: YAML files of claims to judge.
         server: address of the tracking server in the report's links to runs, or "relative".
         register: the name under which `register_winner` is to register a model; only checks whether it can.
         register_language: the language of that model; checked only.
@@ -113,6 +115,7 @@ def analyze(
     design = runs.design.with_unpredicted(unpredicted)
     languages, representations = language_probes.fetch(runs), representation_probes.fetch(runs)
     table = language_probes.join_shares(runs.table, languages.shares)
+    table = representation_probes.join_weights(table, representations.weights)
     table = join_sizes(client, table) if client else table
     announce("Computing statistics; with many runs and items this takes a minute or two.")
     evidence = evidences.gather(
@@ -125,7 +128,7 @@ def analyze(
         margin=margin,
         primary=primary,
         scope=scope,
-        own_claims=claims,
+        claim_files=claims,
     )
     announce("Drawing figures and writing the report.")
     curves = loss_curves.fetch(client, table)
@@ -146,6 +149,8 @@ def analyze(
     if tracker:
         options = {"experiments": experiment, "margin": margin, "primary": primary, "scope": scope, "server": server}
         options |= {"results": ",".join(map(str, results))} if results else {}
+        names = [next((name for name, file in PACKAGED.items() if file == path), str(path)) for path in claims]
+        options |= {"claims": ",".join(names)} if names != ["paper"] else {}
         report_id = _log(report, evidence, tracker, design.sources, options, experiments.values())
     return Analysis(report, evidence, table, client, experiment, report_id)
 

@@ -11,17 +11,17 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 
 from analysis.claims.claim_tests import TESTS
+from analysis.claims.selection import Conditions, best_of, select
 from analysis.claims.verdicts import Verdict, undecided
-from analysis.naming import DEFAULT_SOURCE
-from analysis.records import Record
-from analysis.stats.contrasts import same_level
+from analysis.records import NotTestable, Record
 from analysis.stats.differences import THESE
 from whichlora.data.language_names import join_names
 from whichlora.errors import did_you_mean
-from whichlora.yaml_files import Section, read_document
+from whichlora.yaml_files import Document, Section, read_document
 
 TESTED, EVIDENCE = "claims tested", "claim evidence"
-PACKAGED = Path(__file__).with_name("claims.yaml")
+PACKAGED = {name: Path(__file__).with_name(f"{name}.yaml") for name in ("paper", "field")}
+"""The packaged files by the names that the option `claims` has for them."""
 
 
 def _check_test(name: str) -> str:
@@ -36,33 +36,61 @@ def _check_outcome(name: str) -> str:
     return name
 
 
+class _Design(Section):
+    """The schema of a design: the runs that test claims."""
+
+    runs: Annotated[str, Field(min_length=1)]
+    where: dict[str, str | int | float] = Field(default_factory=dict)
+    either: list[dict[str, str | int | float]] = Field(default_factory=list)
+    best_of: list[str] = Field(default_factory=list)
+
+
 class _Entry(Section):
     """The schema of a claim."""
 
     name: Annotated[str, Field(min_length=1)]
     says: str
     outcome: Annotated[str, AfterValidator(_check_outcome)]
-    test: Annotated[str, AfterValidator(_check_test)]
+    test: Annotated[str, AfterValidator(_check_test)] | None = None
+    undecided: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    margin: Annotated[float, Field(gt=0)] | None = None
+    design: str = ""
     where: dict[str, str | int | float] = Field(default_factory=dict)
     source: str = ""
 
 
 class _ClaimsFile(Section):
+    title: str = ""
+    designs: dict[str, _Design] = Field(default_factory=dict)
     claims: list[_Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement and its test; `claims.yaml` documents the fields."""
+    """A statement and its test; `paper.yaml` documents the fields.
+
+    Attributes:
+        test: "" if no runs of this project can test it; `undecided` then says what design is missing.
+        design: the runs that test it, in words.
+        where, either, best_of: the conditions that select these runs, see `selection`.
+        margin: the margin that the claim states, in points; None for that of the analysis.
+        collection: the title of its file.
+    """
 
     name: str
     says: str
     outcome: str
     test: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Conditions = field(default_factory=dict)
+    either: tuple[Conditions, ...] = ()
+    best_of: tuple[str, ...] = ()
+    margin: float | None = None
+    undecided: str = ""
+    design: str = ""
     source: str = ""
+    collection: str = field(default="", compare=False)
 
 
 def load(path: Path | None = None) -> list[Claim]:
@@ -71,39 +99,92 @@ def load(path: Path | None = None) -> list[Claim]:
     Raises:
         OptionError: the file is missing or malformed; the message names the claim and what is allowed.
     """
-    document = read_document("claims", path or PACKAGED)
+    document = read_document("claims", path or PACKAGED["paper"])
     content = document.content
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
         document.fail((), "must have a list under the key claims")
-    entries = document.parse(_ClaimsFile).claims
+    parsed = document.parse(_ClaimsFile)
     seen: set[str] = set()
-    for index, entry in enumerate(entries):
+    claims = []
+    for index, entry in enumerate(parsed.claims):
         if entry.name in seen:
             document.fail(("claims", index), f"names must be unique; {entry.name} occurs more than once")
         seen.add(entry.name)
-        arguments = "claims", index, "arguments"
-        try:
-            TESTS[entry.test].check(entry.arguments)
-        except TypeError:  # the type of an argument is wrong
-            pass
-        except ValueError as error:
-            document.fail(arguments, f"{entry.name}: {error}")
-        document.parse(TESTS[entry.test].argument_types(), arguments)
-    return [Claim(**dict(entry)) for entry in entries]
+        _check(document, index, entry)
+        if entry.design and entry.design not in parsed.designs:
+            allowed = f"{entry.name}: {entry.design} is not among the designs: {', '.join(parsed.designs) or 'none'}"
+            document.fail(("claims", index, "design"), allowed + did_you_mean(entry.design, parsed.designs))
+        design = parsed.designs.get(entry.design)
+        fields: dict[str, Any] = {
+            **dict(entry),
+            "test": entry.test or "",
+            "collection": parsed.title or Path(document.file).name,
+        }
+        if design:
+            where: Conditions = {**design.where, **entry.where}
+            selected = {"either": tuple(design.either), "best_of": tuple(design.best_of)}
+            fields |= {"design": design.runs, "where": where, **selected}
+        claims.append(Claim(**fields))
+    return claims
+
+
+def _check(document: Document, index: int, entry: _Entry) -> None:
+    """Refuse a claim with neither a test nor what it lacks, or with arguments that its test does not have."""
+    place = "claims", index
+    if entry.test is None and not entry.undecided:
+        document.fail(place, f"{entry.name} lacks test; a claim that cannot be tested says under undecided why")
+    if entry.test is None or entry.undecided:
+        for key in ("test", "arguments", "margin"):
+            if entry.undecided and getattr(entry, key):
+                document.fail((*place, key), f"{entry.name}: has {key}, which a claim with undecided cannot have")
+        return
+    arguments = *place, "arguments"
+    try:
+        TESTS[entry.test].check(entry.arguments)
+    except TypeError:  # the type of an argument is wrong
+        pass
+    except ValueError as error:
+        document.fail(arguments, f"{entry.name}: {error}")
+    document.parse(TESTS[entry.test].argument_types(), arguments)
+
+
+def judge_files(
+    files: Sequence[Path], table: pd.DataFrame, injected: pd.DataFrame, *, margin: float, scope: str
+) -> list[tuple[Claim, Verdict]]:
+    """Judge the claims of several files as one family, by all runs.
+
+    Those of the paper are about F1 and left out if there are runs of lexical injection alone.
+
+    Raises:
+        OptionError: a file is missing or malformed.
+    """
+    claims = [claim for file in files if file != PACKAGED["paper"] or len(table) for claim in load(file)]
+    parts = [part for part in (table, injected) if len(part)]
+    runs = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0] if parts else table
+    return judge_all(claims, runs, margin=margin, scope=scope)
 
 
 def judge(
     claim: Claim, table: pd.DataFrame, *, margin: float = 1.0, scope: str = THESE, alpha: float = 0.05
 ) -> Verdict:
-    """Judge a claim by the runs in a table that match its `where`.
+    """Judge a claim by the runs in a table that are of its design.
 
     `scope` is that of the primary analysis (see `differences`).
     """
-    chosen = select(table, claim.where)
+    if claim.undecided:
+        return undecided(claim.undecided)
+    chosen = select(table, claim.where, claim.either)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
-        conditions = ", ".join(_condition(key, str(value)) for key, value in claim.where.items())
+        # The first condition that no run fulfils says most; if each is fulfilled by some run, all are named.
+        lacking = [key for key in claim.where if select(table, {key: claim.where[key]}).empty]
+        keys = lacking[:1] or list(claim.where)
+        conditions = ", ".join(_condition(key, str(claim.where[key])) for key in keys)
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
-    options = {"margin": margin, "scope": scope, "alpha": alpha}
+    try:
+        chosen = best_of(chosen, claim.best_of)
+    except NotTestable as reason:
+        return undecided(str(reason))
+    options = {"margin": claim.margin or margin, "scope": scope, "alpha": alpha}
     return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
 
 
@@ -115,12 +196,13 @@ def judge_all(
     The claims that these runs can test share alpha equally (Bonferroni); those that they cannot test do not count.
     """
     judged = [(claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha)) for claim in claims]
-    tested = [(claim, verdict) for claim, verdict in judged if verdict.tested]
-    if len(tested) < 2:
+    tested = sum(verdict.tested for _, verdict in judged)
+    if tested < 2:
         return judged
-    options = {"margin": margin, "alpha": alpha / len(tested)}
-    again = {claim.name: judge(claim, table, scope=scope, **options) for claim, _ in tested}
-    return [(claim, again.get(claim.name, verdict)) for claim, verdict in judged]
+    return [
+        (claim, judge(claim, table, margin=margin, scope=scope, alpha=alpha / tested) if first.tested else first)
+        for claim, first in judged
+    ]
 
 
 def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
@@ -140,19 +222,6 @@ def records(judged: Sequence[tuple[Claim, Verdict]]) -> list[Record]:
             note = f"{claim.name} ({record.analysis}): {record.note}"
             judgements.append(Record(**{**vars(record), "analysis": EVIDENCE, "note": note}))
     return judgements
-
-
-def select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows whose columns match the patterns; none if a column is missing. The source language is English
-    where a table does not say it.
-    """
-    if "source_language" not in table:
-        table = table.assign(source_language=DEFAULT_SOURCE)
-    for column, pattern in where.items():
-        if column not in table:
-            return table.iloc[:0]
-        table = table[[same_level(column, value, str(pattern)) for value in table[column]]]
-    return table
 
 
 def _condition(column: str, pattern: str) -> str:

@@ -20,7 +20,7 @@ class Pair(NamedTuple):
 
     Attributes:
         difference: the test of the difference; without p if it is not possible.
-        equivalence: TOST; None for metrics other than F1, to which the margin does not apply.
+        equivalence: TOST; None for metrics that are no F1, to which the margin does not apply.
         detectable: the minimum detectable difference of the pair, if it differs between pairs.
     """
 
@@ -60,11 +60,15 @@ def compare_methods(
 def method_differences(
     table: pd.DataFrame, outcome: str, *, metric: str = "f1", margin: float, scope: str, alpha: float
 ) -> list[Record]:
-    """Return the records of the primary analysis: F1 in the blocks above the floor, or another metric in all blocks."""
+    """Return the records of the primary analysis: F1 in the blocks above the floor, or another metric in all blocks.
+
+    The margin, which is in points, applies to F1, that on a task that was not trained included.
+    """
     if metric == "f1":
         kept, _ = floored_blocks.split(table, outcome)
         return differences(kept, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
-    return differences(table, outcome=outcome, scope=scope, metric=metric, alpha=alpha)
+    margin_of_metric = margin if metric.endswith("f1") else None
+    return differences(table, outcome=outcome, scope=scope, metric=metric, margin=margin_of_metric, alpha=alpha)
 
 
 def compare_levels(
@@ -86,7 +90,7 @@ def compare_levels(
     equivalences = holm_records([find(pair, test=SAME_TEST)[0] for pair in contrasts])
     detectable = [find(pair, test=DETECTABLE)[0] for pair in contrasts]
     return {
-        pair: Pair(d, e if metric == "f1" else None, m)
+        pair: Pair(d, e if metric.endswith("f1") else None, m)
         for pair, d, e, m in zip(requested, differences, equivalences, detectable, strict=True)
     }
 

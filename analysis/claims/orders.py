@@ -8,19 +8,20 @@ from collections.abc import Mapping, Sequence
 
 OTHERS = "*"
 """Stands for all methods that are not named; it implies no relation among them."""
+NOT_WORSE = ">="
 
 
 def parse_order(text: str) -> list[tuple[str, str, str]]:
     """Parse "A = B > C; A > D" into relations of neighbours: (A, "=", B), (B, ">", C), (A, ">", D).
 
-    The signs must be surrounded by spaces.
+    The signs are "=", ">" and ">=" (less than the margin worse, or better) and must be surrounded by spaces.
 
     Raises:
         ValueError: the text does not have this form.
     """
     relations: list[tuple[str, str, str]] = []
     for chain in str(text).split(";"):
-        parts = re.split(r"\s+([=>])\s+", chain.strip())
+        parts = re.split(r"\s+(>=|[=>])\s+", chain.strip())
         if len(parts) < 3 or "" in parts:
             raise ValueError(f"order {text!r} must have the form 'A = B > C', with semicolons between orders")
         relations += [(parts[i], parts[i + 1], parts[i + 2]) for i in range(0, len(parts) - 2, 2)]
@@ -54,19 +55,24 @@ def pairwise_relations(
     """
     named = {level for first, _, second in neighbours for level in (first, second)}
     others = [name for name in present if name not in named]
-    levels: list[list[list[str]]] = []
+    chains: list[list[tuple[str, list[str]]]] = []
     for index, (first, sign, second) in enumerate(neighbours):
         if not index or neighbours[index - 1][2] != first:
-            levels.append([[first]])
+            chains.append([("", [first])])
         if sign == "=":
-            levels[-1][-1].append(second)
+            chains[-1][-1][1].append(second)
         else:
-            levels[-1].append([second])
+            chains[-1].append((sign, [second]))
     relations = []
-    for chain in levels:
-        for level in chain:
-            relations += [(a, "=", b) for a, b in itertools.combinations(level, 2)]
-        for upper, lower in itertools.pairwise(chain):
-            sides = [others if side == [OTHERS] else side for side in (upper, lower)]
-            relations += [(a, ">", b) for a, b in itertools.product(*sides)]
+    for chain in chains:
+        for _, level in chain:
+            for pair in itertools.combinations(level, 2):
+                relations += [(a, "=", b) for a, b in itertools.product(*(_members(name, others) for name in pair))]
+        for (_, upper), (sign, lower) in itertools.pairwise(chain):
+            sides = [[member for name in side for member in _members(name, others)] for side in (upper, lower)]
+            relations += [(a, sign, b) for a, b in itertools.product(*sides)]
     return list(dict.fromkeys(relations))
+
+
+def _members(name: str, others: Sequence[str]) -> Sequence[str]:
+    return others if name == OTHERS else [name]

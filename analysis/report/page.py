@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import jinja2
 import pandas as pd
 
+from analysis.claims.claims import Claim
+from analysis.claims.verdicts import Verdict
 from analysis.evidence import Evidence
 from analysis.naming import names_in
 from analysis.plots import Plot
@@ -121,8 +124,10 @@ def compose(
             tests=tests,
             disputed=disputed,
             views=views,
-            judged=judged,
-            unjudged=unjudged,
+            judged=_by_collection(judged),
+            unjudged=_by_collection(unjudged),
+            tested=len(judged),
+            untested=len(unjudged),
             why_unjudged=_reasons([verdict.reason for _, verdict in unjudged]),
             injection=injection_sentences,
             injected=sections(INJECTED, records, plots),
@@ -188,6 +193,12 @@ def _contents(
         Entry("design", "Design and exclusions"): True,
     }
     return [entry for entry, shown in entries.items() if shown]
+
+
+def _by_collection(judged: Sequence[tuple[Claim, Verdict]]) -> list[tuple[str, list[tuple[Claim, Verdict]]]]:
+    """Return the claims grouped by the file that they are from, in their order, each group with its title."""
+    groups = itertools.groupby(judged, key=lambda pair: pair[0].collection)
+    return [(title or "Claims", list(pairs)) for title, pairs in groups]
 
 
 def _reasons(reasons: Sequence[str]) -> str:

@@ -120,6 +120,19 @@ def fetch(runs: Runs, *, cache: Path | None = None) -> RepresentationProbes:
     )
 
 
+def join_weights(table: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of runs with the mean stable rank of their updates over layers, and its share of the rank.
+
+    The columns are `probe/weights/stable_rank` and `probe/weights/rank_use`, NaN for runs without a weight probe.
+    """
+    of_runs = weights[(weights["run_id"] != "") & (weights["measure"] == "stable_rank")]
+    if of_runs.empty or table.empty:
+        return table
+    mean = of_runs.groupby("run_id")["value"].mean().reindex(table["run_id"]).to_numpy(dtype=float)
+    use = mean / table["rank"].astype(float)
+    return table.assign(**{"probe/weights/stable_rank": mean, "probe/weights/rank_use": use})
+
+
 class _RunLookup:
     """Looks up the run that a probe belongs to, by run id, fingerprint or base model."""
 

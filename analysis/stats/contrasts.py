@@ -24,7 +24,11 @@ _UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("chat_template", "scoring", "precision", "quantization"),
 )
-_FOLLOWS = {"rank": ("alpha", "variant_options"), "model": ("chat_template",)}
+_FOLLOWS = {
+    "rank": ("alpha", "variant_options"),
+    "target_modules": ("rank", "alpha"),
+    "model": ("chat_template",),
+}
 """What follows from a factor: runs that differ only in the factor may differ in these."""
 _MAX_BLOCKS = 1000
 """More blocks than any model has, so that layer lists can be parsed without knowing the model."""
@@ -79,7 +83,7 @@ def units(
     Raises:
         NotTestable: the table lacks the column or a level, or no two runs differ only in the factor.
     """
-    frame = _spread_english(rows(table, outcome, metric))
+    frame = spread_english(rows(table, outcome, metric))
     if factor not in frame:
         raise NotTestable(f"the runs have no {factor}")
     identity = _identity_columns(frame, factor)
@@ -158,7 +162,12 @@ def _detectable(t_test: Result, alpha: float) -> Result:
 
 
 def same_level(factor: str, value: object, level: str) -> bool:
-    """Return whether a value matches a level: numbers by value, layers by the blocks they select, texts by pattern."""
+    """Return whether a value matches a level, or one of several separated by "|".
+
+    Numbers are compared by value, layers by the blocks that they select, texts by pattern.
+    """
+    if "|" in level:
+        return any(same_level(factor, value, part.strip()) for part in level.split("|"))
     if factor == "layers":
         try:
             return parse_layers(str(value), _MAX_BLOCKS) == parse_layers(level, _MAX_BLOCKS)
@@ -170,7 +179,7 @@ def same_level(factor: str, value: object, level: str) -> bool:
         return fnmatchcase(str(value), level)
 
 
-def _spread_english(frame: pd.DataFrame) -> pd.DataFrame:
+def spread_english(frame: pd.DataFrame) -> pd.DataFrame:
     """Copy English results that several languages share to each of these languages, so that they can be paired."""
     if frame.empty:
         return frame

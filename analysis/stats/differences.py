@@ -171,7 +171,7 @@ def compare(table_cells: Cells, scope: str) -> Comparison:
     methods = table_cells.methods
     layout = arrange(table_cells.units)
     check_size(len(methods), len(layout.blocks), len(layout.seeds), scope)
-    values = table_cells.means.to_numpy(dtype=float).T[:, None, :] if scope == LIKE_THESE else layout.values
+    values = scoped_values(table_cells, scope)
     first, second = np.triu_indices(len(methods), 1)
     paired = values[first] - values[second]
     if np.isnan(paired).all():
@@ -189,6 +189,13 @@ def compare(table_cells: Cells, scope: str) -> Comparison:
         null=least_p(np.isnan(values).tobytes(), values.shape),
         n=(~np.isnan(paired)).sum(axis=(1, 2)),
     )
+
+
+def scoped_values(table_cells: Cells, scope: str) -> Array:
+    """Return the values whose variation is the error of a scope: (methods, blocks, replicates), NaN where missing."""
+    if scope == LIKE_THESE:
+        return table_cells.means.to_numpy(dtype=float).T[:, None, :]
+    return arrange(table_cells.units).values
 
 
 def check_size(methods: int, blocks: int, seeds: int, scope: str) -> None:

@@ -40,11 +40,12 @@ class Errors(NamedTuple):
     p: Array
 
 
-def moderated(paired: Array) -> Errors:
+def moderated(paired: Array, dispersion: float = _DISPERSION) -> Errors:
     """Return the mean difference of each pair with its moderated error.
 
     Args:
         paired: (..., pairs, blocks, replicates) differences, NaN where one of the two is missing.
+        dispersion: the factor on the estimated dispersion of the log variances, 1 for pairs that share no methods.
     """
     known = ~np.isnan(paired)
     n = known.sum(axis=-1)
@@ -67,12 +68,12 @@ def moderated(paired: Array) -> Errors:
     least = np.where(df > 0, df, np.inf).min(axis=-1)
     own_df = np.where(total_df > 0, np.clip(np.nan_to_num(raw), least, total_df), np.nan)
     variance = np.where((total_df > 0) & (variance > _ROUNDING * (1e-6 + effect**2)), variance, np.nan)
-    variance, all_df = _moderate(variance, own_df, pairs=paired.shape[-3])
+    variance, all_df = _moderate(variance, own_df, paired.shape[-3], dispersion)
     error = np.sqrt(variance)
     return Errors(effect, error, all_df, 2 * stats.t.sf(np.abs(effect / error), all_df))
 
 
-def _moderate(variance: Array, df: Array, pairs: int) -> tuple[Array, Array]:
+def _moderate(variance: Array, df: Array, pairs: int, dispersion: float) -> tuple[Array, Array]:
     """Moderate the variances of pairs (last axis) towards their mean by the method of Smyth (2004)."""
     k = round((1 + np.sqrt(1 + 8 * pairs)) / 2)
     tested = np.isfinite(variance).sum(axis=-1, keepdims=True)
@@ -80,7 +81,7 @@ def _moderate(variance: Array, df: Array, pairs: int) -> tuple[Array, Array]:
         return variance, df
     logs = np.log(variance) - special.digamma(df / 2) + np.log(df / 2)
     spread = np.nanvar(logs, axis=-1, keepdims=True) * tested / np.maximum(tested - 1, 1)
-    excess = _DISPERSION * spread - np.nanmean(special.polygamma(1, df / 2), axis=-1, keepdims=True)
+    excess = dispersion * spread - np.nanmean(special.polygamma(1, df / 2), axis=-1, keepdims=True)
     prior_df = np.where(excess > 0, 2 * _inverse_trigamma(np.maximum(excess, 1e-9)), np.inf)
     prior_df = np.where(tested > 1, np.minimum(prior_df, 1e6), 0.0)
     pooled = np.nanmean(variance, axis=-1, keepdims=True)

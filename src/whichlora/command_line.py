@@ -22,7 +22,7 @@ Options = Mapping[str, tuple[str | None, str]]
 Groups = Mapping[str, Sequence[str]]
 """Option names by the title under which `--help` lists them."""
 FILE, FOLDER = ("<file>",), ("<folder>",)
-"""Choices of an option for which the shell completes the names of files or folders."""
+"""Choices of an option for which the shell completes the names of files or folders; FILE may follow other choices."""
 BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
 
@@ -234,7 +234,13 @@ def _completion(
     if choices in (FILE, FOLDER):
         kind = "file" if choices is FILE else "dir"
         return lambda context, parameter, prefix: [CompletionItem(prefix, type=kind)]
-    return lambda context, parameter, prefix: [CompletionItem(value) for value in choices if value.startswith(prefix)]
+
+    def complete(context: click.Context, parameter: click.Parameter, prefix: str) -> list[CompletionItem]:
+        words = [CompletionItem(value) for value in choices if value not in FILE and value.startswith(prefix)]
+        # The shell completes files where no word fits.
+        return [CompletionItem(prefix, type="file"), *words] if FILE[0] in choices else words
+
+    return complete
 
 
 def _version() -> click.Option:

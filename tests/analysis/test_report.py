@@ -19,6 +19,7 @@ import pytest
 from synthetic import log_design, log_run, spec
 
 from analysis import analyze
+from analysis.claims.claims import PACKAGED, load
 from analysis.evidence import headline
 from analysis.records import Record
 from analysis.report import sentences
@@ -274,6 +275,47 @@ def test_claims_of_ones_own_are_judged_after_the_papers(written):
     assert "? not judged One percent of target-language items helps" in text
 
 
+@pytest.mark.parametrize(
+    ("claims", "titles"),
+    [
+        ("none", ["paper"]),
+        ("paper", ["paper"]),
+        ("field", ["field"]),
+        ("field,paper", ["field", "paper"]),
+        ("mine.yaml", ["paper", "mine.yaml"]),
+        ("field, mine.yaml", ["field", "mine.yaml"]),
+        ("./paper", ["paper", "Mine <b>"]),
+        ("a,b.yaml", ["paper", "a,b.yaml"]),
+        ("mine.yaml,mine.yaml", ["paper", "mine.yaml"]),
+    ],
+)
+def test_the_option_says_which_claims_are_judged(claims, titles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = "claims: [{name: mine, says: S., outcome: tl, test: differ}]\n"
+    Path("mine.yaml").write_text(own)
+    Path("a,b.yaml").write_text(own)
+    Path("paper").write_text(f"title: Mine <b>\n{own}")
+    collections = [claim.collection for file in analyze._claim_files(claims) for claim in load(file)]
+    packaged = {name: load(path)[0].collection for name, path in PACKAGED.items()}
+    assert list(dict.fromkeys(collections)) == [packaged.get(title, title) for title in titles]
+
+
+@pytest.mark.slow
+def test_claims_are_grouped_by_their_source(full):
+    Path("mine.yaml").write_text(
+        "title: Mine <b>\nclaims: [{name: a, says: Last., outcome: tl, test: order, arguments: {order: '* > VeRA'}}]\n"
+    )
+    folder = report_of("full", "--claims", "field,mine.yaml")
+    page = (folder / "report.html").read_text()
+    claims = page[page.index('<h2 id="claims">') : page.index('<h2 id="layers">')]
+    assert re.findall("<h3>(.*?)</h3>", claims) == ["Mine &lt;b&gt;", "The field, 2025 and 2026"]
+    text = text_of(folder)
+    assert "✓ supported here Last." in text
+    assert "Design: LoRA and other variants in the arm tuned" in text
+    assert "A design is missing that trains languages one after another" in text
+    assert "18 claims cannot be judged by these runs" in text
+
+
 @pytest.mark.slow
 def test_a_launch_writes_where_it_was_called(full_design, tmp_path):
     from launching import PROJECT, launch
@@ -307,6 +349,9 @@ def test_names_are_escaped(store):
         (["--experiment", "full", "--margin", "x"], "error: margin=x: must be a number of F1 points"),
         (["--experiment", "full", "--scope", "all"], "error: scope=all: allowed are these, like-these"),
         (["--experiment", "full", "--claims", "no.yaml"], "error: claims=no.yaml: must be a YAML file"),
+        (["--experiment", "full", "--claims", "field,no"], "error: claims=field,no: no must be a YAML file"),
+        (["--experiment", "full", "--claims", "field,"], "error: claims=field,: an empty part must be a YAML"),
+        (["--experiment", "full", "--claims", "none,field"], "error: claims=none,field: none must be a YAML file"),
         (["--experiment", "full", "--server", "5000"], "error: server=5000: must be relative, or an http(s) address"),
         (["--experiment", "full", "--server", "http://a:b@host"], "error: server=http://a:***@host: must be relative"),
         (["--experiment", "full", "--output", "file"], "error: output=file: must be a new or existing folder"),

@@ -212,3 +212,19 @@ def test_real_probes_of_a_real_run_are_read(store, tiny_model, monkeypatch):
     (rank,) = find(records, analysis="weights", test="rank")
     assert rank.effect == pytest.approx(weights.data.metrics["update/mean_rank"])
     assert "Weight updates of training" in text_of(report_of("real"))
+
+
+def test_the_share_of_the_rank_that_an_update_uses_is_a_column_of_its_run(store):
+    """Claims compare it between ranks; a run without a weight probe has none."""
+    for rank in (8, 16):
+        own = spec(rank=rank)
+        log_probe(own, "e", source=log_run(own, "e", items=0), kind="weights", table=weight_table())
+    log_run(spec(rank=32), "e", items=0)
+    runs = pull(client := connect(), find_experiments(client, "e"))
+    weights = representation_probes.fetch(runs).weights
+    joined = representation_probes.join_weights(runs.table, weights)
+    stable = weights.loc[weights["measure"] == "stable_rank", "value"].mean()
+    by_rank = joined.groupby("rank")[["probe/weights/stable_rank", "probe/weights/rank_use"]].mean()
+    np.testing.assert_allclose(by_rank["probe/weights/stable_rank"], [stable, stable, np.nan])
+    np.testing.assert_allclose(by_rank["probe/weights/rank_use"], [stable / 8, stable / 16, np.nan])
+    assert representation_probes.join_weights(runs.table, weights.iloc[:0]) is runs.table

@@ -146,6 +146,7 @@ def completed(words: str) -> list[str]:
         ("whichlora probe --detector ", ["cld3", "lingua"]),
         ("whichlora archive pack ", ["file"]),
         ("whichlora run --data_dir ", ["dir"]),
+        ("whichlora analyze --claims ", ["file", "paper", "field"]),
     ],
 )
 def test_the_shell_completes_commands_options_and_values(words: str, expected: list[str]) -> None:

@@ -216,7 +216,7 @@ def test_relative_files_of_every_entry_point_are_those_of_the_caller(tmp_path: P
     grid = {"name": "grid", "defaults": {**sizes, "model": "tiny", "seed": [1, 2]}, "arms": [{"variant": "lora"}]}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
     (tmp_path / "space.yaml").write_text("rank: [1, 2]\n")
-    (tmp_path / "claims.yaml").write_text((PROJECT / "analysis" / "claims" / "claims.yaml").read_text())
+    (tmp_path / "claims.yaml").write_text((PROJECT / "analysis" / "claims" / "paper.yaml").read_text())
     environment = {"WHICHLORA_STORAGE": "sqlite:///queue.db"}
     for entry, options in {
         "experiment": {"file": "grid.yaml", "workers": "2"},
