@@ -58,7 +58,6 @@ def runs_of(path: Path) -> set[tuple[tuple[str, Any], ...]]:
     return found
 
 
-@pytest.mark.skipif(not DESIGNS.is_dir(), reason="the files of the paper's designs are not there")
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_of_the_paper_selects_the_runs_of_its_file_alone(name):
     """Among the runs of all the paper's designs; a file that covers two models has a claim for each."""
