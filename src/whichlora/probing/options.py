@@ -23,6 +23,8 @@ from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.probing.choices import FIELDS_OF_KIND, PRESETS, AlignmentChoices, LanguageChoices, WeightChoices
 from whichlora.probing.detectors import DETECTORS, canonical
 
+TATOEBA = "tatoeba"
+"""Value of `pairs` for the sentences of LASER's Tatoeba test sets, which are in `data_dir`."""
 LEVELS = ("token", "sequence")
 POSITIONS = ("all", "item", "last", "generated")
 ARITHMETICS = ("fp32", "bf16")
@@ -41,12 +43,16 @@ OPTIONS = {
         "language (that each layer decodes to), alignment (of translations) or weights (of an adapter's update).",
     ),
     "task": (AUTO, f"Task whose test items are read: {PROMPTED_VALUES}; auto is the run's, else atlas-nli."),
-    "language": (AUTO, "Target language (ISO 639-1); auto is the run's, else sw."),
+    "language": (
+        AUTO,
+        "Target language (ISO 639-1); auto is the run's, else sw. With pairs=words or tatoeba, also several, as in "
+        "tr,az,kk: each is probed, and a table compares them.",
+    ),
     "items": (
         AUTO,
         "Maximum number of test items, or of pairs; auto is the run's number of items, else the task's, or 2000 pairs.",
     ),
-    "data_dir": (AUTO, "Folder with the data of a task that is not packaged."),
+    "data_dir": (AUTO, "Folder with the data of a task that is not packaged, or with LASER's files of Tatoeba."),
     "chat_template": (
         AUTO,
         "Form of the prompts: none, a file with a Jinja chat template, or auto: that of the run, else as in run.",
@@ -82,7 +88,8 @@ OPTIONS = {
     "agreement": (AUTO, "Number of tokens, and of texts, on which the two detectors are compared; 0 for none."),
     "pairs": (
         AUTO,
-        f"words (packaged for {', '.join(LANGUAGES)}), task (its hypotheses or questions), or a TSV file.",
+        f"words (packaged for {', '.join(LANGUAGES)}), task (its hypotheses or questions), tatoeba (sentences, from "
+        "data_dir), or a TSV file.",
     ),
     "first_token": (
         AUTO,
@@ -119,7 +126,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "unreliable": KEEP_OR_DROP,
     "special_tokens": KEEP_OR_DROP,
     "arithmetic": ARITHMETICS,
-    "pairs": ("words", "task"),
+    "pairs": ("words", "task", TATOEBA),
     "first_token": FIRST_TOKEN,
 }
 """The values that shell completion offers."""
@@ -198,6 +205,14 @@ def parse(texts: Mapping[str, str]) -> Request:
     )
 
 
+def by_language(request: Request) -> list[Request]:
+    """Return a request for each language that a request names; one for pairs in languages that it does not choose."""
+    chosen = isinstance(request.choices, AlignmentChoices) and request.choices.pairs in ("words", TATOEBA)
+    if request.language is None or not chosen:
+        return [request]
+    return [replace(request, language=code) for code in _codes(request.language)]
+
+
 def as_params(choices: LanguageChoices | AlignmentChoices | WeightChoices) -> dict[str, Any]:
     """Return the choices as a dict for params and fingerprints."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(choices).items()}
@@ -207,7 +222,9 @@ def _ignored(kind: str, pairs: str) -> tuple[str, ...]:
     """Return the options that have no effect on a probe of this kind and these pairs."""
     if kind == "weights":
         return ("task", "language", "items", "data_dir", "chat_template")
-    return ("task", "data_dir", "chat_template") if kind == "alignment" and pairs != "task" else ()
+    if kind != "alignment" or pairs == "task":
+        return ()
+    return ("task", "chat_template") if pairs == TATOEBA else ("task", "data_dir", "chat_template")
 
 
 def _check_source(values: Mapping[str, Any], kind: str) -> None:
@@ -252,6 +269,14 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
         first_token=check_choice("first_token", values["first_token"] or "drop", FIRST_TOKEN),
         against=values["against"],
     )
-    if choices.pairs == "words" and values["language"] is not None:
-        check_choice("language", values["language"], LANGUAGES)
+    codes = [] if values["language"] is None else _codes(values["language"])
+    if choices.pairs in ("words", TATOEBA) and (len(set(codes)) < len(codes) or "" in codes):
+        raise OptionError("language", values["language"], "must be different codes, separated by commas")
+    if choices.pairs == "words":
+        for code in codes:
+            check_choice("language", code, LANGUAGES)
     return choices
+
+
+def _codes(language: str) -> list[str]:
+    return [code.strip() for code in language.split(",")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,24 +40,31 @@ _SOURCE_PARAMS = (
 )
 
 
-def probe(request: Request, tracker: Tracker) -> str:
-    """Run the requested probe and return the id of its run, or of a finished run of the same request.
+def probe(requests: Sequence[Request], tracker: Tracker) -> list[str]:
+    """Run the requested probes and return the ids of their runs, or of finished runs of the same requests.
 
-    A killed probe is resumed. If another process runs the same probe, this process waits.
+    All requests are checked before the first probe starts. A killed probe is resumed. If another process runs the same
+    probe, this process waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
         ProofError: the probe does not reproduce the model's own predictions.
         NonFiniteError: a state, a logit or an update of the model is not finite.
     """
+    jobs = []
     with announced("Reading the run, its task and the shape of its model.", logged=True):
-        probed = probed_model.find(request, tracker.client)
-        prepared = _KINDS[request.kind](request, probed)
+        for request in requests:
+            probed = probed_model.find(request, tracker.client)
+            jobs.append((request, probed, _KINDS[request.kind](request, probed)))
+    return [_probe(*job, tracker) for job in jobs]
+
+
+def _probe(request: Request, probed: ProbedModel, prepared: PreparedProbe, tracker: Tracker) -> str:
     identity = _identity(request, probed, prepared)
     fingerprint = canonical_digest(identity)
     work = work_folder() / f"probe-{fingerprint[:16]}"
-    name = f"{request.kind} of {probed.name}"
-    about = description.about(request, probed)
+    name = f"{request.kind} of {probed.name}{description.sentences(identity)}"
+    about = description.about(request, probed, identity)
     with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work, about=about) as attempt:
         if attempt.finished is not None:
             print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")

@@ -31,8 +31,10 @@ from whichlora.data.language_names import language_name
 from whichlora.data.tasks import pairs as word_pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import texts_of
+from whichlora.data.tasks.pairs import tatoeba
+from whichlora.data.word_pooling import retrieval_layer
 from whichlora.errors import NonFiniteError, OptionError
-from whichlora.evaluation.translation_similarity import MEASURES, compare
+from whichlora.evaluation.translation_similarity import CSLS_MEASURES, MEASURES, compare, compare_by_csls
 from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
 from whichlora.models.memory import in_batches
 from whichlora.models.pooling import mean_over_tokens
@@ -42,7 +44,7 @@ from whichlora.probing.alignment import cka
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.choices import AlignmentChoices
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.options import Request, as_params
+from whichlora.probing.options import TATOEBA, Request, as_params
 from whichlora.probing.partial_results import Arrays, PartialResults
 from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 
@@ -54,6 +56,10 @@ MAX_PAIRS = 2000
 DEFAULT_LANGUAGE = "sw"
 BATCH_TOKENS = 2048
 
+ALIGNMENT_MEASURES = (*MEASURES, *CSLS_MEASURES)
+_SPACES = ("raw", "centred", "csls")
+HEADLINE = tuple(f"{measure}/{way}/{space}" for measure in ("p1", "mrr") for space in _SPACES for way in ("to", "from"))
+"""The measures that are also reported at one named layer, as XTREME-R does with `p1/to/raw`."""
 CKA_MEASURES = ("cka/english", "cka/translation")
 """CKA with another model's states of the same texts, for each side of the pairs."""
 
@@ -100,16 +106,16 @@ class _AlignmentProbe:
                 raise OptionError("items", len(self.pairs), f"must be at least {cka.MIN_TEXTS} pairs with against")
 
     def measure(self, work: Path) -> ProbeResult:
-        """Measure `MEASURES` at the embedding and each layer, and `CKA_MEASURES` if two models are compared."""
+        """Measure `ALIGNMENT_MEASURES` from the embedding on, and `CKA_MEASURES` if two models are compared."""
         results = self._states(self.probed, work / "own")
         comparison = self._states(self.comparison, work / "other") if self.comparison else None
         announce("Comparing the texts at each layer, with intervals, and drawing figures.")
         rows = []
         for layer in range(EMBEDDING, self.n_layers):
             states = results.gather(f"layer{layer}", work / "own.npy")
-            means = PoissonBootstrap(len(MEASURES), seed=self.seed)
-            means.add(compare(states, self.pairs))
-            rows.append(layer_rows(MEASURES, [layer], means.result()))
+            means = PoissonBootstrap(len(ALIGNMENT_MEASURES), seed=self.seed)
+            means.add(np.concatenate([compare(states, self.pairs), compare_by_csls(states, self.pairs)], axis=1))
+            rows.append(layer_rows(ALIGNMENT_MEASURES, [layer], means.result()))
             if comparison:
                 rows.append(_cka_rows(layer, states, comparison.gather(f"layer{layer}", work / "other.npy")))
         layers = pd.concat(rows, ignore_index=True)
@@ -120,10 +126,12 @@ class _AlignmentProbe:
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
         names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
+        headline, bounds = _headline(layers, retrieval_layer(self.n_layers))
+        csls = {f"alignment/{name}": points(layers, name) for name in CSLS_MEASURES}
         return ProbeResult(
             layers=layers,
-            metrics={**chance, **best},
-            series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
+            metrics={**chance, **headline, **best, **bounds},
+            series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names} | csls,
             figures={
                 "alignment": alignment_figure(layers, self.probed.name, languages, self.choices, chance),
                 **figures,
@@ -180,6 +188,9 @@ def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.
         default = probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE
         language = request.language or default
         return language, word_pairs.packaged(language)
+    if source == TATOEBA:
+        language = request.language or (probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE)
+        return language, tatoeba.read(language, request.data_dir)
     if source != "task":
         return request.language or "translation", word_pairs.from_file(source)
     task, tests = probed.plan.task, probed.plan.tests
@@ -198,6 +209,14 @@ def _cka_rows(layer: int, first: np.ndarray[Any, Any], second: np.ndarray[Any, A
     values = [cka.cka(first[:, side], second[:, side]) for side in range(len(CKA_MEASURES))]
     rows = [(layer, name, value, np.nan, np.nan, len(first)) for name, value in zip(CKA_MEASURES, values, strict=True)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _headline(layers: pd.DataFrame, layer: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the layer and the values of `HEADLINE` there, and the ends of their intervals, by the metric's name."""
+    rows = layers[layers["layer"] == layer].set_index("measure")
+    values = {f"headline/{name}": float(rows.loc[name, "value"]) for name in HEADLINE}
+    ends = {f"headline/{name}_{end}": float(rows.loc[name, end]) for name in HEADLINE for end in ("low", "high")}
+    return {"headline/layer": float(layer), **values}, ends
 
 
 def _best(layers: pd.DataFrame, measure: str) -> float:
