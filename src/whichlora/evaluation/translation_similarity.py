@@ -131,9 +131,9 @@ def _ids(names: Sequence[str]) -> Array:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
-def nearest(first: Array, second: Array) -> Array:
-    """Return for each row of `first` the index of the most similar row of `second`, both centred, (rows,)."""
-    a, b = (_unit(_unit(side) - _unit(side).mean(0)) for side in (first, second))
+def nearest(first: Array, second: Array, *, centred: bool = True) -> Array:
+    """Return for each row of `first` the index of the most similar row of `second`, (rows,)."""
+    a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
     return np.concatenate([(a[i : i + BLOCK] @ b.T).argmax(1) for i in range(0, len(a), BLOCK)])
 
 
