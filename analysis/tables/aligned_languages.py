@@ -107,7 +107,7 @@ def _table(family: Family, numbers: pd.DataFrame, name: str) -> Table:
             f"{family.about} Share of texts whose nearest neighbour is their translation (P@1), from {family.source} / "
             f"to {family.source}, after block {layer} (counted from 0): the layer at which XTREME-R's code measures "
             f"Tatoeba, in proportion to the depth. The interval is that of the raw score from {family.source}, over "
-            "probes or, of one, over its pairs; n is the number of probes, or of languages, weighed equally, in a mean. "
+            "probes or, of one, over its pairs; n is the number of probes, or of languages, weighed equally in a mean. "
             "Scores of languages with different numbers of pairs, and so of chance, are not comparable."
         ),
         header=("of", "language", "pairs", "chance", "P@1, raw", "95 % interval", "P@1, centred", "P@1, CSLS", "n"),

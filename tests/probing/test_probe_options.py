@@ -8,7 +8,9 @@ import pytest
 from runs import plan_of, run_of
 
 from whichlora.probing import main
-from whichlora.probing.options import OPTIONS, PRESETS, parse
+from whichlora.probing.choices import PRESETS
+from whichlora.probing.options import OPTIONS
+from whichlora.probing.request import parse
 
 DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
 

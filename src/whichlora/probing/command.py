@@ -10,7 +10,8 @@ from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.errors import check_text
 from whichlora.models.quiet import quiet
-from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, by_language, parse
+from whichlora.probing.options import CHOICES, GROUPS, OPTIONS
+from whichlora.probing.request import by_language, parse
 from whichlora.text_tables import terminal_width
 
 COMMAND = Command(

@@ -15,9 +15,10 @@ from whichlora.config.spec import canonical_digest
 from whichlora.probing import description, probed_model, weights
 from whichlora.probing.alignment import probe as alignment
 from whichlora.probing.language import probe as language
-from whichlora.probing.options import Request
 from whichlora.probing.probed_model import ProbedModel
+from whichlora.probing.request import Request
 from whichlora.probing.results import PreparedProbe, ProbeResult
+from whichlora.probing.retrieval import probe as retrieval
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
@@ -25,7 +26,12 @@ from whichlora.tracking.runs import Tracker
 PROBE_VERSION = 4
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
-_KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
+_KINDS = {
+    "language": language.prepare,
+    "alignment": alignment.prepare,
+    "retrieval": retrieval.prepare,
+    "weights": weights.prepare,
+}
 _SOURCE_PARAMS = (
     "variant",
     "arm",

@@ -28,7 +28,7 @@ from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import Request
+    from whichlora.probing.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,31 +21,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from whichlora.announcements import announce
-from whichlora.data.batching import by_length
-from whichlora.data.encoding import word_tokens
 from whichlora.data.language_names import language_name
 from whichlora.data.tasks import pairs as word_pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import texts_of
 from whichlora.data.tasks.pairs import tatoeba
 from whichlora.data.word_pooling import retrieval_layer
-from whichlora.errors import NonFiniteError, OptionError
+from whichlora.errors import OptionError
 from whichlora.evaluation.translation_similarity import CSLS_MEASURES, MEASURES, compare, compare_by_csls
-from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
-from whichlora.models.memory import in_batches
-from whichlora.models.pooling import mean_over_tokens
-from whichlora.models.rope_switch import divided_by_side
+from whichlora.models.hidden_states import EMBEDDING
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
+from whichlora.probing.averaged_states import averages
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.choices import AlignmentChoices
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.options import TATOEBA, Request, as_params
+from whichlora.probing.options import TATOEBA
 from whichlora.probing.partial_results import Arrays, PartialResults
+from whichlora.probing.request import Request, as_params
 from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:
@@ -54,7 +49,6 @@ if TYPE_CHECKING:
 MAX_PAIRS = 2000
 """Default of the option `items`: each text is compared with all others, so the cost is quadratic."""
 DEFAULT_LANGUAGE = "sw"
-BATCH_TOKENS = 2048
 
 ALIGNMENT_MEASURES = (*MEASURES, *CSLS_MEASURES)
 _SPACES = ("raw", "centred", "csls")
@@ -148,36 +142,9 @@ class _AlignmentProbe:
 
     def _average(self, pairs: range, model: Any) -> Arrays:
         """Return the averaged states of the pairs with these indices, (pairs, 2, width) for each layer."""
-        sequences = [word_tokens(self.probed.plan.tokenizer, text) for i in pairs for text in self.pairs[i]]
-        averages: dict[str, np.ndarray[Any, Any]] = {}
-        start = 1 if self.choices.first_token == "drop" else 0
-
-        def process(batch: list[int]) -> None:
-            lengths = torch.tensor([len(sequences[b]) for b in batch], device=model.device)
-
-            def store(layer: int, states: Tensor) -> None:
-                mean = mean_over_tokens(states, lengths, start)
-                rows = averages.setdefault(f"layer{layer}", np.empty((len(sequences), states.shape[2]), np.float32))
-                rows[batch] = mean.cpu().numpy()
-
-            with torch.inference_mode():
-                visit_hidden_states(
-                    model, self.probed.plan.shape.blocks, pad_right([sequences[b] for b in batch], model.device), store
-                )
-
-        in_batches(
-            [len(s) for s in sequences],
-            process,
-            divide=divided_by_side(by_length, model),
-            max_tokens=BATCH_TOKENS,
-            max_items=len(sequences),
-        )
-        for name, rows in averages.items():
-            finite = np.isfinite(rows).all(1)
-            if not finite.all():
-                text = self.pairs[pairs[int(np.argmin(finite)) // 2]][int(np.argmin(finite)) % 2]
-                raise NonFiniteError(f"the states of {text!r} at {name} are not finite")
-        return {name: rows.reshape(len(pairs), 2, -1) for name, rows in averages.items()}
+        texts = [text for i in pairs for text in self.pairs[i]]
+        found = averages(self.probed, model, texts, self.choices.first_token)
+        return {name: rows.reshape(len(pairs), 2, -1) for name, rows in found.items()}
 
 
 def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.Pair]]:
