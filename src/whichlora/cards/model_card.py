@@ -129,7 +129,7 @@ def _rows(facts: RunFacts, data: DataSet, key: str) -> Iterable[tuple[str, ...]]
     ends, floor = interval_of(metrics, f"{where}/{key}"), best_floor(metrics, name)
     yield (
         escaped(join_names(data.languages)) if data.languages else escaped(name),
-        escaped(data.task) + (" (not trained)" if name.startswith(("retention/", "alignment/")) else ""),
+        escaped(data.task) + (" (not trained)" if name.startswith("retention/") else ""),
         str(data.items),
         _number(metrics[f"{where}/{key}"]),
         "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",

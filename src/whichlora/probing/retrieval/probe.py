@@ -18,6 +18,7 @@ import pandas as pd
 
 from whichlora.announcements import announce
 from whichlora.data.word_pooling import retrieval_layer
+from whichlora.errors import check_choice
 from whichlora.evaluation.translation_similarity import unit_norm_blocks
 from whichlora.models.hidden_states import EMBEDDING
 from whichlora.probing.averaged_states import averages
@@ -45,7 +46,9 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     """
     assert isinstance(request.choices, RetrievalChoices)
     codes = xquad_r.LANGUAGES if request.language is None else [code.strip() for code in request.language.split(",")]
-    probe = _RetrievalProbe(request, probed, tuple(dict.fromkeys(codes)))
+    for code in codes:
+        check_choice("language", code, xquad_r.LANGUAGES)
+    probe = _RetrievalProbe(request, probed, tuple(code for code in xquad_r.LANGUAGES if code in codes))
     data = probe.data
     identity = {
         **as_params(request.choices),
