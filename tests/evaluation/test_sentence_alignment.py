@@ -14,6 +14,7 @@ from runs import PAIRS, plan_of, run_of
 from whichlora.data.tasks.pairs import packaged
 from whichlora.data.tasks.pairs.tatoeba import ISO_639_3
 from whichlora.run.command import main
+from whichlora.run_table.scores import scores_of
 
 COUNTS = {"sw": 30, "tr": 20, "ur": 12}
 
@@ -55,6 +56,10 @@ def test_a_run_has_the_numbers_of_the_probe_before_and_after_training(store: Pat
     path = download_artifacts(run_id=trained.run_id, artifact_path="predictions/alignment/tatoeba.parquet")
     pairs = pd.read_parquet(path)
     assert (pairs["predicted"] == pairs["gold"]).mean() == trained.metrics[f"{test}/p1"]
+    listed = scores_of(run)["alignment/tatoeba"]
+    assert (listed.metric, listed.value) == ("P@1", trained.metrics[f"{test}/p1"])
+    card = Path(download_artifacts(run_id=trained.run_id, artifact_path="adapter/README.md")).read_text()
+    assert "--alignment tatoeba --alignment_size 25 --alignment_dir ./laser" in card
     (source,) = [d.dataset.source for d in run.inputs.dataset_inputs if d.tags[0].value == "test/alignment/tatoeba"]
     assert "tatoeba.swh-eng.swh" in source
 
