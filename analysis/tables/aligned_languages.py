@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ def language_tables(alignment: pd.DataFrame) -> tuple[list[Table], list[Record]]
 def _numbers(family: Family) -> pd.DataFrame:
     """Return the mean over probes of each line, language and measure, and the means over the languages of a group."""
     layer = retrieval_layer(int(family.rows["layer"].max()) + 1)
-    parts: list[dict[str, object]] = []
+    parts: list[dict[str, Any]] = []
     for line, own in family.lines():
         rest = list(dict.fromkeys(own["language"]))
         for name, codes in GROUPS.items():
@@ -48,8 +49,8 @@ def _numbers(family: Family) -> pd.DataFrame:
     return pd.DataFrame(parts, columns=_COLUMNS)
 
 
-def _of_languages(own: pd.DataFrame, codes: Sequence[str], line: str, layer: int) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def _of_languages(own: pd.DataFrame, codes: Sequence[str], line: str, layer: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for code in codes:
         probes = own[own["language"] == code]
         for measure in _MEASURES:
@@ -58,7 +59,7 @@ def _of_languages(own: pd.DataFrame, codes: Sequence[str], line: str, layer: int
                 rows.append(
                     {
                         **{"of": line, "language": code, "measure": measure, "layer": layer},
-                        **at.loc[layer, ["mean", "low", "high", "n"]].to_dict(),
+                        **{name: at.loc[layer, name] for name in ("mean", "low", "high", "n")},
                         **{"pairs": probes["n"].max(), "chance": probes["chance_p1"].mean()},
                     }
                 )
@@ -66,8 +67,8 @@ def _of_languages(own: pd.DataFrame, codes: Sequence[str], line: str, layer: int
 
 
 def _of_group(
-    parts: Sequence[dict[str, object]], members: Sequence[str], line: str, name: str, layer: int
-) -> list[dict[str, object]]:
+    parts: Sequence[dict[str, Any]], members: Sequence[str], line: str, name: str, layer: int
+) -> list[dict[str, Any]]:
     """Return the unweighted mean over the languages of a group with several, by measure that all of them have."""
     found = pd.DataFrame(parts, columns=_COLUMNS)
     found = found[(found["of"] == line) & found["language"].isin(members)]
@@ -117,15 +118,15 @@ def _table(family: Family, numbers: pd.DataFrame, name: str) -> Table:
     )
 
 
-def _record(family: Family, row: dict[str, object]) -> Record:
+def _record(family: Family, row: Mapping[Hashable, Any]) -> Record:
     note = f"P@1 after block {row['layer']}, chance {row['chance']:.4f}; n probes, or languages; {family.about}"
     return Record(
         outcome="",
         analysis=ANALYSIS,
         test=str(row["measure"]),
         groups=(str(row["of"]), str(row["language"])),
-        effect=row["mean"],  # type: ignore[arg-type]
-        interval=(row["low"], row["high"]),  # type: ignore[arg-type]
-        n=row["n"],  # type: ignore[arg-type]
+        effect=row["mean"],
+        interval=(row["low"], row["high"]),
+        n=row["n"],
         note=note,
     )

@@ -86,7 +86,8 @@ def _density(states: Array, names: list[Array]) -> Array:
                 allowed = np.where(distinct[1 - way][None, others], values, -np.inf)
                 merged = np.concatenate([nearest_cosines[way, texts], allowed], axis=1)
                 nearest_cosines[way, texts] = np.partition(merged, -k, axis=1)[:, -k:]
-    return nearest_cosines.mean(2)
+    density: Array = nearest_cosines.mean(2)
+    return density
 
 
 def _against_all(

@@ -23,17 +23,23 @@ def word_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
     """Return the pooled states of each word and its translation, (`SITES`, items, 2, width)."""
-    return _states(model, encoder, items, lambda *batch: states_at_sites(*batch, pooling), name=name, unit="word")
+
+    def compute(model: Any, blocks: str, sequences: list[list[int]]) -> Tensor:
+        return states_at_sites(model, blocks, sequences, pooling)
+
+    return _states(model, encoder, items, compute, name=name, unit="word")
 
 
 def layer_states(
     model: Any, encoder: Encoder, items: Sequence[Item], pooling: Pooling, *, name: str
 ) -> np.ndarray[Any, Any]:
     """Return the pooled states of each sentence and its translation at one layer, (items, 2, width)."""
-    (states,) = _states(
-        *(model, encoder, items, lambda *batch: pooled_states(*batch, pooling)[None]), name=name, unit="sentence"
-    )
-    return states
+
+    def compute(model: Any, blocks: str, sequences: list[list[int]]) -> Tensor:
+        return pooled_states(model, blocks, sequences, pooling)[None]
+
+    found: np.ndarray[Any, Any] = _states(model, encoder, items, compute, name=name, unit="sentence")[0]
+    return found
 
 
 def _states(

@@ -41,7 +41,7 @@ from whichlora.probing.figures import alignment_figure, similarity_figure
 from whichlora.probing.options import TATOEBA
 from whichlora.probing.partial_results import Arrays, PartialResults
 from whichlora.probing.request import Request, as_params
-from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, at_layer, curve, layer_rows, points
 
 if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
@@ -180,9 +180,10 @@ def _cka_rows(layer: int, first: np.ndarray[Any, Any], second: np.ndarray[Any, A
 
 def _headline(layers: pd.DataFrame, layer: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return the layer and the values of `HEADLINE` there, and the ends of their intervals, by the metric's name."""
-    rows = layers[layers["layer"] == layer].set_index("measure")
-    values = {f"headline/{name}": float(rows.loc[name, "value"]) for name in HEADLINE}
-    ends = {f"headline/{name}_{end}": float(rows.loc[name, end]) for name in HEADLINE for end in ("low", "high")}
+    values = {f"headline/{name}": at_layer(layers, name, layer) for name in HEADLINE}
+    ends = {
+        f"headline/{name}_{end}": at_layer(layers, name, layer, end) for name in HEADLINE for end in ("low", "high")
+    }
     return {"headline/layer": float(layer), **values}, ends
 
 

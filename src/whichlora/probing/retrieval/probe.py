@@ -27,7 +27,7 @@ from whichlora.probing.choices import RetrievalChoices
 from whichlora.probing.figures import retrieval_figure
 from whichlora.probing.partial_results import PartialResults
 from whichlora.probing.request import Request, as_params
-from whichlora.probing.results import PreparedProbe, ProbeResult, curve, layer_rows, points
+from whichlora.probing.results import PreparedProbe, ProbeResult, at_layer, curve, layer_rows, points
 from whichlora.probing.retrieval import xquad_r
 from whichlora.probing.retrieval.precision import average_precision, best, expected_precision
 
@@ -92,12 +92,11 @@ class _RetrievalProbe:
         layers = pd.concat(rows, ignore_index=True)
         chance = float(np.mean([expected_precision(len(r), len(self.data.candidates)) for r in self.data.relevant]))
         headline = retrieval_layer(n_layers)
-        at = layers[layers["layer"] == headline].set_index("measure")
         metrics = {"chance/map20": chance, "headline/layer": float(headline)}
-        metrics |= {f"headline/{name}": float(at.loc[name, "value"]) for name in self.measures}
+        metrics |= {f"headline/{name}": at_layer(layers, name, headline) for name in self.measures}
         metrics |= {f"best/map20/{space}": float(curve(layers, f"map20/{space}")["value"].max()) for space in SPACES}
         for name in (f"map20/{space}" for space in SPACES):
-            metrics |= {f"headline/{name}_{end}": float(at.loc[name, end]) for end in ("low", "high")}
+            metrics |= {f"headline/{name}_{end}": at_layer(layers, name, headline, end) for end in ("low", "high")}
         return ProbeResult(
             layers=layers,
             metrics=metrics,
@@ -131,4 +130,5 @@ def _centred(states: Array, languages: list[str]) -> Array:
     for code in dict.fromkeys(languages):
         centred[of == code] -= states[of == code].mean(0)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    unit: Array = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    return unit
