@@ -233,7 +233,7 @@ class Family(NamedTuple):
 
 def languages_by_texts(alignment: pd.DataFrame) -> list[Family]:
     """Return the families of alignment probes in several languages; of a run and language the last probe counts."""
-    kinds = alignment["texts"].str.partition(" ")[2]  # without the number of pairs
+    kinds = alignment["texts"].map(lambda texts: texts.partition(" ")[2])  # without the number of pairs
     families = []
     for (start, kind, source), rows in alignment.groupby(["start", kinds, "source"], sort=True):
         last = set(rows.drop_duplicates(["run_id", "language"], keep="last")["probe_id"])
