@@ -25,8 +25,8 @@ from benchmarks.harness import (
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.models.loading import load_model, load_tokenizer, locate, read_shape
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.language.logit_lens import LogitLens
-from whichlora.probing.options import LanguageChoices
 
 Tokens = list[np.ndarray[Any, Any]]
 LOOP = "all hidden states and logits, item after item"

@@ -167,7 +167,8 @@ class _RunLookup:
 def _describe(run: Run, row: Mapping[str, Any], lookup: _RunLookup) -> dict[str, Any]:
     """Return the columns of a probe that describe its run and its texts."""
     params, metrics = run.data.params, run.data.metrics
-    kinds = {"words": "word pairs", "task": f"texts of {params.get('task', 'a task')}"}
+    task = f"texts of {params.get('task', 'a task')}"
+    kinds = {"words": "word pairs", "task": task, "tatoeba": "sentences of Tatoeba"}
     texts = f"{params.get('items', '?')} {kinds.get(params.get('pairs', ''), 'pairs of a file')}, first token "
     shown = row if row["run_id"] else {**row, "setting": "", "tl_ratio": math.nan, "seed": 0}
     quantized = [row["quantization"]] if row["quantization"] != "none" else []
@@ -224,6 +225,37 @@ def comparable_groups(alignment: pd.DataFrame) -> list[Group]:
         )
         for position, ((start, language, texts, _), rows) in enumerate(by_texts, 1)
     ]
+
+
+class Family(NamedTuple):
+    """Alignment probes of one kind of texts in several languages, with one base model.
+
+    Attributes:
+        about: the base model and the kind of texts, as a sentence.
+        rows: the rows of the probes, with the column `line`, without the language of a run that was probed in it.
+    """
+
+    source: str
+    about: str
+    rows: pd.DataFrame
+
+    def lines(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the rows of each line, in the order of the methods, with the base model last."""
+        return _ordered(self.rows)
+
+
+def languages_by_texts(alignment: pd.DataFrame) -> list[Family]:
+    """Return the families of alignment probes in several languages; of a run and language the last probe counts."""
+    kinds = alignment["texts"].map(lambda texts: texts.partition(" ")[2])  # without the number of pairs
+    families = []
+    for (start, kind, source), rows in alignment.groupby(["start", kinds, "source"], sort=True):
+        last = set(rows.drop_duplicates(["run_id", "language"], keep="last")["probe_id"])
+        rows = rows[rows["probe_id"].isin(last)]
+        if rows["language"].nunique() > 1:
+            own = rows["run_language"] == rows["language"]
+            line = _lines(rows.assign(run_language=rows["run_language"].where(~own, "")))
+            families.append(Family(str(source), f"{start}. {kind}.", rows.assign(line=line)))
+    return families
 
 
 def cka_lines(group: Group) -> list[tuple[str, pd.DataFrame]]:

@@ -23,6 +23,7 @@ from analysis.runs.representation_probes import (
     cka_lines,
     comparable_groups,
 )
+from analysis.tables import aligned_languages
 from analysis.tables.formats import Cell, Table, cell, number
 
 COUNTS = "alignment and weight probes"
@@ -48,6 +49,8 @@ def make_tables(insides: RepresentationProbes) -> tuple[list[Table], list[Record
             table, table_records = make_table(group)
             tables += [table] if table.rows else []
             records += table_records
+    language_tables, language_records = aligned_languages.language_tables(insides.alignment)
+    tables, records = [*tables, *language_tables], [*records, *language_records]
     settings = sorted(set(insides.weights["setting"]))
     for position, setting in enumerate(settings, 1):
         name = f"weights-{position}" if len(settings) > 1 else "weights"

@@ -13,7 +13,8 @@ from mlflow.entities import Metric, Param, RunTag
 from synthetic import lasting
 
 from whichlora.config.spec import RunSpec, canonical_digest
-from whichlora.probing.options import LanguageChoices, as_params
+from whichlora.probing.choices import LanguageChoices
+from whichlora.probing.request import as_params
 from whichlora.tracking.client import connect, experiment_id
 from whichlora.tracking.run_log import _text
 

@@ -195,5 +195,6 @@ def test_the_documented_defaults():
         "seed": "42",
         "layers": "all",
         "retention": "none",
+        "alignment": "none",
         "quantization": "none",
     }

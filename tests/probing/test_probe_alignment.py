@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from whichlora.data.tasks import pairs
 from whichlora.errors import OptionError
 from whichlora.evaluation import translation_similarity
-from whichlora.evaluation.translation_similarity import MEASURES, compare
+from whichlora.evaluation.translation_similarity import CSLS_MEASURES, MEASURES, compare
 from whichlora.probing import main
 from whichlora.training import adapter
 
@@ -159,7 +159,7 @@ def test_the_scan_of_a_model_and_the_artefact_of_its_first_token(store: Path, ti
     run, original = probed(*few), probed(*few, "--first_token", "keep")
     layers = table(run)
     assert set(layers["layer"]) == {-1, 0, 1, 2}
-    assert set(layers["measure"]) == set(MEASURES)
+    assert set(layers["measure"]) == {*MEASURES, *CSLS_MEASURES}
     assert set(layers["n"]) == {60}
     assert run.data.params["pairs"] == "words"
     assert run.data.params["first_token"] == "drop"

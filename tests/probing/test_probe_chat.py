@@ -18,7 +18,8 @@ from whichlora.models.instruct import chat_template
 from whichlora.models.loading import load_tokenizer, locate
 from whichlora.probing import probed_model
 from whichlora.probing.language.positions import PositionSelector
-from whichlora.probing.options import OPTIONS, parse
+from whichlora.probing.options import OPTIONS
+from whichlora.probing.request import parse
 
 NLI = get_task("atlas-nli")
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from whichlora.data.encoding import special_ids
 from whichlora.errors import OptionError
 from whichlora.probing.bootstrap import PoissonBootstrap
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.language.agreement import Sample, kappas, second_classifier
 from whichlora.probing.language.classes import (
     DROPPED,
@@ -23,7 +24,6 @@ from whichlora.probing.language.classes import (
     LanguageClassifier,
     class_shares,
 )
-from whichlora.probing.options import LanguageChoices
 from whichlora.probing.partial_results import PART_ITEMS, PartialResults
 
 WORDS = ("<s>", "<tool>", "the", "ya", "children", "watu", "mtoto", "47")

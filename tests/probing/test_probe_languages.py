@@ -21,9 +21,11 @@ from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whichlora.probing import main, partial_results
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.detectors import detect, get_detector
 from whichlora.probing.language.classes import CLASSES
-from whichlora.probing.options import LEVELS, OPTIONS, LanguageChoices, parse
+from whichlora.probing.options import LEVELS, OPTIONS
+from whichlora.probing.request import parse
 
 FEW = ("--items", "10", "--agreement", "0")
 

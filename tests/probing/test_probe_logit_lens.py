@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from whichlora.errors import NonFiniteError, ProofError
 from whichlora.models.loading import shape_of
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.language.logit_lens import LogitLens, top_tokens
-from whichlora.probing.options import LanguageChoices
 from whichlora.testing import save_tiny_model
 
 SEQUENCES = [[5, 17, 80, 80, 3], [5, 17, 80, 9, 44, 21, 7], [100, 2]]

@@ -8,7 +8,9 @@ import pytest
 from runs import plan_of, run_of
 
 from whichlora.probing import main
-from whichlora.probing.options import OPTIONS, PRESETS, parse
+from whichlora.probing.choices import PRESETS
+from whichlora.probing.options import OPTIONS
+from whichlora.probing.request import parse
 
 DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
 
@@ -16,7 +18,10 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "langauge"}, "kind=langauge: allowed are language, alignment, weights (did you mean 'language'?)"),
+        (
+            {"kind": "langauge"},
+            "kind=langauge: allowed are language, alignment, retrieval, weights (did you mean 'language'?)",
+        ),
         ({"top_k": "0"}, "top_k=0: must be a whole number from 1 to 50"),
         ({"items": "1"}, "items=1: must be a whole number from 2"),
         ({"final_norm": "perhaps"}, "final_norm=perhaps: allowed are true, false"),

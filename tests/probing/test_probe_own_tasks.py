@@ -13,8 +13,8 @@ from probes import probed, table
 from runs import plan_of, run_of
 from transformers import AutoTokenizer
 
+from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.language.classes import ENGLISH, OTHER, TARGET, LanguageClassifier
-from whichlora.probing.options import LanguageChoices
 
 
 @pytest.mark.parametrize("source", ["de", None])

@@ -34,6 +34,10 @@ def command(facts: RunFacts, base: PublishedBase) -> str:
     retained = next((data.task for context, data in facts.data.items() if "retention/" in context), None)
     if retained is not None:
         texts["retention"] = retained
+    aligned = next((data for context, data in facts.data.items() if "alignment/" in context), None)
+    if aligned is not None:
+        texts |= {"alignment": aligned.task, "alignment_size": str(aligned.items)}
+        texts |= {"alignment_dir": f"./{PurePath(aligned.folder).name}"} if aligned.folder is not None else {}
     folder = facts.data["train"].folder if "train" in facts.data else None
     if folder is not None:
         texts["data_dir"] = f"./{PurePath(folder).name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whichlora.config import alignment
 from whichlora.config.options import RunOptions, check_task
 from whichlora.config.retention import retained_task
 from whichlora.data.mixture import COMPOSITIONS
@@ -28,6 +29,7 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
     if not isinstance(task, PairTask):
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)
+    alignment.check_options(options)
     _check_variant(options, variant)
     return retention_task
 

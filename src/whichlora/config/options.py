@@ -21,6 +21,7 @@ AUTO = "auto"
 ARMS = ("recommended", "matched", "tuned")
 SCORINGS = ("likelihood", "generate")
 SELECT_ON = ("en", "tl", "mean")
+ALIGNMENTS = ("none", "tatoeba")
 FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
@@ -83,6 +84,13 @@ RUN_OPTIONS = {
         f"Second task that is scored but not trained, to measure forgetting: none, {PROMPTED_VALUES}.",
     ),
     "retention_size": (AUTO, "Number of test items per language of the retention task."),
+    "alignment": (
+        "none",
+        "Sentences in English and each target language whose alignment is measured before and after training: none, or "
+        "tatoeba.",
+    ),
+    "alignment_size": (AUTO, "Number of sentence pairs per language of alignment; auto is all."),
+    "alignment_dir": (AUTO, "Folder with LASER's files of Tatoeba; auto is data_dir."),
     "scoring": (AUTO, "How answers are scored: likelihood (of the labels) or generate."),
     "select_on": (
         AUTO,
@@ -103,7 +111,7 @@ GROUPS = {
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
     "Training": ("learning_rate", "epochs", "batch_size", "select_on", "pool_layer", "first_token"),
-    "Scoring": ("scoring", "retention", "retention_size"),
+    "Scoring": ("scoring", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
     "Model": ("model", "precision", "quantization"),
 }
 """The options by section of `--help`."""
@@ -116,6 +124,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "chat_template": (NONE,),
     "first_token": FIRST_TOKEN,
     "retention": ("none", *PROMPTED),
+    "alignment": ALIGNMENTS,
     "scoring": SCORINGS,
     "select_on": SELECT_ON,
     "precision": PRECISIONS,
@@ -153,6 +162,9 @@ class RunOptions:
     first_token: str | None
     retention: str
     retention_size: int | None
+    alignment: str
+    alignment_size: int | None
+    alignment_dir: str | None
     scoring: str | None
     select_on: str | None
     precision: str | None
@@ -265,5 +277,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "layers": _layers,
     "pool_layer": _integer(0),
     "retention_size": _integer(1),
+    "alignment_size": _integer(2),
+    "alignment_dir": check_text,
     "data_dir": check_text,
 }

@@ -16,6 +16,7 @@ from whichlora.data.language_names import join_names
 from whichlora.data.mixture import Mixture
 from whichlora.data.targets import POOLED, target_languages
 from whichlora.data.tasks import NAMES, Item, Task
+from whichlora.data.tasks.pairs.sentences import Tatoeba
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.models.loading import ModelShape, ModelSource
 from whichlora.variants import Variant
@@ -33,7 +34,8 @@ class TestSet:
             pairs themselves).
         language: the code of the source language, or the target languages as named by the option `language`.
         digest: SHA-256 of the items' texts.
-        retained: whether the task is not trained, but scored to measure forgetting.
+        group: `retention` or `alignment` for a task that is not trained; empty for the trained task.
+        suffix: end of the name, if several test sets have the same role.
     """
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting the class
@@ -44,18 +46,24 @@ class TestSet:
     items: Sequence[Item]
     scoring: Scoring
     digest: str
-    retained: bool = False
+    group: str = ""
+    suffix: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the items are of the task that is trained."""
+        return not self.group
 
     @property
     def name(self) -> str:
         """The name of the test set in metrics and artifacts."""
-        return f"retention/{self.role}" if self.retained else self.role
+        return f"{self.group}/{self.role}{self.suffix}" if self.group else self.role
 
     @property
     def title(self) -> str:
         """The name shown to users."""
         names = self.language if self.language == POOLED else join_names(target_languages(self.task, self.language))
-        return f"{self.task.name}, not trained, {names}" if self.retained else names
+        return names if self.trained else f"{self.task.name}, not trained, {names}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +139,12 @@ class Plan:
         return (PurePosixPath(self.spec.model).name or self.spec.model)[:60]
 
     def data_dir_of(self, task: Task) -> str | None:
-        """Return the option `data_dir` where it is about this task: the trained one, or one of the package.
+        """Return the folder with the data of a test set's task, as the options give it; None if they do not.
 
         The data of a user's own retention task is beside its file.
         """
+        if isinstance(task, Tatoeba):
+            return self.options.alignment_dir or self.options.data_dir
         return self.options.data_dir if task is self.task or self.options.retention in NAMES else None
 
     @property

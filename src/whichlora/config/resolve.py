@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whichlora.config import word_pairs
+from whichlora.config.alignment import sentence_items, sentence_tests
 from whichlora.config.base_model import BaseModel, read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
@@ -51,13 +52,15 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     sizes = item_sizes(options, task)
     items, test_items = _draw(options, task, sizes)
     retention_items = retained_items(retention_task, options) if retention_task else {}
+    sentences = sentence_items(task, options)
     model = read_base_model(options.model, options.chat_template)
     target = _adapter_target(options, variant, hyperparameters, model.shape, settings)
     scoring = _scoring(options, task, target.layers, model.shape.n_layers)
     tests = _test_sets(task, test_items, scoring, options, model)
     if retention_task:
         retained = prompt_scoring(retention_task)
-        tests += _test_sets(retention_task, retention_items, retained, options, model, retained=True)
+        tests += _test_sets(retention_task, retention_items, retained, options, model, group="retention")
+    tests += sentence_tests(sentences, model.shape.n_layers)
     check_context(model.encoder, task, items, tests, scoring, trains=variant.trains)
     if variant.has_adapter and target.modules and model.shape.unadapted:
         _warn_of_unadapted(options.model, model.shape)
@@ -153,7 +156,7 @@ def _test_sets(
     options: RunOptions,
     model: BaseModel,
     *,
-    retained: bool = False,
+    group: str = "",
 ) -> list[TestSet]:
     return [
         TestSet(
@@ -163,7 +166,7 @@ def _test_sets(
             items=items,
             scoring=scoring,
             digest=mixture.texts_digest(task, items, model.chat(task)),
-            retained=retained,
+            group=group,
         )
         for role, items in items_by_role.items()
     ]

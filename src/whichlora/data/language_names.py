@@ -1,9 +1,12 @@
-"""The English names of languages, for messages, tables and figures."""
+"""The English names of languages and of groups of them, for messages, tables and figures."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+
+GROUPS = {"Turkic": ("tr", "az", "kk", "uz", "tt", "ug", "tk", "ky")}
+"""Groups of related languages that tables show together, by name, as ISO 639-1 codes."""
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 _NAMES = {
     "f1": "F1",
+    "p1": "P@1",
     "macro_f1": "macro F1",
     "exact_match": "exact match",
     "chrf": "chrF",

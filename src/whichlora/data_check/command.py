@@ -13,7 +13,8 @@ from whichlora.data.tasks import NAMES
 from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
 
-_NOT_CHECKED = ("task", "tl_ratio", "retention", "retention_size")
+_UNTRAINED = ("retention", "retention_size", "alignment", "alignment_size", "alignment_dir")
+_NOT_CHECKED = ("task", "tl_ratio", *_UNTRAINED)
 """Options of `run` that `check` lacks: it takes the task by position, shows several ratios, and checks one task."""
 _OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_CHECKED},

@@ -24,7 +24,7 @@ class Scores:
         predicted: by item, a label, the generated text or the retrieved translation; None if text matches no label.
         probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
         metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
-        measures: for word pairs, the values of each of `word_alignment.MEASURES`, (items,), by name.
+        measures: for pairs of words or sentences, the values of each measure of similarity, (items,), by name.
     """
 
     items: Sequence[Item]

@@ -1,4 +1,4 @@
-"""Scoring methods: likelihood of labels, generation, and similarity of words.
+"""Scoring methods: likelihood of labels, generation, and similarity of words and of sentences.
 
 Options are resolved to these objects before torch is needed, so torch is imported only in `predict`.
 """
@@ -91,6 +91,22 @@ class WordSimilarity(Scoring):
 
         states = word_states(model, encoder, items, self.pooling, name=name)
         predicted, measures = measure_pairs(states, items, name=name)
+        return Predictions(predicted=list(predicted), measures=measures)
+
+
+@dataclass(frozen=True)
+class SentenceRetrieval(Scoring):
+    """Predicts the most similar of all translations in the set for each sentence, by pooled states of one layer."""
+
+    pooling: Pooling
+
+    def __str__(self) -> str:
+        return f"retrieval-{self.pooling}"
+
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        from whichlora.evaluation.sentence_retrieval import retrieve  # torch, which options do not need
+
+        predicted, measures = retrieve(model, encoder, items, self.pooling, name=name)
         return Predictions(predicted=list(predicted), measures=measures)
 
 

@@ -19,6 +19,11 @@ MEASURES = tuple(
 )
 """`to` retrieves the translation of an English text, `from` the English text of a translation."""
 
+CSLS_NEIGHBOURS = 10
+"""Number of nearest neighbours in the other language whose mean cosine CSLS subtracts, as in its source."""
+CSLS_MEASURES = tuple(f"{measure}/csls" for measure in ("p1/to", "p1/from", "mrr/to", "mrr/from"))
+"""Retrieval by cross-domain similarity local scaling, which penalises hubs: texts that are near to many others."""
+
 
 def unit_norm_blocks(states: Array) -> Iterator[tuple[slice, Array]]:
     """Yield the rows and the states, scaled to unit length in float64, of `BLOCK` texts at a time."""
@@ -46,20 +51,64 @@ def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     for subtracted in (None, centre):
         translation, random, ranks = _against_all(states, names, subtracted)
         columns += [translation, random, translation - random]
-        columns += [1.0 * (ranks[0] == 1), 1.0 * (ranks[1] == 1), 1 / ranks[0], 1 / ranks[1]]
+        columns += _retrieval(ranks)
     return np.stack(columns, axis=1)
 
 
-def _against_all(states: Array, names: list[Array], centre: Array | None) -> tuple[Array, Array, Array]:
-    """Return the cosine of each pair, the mean cosine of its random pairs, and the ranks of its texts, (2, pairs)."""
+def compare_by_csls(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
+    """Return the value of each of `CSLS_MEASURES` for each pair, (pairs, `CSLS_MEASURES`).
+
+    The similarity of two texts is twice their cosine, of raw states, minus the mean cosine of each with its
+    `CSLS_NEIGHBOURS` nearest distinct texts in the other language (Conneau et al. 2018, arXiv 1710.04087). The
+    arguments are those of `compare`.
+    """
+    names = [_ids([pair[side] for pair in pairs]) for side in (0, 1)]
+    _, _, ranks = _against_all(states, names, None, density=_density(states, names))
+    return np.stack(_retrieval(ranks), axis=1)
+
+
+def _retrieval(ranks: Array) -> list[Array]:
+    """Return P@1 and the reciprocal rank in both directions, (pairs,) each, from the ranks of the texts, (2, pairs)."""
+    return [1.0 * (ranks[0] == 1), 1.0 * (ranks[1] == 1), 1 / ranks[0], 1 / ranks[1]]
+
+
+def _density(states: Array, names: list[Array]) -> Array:
+    """Return the mean cosine of each text with its nearest distinct texts in the other language, (2, pairs)."""
+    distinct = [np.zeros(len(states), dtype=bool) for _ in names]
+    for first, name in zip(distinct, names, strict=True):
+        first[np.unique(name, return_index=True)[1]] = True
+    k = min(CSLS_NEIGHBOURS, *(int(first.sum()) for first in distinct))
+    nearest_cosines = np.full((2, len(states), k), -np.inf)
+    for rows, english in unit_norm_blocks(states):
+        for columns, target in unit_norm_blocks(states):
+            cosine = english[:, 0] @ target[:, 1].T
+            for way, (texts, others, values) in enumerate(((rows, columns, cosine), (columns, rows, cosine.T))):
+                allowed = np.where(distinct[1 - way][None, others], values, -np.inf)
+                merged = np.concatenate([nearest_cosines[way, texts], allowed], axis=1)
+                nearest_cosines[way, texts] = np.partition(merged, -k, axis=1)[:, -k:]
+    density: Array = nearest_cosines.mean(2)
+    return density
+
+
+def _against_all(
+    states: Array, names: list[Array], centre: Array | None, *, density: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Return the cosine of each pair, the mean cosine of its random pairs, and the ranks of its texts, (2, pairs).
+
+    With `density`, (2, pairs), all of them are of CSLS instead of the cosine.
+    """
     count = len(states)
     translation, others = np.empty(count), np.zeros((2, count))
     total, ranks = np.zeros((2, count)), np.ones((2, count))
     for rows, block in _centred(states, centre):
         translation[rows] = np.einsum("iw,iw->i", block[:, 0], block[:, 1])
+    if density is not None:
+        translation = 2 * translation - density.sum(0)
     for rows, english in _centred(states, centre):
         for columns, target in _centred(states, centre):
             cosine = english[:, 0] @ target[:, 1].T
+            if density is not None:
+                cosine = 2 * cosine - density[0, rows, None] - density[1, None, columns]
             # Each English text ranks the translations (along rows), each translation the English texts (along columns).
             for way, (texts, axis) in enumerate(((rows, 1), (columns, 0))):
                 name = names[1 - way]
@@ -83,9 +132,9 @@ def _ids(names: Sequence[str]) -> Array:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
-def nearest(first: Array, second: Array) -> Array:
-    """Return for each row of `first` the index of the most similar row of `second`, both centred, (rows,)."""
-    a, b = (_unit(_unit(side) - _unit(side).mean(0)) for side in (first, second))
+def nearest(first: Array, second: Array, *, centred: bool = True) -> Array:
+    """Return for each row of `first` the index of the most similar row of `second`, (rows,)."""
+    a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
     return np.concatenate([(a[i : i + BLOCK] @ b.T).argmax(1) for i in range(0, len(a), BLOCK)])
 
 

@@ -40,6 +40,13 @@ class AlignmentChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrievalChoices:
+    """The choices of the retrieval probe, named as in `options.OPTIONS`."""
+
+    first_token: str = "drop"
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightChoices:
     """The choices of the weight probe, named as in `options.OPTIONS`; `against` is a run id or None."""
 
@@ -48,8 +55,16 @@ class WeightChoices:
 
 FIELDS_OF_KIND = {
     kind: tuple(f.name for f in fields(choices))
-    for kind, choices in (("language", LanguageChoices), ("alignment", AlignmentChoices), ("weights", WeightChoices))
+    for kind, choices in (
+        ("language", LanguageChoices),
+        ("alignment", AlignmentChoices),
+        ("retrieval", RetrievalChoices),
+        ("weights", WeightChoices),
+    )
 }
+
+Choices = LanguageChoices | AlignmentChoices | RetrievalChoices | WeightChoices
+"""The choices of a probe of any kind."""
 
 PRESETS = {
     "default": LanguageChoices(),

@@ -10,7 +10,9 @@ from whichlora.command_line import FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.errors import check_text
 from whichlora.models.quiet import quiet
-from whichlora.probing.options import CHOICES, GROUPS, OPTIONS, parse
+from whichlora.probing.options import CHOICES, GROUPS, OPTIONS
+from whichlora.probing.request import by_language, parse
+from whichlora.text_tables import terminal_width
 
 COMMAND = Command(
     "probe",
@@ -22,6 +24,7 @@ COMMAND = Command(
     examples=(
         "whichlora probe --run_id ID",
         "whichlora probe --kind alignment --language tr",
+        "whichlora probe --kind alignment --pairs tatoeba --data_dir LASER --language tr,az,kk",
         "whichlora probe --kind weights --run_id ID --against OTHER_ID",
     ),
 )
@@ -42,6 +45,7 @@ def _probe(texts: Mapping[str, str]) -> int:
 
     # torch, transformers and MLflow take seconds to import, so options are checked first.
     with announced("Preparing the probe: packages, the model and what it reads.", logged=True):
+        from whichlora.probing.alignment import languages
         from whichlora.probing.pipeline import check, probe
         from whichlora.tracking.client import database_exists, require_database
         from whichlora.tracking.runs import Tracker
@@ -49,10 +53,16 @@ def _probe(texts: Mapping[str, str]) -> int:
     for option, run_id in (("run_id", request.run_id), ("against", getattr(request.choices, "against", None))):
         if run_id not in (None, "base"):
             require_database(option, run_id)
+    requests = by_language(request)
     if not database_exists():
-        check(request)  # so that a refusal leaves no empty database
+        for each in requests:
+            check(each)  # so that a refusal leaves no empty database
     tracker = Tracker.for_command()
-    run_id = probe(request, tracker)
-    tracker.link_launch(run_id)
-    print(f"MLflow run {run_id}; view its figures with `make ui`")
+    run_ids = probe(requests, tracker)
+    tracker.link_launch(run_ids[-1])
+    if len(run_ids) > 1:
+        print(languages.comparison([tracker.client.get_run(run_id) for run_id in run_ids], width=terminal_width()))
+    for each, run_id in zip(requests, run_ids, strict=True):
+        language = f" ({each.language})" if len(run_ids) > 1 else ""
+        print(f"MLflow run {run_id}{language}; view its figures with `make ui`")
     return 0

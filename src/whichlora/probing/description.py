@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from whichlora.data.language_names import join_names
-from whichlora.probing.options import Request
+from whichlora.data.language_names import join_names, language_name
+from whichlora.probing.options import TATOEBA
 from whichlora.probing.probed_model import ProbedModel
+from whichlora.probing.request import Request
 from whichlora.probing.results import ProbeResult
 from whichlora.tracking.markdown import escaped, link, paragraphs, run_address, table
 
@@ -14,12 +17,18 @@ _ROWS = 20
 _KINDS = {
     "language": "which language the model thinks in, layer by layer: its states are read with the head of the model",
     "alignment": "how similar the states of translations are, layer by layer",
+    "retrieval": "how well the states of a question find its answer among the sentences of several languages",
     "weights": "where in the model the adapter changed the weights, and how much",
 }
 
 
-def about(request: Request, probed: ProbedModel) -> str:
-    """Return what a probe measures in which model, as known before it starts."""
+def sentences(identity: Mapping[str, Any]) -> str:
+    """Return the end of the name of a probe that is usually made of several languages: sentences and language."""
+    return f", {identity['pairs']} {identity['language']}" if identity.get("pairs") == TATOEBA else ""
+
+
+def about(request: Request, probed: ProbedModel, identity: Mapping[str, Any]) -> str:
+    """Return what a probe measures in which model, as known before it starts; `identity` is that of the pipeline."""
     spec = probed.plan.spec
     facts = [f"**Probe:** {request.kind}, {_KINDS[request.kind]}"]
     if probed.run_id is None:
@@ -31,6 +40,14 @@ def about(request: Request, probed: ProbedModel) -> str:
     if request.reads_items:
         languages = escaped(join_names(probed.language.split("+")))
         facts.append(f"**Items:** {escaped(probed.plan.task.name)}, {languages}; seed {request.seed}")
+    elif "pairs" in identity:
+        language = escaped(language_name(identity["language"]))
+        facts.append(f"**Pairs:** {identity['items']} of {escaped(identity['pairs'])}, English and {language}")
+    elif request.kind == "retrieval":
+        languages = escaped(join_names(identity["language"].split(",")))
+        subset = ", a subset of the benchmark" if identity["subset"] == "true" else ""
+        sizes = f"{identity['items']} questions and {identity['candidate_sentences']} sentences"
+        facts.append(f"**Items:** XQuAD-R (LAReQA), {sizes} in {languages}{subset}; the sentences without paragraphs")
     return "\n".join(f"- {fact}" for fact in facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +102,18 @@ def alignment_figure(
     for axis in axes:
         axis.legend(frameon=False, fontsize=8)
         axis.set_xlabel("after block (-1: embedding)")
+    return figure
+
+
+def retrieval_figure(layers: pd.DataFrame, name: str, languages: Sequence[str], chance: float) -> Figure:
+    """Draw mAP@20 of answer sentences by layer, raw and centred."""
+    note = "first 20 results; bands: 95 % bootstrap over questions"
+    figure, (axis,) = _panels(1, f"{name}\nXQuAD-R in {', '.join(languages)}", note)
+    _line(axis, curve(layers, "map20/raw"), "raw", _STYLES["english"])
+    _line(axis, curve(layers, "map20/centred"), "centred", _STYLES["target"])
+    axis.axhline(chance, color="0.6", linestyle=":", label="chance")
+    axis.set(ylabel=f"mAP of {_n_items(layers)} questions", ylim=(0, None), xlabel="after block (-1: embedding)")
+    axis.legend(frameon=False)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from whichlora.config.spec import canonical_digest
 from whichlora.probing import description, probed_model, weights
 from whichlora.probing.alignment import probe as alignment
 from whichlora.probing.language import probe as language
-from whichlora.probing.options import Request
 from whichlora.probing.probed_model import ProbedModel
+from whichlora.probing.request import Request
 from whichlora.probing.results import PreparedProbe, ProbeResult
+from whichlora.probing.retrieval import probe as retrieval
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
@@ -24,7 +26,12 @@ from whichlora.tracking.runs import Tracker
 PROBE_VERSION = 4
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
-_KINDS = {"language": language.prepare, "alignment": alignment.prepare, "weights": weights.prepare}
+_KINDS = {
+    "language": language.prepare,
+    "alignment": alignment.prepare,
+    "retrieval": retrieval.prepare,
+    "weights": weights.prepare,
+}
 _SOURCE_PARAMS = (
     "variant",
     "arm",
@@ -39,24 +46,31 @@ _SOURCE_PARAMS = (
 )
 
 
-def probe(request: Request, tracker: Tracker) -> str:
-    """Run the requested probe and return the id of its run, or of a finished run of the same request.
+def probe(requests: Sequence[Request], tracker: Tracker) -> list[str]:
+    """Run the requested probes and return the ids of their runs, or of finished runs of the same requests.
 
-    A killed probe is resumed. If another process runs the same probe, this process waits.
+    All requests are checked before the first probe starts. A killed probe is resumed. If another process runs the same
+    probe, this process waits.
 
     Raises:
         OptionError: an option does not fit the run, the model or the data.
         ProofError: the probe does not reproduce the model's own predictions.
         NonFiniteError: a state, a logit or an update of the model is not finite.
     """
+    jobs = []
     with announced("Reading the run, its task and the shape of its model.", logged=True):
-        probed = probed_model.find(request, tracker.client)
-        prepared = _KINDS[request.kind](request, probed)
+        for request in requests:
+            probed = probed_model.find(request, tracker.client)
+            jobs.append((request, probed, _KINDS[request.kind](request, probed)))
+    return [_probe(*job, tracker) for job in jobs]
+
+
+def _probe(request: Request, probed: ProbedModel, prepared: PreparedProbe, tracker: Tracker) -> str:
     identity = _identity(request, probed, prepared)
     fingerprint = canonical_digest(identity)
     work = work_folder() / f"probe-{fingerprint[:16]}"
-    name = f"{request.kind} of {probed.name}"
-    about = description.about(request, probed)
+    name = f"{request.kind} of {probed.name}{description.sentences(identity)}"
+    about = description.about(request, probed, identity)
     with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work, about=about) as attempt:
         if attempt.finished is not None:
             print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")

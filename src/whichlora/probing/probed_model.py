@@ -28,7 +28,7 @@ from whichlora.training import base_cache
 from whichlora.variants import get_variant
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import Request
+    from whichlora.probing.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,8 @@ def _plan(request: Request, defaults: dict[str, str]) -> Plan:
         texts |= {
             name: RUN_OPTIONS[name][0] for name in ("task", "difficulty", "language", "test_size", "prompt_language")
         }
-    overrides = {name: getattr(request, name) for name in ("data_dir", "chat_template", "precision", "quantization")}
+    given = ("chat_template", "precision", "quantization", *(["data_dir"] if request.reads_items else []))
+    overrides = {name: getattr(request, name) for name in given}
     texts |= {name: text for name, text in overrides.items() if text is not None}
     try:
         return resolve(parse_options(texts))

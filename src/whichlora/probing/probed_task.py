@@ -16,7 +16,7 @@ from whichlora.errors import OptionError
 from whichlora.tracking.client import work_folder
 
 if TYPE_CHECKING:
-    from whichlora.probing.options import Request
+    from whichlora.probing.request import Request
 
 
 def options_of(client: MlflowClient, request: Request, spec: RunSpec, given: str) -> dict[str, str]:

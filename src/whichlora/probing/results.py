@@ -64,6 +64,12 @@ def curve(layers: pd.DataFrame, measure: str) -> pd.DataFrame:
     return layers[layers["measure"] == measure].sort_values("layer")
 
 
+def at_layer(layers: pd.DataFrame, measure: str, layer: int, column: str = "value") -> float:
+    """Return the value of one measure at one layer, or one of its other columns."""
+    rows = curve(layers, measure)
+    return float(rows.loc[rows["layer"] == layer, column].item())
+
+
 def points(layers: pd.DataFrame, measure: str) -> list[tuple[int, float]]:
     """Return (layer, value) of one measure after each block; layers without a value are omitted."""
     rows = curve(layers, measure).query("layer >= 0").dropna(subset="value")

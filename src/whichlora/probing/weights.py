@@ -23,7 +23,7 @@ from whichlora.models.adapter_layers import merged_weight, trained_modules, unlo
 from whichlora.probing import probed_model
 from whichlora.probing.choices import WeightChoices
 from whichlora.probing.figures import weight_figure
-from whichlora.probing.options import Request
+from whichlora.probing.request import Request
 from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, points
 from whichlora.training import adapter, base_cache
 

@@ -53,7 +53,7 @@ def _base_scores_on(test: TestSet, plan: Plan, tracker: Tracker, known: TestScor
         "test_digest": test.digest,
     }
     fingerprint = canonical_digest({"kind": "base", **identity})
-    prefix = f"test/{test.role}/"  # also for a retention set, so that runs that train the task share the scores
+    prefix = f"test/{test.role}/"  # also for a task that is not trained, so that runs that train it share the scores
     language = languages_of(test.items)
     name = f"base {language} {test.task.name} {plan.model_name} {fingerprint[:6]}"
     # The lease covers the caller's run only: another machine may be scoring the same base model.

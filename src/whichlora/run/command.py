@@ -21,7 +21,7 @@ COMMAND = Command(
     "Finished runs are not repeated; interrupted runs resume.",
     RUN_OPTIONS,
     groups=GROUPS,
-    choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER},
+    choices={**CHOICES, "model": FOLDER, "data_dir": FOLDER, "alignment_dir": FOLDER},
     examples=(
         "whichlora run --variant vera --language sw",
         "whichlora run --variant dora --arm recommended --task atlas-qa --seed 1",

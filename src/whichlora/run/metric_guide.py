@@ -23,6 +23,8 @@ the target languages.
 - `floor/...`: scores of shallow baselines on the same items; a model that has learnt the task is above them
 - `validation/...`: scores on the items that select the checkpoint
 - `test/retention/...`: a task that was not trained, to see what was forgotten
+- `test/alignment/tatoeba/p1`: share of English sentences whose translation is the nearest of all, by the cosine of \
+states in the middle of the model; `floor/...` has chance
 - `adapter/...`: the number of trainable parameters; `train/...`: loss, seconds, speed
 - `gpu/...`, `host/...`: memory, load, energy during training; `system/...`: the curves behind them
 

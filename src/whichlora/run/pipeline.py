@@ -204,10 +204,9 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
     metrics = {f"test/{name}/{k}": v for k, v in scores.items()}
     metrics |= {f"base/{name}/{k}": v for k, v in base.items()}
     metrics[f"gain/{name}"] = scores[test.task.headline] - base[test.task.headline]
-    if not test.retained:
-        metrics |= {
-            f"floor/{name}/{k}": v for k, v in plan.task.shallow_baselines(plan.mixture.train, test.items).items()
-        }
+    if test.group != "retention":  # whose baselines would need training items of the task
+        floors = test.task.shallow_baselines(plan.mixture.train, test.items)
+        metrics |= {f"floor/{name}/{k}": v for k, v in floors.items()}
     return metrics
 
 
@@ -217,7 +216,7 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
         return {}
     predicted, gold = _answers(test.task, test.items, scores.predictions["predicted"])
     metrics: dict[str, float] = {}
-    for key in dict.fromkeys(("f1", test.task.headline)):
+    for key in [key for key in dict.fromkeys(("f1", test.task.headline)) if key in scores.metrics]:
         low, high = interval(test.task, predicted, gold, key)
         metrics |= {f"test/{test.name}/{key}_low": low, f"test/{test.name}/{key}_high": high}
     return metrics
@@ -260,7 +259,7 @@ def _paired_metrics(
     base: Mapping[str, BaseScores],
 ) -> dict[str, float]:
     """Log `pairs.parquet` and return the metrics of the paired tests of the trained model against the base model."""
-    items = {name: test.items for name, test in plan.tests.items() if not test.retained}
+    items = {name: test.items for name, test in plan.tests.items() if test.trained}
     before = {name: base_predictions(tracker, plan, name, base[name].run_id, work / "base") for name in items}
     table = word_alignment.pairs_table(items, before, {name: test[name].predictions for name in items})
     folder = work / "pairs"

@@ -15,6 +15,8 @@ _ROLES = ("en", "tl")
 _PAIRS = "pooled/p1/to/centred"
 """The metric of word pairs that the summary of a run shows."""
 PAIRS_METRIC = "P@1"
+_SENTENCES = "p1"
+"""The headline metric of sentence pairs, which are scored but not trained."""
 _BEST = ("best/fresh_f1", "best/f1")
 """The metrics of a study's best point: with fresh seeds, and in the study."""
 
@@ -38,7 +40,7 @@ class Score:
 
 
 def scores_of(run: Run) -> dict[str, Score]:
-    """Return a run's scores by test set: `en`, `tl`, `retention/en`, ...; of trials `validation en`, of studies `best`.
+    """Return a run's scores by test set (`en`, `retention/en`, ...); of trials `validation en`, of studies `best`.
 
     A score that has not been logged is left out.
     """
@@ -50,7 +52,7 @@ def scores_of(run: Run) -> dict[str, Score]:
         return {"best": _score(metrics, key, "F1")} if key else {}
     found = {}
     for title, prefix in _places(params, kind):
-        for name in (headline, "f1", _PAIRS):
+        for name in (headline, "f1", _PAIRS, _SENTENCES):
             if f"{prefix}/{name}" in metrics:
                 found[title] = _score(
                     metrics, f"{prefix}/{name}", PAIRS_METRIC if name == _PAIRS else metric_name(name)

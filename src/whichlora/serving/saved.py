@@ -248,7 +248,7 @@ def example_of(plan: Plan) -> Item:
 
 
 def _example_set(tests: Sequence[TestSet]) -> TestSet:
-    own = [test for test in tests if not test.retained]
+    own = [test for test in tests if test.trained]
     return next((test for test in own if test.role == "tl"), own[0])
 
 

@@ -21,30 +21,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from whichlora.announcements import announce
-from whichlora.data.batching import by_length
-from whichlora.data.encoding import word_tokens
 from whichlora.data.language_names import language_name
 from whichlora.data.tasks import pairs as word_pairs
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import texts_of
-from whichlora.errors import NonFiniteError, OptionError
-from whichlora.evaluation.translation_similarity import MEASURES, compare
-from whichlora.models.hidden_states import EMBEDDING, pad_right, visit_hidden_states
-from whichlora.models.memory import in_batches
-from whichlora.models.pooling import mean_over_tokens
-from whichlora.models.rope_switch import divided_by_side
+from whichlora.data.tasks.pairs import tatoeba
+from whichlora.data.word_pooling import retrieval_layer
+from whichlora.errors import OptionError
+from whichlora.evaluation.translation_similarity import CSLS_MEASURES, MEASURES, compare, compare_by_csls
+from whichlora.models.hidden_states import EMBEDDING
 from whichlora.probing import probed_model
 from whichlora.probing.alignment import cka
+from whichlora.probing.averaged_states import averages
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.choices import AlignmentChoices
 from whichlora.probing.figures import alignment_figure, similarity_figure
-from whichlora.probing.options import Request, as_params
+from whichlora.probing.options import TATOEBA
 from whichlora.probing.partial_results import Arrays, PartialResults
-from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, curve, layer_rows, points
+from whichlora.probing.request import Request, as_params
+from whichlora.probing.results import COLUMNS, PreparedProbe, ProbeResult, at_layer, curve, layer_rows, points
 
 if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
@@ -52,8 +49,11 @@ if TYPE_CHECKING:
 MAX_PAIRS = 2000
 """Default of the option `items`: each text is compared with all others, so the cost is quadratic."""
 DEFAULT_LANGUAGE = "sw"
-BATCH_TOKENS = 2048
 
+ALIGNMENT_MEASURES = (*MEASURES, *CSLS_MEASURES)
+_SPACES = ("raw", "centred", "csls")
+HEADLINE = tuple(f"{measure}/{way}/{space}" for measure in ("p1", "mrr") for space in _SPACES for way in ("to", "from"))
+"""The measures that are also reported at one named layer, as XTREME-R does with `p1/to/raw`."""
 CKA_MEASURES = ("cka/english", "cka/translation")
 """CKA with another model's states of the same texts, for each side of the pairs."""
 
@@ -100,16 +100,16 @@ class _AlignmentProbe:
                 raise OptionError("items", len(self.pairs), f"must be at least {cka.MIN_TEXTS} pairs with against")
 
     def measure(self, work: Path) -> ProbeResult:
-        """Measure `MEASURES` at the embedding and each layer, and `CKA_MEASURES` if two models are compared."""
+        """Measure `ALIGNMENT_MEASURES` from the embedding on, and `CKA_MEASURES` if two models are compared."""
         results = self._states(self.probed, work / "own")
         comparison = self._states(self.comparison, work / "other") if self.comparison else None
         announce("Comparing the texts at each layer, with intervals, and drawing figures.")
         rows = []
         for layer in range(EMBEDDING, self.n_layers):
             states = results.gather(f"layer{layer}", work / "own.npy")
-            means = PoissonBootstrap(len(MEASURES), seed=self.seed)
-            means.add(compare(states, self.pairs))
-            rows.append(layer_rows(MEASURES, [layer], means.result()))
+            means = PoissonBootstrap(len(ALIGNMENT_MEASURES), seed=self.seed)
+            means.add(np.concatenate([compare(states, self.pairs), compare_by_csls(states, self.pairs)], axis=1))
+            rows.append(layer_rows(ALIGNMENT_MEASURES, [layer], means.result()))
             if comparison:
                 rows.append(_cka_rows(layer, states, comparison.gather(f"layer{layer}", work / "other.npy")))
         layers = pd.concat(rows, ignore_index=True)
@@ -120,10 +120,12 @@ class _AlignmentProbe:
         chance = {"chance/p1": 1 / n, "chance/mrr": sum(1 / rank for rank in range(1, n + 1)) / n}
         best = {f"best/{name}": _best(layers, f"{name}/centred") for name in ("cosine/gap", "p1/to", "p1/from")}
         names = ("cosine/translation", "cosine/random", "p1/to", "p1/from")
+        headline, bounds = _headline(layers, retrieval_layer(self.n_layers))
+        csls = {f"alignment/{name}": points(layers, name) for name in CSLS_MEASURES}
         return ProbeResult(
             layers=layers,
-            metrics={**chance, **best},
-            series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names},
+            metrics={**chance, **headline, **best, **bounds},
+            series={f"alignment/{name}": points(layers, f"{name}/centred") for name in names} | csls,
             figures={
                 "alignment": alignment_figure(layers, self.probed.name, languages, self.choices, chance),
                 **figures,
@@ -140,36 +142,9 @@ class _AlignmentProbe:
 
     def _average(self, pairs: range, model: Any) -> Arrays:
         """Return the averaged states of the pairs with these indices, (pairs, 2, width) for each layer."""
-        sequences = [word_tokens(self.probed.plan.tokenizer, text) for i in pairs for text in self.pairs[i]]
-        averages: dict[str, np.ndarray[Any, Any]] = {}
-        start = 1 if self.choices.first_token == "drop" else 0
-
-        def process(batch: list[int]) -> None:
-            lengths = torch.tensor([len(sequences[b]) for b in batch], device=model.device)
-
-            def store(layer: int, states: Tensor) -> None:
-                mean = mean_over_tokens(states, lengths, start)
-                rows = averages.setdefault(f"layer{layer}", np.empty((len(sequences), states.shape[2]), np.float32))
-                rows[batch] = mean.cpu().numpy()
-
-            with torch.inference_mode():
-                visit_hidden_states(
-                    model, self.probed.plan.shape.blocks, pad_right([sequences[b] for b in batch], model.device), store
-                )
-
-        in_batches(
-            [len(s) for s in sequences],
-            process,
-            divide=divided_by_side(by_length, model),
-            max_tokens=BATCH_TOKENS,
-            max_items=len(sequences),
-        )
-        for name, rows in averages.items():
-            finite = np.isfinite(rows).all(1)
-            if not finite.all():
-                text = self.pairs[pairs[int(np.argmin(finite)) // 2]][int(np.argmin(finite)) % 2]
-                raise NonFiniteError(f"the states of {text!r} at {name} are not finite")
-        return {name: rows.reshape(len(pairs), 2, -1) for name, rows in averages.items()}
+        texts = [text for i in pairs for text in self.pairs[i]]
+        found = averages(self.probed, model, texts, self.choices.first_token)
+        return {name: rows.reshape(len(pairs), 2, -1) for name, rows in found.items()}
 
 
 def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.Pair]]:
@@ -180,6 +155,9 @@ def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.
         default = probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE
         language = request.language or default
         return language, word_pairs.packaged(language)
+    if source == TATOEBA:
+        language = request.language or (probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE)
+        return language, tatoeba.read(language, request.data_dir)
     if source != "task":
         return request.language or "translation", word_pairs.from_file(source)
     task, tests = probed.plan.task, probed.plan.tests
@@ -198,6 +176,15 @@ def _cka_rows(layer: int, first: np.ndarray[Any, Any], second: np.ndarray[Any, A
     values = [cka.cka(first[:, side], second[:, side]) for side in range(len(CKA_MEASURES))]
     rows = [(layer, name, value, np.nan, np.nan, len(first)) for name, value in zip(CKA_MEASURES, values, strict=True)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _headline(layers: pd.DataFrame, layer: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the layer and the values of `HEADLINE` there, and the ends of their intervals, by the metric's name."""
+    values = {f"headline/{name}": at_layer(layers, name, layer) for name in HEADLINE}
+    ends = {
+        f"headline/{name}_{end}": at_layer(layers, name, layer, end) for name in HEADLINE for end in ("low", "high")
+    }
+    return {"headline/layer": float(layer), **values}, ends
 
 
 def _best(layers: pd.DataFrame, measure: str) -> float:

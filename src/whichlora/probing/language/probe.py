@@ -28,8 +28,9 @@ from whichlora.probing.language import agreement
 from whichlora.probing.language.classes import CLASSES, LanguageClassifier, class_shares
 from whichlora.probing.language.logit_lens import LogitLens
 from whichlora.probing.language.positions import NEW_TOKENS, PositionSelector
-from whichlora.probing.options import LEVELS, Request, as_params
+from whichlora.probing.options import LEVELS
 from whichlora.probing.partial_results import Arrays, PartialResults
+from whichlora.probing.request import Request, as_params
 from whichlora.probing.results import PreparedProbe, ProbeResult, curve, layer_rows, points
 
 if TYPE_CHECKING:

@@ -1,0 +1,189 @@
+"""Parses the options of the command `probe` into a typed request, and checks what can be checked without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from whichlora.config.options import (
+    AUTO,
+    FIRST_TOKEN,
+    PRECISIONS,
+    QUANTIZATIONS,
+    RUN_OPTIONS,
+    check_chat_template,
+    check_task,
+)
+from whichlora.data.tasks import get_task, task_class
+from whichlora.data.tasks.pairs import LANGUAGES
+from whichlora.errors import OptionError, check_choice, parse_integer
+from whichlora.probing.choices import (
+    FIELDS_OF_KIND,
+    PRESETS,
+    AlignmentChoices,
+    Choices,
+    LanguageChoices,
+    RetrievalChoices,
+    WeightChoices,
+)
+from whichlora.probing.detectors import canonical
+from whichlora.probing.options import CHOICES, OPTIONS, TATOEBA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The parsed options of a probe; None selects the value of the run or the task."""
+
+    run_id: str | None
+    model: str | None
+    kind: str
+    task: str | None
+    language: str | None
+    items: int | None
+    data_dir: str | None
+    chat_template: str | None
+    precision: str | None
+    quantization: str | None
+    seed: int
+    choices: Choices
+
+    @property
+    def reads_items(self) -> bool:
+        """Whether the probe reads items of the task."""
+        return self.kind == "language" or (isinstance(self.choices, AlignmentChoices) and self.choices.pairs == "task")
+
+
+def parse(texts: Mapping[str, str]) -> Request:
+    """Parse option texts into a request, and check what can be checked without run, model or data.
+
+    Raises:
+        OptionError: a value is not allowed; the first one is reported.
+    """
+    values: dict[str, Any] = {name: None if text == AUTO else text for name, text in texts.items()}
+    kind = check_choice("kind", texts["kind"], FIELDS_OF_KIND)
+    for owner, names in FIELDS_OF_KIND.items():
+        for name in names:
+            if name not in FIELDS_OF_KIND[kind] and texts[name] != OPTIONS[name][0]:
+                raise OptionError(name, texts[name], f"applies only to kind={owner}; remove the option")
+    for name in _ignored(kind, texts["pairs"]):
+        if values[name] is not None:
+            raise OptionError(
+                name, texts[name], f"has no effect with kind={kind}, which reads no items; remove the option"
+            )
+    if kind != "language" and texts["preset"] != OPTIONS["preset"][0]:
+        raise OptionError("preset", texts["preset"], "applies only to kind=language; remove the option")
+    _check_source(values, kind)
+    for name, allowed in (("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
+        if values[name] is not None:
+            check_choice(name, values[name], allowed)
+    if values["chat_template"] is not None:
+        check_chat_template("chat_template", values["chat_template"])
+    if values["task"]:
+        task_class(values["task"], prompted=True)
+    _check_language(values, kind, texts["pairs"])
+    if kind == "language":
+        choices: Choices = _language_choices(values)
+    elif kind == "alignment":
+        choices = _alignment_choices(values)
+    elif kind == "retrieval":
+        choices = RetrievalChoices(first_token=_first_token(values))
+    else:
+        choices = WeightChoices(against=values["against"])
+    return Request(
+        run_id=values["run_id"],
+        model=values["model"] or (None if values["run_id"] else "smollm2-135m"),
+        kind=kind,
+        task=values["task"],
+        language=values["language"],
+        items=None if values["items"] is None else parse_integer("items", values["items"], 2, 10**9),
+        data_dir=values["data_dir"],
+        chat_template=values["chat_template"],
+        precision=values["precision"],
+        quantization=values["quantization"],
+        seed=parse_integer("seed", texts["seed"], 0, 2**32 - 1),
+        choices=choices,
+    )
+
+
+def by_language(request: Request) -> list[Request]:
+    """Return a request for each language that a request names; one for pairs in languages that it does not choose."""
+    chosen = isinstance(request.choices, AlignmentChoices) and request.choices.pairs in ("words", TATOEBA)
+    if request.language is None or not chosen:
+        return [request]
+    return [replace(request, language=code) for code in _codes(request.language)]
+
+
+def as_params(choices: Choices) -> dict[str, Any]:
+    """Return the choices as a dict for params and fingerprints."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(choices).items()}
+
+
+def _ignored(kind: str, pairs: str) -> tuple[str, ...]:
+    """Return the options that have no effect on a probe of this kind and these pairs."""
+    if kind == "weights":
+        return ("task", "language", "items", "data_dir", "chat_template")
+    if kind == "retrieval":
+        return ("task", "chat_template")
+    if kind != "alignment" or pairs == "task":
+        return ()
+    return ("task", "chat_template") if pairs == TATOEBA else ("task", "data_dir", "chat_template")
+
+
+def _check_source(values: Mapping[str, Any], kind: str) -> None:
+    if values["run_id"] and values["model"]:
+        raise OptionError("model", values["model"], "cannot be combined with run_id")
+    if kind == "weights" and not values["run_id"]:
+        raise OptionError("run_id", AUTO, "kind=weights requires the id of a finished run with an adapter")
+    for name in ("precision", "quantization"):
+        if values["run_id"] and values[name]:
+            raise OptionError(name, values[name], "a run is probed as it was scored; remove the option")
+
+
+def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
+    """Check that the task has the language, if items are read and the task is not taken from a run."""
+    reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
+    if values["language"] and reads_items and (values["task"] or not values["run_id"]):
+        task = get_task(values["task"] or RUN_OPTIONS["task"][0])
+        check_task(task, language=values["language"], difficulty=None)
+
+
+def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
+    preset = PRESETS[check_choice("preset", values["preset"], PRESETS)]
+    overrides: dict[str, Any] = {}
+    for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic"):
+        if values[name] is not None:
+            overrides[name] = check_choice(name, values[name].lower(), CHOICES[name])
+    if "final_norm" in overrides:
+        overrides["final_norm"] = overrides["final_norm"] == "true"
+    if values["top_k"] is not None:
+        overrides["top_k"] = parse_integer("top_k", values["top_k"], 1, 50)
+    if values["agreement"] is not None:
+        overrides["agreement"] = parse_integer("agreement", values["agreement"], 0, 10**6)
+    if values["candidates"] is not None:
+        codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
+        overrides["candidates"] = None if codes == ("all",) else codes
+    return replace(preset, **overrides)
+
+
+def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
+    choices = AlignmentChoices(
+        pairs=values["pairs"] or "words",
+        first_token=_first_token(values),
+        against=values["against"],
+    )
+    codes = [] if values["language"] is None else _codes(values["language"])
+    if choices.pairs in ("words", TATOEBA) and (len(set(codes)) < len(codes) or "" in codes):
+        raise OptionError("language", values["language"], "must be different codes, separated by commas")
+    if choices.pairs == "words":
+        for code in codes:
+            check_choice("language", code, LANGUAGES)
+    return choices
+
+
+def _first_token(values: Mapping[str, Any]) -> str:
+    return check_choice("first_token", values["first_token"] or "drop", FIRST_TOKEN)
+
+
+def _codes(language: str) -> list[str]:
+    return [code.strip() for code in language.split(",")]
