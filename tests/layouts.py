@@ -203,7 +203,6 @@ LAYOUTS = [
     Layout("sib200", "parquet", three("{name}/*/0000.parquet", "validation"), _sib200),
     Layout("xcopa", "flat", two("*.{lang}.jsonl", "val"), _xcopa),
     Layout("xcopa", "folders", two("{lang}/*.{lang}.jsonl", "val"), _xcopa),
-    Layout("xcopa", "beside others", two("xcopa/*.{lang}.jsonl", "val"), _xcopa),
     Layout("xcopa", "github", two("data/{lang}/*.{lang}.jsonl", "val"), _xcopa),
     Layout("xcopa", "parquet", two(f"{{lang}}/{_SHARD}"), _xcopa),
     Layout("xquad", "github", {"all": "xquad.{lang}.json"}, squad),

@@ -23,6 +23,7 @@ from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import ChoiceLikelihood, prompt_scoring
 from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
+from whichlora.run.summary import summary
 from whichlora.tracking.logged_models import model_uri
 
 XCOPA = get_task("xcopa")
@@ -146,6 +147,10 @@ def test_predictions_and_metrics_follow_from_the_scores(tiny_model, folder):
     np.testing.assert_allclose(frame["p_0"] / frame["p_1"], np.exp(found.given[:, 0] - found.given[:, 1]), rtol=1e-5)
 
 
+def test_the_choice_continues_the_text_of_an_instruct_model_too():
+    assert XCOPA.chat_template == "none"
+
+
 def test_choices_are_not_generated(tiny_model, folder):
     assert isinstance(prompt_scoring(XCOPA, "likelihood"), ChoiceLikelihood)
     with pytest.raises(OptionError, match=r"^scoring=generate: xcopa has choices, which are compared; allowed is like"):
@@ -165,6 +170,10 @@ def test_a_run_that_does_not_train_it_scores_it_before_and_after(store, tiny_mod
         ends = [result.metrics[f"test/retention/tl/{key}f1_{end}"] for end in ("low", "high")]
         assert ends == pytest.approx(wilson(share, len(table)))
         assert f"base/retention/tl/{key}f1" in result.metrics
+    described = mlflow.get_run(result.run_id).data.tags["mlflow.note.content"]
+    for name in ("F1 of the control", "F1 adjusted for the control"):
+        assert name in described
+        assert name in summary(plan, result)
     assert result.metrics["gain/retention/tl"] == pytest.approx(
         result.metrics["test/retention/tl/f1"] - result.metrics["base/retention/tl/f1"]
     )
