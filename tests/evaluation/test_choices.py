@@ -13,6 +13,7 @@ import pytest
 import torch
 from runs import PAIRS, plan_of, run_of
 
+from whichlora.data.chat import ChatTemplate
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import Item, get_task
 from whichlora.errors import OptionError
@@ -67,7 +68,7 @@ def loaded(folder: str) -> tuple[Any, Encoder]:
     return model, Encoder(XCOPA, load_tokenizer(source))
 
 
-def naive(model: Any, tokenizer: Any, prompt: list[int], choice: list[int]) -> float:
+def naive(model: Any, prompt: list[int], choice: list[int]) -> float:
     """Return the mean log-likelihood of a choice's tokens by one plain forward pass."""
     logits = model(input_ids=torch.tensor([prompt + choice])).logits[0].log_softmax(-1)
     return float(np.mean([logits[len(prompt) + k - 1, token].item() for k, token in enumerate(choice)]))
@@ -98,8 +99,8 @@ def test_scores_are_those_of_a_plain_forward_pass(name, packed, folder, monkeypa
             word, _, rest = choice.partition(" ")
             text = f"{texts['premise'][:-1]} {connective} {lower[word]} {rest}"
             choices.append(tokenizer(text).input_ids[len(prompt) :])
-        given.append([naive(model, tokenizer, prompt, choice) for choice in choices])
-        alone.append([naive(model, tokenizer, control, choice) for choice in choices])
+        given.append([naive(model, prompt, choice) for choice in choices])
+        alone.append([naive(model, control, choice) for choice in choices])
     np.testing.assert_allclose(found.given, given, atol=1e-5)
     np.testing.assert_allclose(found.alone, alone, atol=1e-5)
     assert np.abs(found.given - found.alone).max() > 1e-3
@@ -147,8 +148,22 @@ def test_predictions_and_metrics_follow_from_the_scores(tiny_model, folder):
     np.testing.assert_allclose(frame["p_0"] / frame["p_1"], np.exp(found.given[:, 0] - found.given[:, 1]), rtol=1e-5)
 
 
-def test_the_choice_continues_the_text_of_an_instruct_model_too():
-    assert XCOPA.chat_template == "none"
+@torch.inference_mode()
+def test_in_a_conversation_the_choice_is_the_assistants_turn(tiny_model, folder):
+    model, encoder = loaded(tiny_model)
+    assert XCOPA.chat_template == "none"  # which an option may override
+    form = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}\n{% endfor %}"
+    form += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    encoder.chat = ChatTemplate(encoder.tokenizer, form)
+    items = items_of(folder)[::5]
+    found = choice_scores(model, encoder, items, name="test")
+    for asked, means in ((items, found.given), ([XCOPA.control(item) for item in items], found.alone)):
+        for item, row in zip(asked, means, strict=True):
+            text = f"[user]{XCOPA.prompt(item).strip()}\n[assistant]"
+            prompt = encoder.tokenizer(text).input_ids
+            choices = [encoder.tokenizer(text + word).input_ids[len(prompt) :] for word in XCOPA.label_words(item)]
+            expected = [naive(model, prompt, choice) for choice in choices]
+            np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
 def test_choices_are_not_generated(tiny_model, folder):
