@@ -205,7 +205,7 @@ def test_early_layers_are_compared_on_the_packaged_default(data: dict[str, str],
     path.write_text(yaml.safe_dump({"extends": str(EXPERIMENTS / "early-layers-xnli.yaml"), "defaults": few}))
     grid = read_grid(str(path))
     arms = Counter((p.spec.variant, len(p.spec.layers), p.spec.learning_rate) for p in grid.plans)
-    assert arms == {("lora", 2, 2e-4): 3, ("lora", 2, 5e-3): 3, ("full", 0, 2e-5): 3}
+    assert arms == {("lora", 2, 2e-4): 3, ("full", 0, 2e-5): 3}
     assert all({"retention/en", "retention/tl"} <= plan.tests.keys() for plan in grid.plans)
     assert values(grid, "scoring") == {"layer-1"}
     assert (values(grid, "epochs"), values(grid, "batch_size")) == ({5}, {8})
@@ -216,7 +216,7 @@ def test_ranks_of_turkic_languages_are_evaluated_on_xtreme_r(tmp_path: Path, mon
     rows = [
         {"premise": f"Kapı {i} açıldı.", "choice1": "Girdim.", "choice2": "Uyudum.", "question": "effect"}
         | {"label": i % 2, "idx": i}
-        for i in range(100)
+        for i in range(250)
     ]
     for split in ("val", "test"):
         file = tmp_path / "data" / "xcopa" / f"{split}.tr.jsonl"
@@ -224,7 +224,7 @@ def test_ranks_of_turkic_languages_are_evaluated_on_xtreme_r(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     grid = read_grid(str(EXPERIMENTS / "xtreme-r-turkic.yaml"))
     cells = Counter((plan.spec.rank, plan.spec.language) for plan in grid.plans)
-    assert cells == dict.fromkeys(itertools.product((2, 4, 8, 16, 32, 64), ("az", "kk", "tk", "uz", "tr")), 3)
+    assert cells == dict.fromkeys(itertools.product((4, 16, 64), ("az", "kk", "tk", "uz", "tr")), 3)
     assert {plan.spec.language for plan in grid.plans if "retention/tl" in plan.tests} == {"tr"}
     assert values(grid, "scoring") == {"layer-1"}
 
