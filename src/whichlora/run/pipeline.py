@@ -219,7 +219,9 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for beginning, column in _answer_columns(scores).items():
         predicted, gold = _answers(test.task, test.items, scores.predictions[column])
-        for key in dict.fromkeys(("f1",) if beginning else ("f1", test.task.headline)):
+        for key in dict.fromkeys(("f1", test.task.headline)):
+            if f"{beginning}{key}" not in scores.metrics:
+                continue
             low, high = interval(test.task, predicted, gold, key)
             name = f"test/{test.name}/{beginning}{key}"
             metrics |= {f"{name}_low": low, f"{name}_high": high}
