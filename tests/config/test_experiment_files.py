@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -53,6 +55,36 @@ def test_injection_of_turkic_languages_crosses_rank_and_language(read: Any) -> N
     assert values(grid, "scoring") == {"layer-1"}
     assert {p.spec.language for p in grid.plans if "retention/tl" in p.tests} == {"tr"}
     assert all("retention/en" in plan.tests for plan in grid.plans)
+
+
+def test_early_layers_are_compared_on_the_packaged_default(data: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "read.yaml"
+    few = {"data_dir": data["xnli"], "retention_size": 6}
+    path.write_text(yaml.safe_dump({"extends": str(EXPERIMENTS / "early-layers-xnli.yaml"), "defaults": few}))
+    grid = read_grid(str(path))
+    arms = Counter((p.spec.variant, len(p.spec.layers), p.spec.learning_rate) for p in grid.plans)
+    assert arms == {("lora", 2, 2e-4): 3, ("full", 0, 2e-5): 3}
+    assert all({"retention/en", "retention/tl"} <= plan.tests.keys() for plan in grid.plans)
+    assert values(grid, "scoring") == {"layer-1"}
+    assert (values(grid, "epochs"), values(grid, "batch_size")) == ({5}, {8})
+
+
+def test_ranks_of_turkic_languages_are_evaluated_on_xtreme_r(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "xcopa").mkdir(parents=True)
+    rows = [
+        {"premise": f"Kapı {i} açıldı.", "choice1": "Girdim.", "choice2": "Uyudum.", "question": "effect"}
+        | {"label": i % 2, "idx": i}
+        for i in range(250)
+    ]
+    for split in ("val", "test"):
+        file = tmp_path / "data" / "xcopa" / f"{split}.tr.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    grid = read_grid(str(EXPERIMENTS / "xtreme-r-turkic.yaml"))
+    cells = Counter((plan.spec.rank, plan.spec.language) for plan in grid.plans)
+    assert cells == dict.fromkeys(itertools.product((4, 16, 64), ("az", "kk", "tk", "uz", "tr")), 3)
+    assert {plan.spec.language for plan in grid.plans if "retention/tl" in plan.tests} == {"tr"}
+    assert values(grid, "scoring") == {"layer-1"}
 
 
 def test_the_small_injection_is_of_the_packaged_default() -> None:

@@ -438,6 +438,7 @@ REFUSED = [
     ({"scoring": "generate"}, "scoring=generate: does not apply to task=align-words"),
     ({"select_on": "en"}, "select_on=en: does not apply to task=align-words"),
     ({"composition": "addition"}, "composition=addition: does not apply to task=align-words"),
+    ({"chat_template": "none"}, "chat_template=none: does not apply to task=align-words"),
     ({"batch_size": 1}, "batch_size=1: must be at least 2"),
     ({"train_size": 1}, "train_size=1: needs pairs with different words"),
     ({"validation_size": 1}, "validation_size=1: needs pairs with different words"),

@@ -22,6 +22,8 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
             word pairs would be trained by several processes.
     """
     for name, reason in task.irrelevant_options.items():
+        if name == "chat_template" and options.retention != "none":
+            continue  # it is about the prompts of that task
         value = getattr(options, name)
         if value is not None and value != RUN_OPTIONS[name][0]:
             raise OptionError(name, value, f"does not apply to task={task.name}: {reason}; remove the option")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+CONTROLS = ("control_f1", "adjusted_f1")
+"""The scores beside F1 of tasks whose answers are choices of each item: of the choices alone, and adjusted for them."""
+
 
 def interval_of(metrics: Mapping[str, float], key: str) -> tuple[float, float] | None:
     """Return the ends of the interval of the metric `key`; None if they are not logged."""
     low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
     return None if low is None or high is None else (low, high)
+
+
+def controls_of(metrics: Mapping[str, float], test_set: str) -> tuple[str, ...]:
+    """Return which of `CONTROLS` a run has logged for a test set."""
+    return tuple(key for key in CONTROLS if {f"test/{test_set}/{key}", f"base/{test_set}/{key}"} <= metrics.keys())
 
 
 def best_floor(metrics: Mapping[str, float], test_set: str) -> tuple[str, float] | None:

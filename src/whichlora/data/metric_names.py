@@ -11,6 +11,8 @@ _NAMES = {
     "exact_match": "exact match",
     "chrf": "chrF",
     "rouge_l": "ROUGE-L",
+    "control_f1": "F1 of the control",
+    "adjusted_f1": "F1 adjusted for the control",
 }
 
 

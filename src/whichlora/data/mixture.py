@@ -259,9 +259,13 @@ def languages_of(items: Sequence[Item]) -> str:
 
 
 def texts_digest(task: Task, items: Sequence[Item], chat: ChatTemplate | None = None) -> str:
-    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order, and of the chat template."""
+    """Return the SHA-256 of the ids, prompts and gold answers of the items, in order, and of the chat template.
+
+    Choices of the items' own are included; other labels are part of the prompt version.
+    """
     digest = hashlib.sha256() if chat is None else hashlib.sha256(chat.text.encode())
     for item in items:
-        for text in (item.id, task.prompt(item), *task.gold(item)):
+        choices = task.label_words(item) if task.own_choices else ()
+        for text in (item.id, task.prompt(item), *task.gold(item), *choices):
             digest.update(text.encode() + b"\0")
     return digest.hexdigest()

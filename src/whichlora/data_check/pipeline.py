@@ -159,6 +159,8 @@ def _show_reading(encoder: Encoder, data: Data, options: RunOptions) -> None:
 def _title(task: Task, options: RunOptions) -> str:
     if isinstance(task, PairTask):
         kind = "pairs of words"
+    elif task.own_choices:
+        kind = f"one of the {len(task.labels)} choices of each item, scored by {prompt_scoring(task, options.scoring)}"
     elif task.labels:
         kind = f"one of {len(task.labels)} labels, scored by {prompt_scoring(task, options.scoring)}"
     elif isinstance(task, QaTask) or (isinstance(task, DeclaredTask) and task.declaration.kind == "span"):

@@ -70,7 +70,7 @@ def _of_labels(
         examples = [Encoded(encoder.prompt(item), ids) for item in items for ids in labels]
         scores = answer_log_likelihood(model, encoder, examples, name=name).reshape(len(items), -1)
     check_labels(scores, items, what=f"the {encoder.task.name} label logits", name=name)
-    return _softmax(scores)
+    return softmax(scores)
 
 
 def _next_token_logits(
@@ -186,7 +186,8 @@ def answer_log_likelihood(model: Any, encoder: Encoder, examples: list[Encoded],
     return result
 
 
-def _softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the softmax of each row of scores, (rows, columns)."""
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     result: np.ndarray[Any, Any] = shifted / shifted.sum(axis=1, keepdims=True)
     return result

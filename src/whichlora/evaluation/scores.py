@@ -14,6 +14,9 @@ from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
 from whichlora.evaluation.scoring_methods import Predictions, Scoring
 
+CONTROL_PREFIX = "predicted_"
+"""Begins the names of the columns with the predictions of controls."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -23,8 +26,10 @@ class Scores:
         gold: the accepted answers of each item.
         predicted: by item, a label, the generated text or the retrieved translation; None if text matches no label.
         probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
-        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`.
+        metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`; the F1
+            of each control, such as `control_f1`.
         measures: for pairs of words or sentences, the values of each measure of similarity, (items,), by name.
+        controls: for choices, what other scores than theirs predict, by name, see `ChoiceLikelihood`.
     """
 
     items: Sequence[Item]
@@ -34,9 +39,11 @@ class Scores:
     labels: tuple[str, ...]
     metrics: dict[str, float]
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    controls: Mapping[str, list[str | None]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per item: `id`, `gold` (the first accepted answer), `predicted`, `p_<label>`, measures.
+        """Return one row per item: `id`, `gold` (the first accepted answer), `predicted`, `p_<label>`, the controls'
+        predictions, and measures.
 
         Ids that occur in several languages begin with the language, as in `tr/17`.
         """
@@ -50,6 +57,7 @@ class Scores:
         }
         if self.probabilities is not None:
             columns |= {f"p_{label}": self.probabilities[:, i] for i, label in enumerate(self.labels)}
+        columns |= {f"{CONTROL_PREFIX}{name}": predicted for name, predicted in self.controls.items()}
         return pd.DataFrame({**columns, **self.measures})
 
 
@@ -63,14 +71,19 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
         for measure, values in predictions.measures.items()
         if not np.isnan(values).all()  # not defined: all pairs are the same, so there are no random ones
     }
+    controls = {f"{name}_f1": task.metrics(p, gold)["f1"] for name, p in predictions.controls.items()}
     return Scores(
         items=items,
         gold=gold,
         predicted=predictions.predicted,
         probabilities=predictions.probabilities,
         labels=task.labels,
-        metrics=task.metrics(predictions.predicted, gold) | means | scoring.metrics(task, predictions.predicted),
+        metrics=task.metrics(predictions.predicted, gold)
+        | controls
+        | means
+        | scoring.metrics(task, predictions.predicted),
         measures=predictions.measures,
+        controls=predictions.controls,
     )
 
 

@@ -1,4 +1,4 @@
-"""Scoring methods: likelihood of labels, generation, and similarity of words and of sentences.
+"""Scoring methods: likelihood of labels or of choices, generation, and similarity of words and of sentences.
 
 Options are resolved to these objects before torch is needed, so torch is imported only in `predict`.
 """
@@ -39,6 +39,7 @@ class Predictions:
 
     predicted: list[str | None]
     probabilities: np.ndarray[Any, Any] | None = None
+    controls: Mapping[str, list[str | None]] = field(default_factory=dict)
     measures: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
@@ -55,6 +56,33 @@ class Likelihood(Scoring):
         probabilities = label_probabilities(model, encoder, items, name=name)
         labels = encoder.task.labels
         return Predictions(predicted=[labels[i] for i in probabilities.argmax(axis=1)], probabilities=probabilities)
+
+
+@dataclass(frozen=True)
+class ChoiceLikelihood(Scoring):
+    """Predicts the choice with the highest mean log-likelihood per token; the probabilities are a softmax of the means.
+
+    The predictions of the controls are by the choices alone (`control`), and by their means minus those of the control
+    (`adjusted`).
+    """
+
+    def __str__(self) -> str:
+        return str(Likelihood())
+
+    def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
+        from whichlora.evaluation.choices import choice_scores  # torch, which options do not need
+        from whichlora.evaluation.likelihood import softmax
+
+        scores = choice_scores(model, encoder, items, name=name)
+        labels = encoder.task.labels
+
+        def best(means: np.ndarray[Any, Any]) -> list[str | None]:
+            return [labels[i] for i in means.argmax(axis=1)]
+
+        controls = {}
+        if scores.alone is not None:
+            controls = {"control": best(scores.alone), "adjusted": best(scores.given - scores.alone)}
+        return Predictions(predicted=best(scores.given), probabilities=softmax(scores.given), controls=controls)
 
 
 @dataclass(frozen=True)
@@ -114,10 +142,14 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
     """Return the scoring method "likelihood" or "generate", or for None the default of a prompted task.
 
     Raises:
-        OptionError: `name` is "likelihood", but the task has no labels.
+        OptionError: `name` is "likelihood", but the task has no labels; or "generate", but it has choices.
     """
     if name == "likelihood" and not task.labels:
         raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
+    if task.own_choices:
+        if name == "generate":
+            raise OptionError("scoring", name, f"{task.name} has choices, which are compared; allowed is likelihood")
+        return ChoiceLikelihood()
     return Likelihood() if task.labels and name != "generate" else Generation()
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import join_names, language_name
-from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
+from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask
@@ -114,19 +114,26 @@ def scores(plan: Plan, metrics: Mapping[str, float]) -> str:
 
 
 def _rows(test: TestSet, metrics: Mapping[str, float]) -> list[list[str]]:
-    """Return the row of a test set, followed by those of its languages if there are several."""
-    key, prefix = test.task.headline, f"test/{test.name}"
-    ends, floor = interval_of(metrics, f"{prefix}/{key}"), best_floor(metrics, test.name)
+    """Return the row of a test set, followed by those of its controls, and of its languages if there are several."""
+    key, floor = test.task.headline, best_floor(metrics, test.name)
     whole = [
         escaped(test.title),
-        f"**{metrics[f'{prefix}/{key}']:.3f}**",
-        "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
-        f"{metrics[f'base/{test.name}/{key}']:.3f}",
-        f"{metrics[f'gain/{test.name}']:+.3f}",
+        *_cells(test, metrics, key),
         "" if floor is None else f"{floor[1]:.3f} ({escaped(floor[0].replace('_', ' '))})",
     ]
-    each = scores_by_language(metrics, prefix, key, test.task.languages)
-    return [whole, *([escaped(language_name(code)), f"{score:.3f}", *[""] * 4] for code, score in each.items())]
+    whole[1] = f"**{whole[1]}**"
+    controls = [[metric_name(name), *_cells(test, metrics, name), ""] for name in controls_of(metrics, test.name)]
+    each = scores_by_language(metrics, f"test/{test.name}", key, test.task.languages)
+    languages = [[escaped(language_name(code)), f"{score:.3f}", *[""] * 4] for code, score in each.items()]
+    return [whole, *controls, *languages]
+
+
+def _cells(test: TestSet, metrics: Mapping[str, float], key: str) -> list[str]:
+    """Return a metric of a test set, its interval, that of the base model, and the difference."""
+    score, base = (metrics[f"{when}/{test.name}/{key}"] for when in ("test", "base"))
+    ends = interval_of(metrics, f"test/{test.name}/{key}")
+    interval = "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+    return [f"{score:.3f}", interval, f"{base:.3f}", f"{score - base:+.3f}"]
 
 
 def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:

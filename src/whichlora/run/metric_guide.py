@@ -19,6 +19,8 @@ the target languages.
 - `test/en/f1`, `test/tl/f1`: F1 on the test items (micro-F1 for labels, token F1 for QA); `_low` and `_high` are its \
 95 % interval over items
 - `test/tl/sw/f1`: the score in one of several target languages
+- `test/tl/control_f1`, `test/tl/adjusted_f1`: for choices, what their likelihood without the premise predicts, and \
+the likelihood minus that
 - `base/...`: the same scores of the base model without an adapter; `gain/en`, `gain/tl`: test minus base
 - `floor/...`: scores of shallow baselines on the same items; a model that has learnt the task is above them
 - `validation/...`: scores on the items that select the checkpoint

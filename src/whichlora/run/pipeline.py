@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from whichlora.data.tasks import Item, PairTask, Task
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
 from whichlora.evaluation.intervals import interval
-from whichlora.evaluation.scores import Scores, score
+from whichlora.evaluation.scores import CONTROL_PREFIX, Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
@@ -211,14 +212,18 @@ def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapp
 
 
 def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
-    """Return the 95 % intervals of F1 and of the headline metric, such as `test/en/f1_low` and `test/en/f1_high`."""
+    """Return the 95 % intervals of F1, also of controls, and of the headline metric: `test/en/f1_low`, `..._high`."""
     if isinstance(test.task, PairTask):
         return {}
-    predicted, gold = _answers(test.task, test.items, scores.predictions["predicted"])
     metrics: dict[str, float] = {}
-    for key in [key for key in dict.fromkeys(("f1", test.task.headline)) if key in scores.metrics]:
-        low, high = interval(test.task, predicted, gold, key)
-        metrics |= {f"test/{test.name}/{key}_low": low, f"test/{test.name}/{key}_high": high}
+    for beginning, column in _answer_columns(scores).items():
+        predicted, gold = _answers(test.task, test.items, scores.predictions[column])
+        for key in dict.fromkeys(("f1", test.task.headline)):
+            if f"{beginning}{key}" not in scores.metrics:
+                continue
+            low, high = interval(test.task, predicted, gold, key)
+            name = f"test/{test.name}/{beginning}{key}"
+            metrics |= {f"{name}_low": low, f"{name}_high": high}
     return metrics
 
 
@@ -227,13 +232,21 @@ def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
     codes = sorted({item.language for item in test.items})
     if len(codes) == 1 or isinstance(test.task, PairTask):
         return {}
-    answers = list(zip(test.items, scores.predictions["predicted"], strict=True))
     metrics: dict[str, float] = {}
-    for code in codes:
+    for (beginning, column), code in product(_answer_columns(scores).items(), codes):
+        answers = zip(test.items, scores.predictions[column], strict=True)
         own = [(item, answer) for item, answer in answers if item.language == code]
         values = test.task.metrics(*_answers(test.task, [item for item, _ in own], [answer for _, answer in own]))
-        metrics |= {f"test/{test.name}/{code}/{key}": value for key, value in values.items()}
+        prefix = f"test/{test.name}/{code}/{beginning}"
+        metrics |= {f"{prefix}{key}": value for key, value in values.items() if key == "f1" or not beginning}
     return metrics
+
+
+def _answer_columns(scores: TestScores) -> dict[str, str]:
+    """Return the columns with predictions, by the beginning of their metrics: empty, or such as `control_`."""
+    columns = map(str, scores.predictions)
+    names = [column.removeprefix(CONTROL_PREFIX) for column in columns if column.startswith(CONTROL_PREFIX)]
+    return {"": "predicted", **{f"{name}_": f"{CONTROL_PREFIX}{name}" for name in names}}
 
 
 def _answers(

@@ -9,7 +9,7 @@ import mlflow
 
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import language_name
-from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
+from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
@@ -30,20 +30,23 @@ _HEAD = ("", "score", "95 % CI", "base", "gain", "best floor", "items")
 
 def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
     """Return the headline metric with its interval over items, the base model's, the gain in points and the best
-    shallow baseline; of several target languages also a row for each.
+    shallow baseline; of choices also rows of their controls, and of several target languages a row for each.
     """
-    key = test.task.headline
-    score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
-    best = best_floor(m, test.name)
+    key, best = test.task.headline, best_floor(m, test.name)
     floor = "-" if best is None else f"{best[1]:.3f} {metric_name(best[0])}"
-    title, gain = f"{test.title}: {metric_name(key)}", f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
-    rows: list[tuple[str, ...]] = []
-    rows.append(
-        (title, f"{score:.3f}", _interval_text(test, m, key), f"{base:.3f}", gain, floor, f"{len(test.items):,}")
-    )
+    title = f"{test.title}: {metric_name(key)}"
+    rows: list[tuple[str, ...]] = [(title, *_cells(test, m, key), floor, f"{len(test.items):,}")]
+    rows += [(f"  {metric_name(name)}", *_cells(test, m, name), "", "") for name in controls_of(m, test.name)]
     each = scores_by_language(m, f"test/{test.name}", key, test.task.languages)
     rows += [(f"  {language_name(code)}", f"{own:.3f}", *[""] * 5) for code, own in each.items()]
     return rows
+
+
+def _cells(test: TestSet, m: Mapping[str, float], key: str) -> tuple[str, ...]:
+    """Return a metric of a test set, its interval, the base model's, and the gain in points."""
+    score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
+    gain = f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
+    return f"{score:.3f}", _interval_text(test, m, key), f"{base:.3f}", gain
 
 
 def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:

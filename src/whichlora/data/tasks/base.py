@@ -41,6 +41,8 @@ class Task(ABC):
         scores_training_items: whether the training items are scored too, as the test set `trained`.
         headline: the metric that selects the checkpoint; the gain is its increase over the base model.
         labels: the possible answers of a classification task, as scored and logged; prompts may use other words.
+        own_choices: whether the answers are texts of each item, such as endings of a story, which `label_words` returns
+            in the order of `labels`; they are scored by their mean log-likelihood per token.
         prompt_version: increment whenever the prompt's text changes.
         prompt_languages: the languages with prompts.
         default_prompt_language: default of the option `prompt_language`.
@@ -63,6 +65,7 @@ class Task(ABC):
     scores_training_items: ClassVar[bool] = False
     headline: ClassVar[str] = "f1"
     labels: ClassVar[tuple[str, ...]] = ()
+    own_choices: ClassVar[bool] = False
     prompt_version: ClassVar[str]
     prompt_languages: ClassVar[tuple[str, ...]] = (SOURCE_LANGUAGE,)
     default_prompt_language: ClassVar[PromptLanguage] = "en"
@@ -146,6 +149,10 @@ class Task(ABC):
     def label_words(self, item: Item) -> tuple[str, ...]:
         """Return the words that stand for each of `labels` in the answer to this item's prompt."""
         return self.labels
+
+    def control(self, item: Item) -> Item | None:
+        """Return an item without what decides between its `own_choices`, such as the premise; None if there is none."""
+        return None
 
     @abstractmethod
     def gold(self, item: Item) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Tasks declared in YAML files: a user's own, and those of the catalogue.
 
-`declaration` and `layouts` are the schema. `reading` finds the rows of a split (`tables` reads files, `hub` datasets of
-the hub), `conversion` makes items of them (with `columns`, `labels`, `spans` and `conversations`), and `splits` aligns
-and counts them. `templates` renders prompts, and `task` is the task that results.
+`declaration`, `sections` and `layouts` are the schema. `reading` finds the rows of a split (`tables` reads files, `hub`
+datasets of the hub), `conversion` makes items of them (with `columns`, `labels`, `spans` and `conversations`), and
+`splits` aligns and counts them. `templates` renders prompts and choices, and `task` is the task that results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from whichlora.data.chat import NONE, read_template
 from whichlora.data.tasks.catalogue import FOLDER
 from whichlora.data.tasks.declared.declaration import NOT_IN_PROMPT, Declaration
 from whichlora.data.tasks.declared.task import DeclaredTask, declare
-from whichlora.data.tasks.declared.templates import check_template
+from whichlora.data.tasks.declared.templates import VARIABLES, check_template
+from whichlora.errors import did_you_mean
 from whichlora.yaml_files import Document, Path_, read_document
 
 
@@ -63,18 +64,25 @@ def _read(option: str, path: Path) -> tuple[Declaration, str]:
 
 
 def _parsed(document: Document) -> Declaration:
-    """Return the declaration in a document, after a check of its prompts."""
+    """Return the declaration in a document, after a check of its templates."""
     declaration = document.parse(Declaration)
     prompt = declaration.prompt
-    texts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
+    prompts: dict[Path_, str] = {("prompt",): prompt} if isinstance(prompt, str) else {}
     if isinstance(prompt, dict):
-        texts = {("prompt", code): text for code, text in prompt.items()}
+        prompts = {("prompt", code): text for code, text in prompt.items()}
     fields = [name for name in declaration.fields if name not in NOT_IN_PROMPT]
-    for place, text in texts.items():
+    choices: dict[Path_, str] = {("choices", value): text for value, text in (declaration.choices or {}).items()}
+    used: dict[Path_, set[str]] = {}
+    for place, text in (prompts | choices).items():
         try:
-            check_template(text, fields)
+            used[place] = check_template(text, fields, VARIABLES if place in prompts else ("language",))
         except ValueError as error:
-            document.fail(place, f"prompt {error}")
+            document.fail(place, f"{place[0]} {error}")
+    allowed = sorted(set().union(*(used[place] for place in prompts)).difference(*(used[place] for place in choices)))
+    for n, name in enumerate(declaration.control_without):
+        if name not in allowed:
+            listed = f"allowed are the fields of the prompt that are in no choice: {', '.join(allowed) or 'none'}"
+            document.fail(("control_without", n), f"control_without has {name}; {listed}{did_you_mean(name, allowed)}")
     return declaration
 
 

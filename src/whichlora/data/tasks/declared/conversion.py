@@ -12,7 +12,7 @@ from whichlora.data.tasks.declared.columns import Missing, as_text, decoded, def
 from whichlora.data.tasks.declared.conversations import conversation
 from whichlora.data.tasks.declared.declaration import NOT_IN_PROMPT, Declaration
 from whichlora.data.tasks.declared.labels import Labels
-from whichlora.data.tasks.declared.prompting import prompt_of, texts_in_prompt
+from whichlora.data.tasks.declared.prompting import control_of, prompt_of, texts_in_prompt, words_of
 from whichlora.data.tasks.declared.reading import Rows, missing_column
 from whichlora.data.tasks.declared.spans import located_answers, unit_of_offsets
 from whichlora.data.tasks.declared.tables import Record
@@ -95,11 +95,15 @@ def convert(declaration: Declaration, found: Rows, language: str) -> Conversion:
 
 
 def _check_prompts(declaration: Declaration, item: Item) -> None:
-    """Check that the prompt can be rendered in each language in which an item's may be written."""
+    """Check that prompt and choices can be rendered in each language in which an item's may be written."""
     try:
         for language in {declaration.reference, item.language}:
             if is_blank(prompt_of(declaration, item, language)):
                 raise BadRowError("the prompt is empty")
+            if declaration.choices and any(map(is_blank, words_of(declaration, item, language))):
+                raise BadRowError("a choice is empty")
+            if control := control_of(declaration, item):
+                prompt_of(declaration, control, language)
     except ValueError as error:
         raise BadRowError(str(error)) from error
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from whichlora.data.tasks.declared.layouts import PLACEHOLDERS, Data, filled
+from whichlora.data.tasks.declared.sections import About, Answer, Sizes_, Text
 from whichlora.data.tasks.declared.spelling import SYNONYMS, in_one_spelling
 from whichlora.data.tasks.declared.templates import needed_fields, variables
 from whichlora.errors import PlacedError, did_you_mean
 from whichlora.yaml_files import Path_, Section
 
 Kind = Literal["choice", "span", "text"]
-Text = Annotated[str, Field(min_length=1)]
 METRICS: dict[str, tuple[str, ...]] = {
     "choice": ("f1", "accuracy", "macro_f1"),
     "span": ("f1", "exact_match"),
@@ -27,32 +27,6 @@ NOT_IN_PROMPT = ("id", "answer", "answers", "messages")
 """Fields that a template cannot use."""
 FIELDS: dict[str, tuple[str, ...]] = {"choice": ("answer",), "span": ("context", "question", "answers"), "text": ()}
 """The fields that each kind requires; a text task requires `output`, which may be named `answer`, or `messages`."""
-
-
-class Answer(Section):
-    """How an answer ends: after `tokens` tokens at most, or at the text `until`; empty, only at the end of the text."""
-
-    tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
-    until: str | None = None
-
-
-class About(Section):
-    """Where the data comes from."""
-
-    title: Text | None = None
-    licence: Text | None = None
-    citation: Text | None = None
-    source: Text | None = None
-    size: Text | None = None
-    faults: list[Text] = Field(default_factory=list)
-
-
-class Sizes_(Section):
-    """Default numbers of items; `test` may be left out for all items."""
-
-    train: Annotated[int, Field(ge=1)] | None = None
-    validation: Annotated[int, Field(ge=1)] | None = None
-    test: Annotated[int, Field(ge=1)] | None = None
 
 
 class Declaration(Section):
@@ -70,6 +44,9 @@ class Declaration(Section):
             into nested values, columns joined by ` + ` are one value, and placeholders stand for the language.
         labels: by value in the data, the word with which the model answers, or one per language. Values with the same
             word are one label, which has the name of the first.
+        choices: instead of labels, for answers that are texts of the item: by value in the data, the Jinja template of
+            the text.
+        control_without: fields of the prompt that are left empty in the control of such choices, as the premise.
         prompt: Jinja template, or one per language; it ends where the answer begins.
         group: field or column whose values may not be divided between training and validation.
         stratify: field or column over which training and validation items are balanced, besides the label.
@@ -94,6 +71,8 @@ class Declaration(Section):
     id_prefix: Text | None = None
     fields: dict[str, Text | int]
     labels: dict[str, Text | dict[str, Text]] | list[Text] | None = None
+    choices: dict[str, Text] | None = None
+    control_without: list[Text] = Field(default_factory=list)
     prompt: Text | dict[str, Text] | None = None
     group: Text | None = None
     stratify: Text | None = None
@@ -184,12 +163,17 @@ class Declaration(Section):
             raise PlacedError(("data",), f"{problem} (COLUMN: '{{split}}'), or use all")
 
     def _check_labels(self) -> None:
-        if self.labels is None and self.kind == "choice":
-            raise ValueError("lacks labels, which a task of kind choice needs")
-        if self.labels is not None and self.kind != "choice":
-            raise PlacedError(("labels",), f"has labels, but the kind is {self.kind}")
-        if self.kind == "choice" and len(self.label_names) < 2:
-            raise PlacedError(("labels",), "labels must be at least two")
+        given = [key for key in ("labels", "choices") if getattr(self, key) is not None]
+        if not given and self.kind == "choice":
+            raise ValueError("lacks labels or choices, of which a task of kind choice needs one")
+        if given and self.kind != "choice":
+            raise PlacedError((given[0],), f"has {given[0]}, but the kind is {self.kind}")
+        if len(given) > 1:
+            raise PlacedError(("choices",), "has labels and choices; allowed is one of them")
+        if given and len(self.label_names) < 2:
+            raise PlacedError((given[0],), f"{given[0]} must be at least two")
+        if self.control_without and not self.choices:
+            raise PlacedError(("control_without",), "has control_without, which needs choices")
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -231,8 +215,8 @@ class Declaration(Section):
 
     @property
     def words(self) -> dict[str, str | dict[str, str]]:
-        """The answer of each label, or one per language, by value in the data."""
-        labels = self.labels or {}
+        """The answer of each label, or one per language, or the template of a choice, by value in the data."""
+        labels = self.choices or self.labels or {}
         return {value: value for value in labels} if isinstance(labels, list) else dict(labels)
 
     @property
@@ -242,19 +226,15 @@ class Declaration(Section):
         return {value: first.setdefault(json.dumps(word), value) for value, word in self.words.items()}
 
     def prompted(self, fields: Collection[str]) -> set[str]:
-        """Return which of the fields of an item are in a prompt; all if there is no template."""
-        if self.prompt is None:
-            return set(fields)
-        templates = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt]
-        return set(fields) & set().union(*map(variables, templates))
+        """Return which of the fields of an item are in a prompt or a choice; all if there is no template."""
+        return set(fields) if self.prompt is None else set(fields) & (_used(self.prompt) | _used(self.choices))
 
     @property
     def needed(self) -> frozenset[str]:
         """The fields whose texts may not be empty."""
         if self.kind == "span":
             return frozenset(("context", "question"))
-        prompts = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt or ""]
-        return frozenset().union(*map(needed_fields, prompts))
+        return frozenset().union(*map(needed_fields, [*_each(self.prompt), *_each(self.choices)]))
 
     def name_in_data(self, language: str) -> str:
         """Return the name that the data gives to a language."""
@@ -278,8 +258,19 @@ class Declaration(Section):
             "sizes",
             "chat_template",  # its text is in the spec
         }
+        without |= {key for key in ("choices", "control_without") if not getattr(self, key)}
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _each(templates: str | dict[str, str] | None) -> list[str]:
+    """Return one template, or those by language or by label, as a list."""
+    return list(templates.values()) if isinstance(templates, dict) else [templates] if templates else []
+
+
+def _used(templates: str | dict[str, str] | None) -> frozenset[str]:
+    """Return the names that templates use."""
+    return frozenset().union(*map(variables, _each(templates)))
 
 
 def _check_placeholders(path: Path_, pattern: str) -> None:

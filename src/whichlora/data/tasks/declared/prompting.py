@@ -1,6 +1,8 @@
-"""The prompts of a declaration, rendered for an item."""
+"""The prompts and the words of the labels of a declaration, rendered for an item."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from whichlora.data.chat import transcript
 from whichlora.data.tasks import prompts
@@ -27,12 +29,24 @@ def prompt_of(declaration: Declaration, item: Item, language: str) -> str:
         fields = dict(item.fields)
     text = template[language] if isinstance(template, dict) else template
     assert text is not None
-    labels = words_in(declaration, language)
-    return templates.render(text, fields, labels=labels, language=item.language)
+    labels = words_of(declaration, item, language)
+    try:
+        return templates.render(text, fields, labels=labels, language=item.language)
+    except ValueError as error:
+        raise ValueError(f"the prompt {error}") from error
+
+
+def control_of(declaration: Declaration, item: Item) -> Item | None:
+    """Return an item without the fields that the control leaves empty; None if there are none."""
+    if not declaration.control_without:
+        return None
+    assert isinstance(item, FieldsItem)
+    fields = tuple((name, "" if name in declaration.control_without else text) for name, text in item.fields)
+    return replace(item, fields=fields)
 
 
 def texts_in_prompt(declaration: Declaration, item: Item) -> dict[str, str]:
-    """Return the texts of an item that are in its prompt, by name; those of a conversation as one."""
+    """Return the texts of an item that are in its prompt or choices, by name; those of a conversation as one."""
     if not isinstance(item, FieldsItem):
         return named_texts(item)
     if item.turns is not None:
@@ -41,9 +55,24 @@ def texts_in_prompt(declaration: Declaration, item: Item) -> dict[str, str]:
     return {name: text for name, text in item.fields if name in used}
 
 
-def words_in(declaration: Declaration, language: str) -> tuple[str, ...]:
-    """Return the words of the labels in a language, in the order of the labels; values with the same are one label."""
+def words_of(declaration: Declaration, item: Item, language: str) -> tuple[str, ...]:
+    """Return the words of the labels in a language, or the item's own choices, in the order of the labels.
+
+    Values with the same word are one label.
+
+    Raises:
+        ValueError: the template of a choice fails for this item.
+    """
     words = declaration.words
     labels = dict.fromkeys(declaration.label_names.values())
     chosen = (words[label] for label in labels)
-    return tuple(word[language] if isinstance(word, dict) else word for word in chosen)
+    texts = tuple(word[language] if isinstance(word, dict) else word for word in chosen)
+    if not declaration.choices:
+        return texts
+    assert isinstance(item, FieldsItem)
+    try:
+        return tuple(
+            templates.render(text, dict(item.fields), labels=(), language=item.language).lstrip() for text in texts
+        )
+    except ValueError as error:
+        raise ValueError(f"a choice {error}") from error

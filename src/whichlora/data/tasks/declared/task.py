@@ -11,7 +11,7 @@ from whichlora.data.tasks import prompts, text_metrics
 from whichlora.data.tasks.base import SPLITS, PromptTask, Sizes, Split
 from whichlora.data.tasks.declared.conversion import Converted
 from whichlora.data.tasks.declared.declaration import Declaration
-from whichlora.data.tasks.declared.prompting import prompt_of, texts_in_prompt, words_in
+from whichlora.data.tasks.declared.prompting import control_of, prompt_of, texts_in_prompt, words_of
 from whichlora.data.tasks.declared.repeated import entries_of
 from whichlora.data.tasks.declared.splits import Reader, divide
 from whichlora.data.tasks.items import FieldsItem, Item, QaItem
@@ -99,7 +99,10 @@ class DeclaredTask(PromptTask):
         return f" {text}"
 
     def label_words(self, item: Item) -> tuple[str, ...]:
-        return words_in(self.declaration, self.written_in(item))
+        return words_of(self.declaration, item, self.written_in(item))
+
+    def control(self, item: Item) -> Item | None:
+        return control_of(self.declaration, item)
 
     def gold(self, item: Item) -> tuple[str, ...]:
         assert isinstance(item, FieldsItem | QaItem)
@@ -141,6 +144,7 @@ def declare(declaration: Declaration, text: str, root: Path | None) -> type[Decl
         "headline": declaration.scores[0],
         "until": ANSWER_ENDS[declaration.kind] if declaration.answer.until is None else declaration.answer.until,
         "chat_template": _chat_template(declaration, root),
+        "own_choices": declaration.choices is not None,
         "labels": tuple(dict.fromkeys(declaration.label_names.values())),
         "prompt_version": f"declared-1 {declaration.digest[:16]} {text_metrics.versions(declaration.scores)}".rstrip(),
         "prompt_languages": _prompt_languages(declaration),

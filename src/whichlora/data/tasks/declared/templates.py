@@ -1,12 +1,13 @@
-"""Renders the prompts of declared tasks: Jinja templates in a sandbox."""
+"""Renders the prompts and choices of declared tasks: Jinja templates in a sandbox."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,6 +20,20 @@ _NOT_OFFERED = {"filters": ("random", "center", "format"), "globals": ("lipsum",
 """What makes texts that differ from one rendering to the next, or of any length."""
 
 
+@pass_context
+def _uncapitalize(context: Context, text: str) -> str:
+    """Return a text as the continuation of a sentence: its first letter in lower case, by the rules of the language.
+
+    The English pronoun I stays, as does a word whose second letter is upper case too, such as TV. Names are not
+    recognised.
+    """
+    language = context.get("language")
+    if text[1:2].isupper() or (language == "en" and re.match(r"I\b", text)):
+        return text
+    dotted = {"I": "ı", "İ": "i"} if language in ("tr", "az") else {}
+    return dotted.get(text[:1], text[:1].lower()) + text[1:]
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, whose operators also make no enormous number or text."""
 
@@ -29,6 +44,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         for kind, names in _NOT_OFFERED.items():
             for name in names:
                 del getattr(self, kind)[name]
+        self.filters["uncapitalize"] = _uncapitalize
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or (operator == "%" and isinstance(left, str)):
@@ -45,8 +61,8 @@ VARIABLES = ("labels", "language")
 """What a template may use besides the fields: the words of the labels, and the code of the item's language."""
 
 
-def check_template(text: str, fields: Collection[str]) -> set[str]:
-    """Return the fields that a template uses.
+def check_template(text: str, fields: Collection[str], others: Collection[str]) -> set[str]:
+    """Return the fields that a template uses; `others` are the variables that it may use besides.
 
     Raises:
         ValueError: it is no template, or uses what is not a field.
@@ -58,9 +74,9 @@ def check_template(text: str, fields: Collection[str]) -> set[str]:
         raise ValueError(f"is not a Jinja template: {_shown(error)}") from error
     if any(map(_ENVIRONMENT.parse(text).find, (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
         raise ValueError("may not include, import or extend another template")
-    unknown = sorted(used.difference(fields, VARIABLES))
+    unknown = sorted(used.difference(fields, others))
     if unknown:
-        allowed = [*fields, *VARIABLES]
+        allowed = [*fields, *others]
         raise ValueError(f"uses {unknown[0]}; allowed are {', '.join(allowed)}{did_you_mean(unknown[0], allowed)}")
     try:
         _compiled(text).render(dict.fromkeys([*fields, "language"], "text"), labels=["one", "two"])
@@ -89,7 +105,7 @@ def needed_fields(text: str) -> frozenset[str]:
 
 
 def render(text: str, fields: Mapping[str, str], *, labels: Sequence[str], language: str) -> str:
-    """Return a prompt, without white space at its end, since the answer begins there.
+    """Return a text, without white space at its end, since after a prompt the answer begins there.
 
     Raises:
         ValueError: the template fails for these fields.
@@ -97,7 +113,7 @@ def render(text: str, fields: Mapping[str, str], *, labels: Sequence[str], langu
     try:
         return _compiled(text).render(**fields, labels=list(labels), language=language).rstrip()
     except Exception as error:  # the template's own code may raise anything
-        raise ValueError(f"the prompt cannot be rendered: {_shown(error)}") from error
+        raise ValueError(f"cannot be rendered: {_shown(error)}") from error
 
 
 def _shown(error: Exception) -> str:
