@@ -96,6 +96,7 @@ ODD: list[tuple[dict[str, str], dict[str, float]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(ODD)))
 def test_odd_values_that_no_result_depends_on_end_nothing(store: Path, number: int) -> None:
     log_design("e", methods=GOOD, seeds=(1, 2), ratios=(0.5,), items=0)
@@ -112,6 +113,7 @@ def test_full_fine_tuning_has_no_layers(store: Path) -> None:
     assert "All layers" in analysed() or "all layers" in analysed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "columns",
     [

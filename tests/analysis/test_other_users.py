@@ -165,6 +165,7 @@ def test_a_probe_of_a_run_finds_the_run_and_is_refused_in_a_line(call: Call, fol
     assert "cannot write" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -38,6 +38,7 @@ def leftovers() -> set[str]:
     return {name for name in ("mlflow.db", "mlartifacts", "mlruns", "whichlora-work") if (PROJECT / name).exists()}
 
 
+@pytest.mark.slow
 def test_a_launch_from_another_folder_links_to_the_run_with_its_results(tmp_path: Path, tiny_model: str) -> None:
     before = leftovers()
     model = shutil.copytree(tiny_model, tmp_path / "tiny model")  # the space must survive the shell

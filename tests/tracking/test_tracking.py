@@ -358,6 +358,7 @@ def test_two_processes_with_the_same_spec_make_one_run(store: Path, tiny_model: 
 # Empty folders, and the location of files
 
 
+@pytest.mark.slow
 def test_four_processes_make_one_working_database_in_an_empty_folder(tmp_path: Path) -> None:
     ended([start("whichlora.database", cwd=tmp_path) for _ in range(4)])
     client = client_of(tmp_path)

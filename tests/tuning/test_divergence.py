@@ -71,7 +71,8 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("objective", ["mean", pytest.param("mean,parameters", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["mean", "mean,parameters"])
 def test_a_diverged_trial_counts_with_the_worst_value_and_is_never_the_best(
     options: dict[str, str], diverging: dict[str, Any], objective: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
