@@ -79,11 +79,17 @@ def test_ranks_of_turkic_languages_are_evaluated_on_xtreme_r(tmp_path: Path, mon
     for split in ("val", "test"):
         file = tmp_path / "data" / "xcopa" / f"{split}.tr.jsonl"
         file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "data" / "tatoeba").mkdir()
+    for code in ("aze", "kaz", "tuk", "uzb", "tur"):
+        for side in (code, "eng"):
+            file = tmp_path / "data" / "tatoeba" / f"tatoeba.{code}-eng.{side}"
+            file.write_text("".join(f"{side} {i}\n" for i in range(200)))
     monkeypatch.chdir(tmp_path)
     grid = read_grid(str(EXPERIMENTS / "xtreme-r-turkic.yaml"))
     cells = Counter((plan.spec.rank, plan.spec.language) for plan in grid.plans)
     assert cells == dict.fromkeys(itertools.product((4, 16, 64), ("az", "kk", "tk", "uz", "tr")), 3)
     assert {plan.spec.language for plan in grid.plans if "retention/tl" in plan.tests} == {"tr"}
+    assert {len(plan.tests["alignment/tatoeba"].items) for plan in grid.plans} == {200}
     assert values(grid, "scoring") == {"layer-1"}
 
 
