@@ -32,10 +32,7 @@ class AlignWords(PairTask):
     name = "align-words"
     languages = (SOURCE_LANGUAGE, *pairs.LANGUAGES)
     pooled = ("ur", "sw", "hi")
-    parallel = False
     headline = "pooled/cosine/gap/centred"
-    prompt_version = "pairs-1"
-    answer_tokens = 0
     sizes = Sizes(train=256, validation=HELD_OUT, test=HELD_OUT)
 
     def load(
@@ -67,18 +64,6 @@ class AlignWords(PairTask):
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         path = None if data_dir is None else pairs_path(language, data_dir).absolute()
         return {str(path): files.digest(path)} if path is not None and is_file(path) else {}
-
-    def prompt(self, item: Item) -> str:
-        """Return the English word."""
-        assert isinstance(item, PairItem)
-        return item.word
-
-    def answer(self, item: Item) -> str:
-        return f" {self.gold(item)[0]}"
-
-    def gold(self, item: Item) -> tuple[str, ...]:
-        assert isinstance(item, PairItem)
-        return (item.translation,)
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
         """Return the micro-F1 of retrieving each word's translation from the set; equal to P@1 if each has one."""

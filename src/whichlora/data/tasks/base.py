@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from whichlora.data.tasks.items import Item, QaItem, named_texts
+from whichlora.data.tasks.items import Item, PairItem, QaItem, named_texts
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError
 
@@ -204,7 +204,28 @@ class PromptTask(Task):
         }
 
 
-class PairTask(Task):
+class RetrievalTask(Task):
+    """A task whose items are pairs of a text and its translation, which the text is to retrieve; there is no prompt."""
+
+    parallel = False
+    prompt_version = "pairs-1"
+    chat_template = "none"
+    answer_tokens = 0
+
+    def prompt(self, item: Item) -> str:
+        """Return the English text."""
+        assert isinstance(item, PairItem)
+        return item.word
+
+    def answer(self, item: Item) -> str:
+        return f" {self.gold(item)[0]}"
+
+    def gold(self, item: Item) -> tuple[str, ...]:
+        assert isinstance(item, PairItem)
+        return (item.translation,)
+
+
+class PairTask(RetrievalTask):
     """A task whose items are word pairs: training and scoring use the hidden states of both words, without a prompt.
 
     An item belongs to two languages.
@@ -213,7 +234,6 @@ class PairTask(Task):
     irrelevant_options: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("tl_ratio", "composition", "scoring", "select_on"), "every item is a pair of both languages"
     ) | {"chat_template": "word pairs have no prompt"}
-    chat_template = "none"
     default_tl_ratio = 1.0
     selection_role = "control"
     scores_training_items = True

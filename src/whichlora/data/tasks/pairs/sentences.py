@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whichlora.data.tasks import files
-from whichlora.data.tasks.base import SOURCE_LANGUAGE, Sizes, Split, Task
+from whichlora.data.tasks.base import SOURCE_LANGUAGE, RetrievalTask, Sizes, Split
 from whichlora.data.tasks.items import Item, PairItem
 from whichlora.data.tasks.pairs import tatoeba
 
 
-class Tatoeba(Task):
+class Tatoeba(RetrievalTask):
     """English sentences of LASER's Tatoeba test sets and their translations, in the order of the files."""
 
     name = "tatoeba"
     languages = (SOURCE_LANGUAGE, *tatoeba.ISO_639_3)
     pooled = ()
-    parallel = False
     headline = "p1"
-    prompt_version = "pairs-1"
-    chat_template = "none"
-    answer_tokens = 0
     sizes = Sizes()
     option = "alignment_dir"
     """The option whose value is `data_dir`, for error messages."""
@@ -44,18 +40,6 @@ class Tatoeba(Task):
     def origin(self, language: str, split: Split, *, data_dir: str | None = None) -> dict[str, str]:
         paths = tatoeba.files(language, data_dir, option=self.option)
         return {str(path.absolute()): files.digest(path) for path in paths}
-
-    def prompt(self, item: Item) -> str:
-        """Return the English sentence."""
-        assert isinstance(item, PairItem)
-        return item.word
-
-    def answer(self, item: Item) -> str:
-        return f" {self.gold(item)[0]}"
-
-    def gold(self, item: Item) -> tuple[str, ...]:
-        assert isinstance(item, PairItem)
-        return (item.translation,)
 
     def metrics(self, predicted: Sequence[str | None], gold: Sequence[tuple[str, ...]]) -> dict[str, float]:
         """Return the share of English sentences whose nearest neighbour is their translation, by raw cosine."""
