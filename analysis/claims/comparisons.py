@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.measures import floored_blocks
 from analysis.records import Record, find
+from analysis.stats.cells import in_points
 from analysis.stats.contrasts import DETECTABLE, SAME_TEST, contrast
 from analysis.stats.contrasts import PAIR_TEST as T_TEST
 from analysis.stats.differences import SAME, differences, pair_tests
@@ -20,7 +21,7 @@ class Pair(NamedTuple):
 
     Attributes:
         difference: the test of the difference; without p if it is not possible.
-        equivalence: TOST; None for metrics that are no F1, to which the margin does not apply.
+        equivalence: TOST; None for metrics other than F1, to which the margin does not apply.
         detectable: the minimum detectable difference of the pair, if it differs between pairs.
     """
 
@@ -62,12 +63,12 @@ def method_differences(
 ) -> list[Record]:
     """Return the records of the primary analysis: F1 in the blocks above the floor, or another metric in all blocks.
 
-    The margin, which is in points, applies to F1, that on a task that was not trained included.
+    The margin, in points, applies to every F1, including that on a task that was not trained.
     """
     if metric == "f1":
         kept, _ = floored_blocks.split(table, outcome)
         return differences(kept, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
-    margin_of_metric = margin if metric.endswith("f1") else None
+    margin_of_metric = margin if in_points(metric) else None
     return differences(table, outcome=outcome, scope=scope, metric=metric, margin=margin_of_metric, alpha=alpha)
 
 
@@ -90,7 +91,7 @@ def compare_levels(
     equivalences = holm_records([find(pair, test=SAME_TEST)[0] for pair in contrasts])
     detectable = [find(pair, test=DETECTABLE)[0] for pair in contrasts]
     return {
-        pair: Pair(d, e if metric.endswith("f1") else None, m)
+        pair: Pair(d, e if in_points(metric) else None, m)
         for pair, d, e, m in zip(requested, differences, equivalences, detectable, strict=True)
     }
 

@@ -12,7 +12,7 @@ from analysis.claims.relations import relations_of
 from analysis.claims.verdicts import CONTRADICTED, SUPPORTED, Verdict, format_p, undecided
 from analysis.decimals import fixed
 from analysis.records import NotTestable, Record
-from analysis.stats.cells import format_level, rows
+from analysis.stats.cells import format_level, in_points, rows
 from analysis.stats.conjunctions import directions
 from analysis.stats.contrasts import same_level, units
 
@@ -114,7 +114,7 @@ def interaction(
             parts.append(untested_part(f"{first} - {second}", str(reason)))
             continue
         differences.append((f"{first} - {second}", [relation], values))
-    parts += parts_of_differences(differences, margin if metric.endswith("f1") else 0.0, outcome)
+    parts += parts_of_differences(differences, margin if in_points(metric) else 0.0, outcome)
     return judge_parts(parts, hold, alpha, outcome=outcome, unit="pairs of variants")
 
 

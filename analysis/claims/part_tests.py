@@ -19,7 +19,7 @@ from analysis.claims.relations import Relations, relations_of, resolve_methods
 from analysis.claims.verdicts import Verdict, undecided
 from analysis.measures import floored_blocks
 from analysis.records import NotTestable, Record
-from analysis.stats.cells import cells, enumerate_few, format_level, rows
+from analysis.stats.cells import cells, enumerate_few, format_level, in_points, rows
 from analysis.stats.conjunctions import directions, partial_conjunction
 from analysis.stats.contrasts import spread_english, units
 from analysis.stats.differences import THESE, scoped_values
@@ -69,9 +69,7 @@ def configurations(
         except NotTestable as reason:
             parts.append(untested_part(name, str(reason)))
     independent = factor != "method" and len(relations) == 1
-    parts += parts_of_differences(
-        differences, margin if metric.endswith("f1") else 0.0, outcome, independent=independent
-    )
+    parts += parts_of_differences(differences, margin if in_points(metric) else 0.0, outcome, independent=independent)
     return judge_parts(parts, hold, alpha, outcome=outcome, unit="configurations")
 
 

@@ -17,6 +17,7 @@ from analysis.measures.summaries import summarise
 from analysis.records import Record
 from analysis.runs.methods import UNTRAINED
 from analysis.stats.blocked import F_TEST, blocked
+from analysis.stats.cells import in_points
 from analysis.stats.groupings import groupings
 from analysis.stats.multiplicity import holm_records
 
@@ -97,7 +98,7 @@ def _mean_records(runs: pd.DataFrame, analysis: str) -> list[Record]:
             effect=float(values.mean()),
             statistic=float(values.std()),
             n=len(values),
-            note=f"{note}, points" if column.endswith("f1") else note,
+            note=f"{note}, points" if in_points(column) else note,
         )
         for key, rows in groups
         for column in _COLUMNS
@@ -166,7 +167,7 @@ def _compare_methods(
 
 def known_values(rows: pd.DataFrame, column: str) -> pd.Series[float]:
     """Return the values of a column without missing ones, F1 in points."""
-    return (100 if column.endswith("f1") else 1) * rows[column].dropna().astype(float)
+    return (100 if in_points(column) else 1) * rows[column].dropna().astype(float)
 
 
 def paired_tests(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record]]:

@@ -65,6 +65,11 @@ class Cells:
         return float(len(sizes) / (1 / sizes).sum()) if len(sizes) else 0.0
 
 
+def in_points(metric: str) -> bool:
+    """Return whether a metric is an F1, which reports give in points, so that the margin applies to it."""
+    return metric.endswith("f1")
+
+
 def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
     """Return the rows of an outcome that have a metric, with its values in `value` (F1 in points, others unchanged).
 
@@ -78,7 +83,7 @@ def rows(table: pd.DataFrame, outcome: str, metric: str = "f1") -> pd.DataFrame:
         frame = frame[frame["variant"] != UNTRAINED]
     if len(categories := frame.select_dtypes("category").columns):  # else unused categories come back as groups
         frame = frame.astype(dict.fromkeys(categories, object))
-    scale = 100.0 if metric.endswith("f1") else 1.0
+    scale = 100.0 if in_points(metric) else 1.0
     frame = frame.assign(value=frame[metric].astype(float) * scale)
     if outcome == "en" and "adapter" in frame:
         key = [c for c in ("setting", "task", "model", "method", "seed", "tl_ratio", "adapter") if c in frame]
