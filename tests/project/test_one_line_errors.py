@@ -27,13 +27,18 @@ SMALL = ["--train_size", "16", "--validation_size", "6", "--test_size", "6"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, in which this process would track."""
+    """An empty current folder, in which this process would track; nothing is announced there.
+
+    An error is one line of its own. What a command announces while it works is no part of it, and comes on a busy
+    machine only.
+    """
     before = mlflow.get_tracking_uri()
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     mlflow.set_tracking_uri(f"sqlite:///{here}/mlflow.db")
     yield here
     mlflow.set_tracking_uri(before)
