@@ -282,6 +282,23 @@ def test_what_names_nothing_in_a_new_database_leaves_none(
     assert value in refused(capsys, command, "--model", tiny_model, *size)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["probe --data_dir none", "probe --kind alignment --pairs none.tsv", "tune --task xnli --data_dir none",
+     "data check xnli --data_dir none"],
+)  # fmt: skip
+def test_data_that_is_missing_is_named_before_torch_is_loaded(tmp_path: Path, command: str) -> None:
+    script = (
+        "import sys; from whichlora.__main__ import main; status = main(sys.argv[1:]); "
+        "sys.exit(9 if {'torch', 'transformers'} & {*sys.modules} else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(("error: data_dir=none: is not a folder", "error: pairs=none.tsv: must be words"))
+
+
 def without_uri() -> dict[str, str]:
     """The environment of a process that tracks in its folder."""
     return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
