@@ -14,7 +14,7 @@ from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, 
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
-from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_task, parse_options
+from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_data_dir, check_task, parse_options
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.models.loading import locate, read_shape
@@ -103,6 +103,7 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
     }
     options = parse_options(main)
     task_class(options.task, prompted=True)  # only these have the validation F1 that a study compares
+    check_data_dir(options.data_dir)
     task = get_task(options.task, options.prompt_language)
     check_task(task, language=options.language, difficulty=options.difficulty)
     objective = parse_objective(texts["objective"]).for_task(task)

@@ -180,6 +180,9 @@ def _bootstrap_record(
     outcome: str, pair: tuple[str, str], paired: Paired, parts: Components, alpha: float, draws: int
 ) -> Record:
     error = standard_error(parts, two_way_bootstrap(paired, draws))
+    if error <= 1e-8:
+        why = "all adapters have the same mean difference, and the draws vary no more than by chance"
+        return _untestable(outcome, pair, NotTestable(why))
     effect = round(float(paired.weights @ paired.means), 10) + 0.0
     df = _satterthwaite(parts.between, parts.df, parts.items, paired)
     half = float(stats.t.isf(alpha / 2, df)) * error

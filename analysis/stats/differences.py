@@ -285,6 +285,8 @@ def _note(table_cells: Cells, scope: str) -> str:
 def pair_reason(n: int, scope: str) -> str:
     """Return why a pair that has so many units in common cannot be tested."""
     if scope == LIKE_THESE:
+        if n > 1:
+            return "the difference is the same in all blocks"
         return f"the two methods have {n or 'no'} block{'s' * (n != 1)} in common, two are needed"
     if n < 1:
         return "the two methods share no block and seed"

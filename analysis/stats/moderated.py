@@ -76,16 +76,21 @@ def moderated(paired: Array, dispersion: float = _DISPERSION) -> Errors:
 def _moderate(variance: Array, df: Array, pairs: int, dispersion: float) -> tuple[Array, Array]:
     """Moderate the variances of pairs (last axis) towards their mean by the method of Smyth (2004)."""
     k = round((1 + np.sqrt(1 + 8 * pairs)) / 2)
-    tested = np.isfinite(variance).sum(axis=-1, keepdims=True)
     if k < 3:
         return variance, df
+    tested = np.isfinite(variance).sum(axis=-1, keepdims=True)
     logs = np.log(variance) - special.digamma(df / 2) + np.log(df / 2)
-    spread = np.nanvar(logs, axis=-1, keepdims=True) * tested / np.maximum(tested - 1, 1)
-    excess = dispersion * spread - np.nanmean(special.polygamma(1, df / 2), axis=-1, keepdims=True)
+    spread = np.nansum((logs - _mean(logs)) ** 2, axis=-1, keepdims=True) / np.maximum(tested - 1, 1)
+    excess = dispersion * spread - _mean(special.polygamma(1, df / 2))
     prior_df = np.where(excess > 0, 2 * _inverse_trigamma(np.maximum(excess, 1e-9)), np.inf)
     prior_df = np.where(tested > 1, np.minimum(prior_df, 1e6), 0.0)
-    pooled = np.nanmean(variance, axis=-1, keepdims=True)
-    return (prior_df * pooled + df * variance) / (prior_df + df), np.minimum(prior_df + df, (k - 1) * df)
+    return (prior_df * _mean(variance) + df * variance) / (prior_df + df), np.minimum(prior_df + df, (k - 1) * df)
+
+
+def _mean(values: Array) -> Array:
+    """Return the means of the numbers along the last axis, which is kept; zero where there are none."""
+    known = (~np.isnan(values)).sum(axis=-1, keepdims=True)
+    return np.asarray(np.nansum(values, axis=-1, keepdims=True) / np.maximum(known, 1))
 
 
 def _inverse_trigamma(x: Array) -> Array:

@@ -160,6 +160,22 @@ def test_equal_answers_are_not_tested():
         components(one_block(values))
 
 
+def test_an_error_of_zero_is_not_tested():
+    """A has half of the items right in each run, in the one second seed the other half; B has none."""
+    table = designs.table({"A": 0, "B": 0, "C": 0}, languages=("hi", "ky", "sw", "ur"), ratios=(0.5,), seeds=(1, 2))
+    table = table[(table["seed"] == 1) | (table["language"] == "hi")].reset_index(drop=True)
+    table, items = predictions(table, n=4)
+    half = {1: [1.0, 1.0, 0.0, 0.0], 2: [0.0, 0.0, 1.0, 1.0]}
+    for row in table.itertuples():
+        if row.method != "C":
+            right = np.array(half[row.seed]) * (row.method == "A")
+            items.loc[items["run_id"].eq(row.run_id) & items["outcome"].eq(row.outcome), "correct"] = right
+    records = find(other_items(table, items, outcome="tl", scope="these"), test=BOOTSTRAP, groups=("A", "B"))
+    assert [record.note for record in records] == [
+        "no test: all adapters have the same mean difference, and the draws vary no more than by chance"
+    ]
+
+
 @pytest.mark.slow
 def test_seeds_that_differ_in_which_items_they_get_right_but_not_in_how_many_are_not_tested():
     """A small test set: the error would be zero."""

@@ -79,6 +79,7 @@ SMALL = {
     "two methods": part(method=["LoRA", "VeRA"]),
     "no cell in common": FULL[(FULL["method"] == "LoRA") == (FULL["language"] == "sw")].query("method != 'DoRA'"),
     "every score the same": TIED,
+    "every score of a method the same": FULL.assign(f1=FULL["method"].map({"LoRA": 0.5, "DoRA": 0.5, "VeRA": 0.4})),
     "seeds differ, methods do not": BY_SEED,
     "the other outcome": FULL[FULL["outcome"] == "en"],
 }
@@ -136,6 +137,8 @@ def test_a_record_comes_out_of_any_design(name, test):
         ("no cell in common", mixed_model, "no two methods share a block"),
         ("every score the same", mixed_model, "nothing varies"),
         ("seeds differ, methods do not", mixed_model, "the residual variance is estimated as zero"),
+        ("every score of a method the same", differences, "or the difference is the same in all"),
+        ("every score of a method the same", like_these, "the difference is the same in all blocks"),
         ("seeds differ, methods do not", differences, "the same in every run"),
         ("one method has two seeds in one cell, the other one", differences, "no block has two seeds in common"),
     ],

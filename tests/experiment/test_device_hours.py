@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,34 @@ def test_a_folder_is_planned_only(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "empty" / "bad.yaml").write_text("name: n\narms: [{variant: lora, rank: 0}]\n")
     assert main(["--file", str(tmp_path / "empty"), "--dry_run", "true"]) == 2
     assert "bad.yaml: line 2: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "there is no such file"),
+        (os.mkfifo, "it is a pipe, a device or a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a pipe, a device or a socket"),
+        (lambda path: path.symlink_to("nothing"), "there is no such file behind the link"),
+    ],
+    ids=["nothing", "pipe", "device", "broken link"],
+)
+def test_what_is_no_file_is_named(
+    make: Callable[[Path], None], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "grid.yaml"
+    make(file)
+    must = "must be the YAML file of an experiment or, with dry_run=true, a folder of such files"
+    assert main(["--file", str(file)]) == 2
+    assert capsys.readouterr().err == f"error: file={file}: {must}; {says}\n"
+
+
+def test_a_folder_of_subfolders_lists_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sub.yaml").mkdir()
+    (tmp_path / "sub.yaml" / "grid.yaml").touch()
+    assert main(["--file", str(tmp_path), "--dry_run", "true"]) == 2
+    says = "is a folder without YAML files; it must have those of experiments; it has sub.yaml/grid.yaml"
+    assert capsys.readouterr().err == f"error: file={tmp_path}: {says}\n"
 
 
 @pytest.mark.parametrize("stem", MOVED)

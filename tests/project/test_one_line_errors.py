@@ -27,13 +27,18 @@ SMALL = ["--train_size", "16", "--validation_size", "6", "--test_size", "6"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, in which this process would track."""
+    """An empty current folder, in which this process would track; nothing is announced there.
+
+    An error is one line of its own. What a command announces while it works is no part of it, and comes on a busy
+    machine only.
+    """
     before = mlflow.get_tracking_uri()
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     mlflow.set_tracking_uri(f"sqlite:///{here}/mlflow.db")
     yield here
     mlflow.set_tracking_uri(before)
@@ -275,6 +280,23 @@ def test_what_names_nothing_in_a_new_database_leaves_none(
     monkeypatch.setenv(variable, value)
     size = SMALL if command == "run" else ["--items", "4"]
     assert value in refused(capsys, command, "--model", tiny_model, *size)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["probe --data_dir none", "probe --kind alignment --pairs none.tsv", "tune --task xnli --data_dir none",
+     "data check xnli --data_dir none"],
+)  # fmt: skip
+def test_data_that_is_missing_is_named_before_torch_is_loaded(tmp_path: Path, command: str) -> None:
+    script = (
+        "import sys; from whichlora.__main__ import main; status = main(sys.argv[1:]); "
+        "sys.exit(9 if {'torch', 'transformers'} & {*sys.modules} else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(("error: data_dir=none: is not a folder", "error: pairs=none.tsv: must be words"))
 
 
 def without_uri() -> dict[str, str]:

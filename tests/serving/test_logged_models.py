@@ -229,14 +229,21 @@ GAPS = (
 )
 """What writes to the tracking server while the model is logged, in this order."""
 KILLED = """
-import os, signal, sys
+import os, signal, sys, threading
 from mlflow.tracking import MlflowClient
 from whichlora.run import pipeline
 from whichlora.testing.runs import small_plan
 from whichlora.tracking.client import connect
 from whichlora.tracking.runs import Tracker
 
-model, experiment, gap = sys.argv[1:]
+assert threading.active_count() == 1
+for line in sys.stdin:
+    gap = line.strip()
+    if not (child := os.fork()):
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
 created = []
 
 def die_after(owner, name):
@@ -259,31 +266,39 @@ def note_creation(*arguments, call=MlflowClient.create_logged_model, **options):
 MlflowClient.create_logged_model = note_creation
 if gap != "before":
     die_after(os if gap == "link" else MlflowClient, gap)
-pipeline.run(small_plan(model), Tracker(connect(), experiment))
+sys.stdout = sys.stderr
+pipeline.run(small_plan(sys.argv[1]), Tracker(connect(), f"killed {gap}"))
 """
-"""Carries out a plan and kills itself: before the model is created, or after a call from then on."""
+"""Carries out a plan for each gap that it reads, and writes the exit code, in a process that kills itself: before the
+model is created, or after a call from then on. Packages are imported once; forks are made where no thread of Python
+or of a matrix product runs, whose locks a child would wait for."""
 
 
 @pytest.mark.slow
 def test_a_kill_in_any_gap_leaves_one_model_after_the_resume(store: Path, tiny_model: str) -> None:
     plan = plan_of(tiny_model)
     expected = run_of(plan_of(tiny_model), "reference")
-    for gap in ("before", *GAPS):
-        tracker = Tracker(connect(), f"killed {gap}")
-        killed = subprocess.run([sys.executable, "-c", KILLED, tiny_model, tracker.experiment, gap], check=False)
-        assert killed.returncode == -signal.SIGKILL
-        assert len(_models_in(tracker)) == (gap != "before")
-        result = pipeline.run(plan, tracker)
-        (model,) = _models_in(tracker)
-        run = tracker.client.get_run(result.run_id)
-        assert model.status is LoggedModelStatus.READY
-        assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
-        assert run.info.status == "FINISHED"
-        test = {key: value for key, value in result.metrics.items() if key.startswith("test/")}
-        assert test == {key: expected.metrics[key] for key in test}
-        logged = {metric.key: metric.value for metric in model.metrics}
-        assert logged == {key: run.data.metrics[key] for key in expected.metrics}
-        assert_same(mlflow.pyfunc.load_model(model.model_uri).predict(texts(plan)), result.run_id)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, tiny_model], text=True, env={**os.environ, **one}, **pipes
+    ) as killed:
+        for gap in ("before", *GAPS):
+            tracker = Tracker(connect(), f"killed {gap}")
+            print(gap, file=killed.stdin, flush=True)
+            assert int(killed.stdout.readline()) == -signal.SIGKILL
+            assert len(_models_in(tracker)) == (gap != "before")
+            result = pipeline.run(plan, tracker)
+            (model,) = _models_in(tracker)
+            run = tracker.client.get_run(result.run_id)
+            assert model.status is LoggedModelStatus.READY
+            assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+            assert run.info.status == "FINISHED"
+            test = {key: value for key, value in result.metrics.items() if key.startswith("test/")}
+            assert test == {key: expected.metrics[key] for key in test}
+            logged = {metric.key: metric.value for metric in model.metrics}
+            assert logged == {key: run.data.metrics[key] for key in expected.metrics}
+            assert_same(mlflow.pyfunc.load_model(model.model_uri).predict(texts(plan)), result.run_id)
 
 
 def _models_in(tracker: Tracker) -> list[LoggedModel]:

@@ -158,6 +158,7 @@ def test_the_page_of_an_experiment(
     address = f"#/experiments/{number}/runs?viewStateShareKey={RESULTS}"
     assert address in results_line(client, "tests")
     monkeypatch.setattr(sys, "argv", ["experiment_page", "5001"])
+    monkeypatch.delitem(sys.modules, "whichlora.tracking.experiment_page")  # as in a process of its own
     runpy.run_module("whichlora.tracking.experiment_page", run_name="__main__")
     assert f"tests: http://127.0.0.1:5001/{address}" in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ from whichlora.data.mixture import COMPOSITIONS
 from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
-from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_number
+from whichlora.errors import OptionError, check_choice, check_text, is_folder, parse_integer, parse_number
 from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
@@ -215,6 +215,16 @@ def _retention(option: str, text: str) -> str:
     if text != "none":
         task_class(text, option=option, prompted=True, others=("none",))
     return text
+
+
+def check_data_dir(text: str | None) -> None:
+    """Check that a data folder, if one is given, exists, before packages and models are loaded.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if text is not None and not is_folder(given_path(text)):
+        raise OptionError("data_dir", text, "is not a folder")
 
 
 def check_chat_template(option: str, text: str) -> str:

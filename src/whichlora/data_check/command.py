@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, Group, escape_what_cannot_be_shown
 from whichlora.config.cli import guarded
-from whichlora.config.options import AUTO, CHOICES, RUN_OPTIONS, parse_options
+from whichlora.config.options import AUTO, CHOICES, RUN_OPTIONS, check_data_dir, parse_options
 from whichlora.data.tasks import NAMES
 from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
@@ -59,6 +59,7 @@ def _check(texts: Mapping[str, str]) -> int:
     measured = check_choice("estimate", texts["estimate"], BOOLEANS) == "true"
     values = {name: text for name, text in texts.items() if name != "estimate"}
     options = parse_options(values)
+    check_data_dir(options.data_dir)
 
     with announced("Loading packages and the data."):
         from whichlora.data_check.pipeline import check  # torch and transformers take seconds to import

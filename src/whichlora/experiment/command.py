@@ -59,8 +59,10 @@ def _run_command(texts: Mapping[str, str]) -> int:
     engine = engine_of(texts["engine"], texts["workers"])
     dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
     check_pack(texts["pack"])
+    if not texts["file"]:
+        raise OptionError("file", "", "must be the YAML file of an experiment")
     folder = given_path(texts["file"])
-    if texts["file"] and is_folder(folder):
+    if is_folder(folder):
         if not dry_run:
             raise OptionError("file", texts["file"], "is a folder, which can only be planned; add dry_run=true")
         print(folder_plan(folder, width=terminal_width()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 
 from whichlora.caller import given_path
 from whichlora.config.options import RUN_OPTIONS, parse_option
-from whichlora.errors import OptionError, check_name, did_you_mean, is_file
+from whichlora.errors import OptionError, check_name, did_you_mean, is_file, is_folder
 from whichlora.experiment.moved_files import moved_to
 from whichlora.yaml_files import Document, Section, read_document
 
@@ -133,7 +134,7 @@ def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]
     `extending` are the files that extend this one, directly or indirectly.
     """
     if not is_file(path):
-        raise OptionError("file", str(path), _missing(path))
+        raise OptionError("file", str(path), _missing(path, or_else=" or, with dry_run=true, a folder of such files"))
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     document = read_document("file", path)
@@ -148,7 +149,16 @@ def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]
     return [(document, content), *_read(extended, (*extending, path.resolve()))]
 
 
-def _missing(path: Path) -> str:
-    """Return what is allowed in the place of a path without a file."""
-    hint = did_you_mean(str(path), map(str, path.parent.glob("*.yaml")))
-    return moved_to(path) or f"must be the YAML file of an experiment{hint}"
+def _missing(path: Path, *, or_else: str = "") -> str:
+    """Return what is allowed in the place of a path without a file, and what is there."""
+    hint = did_you_mean(str(path), map(str, filter(is_file, path.parent.glob("*.yaml"))))
+    return moved_to(path) or f"must be the YAML file of an experiment{or_else}; {_found(path)}{hint}"
+
+
+def _found(path: Path) -> str:
+    """Return what a path without a file is."""
+    if is_folder(path):
+        return "it is a folder"
+    if os.path.exists(path):  # noqa: PTH110, see `is_file`
+        return "it is a pipe, a device or a socket"
+    return f"there is no such file{' behind the link' * os.path.islink(path)}"  # noqa: PTH114, see `is_file`

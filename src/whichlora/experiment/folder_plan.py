@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whichlora.config.outline import Outline, outline
-from whichlora.errors import OptionError
+from whichlora.data.tasks.folder_contents import contents
+from whichlora.errors import OptionError, is_folder
 from whichlora.experiment.device_hours import DEVICE, UNKNOWN, device_hours, hours_text
 from whichlora.experiment.experiment_file import read_experiment
 from whichlora.experiment.grid import each_run
@@ -41,9 +42,15 @@ def outline_folder(folder: Path) -> list[FileOutline]:
     Raises:
         OptionError: there is none, or a file is malformed or has an option that is not allowed.
     """
-    files = sorted(folder.glob("*.yaml"))
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise OptionError("file", str(folder), f"is a folder that cannot be read: {error.strerror}") from error
+    paths = [folder / name for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
+    files = [path for path in paths if not is_folder(path)]
     if not files:
-        raise OptionError("file", str(folder), "is a folder without YAML files")
+        must = "is a folder without YAML files; it must have those of experiments"
+        raise OptionError("file", str(folder), f"{must}; {contents(folder)}")
     found = []
     for path in files:
         experiment = read_experiment(str(path.absolute()))

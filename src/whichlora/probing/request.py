@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from whichlora.caller import given_path
 from whichlora.config.options import (
     AUTO,
     FIRST_TOKEN,
@@ -13,11 +14,12 @@ from whichlora.config.options import (
     QUANTIZATIONS,
     RUN_OPTIONS,
     check_chat_template,
+    check_data_dir,
     check_task,
 )
 from whichlora.data.tasks import get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
-from whichlora.errors import OptionError, check_choice, parse_integer
+from whichlora.errors import OptionError, check_choice, is_file, parse_integer
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
     PRESETS,
@@ -81,6 +83,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         check_chat_template("chat_template", values["chat_template"])
     if values["task"]:
         task_class(values["task"], prompted=True)
+    check_data_dir(values["data_dir"])
     _check_language(values, kind, texts["pairs"])
     if kind == "language":
         choices: Choices = _language_choices(values)
@@ -172,6 +175,9 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
         first_token=_first_token(values),
         against=values["against"],
     )
+    if choices.pairs not in ("words", "task", TATOEBA) and not is_file(given_path(choices.pairs)):
+        must = f"must be words (packaged), task, or a UTF-8 file of pairs, or {TATOEBA}"
+        raise OptionError("pairs", choices.pairs, f"{must}; there is no such file")
     codes = [] if values["language"] is None else _codes(values["language"])
     if choices.pairs in ("words", TATOEBA) and (len(set(codes)) < len(codes) or "" in codes):
         raise OptionError("language", values["language"], "must be different codes, separated by commas")

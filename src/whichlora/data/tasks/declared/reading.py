@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +14,11 @@ from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.declared import hub
 from whichlora.data.tasks.declared.columns import Missing, as_text, defect_of, lookup
 from whichlora.data.tasks.declared.declaration import Declaration
+from whichlora.data.tasks.declared.file_names import files_of, without_other_languages
 from whichlora.data.tasks.declared.layouts import Data, filled
 from whichlora.data.tasks.declared.tables import Record, Table, UnreadableError, read_table
 from whichlora.data.tasks.folder_contents import contents, nearest
-from whichlora.errors import OptionError, did_you_mean, is_file, is_folder
+from whichlora.errors import OptionError, did_you_mean, is_folder
 
 Part = Split | Literal["all"]
 """A split, or all items of data that has no splits."""
@@ -86,9 +86,8 @@ def find(declaration: Declaration, root: Path | None, data_dir: str | None) -> P
     if not expected:
         wanted = f"is not a copy of {of_hub[0].hub}: it has no README.md with its configs"
         raise OptionError("data_dir", shown, f"{wanted}; {listed}")
-    raise OptionError(
-        "data_dir", shown, f"has none of {', '.join(expected[:6])}; {listed}{nearest(expected, listed.names)}"
-    )
+    usable = without_other_languages(declaration, declaration.reference, listed.names)
+    raise OptionError("data_dir", shown, f"has none of {', '.join(expected[:6])}; {listed}{nearest(expected, usable)}")
 
 
 def rows(declaration: Declaration, place: Place, language: str, part: Part) -> Rows | None:
@@ -104,16 +103,15 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
     names = _names(declaration, language, part, layout)
     tables = _tables(declaration, place, pattern, names)
     if not tables:
-        others = [
-            code for code in declaration.codes if _files(place.folder, pattern, _names(declaration, code, part, layout))
-        ]
+        others = [code for code in declaration.codes if _files(declaration, place, code, part)]
         if part == "train" and others:
             return None
         if part == "validation" and not others:
             return None
         listed = contents(place.folder) if place.folder else None
         wanted = filled(pattern, names)
-        found = f"; {listed}{nearest([wanted], listed.names)}" if listed else ""
+        usable = without_other_languages(declaration, language, listed.names if listed else ())
+        found = f"; {listed}{nearest([wanted], usable)}" if listed else ""
         raise OptionError("data_dir", place.shown, f"has no {wanted} for {part} in {language}{found}")
     everything = [record for table in tables for record in table.records]
     fields = _filled_fields(declaration, layout, names)
@@ -131,16 +129,20 @@ def rows(declaration: Declaration, place: Place, language: str, part: Part) -> R
 
 def has_part(declaration: Declaration, place: Place, language: str, part: Part) -> bool:
     """Return whether the data has a file of a part in a language; on the hub, whether all languages have it."""
-    pattern = getattr(place.layout, part)
-    if pattern is None:
+    if getattr(place.layout, part) is None:
         return False
-    return bool(place.layout.hub or _files(place.folder, pattern, _names(declaration, language, part, place.layout)))
+    return bool(place.layout.hub or _files(declaration, place, language, part))
 
 
 def _names(declaration: Declaration, language: str, part: Part, layout: Data) -> dict[str, str]:
     """Return the values of the placeholders."""
     split = part if part == "all" else layout.splits.get(part, part)
     return {"lang": language, "name": declaration.name_in_data(language), "split": split}
+
+
+def _files(declaration: Declaration, place: Place, language: str, part: Part) -> list[Path]:
+    pattern = getattr(place.layout, part)
+    return files_of(declaration, place.folder, pattern, _names(declaration, language, part, place.layout))
 
 
 def _filled_fields(declaration: Declaration, layout: Data, names: Mapping[str, str]) -> dict[str, str | int]:
@@ -151,21 +153,11 @@ def _filled_fields(declaration: Declaration, layout: Data, names: Mapping[str, s
 def _first_files(declaration: Declaration, place: Place) -> list[Path]:
     """Return the test files of the first language that has some."""
     for code in (declaration.reference, *declaration.codes):
-        found = _files(place.folder, place.layout.pattern_of_test, _names(declaration, code, "test", place.layout))
+        names = _names(declaration, code, "test", place.layout)
+        found = files_of(declaration, place.folder, place.layout.pattern_of_test, names)
         if found:
             return found
     return []
-
-
-def _files(folder: Path | None, pattern: str, names: Mapping[str, str]) -> list[Path]:
-    """Return the files that a pattern stands for, also compressed; several if it has an asterisk."""
-    if folder is None:
-        return []
-    name = filled(pattern, names)
-    if "*" in name:
-        escaped = "*".join(glob.escape(part) for part in name.split("*"))
-        return sorted(path for path in folder.glob(escaped) if is_file(path))
-    return [path for path in (folder / name, folder / f"{name}.gz") if is_file(path)][:1]
 
 
 def _has_columns(declaration: Declaration, place: Place) -> bool:
@@ -195,7 +187,7 @@ def _tables(declaration: Declaration, place: Place, pattern: str, names: Mapping
         source = str(place.folder or place.layout.hub)
         revision = None if place.folder else place.layout.revision
         return (hub.table(source, config, filled(pattern, names), revision),)
-    return _read(declaration, place, _files(place.folder, pattern, names))
+    return _read(declaration, place, files_of(declaration, place.folder, pattern, names))
 
 
 def _read(declaration: Declaration, place: Place, files: Sequence[Path]) -> tuple[Table, ...]:
