@@ -40,7 +40,11 @@ class HeadRows:
 
 @pytest.mark.parametrize(
     ("variant", "task", "packed"),
-    [("lora", "atlas-nli", True), ("lora", "atlas-qa", True), ("eva", "atlas-nli", False)],
+    [
+        ("lora", "atlas-nli", True),
+        pytest.param("lora", "atlas-qa", True, marks=pytest.mark.slow),
+        ("eva", "atlas-nli", False),
+    ],
 )
 def test_no_part_of_a_run_computes_logits_of_prompts(
     store: Path, tmp_path: Path, variant: str, task: str, packed: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Causal attention within texts of equal length, and within a window of the last tokens, on the CPU in bf16."""
+"""Causal attention in bf16 on a CPU, and the mask of layers that attend to a window of the last tokens."""
 
 from __future__ import annotations
 
