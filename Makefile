@@ -19,7 +19,7 @@ help:
 	@echo "make run [VARIANT=vera] [PARAMS='task=atlas-qa seed=1']  train, score and track one run (whichlora --help has all commands)"
 	@echo "make ui [PORT=5000]      open the tracking UI on loopback"
 	@echo "make test                run the tests, in minutes; make test-all adds the slow ones and those that kill processes"
-	@echo "make bench [BENCH='--only scoring --pairs 2']  compare speed with the usual tools; 20 to 30 minutes on an idle machine"
+	@echo "make bench [BENCH='--only scoring --pairs 2']  compare speed with the usual tools; 30 to 40 minutes on an idle machine"
 	@echo "make check               run ruff, mypy and lint-imports (order of imports); make format applies ruff's changes"
 	@echo "make env                 create .env for docker-compose.yml, with random passwords that only you can read"
 	@echo "make lock                update requirements/*.txt to the newest versions that pyproject.toml allows"

@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 from benchmarks import __main__ as command
-from benchmarks import machine, packed, precision, scoring, training
+from benchmarks import machine, packed, precision, scoring, training, windowed
 from benchmarks.harness import Bench, Equality, Result, Row, agreement, alternate
 from benchmarks.ours import Ours
 from benchmarks.peers.usual import TrainerPeer
@@ -23,6 +23,7 @@ from benchmarks.workers import ROOT, WorkerError, running_worker
 from whichlora.data.batching import collate
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
+from whichlora.models import packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.loading import load_model, load_tokenizer, locate
 
@@ -136,12 +137,30 @@ def test_another_answer_is_noticed(
 
 @pytest.mark.slow
 def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> None:
-    status, rows = measured(tiny_model, tmp_path / "results.json", "training-fp32,training-bf16,memory,grid,start")
+    names = "training-fp32,training-bf16,training-windowed-fp32,memory,grid,start"
+    status, rows = measured(tiny_model, tmp_path / "results.json", names)
     assert status == 0
     assert rows["training-fp32"]["equal"]["value"] < training.LIMIT
+    assert rows["training-windowed-fp32"]["equal"]["value"] < training.LIMIT
+    assert rows["training-windowed-fp32"]["notes"] == [f"{tiny_model}: no windows, a vocabulary of 900."]
     assert len(rows["grid"]["ours"]["wall"]) == 2
     assert rows["memory"]["ours_summary"]["median"] > 100
     assert rows["start"]["value"] > 1
+
+
+def test_without_weights_the_windowed_rows_have_a_random_model_of_the_shape(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windowed, "DEFAULT", tiny_model)  # its tokenizer
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "head_dim": 8}
+    monkeypatch.setattr(windowed, "SHAPE", {**windowed.SHAPE, **small, "vocab_size": 1200, "layer_types": None})
+    taken: list[Bench] = []
+    monkeypatch.setattr(training, "measure", lambda bench, wanted, rows: taken.append(bench) or [])
+    assert windowed.measure(bench_of(tiny_model, tmp_path), [], windowed.ROWS[0]) == []
+    model = load_model(locate(taken[0].model), precision="fp32", quantization="none")
+    assert packing.can_pack(model)
+    assert (model.config.sliding_window, model.config.vocab_size) == (512, 1200)
+    assert load_tokenizer(locate(taken[0].model)).get_vocab() == load_tokenizer(locate(tiny_model)).get_vocab()
 
 
 @pytest.mark.parametrize("slow", ["fp32", "bf16"])

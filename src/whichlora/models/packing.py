@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -25,15 +24,35 @@ from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.hidden_states import StopForward
+from whichlora.models.kernels.attention import MAX_MATMUL_TOKENS, causal_mask, matmul_attention
 from whichlora.models.kernels.onednn import padding_rows
 
 _MIN_LENGTH_RATIO = 0.75
 """Length of the shortest text of a group, relative to the longest."""
-_MAX_MATMUL_TOKENS = 256
-"""Longest text for which stored bf16 attention weights take no more memory than the fp32 states, roughly."""
 _ATTENTION_NAME = "whichlora_packed"
-_FAMILIES = ("gemma", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
-"""Architectures for which a test shows that tokens interact through attention only."""
+_FAMILIES = (
+    "cohere2",
+    "cwm",
+    "exaone4",
+    "gemma",
+    "gemma3_text",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "ministral",
+    "ministral3",
+    "mistral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "starcoder2",
+)
+"""Architectures for which a test shows that tokens interact through attention only, and which keys it reads."""
+_LAYERS = {"full_attention", "sliding_attention"}
+"""Layer types whose keys are all those of a text up to a token, or the last ones within the layer's window."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +80,13 @@ def is_tested(config: Any) -> bool:
 
 
 def can_pack(model: Any) -> bool:
-    """Return whether examples can be packed: a tested family, SDPA, and full attention in all layers."""
+    """Return whether examples can be packed: a tested family, SDPA, and no layer types but those of `_LAYERS`.
+
+    Whether texts are longer than the window of a sliding layer does not matter: `_attend` applies the window to these.
+    """
     config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None)
-    return is_tested(config) and config._attn_implementation == "sdpa" and layers == {"full_attention"} and not window
+    layers = set(getattr(config, "layer_types", None) or ())
+    return is_tested(config) and config._attn_implementation == "sdpa" and layers <= _LAYERS
 
 
 def can_share_prefixes(model: Any) -> bool:
@@ -207,6 +228,7 @@ def _attend(
     *,
     layout: Layout,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     stop_layer: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -214,6 +236,8 @@ def _attend(
 
     Args:
         query, key, value: (1, heads, tokens, width).
+        sliding_window: number of keys that a token attends to, its own included, in a layer with a window. transformers
+            masks the others itself; here only groups of longer texts need a mask.
         stop_layer: block at which the forward pass stops, when only the key-value cache is needed, which by then
             contains this block's keys and values.
 
@@ -237,64 +261,17 @@ def _attend(
     with torch.autocast("cpu", enabled=False) if is_cpu_bf16 else nullcontext():
         for group in layout.groups:
             padded = [gather(states, n, group) for states, n in zip(flat, heads, strict=True)]
-            if is_cpu_bf16 and group.shape[1] <= _MAX_MATMUL_TOKENS and not kwargs.get("dropout"):
-                output = _matmul_attention(*padded, scaling=scaling)
+            tokens = group.shape[1]
+            window = sliding_window if sliding_window and sliding_window < tokens else None
+            if is_cpu_bf16 and tokens <= MAX_MATMUL_TOKENS and not kwargs.get("dropout"):
+                output = matmul_attention(*padded, scaling=scaling, window=window)
             else:
                 padded = [states.float() for states in padded] if is_cpu_bf16 else padded
-                output = sdpa_attention_forward(module, *padded, None, is_causal=True, scaling=scaling, **kwargs)[0]
+                mask = None if window is None else causal_mask(tokens, window, query.device)
+                output = sdpa_attention_forward(module, *padded, mask, is_causal=True, scaling=scaling, **kwargs)[0]
             outputs.append(output.flatten(0, 1).flatten(1))
     output = embedding(layout.tokens, torch.cat(outputs))  # its backward pass is faster than that of indexing
     return output.view(1, len(layout.tokens), heads[0], -1).to(value.dtype), None
-
-
-def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None) -> Tensor:
-    """Return causal attention in bf16, (texts, tokens, heads, width).
-
-    Several query heads may share a head of `key` and `value` (grouped-query attention).
-    """
-    output: Tensor = _MatmulAttention.apply(query, key, value, scaling)  # type: ignore[no-untyped-call]
-    return output
-
-
-class _MatmulAttention(torch.autograd.Function):
-    """Attention from matrix products: scores and softmax in fp32, all other products in bf16.
-
-    On a CPU this is the fastest implementation, with and without gradients. The scores are products of fp32 matrices,
-    because torch has no product of bf16 matrices with an fp32 result on a CPU. In bf16 a score of 1000, from key
-    channels that are large for all tokens (as in Qwen2) and cancel in the softmax, would be rounded by up to 2.
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
-    ) -> Tensor:
-        texts, heads, tokens, width = query.shape
-        ctx.scaling = width**-0.5 if scaling is None else scaling
-        grouped = query.reshape(texts, key.shape[1], -1, width)
-        scores = ((grouped.float() * ctx.scaling) @ key.float().transpose(2, 3)).view(texts, heads, tokens, tokens)
-        # Adding -inf is several times as fast as `masked_fill_`.
-        scores += torch.full((tokens, tokens), -torch.inf).triu(1)
-        weights = scores.softmax(-1).to(torch.bfloat16)
-        states = [state.to(torch.bfloat16) for state in (grouped, key, value)]
-        ctx.save_for_backward(weights, *states)
-        ctx.dtypes = [state.dtype for state in (query, key, value)]
-        output: Tensor = weights.view(texts, key.shape[1], -1, tokens) @ states[2]
-        return output.view(texts, heads, tokens, width).transpose(1, 2)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        weights, query, key, value = ctx.saved_tensors
-        texts, heads, tokens, _ = weights.shape
-        output = gradient.to(torch.bfloat16).transpose(1, 2).reshape(query.shape)
-        of_weights = (output @ value.transpose(2, 3)).view_as(weights)
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, torch.bfloat16).view(*query.shape[:3], tokens)
-        grouped_weights = weights.view(*query.shape[:3], tokens)
-        of_query = (of_scores @ key).view(texts, heads, tokens, -1) * ctx.scaling
-        of_key = of_scores.transpose(2, 3) @ (query * ctx.scaling)
-        of_value = grouped_weights.transpose(2, 3) @ output
-        grads = zip((of_query, of_key, of_value), ctx.dtypes, strict=True)
-        return *(grad.to(dtype) for grad, dtype in grads), None
 
 
 AttentionInterface.register(_ATTENTION_NAME, _attend)

@@ -67,6 +67,9 @@ def _initialize_from_activations(model: Any, batches: Sequence[Mapping[str, Any]
     import torch
     from peft import initialize_lora_eva_weights
 
+    from whichlora.models.answer_logits import logits_at
+
+    first = torch.tensor([0], device=model.device)  # the inputs of the layers matter, not the logits
     needed = round(model.peft_config["default"].r * options["rho"])
     usable = []
     for batch in batches:
@@ -82,7 +85,7 @@ def _initialize_from_activations(model: Any, batches: Sequence[Mapping[str, Any]
 
     def forward(model: Any, inputs: Mapping[str, Any]) -> Any:
         model.train()  # PEFT sets eval mode, which on a CPU packs a 4-bit base permanently, without gradients
-        return model(**inputs)
+        return logits_at(model, first, **inputs)
 
     # All processes have the same batches, so there is nothing to gather.
     initialize_lora_eva_weights(
