@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 TOLERANCE = 1e-10
 """Similarities that differ by no more are tied. Rounding of float64 products is some 1e-14, and the least difference
-between two candidates of a real model some 1e-8."""
+between two candidates in the probes of docs/xtreme-r.md 5e-9."""
 SAME = 1e-5
 """States of unit length at a smaller distance are the same, as their cosine differs from 1 by less than `TOLERANCE`.
 Rounding of fp32 states is some 1e-7."""

@@ -158,7 +158,7 @@ def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.
         return language, word_pairs.packaged(language)
     if source == TATOEBA:
         language = request.language or (probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE)
-        return language, tatoeba.read(language, request.data_dir)
+        return tatoeba.short_code(language), tatoeba.read(language, request.data_dir)
     if source != "task":
         return request.language or "translation", word_pairs.from_file(source)
     task, tests = probed.plan.task, probed.plan.tests
