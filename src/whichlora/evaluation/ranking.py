@@ -27,7 +27,8 @@ def found_first(better: Array, tied: Array) -> Array:
         better: number of candidates that are more similar than the right one, (texts,).
         tied: number of other candidates that are as similar as the right one, (texts,).
     """
-    return (better == 0) / (1.0 + tied)
+    hits: Array = (better == 0) / (1.0 + tied)
+    return hits
 
 
 def reciprocal_rank(better: Array, tied: Array) -> Array:
