@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from analysis.runs.artifacts import THREADS, local_path
 from analysis.runs.design import Issue
+from whichlora.data.metric_names import SENTENCES_RETRIEVED, WORDS_RETRIEVED
 from whichlora.data.tasks.qa import token_f1
 
 UNREADABLE = (MlflowException, OSError, pa.ArrowException, KeyError, TypeError, ValueError)
@@ -36,10 +37,10 @@ def fetch(
 
     Returns:
         a frame with one row per result and item: setting, method, task, model, language, tl_ratio, seed, outcome,
-        run_id, id, correct (0 to 1: 0 or 1 for a choice, for a generated answer its token F1 with the first accepted
-        answer), p_gold and confidence (probability of the gold label and of the most likely label; NaN without
-        probabilities), gold (the right answer) and predicted (the given one; "" for an invalid one). All texts are
-        categoricals.
+        run_id, id, correct (0 to 1: 0 or 1 for a choice, P@1 for a retrieved translation, for a generated answer its
+        token F1 with the first accepted answer), p_gold and confidence (probability of the gold label and of the most
+        likely label; NaN without probabilities), gold (the right answer) and predicted (the given one; "" for an
+        invalid one). All texts are categoricals.
         And the MLflow runs' results without readable predictions, as issues.
     """
     rows = table.to_dict("records")
@@ -126,6 +127,9 @@ def _scores(content: pa.Table) -> tuple[np.ndarray[Any, Any], ...]:
             p_gold.astype(np.float32),
             probabilities.max(1).astype(np.float32),
         )
+    retrieved = next((name for name in (WORDS_RETRIEVED, SENTENCES_RETRIEVED) if name in content.column_names), None)
+    if retrieved:
+        return content[retrieved].to_numpy().astype(np.float32), missing, missing
     scores = [_cached_token_f1(p, g) for p, g in zip(predicted, gold, strict=True)]
     return np.array(scores, np.float32), missing, missing
 

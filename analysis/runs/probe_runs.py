@@ -95,10 +95,10 @@ def band_caption(counts: pd.Series[int], *, base: bool) -> str:
         base: whether the base model has a line.
     """
     single = " and ".join(["lines of one run"] * bool((counts == 1).any()) + ["the base model"] * base)
-    over_items = f"those of {single} bootstrap intervals over items. " if single else ""
+    over_items = f"those of {single} over items. " if single else ""
     if (counts > 1).any():
         return "Bands are 95 % intervals over seeds" + (f", {over_items}" if single else ". ")
-    return "Bands are 95 % bootstrap intervals over items; each line is one run. " if single else ""
+    return "Bands are 95 % intervals over items; each line is one run. " if single else ""
 
 
 def probe_issue(run: Run, text: str) -> Issue:

@@ -15,7 +15,7 @@ from analysis.records import NotTestable, Result
 from analysis.runs.predictions import UNREADABLE, read_answers
 from analysis.stats.paired import bootstrap, mcnemar
 from whichlora.errors import OptionError, first_line
-from whichlora.run_table.scores import PAIRS_METRIC, Score, scores_of
+from whichlora.run_table.scores import Score, scores_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,6 @@ def _read(option: str, run: Run, name: str) -> pd.DataFrame:
             option, run_id, f"has no {name} predictions that can be read ({first_line(error)})"
         ) from error
     gold, predicted = answers.gold.to_pandas(), answers.predicted.to_pandas()
-    # Labels and retrieved translations are right or wrong, also without probabilities.
-    exact = f"test/{name}/macro_f1" in run.data.metrics or scores_of(run)[name].metric == PAIRS_METRIC
+    exact = f"test/{name}/macro_f1" in run.data.metrics  # labels are right or wrong, also without probabilities
     score = (gold == predicted).to_numpy(dtype=float) if exact else answers.scores[0].astype(float)
     return pd.DataFrame({"id": answers.ids.to_pandas(), "gold": gold, "predicted": predicted, "score": score})

@@ -117,7 +117,7 @@ def _explained(comparisons: Sequence[Comparison]) -> list[str]:
         "The tests compare these two adapters. Comparing the methods takes several seeds: `whichlora analyze`.",
     ]
     if parts:
-        lines.insert(1, "Answers in parts are scored by token F1 with the first accepted answer.")
+        lines.insert(1, "Answers in parts: token F1 with the first accepted answer, and tied translations share a hit.")
     return lines
 
 

@@ -20,7 +20,7 @@ from analysis.plots.style import method_styles
 from analysis.runs.probe_runs import mean_by_layer
 from whichlora.probing.language.agreement import Sample
 
-OVER_ITEMS = "Bands are 95 % bootstrap intervals over items; each line is one run."
+OVER_ITEMS = "Bands are 95 % intervals over items; each line is one run."
 
 
 def curve(values: list[float], half: float = 0.02) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def test_the_caption_says_which_interval_is_drawn(store):
     own = spec("vera")
     log_probe(own, "e", source=log_run(own, "e", items=0), shares=shares_of(own, 0.0))
     log_probe(spec(variant="none"), "e", source=None)
-    mixed = "over seeds, those of lines of one run and the base model bootstrap intervals over items. Dashed:"
+    mixed = "over seeds, those of lines of one run and the base model over items. Dashed:"
     assert mixed in text_of(report_of("e"))
 
 

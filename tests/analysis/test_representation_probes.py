@@ -63,7 +63,7 @@ def test_the_report_draws_the_layers_and_says_what_chance_is(store):
     assert "Alignment of translations by layer" in page
     assert "smollm2-135m, fp32. 100 word pairs, first token drop, English and sw." in page
     assert "Chance: P@1 0.010, MRR 0.050." in page
-    assert "Bands are 95 % bootstrap intervals over items; each line is one run." in page
+    assert "Bands are 95 % intervals over items; each line is one run." in page
     image = matplotlib.image.imread(folder / "figures" / "alignment-sw.png")[..., :3]
     assert (np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]) == 1).all()
     html = (folder / "report.html").read_text()

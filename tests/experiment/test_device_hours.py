@@ -18,8 +18,8 @@ from whichlora.config.options import parse_options
 from whichlora.config.outline import Outline, outline
 from whichlora.experiment.command import main
 from whichlora.experiment.device_hours import MODELS, OVERHEAD, PEAK, UTILISATION, device_hours
-from whichlora.experiment.folder_plan import outline_folder
-from whichlora.experiment.moved_files import MOVED
+from whichlora.experiment.folder_plan import folder_plan, outline_folder
+from whichlora.experiment.moved_files import MOVED, moved_to
 from whichlora.models.loading import shape_of
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -98,7 +98,21 @@ def test_a_dry_run_of_a_folder_prints_each_file_and_the_sum(
     assert int(rows["all,"][-3]) == sum(int(row[-3]) for row in parts)
     assert float(rows["all,"][-1]) == pytest.approx(sum(float(row[-1]) for row in parts), abs=0.05 * len(parts))
     assert "figures-1-4-layers.yaml is a part of table-02-main.yaml: its runs are done once." in lines
+    repeated = [line for line in lines if "are done again" in line]
+    assert [line.partition(" are also")[0] for line in repeated] == [
+        "36 runs of the experiment xnli-llama-3.1-8b-ranks (5.0 hours)",
+        "9 runs of the experiment xnli-llama-3.1-8b-layers (1.2 hours)",
+    ]
+    assert all(" runs of xnli-llama-3.1-8b, and " in line for line in repeated)
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_one_experiment_repeat_nothing(tmp_path: Path) -> None:
+    for name, base in (("a", "table-05-09-12-ranks"), ("b", "table-02-main")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {PAPER / base}.yaml\nname: xnli-llama-3.1-8b\n")
+    plan = folder_plan(tmp_path, width=None)
+    assert "are done again" not in plan
+    assert f"  {252 + 216 - 36}  " in plan.splitlines()[3]
 
 
 def test_a_folder_is_planned_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +154,14 @@ def test_a_folder_of_subfolders_lists_what_is_in_it(tmp_path: Path, capsys: pyte
     assert main(["--file", str(tmp_path), "--dry_run", "true"]) == 2
     says = "is a folder without YAML files; it must have those of experiments; it has sub.yaml/grid.yaml"
     assert capsys.readouterr().err == f"error: file={tmp_path}: {says}\n"
+
+
+def test_any_case_and_designs_that_became_one_are_found() -> None:
+    assert moved_to(Path("Table2.YAML")) == "is now experiments/paper/table-02-main.yaml"
+    for name in ("molf.yaml", "experiments/Hybrid-LoRA.yaml"):
+        assert moved_to(Path(name)) == "is now experiments/lora-and-full.yaml"
+    assert (EXPERIMENTS / "lora-and-full.yaml").is_file()
+    assert moved_to(Path("table15.yaml")) is None
 
 
 @pytest.mark.parametrize("stem", MOVED)

@@ -1,9 +1,10 @@
-"""Bootstrap intervals: their coverage, and that they do not depend on how items are chunked."""
+"""Intervals of means over items: their coverage, and that they do not depend on how items are chunked."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from whichlora.probing.bootstrap import PoissonBootstrap
 
@@ -49,3 +50,18 @@ def test_an_item_without_a_value_is_not_counted() -> None:
     assert intervals.mean[0] == 2
     assert np.isnan([intervals.mean[1], intervals.low[1], intervals.high[1]]).all()
     assert intervals.n.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("hits", [0, 3, 5, 100])
+def test_proportions_have_wilson_s_interval_whatever_items_are_hits(hits: int) -> None:
+    ends = set()
+    for seed in range(3):
+        values = np.zeros((100, 2))
+        values[np.random.default_rng(seed).choice(100, hits, replace=False), 1] = 1
+        bootstrap = PoissonBootstrap(2, seed=1, proportions=[1])
+        bootstrap.add(values)
+        intervals = bootstrap.result()
+        ends.add((float(intervals.low[1]), float(intervals.high[1])))
+    (found,) = ends
+    interval = binomtest(hits, 100).proportion_ci(method="wilson")
+    assert found == pytest.approx((interval.low, interval.high), abs=1e-9)

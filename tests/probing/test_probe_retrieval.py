@@ -12,9 +12,10 @@ import pytest
 from probes import probed, probes, table
 
 from whichlora.errors import OptionError
+from whichlora.evaluation.ranking import tied_groups
 from whichlora.probing import main
 from whichlora.probing.retrieval import precision, xquad_r
-from whichlora.probing.retrieval.precision import average_precision, best, expected_precision
+from whichlora.probing.retrieval.precision import average_precision, expected_precision
 
 CONTEXTS = {
     "en": ["It is red. It is big.", "He came late. She left."],
@@ -46,27 +47,31 @@ def write(folder: Path) -> Path:
     return folder
 
 
+def ordered(*candidates: int) -> list[list[int]]:
+    """Return candidates without ties, best first."""
+    return [[candidate] for candidate in candidates]
+
+
 def test_average_precision_is_that_of_the_definition() -> None:
-    assert average_precision({1, 2, 3}, [1, 9, 2, 8, 7, 3]) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
-    assert average_precision({1, 2}, [9, 8, 7]) == 0
-    assert average_precision(set(range(40)), list(range(40))) == 1  # all that can be among the first 20
-    assert average_precision({0, 99}, [*range(20), 99]) == pytest.approx(1 / 2)  # the 21st does not count
+    assert average_precision({1, 2, 3}, ordered(1, 9, 2, 8, 7, 3)) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
+    assert average_precision({1, 2}, ordered(9, 8, 7)) == 0
+    assert average_precision(set(range(40)), ordered(*range(40))) == 1  # all that can be among the first 20
+    assert average_precision({0, 99}, ordered(*range(20), 99)) == pytest.approx(1 / 2)  # the 21st does not count
 
 
 @pytest.mark.parametrize(("depth", "relevant"), [(2, 1), (2, 3), (4, 2), (20, 3)])
 def test_chance_is_the_mean_over_all_orders(depth: int, relevant: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "DEPTH", depth)
     orders = list(permutations(range(6)))
-    mean = np.mean([average_precision(set(range(relevant)), order) for order in orders])
+    mean = np.mean([average_precision(set(range(relevant)), ordered(*order)) for order in orders])
     assert expected_precision(relevant, 6) == pytest.approx(mean)
 
 
 def test_the_best_are_in_the_order_of_their_scores() -> None:
-    random = np.random.default_rng(0)
-    questions, candidates = random.normal(size=(5, 8)), random.normal(size=(50, 8))
-    expected = np.argsort(-(questions @ candidates.T), axis=1)[:, :20]
-    np.testing.assert_array_equal(best(questions, candidates), expected)
-    assert best(questions, candidates[:3]).shape == (5, 3)
+    similarities = np.random.default_rng(0).normal(size=50)
+    groups = tied_groups(similarities, 20)
+    np.testing.assert_array_equal(groups, np.argsort(-similarities)[:20, None])
+    assert len(tied_groups(similarities[:3], 20)) == 3
 
 
 @pytest.mark.parametrize("place", ["", "xquad-r"])

@@ -56,6 +56,22 @@ def test_only_line_feeds_divide_lines(tmp_path: Path) -> None:
     assert [text for _, text in tatoeba.read("tr", str(tmp_path))] == ["Bir\u2028iki.", "Üç."]
 
 
+def test_empty_lines_at_the_end_are_no_sentences(tmp_path: Path) -> None:
+    laser(tmp_path)
+    whole = tatoeba.read("tr", str(tmp_path))
+    for name in ("tatoeba.tur-eng.tur", "tatoeba.tur-eng.eng"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes() + b"\n\r\n")
+        assert tatoeba.read("tr", str(tmp_path)) == whole
+
+
+def test_a_folder_with_english_files_alone_is_listed(tmp_path: Path) -> None:
+    laser(tmp_path, {"tur": SENTENCES["tur"]})
+    (tmp_path / "tatoeba.tur-eng.tur").unlink()
+    with pytest.raises(OptionError, match=r"has no tatoeba\.tur-eng\.tur; it has tatoeba\.tur-eng\.eng$"):
+        tatoeba.read("tr", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("language", "damage", "message"),
     [
@@ -65,6 +81,7 @@ def test_only_line_feeds_divide_lines(tmp_path: Path) -> None:
         ("tr", ("tatoeba.tur-eng.tur", "bir\n"), "tatoeba.tur-eng.eng has 8 lines and tatoeba.tur-eng.tur 1"),
         ("tr", ("tatoeba.tur-eng.eng", "a\n \nb\n"), "tatoeba.tur-eng.eng line 2 is empty"),
         ("tr", ("tatoeba.tur-eng.eng", ""), "tatoeba.tur-eng.eng line 1 is empty"),
+        ("tr", ("tatoeba.tur-eng.eng", "\n\n"), "tatoeba.tur-eng.eng line 1 is empty"),
         ("tr", ("tatoeba.tur-eng.eng", b"\xff\n"), "tatoeba.tur-eng.eng cannot be read (UnicodeDecodeError)"),
     ],
 )
@@ -124,7 +141,7 @@ def test_several_languages_are_compared_with_their_own_chance(
 ) -> None:
     laser(store / "laser")
     options = ["--model", tiny_model, "--kind", "alignment", "--pairs", "tatoeba", "--data_dir", "laser"]
-    assert main([*options, "--language", "sw,tr,kk"]) == 0
+    assert main([*options, "--language", "sw,tur,kk"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:7]] == ["Turkish", "Kazakh", "Turkic,", "Swahili", "all,"]
     assert "after block 2 (counted from 0)" in lines[0]
@@ -165,6 +182,7 @@ def test_pairs_of_a_file_give_the_same_numbers(store: Path, tiny_model: str) -> 
         ({"pairs": "tatoeba"}, "data_dir=auto: must be a folder with LASER's files"),
         ({"pairs": "tatoeba", "data_dir": "laser", "language": "tr,ky"}, "has no tatoeba.kir-eng.eng"),
         ({"pairs": "tatoeba", "data_dir": "laser", "language": "tr,tr"}, "language=tr,tr: must be different codes"),
+        ({"pairs": "tatoeba", "data_dir": "laser", "language": "tr,tur"}, "language=tr,tur: must be different codes"),
         ({"pairs": "tatoeba", "data_dir": "laser", "language": "tr,"}, "language=tr,: must be different codes"),
         ({"pairs": "tatoeba", "data_dir": "laser", "task": "xnli"}, "task=xnli: has no effect"),
         ({"pairs": "words", "data_dir": "laser"}, "data_dir=laser: has no effect"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -126,6 +127,23 @@ def test_the_checks_of_the_repository_run_the_tests():
     script = ROOT / ".ci" / "run"
     assert "make test" in script.read_text().splitlines()
     assert script.stat().st_mode & 0o111
+
+
+TOP = {
+    *(".ci", ".dockerignore", ".env.example", ".gitignore", ".pre-commit-config.yaml"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "MLproject", "Makefile", "README.md"),
+    *("analysis", "benchmarks", "conda.yaml", "docker-compose.yml", "docs", "experiments", "pyproject.toml"),
+    *("requirements", "src", "tests", "tuning"),
+}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_no_file_is_added_at_the_top_by_mistake():
+    """Such as a wheel that a tool has left there."""
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert {path.partition("/")[0] for path in listed.splitlines()} == TOP
 
 
 PACKAGES = ("src", "tuning", "analysis", "benchmarks")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+WORDS_RETRIEVED, SENTENCES_RETRIEVED = "pooled/p1/to/centred", "p1/to/raw"
+"""The measures of word pairs and of sentences whose means are their P@1: the columns of tables of predictions."""
+
 _NAMES = {
     "f1": "F1",
     "p1": "P@1",

@@ -78,10 +78,7 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
         predicted=predictions.predicted,
         probabilities=predictions.probabilities,
         labels=task.labels,
-        metrics=task.metrics(predictions.predicted, gold)
-        | controls
-        | means
-        | scoring.metrics(task, predictions.predicted),
+        metrics=task.metrics(predictions.predicted, gold) | controls | means | scoring.metrics(task, predictions),
         measures=predictions.measures,
         controls=predictions.controls,
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from whichlora.data.metric_names import SENTENCES_RETRIEVED, WORDS_RETRIEVED
 from whichlora.data.tasks.base import Task
 from whichlora.data.tasks.items import Item
 from whichlora.data.word_pooling import Pooling
@@ -28,8 +29,8 @@ class Scoring(ABC):
     def predict(self, model: Any, encoder: Encoder, items: Sequence[Item], *, name: str) -> Predictions:
         """Return predictions for `items`; `name` is shown on the progress bar."""
 
-    def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
-        """Return the metrics that are specific to this scoring method."""
+    def metrics(self, task: Task, predictions: Predictions) -> dict[str, float]:
+        """Return the metrics that are specific to this scoring method, or that replace those of the task."""
         return {}
 
 
@@ -100,7 +101,8 @@ class Generation(Scoring):
             return Predictions(predicted=list(texts))
         return Predictions(predicted=[_label_in(t, encoder.task, item) for t, item in zip(texts, items, strict=True)])
 
-    def metrics(self, task: Task, predicted: Sequence[str | None]) -> dict[str, float]:
+    def metrics(self, task: Task, predictions: Predictions) -> dict[str, float]:
+        predicted = predictions.predicted
         return {"invalid_rate": predicted.count(None) / len(predicted)} if task.labels else {}
 
 
@@ -121,6 +123,10 @@ class WordSimilarity(Scoring):
         predicted, measures = measure_pairs(states, items, name=name)
         return Predictions(predicted=list(predicted), measures=measures)
 
+    def metrics(self, task: Task, predictions: Predictions) -> dict[str, float]:
+        """Return P@1, in which tied translations share a hit, unlike in `predicted`."""
+        return {"f1": float(predictions.measures[WORDS_RETRIEVED].mean())}
+
 
 @dataclass(frozen=True)
 class SentenceRetrieval(Scoring):
@@ -136,6 +142,10 @@ class SentenceRetrieval(Scoring):
 
         predicted, measures = retrieve(model, encoder, items, self.pooling, name=name)
         return Predictions(predicted=list(predicted), measures=measures)
+
+    def metrics(self, task: Task, predictions: Predictions) -> dict[str, float]:
+        """Return P@1, in which tied translations share a hit, unlike in `predicted`."""
+        return {"p1": float(predictions.measures[SENTENCES_RETRIEVED].mean())}
 
 
 def prompt_scoring(task: Task, name: str | None = None) -> Scoring:

@@ -20,7 +20,8 @@ def retrieve(
 ) -> tuple[list[str], dict[str, np.ndarray[Any, Any]]]:
     """Return for each English sentence the translation with the highest raw cosine, and the measures by name, (items,).
 
-    The measures are those of the alignment probe. The measures of random pairs are NaN if all pairs are the same.
+    Of tied translations it is the first. The measures are those of the alignment probe; those of random pairs are NaN
+    if all pairs are the same.
 
     Raises:
         NonFiniteError: A state is not finite, or zero.

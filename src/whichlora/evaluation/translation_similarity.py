@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from whichlora.evaluation.ranking import SAME, TOLERANCE, first_of_best, found_first, reciprocal_rank
+
 Array = np.ndarray[Any, Any]
 
 BLOCK = 1024
@@ -36,9 +38,9 @@ def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     """Return the value of each measure for each pair, (pairs, `MEASURES`); a measure is the mean over pairs.
 
     A random pair consists of a text and the translation of a different text; the value for a pair is the mean over all
-    random pairs that contain one of its texts. The rank of a translation is one plus the number of more similar texts.
-    States are scaled to unit length before centring, because the norms of a few words are hundreds of times larger and
-    would dominate the mean.
+    random pairs that contain one of its texts. P@1 and the reciprocal rank are expectations over random orders of
+    tied texts, see `ranking`. States are scaled to unit length before centring, because the norms of a few words are
+    hundreds of times larger and would dominate the mean.
 
     Args:
         states: states of the texts and their translations, (pairs, 2, width). The array may be memory-mapped: at most
@@ -49,9 +51,9 @@ def compare(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     centre = np.sum([block.sum(0) for _, block in unit_norm_blocks(states)], axis=0) / len(states)
     columns = []
     for subtracted in (None, centre):
-        translation, random, ranks = _against_all(states, names, subtracted)
+        translation, random, better, tied = _against_all(states, names, subtracted)
         columns += [translation, random, translation - random]
-        columns += _retrieval(ranks)
+        columns += _retrieval(better, tied)
     return np.stack(columns, axis=1)
 
 
@@ -63,13 +65,13 @@ def compare_by_csls(states: Array, pairs: Sequence[tuple[str, str]]) -> Array:
     arguments are those of `compare`.
     """
     names = [_ids([pair[side] for pair in pairs]) for side in (0, 1)]
-    _, _, ranks = _against_all(states, names, None, density=_density(states, names))
-    return np.stack(_retrieval(ranks), axis=1)
+    _, _, better, tied = _against_all(states, names, None, density=_density(states, names))
+    return np.stack(_retrieval(better, tied), axis=1)
 
 
-def _retrieval(ranks: Array) -> list[Array]:
-    """Return P@1 and the reciprocal rank in both directions, (pairs,) each, from the ranks of the texts, (2, pairs)."""
-    return [1.0 * (ranks[0] == 1), 1.0 * (ranks[1] == 1), 1 / ranks[0], 1 / ranks[1]]
+def _retrieval(better: Array, tied: Array) -> list[Array]:
+    """Return P@1 and the reciprocal rank in both directions, (pairs,) each; the counts are those of `_against_all`."""
+    return [measure(better[way], tied[way]) for measure in (found_first, reciprocal_rank) for way in (0, 1)]
 
 
 def _density(states: Array, names: list[Array]) -> Array:
@@ -92,14 +94,16 @@ def _density(states: Array, names: list[Array]) -> Array:
 
 def _against_all(
     states: Array, names: list[Array], centre: Array | None, *, density: Array | None = None
-) -> tuple[Array, Array, Array]:
-    """Return the cosine of each pair, the mean cosine of its random pairs, and the ranks of its texts, (2, pairs).
+) -> tuple[Array, Array, Array, Array]:
+    """Return the cosine of each pair, the mean cosine of its random pairs, and two counts for its texts, (2, pairs).
 
-    With `density`, (2, pairs), all of them are of CSLS instead of the cosine.
+    They are the numbers of other texts that are more similar to it than its partner, and as similar. With `density`,
+    (2, pairs), all are of CSLS instead of the cosine.
     """
     count = len(states)
     translation, others = np.empty(count), np.zeros((2, count))
-    total, ranks = np.zeros((2, count)), np.ones((2, count))
+    total = np.zeros((2, count))
+    better, tied = np.zeros((2, count), dtype=int), np.zeros((2, count), dtype=int)
     for rows, block in _centred(states, centre):
         translation[rows] = np.einsum("iw,iw->i", block[:, 0], block[:, 1])
     if density is not None:
@@ -113,17 +117,23 @@ def _against_all(
             for way, (texts, axis) in enumerate(((rows, 1), (columns, 0))):
                 name = names[1 - way]
                 other = name[rows, None] != name[None, columns]
-                pair_cosine = np.expand_dims(translation[texts], axis)
+                lead = cosine - np.expand_dims(translation[texts], axis)
                 total[way, texts] += np.where(other, cosine, 0).sum(axis)
                 others[way, texts] += other.sum(axis)
-                ranks[way, texts] += ((cosine > pair_cosine) & other).sum(axis)
+                better[way, texts] += ((lead > TOLERANCE) & other).sum(axis)
+                tied[way, texts] += ((np.abs(lead) <= TOLERANCE) & other).sum(axis)
     with np.errstate(invalid="ignore"):
-        return translation, (total / others).mean(0), ranks
+        return translation, (total / others).mean(0), better, tied
 
 
 def _centred(states: Array, centre: Array | None) -> Iterator[tuple[slice, Array]]:
     for rows, block in unit_norm_blocks(states):
-        yield rows, block if centre is None else _unit(block - centre)
+        yield rows, block if centre is None else subtract(block, centre)
+
+
+def subtract(block: Array, centre: Array) -> Array:
+    """Return states of unit length minus their mean, scaled to unit length; zero if they are the mean."""
+    return _unit(block - centre, shortest=SAME)
 
 
 def _ids(names: Sequence[str]) -> Array:
@@ -133,13 +143,20 @@ def _ids(names: Sequence[str]) -> Array:
 
 
 def nearest(first: Array, second: Array, *, centred: bool = True) -> Array:
-    """Return for each row of `first` the index of the most similar row of `second`, (rows,)."""
-    a, b = (_unit(_unit(side) - _unit(side).mean(0)) if centred else _unit(side) for side in (first, second))
-    return np.concatenate([(a[i : i + BLOCK] @ b.T).argmax(1) for i in range(0, len(a), BLOCK)])
+    """Return for each row of `first` the index of the most similar row of `second`, the first of those tied, (rows,).
+
+    Args:
+        centred: subtract the mean of each side.
+    """
+    a, b = (_unit(side) for side in (first, second))
+    if centred:
+        a, b = (subtract(side, side.mean(0)) for side in (a, b))
+    return np.concatenate([first_of_best(a[i : i + BLOCK] @ b.T) for i in range(0, len(a), BLOCK)])
 
 
-def _unit(rows: Array) -> Array:
+def _unit(rows: Array, *, shortest: float = 0.0) -> Array:
+    """Return rows of unit length; those that are not longer than `shortest` become zero."""
     exact = rows.astype(np.float64)
     length = np.linalg.norm(exact, axis=-1, keepdims=True)
-    result: Array = np.divide(exact, length, out=np.zeros_like(exact), where=length > 0)
+    result: Array = np.divide(exact, length, out=np.zeros_like(exact), where=length > shortest)
     return result

@@ -61,7 +61,9 @@ def outline_folder(folder: Path) -> list[FileOutline]:
 
 
 def folder_plan(folder: Path, *, width: int | None) -> str:
-    """Return the runs, adapters and device-hours of each file, and those of all in which what is shared counts once.
+    """Return the runs, adapters and device-hours of each file and of all, and which runs are repeated.
+
+    In the sum, runs that files of the same experiment share count once. Runs of different experiments share nothing.
 
     Args:
         width: number of cells in a line; None if there is no terminal.
@@ -73,7 +75,7 @@ def folder_plan(folder: Path, *, width: int | None) -> str:
     experiments: dict[str, dict[str, Outline]] = {}
     for one in files:
         experiments.setdefault(one.experiment, {}).update(one.runs)
-    rows.append(("all, each run once", "", *_sums(experiments)))
+    rows.append(("all, once per experiment", "", *_sums(experiments)))
     shared = [
         f"{one.file} is a part of {other.file}: its runs are done once."
         for one in files
@@ -84,9 +86,27 @@ def folder_plan(folder: Path, *, width: int | None) -> str:
         [
             table(rows, width=width, whole=("file",), optional=("for",)),
             *shared,
+            *_repeated(experiments),
             f"Hours are of one {DEVICE}, estimated by arithmetic (docs/device-hours.md); {UNKNOWN}: not known.",
         ]
     )
+
+
+def _repeated(experiments: dict[str, dict[str, Outline]]) -> list[str]:
+    """Return a sentence for each experiment that has runs of earlier ones, which it does again."""
+    sentences, first = [], dict[str, str]()
+    for name, runs in experiments.items():
+        again = {key: first[key] for key in runs if key in first}
+        if again:
+            hours = device_hours(runs[key] for key in again)
+            cost = "" if hours is None else f" ({hours_text(hours)} hours)"
+            earlier = " and ".join(dict.fromkeys(again.values()))
+            sentences.append(
+                f"{len(again)} runs of the experiment {name}{cost} are also runs of {earlier}, and are done "
+                "again: an experiment uses no runs of another."
+            )
+        first |= {key: name for key in runs if key not in first}
+    return sentences
 
 
 def _sums(experiments: dict[str, dict[str, Outline]]) -> tuple[int, int, str]:

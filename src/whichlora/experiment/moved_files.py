@@ -1,4 +1,4 @@
-"""Names where the files of the paper's tables are now, for those who give an earlier name."""
+"""Names where the design of a table, or of an earlier file, is now, for those who give that name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ MOVED = {
     "table7": "table-14-instruct-and-compositions.yaml",
     "table8": "table-05-09-12-ranks.yaml",
     "table9": "table-05-09-12-ranks.yaml",
+    "table10": "table-02-main.yaml, from whose runs Table 10 is read",
+    "table11": "table-06-11-tydiqa.yaml",
     "table12": "table-05-09-12-ranks.yaml",
     "table13": "table-13-layers.yaml",
     "table14": "table-14-instruct-and-compositions.yaml",
 }
-"""The new file by the stem of the earlier one; some of the earlier numbers were not the paper's."""
+"""The file of a table in `FOLDER` by the stem of the earlier one; some of the earlier numbers were not the paper's."""
+_ONE_DESIGN = ("molf", "hybrid-lora")
+"""Variants whose earlier files are one file now."""
 
 
 def moved_to(path: Path) -> str | None:
     """Return where the content of an earlier file is, or None if it is no such name."""
-    if path.suffix not in ("", ".yaml", ".yml") or path.stem not in MOVED:
+    stem = path.stem.lower()
+    if path.suffix.lower() not in ("", ".yaml", ".yml"):
         return None
-    return f"is now {FOLDER}/{MOVED[path.stem]}"
+    if stem in _ONE_DESIGN:
+        return "is now experiments/lora-and-full.yaml"
+    return f"is now {FOLDER}/{MOVED[stem]}" if stem in MOVED else None

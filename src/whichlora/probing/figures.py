@@ -39,7 +39,7 @@ def language_figure(
     Bands are the intervals in `layers`; marks at the right edge are the ceilings, the shares in the true input.
     """
     positions = _POSITIONS[choices.positions]
-    note = f"{choices.detector}, {positions}; bands: 95 % bootstrap over items; marks at the right: ceiling"
+    note = f"{choices.detector}, {positions}; bands: 95 % intervals over items; marks at the right: ceiling"
     figure, axes = _panels(2, f"{name}, read in {language}", note)
     labels = {"target": language, "other": "other"} | ({"english": language_name(source)} if source else {})
     for axis, level in zip(axes, ("token", "sequence"), strict=True):
@@ -88,7 +88,7 @@ def alignment_figure(
     """
     source, language = languages
     first = "first token excluded" if choices.first_token == "drop" else "first token included, as in the paper"
-    figure, axes = _panels(3, f"{source} and {language}: {name}", f"{first}; bands: 95 % bootstrap over pairs")
+    figure, axes = _panels(3, f"{source} and {language}: {name}", f"{first}; bands: 95 % intervals over pairs")
     solid, dashed = _STYLES["english"], _STYLES["target"]
     for axis, space in zip(axes, ("raw", "centred"), strict=False):
         _line(axis, curve(layers, f"cosine/translation/{space}"), "translations", solid)

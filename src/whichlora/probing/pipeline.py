@@ -23,7 +23,7 @@ from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 
-PROBE_VERSION = 4
+PROBE_VERSION = 5
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""
 _VERSIONED = ("torch", "transformers", "peft", "cld3-py", "lingua-language-detector")
 _KINDS = {

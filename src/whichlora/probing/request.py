@@ -19,6 +19,7 @@ from whichlora.config.options import (
 )
 from whichlora.data.tasks import get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
+from whichlora.data.tasks.pairs.tatoeba import short_code
 from whichlora.errors import OptionError, check_choice, is_file, parse_integer
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
@@ -179,7 +180,7 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
         must = f"must be words (packaged), task, or a UTF-8 file of pairs, or {TATOEBA}"
         raise OptionError("pairs", choices.pairs, f"{must}; there is no such file")
     codes = [] if values["language"] is None else _codes(values["language"])
-    if choices.pairs in ("words", TATOEBA) and (len(set(codes)) < len(codes) or "" in codes):
+    if choices.pairs in ("words", TATOEBA) and (len(set(map(short_code, codes))) < len(codes) or "" in codes):
         raise OptionError("language", values["language"], "must be different codes, separated by commas")
     if choices.pairs == "words":
         for code in codes:

@@ -7,6 +7,7 @@ import contextlib
 from mlflow.exceptions import MlflowException
 
 from whichlora.config.plan import Plan
+from whichlora.data.metric_names import WORDS_RETRIEVED
 from whichlora.data.tasks import PairTask
 from whichlora.tracking import experiment_page
 from whichlora.tracking.client import find_experiment
@@ -44,7 +45,7 @@ def publish_page(plan: Plan, tracker: Tracker, kind: str = "run") -> None:
     metrics, charts = [], []
     for name, test in plan.tests.items():
         pairs = isinstance(test.task, PairTask)
-        key = f"test/{name}/" + ("pooled/p1/to/centred" if pairs else test.task.headline)
+        key = f"test/{name}/" + (WORDS_RETRIEVED if pairs else test.task.headline)
         metrics += [key] if pairs else [key, f"{key}_low", f"{key}_high"]
         charts.append(key)
     with contextlib.suppress(MlflowException):  # such as no permission to change the experiment

@@ -17,9 +17,10 @@ from whichlora.config.spec import canonical_digest
 from whichlora.data.metric_names import headline_first
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
+from whichlora.data.tasks.base import RetrievalTask
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
-from whichlora.evaluation.intervals import interval
+from whichlora.evaluation.intervals import interval, wilson
 from whichlora.evaluation.scores import CONTROL_PREFIX, Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse, seed_summary
@@ -221,7 +222,10 @@ def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
         for key in dict.fromkeys(("f1", test.task.headline)):
             if f"{beginning}{key}" not in scores.metrics:
                 continue
-            low, high = interval(test.task, predicted, gold, key)
+            if isinstance(test.task, RetrievalTask):
+                low, high = wilson(scores.metrics[key], len(gold))
+            else:
+                low, high = interval(test.task, predicted, gold, key)
             name = f"test/{test.name}/{beginning}{key}"
             metrics |= {f"{name}_low": low, f"{name}_high": high}
     return metrics

@@ -10,7 +10,7 @@ import mlflow
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import language_name
 from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
-from whichlora.data.metric_names import metric_name
+from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
@@ -78,7 +78,7 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
     parts = []
     for name, test in plan.tests.items():
         if isinstance(test.task, PairTask):
-            parts.append(f"P@1 {m[f'test/{name}/pooled/p1/to/centred']:.3f} {name} pairs")
+            parts.append(f"P@1 {m[f'test/{name}/{WORDS_RETRIEVED}']:.3f} {name} pairs")
         else:
             headline = test.task.headline
             parts.append(f"{metric_name(headline)} {m[f'test/{name}/{headline}']:.3f} {test.title}")

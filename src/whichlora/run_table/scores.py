@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from whichlora.data.logged_scores import interval_of
-from whichlora.data.metric_names import metric_name
+from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
 
 _ROLES = ("en", "tl")
-_PAIRS = "pooled/p1/to/centred"
-"""The metric of word pairs that the summary of a run shows."""
 PAIRS_METRIC = "P@1"
 _SENTENCES = "p1"
 """The headline metric of sentence pairs, which are scored but not trained."""
@@ -52,10 +50,10 @@ def scores_of(run: Run) -> dict[str, Score]:
         return {"best": _score(metrics, key, "F1")} if key else {}
     found = {}
     for title, prefix in _places(params, kind):
-        for name in (headline, "f1", _PAIRS, _SENTENCES):
+        for name in (headline, "f1", WORDS_RETRIEVED, _SENTENCES):
             if f"{prefix}/{name}" in metrics:
                 found[title] = _score(
-                    metrics, f"{prefix}/{name}", PAIRS_METRIC if name == _PAIRS else metric_name(name)
+                    metrics, f"{prefix}/{name}", PAIRS_METRIC if name == WORDS_RETRIEVED else metric_name(name)
                 )
                 break
     return found

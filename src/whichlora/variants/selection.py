@@ -96,6 +96,8 @@ def _percent(part: int, size: Mapping[str, int]) -> str:
 def select(model: nn.Module, shapes: Shapes, settings: AdapterSettings, passes: BackwardPasses) -> FullSelection:
     """Choose layers by the rule, or the names, in the setting `selection`, within the budget `full_share`.
 
+    A rule uses the budget up, so that a share of 1 is all layers; of names exactly those layers are chosen.
+
     Raises:
         ProofError: A chosen weight is shared with another layer, or no gradient reached the candidates.
         NonFiniteError: A gradient or a weight is not finite.
@@ -131,7 +133,7 @@ def spectral_scores(model: nn.Module, shapes: Shapes, rank: int) -> Scores:
     The score is .3 er / n + .3 (1 - c) + .2 ln(1 + k) / 10 with the effective rank er (Roy and Vetterli 2007), the
     share c of the energy in the first `rank` directions, the condition number k, and n singular values. Twinkle's
     fourth term, .2 divided by the mean step between the logarithms of adjacent singular values, is left out: that mean
-    is ln(k) / (n - 1), since the steps add up to ln(k), so the term is tens of times the others and decides alone, for
+    is ln(k) / (n - 1), since the steps add up to ln(k), so the term is many times the others and decides alone, for
     wide and well-conditioned weights whatever the rank is.
     """
     announce("Computing the singular values of the weights, to choose those that are trained in full.")

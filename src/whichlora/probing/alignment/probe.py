@@ -51,6 +51,7 @@ MAX_PAIRS = 2000
 DEFAULT_LANGUAGE = "sw"
 
 ALIGNMENT_MEASURES = (*MEASURES, *CSLS_MEASURES)
+_PROPORTIONS = [i for i, name in enumerate(ALIGNMENT_MEASURES) if name.startswith("p1/")]
 _SPACES = ("raw", "centred", "csls")
 HEADLINE = tuple(f"{measure}/{way}/{space}" for measure in ("p1", "mrr") for space in _SPACES for way in ("to", "from"))
 """The measures that are also reported at one named layer, as XTREME-R does with `p1/to/raw`."""
@@ -107,7 +108,7 @@ class _AlignmentProbe:
         rows = []
         for layer in range(EMBEDDING, self.n_layers):
             states = results.gather(f"layer{layer}", work / "own.npy")
-            means = PoissonBootstrap(len(ALIGNMENT_MEASURES), seed=self.seed)
+            means = PoissonBootstrap(len(ALIGNMENT_MEASURES), seed=self.seed, proportions=_PROPORTIONS)
             means.add(np.concatenate([compare(states, self.pairs), compare_by_csls(states, self.pairs)], axis=1))
             rows.append(layer_rows(ALIGNMENT_MEASURES, [layer], means.result()))
             if comparison:
@@ -157,7 +158,7 @@ def _pairs(request: Request, probed: ProbedModel) -> tuple[str, list[word_pairs.
         return language, word_pairs.packaged(language)
     if source == TATOEBA:
         language = request.language or (probed.plan.spec.language if probed.run_id else DEFAULT_LANGUAGE)
-        return language, tatoeba.read(language, request.data_dir)
+        return tatoeba.short_code(language), tatoeba.read(language, request.data_dir)
     if source != "task":
         return request.language or "translation", word_pairs.from_file(source)
     task, tests = probed.plan.task, probed.plan.tests

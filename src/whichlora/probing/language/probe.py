@@ -99,7 +99,10 @@ class _LanguageProbe:
                 )
 
         announce("Computing means with intervals, comparing the detectors and drawing figures.")
-        means = PoissonBootstrap(len(MEASURES) * (self.n_layers + 1), seed=self.seed)
+        by_layer = [measure for measure in MEASURES for _ in range(EMBEDDING, self.n_layers)]
+        # The text of a sequence has one language; of its tokens, each has one.
+        texts = [i for i, measure in enumerate(by_layer) if measure.startswith("sequence/")]
+        means = PoissonBootstrap(len(by_layer), seed=self.seed, proportions=texts)
         for part in results.read("shares"):
             means.add(part.reshape(len(part), -1))
         layers = layer_rows(MEASURES, range(EMBEDDING, self.n_layers), means.result())

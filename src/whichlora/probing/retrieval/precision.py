@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,32 @@ DEPTH = 20
 Array = np.ndarray[Any, Any]
 
 
-def average_precision(relevant: Collection[int], ranked: Sequence[int] | Array) -> float:
+def average_precision(relevant: Collection[int], groups: Iterable[Sequence[int] | Array]) -> float:
     """Return the average precision of the first `DEPTH` retrieved: the sum of the precision at each hit, divided by the
     number of relevant ones, which counts at most `DEPTH`.
+
+    Args:
+        relevant: the right candidates.
+        groups: candidates, best first, in groups of those that are tied, as from `ranking.tied_groups`. The result is
+            the expectation over their random orders.
     """
-    hits, total = 0, 0.0
-    for position, candidate in enumerate(ranked[:DEPTH], start=1):
-        if int(candidate) in relevant:
-            hits += 1
-            total += hits / position
-    return total / min(len(relevant), DEPTH)
+    counts = ((len(group), sum(int(candidate) in relevant for candidate in group)) for group in groups)
+    return _precision(counts) / min(len(relevant), DEPTH)
 
 
 def expected_precision(relevant: int, candidates: int) -> float:
     """Return the expectation of `average_precision` if the candidates are in a random order."""
-    depth = min(DEPTH, candidates)
-    share, others = relevant / candidates, (relevant - 1) / max(1, candidates - 1)
-    total = sum(share * (1 + (position - 1) * others) / position for position in range(1, depth + 1))
-    return total / min(relevant, DEPTH)
+    return _precision([(candidates, relevant)]) / min(relevant, DEPTH)
 
 
-def best(questions: Array, candidates: Array) -> Array:
-    """Return the positions of the `DEPTH` candidates with the highest inner product, best first, (questions, depth)."""
-    scores = questions @ candidates.T
-    depth = min(DEPTH, scores.shape[1])
-    top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(top, order, axis=1)
+def _precision(counts: Iterable[tuple[int, int]]) -> float:
+    """Return the expected sum of the precision at each hit, from the size and the number of hits of each group."""
+    before, hits, total = 0, 0, 0.0
+    for size, right in counts:
+        for place in range(min(size, DEPTH - before) if right else 0):
+            earlier = hits + place * (right - 1) / max(1, size - 1)
+            total += right / size * (earlier + 1) / (before + place + 1)
+        before, hits = before + size, hits + right
+        if before >= DEPTH:
+            break
+    return total

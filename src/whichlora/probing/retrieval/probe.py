@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ import pandas as pd
 from whichlora.announcements import announce
 from whichlora.data.word_pooling import retrieval_layer
 from whichlora.errors import check_choice
-from whichlora.evaluation.translation_similarity import unit_norm_blocks
+from whichlora.evaluation.ranking import tied_groups
+from whichlora.evaluation.translation_similarity import BLOCK, subtract, unit_norm_blocks
 from whichlora.models.hidden_states import EMBEDDING
 from whichlora.probing.averaged_states import averages
 from whichlora.probing.bootstrap import PoissonBootstrap
@@ -29,7 +31,7 @@ from whichlora.probing.partial_results import PartialResults
 from whichlora.probing.request import Request, as_params
 from whichlora.probing.results import PreparedProbe, ProbeResult, at_layer, curve, layer_rows, points
 from whichlora.probing.retrieval import xquad_r
-from whichlora.probing.retrieval.precision import average_precision, best, expected_precision
+from whichlora.probing.retrieval.precision import DEPTH, average_precision, expected_precision
 
 if TYPE_CHECKING:
     from whichlora.probing.probed_model import ProbedModel
@@ -85,8 +87,9 @@ class _RetrievalProbe:
                 )
         announce("Searching the sentences at each layer, with intervals, and drawing figures.")
         rows, n_layers = [], self.probed.plan.shape.n_layers
+        shares = [i for i, name in enumerate(self.measures) if name.startswith("own_language/")]
         for layer in range(EMBEDDING, n_layers):
-            means = PoissonBootstrap(len(self.measures), seed=self.seed)
+            means = PoissonBootstrap(len(self.measures), seed=self.seed, proportions=shares)
             means.add(self._values(results.gather(f"layer{layer}", work / "states.npy")))
             rows.append(layer_rows(self.measures, [layer], means.result()))
         layers = pd.concat(rows, ignore_index=True)
@@ -114,10 +117,14 @@ class _RetrievalProbe:
             questions, candidates = unit[:count], unit[count:]
             if space == "centred":
                 questions, candidates = _centred(questions, asked), _centred(candidates, found)
-            ranked = best(questions, candidates)
-            pairs = zip(self.data.relevant, ranked, strict=True)
-            precision.append(np.array([average_precision(relevant, order) for relevant, order in pairs]))
-            own.append(1.0 * (np.array(found)[ranked[:, 0]] == np.array(asked)))
+            of_space = [
+                (average_precision(relevant, groups), np.mean(np.array(found)[groups[0]] == code))
+                for relevant, code, groups in zip(
+                    self.data.relevant, asked, _ranked(questions, candidates), strict=True
+                )
+            ]
+            precision.append(np.array(of_space)[:, 0])
+            own.append(np.array(of_space)[:, 1])
         of = np.array(asked)
         by_language = [np.where(of == code, values, np.nan) for values in precision for code in self.languages]
         return np.stack([*precision, *by_language, *own], axis=1)
@@ -125,10 +132,15 @@ class _RetrievalProbe:
 
 def _centred(states: Array, languages: list[str]) -> Array:
     """Return states minus the mean of their language, scaled to unit length."""
-    centred = states.copy()
+    centred = np.empty_like(states)
     of = np.array(languages)
     for code in dict.fromkeys(languages):
-        centred[of == code] -= states[of == code].mean(0)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit: Array = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
-    return unit
+        centred[of == code] = subtract(states[of == code], states[of == code].mean(0))
+    return centred
+
+
+def _ranked(questions: Array, candidates: Array) -> Iterator[list[Array]]:
+    """Yield the first `DEPTH` candidates of each question, in groups of those that are tied."""
+    for start in range(0, len(questions), BLOCK):
+        for similarities in questions[start : start + BLOCK] @ candidates.T:
+            yield tied_groups(similarities, DEPTH)

@@ -25,6 +25,12 @@ sv=swe sw=swh ta=tam te=tel th=tha tk=tuk tl=tgl tr=tur tt=tat ug=uig uk=ukr ur=
 """
 ISO_639_3 = dict(pair.split("=") for pair in _CODES.split())
 """LASER's names of languages by ISO 639-1 code; other languages are named by their three letters."""
+_ISO_639_1 = {long: short for short, long in ISO_639_3.items()}
+
+
+def short_code(language: str) -> str:
+    """Return the ISO 639-1 code for LASER's three letters; other codes as they are."""
+    return _ISO_639_1.get(language, language)
 
 
 def read(language: str, data_dir: str | None, *, option: str = "data_dir") -> list[Pair]:
@@ -72,18 +78,21 @@ def files(language: str, data_dir: str | None, *, option: str = "data_dir") -> t
             return english, other
     missing = next((name for name in names if not any(is_file(p / name) for p in (folder, folder / CLONE))), names[0])
     found = sorted({path.suffix[1:] for place in (folder, folder / CLONE) for path in place.glob("tatoeba.*-eng.*")})
-    listed = f"it has {', '.join(name for name in found if name != 'eng')}" if found else contents(folder)
+    others = [name for name in found if name != "eng"]
+    listed = f"it has {', '.join(others)}" if others else contents(folder)
     raise OptionError(option, data_dir, f"has no {missing}; {listed}")
 
 
 def _lines(path: Path, data_dir: str, option: str) -> list[str]:
-    """Return the lines of a file without the blanks around them."""
+    """Return the lines of a file without the blanks around them and without empty ones at the end."""
     try:
         # Not `splitlines`: it also splits at other characters, such as U+2028, which texts may contain.
-        lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(option, data_dir, f"{path.name} cannot be read ({type(error).__name__})") from error
     texts = [line.strip() for line in lines]
+    while len(texts) > 1 and not texts[-1]:
+        texts.pop()
     if "" in texts:
         raise OptionError(option, data_dir, f"{path.name} line {texts.index('') + 1} is empty")
     return texts
