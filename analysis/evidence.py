@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.claims import claims
 from analysis.claims.claims import Claim
 from analysis.claims.verdicts import Verdict
-from analysis.measures import floored_blocks, layer_shares, lexical_injection, scores
+from analysis.measures import device_use, floored_blocks, layer_shares, lexical_injection, scores
 from analysis.measures.disagreements import disagreement_records, disagreements
 from analysis.measures.further_runs import further_runs
 from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
@@ -45,7 +45,7 @@ OUTCOMES = ("en", "tl")
 FORGETTING, LANGUAGES = "forgetting", "F1 by language"
 ALL_BLOCKS, TIME, COMPARED_FLOORS = "all blocks", "training time", "floors in the blocks compared"
 BY_SETTING, BY_LANGUAGE = f"{PRIMARY} in ", f"{PRIMARY} for "
-OVERLAPPING, P_VALUES = "runs that overlapped in time", "p values"
+OVERLAPPING, PLACES, P_VALUES = "runs that overlapped in time", "machines or work folders", "p values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,20 +266,16 @@ def _by_part(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> li
 
 
 def _training_time(table: pd.DataFrame) -> list[Record]:
-    """Return the comparison of training times, and the number of runs that overlapped in time with others."""
+    """Return the comparison of training times, and what makes them unfit: runs that overlapped, or several machines."""
     metric = "train/seconds"
-    if metric not in table or not {"started", "ended"} <= set(table) or table[metric].isna().all():
-        return []
-    runs = table[table[metric].notna()].drop_duplicates("run_id").sort_values("started")
-    if runs["started"].isna().any():
+    overlaps = device_use.overlapping(table, metric)
+    if overlaps is None:
         return []  # results from files, of which nobody knows whether they had the device to themselves
-    before = runs["ended"].cummax().shift() > runs["started"]
-    after = runs["started"].shift(-1) < runs["ended"].cummax()
     note = "n runs whose time from start to end overlaps with that of another run here"
-    overlapping = Record(
-        outcome="", analysis="design", test=OVERLAPPING, groups=(), n=int((before | after).sum()), note=note
-    )
-    return [overlapping, *differences(table, outcome="tl", metric=metric, analysis=TIME)]
+    conditions = [Record(outcome="", analysis="design", test=OVERLAPPING, groups=(), n=overlaps, note=note)]
+    if (places := device_use.places(table, metric)) > 1:
+        conditions.append(_count(PLACES, places))
+    return [*conditions, *differences(table, outcome="tl", metric=metric, analysis=TIME)]
 
 
 def _by_language_and_forgetting(table: pd.DataFrame, outcome: str) -> list[Record]:

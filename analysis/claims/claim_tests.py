@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from analysis.claims.correlation_tests import correlation, layer_correlation
 from analysis.claims.front_test import front
-from analysis.claims.hyperparameter_tests import best_value, interaction
+from analysis.claims.hyperparameter_tests import best_value
+from analysis.claims.interaction_test import interaction
 from analysis.claims.method_tests import differ, no_difference, order
 from analysis.claims.orders import NOT_WORSE, parse_order
 from analysis.claims.part_tests import best, configurations, measures
 from analysis.claims.parts import number_needed
 from analysis.claims.verdicts import Verdict
 from analysis.measures.layer_shares import check_layer_arguments
-from analysis.runs.language_probes import LEVELS
+from analysis.runs.language_probes import LEVELS, share_column
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,21 @@ class ClaimTest:
                 raise ValueError(f"{key} must be a list of at least one column")
         if arguments.get("methods") == {}:
             raise ValueError("methods must name at least one language and its best method")
-        for key, least in (("ratio", 0), ("within", 1)):
+        for key, least in (("ratio", 0), ("within", 1), ("of", 0)):
             if key in arguments and not arguments[key] > least:
                 raise ValueError(f"{key} {arguments[key]}; must be a number above {least}")
         if arguments.get("sign", 1) not in (1, -1):
             raise ValueError(f"sign {arguments['sign']}; allowed are 1, -1")
         if "share" in arguments:
             check_layer_arguments(**{"layers": None, "depth": None, "level": LEVELS[0], **arguments})
+
+    def metrics(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Return the columns that a claim measures, besides F1 where a test has no other."""
+        named = [arguments.get("metric", "f1"), arguments.get("cost"), arguments.get("equal")]
+        named += [*arguments.get("metrics", ()), *arguments.get("columns", ())]
+        if self.judge is layer_correlation:
+            named.append(share_column(arguments.get("level", LEVELS[0]), arguments["share"], 0))
+        return [metric for metric in named if metric]
 
     def _parameters(self) -> list[inspect.Parameter]:
         return list(inspect.signature(self.judge).parameters.values())[5:]

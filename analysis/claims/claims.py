@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,12 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 
 from analysis.claims.claim_tests import TESTS
+from analysis.claims.designs import Design, Needs, lacking, varying
 from analysis.claims.selection import Conditions, best_of, select
 from analysis.claims.verdicts import Verdict, undecided
+from analysis.measures.device_use import not_comparable
 from analysis.records import NotTestable, Record
+from analysis.stats.cells import UNTRAINED
 from analysis.stats.differences import THESE
 from whichlora.data.language_names import join_names
 from whichlora.errors import did_you_mean
@@ -36,15 +40,6 @@ def _check_outcome(name: str) -> str:
     return name
 
 
-class _Design(Section):
-    """The schema of a design: the runs that test claims."""
-
-    runs: Annotated[str, Field(min_length=1)]
-    where: dict[str, str | int | float] = Field(default_factory=dict)
-    either: list[dict[str, str | int | float]] = Field(default_factory=list)
-    best_of: list[str] = Field(default_factory=list)
-
-
 class _Entry(Section):
     """The schema of a claim."""
 
@@ -57,12 +52,13 @@ class _Entry(Section):
     margin: Annotated[float, Field(gt=0)] | None = None
     design: str = ""
     where: dict[str, str | int | float] = Field(default_factory=dict)
+    needs: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     source: str = ""
 
 
 class _ClaimsFile(Section):
     title: str = ""
-    designs: dict[str, _Design] = Field(default_factory=dict)
+    designs: dict[str, Design] = Field(default_factory=dict)
     claims: list[_Entry]
 
 
@@ -73,7 +69,9 @@ class Claim:
     Attributes:
         test: "" if no runs of this project can test it; `undecided` then says what design is missing.
         design: the runs that test it, in words.
-        where, either, best_of: the conditions that select these runs, see `selection`.
+        where, either, without, best_of: the conditions that select these runs, see `selection`.
+        needs: how many values of each column the design has at least, see `designs`.
+        same: the columns that the design holds constant within a setting.
         margin: the margin that the claim states, in points; None for that of the analysis.
         collection: the title of its file.
     """
@@ -85,7 +83,10 @@ class Claim:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     where: Conditions = field(default_factory=dict)
     either: tuple[Conditions, ...] = ()
+    without: Conditions = field(default_factory=dict)
     best_of: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=dict)
+    same: tuple[str, ...] = ()
     margin: float | None = None
     undecided: str = ""
     design: str = ""
@@ -121,11 +122,19 @@ def load(path: Path | None = None) -> list[Claim]:
             "collection": parsed.title or Path(document.file).name,
         }
         if design:
-            where: Conditions = {**design.where, **entry.where}
-            selected = {"either": tuple(design.either), "best_of": tuple(design.best_of)}
-            fields |= {"design": design.runs, "where": where, **selected}
+            fields |= {
+                **{"design": design.runs, "where": {**design.where, **entry.where}, "either": tuple(design.either)},
+                **{"without": design.without, "best_of": tuple(design.best_of), "same": tuple(design.same)},
+                "needs": {**design.needs, **entry.needs},
+            }
         claims.append(Claim(**fields))
     return claims
+
+
+@lru_cache(maxsize=1)
+def paper_designs() -> Mapping[str, Design]:
+    """Return the designs of the paper's tables and figures."""
+    return read_document("claims", PACKAGED["paper"]).parse(_ClaimsFile).designs
 
 
 def _check(document: Document, index: int, entry: _Entry) -> None:
@@ -173,19 +182,40 @@ def judge(
     """
     if claim.undecided:
         return undecided(claim.undecided)
-    chosen = select(table, claim.where, claim.either)
+    chosen = select(table, claim.where, claim.either, claim.without)
     if chosen.empty or not (chosen["outcome"] == claim.outcome).any():
         # The first condition that no run fulfils says most; if each is fulfilled by some run, all are named.
-        lacking = [key for key in claim.where if select(table, {key: claim.where[key]}).empty]
-        keys = lacking[:1] or list(claim.where)
+        lacked = [key for key in claim.where if select(table, {key: claim.where[key]}).empty]
+        keys = lacked[:1] or list(claim.where)
         conditions = ", ".join(_condition(key, str(claim.where[key])) for key in keys)
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
+    if unfit := _unfit(claim, chosen[chosen["outcome"] == claim.outcome]):
+        return undecided(unfit)
     try:
         chosen = best_of(chosen, claim.best_of)
     except NotTestable as reason:
         return undecided(str(reason))
     options = {"margin": claim.margin or margin, "scope": scope, "alpha": alpha}
     return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
+
+
+def _unfit(claim: Claim, runs: pd.DataFrame) -> str:
+    """Return why the runs of a claim's outcome cannot test it; "" if they can.
+
+    What a claim measures counts only where a run has it. If no run has it at all, the test says so.
+    """
+    trained = runs[runs["variant"] != UNTRAINED] if "variant" in runs else runs
+    metrics = [metric for metric in TESTS[claim.test].metrics(claim.arguments) if metric in trained]
+    if reason := lacking(trained, claim.needs, claim.either) or varying(trained, claim.same):
+        return reason
+    for metric in metrics:
+        measured = trained[trained[metric].notna()]
+        reason = lacking(measured, claim.needs, claim.either) if len(measured) else ""
+        if reason:
+            return f"{reason} in runs with {metric}"
+        if reason := not_comparable(measured, metric):
+            return f"{metric}: {reason}"
+    return ""
 
 
 def judge_all(

@@ -34,6 +34,14 @@ class Pair(NamedTuple):
         return [record for record in self if record is not None]
 
 
+def above_floor(table: pd.DataFrame, outcome: str, factor: str, metric: str) -> pd.DataFrame:
+    """Return the runs in blocks above the floor, which alone say something about methods and hyperparameters.
+
+    Other metrics than F1 count in all blocks, and so does the ratio, which may be what raises a block above the floor.
+    """
+    return table if metric != "f1" or factor == "tl_ratio" else floored_blocks.split(table, outcome)[0]
+
+
 def compare_methods(
     table: pd.DataFrame,
     outcome: str,
@@ -66,7 +74,7 @@ def method_differences(
     The margin, in points, applies to every F1, including that on a task that was not trained.
     """
     if metric == "f1":
-        kept, _ = floored_blocks.split(table, outcome)
+        kept = above_floor(table, outcome, "method", metric)
         return differences(kept, outcome=outcome, scope=scope, margin=margin, alpha=alpha)
     margin_of_metric = margin if in_points(metric) else None
     return differences(table, outcome=outcome, scope=scope, metric=metric, margin=margin_of_metric, alpha=alpha)
@@ -83,6 +91,7 @@ def compare_levels(
     alpha: float,
 ) -> dict[tuple[str, str], Pair]:
     """Compare levels of a column by `contrast`, with Holm's adjustment over the requested pairs."""
+    table = above_floor(table, outcome, factor, metric)
     contrasts = [
         contrast(table, outcome=outcome, factor=factor, upper=a, lower=b, metric=metric, margin=margin, alpha=alpha)
         for a, b in requested

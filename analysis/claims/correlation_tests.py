@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.claims.comparisons import above_floor
 from analysis.claims.verdicts import CONTRADICTED, SUPPORTED, Verdict, format_p, undecided
 from analysis.decimals import fixed
 from analysis.measures.layer_shares import select_share_columns
@@ -17,6 +18,7 @@ def correlation(
     table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float, columns: list[str], sign: int = 1
 ) -> Verdict:
     """Test whether F1 rises (sign 1) or falls (-1) with each of the columns, within languages."""
+    table = above_floor(table, outcome, "method", "f1")
     records = holm_records([correlate(table, outcome=outcome, column=column, alpha=alpha) for column in columns])
     if without_p := [r for r in records if r.p is None]:
         return undecided(without_p[0].note, records)

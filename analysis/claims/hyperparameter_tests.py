@@ -1,4 +1,4 @@
-"""Tests of hyperparameters: where the best value of one lies, and whether it changes the difference of two variants."""
+"""Tests where the best value of a hyperparameter lies at one level of a factor, compared with another level."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.claims.parts import judge_parts, parts_of_differences, untested_part
-from analysis.claims.relations import relations_of
 from analysis.claims.verdicts import CONTRADICTED, SUPPORTED, Verdict, format_p, undecided
+from analysis.columns import SETTINGS
 from analysis.decimals import fixed
 from analysis.records import NotTestable, Record
-from analysis.stats.cells import format_level, in_points, rows
-from analysis.stats.conjunctions import directions
-from analysis.stats.contrasts import same_level, units
+from analysis.stats.cells import format_level, rows
+from analysis.stats.conjunctions import directions, partial_conjunction
+from analysis.stats.contrasts import FOLLOWS, TRAINING, UNITS, same_level
 
-_UNIT = ["language", "tl_ratio", "seed"]
 _LEAST_LEVELS = 3
 
 
@@ -36,32 +34,34 @@ def best_value(
 ) -> Verdict:
     """Test whether the best value of a parameter at one level of a factor is `ratio` times that at another.
 
-    The best value of a language, ratio and seed is the vertex of the parabola through the best value tried and its
-    neighbours, over the logarithm of the parameter. The logarithms of the quotients are compared with `ratio` by two
-    one-sided t tests. If the best mean is at the end of the values tried, the claim is undecided.
+    The best value of a unit is the vertex of the parabola through the best value tried and its neighbours, over the
+    logarithm of the parameter. Units are pairs of runs at each value that differ in the factor and the parameter alone.
+    The logarithms of the quotients are compared with `ratio` by two one-sided t tests. A verdict needs a peak at both
+    levels: a value between the ends that is shown to be better than both of them.
 
     Args:
         parameter: a column such as learning_rate, with at least three values at each level.
         factor: the column of the levels `upper` and `lower`, such as rank or variant.
         within: the factor by which the quotient may deviate from `ratio`.
     """
-    frame = rows(table, outcome, metric)
     try:
-        best = [_best_values(frame, parameter, factor, level) for level in (upper, lower)]
+        sides = _curves(rows(table, outcome, metric), parameter, factor, (upper, lower))
     except NotTestable as reason:
         return undecided(str(reason))
-    both = pd.concat(best, axis=1, keys=("upper", "lower"), join="inner").dropna()
-    quotients = (both["upper"] - both["lower"]).to_numpy(dtype=float)
+    upper_best, lower_best = (_vertices(side) for side in sides)
+    quotients = upper_best - lower_best
     found = directions(quotients[None, None, :])
-    if np.isnan(found.errors.error[0]) and np.isnan(found.constant[0]):
+    if len(quotients) < 2:
         return undecided("fewer than two languages, ratios or seeds have runs at both levels")
+    groups = (f"{factor} {upper}", f"{factor} {lower}")
+    peaks = [_peak(side) for side in sides]
     target, tolerance = np.log(ratio), np.log(within)
-    holds = max(float(found.above(target - tolerance)[0]), float(found.below(target + tolerance)[0]))
-    fails = min(1.0, 2 * min(float(found.below(target - tolerance)[0]), float(found.above(target + tolerance)[0])))
+    holds = max(float(found.above(target - tolerance)[0]), float(found.below(target + tolerance)[0]), *peaks)
+    outside = min(1.0, 2 * min(float(found.below(target - tolerance)[0]), float(found.above(target + tolerance)[0])))
+    fails = max(outside, *peaks)
     effect, error, df, _ = (float(values[0]) for values in found.errors)
     half = float(np.nan_to_num(stats.t.isf(alpha, df) * error))
     quotient, low, high = (float(np.exp(x)) for x in (effect, effect - half, effect + half))
-    groups = (f"{factor} {upper}", f"{factor} {lower}")
     note = f"effect: best {parameter} of the first by that of the second; {1 - 2 * alpha:.0%} CI; n units"
     records = [
         Record(
@@ -70,6 +70,15 @@ def best_value(
         )
         for name, p in (("as claimed", holds), ("outside", fails))
     ]  # fmt: skip
+    note = f"p: of the values of {parameter} between the ends, at least one is better than both ends (Bonferroni)"
+    records += [
+        Record(outcome=outcome, analysis="best value", test="peak", groups=(group,), p=p, n=len(quotients), note=note)
+        for group, p in zip(groups, peaks, strict=True)
+    ]
+    for group, p in zip(groups, peaks, strict=True):
+        if not p < alpha:
+            text = f"no {parameter} of {group} is shown to be better than both the lowest and the highest that were "
+            return undecided(f"{text}tried ({format_p(p)})", records)
     around = f"{fixed(quotient, 2)} [{fixed(low, 2)}, {fixed(high, 2)}]"
     text = f"the best {parameter} of {groups[0]} is {around} times that of {groups[1]}, "
     text += f"claimed is {ratio:g} within a factor of {within:g} "
@@ -80,89 +89,58 @@ def best_value(
     return undecided(text, records)
 
 
-def interaction(
-    table: pd.DataFrame,
-    outcome: str,
-    margin: float,
-    scope: str,
-    alpha: float,
-    order: str,
-    factor: str,
-    hold: str | int = "all",
-    metric: str = "f1",
-) -> Verdict:
-    """Test whether the lead of one variant over another is greater at the highest value of a factor than at the lowest.
-
-    Args:
-        order: relations of variants such as "full > lora": the lead of the first over the second is greater.
-        factor: a column of numbers, such as batch_size; runs of a pair agree in all others.
-        hold: in how many of the relations it must be so.
-    """
-    frame = rows(table, outcome, metric)
-    if factor not in frame or "variant" not in frame:
-        return undecided(f"the runs have no {factor if factor not in frame else 'variant'}")
-    try:
-        relations = relations_of(order, frame, "variant", metric)
-    except NotTestable as reason:
-        return undecided(str(reason))
-    differences, parts = [], []
-    for relation in relations:
-        first, _, second = relation
-        try:
-            values = _change_of_lead(table, outcome, first, second, factor, metric)
-        except NotTestable as reason:
-            parts.append(untested_part(f"{first} - {second}", str(reason)))
-            continue
-        differences.append((f"{first} - {second}", [relation], values))
-    parts += parts_of_differences(differences, margin if in_points(metric) else 0.0, outcome)
-    return judge_parts(parts, hold, alpha, outcome=outcome, unit="pairs of variants")
-
-
-def _change_of_lead(
-    table: pd.DataFrame, outcome: str, first: str, second: str, factor: str, metric: str
-) -> NDArray[np.float64]:
-    """Return by how much the lead of `first` over `second` is greater at the highest common level, (1, 1, units).
+def _curves(
+    frame: pd.DataFrame, parameter: str, factor: str, levels: tuple[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores of the same units (rows) at each value of the parameter (columns), for both levels.
 
     Raises:
-        NotTestable: the two have fewer than two levels in common, or no runs that can be paired.
-    """
-    of_variant = {name: table[table["variant"] == name] for name in (first, second)}
-    levels = sorted(set.intersection(*(set(part[factor].dropna().astype(float)) for part in of_variant.values())))
-    if len(levels) < 2:
-        raise NotTestable(f"{first} and {second} have fewer than two values of {factor} in common")
-    ends = {"upper": format_level(levels[-1]), "lower": format_level(levels[0])}
-    changes = []
-    for part in of_variant.values():
-        upper, lower = units(part, outcome=outcome, factor=factor, metric=metric, **ends)
-        changes.append(upper - lower)
-    change = (changes[0] - changes[1]).dropna().to_numpy(dtype=float)
-    if not len(change):
-        raise NotTestable(f"{first} and {second} have no language, ratio and seed in common")
-    return np.asarray(change[None, None, :], dtype=np.float64)
-
-
-def _best_values(frame: pd.DataFrame, parameter: str, factor: str, level: str) -> pd.Series[float]:
-    """Return the logarithm of the best value of the parameter in each unit of a level.
-
-    Raises:
-        NotTestable: there are too few values, or the best of the means is the lowest or the highest.
+        NotTestable: there are too few values or no units in common, or the best of the means lies at an end.
     """
     if missing := [column for column in (parameter, factor) if column not in frame]:
         raise NotTestable(f"the runs have no {missing[0]}")
-    side = frame[[same_level(factor, value, level) for value in frame[factor]]].dropna(subset=parameter)
-    if side.empty:
-        raise NotTestable(f"there are no runs with {factor} {level}")
     # At ratio 0 one adapter serves every language, so that these are one unit.
-    side = side.assign(language=side["language"].mask(side["tl_ratio"] == 0, ""))
-    curves = side.groupby([*_UNIT, parameter])["value"].mean().unstack(parameter).dropna()
-    if curves.shape[1] < _LEAST_LEVELS or curves.empty:
-        raise NotTestable(f"{factor} {level} needs at least {_LEAST_LEVELS} values of {parameter} in the same units")
+    frame = frame.assign(language=frame["language"].mask(frame["tl_ratio"] == 0, ""))
+    settings = TRAINING if factor == "variant" else ("variant", "arm", *SETTINGS)
+    follows = (factor, parameter, *FOLLOWS.get(factor, ()))
+    held = [c for c in dict.fromkeys((*settings, *UNITS)) if c in frame and c not in follows]
+    frame = frame.assign(**{column: frame[column].map(format_level) for column in held})
+    found = []
+    for level in levels:
+        side = frame[[same_level(factor, value, level) for value in frame[factor]]].dropna(subset=parameter)
+        if side.empty:
+            raise NotTestable(f"there are no runs with {factor} {level}")
+        curves = side.groupby([*held, parameter])["value"].mean().unstack(parameter).dropna()
+        if curves.shape[1] < _LEAST_LEVELS or curves.empty:
+            needed = f"{factor} {level} needs at least {_LEAST_LEVELS} values of {parameter}"
+            raise NotTestable(f"{needed} in runs that differ in it alone")
+        found.append(curves)
+    common = found[0].index.intersection(found[1].index)
+    if common.empty:
+        raise NotTestable(f"no two runs differ in {factor} and {parameter} alone, {levels[0]} and {levels[1]}")
+    upper, lower = (curves.loc[common] for curves in found)
+    for curves, level in ((upper, levels[0]), (lower, levels[1])):
+        peak = int(np.argmax(curves.mean().to_numpy()))
+        if peak in (0, curves.shape[1] - 1):
+            end = "highest" if peak else "lowest"
+            raise NotTestable(f"the best {parameter} of {factor} {level} is the {end} that was tried")
+    return upper, lower
+
+
+def _peak(curves: pd.DataFrame) -> float:
+    """Return p of the null hypothesis that no value between the ends is better than both."""
+    scores = curves.to_numpy(dtype=float)
+    above = []
+    for position in range(1, scores.shape[1] - 1):
+        leads = scores[:, [position]] - scores[:, [0, -1]]
+        above.append(max(float(directions(lead[None, None]).above()[0]) for lead in leads.T))
+    return partial_conjunction(above, 1)
+
+
+def _vertices(curves: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the logarithm of the best value in each unit."""
     logs = np.log(curves.columns.to_numpy(dtype=float))
-    peak = int(np.argmax(curves.mean().to_numpy()))
-    if peak in (0, len(logs) - 1):
-        end = "highest" if peak else "lowest"
-        raise NotTestable(f"the best {parameter} of {factor} {level} is the {end} that was tried")
-    return pd.Series([_vertex(logs, row) for row in curves.to_numpy(dtype=float)], curves.index)
+    return np.array([_vertex(logs, row) for row in curves.to_numpy(dtype=float)])
 
 
 def _vertex(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

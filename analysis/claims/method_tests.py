@@ -21,12 +21,12 @@ from analysis.claims.verdicts import (
 )
 from analysis.records import NotTestable, Record, find, is_significant
 from analysis.stats.cells import enumerate_few, points, rows
-from analysis.stats.contrasts import same_level
+from analysis.stats.contrasts import units
 from analysis.stats.differences import COUNT, DETECTABLE, PRIMARY, SAME, pair_tests
 from analysis.stats.groupings import LETTERS, TEXT, groupings
 
 _EQUAL = 0.1
-"""The share by which the means of a column that must be equal may differ."""
+"""The share by which a column that must be equal may differ."""
 
 
 def no_difference(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: float) -> Verdict:
@@ -76,7 +76,7 @@ def order(
         order: names values of the factor; for methods see `orders.resolve_method`.
         factor: the column that holds the levels: method, or another such as tl_ratio, rank, layers or model.
         metric: the column that is compared; ">" means that its value is greater.
-        equal: a column, such as adapter/trainable_parameters, whose means must agree within 10 % for a fair comparison.
+        equal: a column, such as adapter/trainable_parameters, which must agree within 10 % between paired runs.
     """
     try:
         relations = relations_of(order, rows(table, outcome, metric), factor, metric)
@@ -142,17 +142,15 @@ def differ(table: pd.DataFrame, outcome: str, margin: float, scope: str, alpha: 
 
 
 def _unequal(table: pd.DataFrame, outcome: str, factor: str, relations: Relations, column: str) -> str:
-    """Return why a column is not equal between the levels of some relation; "" if it is."""
-    frame = rows(table, outcome, column)
-    if frame.empty:
-        return f"the runs have no {column}"
+    """Return why a column is not equal between paired runs of some relation; "" if it is."""
     for first, _, second in relations:
-        means = [
-            frame.loc[[same_level(factor, v, level) for v in frame[factor]], "value"].mean()
-            for level in (first, second)
-        ]
-        if not abs(means[0] - means[1]) <= _EQUAL * max(means):
-            return f"{column} is not equal: {means[0]:,.0f} with {factor} {first} and {means[1]:,.0f} with {second}"
+        try:
+            sides = units(table, outcome=outcome, factor=factor, upper=first, lower=second, metric=column)
+        except NotTestable as reason:
+            return f"{column}: {reason}"
+        for a, b in zip(*sides, strict=True):
+            if not abs(a - b) <= _EQUAL * max(a, b):
+                return f"{column} is not equal: {a:,.0f} with {factor} {first} and {b:,.0f} with {second}"
     return ""
 
 

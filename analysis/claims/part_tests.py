@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.claims.comparisons import above_floor
 from analysis.claims.parts import (
     ANALYSIS,
     Part,
@@ -17,9 +18,9 @@ from analysis.claims.parts import (
 )
 from analysis.claims.relations import Relations, relations_of, resolve_methods
 from analysis.claims.verdicts import Verdict, undecided
-from analysis.measures import floored_blocks
+from analysis.columns import CONDITIONS
 from analysis.records import NotTestable, Record
-from analysis.stats.cells import cells, enumerate_few, format_level, in_points, rows
+from analysis.stats.cells import BLOCK_COLUMNS, cells, enumerate_few, format_level, in_points, labels, rows
 from analysis.stats.conjunctions import directions, partial_conjunction
 from analysis.stats.contrasts import spread_english, units
 from analysis.stats.differences import THESE, scoped_values
@@ -40,6 +41,7 @@ def configurations(
     factor: str = "method",
     by: list[str] | None = None,
     metric: str = "f1",
+    of: int = 1,
 ) -> Verdict:
     """Test whether an order holds in a number of configurations; in each, the error is that of its seeds.
 
@@ -48,10 +50,10 @@ def configurations(
         hold: all, most, "all but 3", or a number of configurations.
         factor: the column that holds the levels.
         by: the columns that make up a configuration: by default method and language, for methods the language.
+        of: the number of configurations that the claim is about; with fewer it is undecided.
     """
     by = by if by is not None else ["language"] if factor == "method" else ["method", "language"]
-    if factor == "method" and metric == "f1":
-        table, _ = floored_blocks.split(table, outcome)
+    table = above_floor(table, outcome, factor, metric)
     try:
         relations = relations_of(order, rows(table, outcome, metric), factor, metric)
     except NotTestable as reason:
@@ -70,7 +72,7 @@ def configurations(
             parts.append(untested_part(name, str(reason)))
     independent = factor != "method" and len(relations) == 1
     parts += parts_of_differences(differences, margin if in_points(metric) else 0.0, outcome, independent=independent)
-    return judge_parts(parts, hold, alpha, outcome=outcome, unit="configurations")
+    return judge_parts(parts, hold, alpha, outcome=outcome, unit="configurations", of=of)
 
 
 def measures(
@@ -121,9 +123,11 @@ def best(
         methods: the best method by language.
         over: the column over whose levels the maximum is taken.
     """
-    frame = rows(table, outcome, metric)
+    frame = rows(above_floor(table, outcome, "method", metric), outcome, metric)
     if frame.empty or over not in frame:
         return undecided(f"the runs have no {metric if frame.empty else over}")
+    setting = [column for column in (*BLOCK_COLUMNS, *CONDITIONS) if column not in ("language", over)]
+    frame = frame.assign(block=labels(frame, list(dict.fromkeys(setting))))
     parts = []
     for language, name in methods.items():
         of_language, title = frame[frame["language"] == language], join_names([language])
@@ -137,12 +141,12 @@ def best(
 
 
 def _best_part(frame: pd.DataFrame, method: str, over: str, title: str, margin: float, outcome: str) -> Part:
-    labels = frame["method"].astype(str) + f" at {over} " + frame[over].map(format_level)
-    method_of = dict(zip(labels, frame["method"].astype(str), strict=True))
-    units_of_cell = frame.assign(method=labels).groupby(["method", "seed"])["value"].mean().reset_index()
-    layout = arrange(units_of_cell.assign(block="all"))
-    own = [i for i, label in enumerate(layout.methods) if method_of[label] == method]
-    other = [i for i, label in enumerate(layout.methods) if method_of[label] != method]
+    names = frame["method"].astype(str) + f" at {over} " + frame[over].map(format_level)
+    method_of = dict(zip(names, frame["method"].astype(str), strict=True))
+    units_of_cell = frame.assign(method=names).groupby(["method", "block", "seed"])["value"].mean()
+    layout = arrange(units_of_cell.reset_index())
+    own = [i for i, name in enumerate(layout.methods) if method_of[name] == method]
+    other = [i for i, name in enumerate(layout.methods) if method_of[name] != method]
     if not other:
         return untested_part(title, "there is one method only")
     paired = layout.values[own][:, None] - layout.values[other][None, :]

@@ -56,7 +56,9 @@ def number_needed(hold: str | int, total: int) -> int:
     raise ValueError(f"hold {hold}; allowed are all, most, all but N, or a number from 1")
 
 
-def judge_parts(parts: Sequence[Part], hold: str | int, alpha: float, *, outcome: str, unit: str) -> Verdict:
+def judge_parts(
+    parts: Sequence[Part], hold: str | int, alpha: float, *, outcome: str, unit: str, of: int = 1
+) -> Verdict:
     """Judge whether a claim holds in as many parts as needed.
 
     It is supported if it is shown to hold in so many, and contradicted if it is shown to fail in more than the others.
@@ -64,8 +66,11 @@ def judge_parts(parts: Sequence[Part], hold: str | int, alpha: float, *, outcome
 
     Args:
         unit: what a part is, in the plural.
+        of: the number of parts that the claim is about; with fewer it is undecided.
     """
     total = len(parts)
+    if 0 < total < of:
+        return undecided(f"there {'is' if total == 1 else 'are'} {total} {unit}, and the claim is about {of}")
     tested = [part for part in parts if not part.untested]
     if not tested:
         return undecided(parts[0].untested if parts else f"there are no {unit} to compare")

@@ -18,8 +18,12 @@ Conditions = Mapping[str, str | int | float]
 """Patterns by column; several are separated by "|"."""
 
 
-def select(table: pd.DataFrame, where: Conditions, either: Sequence[Conditions] = ()) -> pd.DataFrame:
+def select(
+    table: pd.DataFrame, where: Conditions, either: Sequence[Conditions] = (), without: Conditions | None = None
+) -> pd.DataFrame:
     """Return the rows that match all conditions of `where` and, if there are any, all of one entry of `either`.
+
+    Rows that match all conditions of `without` are left out.
 
     The source language is English where a table does not say it. A source-language result that several languages share
     (language "") belongs to each of them. If a column is missing, no row matches.
@@ -29,6 +33,8 @@ def select(table: pd.DataFrame, where: Conditions, either: Sequence[Conditions] 
     chosen = _matches(table, where)
     if either:
         chosen &= pd.concat([_matches(table, conditions) for conditions in either], axis=1).any(axis=1)
+    if without:
+        chosen &= ~_matches(table, without)
     return table[chosen]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analysis.evidence import BY_LANGUAGE, BY_SETTING, OVERLAPPING, TIME
+from analysis.evidence import BY_LANGUAGE, BY_SETTING, OVERLAPPING, PLACES, TIME
 from analysis.measures.further_runs import HOURS, NEEDED
 from analysis.naming import names_in
 from analysis.records import Record, find, is_significant
@@ -42,7 +42,10 @@ def needs(records: Records, primary: str, margin: float) -> list[Need]:
         (SIZE, "Smallest adapter file", " MB"),
         (MEMORY, "Least GPU memory", " MiB"),
     ):
-        if names := cheapest(records, choice.candidates, metric):
+        names = cheapest(records, choice.candidates, metric)
+        if names and metric == MEMORY and (reason := _not_alone(records)):
+            rows.append(Need(f"{need} {among}", "not compared", reason))
+        elif names:
             cost = cost_of(records, names[0], metric) or 0.0
             amount = f"{cost:,.1f}" if metric == SIZE and cost < 100 else f"{cost:,.0f}"
             rows.append(Need(f"{need} {among}", join(names, "or"), f"{doubt}{amount}{unit}"))
@@ -65,8 +68,8 @@ def _time(records: Records, choice: Choice, among: str, doubt: str) -> list[Need
     tested = [r for r in pair_tests(records, TIME) if r.p_adjusted is not None]
     if not overlapping or not tested:
         return []
-    if overlapping[0].n:
-        return [Need(need, "not compared", f"{count(overlapping[0].n, 'run')} overlapped in time with other runs")]
+    if reason := _not_alone(records):
+        return [Need(need, "not compared", reason)]
     means = {r.groups[0]: r.effect or 0.0 for r in find(records, analysis=TIME, test=MEAN)}
     names = [name for name in choice.candidates if name in means]
     if not names:
@@ -82,6 +85,15 @@ def _time(records: Records, choice: Choice, among: str, doubt: str) -> list[Need
         ]
     also = "" if len(equal) == 1 else "; no significant difference between them"
     return [Need(need, join(equal, "or"), f"{doubt}{means[fastest]:,.0f} s on average{also}")]
+
+
+def _not_alone(records: Records) -> str:
+    """Return why figures of the device cannot be compared; "" if nothing is known against it."""
+    overlapping = find(records, analysis="design", test=OVERLAPPING)
+    if overlapping and overlapping[0].n:
+        return f"{count(overlapping[0].n, 'run')} overlapped in time with other runs"
+    places = find(records, analysis="design", test=PLACES)
+    return f"the runs were done in {places[0].n} places (machines or work folders)" if places else ""
 
 
 def _other_outcome(records: Records, outcome: str) -> list[Need]:

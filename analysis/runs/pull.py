@@ -20,7 +20,7 @@ from whichlora.tracking.client import search_all
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic")
+_TAGS = ("fingerprint", "training_fingerprint", "adapter_of", "error", "synthetic", "place")
 NO_FILES = ResultFiles()
 
 

@@ -20,16 +20,19 @@ from whichlora.config.layers import parse_layers
 from whichlora.errors import OptionError
 
 PAIR_TEST, SAME_TEST, DETECTABLE = "paired t", "TOST", "minimum detectable difference"
-_UNITS = (
+UNITS = (
     *("task", "model", "language", "tl_ratio", "seed", "train_size", "composition", "difficulty", "prompt_language"),
     *("chat_template", "scoring", "precision", "quantization"),
 )
-_FOLLOWS = {
+FOLLOWS = {
     "rank": ("alpha", "variant_options"),
     "target_modules": ("rank", "alpha"),
     "model": ("chat_template",),
+    "variant": ("rank", "alpha", "dropout", "target_modules", "layers", "variant_options"),
 }
 """What follows from a factor: runs that differ only in the factor may differ in these."""
+TRAINING = ("arm", "epochs", "batch_size", "warmup", "weight_decay", "scheduler", "select_on")
+"""How long and on what a run trains, in which variants can agree."""
 _MAX_BLOCKS = 1000
 """More blocks than any model has, so that layer lists can be parsed without knowing the model."""
 
@@ -76,9 +79,19 @@ def contrast(
 
 
 def units(
-    table: pd.DataFrame, *, outcome: str, factor: str, upper: str, lower: str, metric: str = "f1"
+    table: pd.DataFrame,
+    *,
+    outcome: str,
+    factor: str,
+    upper: str,
+    lower: str,
+    metric: str = "f1",
+    also: Sequence[str] = (),
 ) -> tuple[pd.Series[float], pd.Series[float]]:
     """Return the values of the two levels, aligned by unit.
+
+    Args:
+        also: further columns of a unit.
 
     Raises:
         NotTestable: the table lacks the column or a level, or no two runs differ only in the factor.
@@ -86,8 +99,8 @@ def units(
     frame = spread_english(rows(table, outcome, metric))
     if factor not in frame:
         raise NotTestable(f"the runs have no {factor}")
-    identity = _identity_columns(frame, factor)
-    unit_columns = [c for c in _UNITS if c in frame and c != factor and c not in _FOLLOWS.get(factor, ())]
+    unit_columns = [c for c in (*UNITS, *also) if c in frame and c != factor and c not in FOLLOWS.get(factor, ())]
+    identity = [c for c in _identity_columns(frame, factor) if c not in also]
     sides = []
     for level in (upper, lower):
         side = frame[[same_level(factor, value, level) for value in frame[factor]]]
@@ -126,7 +139,7 @@ def _identity_columns(frame: pd.DataFrame, factor: str) -> list[str]:
     the method's name holds what tells apart runs in one cell, and what a tuned arm has from cell to cell may change.
     """
     if factor in SETTINGS:
-        held = ("variant", "arm", *(c for c in SETTINGS if c != factor and c not in _FOLLOWS.get(factor, ())))
+        held = ("variant", "arm", *(c for c in SETTINGS if c != factor and c not in FOLLOWS.get(factor, ())))
     else:
         held = ("variant", "arm") if factor in ("variant", "arm") else ("method",)
     return [c for c in held if c in frame and c != factor] or ["method"]

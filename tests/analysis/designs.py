@@ -53,6 +53,12 @@ def table(
     return pd.DataFrame(rows)
 
 
+def alone(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs as done one after another on one machine."""
+    order = np.arange(len(runs))
+    return runs.assign(run_id=order.astype(str), started=10 * order, ended=10 * order + 9, place="here")
+
+
 def items(accuracy: Mapping[str, float], *, n: int = 400, seeds: Sequence[int] = (1,), at: int = 0) -> pd.DataFrame:
     """Return predictions of methods with nearly nested errors: items are right up to a difficulty."""
     rng = np.random.default_rng(at)

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.evidence import ALL_BLOCKS, COMPARED_FLOORS, OVERLAPPING, P_VALUES, TIME, headline
+from analysis.evidence import ALL_BLOCKS, COMPARED_FLOORS, OVERLAPPING, P_VALUES, PLACES, TIME, headline
 from analysis.measures import floored_blocks, scores
 from analysis.measures.further_runs import HOURS, NEEDED, further_runs
 from analysis.measures.shallow_baselines import REACHED
@@ -226,14 +226,17 @@ def test_times_are_compared_only_if_every_run_had_the_device_to_itself():
     table["train/seconds"] = table["method"].map({"A": 100.0, "B": 150.0, "C": 50.0}) + noise
     times = differences(table, outcome="tl", metric="train/seconds", analysis=TIME)
 
-    def row(overlapping: int) -> str:
-        design = Record(outcome="", analysis="design", test=OVERLAPPING, groups=(), n=overlapping)
-        rows = {n.need: n for n in needs([*records_of(table, **PARAMETERS), *times, design], "tl", 1.0)}
+    def row(overlapping: int, places: int = 1) -> str:
+        design = [Record(outcome="", analysis="design", test=OVERLAPPING, groups=(), n=overlapping)]
+        if places > 1:
+            design.append(Record(outcome="", analysis="design", test=PLACES, groups=(), n=places))
+        rows = {n.need: n for n in needs([*records_of(table, **PARAMETERS), *times, *design], "tl", 1.0)}
         need = rows["Least training time within 1 point of the best"]
         return f"{need.answer}: {need.detail}"
 
     assert row(0) == "A: 100 s on average"
     assert row(7) == "not compared: 7 runs overlapped in time with other runs"
+    assert row(0, places=2) == "not compared: the runs were done in 2 places (machines or work folders)"
 
 
 def test_languages_disagree_only_on_significant_grounds():

@@ -5,69 +5,65 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import designs
 import numpy as np
 import pandas as pd
+import paper_runs
 import pytest
-import yaml
 
 from analysis.claims.claims import PACKAGED, Claim, judge, judge_files, load
+from analysis.claims.designs import lacking, varying
 from analysis.claims.selection import best_of, select
 from analysis.records import NotTestable
+from analysis.stats.contrasts import same_level
 from analysis.stats.differences import THESE
 from whichlora.errors import OptionError
 
-ROOT = Path(__file__).parents[2]
-DESIGNS = ROOT / "experiments" / "paper"
-MODELS = {"Llama-3.1-8B": 32, "Llama-3.1-8B-Instruct": 32, "Llama-3.2-3B": 28, "Qwen3-8B-Base": 36}
-RANKS = {"dora": {"recommended": 16, "matched": 8}, "vera": {"recommended": 256}}
 CLAIMS = {claim.name: claim for claim in load()}
-
-
-def options_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the defaults and arms of an experiment file, with those of the file that it extends."""
-    content = yaml.safe_load(path.read_text())
-    defaults, arms = options_of(path.parent / content["extends"]) if "extends" in content else ({}, [])
-    return {**defaults, **content.get("defaults", {})}, content.get("arms", arms)
-
-
-def runs_of(path: Path) -> set[tuple[tuple[str, Any], ...]]:
-    """Return the runs of an experiment file, as the columns that claims select by."""
-    defaults, arms = options_of(path)
-    found = set()
-    for arm in arms:
-        grid = {key: value if isinstance(value, list) else [value] for key, value in {**defaults, **arm}.items()}
-        for values in itertools.product(*grid.values()):
-            run = dict(zip(grid, values, strict=True))
-            model = run["model"].rpartition("/")[2]
-            blocks = range(MODELS[model])
-            if (layers := run.get("layers", "all")) != "all":
-                parts = [part.split("-") for part in str(layers).split(",")]
-                blocks = [block for first, last in parts for block in range(int(first), int(last) + 1)]
-            columns = {
-                **{key: run[key] for key in ("variant", "arm", "task", "language", "tl_ratio", "seed")},
-                "model": model,
-                "rank": run.get("rank", RANKS.get(run["variant"], {}).get(run["arm"])),
-                "alpha": run.get("alpha"),
-                "layers": ",".join(map(str, blocks)),
-                "train_size": run.get("train_size", {"xnli": 5000, "tydiqa": 3000}[run["task"]]),
-            }
-            found.add(tuple(columns.items()))
-    return found
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_of_the_paper_selects_the_runs_of_its_file_alone(name):
     """Among the runs of all the paper's designs; a file that covers two models has a claim for each."""
     claim = CLAIMS[name]
-    file = DESIGNS / Path(re.search(r"\((\S+)\)", claim.design)[1]).name
-    everything = sorted(set().union(*map(runs_of, DESIGNS.glob("*.yaml"))), key=repr)
+    file = paper_runs.DESIGNS / Path(re.search(r"\((\S+)\)", claim.design)[1]).name
+    everything = sorted(set().union(*map(paper_runs.runs_of, paper_runs.DESIGNS.glob("*.yaml"))), key=repr)
     table = pd.DataFrame([dict(run) for run in everything]).assign(outcome="tl")
     model = re.search("Llama|Qwen", str(claim.where["model"]))[0]
-    own = {run for run in runs_of(file) if model in dict(run)["model"]}
+    ratios = str(claim.where["tl_ratio"])
+    own = {
+        run
+        for run in paper_runs.runs_of(file)
+        if model in dict(run)["model"] and same_level("tl_ratio", dict(run)["tl_ratio"], ratios)
+    }
     assert {everything[position] for position in select(table, claim.where, claim.either).index} == own
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_of_the_paper_needs_every_method_and_every_level_of_its_design(name):
+    claim = CLAIMS[name]
+    file = paper_runs.DESIGNS / Path(re.search(r"\((\S+)\)", claim.design)[1]).name
+    runs = pd.DataFrame([dict(run) for run in paper_runs.runs_of(file)]).assign(outcome="tl")
+    chosen = select(runs, claim.where, claim.either)
+    assert lacking(chosen, claim.needs, claim.either) == ""
+    assert {column for column in ("language", "tl_ratio", "layers", "model", "train_size") if
+            chosen[column].nunique() > 1} <= set(claim.needs)  # fmt: skip
+    entries = [select(chosen, conditions).index for conditions in claim.either]
+    levels = [chosen.index[chosen[column] == chosen[column].iloc[0]] for column in claim.needs]
+    for left_out in (*entries, *levels):
+        assert "the design is incomplete" in lacking(chosen.drop(left_out), claim.needs, claim.either)
+    found = judge(claim, chosen.drop(levels[0]).assign(f1=0.5, method=chosen["variant"]))
+    assert (found.verdict, found.tested) == ("undecided", False)
+
+
+def test_what_a_design_holds_constant():
+    runs = table(alpha=16.0, train_size=lambda t: t["seed"])
+    assert varying(runs, ["alpha", "epochs"]) == ""
+    assert varying(runs.assign(alpha=16.0 * runs["seed"]), ["alpha"]) == ""  # each number of items has its own
+    assert varying(runs.assign(alpha=runs["method"].map({"LoRA": 16.0, "DoRA": 32.0})), ["alpha"]) == (
+        "the design has one alpha, and the runs have 16, 32"
+    )
 
 
 def table(**columns: object) -> pd.DataFrame:
@@ -153,10 +149,23 @@ def test_the_statements_of_the_field_have_a_test_or_say_what_is_missing():
 def test_a_tuned_variant_three_points_from_lora_is_not_near_it():
     claims = {claim.name: claim for claim in load(PACKAGED["field"])}
     for lead, near, suffices in ((-0.5, "supported", "supported"), (4.0, "contradicted", "contradicted")):
-        runs = designs.table({"LoRA": 0.0, "DoRA": lead}, outcomes=("tl",), seed_sd=0.3)
+        methods = {"LoRA": 0.0, "DoRA": lead, "PiSSA": 0.0, "Full": 5.0, "MoLF": 5.0}  # the last two are no variants
+        runs = designs.table(methods, outcomes=("tl",), seed_sd=0.3)
         runs = runs.assign(arm="tuned", variant=runs["method"].str.lower())
         assert judge(claims["tuned-variants-near-lora"], runs).verdict == near
         assert judge(claims["tuned-lora-suffices"], runs).verdict == suffices
+    few = judge(claims["tuned-lora-suffices"], runs[runs["variant"] != "pissa"])
+    assert few.reason == "the design is incomplete: 2 of 3 variants"
+
+
+def test_molf_is_judged_in_six_settings_or_more():
+    claim = next(claim for claim in load(PACKAGED["field"]) if claim.name == "molf-near-the-better")
+    runs = designs.table({"MoLF": 0.0, "LoRA": 0.0, "Full": 0.0}, outcomes=("tl",), ratios=(0.1, 0.5), seed_sd=0.1)
+    runs = runs.assign(arm="matched", variant=runs["method"].str.lower())
+    assert judge(claim, runs).verdict == "supported"
+    assert judge(claim, runs[runs["tl_ratio"] == 0.1]).reason == (
+        "there are 3 configurations, and the claim is about 6"
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,11 +191,14 @@ def test_modules_are_compared_with_as_many_parameters(parameters, expected):
     attention = "q_proj,k_proj,v_proj,o_proj"
     sides = ((attention, 20, 0.0, parameters), (f"{attention},gate_proj,up_proj,down_proj", 8, 3.0, 1000))
     parts = [
-        designs.table({f"LoRA, rank {rank}": lead}, outcomes=("tl",), seed_sd=0.3, block_sd=0, at=rank).assign(
-            **{"variant": "lora", "arm": "matched", "target_modules": modules, "rank": rank},
-            **{"adapter/trainable_parameters": count},
+        designs.table(
+            {f"LoRA, rank {rank}, learning rate {rate:g}": lead - (rate != 1e-3)},
+            **{"outcomes": ("tl",), "seed_sd": 0.3, "block_sd": 0, "at": rank},
+        ).assign(
+            **{"variant": "lora", "arm": "matched", "target_modules": modules, "rank": rank, "learning_rate": rate},
+            **{"adapter/trainable_parameters": count, "validation/tl/f1": lambda t: t["f1"]},
         )
-        for modules, rank, lead, count in sides
+        for (modules, rank, lead, count), rate in itertools.product(sides, (1e-4, 1e-3, 1e-2))
     ]
     found = judge(claim, pd.concat(parts, ignore_index=True))
     assert found.verdict == expected, found.reason
@@ -250,6 +262,10 @@ def test_two_files_may_have_claims_of_one_name(tmp_path):
             "{name: a, says: b, outcome: tl, test: best_value, arguments: {parameter: x, factor: rank, upper: '8', "
             "lower: '4', within: 1}}",
             "within 1; must be a number above 1",
+        ),
+        (
+            "{name: a, says: b, outcome: tl, test: configurations, arguments: {order: A > B, hold: all, of: 0}}",
+            "of 0; must be a number above 0",
         ),
     ],
 )

@@ -14,7 +14,6 @@ from analysis.report.page import results_csv
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.pull import pull
 from analysis.tables import formats, paper
-from analysis.tables.paper_numbers import numbered
 from whichlora.csv_text import to_csv
 from whichlora.tracking.client import connect
 from whichlora.tracking.lookup import find_experiments
@@ -132,35 +131,6 @@ def test_settings_have_tables_of_their_own(store):
     log_run(spec(), "e", items=0)
     log_run(spec(model="m2", model_digest="2"), "e", items=0)
     assert {"f1-1-atlas-nli-m2", "f1-2-atlas-nli-smollm2-135m"} <= set(tables_of("e")[0])
-
-
-XNLI = {"task": "xnli", "model": "Llama-3.1-8B", "rank": 8, "layers": "0-31", "train_size": 5000}
-MAIN = {"f1": 2, "parameters": 1, "efficiency": 3, "hyperparameters": 10}
-PAPER = [
-    ([{}], MAIN),
-    ([{"model": "Llama-3.1-8B 3f2a01"}, {"variant": "dora", "rank": 16}, {"variant": "full", "layers": ""}], MAIN),
-    ([{"model": "Llama-3.2-3B"}], {"f1": 7, "f1-means": 4}),
-    ([{"model": "Qwen3-8B-Base"}], {"f1": 8, "f1-means": 4}),
-    ([{"task": "tydiqa", "train_size": 3000}], {"f1": 6, "hyperparameters": 11}),
-    ([{}, {"rank": 16}], {"f1": 9, "f1-means": 5, "hyperparameters-alpha": 12}),
-    ([{}, {"layers": "30-31"}], {"f1": 13}),
-    ([{"train_size": 2000}], {"f1": 14}),
-    ([{"model": "Llama-3.1-8B-Instruct"}], {"f1": 14}),
-    ([{"model": "SmolLM2-135M"}], {}),
-    ([{"task": "sib200"}], {}),
-    ([{"task": "tydiqa", "model": "Llama-3.2-3B"}], {}),
-]
-
-
-@pytest.mark.parametrize(("runs", "numbers"), PAPER)
-def test_tables_bear_the_numbers_of_the_paper(runs, numbers):
-    shared = {"variant": "lora", "arm": "recommended"} | XNLI
-    rows = pd.DataFrame(
-        [shared | fields for fields in (*runs, {**runs[0], "variant": "none", "layers": "", "rank": None})]
-    )
-    kinds = ("f1", "f1-means", "parameters", "efficiency", "hyperparameters", "hyperparameters-alpha")
-    found = {kind: numbered("T.", rows, kind) for kind in kinds}
-    assert found == {k: f"T (Table {numbers[k]} of “Which LoRA?”)." if k in numbers else "T." for k in kinds}
 
 
 def test_means_over_languages_are_taken_within_seeds(store):
