@@ -123,9 +123,13 @@ def load(path: Path | None = None) -> list[Claim]:
         }
         if design:
             fields |= {
-                **{"design": design.runs, "where": {**design.where, **entry.where}, "either": tuple(design.either)},
-                **{"without": design.without, "best_of": tuple(design.best_of), "same": tuple(design.same)},
-                "needs": {**design.needs, **entry.needs},
+                "design": design.runs,
+                "where": dict(design.where) | dict(entry.where),
+                "either": tuple(design.either),
+                "without": design.without,
+                "best_of": tuple(design.best_of),
+                "same": tuple(design.same),
+                "needs": dict(design.needs) | dict(entry.needs),
             }
         claims.append(Claim(**fields))
     return claims
