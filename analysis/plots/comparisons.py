@@ -10,13 +10,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
 from analysis.naming import OUTCOMES, names_in
-from analysis.plots.style import Plot, label_ticks, new_figure, plot_style, render
+from analysis.plots.style import Plot, label_ticks, max_lines, new_figure, plot_style, render, wrap
 from analysis.records import Record, find
 from analysis.stats import differences, power, ranks
 from analysis.stats.cells import points
 
 MAX_PAIRS = 36
 """Number of pairs of nine methods; of more pairs, only those with the best method are drawn."""
+
+_RANKED_CHARACTERS = 22
 
 
 def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
@@ -44,7 +46,7 @@ def forest(records: Sequence[Record], outcome: str, *, name: str, margin: float)
             a, b, low, effect, high = b, a, -high, -effect, -low
         lines.append((effect, low, high, f"{a} − {b}", frozenset(record.groups) in equivalent, low > 0))
     lines.sort(key=lambda line: (line[0], line[3]))
-    figure, axes = new_figure(0.9 + 0.2 * len(lines))
+    figure, axes = new_figure(0.9 + 0.2 * len(lines) * max_lines([line[3] for line in lines]))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0, label=f"margin ±{margin:g}")
     axes.axvline(0, color="#555555", linewidth=0.8)
     for y, (effect, low, high, _, same, differs) in enumerate(lines):
@@ -78,7 +80,7 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     for record in find(friedman, test="Nemenyi"):
         a, b = map(names.index, record.groups)
         p.loc[a, b] = p.loc[b, a] = 1.0 if record.p_adjusted is None else record.p_adjusted
-    figure, axes = new_figure(1.4 + 0.17 * len(mean))
+    figure, axes = new_figure(1.4 + 0.17 * len(mean) * max_lines(names, _RANKED_CHARACTERS))
     with plot_style():
         diagram = scikit_posthocs.critical_difference_diagram(
             by_number,
@@ -95,7 +97,9 @@ def critical_difference(records: Sequence[Record], outcome: str, *, name: str) -
     for label in diagram["labels"]:
         method = names[int(label.get_text())]
         rank = f"({mean[method]:.2f})"
-        label.set_text(f"{method} {rank} " if label.get_ha() == "right" else f" {rank} {method}")
+        text = f"{method} {rank}" if label.get_ha() == "right" else f"{rank} {method}"
+        lines = wrap(text, _RANKED_CHARACTERS).splitlines()
+        label.set_text("\n".join(f"{line} " if label.get_ha() == "right" else f" {line}" for line in lines))
     left, right = min(mean.values()), max(mean.values())
     end = max(right, left + width)  # with few blocks the ruler may exceed the range of ranks
     axes.set_xlim(left - 0.03 * (end - left), end + 0.03 * (end - left))

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from analysis.decimals import fixed
 from analysis.naming import names_in
-from analysis.plots.style import Plot, label_ticks, new_figure, render
+from analysis.plots.style import Plot, label_ticks, max_lines, new_figure, render, wrap
 from analysis.records import Record, find
 from analysis.stats.cells import points
 from analysis.stats.differences import PAIR_TESTS, THESE, pair_tests
 from analysis.stats.groupings import differences_from_highest
 
 _BEST, _DIFFERS, _OPEN = ("#000000", "D"), ("#D55E00", "s"), ("#0072B2", "o")
+_AXIS_CHARACTERS = 60
 
 
 def leaders(records: Sequence[Record], outcome: str, *, name: str, margin: float) -> Plot | None:
@@ -23,7 +24,8 @@ def leaders(records: Sequence[Record], outcome: str, *, name: str, margin: float
         return None
     score = names_in(records).score
     best, rows = methods[0], list(reversed([method for method in methods if method.effect is not None]))
-    figure, axes = new_figure(0.75 + 0.24 * len(rows))
+    labels = [f"{method.name}  {fixed(method.mean, 1)}" for method in rows]
+    figure, axes = new_figure(0.75 + 0.24 * len(rows) * max_lines(labels))
     axes.axvspan(-margin, margin, color="#e4e4e4", zorder=0)
     axes.axvline(0, color="#555555", linewidth=0.8)
     for y, method in enumerate(rows):
@@ -35,9 +37,9 @@ def leaders(records: Sequence[Record], outcome: str, *, name: str, margin: float
             method.effect, y, marker=marker, color=colour, markerfacecolor=colour if differs else "white", zorder=3
         )
     axes.plot(0, len(rows) - 1, marker=_BEST[1], color=_BEST[0], zorder=4)
-    label_ticks(axes.yaxis, [f"{method.name}  {fixed(method.mean, 1)}" for method in rows])
+    label_ticks(axes.yaxis, labels)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xlabel(f"difference from {best.name}, {score} points")
+    axes.set_xlabel(wrap(f"difference from {best.name}, {score} points", _AXIS_CHARACTERS))
     where = "these languages and ratios" if _scope_is_these(of_outcome) else "languages and ratios like these"
     missing = [method.name for method in methods if method.effect is None]
     without = f" Left out because no interval is available: {', '.join(missing)}." if missing else ""

@@ -14,6 +14,7 @@ from analysis.plots.style import (
     Plot,
     Styles,
     label_ticks,
+    max_lines,
     method_styles,
     new_figure,
     render,
@@ -100,7 +101,7 @@ def _f1_by_method(
     prefix: str,
 ) -> Plot:
     """Draw every run's F1 for a single ratio, a row per method."""
-    figure, axes = new_figure(0.9 + 0.27 * len(methods))
+    figure, axes = new_figure(0.9 + 0.27 * len(methods) * max_lines(methods))
     marks = method_styles(languages)
     for language in languages:
         panel = rows[rows["language"].isin([language, ""])]

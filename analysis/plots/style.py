@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from matplotlib.figure import Figure
 
 from analysis.plots.lettering import transliterate
 
+_LABEL_CHARACTERS = 30
+_LINE_INCHES = 0.16
 WIDTH = 5.2
 """Width in inches: on a screen 400 pixels wide, a label of 8.5 points is still about 9 pixels high."""
 
@@ -84,6 +88,11 @@ def new_figure(height: float, **options: Any) -> tuple[Figure, Any]:
 def shared_legend(figure: Figure, axes: Any, columns: int = 3) -> None:
     """Put one legend below a figure, with the handles of these axes."""
     handles, labels = axes.get_legend_handles_labels()
+    labels = [wrap(label) for label in labels]
+    lines = max_lines(labels)
+    if lines > 1:
+        columns = min(columns, 2)
+        figure.set_figheight(figure.get_figheight() + _LINE_INCHES * lines * math.ceil(len(labels) / columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
 
 
@@ -92,7 +101,22 @@ def label_ticks(axis: Any, labels: Sequence[str]) -> None:
 
     Labels are transliterated here because matplotlib recreates tick labels when it draws.
     """
-    axis.set_ticks(range(len(labels)), [transliterate(label) for label in labels])
+    axis.set_ticks(range(len(labels)), [wrap(transliterate(label)) for label in labels])
+
+
+def max_lines(labels: Sequence[str], characters: int = _LABEL_CHARACTERS) -> int:
+    """Return how many lines the longest of some labels takes; figures with a row for each grow by it."""
+    return max((wrap(label, characters).count("\n") + 1 for label in labels), default=1)
+
+
+def wrap(label: str, characters: int = _LABEL_CHARACTERS) -> str:
+    """Break a long name, as that of a method with many settings, into lines, so that it leaves room for the axes."""
+    return (
+        "\n".join(
+            line for part in label.splitlines() for line in textwrap.wrap(part, characters, break_on_hyphens=False)
+        )
+        or label
+    )
 
 
 def render(figure: Figure, *, name: str, title: str, caption: str) -> Plot:

@@ -13,8 +13,12 @@ def format_points(margin: float) -> str:
 
 
 def join(names: Sequence[str], conjunction: str = "and") -> str:
-    """Return "A, B and C"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
+    """Return "A, B and C", or "A, rank 8; B; and C" if a name has a comma."""
+    if len(names) == 1:
+        return names[0]
+    if any("," in name for name in names):
+        return f"{'; '.join(names[:-1])}; {conjunction} {names[-1]}"
+    return f"{', '.join(names[:-1])} {conjunction} {names[-1]}"
 
 
 def count(number: int, what: str) -> str:

@@ -22,6 +22,7 @@ _CELL = ["setting", "language", "tl_ratio", "seed"]
 _OTHER_CONDITIONS = ", other conditions not given"
 _SHOWN = {"source_language": "source", "headline": "metric"}
 """Names of conditions in the names of settings, if not their own."""
+_OPTIONS = "variant_options"
 UNTRAINED = "none"
 """The variant that stands for the untrained base model: shown in tables, excluded from comparisons."""
 
@@ -75,7 +76,7 @@ def name_methods(
     Returns:
         the frame; a sentence for each merge; notes on the meaning of the names.
     """
-    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in fields})
+    texts = _texts(frame, fields)
     frame = frame.assign(_detail=_details(frame, texts))
     identity = pd.Series(list(zip(frame["variant"], frame["arm"], frame["_detail"], strict=True)), index=frame.index)
     merged, merges = _identical(frame, identity)
@@ -101,9 +102,24 @@ def format_value(key: str, value: Any) -> str:
         return ""
     if key == "layers" and re.fullmatch(r"\d+(,\d+)*", str(value)):
         return format_ranges(map(int, str(value).split(",")))
-    if key == "variant_options" and isinstance(options := _json(str(value)), dict):
+    if key == _OPTIONS and (options := _settings(value)) is not None:
         return ", ".join(f"{name} {options[name]}" for name in sorted(options))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _texts(frame: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
+    """Return the fields' values as texts, with a column for each of the variants' own settings.
+
+    So a method is named by the settings in which it differs, and not by all that its variant has.
+    """
+    texts = pd.DataFrame({key: frame[key].map(lambda v, k=key: format_value(k, v)) for key in fields})
+    if _OPTIONS in texts:
+        options = frame[_OPTIONS].map(_settings)
+        texts[_OPTIONS] = texts[_OPTIONS].where(options.isna(), "")
+        options = options.map(lambda settings: settings or {})
+        names = sorted({name for settings in options for name in settings})
+        texts = texts.assign(**{name: options.map(lambda v, n=name: format_value(n, v.get(n))) for name in names})
+    return texts
 
 
 def _details(frame: pd.DataFrame, texts: pd.DataFrame) -> pd.Series[str]:
@@ -180,11 +196,13 @@ def _mixed_value_notes(frame: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _json(value: str) -> Any:
+def _settings(value: Any) -> dict[str, Any] | None:
+    """Return a variant's own settings from their JSON; None for another text, as a file of results may have."""
     try:
-        return json.loads(value)
+        settings = json.loads(str(value))
     except ValueError:
         return None
+    return settings if isinstance(settings, dict) else None
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

@@ -19,7 +19,7 @@ from scipy import stats
 
 from analysis.claims.claims import Claim, judge
 from analysis.stats.moderated import moderated
-from benchmarks.false_alarms import markdown
+from benchmarks.simulated.false_alarms import markdown
 
 METHODS, LANGUAGES, SEEDS, NEEDED, TRUE = 6, 3, 3, 15, 14
 LEVELS, LEAD, MANY = (0.05, 0.01, 0.0025), 5.0, 50.0

@@ -17,8 +17,8 @@ import pandas as pd
 
 from analysis.claims.claims import Claim, judge
 from analysis.claims.verdicts import CONTRADICTED, SUPPORTED
-from benchmarks.false_alarms import markdown
 from benchmarks.simulated.designs import Design, scores, skeleton
+from benchmarks.simulated.false_alarms import markdown
 
 Make = Callable[[np.random.Generator], pd.DataFrame]
 _METHODS = Design(leads=(0.0,) * 6)

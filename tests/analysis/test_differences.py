@@ -24,8 +24,8 @@ from analysis.stats.differences import (
 from analysis.stats.groupings import TEXT, groupings
 from analysis.stats.moderated import least_p, moderated
 from analysis.stats.units import adjusted_means
-from benchmarks.false_alarms import claims, power, simulate
 from benchmarks.simulated.designs import NULLS, Design
+from benchmarks.simulated.false_alarms import claims, power, simulate
 
 NAMES = ("A", "B", "C", "D", "E", "F")
 FULL = designs.table(dict.fromkeys(NAMES, 0.0), outcomes=("tl",))

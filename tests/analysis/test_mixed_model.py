@@ -19,8 +19,8 @@ from analysis.stats.mixed.kenward_roger import contrasts, f_test
 from analysis.stats.mixed.method_model import ADAPTER, BLOCK, INTERACTION, SEED, MethodModel, least_p
 from analysis.stats.mixed.mixed_model import F_TESTS, mixed_model
 from analysis.stats.mixed.reml import RESIDUAL, MixedModel
-from benchmarks.false_alarms import mixed, simulate
 from benchmarks.simulated.designs import NULLS
+from benchmarks.simulated.false_alarms import mixed, simulate
 
 METHODS = {"LoRA": 0, "DoRA": 0, "VeRA": -1, "IA3": 0}
 
@@ -314,6 +314,6 @@ def test_any_incomplete_design_gives_intervals_or_reasons(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ratio 0 alone", "a missing seed, seed effect of SD 2", "no shared adapters"])
 def test_false_alarms_keep_to_their_level(name):
-    """The shares of 200 draws; `python -m benchmarks.false_alarms --only mixed` draws more, of all designs."""
+    """Shares of 200 draws; `python -m benchmarks.simulated.false_alarms --only mixed` draws more, in all designs."""
     for share in simulate(name, NULLS[name], mixed, 200, 1).values():
         assert share == pytest.approx(0.05, abs=0.05)

@@ -22,7 +22,7 @@ from analysis.robustness.two_way import (
     two_way_bootstrap,
 )
 from analysis.stats.differences import differences, pair_tests
-from benchmarks.coverage import DESIGNS, simulate
+from benchmarks.simulated.coverage import DESIGNS, simulate
 
 
 def predictions(table: pd.DataFrame, *, n: int = 60, item_sd: float = 0.5) -> tuple[pd.DataFrame, pd.DataFrame]:

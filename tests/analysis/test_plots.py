@@ -136,3 +136,17 @@ def test_labels_of_every_script_are_drawn_without_a_missing_glyph(recwarn):
     style.label_ticks(axes.xaxis, ["हिन्दी", "中文"])
     style.render(figure, name="x", title="", caption="")
     assert not [w for w in recwarn if "missing from font" in str(w.message)]
+
+
+def test_long_names_leave_room_for_the_axes(recwarn):
+    name = "Hybrid-LoRA, learning rate 0.002, full rate 0.04, full share 0.1, selection gradient"
+    assert style.max_lines(["LoRA"]) == 1
+    assert style.max_lines(["LoRA", name]) > 2
+    figure, axes = style.new_figure(2.6)
+    for number in range(6):
+        axes.plot([0, 1], [number, number], label=f"{name} {number}")
+    style.label_ticks(axes.yaxis, [f"{name} {number}" for number in range(6)])
+    style.shared_legend(figure, axes)
+    style.render(figure, name="names", title="", caption="")
+    assert not recwarn.list
+    assert axes.get_window_extent().width > 0.4 * figure.bbox.width

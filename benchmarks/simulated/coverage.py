@@ -1,4 +1,4 @@
-"""Simulates the intervals for other test items: `python -m benchmarks.coverage [--draws 500]`.
+"""Simulates the intervals for other test items: `python -m benchmarks.simulated.coverage [--draws 500]`.
 
 Each draw has new adapters and new items, whose answers are right or wrong by a latent normal model with a known true
 difference. Counted is how often an interval covers it: over pairs for intervals of one pair, and for simultaneous ones
@@ -19,7 +19,7 @@ from scipy import stats
 from analysis.robustness.item_scores import ItemScores, Paired, pair_items
 from analysis.robustness.two_way import components, standard_error, two_way_bootstrap
 from analysis.stats.moderated import least_p, moderated
-from benchmarks.false_alarms import markdown
+from benchmarks.simulated.false_alarms import markdown
 
 _METHODS = 4
 _BOOTSTRAP_DRAWS = 500

@@ -1,4 +1,4 @@
-"""Simulates how often the report's first screen makes a false claim: `python -m benchmarks.false_alarms --draws 2000`.
+"""Simulates how often the report's first screen makes a false claim: `python -m benchmarks.simulated.false_alarms`.
 
 Each draw is a table of runs whose truth is known. Its differences, errors and critical values come from the functions
 that make the first screen, for many draws at once (`analysis.stats.moderated`). The first draws of each design also go
