@@ -91,11 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def all_blocks(fast_precision: str) -> list[Block]:
     """Return all blocks, for a machine whose matrix products are faster in `fast_precision`."""
-    from benchmarks import grid, probing, scoring, start, training, windowed
+    from benchmarks import grid, probing, scoring, start, training
 
     return [
         *training.blocks(fast_precision),
-        *windowed.BLOCKS,
         *scoring.BLOCKS,
         *probing.BLOCKS,
         *grid.blocks(fast_precision),

@@ -1,10 +1,14 @@
-"""Compares training with Trainer + PEFT and with TRL at equal precision: seconds, gradients and memory."""
+"""Compares training with Trainer + PEFT and with TRL at equal precision: seconds, gradients and memory.
+
+Two rows train a model with windowed layers and a large vocabulary, by default random weights of Gemma 3 270M's shape.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,10 @@ from safetensors.torch import load_file
 from benchmarks import items
 from benchmarks.harness import Bench, Block, Equality, Result, Row, alternate
 from benchmarks.workers import Worker, running_worker
+from whichlora.config.options import RUN_OPTIONS
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_shape
+from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_config, read_shape
 
 BATCH = 16
 LIMIT = 1e-5
@@ -28,6 +33,22 @@ TRAINER_ROWS = (
     Row(name="training-bf16", work="training, bf16", against=f"{TRAINER}, `bf16=True`", goal=2.5, precision="bf16"),
 )
 MEMORY = Row(name="memory", work="peak memory of training, fp32", against=TRAINER, goal=0.7, less=True, unit="MiB")
+DEFAULT_MODEL = RUN_OPTIONS["model"][0]
+WINDOWED_SHAPE: dict[str, Any] = {
+    **{"hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18, "vocab_size": 262_144},
+    **{"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 256},
+    **{"sliding_window": 512, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3},
+}
+"""The shape of Gemma 3 270M, from its config.json."""
+WINDOWED_ROWS = tuple(
+    replace(
+        row,
+        name=f"training-windowed-{row.precision}",
+        work=f"{row.work}, windowed layers and a vocabulary of 262,144",
+        goal=3,
+    )
+    for row in TRAINER_ROWS
+)
 TRL_ROWS: Mapping[str, bool] = {"training-trl": True, "training-trl-kept": False}
 """Rows with TRL, and whether they use gradient checkpointing."""
 
@@ -80,6 +101,31 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     ours, theirs = ({"wall": peaks, "cpu": peaks} for peaks in measured.values())
     notes = ["The most that a whole process held: interpreter, libraries, weights and one step of the longest items."]
     return [Result(row=MEMORY, ours=ours, theirs=theirs, notes=notes)]
+
+
+def measure_windowed(bench: Bench, wanted: Sequence[str], row: Row) -> list[Result]:
+    """Measure the row with the model of the option `model`, or with random weights if that is the packaged one."""
+    name = save_random_model(bench) if bench.model == DEFAULT_MODEL else bench.model
+    config = read_config(locate(name)).get_text_config()
+    weights = bench.model if name == bench.model else "Random weights"
+    window = getattr(config, "sliding_window", None)
+    windows = f"windows of {window} tokens" if window else "no windows"
+    note = f"{weights}: {windows}, a vocabulary of {config.vocab_size:,}."
+    results = measure(replace(bench, model=name), wanted, [row])
+    return [replace(result, notes=[note]) for result in results]
+
+
+def save_random_model(bench: Bench) -> str:
+    """Save a random model of `WINDOWED_SHAPE` with the packaged model's tokenizer, and return its folder."""
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig
+
+    folder = bench.scratch / "windowed"
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(locate(DEFAULT_MODEL))
+    special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    AutoModelForCausalLM.from_config(Gemma3TextConfig(**WINDOWED_SHAPE, **special)).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
 
 
 def prepare(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[str, str]:
@@ -180,4 +226,5 @@ def blocks(fast_precision: str) -> list[Block]:
     for row in TRAINER_ROWS:
         rows = [row, *(by_trl if row.precision == fast_precision else [])]
         training.append(Block(rows=rows, minutes=2 + 1.25 * (len(rows) - 1), measure=partial(measure, rows=rows)))
-    return [*training, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]
+    windowed = [Block(rows=[row], minutes=4, measure=partial(measure_windowed, row=row)) for row in WINDOWED_ROWS]
+    return [*training, *windowed, Block(rows=[MEMORY], minutes=2, measure=measure_memory)]

@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 from benchmarks import __main__ as command
-from benchmarks import machine, packed, precision, scoring, training, windowed
+from benchmarks import machine, packed, precision, scoring, training
 from benchmarks.harness import Bench, Equality, Result, Row, agreement, alternate
 from benchmarks.ours import Ours
 from benchmarks.peers.usual import TrainerPeer
@@ -151,12 +151,14 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
 def test_without_weights_the_windowed_rows_have_a_random_model_of_the_shape(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windowed, "DEFAULT", tiny_model)  # its tokenizer
+    monkeypatch.setattr(training, "DEFAULT_MODEL", tiny_model)  # its tokenizer
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "head_dim": 8}
-    monkeypatch.setattr(windowed, "SHAPE", {**windowed.SHAPE, **small, "vocab_size": 1200, "layer_types": None})
+    monkeypatch.setattr(
+        training, "WINDOWED_SHAPE", {**training.WINDOWED_SHAPE, **small, "vocab_size": 1200, "layer_types": None}
+    )
     taken: list[Bench] = []
     monkeypatch.setattr(training, "measure", lambda bench, wanted, rows: taken.append(bench) or [])
-    assert windowed.measure(bench_of(tiny_model, tmp_path), [], windowed.ROWS[0]) == []
+    assert training.measure_windowed(bench_of(tiny_model, tmp_path), [], training.WINDOWED_ROWS[0]) == []
     model = load_model(locate(taken[0].model), precision="fp32", quantization="none")
     assert packing.can_pack(model)
     assert (model.config.sliding_window, model.config.vocab_size) == (512, 1200)
