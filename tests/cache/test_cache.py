@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from whichlora.cache import main
 from whichlora.models import in_use
-from whichlora.models.packaged import MODEL_NAME, lock_file, packaged_model_folder
+from whichlora.models.folders.created import lock_file
+from whichlora.models.packaged import DEFAULT, packaged_model_folder
 from whichlora.parallel.locks import exclusive
 
 COMMIT = "a" * 40
@@ -49,7 +50,7 @@ def write(path: Path, size: int) -> Path:
 
 
 NAMES = {
-    *(MODEL_NAME, "predictions", "model/org/small", "dataset/xnli", "prepared/org/data"),
+    *(DEFAULT, "predictions", "model/org/small", "dataset/xnli", "prepared/org/data"),
     *("work/run-0123", "work/trial-4567"),
 }
 
@@ -68,7 +69,7 @@ def removed(capsys: pytest.CaptureFixture[str], names: str, status: int = 0) -> 
 def test_everything_is_listed_with_its_size(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = listed(capsys)
     assert lines.keys() == NAMES
-    assert "3.0 MiB" in lines[MODEL_NAME]
+    assert "3.0 MiB" in lines[DEFAULT]
     assert "4 KiB" in lines["model/org/small"]
     assert str(stored / "datasets" / "org___data") in lines["prepared/org/data"]
 
@@ -124,14 +125,14 @@ def test_what_a_process_is_at_work_in_is_kept(stored: Path, capsys: pytest.Captu
         FileLock(beside),
     ):
         used = {name for name, line in listed(capsys).items() if " yes " in line}
-        assert used == {"work/run-0123", MODEL_NAME, "dataset/xnli", "prepared/org/data"}
+        assert used == {"work/run-0123", DEFAULT, "dataset/xnli", "prepared/org/data"}
         err = removed(capsys, "*", status=1)
         assert listed(capsys).keys() == used
     assert err.count("a running command needs it") == len(used)
     removed(capsys, "*")
 
 
-@pytest.mark.parametrize("name", [MODEL_NAME, "org/small"])
+@pytest.mark.parametrize("name", [DEFAULT, "org/small"])
 def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     stored: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -142,7 +143,7 @@ def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "marked\n"
-        entry = name if name == MODEL_NAME else f"model/{name}"
+        entry = name if name == DEFAULT else f"model/{name}"
         assert f"not removed: {entry}: a running command needs it" in removed(capsys, entry, status=1)
         process.kill()
         process.wait()
@@ -151,9 +152,9 @@ def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
 
 
 def test_a_located_model_is_marked(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.models import loading
+    from whichlora.models import loading, sources
 
-    monkeypatch.setattr(loading, "packaged_model_path", packaged_model_folder)
-    assert not in_use.is_marked(MODEL_NAME)
-    loading.locate(MODEL_NAME)
-    assert in_use.is_marked(MODEL_NAME)
+    monkeypatch.setattr(sources, "packaged_model_path", packaged_model_folder)
+    assert not in_use.is_marked(DEFAULT)
+    loading.locate(DEFAULT)
+    assert in_use.is_marked(DEFAULT)

@@ -45,7 +45,10 @@ RUN_OPTIONS = {
         "Target language (ISO 639-1), or several that are trained together: tr,az in equal shares, tr:2,az:1 in given "
         "ones, or pooled for a fixed set of languages per task.",
     ),
-    "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
+    "model": (
+        "smollm2-135m",
+        "Base model: smollm2-135m or gemma3-270m (packaged), a folder, a GGUF file, or a hub id.",
+    ),
     "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1; 1 for a task without a source."),
     "composition": (
         "substitution",

@@ -25,7 +25,7 @@ OPTIONS = {
     ),
     "model": (
         AUTO,
-        "Base model to probe: smollm2-135m (packaged; auto without run_id), a local folder, or a hub id.",
+        "Base model to probe: smollm2-135m (auto without run_id), gemma3-270m, a folder, a GGUF file, or a hub id.",
     ),
     "kind": (
         "language",
