@@ -13,10 +13,12 @@ from filelock import FileLock
 from whichlora.cache import main
 from whichlora.models import in_use
 from whichlora.models.folders.created import lock_file
+from whichlora.models.gguf import files as gguf_files
 from whichlora.models.packaged import DEFAULT, packaged_model_folder
 from whichlora.parallel.locks import exclusive
 
 COMMIT = "a" * 40
+OTHER, CONVERSION = "gemma3-270m", "0123456789abcdef-1"
 
 
 @pytest.fixture
@@ -30,6 +32,10 @@ def stored(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", store / "datasets")
     monkeypatch.setattr(in_use, "_marks", {})
     write(packaged_model_folder() / "model.safetensors", 3 * 2**20)
+    write(packaged_model_folder(OTHER) / "model.safetensors", 4096)
+    write(packaged_model_folder(OTHER).with_name(f"{packaged_model_folder(OTHER).name}.making-x") / "a", 10)
+    write(packaged_model_folder(OTHER).with_name(f"{OTHER}-0.9-1") / "a", 10)
+    write(gguf_files.conversions_folder() / CONVERSION / "gguf.json", 0).write_text('{"file": "mine.gguf"}')
     write(store / "cache" / "whichlora" / "artifacts" / "r" / "predictions" / "en.parquet", 2048)
     for kind, name in (("models", "org--small"), ("datasets", "xnli")):
         repo = store / "hub" / f"{kind}--{name}"
@@ -50,6 +56,7 @@ def write(path: Path, size: int) -> Path:
 
 
 NAMES = {
+    *(OTHER, "gemma3-270m-1.0.0-1.making-x", "gemma3-270m-0.9-1", f"gguf/{CONVERSION}"),
     *(DEFAULT, "predictions", "model/org/small", "dataset/xnli", "prepared/org/data"),
     *("work/run-0123", "work/trial-4567"),
 }
@@ -70,6 +77,10 @@ def test_everything_is_listed_with_its_size(stored: Path, capsys: pytest.Capture
     lines = listed(capsys)
     assert lines.keys() == NAMES
     assert "3.0 MiB" in lines[DEFAULT]
+    assert "a packaged model, converted" in lines[OTHER]
+    assert "an interrupted conversion of a packaged model" in lines["gemma3-270m-1.0.0-1.making-x"]
+    assert "a packaged model of another version" in lines["gemma3-270m-0.9-1"]
+    assert "a conversion of mine.gguf" in lines[f"gguf/{CONVERSION}"]
     assert "4 KiB" in lines["model/org/small"]
     assert str(stored / "datasets" / "org___data") in lines["prepared/org/data"]
 
@@ -132,7 +143,7 @@ def test_what_a_process_is_at_work_in_is_kept(stored: Path, capsys: pytest.Captu
     removed(capsys, "*")
 
 
-@pytest.mark.parametrize("name", [DEFAULT, "org/small"])
+@pytest.mark.parametrize("name", [DEFAULT, OTHER, f"gguf/{CONVERSION}", "org/small"])
 def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     stored: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -143,7 +154,7 @@ def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "marked\n"
-        entry = name if name == DEFAULT else f"model/{name}"
+        entry = f"model/{name}" if name == "org/small" else name
         assert f"not removed: {entry}: a running command needs it" in removed(capsys, entry, status=1)
         process.kill()
         process.wait()

@@ -224,5 +224,5 @@ def _licence(base: PublishedBase, form: Form) -> str:
     if base.licence not in SENTENCES:
         return subject
     change = "made by training" if form == "adapter" else "modified by training"
-    terms = f" and {base.terms.name}" if base.terms is not None else ""
+    terms = f" and {escaped(base.terms.name)}" if base.terms is not None else ""
     return f"{subject} {SENTENCES[base.licence]}. These weights were {change}; pass on the files {NOTICE}{terms}."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from whichlora.errors import one_line
+
 NOTICE = "NOTICE"
 SENTENCES: Mapping[str, str] = {
     "gemma": "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
@@ -37,5 +39,5 @@ def notice(licence: str | None, origin: str, change: Change, note: str = "") -> 
     """
     if licence is None or licence not in SENTENCES:
         return None
-    parts = [SENTENCES[licence], _RESTRICTIONS[licence], _CHANGES[change].format(origin=origin), note]
+    parts = [SENTENCES[licence], _RESTRICTIONS[licence], _CHANGES[change].format(origin=one_line(origin)), note]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -157,7 +157,7 @@ def _write_model(name: str, file: Path, reader: GGUFReader, folder: Path) -> Non
     """
     import numpy as np
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig
     from transformers.utils import logging
 
     from whichlora.models.checks import check_weights
@@ -172,7 +172,7 @@ def _write_model(name: str, file: Path, reader: GGUFReader, folder: Path) -> Non
             device_map={"": "cpu"},
             trust_remote_code=False,
             output_loading_info=True,
-            **_dequantized(),
+            quantization_config=GgufConfig(dequantize=True),
         )
         check_weights(name, report)
         stored, parameters = sum(int(t.n_elements) for t in reader.tensors), sum(p.numel() for p in read.parameters())
@@ -196,15 +196,6 @@ def _write_model(name: str, file: Path, reader: GGUFReader, folder: Path) -> Non
         if bars:
             logging.enable_progress_bar()
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
-
-
-def _dequantized() -> dict[str, Any]:
-    """Return the option that gives plain weights, in versions of transformers that could keep quantised ones."""
-    try:
-        from transformers import GgufConfig
-    except ImportError:
-        return {}
-    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _value(reader: GGUFReader, key: str) -> Any:

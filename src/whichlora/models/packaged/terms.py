@@ -41,7 +41,10 @@ def require_acceptance(model: PackagedModel, folder: Path) -> None:
         NotCreatedError: their text cannot be shown.
     """
     terms = model.terms
-    if terms is None or record_file(terms).is_file():
+    if terms is None:
+        return
+    if record_file(terms).is_file():
+        os.environ[terms.variable] = YES  # for workers on other machines, which do not have the file
         return
     given = os.environ.get(terms.variable, "").strip()
     if given.lower() == YES:
@@ -60,7 +63,8 @@ def record_file(terms: Terms) -> Path:
 
 def _can_ask() -> bool:
     """Return whether there is a terminal for the question; workers have none."""
-    return os.environ.get("TQDM_DISABLE") != "1" and sys.stdin.isatty() and sys.stderr.isatty()
+    streams = (sys.stdin, sys.stderr)
+    return os.environ.get("TQDM_DISABLE") != "1" and all(stream is not None and stream.isatty() for stream in streams)
 
 
 def _asked(model: PackagedModel, terms: Terms, folder: Path) -> bool:
