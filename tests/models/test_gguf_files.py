@@ -85,12 +85,14 @@ def test_a_file_is_converted_once_under_whatever_name_and_place(
 ) -> None:
     first = write_gguf(tiny["LlamaConfig"], tmp_path / "tiny.gguf")
     (tmp_path / "elsewhere").mkdir()
+    for other in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        (tmp_path / other).write_text("{}")  # of another model
     second = Path(shutil.copy(first, tmp_path / "elsewhere" / "renamed.GGUF"))
     sources = [locate(str(file)) for file in (first, second, first)]
     assert len({(source.name_or_path, source.digest) for source in sources}) == 1
     assert [Path(source.gguf or "").name for source in sources] == ["tiny.gguf", "renamed.GGUF", "tiny.gguf"]
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
-    again = write_gguf(tiny["LlamaConfig"], tmp_path / "same.gguf", change=lambda writer: writer.add_author("me"))
+    again = write_gguf(tiny["LlamaConfig"], tmp_path / "same.GGUF", change=lambda writer: writer.add_author("me"))
     assert locate(str(again)).digest == sources[0].digest  # another file with the same model
 
 

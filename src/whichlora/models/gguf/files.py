@@ -109,7 +109,7 @@ def _sha256(file: Path, size: int, modified: int) -> str:
 
 
 def _write(work: Path, folder: Path, *, name: str, file: Path, sha256: str, convert: Any) -> None:
-    licence = convert(name, file, folder)
+    licence = convert(name, file, work, folder)
     files = {path.name: verified.sha256(path) for path in folder.iterdir() if path.name != "model.safetensors"}
     info = {"file": file.name, "sha256": sha256, "licence": licence, "digest": _digest(folder), "files": files}
     (folder / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")

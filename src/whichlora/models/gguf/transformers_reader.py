@@ -8,6 +8,7 @@ would be trained than the one in the file.
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,12 @@ _DIGIT_SPLITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exa
 """Pre-tokenizers of llama.cpp that split digits first, and then as GPT-2 does. Transformers drops the digits."""
 
 
-def write_conversion(name: str, file: Path, folder: Path) -> str | None:
+def write_conversion(name: str, file: Path, work: Path, folder: Path) -> str | None:
     """Write the model in a GGUF file to a folder, and return the licence that its metadata states.
 
     Args:
         name: the value of the option `model`, for messages.
+        work: a folder for files that are not kept.
 
     Raises:
         OptionError: it is no GGUF file of a language model with a tokenizer that transformers reads.
@@ -46,8 +48,9 @@ def write_conversion(name: str, file: Path, folder: Path) -> str | None:
     announce(f"Converting {file.name}, once: it takes {size / 1e9:.1f} GB of the disk and twice that of memory.")
     try:
         with without_log_of_transformers():
-            _write_tokenizer(file, reader, folder)
-            _write_model(name, file, reader, folder)
+            alone = _alone(file, work)
+            _write_tokenizer(alone, reader, folder)
+            _write_model(name, alone, reader, folder)
     except OSError as error:
         if error.errno is not None:  # of the disk, not of transformers
             raise NotCreatedError(f"could not write {folder}: {error}") from error
@@ -57,6 +60,17 @@ def write_conversion(name: str, file: Path, folder: Path) -> str | None:
     except Exception as error:  # the libraries raise many types
         raise OptionError("model", name, f"transformers cannot read it ({first_line(error)})") from error
     return _value(reader, "general.license")
+
+
+def _alone(file: Path, work: Path) -> Path:
+    """Return the file in a folder of its own: transformers would prefer a tokenizer.json that lies beside it."""
+    place = work / "alone" / "model.gguf"
+    place.parent.mkdir()
+    try:
+        place.symlink_to(file.absolute())
+    except OSError:  # without links, as on some Windows machines
+        shutil.copyfile(file, place)
+    return place
 
 
 def _read(name: str, file: Path) -> GGUFReader:

