@@ -167,6 +167,8 @@ def test_a_part_is_known_by_its_name_too(tiny: dict[str, Path], tmp_path: Path) 
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="there is no such GGUF file"):  # without a look at the hub
+        locate(str(tmp_path / "no.gguf"))
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(OptionError, match="is a file, but must be a folder with a saved model, or a GGUF file"):
         locate(str(tmp_path / "model.bin"))

@@ -50,6 +50,8 @@ def locate(name: str) -> ModelSource:
     if is_folder(place):
         checks.check_files(name, place)
         return ModelSource(name=name, name_or_path=str(place), revision=None, digest=folder_digest(place))
+    if place.suffix.lower() == gguf_files.SUFFIX and not is_file(place):
+        raise OptionError("model", name, "there is no such GGUF file")
     if is_file(place):
         if place.suffix.lower() != gguf_files.SUFFIX:
             raise OptionError("model", name, "is a file, but must be a folder with a saved model, or a GGUF file")
