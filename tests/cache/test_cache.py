@@ -12,10 +12,13 @@ from filelock import FileLock
 
 from whichlora.cache import main
 from whichlora.models import in_use
-from whichlora.models.packaged import MODEL_NAME, lock_file, packaged_model_folder
+from whichlora.models.folders.created import lock_file
+from whichlora.models.gguf import files as gguf_files
+from whichlora.models.packaged import DEFAULT, packaged_model_folder
 from whichlora.parallel.locks import exclusive
 
 COMMIT = "a" * 40
+OTHER, CONVERSION = "gemma3-270m", "0123456789abcdef-1"
 
 
 @pytest.fixture
@@ -29,6 +32,10 @@ def stored(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", store / "datasets")
     monkeypatch.setattr(in_use, "_marks", {})
     write(packaged_model_folder() / "model.safetensors", 3 * 2**20)
+    write(packaged_model_folder(OTHER) / "model.safetensors", 4096)
+    write(packaged_model_folder(OTHER).with_name(f"{packaged_model_folder(OTHER).name}.making-x") / "a", 10)
+    write(packaged_model_folder(OTHER).with_name(f"{OTHER}-0.9-1") / "a", 10)
+    write(gguf_files.conversions_folder() / CONVERSION / "gguf.json", 0).write_text('{"file": "mine.gguf"}')
     write(store / "cache" / "whichlora" / "artifacts" / "r" / "predictions" / "en.parquet", 2048)
     for kind, name in (("models", "org--small"), ("datasets", "xnli")):
         repo = store / "hub" / f"{kind}--{name}"
@@ -49,7 +56,8 @@ def write(path: Path, size: int) -> Path:
 
 
 NAMES = {
-    *(MODEL_NAME, "predictions", "model/org/small", "dataset/xnli", "prepared/org/data"),
+    *(OTHER, "gemma3-270m-1.0.0-1.making-x", "gemma3-270m-0.9-1", f"gguf/{CONVERSION}"),
+    *(DEFAULT, "predictions", "model/org/small", "dataset/xnli", "prepared/org/data"),
     *("work/run-0123", "work/trial-4567"),
 }
 
@@ -68,7 +76,11 @@ def removed(capsys: pytest.CaptureFixture[str], names: str, status: int = 0) -> 
 def test_everything_is_listed_with_its_size(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = listed(capsys)
     assert lines.keys() == NAMES
-    assert "3.0 MiB" in lines[MODEL_NAME]
+    assert "3.0 MiB" in lines[DEFAULT]
+    assert "a packaged model, converted" in lines[OTHER]
+    assert "an interrupted conversion of a packaged model" in lines["gemma3-270m-1.0.0-1.making-x"]
+    assert "a packaged model of another version" in lines["gemma3-270m-0.9-1"]
+    assert "a conversion of mine.gguf" in lines[f"gguf/{CONVERSION}"]
     assert "4 KiB" in lines["model/org/small"]
     assert str(stored / "datasets" / "org___data") in lines["prepared/org/data"]
 
@@ -124,14 +136,14 @@ def test_what_a_process_is_at_work_in_is_kept(stored: Path, capsys: pytest.Captu
         FileLock(beside),
     ):
         used = {name for name, line in listed(capsys).items() if " yes " in line}
-        assert used == {"work/run-0123", MODEL_NAME, "dataset/xnli", "prepared/org/data"}
+        assert used == {"work/run-0123", DEFAULT, "dataset/xnli", "prepared/org/data"}
         err = removed(capsys, "*", status=1)
         assert listed(capsys).keys() == used
     assert err.count("a running command needs it") == len(used)
     removed(capsys, "*")
 
 
-@pytest.mark.parametrize("name", [MODEL_NAME, "org/small"])
+@pytest.mark.parametrize("name", [DEFAULT, OTHER, f"gguf/{CONVERSION}", "org/small"])
 def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     stored: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -142,7 +154,7 @@ def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "marked\n"
-        entry = name if name == MODEL_NAME else f"model/{name}"
+        entry = f"model/{name}" if name == "org/small" else name
         assert f"not removed: {entry}: a running command needs it" in removed(capsys, entry, status=1)
         process.kill()
         process.wait()
@@ -151,9 +163,9 @@ def test_a_model_is_kept_until_the_process_that_uses_it_has_ended(
 
 
 def test_a_located_model_is_marked(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from whichlora.models import loading
+    from whichlora.models import loading, sources
 
-    monkeypatch.setattr(loading, "packaged_model_path", packaged_model_folder)
-    assert not in_use.is_marked(MODEL_NAME)
-    loading.locate(MODEL_NAME)
-    assert in_use.is_marked(MODEL_NAME)
+    monkeypatch.setattr(sources, "packaged_model_path", packaged_model_folder)
+    assert not in_use.is_marked(DEFAULT)
+    loading.locate(DEFAULT)
+    assert in_use.is_marked(DEFAULT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -16,14 +17,14 @@ from transformers import AutoTokenizer
 
 from analysis.runs.adapter_sizes import join_sizes
 from whichlora.cards.facts import DataSet, RunFacts, read_facts
-from whichlora.cards.model_card import escaped, model_card
+from whichlora.cards.model_card import Form, escaped, model_card
 from whichlora.cards.rerun import other_settings
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.data.tasks.items import named_texts
 from whichlora.models.loading import ModelSource, load_tokenizer, locate
-from whichlora.models.published import PublishedBase, published
+from whichlora.models.published import PublishedBase, published, write_notice
 from whichlora.predict.command import main as predict
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
@@ -186,6 +187,42 @@ def test_the_packaged_model_is_named_by_its_origin_with_a_note() -> None:
     base = published(ModelSource(name="smollm2-135m", name_or_path="/cache/x", revision=None, digest="d"))
     assert (base.name, base.revision, base.licence) == ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "apache-2.0")
     assert "near those on the hub, but not equal" in model_card(facts(), base, form="adapter", predicts=True)
+
+
+@pytest.mark.parametrize("form", ["adapter", "model", "merged"])
+def test_what_is_made_from_gemma_carries_the_notice_and_the_terms(tmp_path: Path, form: Form) -> None:
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    (cached / "GEMMA_TERMS.html").write_text("the terms")
+    base = published(ModelSource(name="gemma3-270m", name_or_path=str(cached), revision=None, digest="d"))
+    assert (base.name, base.licence) == ("google/gemma-3-270m", "gemma")
+    write_notice(tmp_path, base, form)
+    sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    notice = (tmp_path / "NOTICE").read_text()
+    assert sentence in notice.splitlines()
+    assert "Prohibited Use Policy" in notice
+    assert ("were modified" in notice) == (form != "adapter")
+    assert (tmp_path / "GEMMA_TERMS.html").read_text() == "the terms"
+    card = model_card(facts(), base, form=form, predicts=True)
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "gemma"
+    assert sentence in card
+    assert "pass on the files NOTICE and GEMMA\\_TERMS.html" in card
+    assert "`python -m whichlora.models.packaged gemma3-270m`" in card
+
+
+def test_the_notice_is_that_of_the_licence_wherever_the_model_is_from(tmp_path: Path) -> None:
+    write_notice(tmp_path, HUB_BASE, "adapter")
+    assert not list(tmp_path.iterdir())
+    write_notice(tmp_path, replace(HUB_BASE, licence="gemma"), "adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["NOTICE"]
+
+
+def test_a_gguf_file_is_named_without_its_path() -> None:
+    base = PublishedBase(name="my.gguf", revision="sha256-d", on_hub=False, licence=None, is_gguf=True)
+    card = model_card(facts(), base, form="adapter", predicts=True)
+    assert 'from_pretrained(".", gguf_file="my.gguf", dtype="float32")' in card
+    assert "predict --model . --base ./my.gguf" in card
+    assert "The base model is a GGUF file" in card
 
 
 def test_a_model_of_the_hub_is_named_by_id_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

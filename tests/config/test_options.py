@@ -80,7 +80,7 @@ ALONE = [
     ("seed", str(2**32), f"{WHOLE} 0 to {2**32 - 1}", ""),
     ("seed", "-1", f"{WHOLE} 0 to {2**32 - 1}", ""),
     ("seed", "auto", f"{WHOLE} 0 to {2**32 - 1}", ""),
-    ("model", "/no/such/folder", "smollm2-135m, a folder", ""),
+    ("model", "/no/such/folder", "smollm2-135m, gemma3-270m, a folder", ""),
     ("model", ".", "config.json", ""),
     ("data_dir", "/data", "take no folder", ""),
     ("target_modules", "q_proj,query", "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj", "query"),

@@ -165,7 +165,11 @@ def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked:
         ("lora", {"push_to": "name"}, "push_to=name: must be organisation/name"),
         ("lora", {"push_to": "a/b/c"}, "push_to=a/b/c: must be organisation/name"),
         ("lora", {"push_to": "a/b c"}, "must be organisation/name"),
-        ("lora", {"base": "no-such-folder", "form": "merged"}, "no-such-folder: allowed are smollm2-135m, a folder"),
+        (
+            "lora",
+            {"base": "no-such-folder", "form": "merged"},
+            "no-such-folder: allowed are smollm2-135m, gemma3-270m, a folder",
+        ),
         ("lora", {"base": "byte_model", "form": "merged"}, "is another model than"),
     ],
 )

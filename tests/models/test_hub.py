@@ -51,7 +51,7 @@ def test_an_intact_copy_is_used(snapshot: Path) -> None:
 
 
 def test_a_model_that_is_not_there_is_refused_in_one_line(snapshot: Path) -> None:
-    with pytest.raises(OptionError, match=r"^model=someone/other: allowed are smollm2-135m, a folder .*$"):
+    with pytest.raises(OptionError, match=r"^model=someone/other: allowed are smollm2-135m, gemma3-270m, a folder .*$"):
         locate("someone/other")
 
 

@@ -50,7 +50,7 @@ def test_what_is_neither_packaged_nor_a_folder_is_refused_with_what_is_allowed(t
     missing = str(tmp_path / "missing")
     with pytest.raises(OptionError) as caught:
         locate(missing)
-    assert str(caught.value).startswith(f"model={missing}: allowed are smollm2-135m, a folder")
+    assert str(caught.value).startswith(f"model={missing}: allowed are smollm2-135m, gemma3-270m, a folder")
     assert "\n" not in str(caught.value)
 
 

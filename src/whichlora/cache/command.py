@@ -22,8 +22,8 @@ NONE = "none"
 COMMAND = Command(
     "cache",
     "List what was downloaded, converted or left unfinished, with sizes, or remove some of it.\n\nThese are the "
-    "packaged model, models and datasets of the Hugging Face hub, downloaded predictions, and checkpoints of "
-    "unfinished runs in whichlora-work. What a running command needs is not removed.",
+    "packaged models and conversions of GGUF files, models and datasets of the Hugging Face hub, downloaded "
+    "predictions, and checkpoints of unfinished runs in whichlora-work. What a running command needs is not removed.",
     {
         "remove": (NONE, "Names to remove, separated by commas; * stands for any characters, as in work/*."),
         "yes": ("false", "Whether to remove without asking: true or false."),

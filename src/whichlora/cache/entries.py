@@ -1,4 +1,4 @@
-"""Finds what this project has stored: the packaged model, downloaded predictions, checkpoints of unfinished runs."""
+"""Finds what this project has stored: converted models, downloaded predictions, checkpoints of unfinished runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import platformdirs
 from filelock import FileLock
 
 from whichlora.models import in_use
-from whichlora.models.packaged import MODEL_NAME, lock_file, packaged_model_folder
-from whichlora.models.verified_folder import record_path
+from whichlora.models.folders.created import MAKING, lock_file
+from whichlora.models.folders.verified import record_path
+from whichlora.models.gguf import files as gguf_files
+from whichlora.models.packaged import CATALOGUE, packaged_model_folder
 from whichlora.parallel.locks import is_locked, lock_of
 from whichlora.tracking.client import work_folder
 
@@ -48,23 +50,12 @@ class Entry:
 def own_entries() -> Iterator[Entry]:
     """Yield what is in this project's folder of the user's cache."""
     cache = platformdirs.user_cache_path("whichlora")
-    current = packaged_model_folder()
-    for folder in sorted(cache.glob(f"{MODEL_NAME}-*/")):
-        lock = lock_file(current)
-        if folder == current:
-            name, what = MODEL_NAME, "the packaged model, converted; downloaded again when needed"
-        elif ".making-" in folder.name:
-            name, what = folder.name, "an interrupted conversion of the packaged model"
-        else:
-            name, what, lock = folder.name, "the packaged model of another version", lock_file(folder)
-        yield Entry(
-            name=name,
-            what=what,
-            path=folder,
-            size=size_of(folder),
-            is_used=lambda lock=lock: in_use.is_marked(MODEL_NAME) or is_locked(lock),  # type: ignore[misc]
-            remove=lambda folder=folder, lock=lock: _remove(folder, lock, record_path(folder)),  # type: ignore[misc]
-        )
+    for folder in sorted(cache.glob("*/")):
+        # The longest name, because one may begin with another.
+        if found := max((name for name in CATALOGUE if folder.name.startswith(f"{name}-")), key=len, default=""):
+            yield _packaged(found, folder)
+    for folder in sorted(gguf_files.conversions_folder().glob("*/")):
+        yield _converted(folder)
     downloaded = cache / "artifacts"
     if downloaded.is_dir():
         yield Entry(
@@ -75,6 +66,40 @@ def own_entries() -> Iterator[Entry]:
             is_used=lambda: False,  # what is missing is downloaded again
             remove=lambda: remove_folder(downloaded),
         )
+
+
+def _packaged(model: str, folder: Path) -> Entry:
+    """Return the folder of a packaged model, of an earlier version of it, or of an interrupted conversion."""
+    current = packaged_model_folder(model)
+    if folder == current:
+        name, what = model, "a packaged model, converted; downloaded again when needed"
+    elif MAKING in folder.name:
+        name, what = folder.name, "an interrupted conversion of a packaged model"
+    else:
+        name, what = folder.name, "a packaged model of another version"
+    return _model(name, what, folder, mark=model)
+
+
+def _converted(folder: Path) -> Entry:
+    """Return the conversion of a GGUF file, or an interrupted one."""
+    if MAKING in folder.name:
+        what = "an interrupted conversion of a GGUF file"
+    else:
+        what = f"a conversion of {gguf_files.file_name_of(folder) or 'a GGUF file'}; converted again when needed"
+    complete = folder.with_name(folder.name.partition(MAKING)[0])
+    return _model(f"gguf/{folder.name}", what, folder, mark=gguf_files.mark_of(complete))
+
+
+def _model(name: str, what: str, folder: Path, *, mark: str) -> Entry:
+    lock = lock_file(folder.with_name(folder.name.partition(MAKING)[0]))
+    return Entry(
+        name=name,
+        what=what,
+        path=folder,
+        size=size_of(folder),
+        is_used=lambda: in_use.is_marked(mark) or is_locked(lock),
+        remove=lambda: _remove(folder, lock, record_path(folder)),
+    )
 
 
 def work_entries() -> Iterator[Entry]:

@@ -18,6 +18,7 @@ from whichlora.data.language_names import join_names, language_name
 from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
 from whichlora.errors import one_line
+from whichlora.models.notices import NOTICE, SENTENCES
 from whichlora.models.published import PublishedBase
 
 Form = Literal["adapter", "model", "merged"]
@@ -56,7 +57,7 @@ def model_card(facts: RunFacts, base: PublishedBase, *, form: Form, predicts: bo
         _use(base, form, facts, predicts=predicts),
         "## Versions and licence",
         _versions(facts),
-        _licence(base),
+        _licence(base, form),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -94,7 +95,8 @@ def _about(facts: RunFacts, base: PublishedBase, form: Form) -> str:
     }[form]
     notes = [f"{what} {where}{revision}. It was trained by whichlora, as MLflow run `{facts.run_id}`.", base.note]
     if not base.on_hub:
-        notes.append("The base model is a folder, and not known on the hub; the revision is the digest of its files.")
+        kind, of = ("GGUF file", "content") if base.is_gguf else ("folder", "files")
+        notes.append(f"The base model is a {kind}, and not known on the hub; the revision is the digest of its {of}.")
     if facts.params.get("quantization") == "nf4":
         merged = ", but merged into those of full precision, so its predictions differ from the run's"
         notes.append(f"It was trained on weights in 4 bits (NF4){merged if form == 'merged' else ''}.")
@@ -178,7 +180,7 @@ def _use(base: PublishedBase, form: Form, facts: RunFacts, *, predicts: bool) ->
     dtype = {"bf16": "bfloat16"}.get(facts.params.get("precision", ""), "float32")
     revision = f", revision={json.dumps(base.revision)}" if base.on_hub and base.revision else ""
     place = base.name if base.on_hub else f"./{base.name}"
-    source = json.dumps(place)
+    source = f'".", gguf_file={json.dumps(base.name)}' if base.is_gguf else json.dumps(place)
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -215,7 +217,12 @@ def _versions(facts: RunFacts) -> str:
     return f"{', '.join(found)}." if found else "The versions of the packages are not known."
 
 
-def _licence(base: PublishedBase) -> str:
+def _licence(base: PublishedBase, form: Form) -> str:
     if base.licence is None:
         return "The licence of the base model is not known here; these weights are subject to it."
-    return f"The base model has the licence {escaped(base.licence)}, to which these weights are subject."
+    subject = f"The base model has the licence {escaped(base.licence)}, to which these weights are subject."
+    if base.licence not in SENTENCES:
+        return subject
+    change = "made by training" if form == "adapter" else "modified by training"
+    terms = f" and {escaped(base.terms.name)}" if base.terms is not None else ""
+    return f"{subject} {SENTENCES[base.licence]}. These weights were {change}; pass on the files {NOTICE}{terms}."

@@ -12,7 +12,7 @@ from whichlora.config.options import AUTO, RUN_OPTIONS
 from whichlora.config.spec import TASK_OPTION
 from whichlora.data.chat import NONE
 from whichlora.data.tasks import TASKS
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import CATALOGUE
 from whichlora.models.published import PublishedBase
 from whichlora.variants import get_variant
 
@@ -27,7 +27,7 @@ def command(facts: RunFacts, base: PublishedBase) -> str:
     """
     texts = {name: facts.params[name] for name in RUN_OPTIONS if facts.params.get(name, "") not in _NO_VALUE}
     texts["task"] = PurePath(facts.params.get(TASK_OPTION, texts.get("task", ""))).name
-    if texts.get("model") != MODEL_NAME:
+    if texts.get("model") not in CATALOGUE:
         texts["model"] = base.name if base.on_hub else f"./{base.name}"
     if texts.get("chat_template") != NONE:
         texts["chat_template"] = AUTO  # the param has the digest of a template

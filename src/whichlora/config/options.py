@@ -15,6 +15,7 @@ from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
 from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
 from whichlora.errors import OptionError, check_choice, check_text, is_folder, parse_integer, parse_number
+from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.variants import CATALOGUE, choose_variant
 
 AUTO = "auto"
@@ -45,7 +46,7 @@ RUN_OPTIONS = {
         "Target language (ISO 639-1), or several that are trained together: tr,az in equal shares, tr:2,az:1 in given "
         "ones, or pooled for a fixed set of languages per task.",
     ),
-    "model": ("smollm2-135m", "Base model: smollm2-135m (packaged), a local folder, or a Hugging Face hub id."),
+    "model": (DEFAULT, f"Base model: {packaged_names()} (packaged), a folder, a GGUF file, or a hub id."),
     "tl_ratio": (AUTO, "Target-language items as a share of train_size, from 0 to 1; 1 for a task without a source."),
     "composition": (
         "substitution",

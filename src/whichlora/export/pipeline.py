@@ -23,9 +23,9 @@ from whichlora.cards.model_card import Form, model_card
 from whichlora.errors import OptionError, printable
 from whichlora.export.hub import files_of
 from whichlora.export.options import Request
+from whichlora.models.folders.verified import sync
 from whichlora.models.loading import ModelSource, load_tokenizer
-from whichlora.models.published import published
-from whichlora.models.verified_folder import sync
+from whichlora.models.published import published, write_notice
 from whichlora.serving import saved
 from whichlora.serving.base_model import find_base
 from whichlora.serving.saved import SavedBase
@@ -102,7 +102,9 @@ def _write_companions(folder: Path, run: Run, source: ModelSource, *, form: Form
     predicts = (folder / saved.FILE_NAME).is_file()
     chat = saved.read(folder).chat_template if predicts else None
     write_tokenizer(folder, load_tokenizer(source), chat)
-    write_card(folder, model_card(read_facts(run), published(source), form=form, predicts=predicts))
+    base = published(source)
+    write_card(folder, model_card(read_facts(run), base, form=form, predicts=predicts))
+    write_notice(folder, base, form)
 
 
 def _hide_places(folder: Path) -> None:

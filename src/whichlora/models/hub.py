@@ -10,9 +10,9 @@ from pathlib import Path
 from whichlora.announcements import announce, announced
 from whichlora.errors import OptionError, first_line
 from whichlora.models.checks import ADAPTER_FOUND
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import packaged_names
 
-_ALLOWED = f"allowed are {MODEL_NAME}, a folder with a saved model, or a hub id that can be reached"
+_ALLOWED = f"allowed are {packaged_names()}, a folder with a saved model, a GGUF file, or a hub id that can be reached"
 _SHA256, _GIT_SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 

@@ -1,30 +1,23 @@
-"""Locates and loads the base model and its tokenizer: the packaged default, a local folder or a hub id."""
+"""Loads the base model and its tokenizer, or its shape alone."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whichlora.caller import given_path
-from whichlora.errors import OptionError, is_folder
-from whichlora.models import checks, in_use
-from whichlora.models.folder_digest import folder_digest
-from whichlora.models.hub import check_cached_files, find_commit
-from whichlora.models.packaged import (
-    MODEL_NAME,
-    PackagedModelError,
-    packaged_model_digest,
-    packaged_model_path,
-)
+from whichlora.errors import OptionError
+from whichlora.models import checks
+from whichlora.models.folders.verified import check_recorded_files
+from whichlora.models.hub import check_cached_files
+from whichlora.models.packaged import CATALOGUE
 from whichlora.models.quiet import without_log_of_transformers
 from whichlora.models.shape import ModelShape, blocks_of, shape_of
-from whichlora.models.verified_folder import check_recorded_files
+from whichlora.models.sources import ModelSource, locate
 
 if TYPE_CHECKING:
     import torch
@@ -49,45 +42,6 @@ _SMALL = 20_000_000
 """Parameters of a model up to which random weights are quickly created, to prove it causal before it is loaded."""
 _FORWARD_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Overrides of settings in config.json that decide what a forward pass returns."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSource:
-    """Location and identity of a base model.
-
-    Attributes:
-        name: the value of the option `model`.
-        name_or_path: folder or hub id, for `from_pretrained`.
-        revision: commit on the hub; None for a folder.
-        digest: SHA-256 of a folder's content, or hub id and commit.
-    """
-
-    name: str
-    name_or_path: str
-    revision: str | None
-    digest: str
-
-
-def locate(name: str) -> ModelSource:
-    """Find the model `name` without loading its weights.
-
-    Raises:
-        OptionError: `name` is neither the packaged model, nor a folder with a model, nor on the hub or in its cache.
-    """
-    if name == MODEL_NAME:
-        try:
-            path = packaged_model_path()
-        except PackagedModelError as error:
-            raise OptionError("model", name, str(error)) from error
-        in_use.mark(name)
-        return ModelSource(name=name, name_or_path=str(path), revision=None, digest=packaged_model_digest())
-    folder = given_path(name)
-    if is_folder(folder):
-        checks.check_files(name, folder)
-        return ModelSource(name=name, name_or_path=str(folder), revision=None, digest=folder_digest(folder))
-    commit = find_commit(name)
-    in_use.mark(name)
-    return ModelSource(name=name, name_or_path=name, revision=commit, digest=f"{name}@{commit}")
 
 
 @lru_cache(maxsize=4)
@@ -257,7 +211,7 @@ def load_model(source: ModelSource, *, precision: str, quantization: str) -> Pre
         disable_cpu_packing(model)
     checks.check_weights(source.name, report)
     checks.check_ties(source.name, model)
-    if source.name != MODEL_NAME:
+    if source.name not in CATALOGUE:
         check_causal(source.name, model)
     onednn.use_onednn_linear(model)
     return model

@@ -9,6 +9,7 @@ from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATION
 from whichlora.data.chat import NONE
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
 from whichlora.data.tasks.pairs import LANGUAGES
+from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.probing.choices import FIELDS_OF_KIND
 from whichlora.probing.detectors import DETECTORS
 
@@ -25,7 +26,7 @@ OPTIONS = {
     ),
     "model": (
         AUTO,
-        "Base model to probe: smollm2-135m (packaged; auto without run_id), a local folder, or a hub id.",
+        f"Base model to probe: {packaged_names()} (packaged), a folder, a GGUF file, or a hub id; auto: {DEFAULT}.",
     ),
     "kind": (
         "language",

@@ -21,6 +21,7 @@ from whichlora.data.tasks import get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.data.tasks.pairs.tatoeba import short_code
 from whichlora.errors import OptionError, check_choice, is_file, parse_integer
+from whichlora.models.packaged import DEFAULT
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
     PRESETS,
@@ -96,7 +97,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         choices = WeightChoices(against=values["against"])
     return Request(
         run_id=values["run_id"],
-        model=values["model"] or (None if values["run_id"] else "smollm2-135m"),
+        model=values["model"] or (None if values["run_id"] else DEFAULT),
         kind=kind,
         task=values["task"],
         language=values["language"],

@@ -9,7 +9,7 @@ from whichlora.cards.companions import write_card, write_tokenizer
 from whichlora.cards.facts import read_facts
 from whichlora.cards.model_card import Form, model_card
 from whichlora.config.plan import Plan
-from whichlora.models.published import published
+from whichlora.models.published import published, write_notice
 from whichlora.run.provenance import package_versions
 from whichlora.serving import saved
 from whichlora.tracking.run_log import RunLog
@@ -26,7 +26,9 @@ def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adap
     facts = read_facts(log.client.get_run(log.run_id), metrics)
     form: Form = "model" if plan.variant.trains_whole_model else "adapter"
     predicts = write_needs(plan, adapter)
-    write_card(adapter, model_card(facts, published(plan.source), form=form, predicts=predicts))
+    base = published(plan.source)
+    write_card(adapter, model_card(facts, base, form=form, predicts=predicts))
+    write_notice(adapter, base, form)
 
 
 def write_needs(plan: Plan, adapter: Path) -> bool:

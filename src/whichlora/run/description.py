@@ -15,7 +15,7 @@ from whichlora.data.logged_scores import best_floor, controls_of, interval_of, s
 from whichlora.data.metric_names import metric_name
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import CATALOGUE, DEFAULT
 from whichlora.tracking.markdown import code, escaped, paragraphs, run_address, table
 
 SYNTHETIC = (
@@ -214,8 +214,11 @@ def _reload(plan: Plan, run_id: str, model: str | None) -> str:
         return code([*imports, folder, "model = AutoModelForCausalLM.from_pretrained(folder)", *predictor], "python")
     at = f", revision={revision!r}" if revision else ""
     base, note = repr(name), ""
-    if plan.spec.model == MODEL_NAME:
-        base = "packaged_model_path()"
+    if plan.spec.model in CATALOGUE:
+        base = f"packaged_model_path({'' if plan.spec.model == DEFAULT else repr(plan.spec.model)})"
+    elif plan.source.gguf is not None:
+        base, note = repr("PATH/TO"), "  # the folder of the GGUF file"
+        at = f", gguf_file={Path(plan.source.gguf).name!r}"
     elif not revision:
         base, note = repr(f"PATH/TO/{Path(name).name}"), "  # the folder of the base model"
     lines = [
@@ -231,5 +234,5 @@ def _reload(plan: Plan, run_id: str, model: str | None) -> str:
 
 
 def _base_import(plan: Plan) -> Sequence[str]:
-    packaged = plan.spec.model == MODEL_NAME and not plan.variant.trains_whole_model
+    packaged = plan.spec.model in CATALOGUE and not plan.variant.trains_whole_model
     return ["from whichlora.models.packaged import packaged_model_path"] if packaged else []

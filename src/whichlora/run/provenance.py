@@ -15,7 +15,7 @@ from whichlora.config.spec import NO_SOURCE, TASK_FILE, TASK_OPTION
 from whichlora.data.mixture import texts_digest
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import Task
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import CATALOGUE
 from whichlora.tracking.run_log import RunLog
 from whichlora.variants import provider
 
@@ -59,7 +59,7 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
         counts = {"num_rows": len(items), "languages": languages}
         source = _origin(plan, task, context, languages)
         log.dataset(context=context, name=task.name, digest=digest, source=source, profile=json.dumps(counts))
-    if spec.model == MODEL_NAME and plan.task.synthetic:
+    if spec.model in CATALOGUE and plan.task.synthetic:
         log.tags({"synthetic": "true"})
 
 

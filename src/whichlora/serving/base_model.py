@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 
 from whichlora.caller import given_path
-from whichlora.errors import OptionError, is_folder
+from whichlora.errors import OptionError, is_file, is_folder
 from whichlora.models.loading import ModelSource, locate, read_config
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import CATALOGUE
 from whichlora.serving.saved import SavedBase
 
 
 def find_base(reference: SavedBase, given: str | None, *, any_base: bool = False) -> ModelSource:
-    """Return the base model: the given one, the packaged one, that of the hub, or the folder where it was.
+    """Return the base model: the given one, a packaged one, that of the hub, or the folder or file where it was.
 
     Args:
         given: folder, hub id or packaged name of the model to use; None for that of the reference.
@@ -39,10 +39,12 @@ def find_base(reference: SavedBase, given: str | None, *, any_base: bool = False
         return source
     if reference.revision is not None:
         return _on_hub(reference, reference.revision)
-    if reference.name == MODEL_NAME:
-        source = locate(MODEL_NAME)
+    if reference.name in CATALOGUE:
+        source = locate(reference.name)
         if source.digest != reference.digest:
-            raise OptionError("base", MODEL_NAME, "is another model in this version of whichlora; use that of the run")
+            raise OptionError(
+                "base", reference.name, "is another model in this version of whichlora; use that of the run"
+            )
         return source
     return _in_folder(reference)
 
@@ -70,7 +72,7 @@ def _in_folder(reference: SavedBase) -> ModelSource:
     assert reference.folder is not None
     folder = Path(reference.folder)
     advice = f"set base to a folder with the model of digest {_short(reference.digest)}, on which it was trained"
-    if not is_folder(folder):
+    if not is_folder(folder) and not is_file(folder):
         raise OptionError("base", folder, f"is not found here: {advice}")
     source = locate(str(given_path(str(folder))))
     if source.digest != reference.digest:

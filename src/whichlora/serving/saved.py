@@ -21,7 +21,8 @@ from whichlora.data.tasks.base import SOURCE_LANGUAGE
 from whichlora.data.tasks.items import Item, kind_of, named_texts, unanswered
 from whichlora.data.tasks.prompts import PromptLanguage
 from whichlora.errors import OptionError, first_line
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.loading import ModelSource
+from whichlora.models.packaged import CATALOGUE
 
 FILE_NAME = "whichlora.json"
 FORMAT = 1
@@ -38,8 +39,8 @@ class SavedBase(_Part):
     Attributes:
         name: the option `model` of the run.
         digest: SHA-256 of its content, or hub id and commit.
-        revision: commit on the hub; None for a folder or the packaged model.
-        folder: where it was; None for one from the hub and the packaged model.
+        revision: commit on the hub; None for a folder, a GGUF file or a packaged model.
+        folder: where the folder or file was; None for one from the hub and a packaged model.
     """
 
     name: str
@@ -194,13 +195,18 @@ def of_plan(plan: Plan, versions: Mapping[str, str]) -> SavedModel | None:
             name=spec.model,
             digest=source.digest,
             revision=source.revision,
-            folder=None if source.revision or spec.model == MODEL_NAME else str(Path(source.name_or_path).absolute()),
+            folder=None if source.revision or spec.model in CATALOGUE else _place(source),
         ),
         spec_version=int(spec.to_dict()["spec_version"]),
         fingerprint=spec.fingerprint,
         training_fingerprint=spec.training_fingerprint,
         versions=dict(versions),
     )
+
+
+def _place(source: ModelSource) -> str:
+    """Return the folder or GGUF file of a model."""
+    return source.gguf or str(Path(source.name_or_path).absolute())
 
 
 def read(folder: Path) -> SavedModel:

@@ -10,7 +10,7 @@ from typing import Any
 
 from whichlora.config.spec import canonical_digest
 from whichlora.errors import DamagedError
-from whichlora.models.verified_folder import fsync, sha256
+from whichlora.models.folders.verified import fsync, sha256
 
 _FILES, _DIGEST = "files", "digest"
 

@@ -9,7 +9,7 @@ from whichlora.announcements import announced
 from whichlora.command_line import FOLDER, Command, exit_with
 from whichlora.errors import OptionError, check_choice, check_text, parse_integer
 from whichlora.models.loading import ModelShape, locate, read_shape
-from whichlora.models.packaged import MODEL_NAME
+from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant, get_variant, name_conflicts, variant_names
 
@@ -19,8 +19,8 @@ COMMAND = Command(
     "List the adapter methods with their hyperparameters, sources and trainable parameters on a model.",
     {
         "model": (
-            MODEL_NAME,
-            "Model for which parameters are counted: smollm2-135m (packaged), a folder, or a hub id.",
+            DEFAULT,
+            f"Model for which parameters are counted: {packaged_names()}, a folder, a GGUF file, or a hub id.",
         ),
         "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),

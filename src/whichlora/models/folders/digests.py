@@ -1,4 +1,4 @@
-"""Identifies a saved model by the content of its files."""
+"""Identifies a saved model by its files, or by what they hold."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from whichlora.announcements import announced
 from whichlora.errors import OptionError, is_file, is_folder
 
 _SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt")
+_PROBE = "Kenya iko Afrika mashariki.\n\n 47 काउंटी، کینیا  2024 কেনিয়া కెన్యా<|im_end|>"
 
 
 def folder_digest(folder: Path) -> str:
@@ -52,4 +53,23 @@ def _digest(file_stats: tuple[tuple[Path, int, int], ...]) -> str:
     for path, _, _ in file_stats:
         with path.open("rb") as file:
             digest.update(json.dumps([path.name, hashlib.file_digest(file, "sha256").hexdigest()]).encode())
+    return digest.hexdigest()
+
+
+def content_digest(folder: Path) -> str:
+    """Return the SHA-256 (hex) over a converted folder's tensors, vocabulary and the token ids of a probe text.
+
+    It does not cover the bytes of the files, whose layout may differ between versions of the libraries that write them.
+    """
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+
+    digest = hashlib.sha256()
+    with safe_open(folder / "model.safetensors", framework="np") as tensors:
+        for name in sorted(tensors.keys()):
+            tensor = tensors.get_tensor(name)
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+            digest.update(tensor.data)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(_PROBE).ids]).encode())
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Folders with models: `created` makes them once, `verified` detects damage, `digests` identifies their content."""
