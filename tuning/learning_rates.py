@@ -16,7 +16,7 @@ from typing import Any
 from tuning.sweeps.sweep_file import PACKAGED, read_sweep
 from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
 from whichlora.config.cli import WORKERS, guarded
-from whichlora.config.options import CHOICES
+from whichlora.config.options import AUTO, CHOICES
 from whichlora.errors import OptionError, check_choice
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -25,7 +25,7 @@ from whichlora.scheduling.engines import ENGINES, engine_of
 KEEP = ("all", "none")
 _WORKERS = {name: WORKERS[name] for name in ("engine", "workers")}
 OPTIONS = {
-    "file": ("auto", "YAML file of the sweep; auto is that of the learning rates of the arm matched."),
+    "file": (AUTO, "YAML file of the sweep; auto is that of the learning rates of the arm matched."),
     "dry_run": ("false", "Print the number of trainings and their time, and stop: true or false."),
     "keep_adapters": ("all", "Trainings of which the adapters are kept: all or none."),
     **_WORKERS,
@@ -57,15 +57,14 @@ def _sweep(texts: Mapping[str, Any]) -> int:
     keep = check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     if distributed.world_size() > 1:
         raise OptionError("workers", texts["workers"], "sweeps do not run under accelerate launch; use workers=2")
-    file = str(PACKAGED) if texts["file"] == "auto" else texts["file"]
-    sweep = read_sweep(file)
+    sweep = read_sweep(str(PACKAGED) if texts["file"] == AUTO else texts["file"])
     variants = dict.fromkeys(method.options.variant for method in sweep.methods.values())
     chosen = [check_choice("variant", name, list(variants)) for name in texts["variant"]] or list(variants)
 
     # torch and MLflow take seconds to import, so options are checked first.
     from tuning.sweeps.pipeline import run_sweep
 
-    arguments = [*texts["variant"], "--file", file, "--keep_adapters", keep]
+    arguments = [*texts["variant"], "--file", texts["file"], "--keep_adapters", keep]
     return run_sweep(sweep, chosen, engine=engine, dry_run=dry_run, keep=keep == "all", arguments=arguments)
 
 

@@ -118,23 +118,26 @@ def test_a_running_study_is_packed_again_and_again_and_continued_elsewhere_after
     monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", "5")
     grid = f"""
         name: grid
-        defaults: {{model: {tiny_model}, language: [sw, ur], tl_ratio: [0, 0.5], seed: [1, 2]}}
+        defaults: {{model: {tiny_model}, language: [sw, ur], tl_ratio: [0, 0.5], seed: 1}}
         arms: [{{variant: lora, train_size: 48, epochs: 3, validation_size: 3, test_size: 6}}]
     """
     Path("grid.yaml").write_text(textwrap.dedent(grid))
     command = [sys.executable, "-m", "whichlora.experiment", "--file", "grid.yaml"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline, packs = time.monotonic() + 240, 0
-    while len(runs_of("grid", "FINISHED")) < 2 or not runs_of("grid", "RUNNING"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        if Path("optuna.db").exists():
-            assert main(["pack", "study.tar.gz"]) == 0
-            packs += 1
+    try:
+        while not runs_of("grid", "FINISHED") or not runs_of("grid", "RUNNING"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            if Path("optuna.db").exists():
+                assert main(["pack", "study.tar.gz"]) == 0
+                packs += 1
+            time.sleep(0.5)
+        assert main(["pack", "study.tar.gz"]) == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert packs > 0
-    assert main(["pack", "study.tar.gz"]) == 0
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     with tarfile.open("study.tar.gz") as tar:
         assert not any("adapter_model" in name or "input_example" in name for name in tar.getnames())
     elsewhere = store / "elsewhere"
@@ -146,10 +149,10 @@ def test_a_running_study_is_packed_again_and_again_and_continued_elsewhere_after
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{elsewhere / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
     before = runs_of("grid", "FINISHED")
-    assert len(before) >= 2
+    assert before
     assert experiment(["--file", "grid.yaml"]) == 0
     after = runs_of("grid", "FINISHED")
-    assert len(after) == 8
+    assert len(after) == 4
     assert not runs_of("grid", "RUNNING")
     assert {run: after[run] for run in before} == before
 

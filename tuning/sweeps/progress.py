@@ -109,7 +109,9 @@ class Progress:
         needed = added = 0
         for name, method in self.methods.items():
             found = survey.states[name]
-            needed += max(rules.least(len(method.rates), len(method.seeds)), len(found.points))
+            # A rate that was among the best before others were added has results too.
+            known = {*found.points, *(point for point in survey.results if point.method == name)}
+            needed += max(rules.least(len(method.rates), len(method.seeds)), len(known))
             added += rules.extend * len(method.seeds) if found.best is None else 0
         more = f"; at most {added} more where the best rate is the lowest or the highest" if added else ""
         lines = [
