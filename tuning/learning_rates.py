@@ -1,55 +1,71 @@
-"""Sweeps the learning rates of the arm `matched`, equally for all variants.
+"""Sweeps learning rates equally for all variants.
 
     python -m tuning.learning_rates [VARIANT ...]
+    python -m tuning.learning_rates --file tuning/sweeps/real-text.yaml --workers 2
 
-Each variant is trained with three rates on the first seed, and with the two best of them on the second, at the default
-sizes. Only the scale of the rates differs between variants, because vectors (VeRA) and whole models (full) need other
-step sizes than low-rank matrices. The default seed is not used, so that rates are not selected on the seed of later
-runs, and no test items are scored. Finished trials are reused: a second call prints the table at once.
+Without a file this is the sweep behind the learning rates of the arm `matched`. No test items are scored. Finished
+trainings are reused: a second call prints the tables at once, and a killed one is resumed by the same command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from whichlora.command_line import Command, exit_with
-from whichlora.config.cli import guarded
-from whichlora.errors import check_choice
+from tuning.sweeps.sweep_file import PACKAGED, read_sweep
+from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
+from whichlora.config.cli import WORKERS, guarded
+from whichlora.config.options import AUTO, CHOICES
+from whichlora.errors import OptionError, check_choice
+from whichlora.models.quiet import quiet
+from whichlora.parallel import distributed
+from whichlora.scheduling.engines import ENGINES, engine_of
 
-RATES = {
-    "lora": ("1e-3", "2e-3", "4e-3"),
-    "dora": ("1e-3", "2e-3", "4e-3"),
-    "vera": ("1e-2", "3e-2", "1e-1"),
-    "adalora": ("5e-3", "1e-2", "2e-2"),
-    "pissa": ("5e-4", "1e-3", "2e-3"),
-    "rslora": ("1e-3", "2e-3", "4e-3"),
-    "full": ("1e-4", "2e-4", "4e-4"),
+KEEP = ("all", "none")
+_WORKERS = {name: WORKERS[name] for name in ("engine", "workers")}
+OPTIONS = {
+    "file": (AUTO, "YAML file of the sweep; auto is that of the learning rates of the arm matched."),
+    "dry_run": ("false", "Print the number of trainings and their time, and stop: true or false."),
+    "keep_adapters": ("all", "Trainings of which the adapters are kept: all or none."),
+    **_WORKERS,
 }
-
-
 COMMAND = Command(
     "learning-rates",
-    "Run the sweep behind the learning rates of the arm matched, for all or the named variants, and print its table.",
-    {},
-    positional={"variant...": tuple(RATES)},
+    "Sweep learning rates equally for all methods of a file, or for the named variants, and print the tables.\n\n"
+    "The sweep can also try other batch sizes, epochs and warm-ups at the best rate. Runs what is missing and resumes "
+    "after any interruption; several processes and machines may work on one sweep.",
+    OPTIONS,
+    groups={"Sweep": ("file", "dry_run", "keep_adapters"), "Workers": tuple(_WORKERS)},
+    positional={"variant...": CHOICES["variant"]},
+    choices={"file": FILE, "dry_run": BOOLEANS, "keep_adapters": KEEP, "engine": ENGINES},
     program="python -m tuning.learning_rates",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the missing trials of the sweep for the named variants, or for all, and print the table."""
+    """Run the missing trainings of the sweep and print its tables. Return the exit status: 1 if some have no result."""
     texts = COMMAND.read(arguments)
-    return guarded(lambda: _sweep(texts["variant"]), texts)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
+    return guarded(lambda: _sweep(texts), texts)
 
 
-def _sweep(names: Sequence[str]) -> int:
-    variants = [check_choice("variant", name, RATES) for name in names] or list(RATES)
+def _sweep(texts: Mapping[str, Any]) -> int:
+    engine = engine_of(texts["engine"], texts["workers"])
+    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    keep = check_choice("keep_adapters", texts["keep_adapters"], KEEP)
+    if distributed.world_size() > 1:
+        raise OptionError("workers", texts["workers"], "sweeps do not run under accelerate launch; use workers=2")
+    sweep = read_sweep(str(PACKAGED) if texts["file"] == AUTO else texts["file"])
+    variants = dict.fromkeys(method.options.variant for method in sweep.methods.values())
+    chosen = [check_choice("variant", name, list(variants)) for name in texts["variant"]] or list(variants)
 
     # torch and MLflow take seconds to import, so options are checked first.
-    from tuning.rate_sweep import sweep
+    from tuning.sweeps.pipeline import run_sweep
 
-    sweep({variant: RATES[variant] for variant in variants})
-    return 0
+    arguments = [*texts["variant"], "--file", texts["file"], "--keep_adapters", keep]
+    return run_sweep(sweep, chosen, engine=engine, dry_run=dry_run, keep=keep == "all", arguments=arguments)
 
 
 if __name__ == "__main__":

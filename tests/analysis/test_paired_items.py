@@ -46,6 +46,15 @@ def test_the_same_answers_again_are_no_new_evidence():
     assert draws[0].p == draws[1].p
 
 
+def test_translations_of_a_sentence_are_one_item():
+    """In a parallel test set an id is the same sentence in every language."""
+    one = designs.items({"A": 0.8, "B": 0.6})
+    three = pd.concat([one.assign(language=language) for language in ("sw", "hi", "tr")])
+    alone, pooled = (find(paired(items, outcome="tl", draws=500), test="paired bootstrap")[0] for items in (one, three))
+    assert pooled.n == alone.n == one["id"].nunique()
+    assert pooled.interval == pytest.approx(alone.interval)
+
+
 def test_the_bootstrap_agrees_with_the_normal_theory_of_many_items():
     rng = np.random.default_rng(1)
     x, y = rng.random(2000) < 0.75, rng.random(2000) < 0.70

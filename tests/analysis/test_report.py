@@ -311,7 +311,7 @@ def test_claims_are_grouped_by_their_source(full):
     assert re.findall("<h3>(.*?)</h3>", claims) == ["Mine &lt;b&gt;", "The field, 2025 and 2026"]
     text = text_of(folder)
     assert "✓ supported here Last." in text
-    assert "Design: LoRA and other variants in the arm tuned" in text
+    assert "Design: LoRA and at least two of its variants in the arm tuned" in text
     assert "A design is missing that trains languages one after another" in text
     assert "18 claims cannot be judged by these runs" in text
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from packaged_experiments import EXPERIMENTS, methods, packaged, values
+from packaged_experiments import EXPERIMENTS, FEW, methods, packaged, values
 
+from tuning.sweeps.sweep_file import PACKAGED, read_sweep
 from whichlora.experiment.grid import Grid, read_grid
+
+SWEEPS = PACKAGED.parent
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -105,6 +108,36 @@ def test_the_note_on_xnli_has_three_methods_and_as_many_seeds(read: Any) -> None
     assert len(grid.plans) == len(grid.cells()) == 3 * 2 * 3
     assert methods(grid) == {(v, "matched") for v in ("lora", "vera", "full")}
     assert (values(grid, "tl_ratio"), values(grid, "language")) == ({0.0, 0.1}, {"sw"})
+
+
+def test_any_beginning_of_the_study_of_real_text_is_balanced_and_its_english_adapters_are_shared(
+    data: dict[str, str], tiny_model: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "read.yaml"
+    assert packaged("real-text.yaml")["defaults"]["seed"] == [1, 2, 3]
+    few = FEW | {"data_dir": data["xnli"], "model": tiny_model, "seed": [1, 2]}
+    path.write_text(yaml.safe_dump({"extends": str(EXPERIMENTS / "real-text.yaml"), "defaults": few}))
+    grid = read_grid(str(path))
+    assert len(grid.plans) == 7 * 3 * 3 * 2
+    cells = list(grid.cells().values())
+    assert len(cells) == 7 * (1 + 2 * 3) * 2
+    assert {(cell[0].spec.tl_ratio, len(cell)) for cell in cells} == {(0.0, 3), (0.1, 1), (0.5, 1)}
+    assert all({p.spec.language for p in cell} == {"hi", "ur", "sw"} for cell in cells if len(cell) == 3)
+    for start in range(0, len(cells), 7):  # all methods of a seed, ratio and language follow each other
+        together = [cell[0].spec for cell in cells[start : start + 7]]
+        assert len({(spec.variant, spec.arm) for spec in together}) == 7
+        assert len({(spec.seed, spec.tl_ratio, spec.language) for spec in together}) == 1
+    assert [cell[0].spec.seed for cell in cells] == sorted(cell[0].spec.seed for cell in cells)
+
+
+def test_the_sweep_of_real_text_has_the_methods_and_the_recipe_of_the_study_and_other_seeds() -> None:
+    sweep, study = read_sweep(str(SWEEPS / "real-text.yaml")), packaged("real-text.yaml")
+    listed = {(arm["variant"], arm.get("arm", "matched")) for arm in study["arms"]}
+    assert {(m.options.variant, m.options.arm) for m in sweep.methods.values()} == listed
+    same = ("model", "task", "data_dir", "precision", "train_size", "batch_size", "epochs", "warmup")
+    for method in sweep.methods.values():
+        assert {name: getattr(method.options, name) for name in same} == {n: study["defaults"][n] for n in same}
+        assert not {*method.seeds} & {*study["defaults"]["seed"], 42}
 
 
 def test_the_pocket_study_has_ninety_adapters() -> None:

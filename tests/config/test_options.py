@@ -71,6 +71,7 @@ ALONE = [
     ("learning_rate", "2", "above 0 and at most 1", ""),
     ("epochs", "-1", f"{WHOLE} 1", ""),
     ("batch_size", "0", f"{WHOLE} 1", ""),
+    ("warmup", "1.5", "at least 0 and at most 1", ""),
     ("train_size", "0", f"{WHOLE} 1", ""),
     ("validation_size", "0", f"{WHOLE} 1", ""),
     ("test_size", "many", f"{WHOLE} 1", ""),

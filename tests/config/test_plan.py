@@ -204,7 +204,7 @@ def test_the_same_layers_and_modules_in_other_words_are_the_same_run(plan):
 @pytest.mark.parametrize("arm", ["recommended", "matched"])
 @pytest.mark.parametrize(
     "given",
-    [{"rank": 5, "learning_rate": 0.03}, {"alpha": 7.0, "epochs": 4, "batch_size": 3}],
+    [{"rank": 5, "learning_rate": 0.03}, {"alpha": 7.0, "epochs": 4, "batch_size": 3}, {"warmup": 0.0}],
     ids=lambda g: " ".join(g),
 )
 def test_what_is_given_beats_the_arm_and_changes_nothing_else(plan, arm, given):
@@ -247,7 +247,7 @@ def test_arms_that_come_to_the_same_values_share_an_adapter(plan):
     assert matched.training_fingerprint == replace(matched, arm="recommended").training_fingerprint
 
 
-@pytest.mark.parametrize(("name", "value"), [("learning_rate", 0.1), ("epochs", 1), ("batch_size", 1)])
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", 0.1), ("epochs", 1), ("batch_size", 1), ("warmup", 0.0)])
 def test_what_nothing_would_be_trained_with_is_refused(plan, name, value):
     """A value that is asked for is used or refused, never ignored."""
     with pytest.raises(OptionError, match=rf"^{name}={value}: .*none"):

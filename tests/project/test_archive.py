@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import textwrap
+import time
 from pathlib import Path
 
 import mlflow
@@ -101,6 +107,64 @@ def test_adapters_are_packed_on_request_with_a_model_that_predicts(
     assert main(["relocate"]) == 0
     mlflow.set_tracking_uri(f"sqlite:///{moved / 'mlflow.db'}")
     pd.testing.assert_frame_equal(mlflow.pyfunc.load_model(uri_of(run_id)).predict(rows), expected)
+
+
+@pytest.mark.slow
+def test_a_running_study_is_packed_again_and_again_and_continued_elsewhere_after_a_kill(
+    store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from whichlora.experiment.command import main as experiment
+
+    monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", "5")
+    grid = f"""
+        name: grid
+        defaults: {{model: {tiny_model}, language: [sw, ur], tl_ratio: [0, 0.5], seed: 1}}
+        arms: [{{variant: lora, train_size: 48, epochs: 3, validation_size: 3, test_size: 6}}]
+    """
+    Path("grid.yaml").write_text(textwrap.dedent(grid))
+    command = [sys.executable, "-m", "whichlora.experiment", "--file", "grid.yaml"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline, packs = time.monotonic() + 240, 0
+    try:
+        while not runs_of("grid", "FINISHED") or not runs_of("grid", "RUNNING"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            if Path("optuna.db").exists():
+                assert main(["pack", "study.tar.gz"]) == 0
+                packs += 1
+            time.sleep(0.5)
+        assert main(["pack", "study.tar.gz"]) == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert packs > 0
+    with tarfile.open("study.tar.gz") as tar:
+        assert not any("adapter_model" in name or "input_example" in name for name in tar.getnames())
+    elsewhere = store / "elsewhere"
+    assert main(["unpack", "study.tar.gz", "--folder", str(elsewhere)]) == 0
+    shutil.copy("grid.yaml", elsewhere)
+    shutil.rmtree(store / "mlartifacts")
+    shutil.rmtree(store / "whichlora-work")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{elsewhere / 'mlflow.db'}")
+    mlflow.set_tracking_uri(uri)
+    before = runs_of("grid", "FINISHED")
+    assert before
+    assert experiment(["--file", "grid.yaml"]) == 0
+    after = runs_of("grid", "FINISHED")
+    assert len(after) == 4
+    assert not runs_of("grid", "RUNNING")
+    assert {run: after[run] for run in before} == before
+
+
+def runs_of(experiment: str, status: str) -> dict[str, int]:
+    """Return the end times of an experiment's runs by id."""
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return {}
+    query = f"tags.`whichlora.kind` = 'run' and attributes.status = '{status}'"
+    return {run.info.run_id: run.info.end_time for run in client.search_runs([found.experiment_id], query)}
 
 
 def uri_of(run_id: str) -> str:

@@ -13,16 +13,16 @@ from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tuning import rate_sweep, report
+from tuning import report
 from tuning.divergence import converged, diverged, mark_diverged
 from tuning.finalists import Finalist, finalists
+from tuning.learning_rates import main as sweep
 from tuning.optuna_study import Study
 from tuning.sampler import TrialSampler
 from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS
 from tuning.study_status import connect
 from tuning.tune import OPTIONS, main, study_configs
-from whichlora.errors import NonFiniteError
 from whichlora.experiment.command import main as experiment
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
@@ -165,23 +165,23 @@ def test_a_finalist_that_diverged_on_a_seed_is_no_winner() -> None:
     assert lucky.score == -math.inf
 
 
-def test_a_rate_that_diverges_is_the_worst_of_the_sweep(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_a_training_of_a_sweep_that_diverged_is_shown_as_such_and_not_repeated(
+    store: Path, tiny_model: str, diverging: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = []
-
-    def trial(plan: Any, tracker: Any) -> Any:
-        calls.append((plan.spec.learning_rate, plan.spec.seed))
-        if plan.spec.learning_rate > 0.1:
-            raise NonFiniteError("the training loss is nan at step 4")
-        return type("Result", (), {"metrics": {"validation/en/f1": 0.5, "validation/tl/f1": 0.25}})
-
-    monkeypatch.setattr(rate_sweep, "trial", trial)
-    rate_sweep.sweep({"lora": ("1.0", "1e-3", "2e-3")})
-    assert (1.0, 1) not in calls
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[2] == "| lora | 1.0 | diverged |  | - |"
-    assert rows[3] == "| lora | 1e-3 | 0.500 / 0.250 | 0.500 / 0.250 | 0.375 |"
+    (store / "sweep.yaml").write_text(
+        f"name: rates\ndefaults: {{model: {tiny_model}, train_size: 16, validation_size: 3, seed: [0, 1]}}\n"
+        "arms: [{variant: lora, learning_rate: [1e-3, 2e-3]}]\nsweep: {best: 1, changes: {alpha: [64]}}\n"
+    )
+    for _ in range(2):
+        assert sweep(["--file", "sweep.yaml", "--keep_adapters", "none"]) == 0
+        rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+        assert [row[2:] for row in rows if row[2:3] == ["alpha=64"]] == [
+            ["alpha=64", "diverged", "diverged", "- |"],
+            ["alpha=64", "0", "", "", "", "diverged: the training loss is nan at step 2 |"],
+            ["alpha=64", "1", "", "", "", "diverged: the training loss is nan at step 2 |"],
+        ]
+        assert diverging["count"] == 2
 
 
 def test_an_experiment_does_not_repeat_a_run_that_diverged_and_finishes_the_others(

@@ -25,7 +25,13 @@ COMMAND = Group(
             "Write the runs of a SQLite tracking database, their artifacts, and the studies beside it to the file "
             "ARCHIVE (.tar.xz, .tar.gz or .tar).\n\nThe database is that of MLFLOW_TRACKING_URI, by default "
             "mlflow.db in the current folder.",
-            {"adapters": ("false", "Whether to include the trained adapters, which are large: true or false.")},
+            {
+                "adapters": (
+                    "false",
+                    "Whether to include the trained adapters, which are large, and the models' examples of an input: "
+                    "true or false.",
+                )
+            },
             positional={"archive": FILE},
             choices={"adapters": BOOLEANS},
             examples=("whichlora archive pack study.tar.xz",),

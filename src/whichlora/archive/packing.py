@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tarfile
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from whichlora.archive.untar import DATABASES, is_allowed
 from whichlora.errors import OptionError
 from whichlora.text_tables import format_size
 from whichlora.tracking import packed
-from whichlora.tracking.model_files import ADAPTER, MLMODEL, problem_of
+from whichlora.tracking.model_files import ADAPTER, EXAMPLES, MLMODEL, problem_of
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import flush, reading, tracking_state
 
@@ -26,12 +27,14 @@ _SUFFIXES: dict[str, Any] = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}
 def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     """Write the runs of a tracking database, their artifacts, and the studies beside it to an archive.
 
-    The databases are copied as consistent snapshots; other processes may write to them in the meantime.
+    The databases are copied as consistent snapshots; other processes may write to them in the meantime. Artifacts of a
+    run that was finished then are complete, others are as they are found.
 
     Args:
         archive: the file to write; its suffix chooses the compression.
         database: the SQLite tracking database.
-        adapters: whether to include the trained adapters, which would be most of the archive's size.
+        adapters: whether to include the trained adapters, which would be most of the archive's size, and the examples
+            of models, which have the texts of a test item.
 
     Returns:
         A summary for the user.
@@ -61,13 +64,14 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
             runs, models, elsewhere = _make_relative(tracking, folder)
             linked = {model for model, run in packed.model_locations(tracking) if _is_linked(model, run, folder)}
         inside = [*runs, *models]
-        files, others = _files(inside, folder, without_adapter=linked if adapters else inside)
+        files, others = _files(inside, folder, without_adapter=linked if adapters else inside, examples=adapters)
         archive.parent.mkdir(parents=True, exist_ok=True)
         mode = _SUFFIXES[archive.suffix]
         with _replaced(archive) as part, tarfile.open(part, mode, dereference=True) as tar:
             for name, path in [*copies.items(), *sorted(files.items())]:
-                tar.add(path, arcname=name)
-    notes = [] if adapters else ["Adapters are not included."]
+                with suppress(FileNotFoundError):  # a file of an unfinished run may be gone by now
+                    tar.add(path, arcname=name)
+    notes = [] if adapters else ["Adapters and the texts of models' examples are not included."]
     notes += [f"Artifacts of {elsewhere} runs are in other folders and not included."] if elsewhere else []
     notes += [f"{others} files of other kinds, and links to other folders, are not included."] if others else []
     notes += [] if STUDIES in copies else [f"No studies: there is no {STUDIES} in the folder of the database."]
@@ -118,7 +122,7 @@ def _is_linked(model: str, run: str, folder: Path) -> bool:
 
 
 def _files(
-    artifact_folders: Sequence[str], folder: Path, *, without_adapter: Collection[str]
+    artifact_folders: Sequence[str], folder: Path, *, without_adapter: Collection[str], examples: bool
 ) -> tuple[dict[str, Path], int]:
     """Return the files to pack by their names in the archive, and the number of files that must not be in one.
 
@@ -126,13 +130,19 @@ def _files(
 
     Args:
         without_adapter: those of the artifact folders whose adapter is left out.
+        examples: whether to include the models' examples.
     """
     files: dict[str, Path] = {}
     others = 0
     for inner in artifact_folders:
         artifacts = folder / inner
-        for file in (f for f in artifacts.rglob("*") if f.is_file()):
+        found = (
+            Path(parent, name) for parent, _, names in os.walk(artifacts) for name in names
+        )  # goes on where one is gone
+        for file in (path for path in found if path.is_file()):
             if inner in without_adapter and file.relative_to(artifacts).parts[0] == ADAPTER:
+                continue
+            if not examples and file.name in EXAMPLES:
                 continue
             name = file.relative_to(folder).as_posix()
             own = file.resolve().is_relative_to(artifacts.resolve())

@@ -52,7 +52,9 @@ def _check_variant(options: RunOptions, variant: Variant) -> None:
     if not variant.adapts_layers and set_options:
         allowed = f"variant {variant.name} has no adapter; remove the option"
         raise OptionError(set_options[0], getattr(options, set_options[0]), allowed)
-    set_options = [name for name in ("learning_rate", "epochs", "batch_size") if getattr(options, name) is not None]
+    set_options = [
+        name for name in ("learning_rate", "epochs", "batch_size", "warmup") if getattr(options, name) is not None
+    ]
     if not variant.trains and set_options:
         allowed = f"variant {variant.name} trains nothing; remove the option"
         raise OptionError(set_options[0], getattr(options, set_options[0]), allowed)

@@ -60,7 +60,7 @@ def run_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hy
     values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
     if values is None:
         return None
-    names = ("alpha", "learning_rate", "epochs", "batch_size")
+    names = ("alpha", "learning_rate", "epochs", "batch_size", "warmup")
     return replace(values, **{name: value for name in names if (value := getattr(options, name)) is not None})
 
 

@@ -61,6 +61,7 @@ RUN_OPTIONS = {
     "learning_rate": (AUTO, "Peak learning rate."),
     "epochs": (AUTO, "Number of epochs."),
     "batch_size": (AUTO, "Items per optimiser step; if memory runs out, the step is split into several passes."),
+    "warmup": (AUTO, "Share of the optimiser steps, 0 to 1, over which the learning rate rises to its peak."),
     "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
     "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
     "prompt_language": (
@@ -111,7 +112,7 @@ GROUPS = {
         *("prompt_language", "chat_template", "data_dir"),
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
-    "Training": ("learning_rate", "epochs", "batch_size", "select_on", "pool_layer", "first_token"),
+    "Training": ("learning_rate", "epochs", "batch_size", "warmup", "select_on", "pool_layer", "first_token"),
     "Scoring": ("scoring", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
     "Model": ("model", "precision", "quantization"),
 }
@@ -155,6 +156,7 @@ class RunOptions:
     learning_rate: float | None
     epochs: int | None
     batch_size: int | None
+    warmup: float | None
     target_modules: str | None
     layers: str
     prompt_language: PromptLanguage | None
@@ -284,6 +286,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "learning_rate": _number(above=0, high=1),
     "epochs": _integer(1, MAX_EPOCHS),
     "batch_size": _integer(1),
+    "warmup": _number(low=0, high=1),
     "target_modules": _modules,
     "layers": _layers,
     "pool_layer": _integer(0),

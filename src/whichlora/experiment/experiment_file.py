@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
@@ -15,7 +15,7 @@ from whichlora.caller import given_path
 from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.errors import OptionError, check_name, did_you_mean, is_file, is_folder
 from whichlora.experiment.moved_files import moved_to
-from whichlora.yaml_files import Document, Section, read_document
+from whichlora.yaml_files import Document, Path_, Section, read_document
 
 _KEYS = ("extends", "name", "about", "defaults", "arms")
 _MUST = f"must have the keys name and arms, and may have {', '.join(_KEYS)}"
@@ -102,13 +102,16 @@ class Experiment:
         owner.fail(("arms", arm), problem)
 
 
-def read_experiment(file: str) -> Experiment:
+def read_experiment(file: str, *, others: Sequence[str] = ()) -> Experiment:
     """Read an experiment's file and those that it extends.
+
+    Args:
+        others: further keys that a file may have, for the caller to read from `documents`.
 
     Raises:
         OptionError: a file is missing or malformed; the message names the file and the line.
     """
-    files = _read(given_path(file), ())
+    files = _read(given_path(file), (), others)
     named = next((pair for pair in files if pair[1].name is not None), None)
     armed = next((pair for pair in files if pair[1].arms is not None), None)
     if named is None or armed is None:
@@ -128,25 +131,30 @@ def read_experiment(file: str) -> Experiment:
     )
 
 
-def _read(path: Path, extending: tuple[Path, ...]) -> list[tuple[Document, Any]]:
+def _read(path: Path, extending: tuple[Path, ...], others: Sequence[str]) -> list[tuple[Document, Any]]:
     """Return a file and those that it extends, as documents and checked contents.
 
-    `extending` are the files that extend this one, directly or indirectly.
+    `extending` are the files that extend this one, directly or indirectly, and `others` keys that are not checked.
     """
     if not is_file(path):
         raise OptionError("file", str(path), _missing(path, or_else=" or, with dry_run=true, a folder of such files"))
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     document = read_document("file", path)
-    if not isinstance(document.content, dict) or not document.content.keys() <= set(_KEYS):
+    if not isinstance(document.content, dict) or not document.content.keys() <= {*_KEYS, *others}:
         document.fail((), _MUST)
-    content = document.parse(_ExperimentFile)
+    own = {key: value for key, value in document.content.items() if key not in others}
+    content = replace(document, content=own, lines=_lines_of(own, document)).parse(_ExperimentFile)
     if content.extends is None:
         return [(document, content)]
     extended = path.parent / content.extends
     if not is_file(extended):
         document.fail(("extends",), f"extends={content.extends}: {_missing(extended)}")
-    return [(document, content), *_read(extended, (*extending, path.resolve()))]
+    return [(document, content), *_read(extended, (*extending, path.resolve()), others)]
+
+
+def _lines_of(keys: Collection[str], document: Document) -> dict[Path_, int]:
+    return {path: line for path, line in document.lines.items() if not path or path[0] in keys}
 
 
 def _missing(path: Path, *, or_else: str = "") -> str:

@@ -25,6 +25,7 @@ from whichlora.evaluation.scores import CONTROL_PREFIX, Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
 from whichlora.run import description, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
+from whichlora.run.collapse import collapse_metrics
 from whichlora.run.companions import write_companions, write_needs
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
@@ -86,7 +87,7 @@ def trial(
                 write_needs(plan, folder)
                 _log_adapter(log, folder)
             raise
-        metrics = headline_first(record.metrics, plan.task.headline)
+        metrics = headline_first({**record.metrics, **collapse_metrics(record)}, plan.task.headline)
         check_metrics(metrics.items())
         if keep(metrics):
             check_reload_of_some(plan, folder, record.predicted)

@@ -24,7 +24,9 @@ PACKAGES = ("whichlora", "torch", "transformers", "peft", "accelerate", "mlflow"
 """Packages that a model may require. That of a variant from elsewhere is not among them: install it as for training."""
 _FLAVOR = "python_function"
 _ENVIRONMENT = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
-_EXAMPLE = ("input_example.json", "serving_input_example.json", "dataframe", "split")
+EXAMPLES = ("input_example.json", "serving_input_example.json")
+"""Files of a model with the texts of a test item."""
+_EXAMPLE = (*EXAMPLES, "dataframe", "split")
 _VERSION = r"[0-9][0-9A-Za-z.!-]*"
 _PINNED = re.compile(rf"(?:{'|'.join(PACKAGES)})=={_VERSION}")
 _PYTHON = re.compile(rf"python={_VERSION}|(?:pip|setuptools|wheel)(?:(?:<=|==){_VERSION})?")

@@ -23,7 +23,8 @@ def training_arguments(spec: RunSpec, work: Path, steps: int) -> TrainingArgumen
         num_train_epochs=spec.epochs,
         learning_rate=spec.learning_rate,
         weight_decay=spec.weight_decay,
-        lr_scheduler_type=spec.scheduler,
+        # The Trainer's "constant" ignores the warm-up.
+        lr_scheduler_type="constant_with_warmup" if spec.scheduler == "constant" and spec.warmup else spec.scheduler,
         warmup_steps=round((spec.warmup or 0) * steps),
         bf16=spec.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),

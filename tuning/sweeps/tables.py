@@ -1,0 +1,162 @@
+"""The tables of a sweep in Markdown: scores by rate, each training, effects of changes, and the best arms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import mean
+
+from mlflow.entities import Run
+
+from tuning.sweeps.progress import Progress, Survey, scores
+from tuning.sweeps.stages import Point
+from whichlora.config.plan import Plan
+from whichlora.data.mixture import texts_digest
+
+_ONE_ANSWER = 0.95
+"""Share of the most frequent answer from which a model is said to give one answer only."""
+
+
+def tables(progress: Progress, survey: Survey) -> str:
+    """Return the tables of the finished trainings."""
+    parts = [
+        _scores(progress, survey),
+        _trainings(progress, survey),
+        _changes(progress, survey),
+        _arms(progress, survey),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def rate_text(rate: float) -> str:
+    """Return a rate with its power of ten, such as 5e-4."""
+    digits, _, power = f"{rate:.2e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def _rows(survey: Survey) -> Iterator[tuple[str, float, str]]:
+    """Yield method, rate and change of the trainings with a result: rates in ascending order, then changes."""
+    for method in survey.states:
+        found = {(point.change != "", point.rate, point.change) for point in survey.results if point.method == method}
+        order = {change: n for n, change in enumerate(point.change for point in survey.states[method].points)}
+        for _, rate, change in sorted(found, key=lambda row: (row[0], row[1], order.get(row[2], 0))):
+            yield method, rate, change
+
+
+def _scores(progress: Progress, survey: Survey) -> str:
+    """Return the table of scores: a row for each rate and change, a column for each seed."""
+    seeds = list(dict.fromkeys(seed for method in progress.methods.values() for seed in method.seeds))
+    changed = any(point.change for point in survey.results)
+    languages = next((_languages(progress.plan(point)) for point in survey.results), "")
+    head = ["variant", "rate", *(["changed"] * changed), *(f"seed {seed}: {languages}" for seed in seeds), "mean"]
+    rows = []
+    for method, rate, change in _rows(survey):
+        points = [Point(method, rate, seed, change) for seed in seeds]
+        found = [point for point in points if point in survey.results]
+        cells = [_score_text(progress, survey, point) if point in survey.results else "" for point in points]
+        average = _mean(progress, survey, found)
+        last = "-" if average is None else f"{average:.3f}"
+        rows.append([method, rate_text(rate), *([change] * changed), *cells, last])
+    return _markdown(head, rows)
+
+
+def _trainings(progress: Progress, survey: Survey) -> str:
+    """Return the table of what tells a collapsed training: its answers, its last loss, and the shallow baselines."""
+    head = ["variant", "rate", "changed", "seed", "most frequent answer", "final loss", "best shallow baseline", "note"]
+    rows, floors = [], dict[str, float | None]()
+    for method, rate, change in _rows(survey):
+        for seed in progress.methods[method].seeds:
+            point = Point(method, rate, seed, change)
+            if point in survey.results:
+                signs = _signs(progress.plan(point), survey.results[point], floors)
+                rows.append([method, rate_text(rate), change, str(seed), *signs])
+    return _markdown(head, rows)
+
+
+def _signs(plan: Plan, run: Run, known: dict[str, float | None]) -> list[str]:
+    """Return the cells of a training; `known` are shallow baselines by the items that they were computed on."""
+    if run.info.status == "FAILED":
+        return ["", "", "", f"diverged: {run.data.tags.get('whichlora.error', '').partition(': ')[2]}"]
+    values = scores(run, plan)
+    shares = {role: run.data.metrics.get(f"validation/{role}/most_frequent_share") for role in values}
+    floors = {role: _floor(plan, role, known) for role in values}
+    codes = _codes(plan)
+    one = [codes[role] for role, share in shares.items() if share is not None and share >= _ONE_ANSWER]
+    low = [codes[role] for role, value in values.items() if (floor := floors[role]) is not None and value <= floor]
+    notes = ["one answer: " + ", ".join(one)] * bool(one) + ["not above the baseline: " + ", ".join(low)] * bool(low)
+    loss = run.data.metrics.get("train/final_loss")
+    return [
+        " / ".join("-" if share is None else f"{share:.2f}" for share in shares.values()),
+        "-" if loss is None else f"{loss:.3f}",
+        " / ".join("-" if floor is None else f"{floor:.3f}" for floor in floors.values()),
+        "; ".join(notes),
+    ]
+
+
+def _changes(progress: Progress, survey: Survey) -> str:
+    """Return the table of what each change does to the methods, compared with their best rate."""
+    rows = []
+    for change in progress.sweep.rules.changes:
+        differences = []
+        for method, state in survey.states.items():
+            if state.best is None:
+                continue
+            seeds = progress.methods[method].seeds
+            means = [_mean(progress, survey, [Point(method, state.best, s, c) for s in seeds]) for c in (change, "")]
+            if means[0] is not None and means[1] is not None:
+                differences.append(100 * (means[0] - means[1]))
+        if differences:
+            better = sum(difference > 0 for difference in differences)
+            rows.append([change, f"{mean(differences):+.1f}", f"{better} of {len(differences)}"])
+    return _markdown(["change", "points, mean of the methods", "better for"], rows) if rows else ""
+
+
+def _arms(progress: Progress, survey: Survey) -> str:
+    """Return the best rate of each method as an arm of an experiment's file."""
+    lines = []
+    for method, state in survey.states.items():
+        options = progress.methods[method].options
+        if state.best is not None:
+            lines.append(
+                f"  - {{variant: {options.variant}, arm: {options.arm}, learning_rate: {rate_text(state.best)}, "
+                f"source: the sweep {progress.sweep.name}{', on the edge of the rates' * state.undecided}}}"
+            )
+    return "\n".join(["```yaml", *lines, "```"]) if lines else ""
+
+
+def _mean(progress: Progress, survey: Survey, points: Sequence[Point]) -> float | None:
+    """Return the mean score of points; None if one has no result, or diverged."""
+    runs = [survey.results.get(point) for point in points]
+    if not runs or any(run is None or run.info.status == "FAILED" for run in runs):
+        return None
+    return mean(value for point in points for value in scores(survey.results[point], progress.plan(point)).values())
+
+
+def _score_text(progress: Progress, survey: Survey, point: Point) -> str:
+    run = survey.results[point]
+    if run.info.status == "FAILED":
+        return "diverged"
+    return " / ".join(f"{value:.3f}" for value in scores(run, progress.plan(point)).values())
+
+
+def _codes(plan: Plan) -> dict[str, str]:
+    """Return the languages by role, of roles with validation items."""
+    codes = {"en": plan.task.source or "", "tl": plan.spec.language}
+    return {role: codes.get(role, role) for role, items in plan.mixture.validation.items() if items}
+
+
+def _languages(plan: Plan) -> str:
+    return " / ".join(_codes(plan).values())
+
+
+def _floor(plan: Plan, role: str, known: dict[str, float | None]) -> float | None:
+    """Return the score of the best shallow baseline on the validation items of a role; None if the task has none."""
+    items = plan.mixture.validation[role]
+    key = texts_digest(plan.task, [*plan.mixture.train, *items])
+    if key not in known:
+        known[key] = max(plan.task.shallow_baselines(plan.mixture.train, items).values(), default=None)
+    return known[key]
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in (head, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|" + "---|" * len(head), *(f"| {line} |" for line in lines[1:])])
