@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CARD = "README.md"
+_TOKENIZER = "tokenizer.json"
 _TEMPLATE = "chat_template.jinja"
 
 
@@ -23,5 +24,8 @@ def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, chat_templ
     A tokenizer's own template is written too if the prompts did not use it: it is part of the tokenizer.
     """
     tokenizer.save_pretrained(folder)
+    if (folder / _TOKENIZER).is_file() and tokenizer.is_fast:
+        # Not indented: with a vocabulary of 262,144 tokens that takes 14 MB in place of 33.
+        tokenizer.backend_tokenizer.save(str(folder / _TOKENIZER), pretty=False)
     if chat_template is not None:
         (folder / _TEMPLATE).write_text(chat_template, encoding="utf-8")
