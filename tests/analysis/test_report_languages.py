@@ -61,6 +61,7 @@ def test_the_headline_metric_is_compared_and_named(store: Path, capsys: pytest.C
     assert means["LoRA"] - means["VeRA"] == pytest.approx(15, abs=3)  # their F1 is the same
 
 
+@pytest.mark.slow
 def test_a_study_in_one_language_has_one_column(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     design("alone", ALONE, ratios=(1.0,))
     text = report_of("alone")
@@ -103,6 +104,7 @@ def test_sources_and_metrics_are_settings_of_their_own(store: Path, capsys: pyte
     assert "4 settings" in text
 
 
+@pytest.mark.slow
 def test_runs_that_name_no_language_are_from_english(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log_design("older", effects=EFFECTS)
     text = report_of("older")

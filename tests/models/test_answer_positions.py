@@ -43,7 +43,7 @@ class HeadRows:
     [
         ("lora", "atlas-nli", True),
         pytest.param("lora", "atlas-qa", True, marks=pytest.mark.slow),
-        ("eva", "atlas-nli", False),
+        pytest.param("eva", "atlas-nli", False, marks=pytest.mark.slow),
     ],
 )
 def test_no_part_of_a_run_computes_logits_of_prompts(

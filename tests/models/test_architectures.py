@@ -109,6 +109,7 @@ def test_a_model_is_trained_and_scored_and_what_no_adapter_reaches_is_named(
     assert plan_of(folder, variant="full", learning_rate="0.01").not_adapted == ""
 
 
+@pytest.mark.slow
 def test_a_run_of_a_hybrid_model_finishes_and_logs_what_it_left_out(
     store: Path, tmp_path: Path, tiny_model: str
 ) -> None:

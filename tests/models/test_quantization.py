@@ -44,6 +44,7 @@ def look_at_gradients(model: Any, evidence: Evidence) -> None:
         optimizer.zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_with_validation_between_its_epochs_trains_and_reloads(
     store: Path, tiny_model: str, precision: str

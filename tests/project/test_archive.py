@@ -79,6 +79,7 @@ def test_an_archive_contains_no_absolute_paths_and_no_adapters(packed: tuple[Pat
         assert part not in database
 
 
+@pytest.mark.slow
 def test_adapters_are_packed_on_request_with_a_model_that_predicts(
     store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

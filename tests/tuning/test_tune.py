@@ -110,6 +110,7 @@ def test_trials_that_cannot_be_packed_are_refused_before_anything_is_created(
     assert runs("study") == []
 
 
+@pytest.mark.slow
 def test_the_matched_values_are_scored_again_even_if_they_are_not_among_the_best(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from whichlora.errors import OptionError
 from whichlora.run.summary import summary
 
 
+@pytest.mark.slow
 def test_a_run_with_prompts_in_the_language_of_the_item(store: Path, tiny_model: str) -> None:
     data = folders.xnli_folder(store / "xnli")
     plan = plan_of(tiny_model, task="xnli", data_dir=data, language="ur", prompt_language="item")
