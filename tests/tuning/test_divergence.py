@@ -175,13 +175,35 @@ def test_a_training_of_a_sweep_that_diverged_is_shown_as_such_and_not_repeated(
     )
     for _ in range(2):
         assert sweep(["--file", "sweep.yaml", "--keep_adapters", "none"]) == 0
-        rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+        printed = capsys.readouterr().out
+        assert "| alpha=64 | - | 0 of 1, 1 diverged |" in printed
+        rows = [line.split(" | ") for line in printed.splitlines()]
         assert [row[2:] for row in rows if row[2:3] == ["alpha=64"]] == [
             ["alpha=64", "diverged", "diverged", "- |"],
             ["alpha=64", "0", "", "", "", "diverged: the training loss is nan at step 2 |"],
             ["alpha=64", "1", "", "", "", "diverged: the training loss is nan at step 2 |"],
         ]
         assert diverging["count"] == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_in_which_everything_diverges_ends_without_changes_and_without_an_arm(
+    store: Path, tiny_model: str, diverging: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverging["alpha"] = 0
+    (store / "sweep.yaml").write_text(
+        f"name: rates\ndefaults: {{model: {tiny_model}, train_size: 16, validation_size: 3, seed: [0, 1]}}\n"
+        "arms: [{variant: lora, learning_rate: [1e-3, 2e-3]}]\nsweep: {best: 1, extend: 2, changes: {epochs: [2]}}\n"
+    )
+    command = ["--file", "sweep.yaml", "--keep_adapters", "none"]
+    assert sweep([*command, "--dry_run", "true"]) == 0
+    assert "5 trainings: 0 done, 5 missing; at most 4 more (4 for a method) where" in capsys.readouterr().err
+    assert sweep(command) == 0
+    assert "```yaml\n  # lora: no rate, because its trainings diverged\n```" in capsys.readouterr().out
+    assert diverging["count"] == 3
+    assert sweep(command) == 0
+    assert "3 trainings: 3 done, 0 missing.\n" in capsys.readouterr().err
+    assert diverging["count"] == 3
 
 
 def test_an_experiment_does_not_repeat_a_run_that_diverged_and_finishes_the_others(

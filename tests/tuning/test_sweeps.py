@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,12 +15,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tuning.learning_rates import main
+from tuning.sweeps.best_arms import arms
 from tuning.sweeps.stages import DIVERGED, Point, Rules, State, state
-from tuning.sweeps.sweep_file import PACKAGED, read_sweep
-from tuning.sweeps.tables import rate_text
-from whichlora.config.options import parse_options
-
-REAL_TEXT = PACKAGED.with_name("real-text.yaml")
+from tuning.sweeps.sweep_file import read_sweep
+from tuning.sweeps.tables import effect
+from whichlora.experiment.experiment_file import read_experiment
 
 
 def walk(
@@ -42,7 +40,10 @@ def walk(
     ("curve", "second", "tried", "repeated", "best", "undecided"),
     [
         ({1e-3: 0.5, 2e-3: 0.7, 4e-3: 0.6}, {}, [1e-3, 2e-3, 4e-3], [2e-3, 4e-3], 2e-3, False),
-        ({1e-3: 0.5, 2e-3: 0.7, 4e-3: 0.7}, {}, [1e-3, 2e-3, 4e-3], [2e-3, 4e-3], 2e-3, False),  # a tie
+        # A tie adds no rate, at either end.
+        ({1e-3: 0.5, 2e-3: 0.7, 4e-3: 0.7}, {}, [1e-3, 2e-3, 4e-3], [2e-3, 4e-3], 2e-3, True),
+        ({1e-3: 0.7, 2e-3: 0.7, 4e-3: 0.5}, {}, [1e-3, 2e-3, 4e-3], [1e-3, 2e-3], 1e-3, True),
+        ({1e-3: 0.3, 2e-3: 0.3, 4e-3: 0.3}, {}, [1e-3, 2e-3, 4e-3], [1e-3, 2e-3], 1e-3, True),
         ({1e-3: 0.5, 2e-3: 0.6, 4e-3: 0.7, 8e-3: 0.1}, {}, [1e-3, 2e-3, 4e-3, 8e-3], [2e-3, 4e-3], 4e-3, False),
         ({5e-4: 0.9, 1e-3: 0.8, 2e-3: 0.7, 4e-3: 0.1}, {}, [5e-4, 1e-3, 2e-3, 4e-3], [5e-4, 1e-3], 5e-4, True),
         # The second seed moves the best to the edge.
@@ -75,6 +76,29 @@ def test_rates_are_added_while_the_best_is_on_an_edge(
     assert (found.best, found.undecided) == (best, undecided)
 
 
+def test_a_rate_with_all_seeds_stays_a_candidate_when_an_added_rate_displaces_it() -> None:
+    """The added rate is third by the first seed, but the fourth has the best mean."""
+    first = {2e-4: 0.1, 5e-4: 0.70, 1e-3: 0.69, 2e-3: 0.68, 4e-3: 0.685}
+    second = {5e-4: 0.60, 1e-3: 0.60, 2e-3: 0.75, 4e-3: 0.60}
+    rates, found = walk([2e-4, 5e-4, 1e-3, 2e-3], Rules(best=3, extend=1), first, second)
+    assert rates == [[2e-4, 5e-4, 1e-3, 2e-3, 4e-3], [5e-4, 1e-3, 2e-3, 4e-3]]
+    assert (found.best, found.undecided) == (2e-3, False)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_method_whose_trainings_diverge_has_no_best_rate_and_no_changes(seed: int) -> None:
+    curves = [dict.fromkeys([1e-3, 2e-3, 4e-3], 0.5), dict.fromkeys([1e-3, 2e-3, 4e-3], DIVERGED)]
+    rules = Rules(best=2, extend=2, changes=["epochs=4"])
+    rates, found = walk([1e-3, 2e-3, 4e-3], rules, curves[seed == 0], curves[1])
+    assert rates == [[1e-3, 2e-3, 4e-3], [1e-3, 2e-3]]
+    assert (found.best, found.missing, found.undecided) == (None, [], False)
+
+
+def test_an_added_rate_is_beyond_its_neighbours_however_close_they_are() -> None:
+    curve = {1e-3: 0.1, 1.001e-3: 0.2, 1.001e-3 * (1.001e-3 / 1e-3): 0.1}
+    assert walk([1e-3, 1.001e-3], Rules(best=1, extend=1), curve)[0][0] == sorted(curve)
+
+
 def test_no_rate_above_one_is_added() -> None:
     assert walk([0.1, 0.6], Rules(best=1, extend=3), {0.1: 0.1, 0.6: 0.9})[1].undecided
 
@@ -86,59 +110,36 @@ def test_changes_come_last_one_at_a_time_at_the_best_rate_with_all_seeds() -> No
     assert len(found.points) == rules.least(3, 2) == 3 + 1 + 4
 
 
-def test_the_packaged_sweep_is_that_of_the_published_table() -> None:
-    """Options of runs identify the stored trials, and the table has these rates."""
-    sweep = read_sweep(str(PACKAGED))
-    published = {tuple(row.split(" | ")[:2]) for row in Path("docs/learning-rates.md").read_text().splitlines()}
-    published = {(name.removeprefix("| "), rate) for name, rate in (row for row in published if len(row) == 2)}
-    assert sweep.name == "learning-rates"
-    found = {(m.options.variant, rate_text(rate)) for m in sweep.methods.values() for rate in m.rates}
-    assert found <= published
-    assert len(found) == 21
-    for method in sweep.methods.values():
-        texts = {"variant": method.options.variant, "learning_rate": str(method.rates[0]), "seed": "0"}
-        assert method.options == parse_options(texts)
-        assert (method.settings, method.seeds) == ({}, [0, 1])
-    assert sweep.rules == Rules(best=2, changes=[])
+def test_an_effect_counts_methods_that_diverge() -> None:
+    assert effect([(0.62, 0.60), (0.70, 0.68)]) == ["+2.0", "2 of 2"]
+    assert effect([(0.62, 0.60), (0.70, 0.68), (DIVERGED, 0.5)]) == ["-", "2 of 3, 1 diverged"]
+    assert effect([]) == []
 
 
-def test_all_methods_of_a_sweep_have_equally_many_rates() -> None:
-    for file in PACKAGED.parent.glob("*.yaml"):
-        methods = read_sweep(str(file)).methods.values()
-        assert len({len(method.rates) for method in methods}) == 1
-        assert len({tuple(method.seeds) for method in methods}) == 1
-        assert len({(m.options.epochs, m.options.batch_size, m.options.warmup) for m in methods}) == 1
-
-
-BAD = [
-    ("arms: [{variant: lora, learning_rate: 1e-3}]\n", r"line 1: must have the key sweep"),
-    ("arms: [{variant: lora}]\nsweep: {best: 1}\n", r"line 2: .*learning_rate=auto: must list the rates"),
-    ("arms: [{variant: lora, learning_rate: 2}]\nsweep: {best: 1}\n", r"line 2: .*learning_rate=2: .*at most 1"),
-    ("arms: [{variant: lora, learning_rate: 1e-3}]\nsweep: {best: 0}\n", r"line 3: sweep: best must be greater"),
-    (
-        "arms: [{variant: lora, learning_rate: 1e-3}]\nsweep: {best: 1, chnges: {}}\n",
-        r"line 3: .*did you mean 'changes'",
-    ),
-    (
-        "arms: [{variant: lora, learning_rate: 1e-3}]\nsweep: {best: 1, changes: {seed: [1]}}\n",
-        r"line 3: .*changes=seed: allowed",
-    ),
-    (
-        "arms: [{variant: lora, learning_rate: 1e-3}]\nsweep: {best: 1, changes: {epochs: [0]}}\n",
-        r"line 3: .*epochs=0: must be a whole number",
-    ),
-]
-
-
-@pytest.mark.parametrize(("text", "problem"), BAD)
-def test_bad_files_are_refused_in_one_line(
-    tmp_path: Path, text: str, problem: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "sweep.yaml").write_text(f"name: rates\n{text}")
-    assert main(["--file", str(tmp_path / "sweep.yaml")]) == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1
-    assert re.search(problem, error), error
+def test_best_arms_are_an_experiment_with_the_options_of_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "name: 'rates: #1'\ndefaults: {train_size: 16, batch_size: 8, seed: [0, 1]}\narms:\n"
+        "- {variant: lora, rank: [4, 16], learning_rate: [1.2345e-3, 2e-3]}\n"
+        "- {variant: lora-plus, options: {rate_ratio: 4}, learning_rate: [1e-5, 2e-5]}\n"
+        "- {variant: vera, learning_rate: [1e-3, 2e-3]}\nsweep: {best: 1}\n"
+    )
+    sweep = read_sweep(str(tmp_path / "sweep.yaml"))
+    states = {n: State(points=[], missing=[], best=m.rates[0], undecided=True) for n, m in sweep.methods.items()}
+    *found, last = states
+    states[last] = State(points=[], missing=[])
+    points = [Point(name, 1e-3, seed) for name in found for seed in (0, 1)]
+    fence, *lines, note, end = arms(sweep.name, sweep.methods, states, points).splitlines()
+    assert (fence, note, end) == ("```yaml", "  # vera: no rate, because its trainings diverged", "```")
+    (tmp_path / "study.yaml").write_text("\n".join(["name: study", *lines]))
+    study = read_experiment(str(tmp_path / "study.yaml"))
+    rates = {"4": "0.0012345", "16": "0.0012345"}
+    assert study.defaults == {"train_size": ["16"], "batch_size": ["8"]}
+    assert [{n: v for n, (v,) in arm.items()} for arm in study.arms] == [
+        *({"variant": "lora", "arm": "matched", "rank": rank, "learning_rate": rate} for rank, rate in rates.items()),
+        {"variant": "lora-plus", "arm": "matched", "learning_rate": "1e-05"},
+    ]
+    assert study.settings == [{}, {}, {"rate_ratio": 4}]
+    assert "source: 'the sweep rates: #1, 2 trainings, undecided: " in lines[-1]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tuning.sweeps.best_arms import rate_text
 from tuning.sweeps.progress import Progress
 from tuning.sweeps.stages import Point
 from tuning.sweeps.sweep_file import Sweep
@@ -119,4 +120,4 @@ def _run_rounds(progress: Progress, tracker: Tracker, *, keep: bool) -> None:
 
 
 def _title(point: Point) -> str:
-    return " ".join(filter(None, [point.method, f"rate {point.rate:g}", point.change, f"seed {point.seed}"]))
+    return " ".join(filter(None, [point.method, f"rate {rate_text(point.rate)}", point.change, f"seed {point.seed}"]))

@@ -9,11 +9,13 @@ from statistics import mean, median
 from mlflow.entities import Run
 
 from tuning.divergence import run_diverged
+from tuning.sweeps.methods import Method
 from tuning.sweeps.stages import DIVERGED, Point, State, state
-from tuning.sweeps.sweep_file import Method, Sweep
+from tuning.sweeps.sweep_file import Sweep
 from whichlora.config.cli import format_duration
 from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
+from whichlora.errors import OptionError
 from whichlora.run.durations import trained_examples
 from whichlora.tracking.client import find_experiment, search_all
 from whichlora.tracking.runs import Tracker
@@ -71,11 +73,21 @@ class Progress:
         """Resolve a training of each method and change, so that bad options are found before anything is trained.
 
         Raises:
-            OptionError: an option is not allowed.
+            OptionError: an option is not allowed, a change changes nothing, or the methods' trainings differ in size.
         """
-        for method in self.sweep.methods:
-            for change in ("", *(self.sweep.rules.changes if method in self.methods else ())):
-                self.first(method, change)
+        plain = {name: self.first(name).spec for name in self.sweep.methods}
+        firsts: dict[str, str] = {}
+        for name, method in self.sweep.methods.items():
+            other = firsts.setdefault(method.recipe, name)
+            for option in ("train_size", "epochs", "batch_size", "warmup"):
+                value, usual = (getattr(plain[found], option) for found in (name, other))
+                if value != usual:
+                    problem = f"must be the same for all methods of a sweep: {name} has {value} and {other} {usual}"
+                    raise OptionError(option, value, problem)
+        for name in self.methods:
+            for change in self.sweep.rules.changes:
+                if self.first(name, change).spec.fingerprint == plain[name].fingerprint:
+                    raise OptionError("changes", change, f"changes nothing for {name}")
 
     def survey(self) -> Survey:
         """Read the results from the tracking server."""
@@ -106,14 +118,16 @@ class Progress:
     def text(self, survey: Survey, *, workers: int) -> str:
         """Return a printable summary: the number of trainings and the time that they take."""
         rules, done = self.sweep.rules, len(survey.results)
-        needed = added = 0
+        needed, added = 0, list[int]()
         for name, method in self.methods.items():
-            found = survey.states[name]
-            # A rate that was among the best before others were added has results too.
-            known = {*found.points, *(point for point in survey.results if point.method == name)}
-            needed += max(rules.least(len(method.rates), len(method.seeds)), len(known))
-            added += rules.extend * len(method.seeds) if found.best is None else 0
-        more = f"; at most {added} more where the best rate is the lowest or the highest" if added else ""
+            found, seeds = survey.states[name], len(method.seeds)
+            if not found.missing:  # without a best rate there are no changes to try
+                needed += len(found.points)
+                continue
+            needed += max(rules.least(len(method.rates), seeds), len(found.points))
+            added += [rules.extend * seeds] if found.best is None else []
+        more = f"; at most {sum(added)} more ({max(added)} for a method)" if any(added) else ""
+        more += " where the best rate is the lowest or the highest" if more else ""
         lines = [
             f"{self.sweep.name}: {' '.join(self.sweep.about.split())}".rstrip(": "),
             f"{len(self.methods)} methods, {needed} trainings: {done} done, {needed - done} missing{more}.",
@@ -129,6 +143,8 @@ class Progress:
         """Estimate the device-seconds of what is missing by the number of examples; None if no speed is known."""
         examples, rules = 0, self.sweep.rules
         for name, method in self.methods.items():
+            if not survey.states[name].missing:
+                continue
             done = [point.change for point in survey.states[name].points if point in survey.results]
             rates = rules.least(len(method.rates), len(method.seeds)) - len(rules.changes) * len(method.seeds)
             examples += max(0, rates - done.count("")) * trained_examples(self.first(name))

@@ -1,13 +1,16 @@
 """Says which trainings a method needs next in a sweep: a function of the scores so far, the same for all methods.
 
 1. Every rate, with the first seed. While the best is the lowest or the highest, the next rate beyond it is added.
-2. The best rates, also with the other seeds. If the best by the mean is on an edge now, the first stage goes on.
+2. The best rates, also with the other seeds. If the best mean is that of the lowest or highest rate, the next one is
+   added and the first two stages are repeated with it. The best rate has the best mean of all that have every seed.
 3. Each change of another option, by itself, at the best rate and with all seeds.
+
+A tie adds no rate: where all trainings collapse to the same score, nothing says in which direction to search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import NamedTuple
@@ -51,8 +54,8 @@ class State:
     Attributes:
         points: the trainings that are needed as far as is known, in their order.
         missing: those of them without a score.
-        best: the best rate; None while rates are being tried.
-        undecided: whether the best rate is the lowest or the highest of all that were tried.
+        best: the best rate, the lowest in a tie; None while rates are being tried, or if all diverged.
+        undecided: whether the lowest or the highest of all rates that were tried is the best, or as good.
     """
 
     points: Sequence[Point]
@@ -86,34 +89,49 @@ def state(
 
     tried = sorted(rates)
     most = len(tried) + rules.extend
+    repeated: dict[float, None] = {}  # a rate that is no longer among the best after others were added keeps its place
+    others: list[Point] = []
     while True:
         first = [Point(method, rate, seeds[0]) for rate in tried]
         if left := missing(first):
-            return State(points=first, missing=left)
-        ranked = sorted(tried, key=lambda rate: (-known(rate, seeds[0]), rate))
-        if added := _beyond(ranked[0], tried, most):
+            return State(points=[*first, *others], missing=left)
+        scores = {rate: known(rate, seeds[0]) for rate in tried}
+        if added := _beyond(scores, tried, most):
             tried = sorted([*tried, added])
             continue
-        repeated = [Point(method, rate, seed) for seed in seeds[1:] for rate in ranked[: rules.best]]
-        if left := missing(repeated):
-            return State(points=[*first, *repeated], missing=left)
-        best = max(sorted(ranked[: rules.best]), key=lambda rate: mean(known(rate, seed) for seed in seeds))
-        if added := _beyond(best, tried, most):
+        repeated |= dict.fromkeys(sorted(tried, key=lambda rate: (-scores[rate], rate))[: rules.best])
+        others = [Point(method, rate, seed) for seed in seeds[1:] for rate in repeated]
+        if left := missing(others):
+            return State(points=[*first, *others], missing=left)
+        means = {rate: mean(known(rate, seed) for seed in seeds) for rate in repeated}
+        if added := _beyond(means, tried, most):
             tried = sorted([*tried, added])
             continue
-        changed = [Point(method, best, seed, change) for change in rules.changes for seed in seeds]
+        leaders = _leaders(means)
+        if not leaders:
+            return State(points=[*first, *others], missing=[])
+        changed = [Point(method, leaders[0], seed, change) for change in rules.changes for seed in seeds]
         return State(
-            points=[*first, *repeated, *changed],
+            points=[*first, *others, *changed],
             missing=missing(changed),
-            best=best,
-            undecided=best in (tried[0], tried[-1]),
+            best=leaders[0],
+            undecided=tried[0] in leaders or tried[-1] in leaders,
         )
 
 
-def _beyond(best: float, tried: Sequence[float], most: int) -> float | None:
+def _leaders(scores: Mapping[float, float]) -> list[float]:
+    """Return the rates with the best score in ascending order; none if all diverged."""
+    top = max(scores.values())
+    return sorted(rate for rate, score in scores.items() if score == top != DIVERGED)
+
+
+def _beyond(scores: Mapping[float, float], tried: Sequence[float], most: int) -> float | None:
     """Return the rate beyond the best one, at the ratio of the last two; None if none is needed or allowed."""
-    if len(tried) < 2 or len(tried) >= most or best not in (tried[0], tried[-1]):
+    leaders = _leaders(scores)
+    if not 2 <= len(tried) < most or len(leaders) != 1 or leaders[0] not in (tried[0], tried[-1]):
         return None
-    neighbour = tried[1] if best == tried[0] else tried[-2]
-    rate = float(f"{best * best / neighbour:.3g}")
-    return rate if rate <= 1 else None
+    best = leaders[0]
+    exact = best * (best / (tried[1] if best == tried[0] else tried[-2]))
+    rounded = float(f"{exact:.3g}")
+    rate = rounded if not tried[0] <= rounded <= tried[-1] else exact
+    return rate if 0 < rate <= 1 else None

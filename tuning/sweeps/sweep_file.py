@@ -10,78 +10,54 @@ sweep:
   extend: 1                     # rates that may be added where the best one is the lowest or the highest
   changes: {batch_size: [8, 32], epochs: [1, 4]}   # tried one at a time at the best rate, with all seeds
   minutes: 2.5                  # expected time of a training, until one is finished
+
+All methods have equally many rates, the same seeds, and the same options but for those of the adapter. The keys of
+`sweep` take precedence over those of a file that this one extends.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from tuning.sweeps.stages import Point, Rules
-from whichlora.config.options import RUN_OPTIONS, RunOptions, parse_option
-from whichlora.config.plan import Plan
-from whichlora.config.resolve import resolve
+from tuning.sweeps.methods import METHOD, POINT, Method, inequality, methods_of
+from tuning.sweeps.stages import Rules
+from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.errors import OptionError, check_choice
-from whichlora.experiment.experiment_file import Experiment, read_experiment
-from whichlora.experiment.grid import each_run
+from whichlora.experiment.experiment_file import read_experiment
 from whichlora.yaml_files import Section
 
 PACKAGED = Path(__file__).with_name("packaged.yaml")
 """The sweep behind the learning rates of the arm `matched`."""
 _KEY = "sweep"
-_FIXED = ("variant", "arm", "learning_rate", "seed")
-"""Options that `changes` cannot have."""
+_SCORED = ("task", "difficulty", "language", "validation_size", "data_dir")
+"""Options that decide which validation items are scored: results on different items are not compared."""
+_NOT_IN_TRIALS = ("test_size", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir")
+"""Options that have no effect on a training or its validation."""
 
 
 def _check_changes(changes: dict[str, Any]) -> dict[str, Any]:
+    allowed = [option for option in RUN_OPTIONS if option not in (*METHOD, *POINT, *_SCORED, *_NOT_IN_TRIALS)]
     for name, values in changes.items():
-        check_choice("changes", name, [option for option in RUN_OPTIONS if option not in _FIXED])
+        check_choice("changes", name, allowed)
         if not isinstance(values, list):
             raise ValueError(f"{name} must be a list of values")
-        for value in values:
-            parse_option(name, str(value))
+        parsed = [parse_option(name, str(value)) for value in values]
+        for index, value in enumerate(parsed):
+            if value in parsed[:index]:
+                raise OptionError("changes", f"{name}={values[index]}", "is in the list twice")
     return changes
 
 
 class _Sweep(Section):
-    best: Annotated[int, Field(ge=1)]
+    best: Annotated[int | None, Field(ge=1)] = None
     extend: Annotated[int, Field(ge=0)] = 0
     changes: Annotated[dict[str, Any], AfterValidator(_check_changes)] = Field(default_factory=dict)
     minutes: Annotated[float | None, Field(gt=0, strict=False)] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """What has a learning rate of its own in a sweep: an arm's variant, with the options that it is trained with.
-
-    Attributes:
-        name: variant and arm, and the options that distinguish it from other methods.
-        options: the options of its runs; rate and seed are those of the first point.
-        rates: learning rates in ascending order.
-    """
-
-    name: str
-    options: RunOptions
-    settings: Mapping[str, Any]
-    rates: Sequence[float]
-    seeds: Sequence[int]
-
-    def plan(self, point: Point) -> Plan:
-        """Return the plan of a point.
-
-        Raises:
-            OptionError: an option is not allowed.
-        """
-        changes: dict[str, Any] = {"learning_rate": point.rate, "seed": point.seed}
-        if point.change:
-            name, _, text = point.change.partition("=")
-            changes[name] = parse_option(name, text)
-        return resolve(replace(self.options, **changes), self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,52 +78,24 @@ def read_sweep(file: str) -> Sweep:
         OptionError: it is missing or malformed, or an option is not allowed; the message names the line.
     """
     experiment = read_experiment(file, others=[_KEY])
-    document = next((document for document in experiment.documents if _KEY in document.content), None)
-    if document is None:
+    sections = [document for document in experiment.documents if _KEY in document.content]
+    if not sections:
         experiment.documents[0].fail((), f"must have the key {_KEY}, such as {_KEY}: {{best: 2}}")
-    parsed = document.parse(_Sweep, (_KEY,))
+    given: dict[str, Any] = {}
+    for document in reversed(sections):  # those of the extended files first
+        section = document.parse(_Sweep, (_KEY,))
+        given |= {name: getattr(section, name) for name in section.model_fields_set}
+    parsed = _Sweep(**given)
+    if parsed.best is None:
+        sections[0].fail((_KEY,), f"{_KEY} lacks best")
+    methods = methods_of(experiment)
+    if problem := inequality(list(methods.values())):
+        next(found for found in experiment.documents if "arms" in found.content).fail(("arms",), problem)
     changes = [f"{name}={value}" for name, values in parsed.changes.items() for value in values]
     return Sweep(
         name=experiment.name,
         about=experiment.about,
-        methods=_methods(experiment),
+        methods=methods,
         rules=Rules(best=parsed.best, extend=parsed.extend, changes=changes),
         minutes=parsed.minutes,
     )
-
-
-def _methods(experiment: Experiment) -> dict[str, Method]:
-    runs: dict[str, list[tuple[RunOptions, Mapping[str, Any]]]] = {}
-    for options, settings in each_run(experiment, _with_a_rate):
-        same = replace(options, learning_rate=None, seed=0)
-        runs.setdefault(json.dumps([vars(same), dict(settings)], sort_keys=True), []).append((options, settings))
-    firsts = [found[0] for found in runs.values()]
-    methods = {}
-    for found, (options, settings) in zip(runs.values(), firsts, strict=True):
-        name = _name(options, settings, firsts)
-        methods[name] = Method(
-            name=name,
-            options=options,
-            settings=settings,
-            rates=sorted({run.learning_rate for run, _ in found if run.learning_rate is not None}),
-            seeds=list(dict.fromkeys(run.seed for run, _ in found)),
-        )
-    return methods
-
-
-def _with_a_rate(options: RunOptions, settings: Mapping[str, Any]) -> tuple[RunOptions, Mapping[str, Any]]:
-    if options.learning_rate is None:
-        raise OptionError("learning_rate", "auto", "must list the rates of the sweep")
-    return options, settings
-
-
-def _name(
-    options: RunOptions, settings: Mapping[str, Any], others: Sequence[tuple[RunOptions, Mapping[str, Any]]]
-) -> str:
-    """Return the variant, with the arm if that is not `matched`, and what differs from methods of the same name."""
-    arm = "" if options.arm == "matched" else f"-{options.arm}"
-    alike = [(o, s) for o, s in others if (o.variant, o.arm) == (options.variant, options.arm)]
-    names = [field.name for field in fields(options) if field.name not in _FIXED]
-    parts = [f"{name}={getattr(options, name)}" for name in names if len({str(getattr(o, name)) for o, _ in alike}) > 1]
-    parts += [f"{name}={value}" for name, value in settings.items() if any(s.get(name) != value for _, s in alike)]
-    return " ".join([f"{options.variant}{arm}", *parts])

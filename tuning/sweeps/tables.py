@@ -7,8 +7,9 @@ from statistics import mean
 
 from mlflow.entities import Run
 
+from tuning.sweeps.best_arms import arms, rate_text
 from tuning.sweeps.progress import Progress, Survey, scores
-from tuning.sweeps.stages import Point
+from tuning.sweeps.stages import DIVERGED, Point
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import texts_digest
 
@@ -22,15 +23,9 @@ def tables(progress: Progress, survey: Survey) -> str:
         _scores(progress, survey),
         _trainings(progress, survey),
         _changes(progress, survey),
-        _arms(progress, survey),
+        arms(progress.sweep.name, progress.methods, survey.states, survey.results),
     ]
     return "\n\n".join(filter(None, parts))
-
-
-def rate_text(rate: float) -> str:
-    """Return a rate with its power of ten, such as 5e-4."""
-    digits, _, power = f"{rate:.2e}".partition("e")
-    return f"{float(digits):g}e{int(power)}"
 
 
 def _rows(survey: Survey) -> Iterator[tuple[str, float, str]]:
@@ -54,7 +49,7 @@ def _scores(progress: Progress, survey: Survey) -> str:
         found = [point for point in points if point in survey.results]
         cells = [_score_text(progress, survey, point) if point in survey.results else "" for point in points]
         average = _mean(progress, survey, found)
-        last = "-" if average is None else f"{average:.3f}"
+        last = "-" if average in (None, DIVERGED) else f"{average:.3f}"
         rows.append([method, rate_text(rate), *([change] * changed), *cells, last])
     return _markdown(head, rows)
 
@@ -96,38 +91,40 @@ def _changes(progress: Progress, survey: Survey) -> str:
     """Return the table of what each change does to the methods, compared with their best rate."""
     rows = []
     for change in progress.sweep.rules.changes:
-        differences = []
+        pairs = []
         for method, state in survey.states.items():
-            if state.best is None:
-                continue
-            seeds = progress.methods[method].seeds
-            means = [_mean(progress, survey, [Point(method, state.best, s, c) for s in seeds]) for c in (change, "")]
-            if means[0] is not None and means[1] is not None:
-                differences.append(100 * (means[0] - means[1]))
-        if differences:
-            better = sum(difference > 0 for difference in differences)
-            rows.append([change, f"{mean(differences):+.1f}", f"{better} of {len(differences)}"])
+            if state.best is not None:
+                seeds = progress.methods[method].seeds
+                points = [[Point(method, state.best, seed, name) for seed in seeds] for name in (change, "")]
+                pairs.append([_mean(progress, survey, found) for found in points])
+        if cells := effect([(changed, best) for changed, best in pairs if changed is not None and best is not None]):
+            rows.append([change, *cells])
     return _markdown(["change", "points, mean of the methods", "better for"], rows) if rows else ""
 
 
-def _arms(progress: Progress, survey: Survey) -> str:
-    """Return the best rate of each method as an arm of an experiment's file."""
-    lines = []
-    for method, state in survey.states.items():
-        options = progress.methods[method].options
-        if state.best is not None:
-            lines.append(
-                f"  - {{variant: {options.variant}, arm: {options.arm}, learning_rate: {rate_text(state.best)}, "
-                f"source: the sweep {progress.sweep.name}{', on the edge of the rates' * state.undecided}}}"
-            )
-    return "\n".join(["```yaml", *lines, "```"]) if lines else ""
+def effect(pairs: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the cells of a change: its mean effect in points, and for how many methods it is better.
+
+    A method that diverges under the change counts, and leaves no mean.
+
+    Args:
+        pairs: mean scores with the change and without it, by method; `DIVERGED` for a method that diverged.
+    """
+    if not pairs:
+        return []
+    diverged = sum(changed == DIVERGED for changed, _ in pairs)
+    points = "-" if diverged else f"{mean(100 * (changed - best) for changed, best in pairs):+.1f}"
+    better = sum(changed > best for changed, best in pairs)
+    return [points, f"{better} of {len(pairs)}" + f", {diverged} diverged" * bool(diverged)]
 
 
 def _mean(progress: Progress, survey: Survey, points: Sequence[Point]) -> float | None:
-    """Return the mean score of points; None if one has no result, or diverged."""
+    """Return the mean score of points; `DIVERGED` if one diverged, None if one has no result."""
     runs = [survey.results.get(point) for point in points]
-    if not runs or any(run is None or run.info.status == "FAILED" for run in runs):
+    if not all(runs):
         return None
+    if any(run is not None and run.info.status == "FAILED" for run in runs):
+        return DIVERGED
     return mean(value for point in points for value in scores(survey.results[point], progress.plan(point)).values())
 
 

@@ -18,7 +18,6 @@ from whichlora.experiment.moved_files import moved_to
 from whichlora.yaml_files import Document, Path_, Section, read_document
 
 _KEYS = ("extends", "name", "about", "defaults", "arms")
-_MUST = f"must have the keys name and arms, and may have {', '.join(_KEYS)}"
 ARM_KEYS = ("source", "options")
 """Keys of an arm that are not options of `run`."""
 
@@ -115,7 +114,7 @@ def read_experiment(file: str, *, others: Sequence[str] = ()) -> Experiment:
     named = next((pair for pair in files if pair[1].name is not None), None)
     armed = next((pair for pair in files if pair[1].arms is not None), None)
     if named is None or armed is None:
-        files[0][0].fail((), _MUST)
+        files[0][0].fail((), _must_have(others))
     defaults: dict[str, Sequence[str]] = {}
     for document, content in reversed(files):
         defaults |= {option: getattr(content.defaults, option) for option in document.content.get("defaults", {})}
@@ -137,12 +136,13 @@ def _read(path: Path, extending: tuple[Path, ...], others: Sequence[str]) -> lis
     `extending` are the files that extend this one, directly or indirectly, and `others` keys that are not checked.
     """
     if not is_file(path):
-        raise OptionError("file", str(path), _missing(path, or_else=" or, with dry_run=true, a folder of such files"))
+        or_else = f" with {', '.join(others)}" if others else " or, with dry_run=true, a folder of such files"
+        raise OptionError("file", str(path), _missing(path, or_else=or_else))
     if path.resolve() in extending:
         raise OptionError("file", str(path), "must not extend itself")
     document = read_document("file", path)
     if not isinstance(document.content, dict) or not document.content.keys() <= {*_KEYS, *others}:
-        document.fail((), _MUST)
+        document.fail((), _must_have(others))
     own = {key: value for key, value in document.content.items() if key not in others}
     content = replace(document, content=own, lines=_lines_of(own, document)).parse(_ExperimentFile)
     if content.extends is None:
@@ -151,6 +151,10 @@ def _read(path: Path, extending: tuple[Path, ...], others: Sequence[str]) -> lis
     if not is_file(extended):
         document.fail(("extends",), f"extends={content.extends}: {_missing(extended)}")
     return [(document, content), *_read(extended, (*extending, path.resolve()), others)]
+
+
+def _must_have(others: Sequence[str]) -> str:
+    return f"must have the keys name and arms, and may have {', '.join([*_KEYS, *others])}"
 
 
 def _lines_of(keys: Collection[str], document: Document) -> dict[Path_, int]:
