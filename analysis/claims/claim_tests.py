@@ -4,7 +4,8 @@
 "Better" is supported by a significant difference, and contradicted by one in the opposite direction or by equivalence.
 Anything else is undecided; the reason then gives the minimum detectable difference of the design. A claim of several
 parts is supported if all of them are, and contradicted if one of them is. Differences are adjusted for the number of
-pairs; equivalence needs no adjustment, because all pairs must pass (intersection-union test, Berger 1982).
+pairs; equivalence needs no adjustment, because all pairs must pass (intersection-union test, Berger 1982). A
+test raises NotTestable if the runs cannot test a claim at all, which is then undecided for that reason.
 """
 
 from __future__ import annotations

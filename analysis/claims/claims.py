@@ -195,12 +195,12 @@ def judge(
         return undecided(f"there are no runs{f' with {conditions}' * bool(conditions)}")
     if unfit := _unfit(claim, chosen[chosen["outcome"] == claim.outcome]):
         return undecided(unfit)
+    options = {"margin": claim.margin or margin, "scope": scope, "alpha": alpha}
     try:
         chosen = best_of(chosen, claim.best_of)
+        return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
     except NotTestable as reason:
         return undecided(str(reason))
-    options = {"margin": claim.margin or margin, "scope": scope, "alpha": alpha}
-    return TESTS[claim.test].judge(chosen, claim.outcome, **options, **claim.arguments)
 
 
 def _unfit(claim: Claim, runs: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from analysis.claims.comparisons import above_floor
 from analysis.claims.verdicts import CONTRADICTED, SUPPORTED, Verdict, format_p, undecided
 from analysis.decimals import fixed
 from analysis.measures.layer_shares import select_share_columns
-from analysis.records import NotTestable, is_significant
+from analysis.records import is_significant
 from analysis.stats.cells import enumerate_few, rows
 from analysis.stats.correlations import correlate
 from analysis.stats.multiplicity import holm_records
@@ -55,8 +55,5 @@ def layer_correlation(
         depth: the range of relative depths, where 1 is the last layer, such as [0.7, 0.9].
         level: token or sequence.
     """
-    try:
-        columns = select_share_columns(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
-    except NotTestable as reason:
-        return undecided(str(reason))
+    columns = select_share_columns(rows(table, outcome), level=level, share=share, layers=layers, depth=depth)
     return correlation(table, outcome, margin, scope, alpha, columns=columns, sign=sign)

@@ -9,7 +9,7 @@ from analysis.claims.comparisons import above_floor
 from analysis.claims.parts import ANALYSIS, Part, judge_parts, untested_part
 from analysis.claims.relations import resolve_methods
 from analysis.claims.verdicts import Verdict, undecided
-from analysis.records import NotTestable, Record
+from analysis.records import Record
 from analysis.stats.cells import cells, rows
 from analysis.stats.conjunctions import directions
 from analysis.stats.differences import scoped_values
@@ -41,12 +41,9 @@ def front(
     if frame.empty:
         return undecided(f"the runs have no {cost}")
     kept = kept[kept[cost].notna()]
-    try:
-        own = resolve_methods([method], frame)[method]
-        rivals = [str(name) for name in sorted(set(frame["method"])) if name != own]
-        judged = [_dominates(kept, outcome, own, rival, cost, less, scope) for rival in rivals]
-    except NotTestable as reason:
-        return undecided(str(reason))
+    own = resolve_methods([method], frame)[method]
+    rivals = [str(name) for name in sorted(set(frame["method"])) if name != own]
+    judged = [_dominates(kept, outcome, own, rival, cost, less, scope) for rival in rivals]
     if not dominated:
         judged = [Part(p.name, p.fails, p.holds, not p.seen, p.records, p.untested) for p in judged]
     unit = f"other methods that {'' if dominated else 'do not '}dominate {own}"

@@ -44,10 +44,7 @@ def best_value(
         factor: the column of the levels `upper` and `lower`, such as rank or variant.
         within: the factor by which the quotient may deviate from `ratio`.
     """
-    try:
-        sides = _curves(rows(table, outcome, metric), parameter, factor, (upper, lower))
-    except NotTestable as reason:
-        return undecided(str(reason))
+    sides = _curves(rows(table, outcome, metric), parameter, factor, (upper, lower))
     upper_best, lower_best = (_vertices(side) for side in sides)
     quotients = upper_best - lower_best
     found = directions(quotients[None, None, :])

@@ -45,10 +45,7 @@ def interaction(
     frame = rows(table, outcome, metric)
     if factor not in frame or "variant" not in frame:
         return undecided(f"the runs have no {factor if factor not in frame else 'variant'}")
-    try:
-        relations = relations_of(order, frame, "variant", metric)
-    except NotTestable as reason:
-        return undecided(str(reason))
+    relations = relations_of(order, frame, "variant", metric)
     differences: list[tuple[str, Relations, Array]] = []
     parts = []
     for relation in relations:

@@ -78,10 +78,7 @@ def order(
         metric: the column that is compared; ">" means that its value is greater.
         equal: a column, such as adapter/trainable_parameters, which must agree within 10 % between paired runs.
     """
-    try:
-        relations = relations_of(order, rows(table, outcome, metric), factor, metric)
-    except NotTestable as reason:
-        return undecided(str(reason))
+    relations = relations_of(order, rows(table, outcome, metric), factor, metric)
     if equal is not None and (unequal := _unequal(table, outcome, factor, relations, equal)):
         return undecided(unequal)
     requested = [(first, second) for first, _, second in relations]

@@ -54,10 +54,7 @@ def configurations(
     """
     by = by if by is not None else ["language"] if factor == "method" else ["method", "language"]
     table = above_floor(table, outcome, factor, metric)
-    try:
-        relations = relations_of(order, rows(table, outcome, metric), factor, metric)
-    except NotTestable as reason:
-        return undecided(str(reason))
+    relations = relations_of(order, rows(table, outcome, metric), factor, metric)
     spread = spread_english(table[table["outcome"] == outcome])
     if missing := [column for column in by if column not in spread]:
         return undecided(f"the runs have no {enumerate_few(missing)}")
