@@ -87,7 +87,7 @@ def _converted(folder: Path) -> Entry:
     else:
         what = f"a conversion of {gguf_files.file_name_of(folder) or 'a GGUF file'}; converted again when needed"
     complete = folder.with_name(folder.name.partition(MAKING)[0])
-    return _model(f"gguf/{folder.name}", what, folder, mark=gguf_files.mark_of(complete))
+    return _model(gguf_files.mark_of(folder), what, folder, mark=gguf_files.mark_of(complete))
 
 
 def _model(name: str, what: str, folder: Path, *, mark: str) -> Entry:

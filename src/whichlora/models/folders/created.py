@@ -1,7 +1,7 @@
 """Creates a folder of the user's cache once, whatever processes start at the same time, are killed or lose power.
 
 It is written to a temporary sibling, synced to disk and renamed when complete, under a file lock. Later uses compare
-the files with the record of `verified_folder`; where it differs, the content is checked, and a damaged folder is
+the files with the record of `folders.verified`; where it differs, the content is checked, and a damaged folder is
 created again.
 """
 

@@ -56,18 +56,17 @@ def convert_gguf(file: str, folder: Path, *, name: str) -> None:
     reader = GGUFReader(file)
     architecture = _ARCHITECTURES[_value(reader, "general.architecture")]
     ids = {f"{k}_token_id": _value(reader, f"tokenizer.ggml.{v}_token_id") for k, v in _ROLES.items() if k != "unk"}
-    _write_json(folder / "config.json", ids | architecture.config(reader))
-    _write_json(folder / "generation_config.json", ids)
+    write_json(folder / "config.json", ids | architecture.config(reader))
+    write_json(folder / "generation_config.json", ids)
     architecture.tokenizer(lambda key: _value(reader, f"tokenizer.ggml.{key}")).save(str(folder / "tokenizer.json"))
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(reader))
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(reader))
     change = architecture.change(reader)
     tensors = {}
     for tensor in tqdm(reader.tensors, desc=f"converting {name}", unit="tensor"):
         weight = change(tensor.name, dequantize(tensor.data, tensor.tensor_type))
         tensors[_parameter_name(tensor.name, architecture.block_names)] = weight.copy()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    # safetensors makes its files readable by the owner only, but a cache created by root may serve other users.
-    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    share_weights(folder)
 
 
 def _tokenizer_config(reader: GGUFReader) -> dict[str, Any]:
@@ -207,5 +206,14 @@ def _value(reader: GGUFReader, key: str) -> Any:
     return reader.fields[key].contents()
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def share_weights(folder: Path) -> None:
+    """Give the weights the permissions of the configuration.
+
+    safetensors makes its files readable by the owner only, but a cache created by root may serve other users.
+    """
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a file of settings as transformers does."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ on two machines agree.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -117,8 +118,6 @@ def _write(work: Path, folder: Path, *, name: str, file: Path, sha256: str, conv
 
 def _digest(folder: Path) -> str:
     """Return the digest of weights, vocabulary and configuration, without the version of transformers."""
-    import hashlib
-
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kept = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     settings = (folder / "tokenizer_config.json").read_text(encoding="utf-8")

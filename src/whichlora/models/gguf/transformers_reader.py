@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from whichlora.announcements import announce
 from whichlora.errors import OptionError, first_line
 from whichlora.models.folders.created import NotCreatedError
+from whichlora.models.gguf.conversion import share_weights, write_json
 from whichlora.models.quiet import without_log_of_transformers
 
 if TYPE_CHECKING:
@@ -142,8 +143,6 @@ def _known_splits() -> set[str]:
 
 def _write_tokenizer(file: Path, reader: GGUFReader, folder: Path) -> None:
     """Write the tokenizer that transformers makes of the metadata, in a form that is read as it is."""
-    import json
-
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
@@ -159,9 +158,7 @@ def _write_tokenizer(file: Path, reader: GGUFReader, folder: Path) -> None:
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if tokenizer.chat_template:
         settings["chat_template"] = tokenizer.chat_template
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json(folder / "tokenizer_config.json", settings)
 
 
 def _write_model(name: str, file: Path, reader: GGUFReader, folder: Path) -> None:
@@ -209,7 +206,7 @@ def _write_model(name: str, file: Path, reader: GGUFReader, folder: Path) -> Non
     finally:
         if bars:
             logging.enable_progress_bar()
-    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    share_weights(folder)
 
 
 def _value(reader: GGUFReader, key: str) -> Any:
