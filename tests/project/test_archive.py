@@ -217,7 +217,7 @@ def test_a_folder_that_is_deleted_meanwhile_stops_no_packing(tmp_path: Path, mon
 
     def vanishing(path: str | Path) -> Iterator[os.DirEntry[str]]:
         if str(path).endswith("part") and Path(path).exists():
-            Path(path).rename(tmp_path / f"gone-{len(os.listdir(tmp_path))}")
+            Path(path).rename(tmp_path / f"gone-{Path(path).parts[-3]}")
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
