@@ -190,8 +190,13 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an exception's message, or its type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of an exception's message, or its type if it has none.
+
+    Lines that end with a colon announce what the next one says, which is added.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    end = next((index for index, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return " ".join(lines[: end + 1]) or type(error).__name__
 
 
 class ProofError(RuntimeError):

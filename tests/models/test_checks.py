@@ -208,6 +208,8 @@ def test_an_adapter_in_the_model_folder_is_refused(folder: Path, tmp_path: Path,
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "already quantised .*gptq"),
         ({"attn_implementation": "someone/kernel"}, "config.json sets attn_implementation=someone/kernel"),
         ({"transformers_weights": "other.safetensors"}, "names other weights"),
+        ({"layer_types": ["full_attention"] * 9}, r"must be equal to the number of `layer_types` \(9\)"),
+        ({"layer_types": ["none"] * 2}, r"The `layer_types` entries must be in "),
     ],
 )
 def test_settings_that_change_what_is_loaded_are_refused(folder: Path, entries: Any, message: str) -> None:

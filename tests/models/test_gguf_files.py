@@ -160,8 +160,9 @@ def test_what_transformers_would_not_read_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_a_part_is_known_by_its_name_too(tiny: dict[str, Path], tmp_path: Path) -> None:
-    file = write_gguf(tiny["LlamaConfig"], tmp_path / "tiny-00001-of-00003.gguf")
+@pytest.mark.parametrize("suffix", ["gguf", "GGUF"])
+def test_a_part_is_known_by_its_name_too(tiny: dict[str, Path], tmp_path: Path, suffix: str) -> None:
+    file = write_gguf(tiny["LlamaConfig"], tmp_path / f"tiny-00001-of-00003.{suffix}")
     with pytest.raises(OptionError, match="is one of 3 parts of a GGUF file; join them"):
         locate(str(file))
 

@@ -52,13 +52,13 @@ def make(**more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def at_a_terminal(answer: str) -> tuple[int, str]:
+def at_a_terminal(answer: str, command: list[str] = MAKE) -> tuple[int, str]:
     """Run the command at a terminal, type the answer to the question; return exit status and what was shown."""
     import pty
 
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execvp(MAKE[0], MAKE)
+        os.execvp(command[0], command)
     shown, answered = b"", False
     while True:
         try:
@@ -124,16 +124,56 @@ def test_other_terms_ask_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         terms.require_acceptance(replace(MODEL, terms=replace(TERMS, sha256="0" * 64)), home)
 
 
+def test_a_refusal_holds_after_an_acceptance(home: Path) -> None:
+    assert make(**{TERMS.variable: "yes"}).returncode == 1
+    refused = make(**{TERMS.variable: "no"})
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert f"{TERMS.variable} is 'no'" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["XDG_CONFIG_HOME", "XDG_CACHE_HOME"])
+def test_a_folder_that_cannot_be_read_is_no_acceptance(home: Path, name: str) -> None:
+    unreadable = {name: f"/{'x' * 300}"}  # what `Path.is_file` raises for, also as root
+    done = make(**unreadable)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    done = make(**unreadable, **{TERMS.variable: "yes"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+OWN = """
+import hashlib, runpy, sys
+from dataclasses import replace
+from whichlora.models.packaged import CATALOGUE
+model = CATALOGUE["gemma3-270m"]
+own = replace(model.terms, sha256=hashlib.sha256(b"the terms").hexdigest())
+CATALOGUE[model.name] = replace(model, terms=own)
+sys.argv = ["", model.name]
+runpy.run_module("whichlora.models.packaged", run_name="__main__")
+"""
+"""The command, for a model with terms of known text."""
+
+
 @pytest.mark.parametrize(("answer", "status"), [("no", 2), ("", 2), ("yes", 1)])
 def test_the_question_shows_where_the_terms_are(home: Path, answer: str, status: int) -> None:
     text = packaged_model_folder(MODEL.name) / TERMS.file  # of a model that is damaged
     text.parent.mkdir(parents=True)
     text.write_text("the terms")
-    found, shown = at_a_terminal(answer)
+    found, shown = at_a_terminal(answer, [sys.executable, "-c", OWN])
     assert found == status, shown
     assert f"{TERMS.address}, and in {text}" in shown
     assert "Prohibited Use Policy" in shown
-    assert terms.record_file(TERMS).is_file() == (answer == "yes")
+    assert len(list((home / "config").rglob("*.json"))) == (answer == "yes")
+
+
+def test_a_text_that_was_changed_is_not_shown_as_the_terms(home: Path) -> None:
+    text = packaged_model_folder(MODEL.name) / TERMS.file
+    text.parent.mkdir(parents=True)
+    text.write_text("other terms")
+    status, shown = at_a_terminal("yes")
+    assert status == 1
+    assert "failed" in shown
+    assert str(text) not in shown
 
 
 def test_the_question_needs_the_text(home: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 from runs import plan_of, run_of
 
-from whichlora.archive import main
+from whichlora.archive import main, packing
 from whichlora.tracking.logged_models import model_of_run
 
 
@@ -206,3 +207,28 @@ def test_bad_calls_are_refused(
         assert not Path("new").exists()
     (tmp_path / "mlflow.db").touch()
     assert "already" in refused("unpack", str(packed[0]), "--folder", str(tmp_path))
+
+
+def test_a_folder_that_is_deleted_meanwhile_stops_no_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of an adapter vanishes between the listing of its parent and its own."""
+    for place in ("run/adapter/part", "model/adapter/part"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "weights.safetensors").touch()
+    scan = os.scandir
+
+    def vanishing(path: str | Path) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("part") and Path(path).exists():
+            Path(path).rename(tmp_path / f"gone-{Path(path).parts[-3]}")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    packing._is_linked("model", "run", tmp_path)
+    assert not packing._files(["run"], tmp_path, without_adapter=[], examples=True)[0]
+    monkeypatch.undo()
+    for place in ("run/adapter", "model/adapter"):
+        (tmp_path / place / "weights.safetensors").touch()
+    assert not packing._is_linked("model", "run", tmp_path)
+    (tmp_path / "run/adapter/weights.safetensors").unlink()
+    assert not packing._is_linked("model", "run", tmp_path)
+    os.link(tmp_path / "model/adapter/weights.safetensors", tmp_path / "run/adapter/weights.safetensors")
+    assert packing._is_linked("model", "run", tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whichlora.archive.untar import DATABASES, is_allowed
-from whichlora.errors import OptionError
+from whichlora.errors import OptionError, is_file
 from whichlora.text_tables import format_size
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, EXAMPLES, MLMODEL, problem_of
@@ -116,9 +116,16 @@ def _make_relative(tracking: sqlite3.Connection, folder: Path) -> tuple[list[str
 def _is_linked(model: str, run: str, folder: Path) -> bool:
     """Return whether the adapter of a model is hard links to that of its run, which `unpack` creates again."""
     source, links = folder / run / ADAPTER, folder / model / ADAPTER
-    files = [path for path in links.rglob("*") if path.is_file()]
-    twins = [source / file.relative_to(links) for file in files]
-    return all(twin.is_file() and twin.samefile(file) for file, twin in zip(files, twins, strict=True))
+    try:
+        return all((source / file.relative_to(links)).samefile(file) for file in _files_in(links))
+    except OSError:  # one of the two is not there, or was deleted meanwhile
+        return False
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, passing over what is deleted meanwhile."""
+    for parent, _, names in os.walk(folder):
+        yield from (path for path in (Path(parent, name) for name in names) if is_file(path))
 
 
 def _files(
@@ -136,10 +143,7 @@ def _files(
     others = 0
     for inner in artifact_folders:
         artifacts = folder / inner
-        found = (
-            Path(parent, name) for parent, _, names in os.walk(artifacts) for name in names
-        )  # goes on where one is gone
-        for file in (path for path in found if path.is_file()):
+        for file in _files_in(artifacts):
             if inner in without_adapter and file.relative_to(artifacts).parts[0] == ADAPTER:
                 continue
             if not examples and file.name in EXAMPLES:

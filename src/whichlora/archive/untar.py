@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from whichlora.models.notices import is_document
 from whichlora.tracking.model_files import MLMODEL, models_in, problem_of
 from whichlora.tracking.packed import ARTIFACTS
 from whichlora.tracking.sqlite import flush
@@ -38,7 +39,7 @@ SUFFIXES = frozenset(
 )
 """Kinds of files among the artifacts of runs. None of them is run or unpickled by a program that reads it.
 
-A file `MLmodel` has no suffix; `model_files.problem_of` says whether it is one of this package."""
+Files of licences may have none. Nor has `MLmodel`; `model_files.problem_of` says whether it is one of this package."""
 ARCHIVE_ERRORS = (OSError, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError)
 """Raised for files that are no archive, or a damaged one."""
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
@@ -60,7 +61,7 @@ def is_allowed(name: str) -> bool:
     if name in DATABASES:
         return True
     plain = name.isprintable() and "\\" not in name and not any(part.startswith(".") for part in path.parts)
-    known = path.suffix.lower() in SUFFIXES or path.name == MLMODEL
+    known = path.suffix.lower() in SUFFIXES or path.name == MLMODEL or is_document(path.name)
     return plain and len(path.parts) > 1 and path.parts[0] in ARTIFACTS and known
 
 

@@ -224,5 +224,6 @@ def _licence(base: PublishedBase, form: Form) -> str:
     if base.licence not in SENTENCES:
         return subject
     change = "made by training" if form == "adapter" else "modified by training"
-    terms = f" and {escaped(base.terms.name)}" if base.terms is not None else ""
-    return f"{subject} {SENTENCES[base.licence]}. These weights were {change}; pass on the files {NOTICE}{terms}."
+    names = [NOTICE, *(escaped(path.name) for path in base.documents if path.name != NOTICE)]
+    listed = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    return f"{subject} {SENTENCES[base.licence]}. These weights were {change}; pass on the files {listed}."

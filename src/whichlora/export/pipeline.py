@@ -24,7 +24,9 @@ from whichlora.errors import OptionError, printable
 from whichlora.export.hub import files_of
 from whichlora.export.options import Request
 from whichlora.models.folders.verified import sync
+from whichlora.models.licence_files import copy_documents, documents_in, licence_of_card
 from whichlora.models.loading import ModelSource, load_tokenizer
+from whichlora.models.notices import NOTICE, SENTENCES
 from whichlora.models.published import published, write_notice
 from whichlora.serving import saved
 from whichlora.serving.base_model import find_base
@@ -71,7 +73,7 @@ def _write_trained(trained: Path, run: Run, request: Request, folder: Path, *, f
     What those of trials and of earlier versions lack beside the weights is added.
     """
     shutil.copytree(trained, folder, dirs_exist_ok=True)
-    complete = (folder / _TOKENIZER).is_file() and (folder / CARD).is_file()
+    complete = (folder / _TOKENIZER).is_file() and (folder / CARD).is_file() and _has_notice(folder)
     moved = form == "adapter" and request.base is not None
     if moved or not complete:
         source = _base_of(run, trained, request.base)
@@ -83,6 +85,11 @@ def _write_trained(trained: Path, run: Run, request: Request, folder: Path, *, f
     return f"{what}, with its model card and tokenizer"
 
 
+def _has_notice(folder: Path) -> bool:
+    """Return whether a folder has the notice that the licence on its card demands, which earlier versions left out."""
+    return (folder / NOTICE).is_file() or licence_of_card(folder / CARD) not in SENTENCES
+
+
 def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> str:
     from whichlora.export.merging import check_mergeable, merge  # torch and PEFT
 
@@ -91,6 +98,7 @@ def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> st
     source = _base_of(run, trained, request.base)
     announce(f"Merging the adapter into {source.name}, and comparing the predictions.")
     agreement = merge(source, trained, folder, precision=request.precision)
+    copy_documents(documents_in(trained), folder)  # those of the base model may not be where it is now
     _write_companions(folder, run, source, form="merged")
     note = f"merged model in {request.precision}; {agreement}"
     if run.data.params.get("quantization") == "nf4":

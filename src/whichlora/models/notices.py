@@ -1,13 +1,19 @@
-"""Words the notice that some licences demand beside a model's weights and beside what is made from them."""
+"""Names the files of a licence, and words the notice that some licences demand beside what is made from a model."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from whichlora.errors import one_line
 
 NOTICE = "NOTICE"
+_DOCUMENT = re.compile(
+    r"((un)?licen[cs]e|copying|copyright|notice|([^.]*[_-])?(terms|use[_-]policy))([_-][^.]*(\.\d+)*)?"
+    r"(\.(txt|md|rst|html|pdf))?",
+    re.IGNORECASE,
+)
 SENTENCES: Mapping[str, str] = {
     "gemma": "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
 }
@@ -19,6 +25,12 @@ _RESTRICTIONS: Mapping[str, str] = {
         "them. Whoever passes them on must pass on the terms, this notice and the restrictions."
     ),
 }
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file is by its name a licence, a notice or terms of use: they are passed on with weights."""
+    return _DOCUMENT.fullmatch(name) is not None
+
 
 Change = Literal["converted", "adapter", "model", "merged"]
 """What was done to the base: converted only, trained as an adapter, trained in full, or merged with an adapter."""

