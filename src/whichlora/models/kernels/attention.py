@@ -44,7 +44,7 @@ def gather_rows(states: Tensor, groups: Sequence[Tensor]) -> list[Tensor]:
     """
     sizes = [group.numel() for group in groups]
     rows: Tensor = _GatherRows.apply(states, torch.cat([group.flatten() for group in groups]))  # type: ignore[no-untyped-call]
-    parts = rows.split(sizes) if len(groups) > 1 else [rows]  # the gradient of `split` is a copy
+    parts = torch.split(rows, sizes) if len(groups) > 1 else [rows]  # the gradient of `split` is a copy
     return [part.view(*group.shape, -1) for part, group in zip(parts, groups, strict=True)]
 
 
@@ -122,7 +122,7 @@ def _fp32_scores(query: Tensor, key: Tensor) -> Tensor:
     torch has no product of bf16 matrices with an fp32 result on a CPU. But oneDNN, if told so, rounds the factors of an
     fp32 product to bf16 and adds in fp32, which for states that are bf16 is exact and three times as fast.
     """
-    settings = torch.backends.mkldnn.matmul
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     previous = settings.fp32_precision
     if query.dtype == key.dtype == torch.bfloat16:
         settings.fp32_precision = "bf16"

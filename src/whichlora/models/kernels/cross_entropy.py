@@ -48,4 +48,4 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _wide(logits: Tensor) -> Iterator[Tensor]:
     """Yield copies of successive rows in fp32."""
-    return (rows.to(torch.float32, copy=True) for rows in logits.split(max(1, _CHUNK // logits.shape[1])))
+    return (rows.to(torch.float32, copy=True) for rows in torch.split(logits, max(1, _CHUNK // logits.shape[1])))

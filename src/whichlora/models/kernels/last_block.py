@@ -57,7 +57,7 @@ def _submodule(block: nn.Module, name: str) -> nn.Module | None:
     module: Any = block
     for part in name.split("."):
         module = getattr(module, part, None)
-    return module
+    return module if isinstance(module, nn.Module) else None
 
 
 def _select(tokens: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

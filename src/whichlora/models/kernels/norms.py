@@ -27,7 +27,7 @@ def norms_with_short_backward(model: nn.Module) -> list[tuple[nn.Module, Callabl
     Architectures define classes of their own. Some multiply by `weight`, Gemma's by `1 + weight`, so the factor is read
     from the module's output, and a module is left out whose output on other states is not what the formula gives.
     """
-    found = []
+    found: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
     for module in model.modules():
         if "RMSNorm" in type(module).__name__ and not any(p.requires_grad for p in module.parameters()):
             weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
