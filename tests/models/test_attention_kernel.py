@@ -36,7 +36,7 @@ def test_matmul_attention_equals_torchs_within_rounding(
     distance = torch.arange(11)[:, None] - torch.arange(11)
     mask = (distance >= 0) & (distance < (window or 11))
     same = scaled_dot_product_attention(*states, attn_mask=mask, enable_gqa=True, scale=scaling).transpose(1, 2)
-    attended = matmul_attention(*states, scaling=scaling, window=window)
+    attended = matmul_attention(*(part.transpose(1, 2) for part in states), scaling=scaling, window=window)
     for ours, theirs in zip(outcome(attended), outcome(same), strict=True):
         assert float((ours - theirs).norm()) < 0.01 * float(theirs.norm())
 
@@ -59,6 +59,6 @@ def test_matmul_attention_is_as_exact_as_the_librarys_where_large_key_channels_c
     def library(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return outcome(scaled_dot_product_attention(*inputs, is_causal=True).transpose(1, 2), inputs)
 
-    ours = outcome(matmul_attention(*states, scaling=None), states)
+    ours = outcome(matmul_attention(*(part.transpose(1, 2) for part in states), scaling=None), states)
     for mine, theirs, exact in zip(ours, library(states), library(precise), strict=True):
         assert float((mine - exact).norm()) < max(0.01 * float(exact.norm()), float((theirs - exact).norm()))

@@ -12,11 +12,11 @@ from architectures import save_family
 from runs import moved, plan_of
 from transformers import AutoModelForCausalLM
 
-from whichlora.data.batching import collate
+from whichlora.data.batching import IGNORED, collate
 from whichlora.data.encoding import Encoded, Encoder
 from whichlora.evaluation.generation import generate
 from whichlora.evaluation.likelihood import label_probabilities
-from whichlora.models import packing
+from whichlora.models import answer_logits, packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.onednn import padding_rows
 from whichlora.models.loading import load_model
@@ -89,7 +89,9 @@ def assert_equal(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float,
 
 
 @pytest.mark.parametrize("variant", TRAINED)
-def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, variant: str) -> None:
+def test_every_variant_has_the_gradients_of_padded_examples(
+    tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, examples, pad = attached(tiny_model, variant=variant)
     assert packing.can_pack(model)
     padded = gradients(model, collate(examples[:6], pad))
@@ -99,13 +101,27 @@ def test_every_variant_has_the_gradients_of_padded_examples(tiny_model: str, var
         tokens += padding_rows(tokens)
         assert packed["input_ids"].shape[1] < tokens if share else packed["input_ids"].shape[1] == tokens
         assert_equal(gradients(model, packed), padded)
+    if packing.can_share_prefixes(model):  # dropout would draw masks for fewer tokens
+        monkeypatch.setattr(answer_logits, "_computes_in_bf16_on_cpu", lambda model: True)
+        assert_equal(gradients(model, packed), padded)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_packed_family_has_the_gradients_of_padded_examples(tmp_path: Path, family: str) -> None:
+def test_every_packed_family_has_the_gradients_of_padded_examples(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, examples, pad = attached(str(save_tiny_model(tmp_path / family, **FAMILIES[family])))
     assert packing.can_pack(model)
-    assert_equal(gradients(model, packing.pack(examples[:5])), gradients(model, collate(examples[:5], pad)))
+    batch, padded = packing.pack(examples[:5]), gradients(model, collate(examples[:5], pad))
+    assert_equal(gradients(model, batch), padded)
+    rows: list[int] = []
+    mlp = model.get_base_model().get_decoder().layers[-1].mlp
+    linear = next(module for module in mlp.modules() if isinstance(module, torch.nn.Linear))
+    linear.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[1]))
+    monkeypatch.setattr(answer_logits, "_computes_in_bf16_on_cpu", lambda model: True)
+    assert_equal(gradients(model, batch), padded)  # the last block computes answer positions alone
+    answers = int((batch["labels"] != IGNORED).sum())
+    assert rows == [answers + padding_rows(answers)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -149,8 +165,12 @@ def test_dropout_is_drawn_for_each_example(tiny_model: str) -> None:
     assert not packing.can_share_prefixes(model)
 
 
-def test_gradient_checkpointing_changes_nothing(tiny_model: str) -> None:
+@pytest.mark.parametrize("restricted", [False, True])
+def test_gradient_checkpointing_changes_nothing(
+    tiny_model: str, restricted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, examples, _ = attached(tiny_model)
+    monkeypatch.setattr(answer_logits, "_computes_in_bf16_on_cpu", lambda model: restricted)
     once = gradients(model, packing.pack(examples[:4]))
     set_checkpointing(model.get_base_model(), on=True)
     model.enable_input_require_grads()

@@ -24,7 +24,7 @@ from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.hidden_states import StopForward
-from whichlora.models.kernels.attention import MAX_MATMUL_TOKENS, causal_mask, matmul_attention
+from whichlora.models.kernels.attention import MAX_MATMUL_TOKENS, causal_mask, gather_rows, matmul_attention
 from whichlora.models.kernels.onednn import padding_rows
 
 _MIN_LENGTH_RATIO = 0.75
@@ -250,23 +250,20 @@ def _attend(
     flat = [states[0].transpose(0, 1).flatten(1) for states in (query, key, value)]
     # On a CPU torch's SDPA is slower in bf16 than in fp32.
     is_cpu_bf16 = query.device.type == "cpu" and value.dtype == torch.bfloat16
-    if is_cpu_bf16 and torch.is_grad_enabled():  # gradients of shared tokens are summed in fp32
-        flat = [states.float() for states in flat]
-
-    def gather(states: Tensor, heads: int, indices: Tensor) -> Tensor:
-        # An embedding lookup has the fastest backward pass on a CPU for repeated indices.
-        return embedding(indices, states).view(*indices.shape, heads, -1).transpose(1, 2)
-
+    # An embedding lookup has the fastest backward pass on a CPU for repeated indices.
+    gathered = [
+        gather_rows(s, layout.groups) if is_cpu_bf16 else [embedding(g, s) for g in layout.groups] for s in flat
+    ]
     outputs = []
     with torch.autocast("cpu", enabled=False) if is_cpu_bf16 else nullcontext():
-        for group in layout.groups:
-            padded = [gather(states, n, group) for states, n in zip(flat, heads, strict=True)]
-            tokens = group.shape[1]
+        for group in zip(*gathered, strict=True):
+            padded = [states.unflatten(2, (n, -1)) for states, n in zip(group, heads, strict=True)]
+            tokens = padded[0].shape[1]
             window = sliding_window if sliding_window and sliding_window < tokens else None
             if is_cpu_bf16 and tokens <= MAX_MATMUL_TOKENS and not kwargs.get("dropout"):
                 output = matmul_attention(*padded, scaling=scaling, window=window)
             else:
-                padded = [states.float() for states in padded] if is_cpu_bf16 else padded
+                padded = [(states.float() if is_cpu_bf16 else states).transpose(1, 2) for states in padded]
                 mask = None if window is None else causal_mask(tokens, window, query.device)
                 output = sdpa_attention_forward(module, *padded, mask, is_causal=True, scaling=scaling, **kwargs)[0]
             outputs.append(output.flatten(0, 1).flatten(1))

@@ -116,7 +116,7 @@ def backward_together(batches: Sequence[Batch]) -> list[Tensor]:
             stack.enter_context(batch.paths.enabled_in_joint_pass())
         stack.enter_context(_shared_base(lead, [batch.layers for batch in batches], lengths))
         with batches[0].autocast():
-            logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device))
+            logits, targets = answer_logits(lead, to_device(packing.join(packs), lead.device), every_token=True)
             losses = [
                 nn.functional.cross_entropy(batch_logits, batch_targets, reduction="sum")
                 for batch_logits, batch_targets in zip(

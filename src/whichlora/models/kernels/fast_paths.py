@@ -6,7 +6,7 @@ are combined.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from whichlora.models.kernels import onednn
 from whichlora.models.kernels.bf16 import adapter_to_weight_dtype, layers_with_needless_cast, skip_input_cast
 from whichlora.models.kernels.dora import use_closed_form_norms
 from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.models.kernels.norms import norms_with_short_backward
+from whichlora.models.kernels.patching import patched_forward
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,24 @@ class TrainingPaths:
         uncast: layers whose inputs are not cast to fp32 (`bf16.skip_input_cast`).
         fusable: LoRA layers that are computed as one autograd function together with the base layer (`lora.fused`).
         others: layers whose matrix products outside linear layers are computed by oneDNN (`onednn.onednn_matmuls`).
+        norms: modules of the base model and their replacements of `forward` (`norms`).
     """
 
     uncast: Sequence[Any]
     fusable: Sequence[Any]
     others: Sequence[Any]
+    norms: Sequence[tuple[Any, Callable[..., Any]]] = ()
 
     @contextmanager
     def enabled(self) -> Iterator[None]:
         """Use the kernels within this context, which must include forward and backward passes."""
-        with skip_input_cast(self.uncast), fused(self.fusable), onednn.onednn_matmuls(self.others):
+        with self.enabled_in_joint_pass(), fused(self.fusable), onednn.onednn_matmuls(self.others):
             yield
 
     @contextmanager
     def enabled_in_joint_pass(self) -> Iterator[None]:
         """Take the fast paths that also work when several runs share the products of the base layers."""
-        with skip_input_cast(self.uncast):
+        with skip_input_cast(self.uncast), patched_forward(self.norms):
             yield
 
 
@@ -62,6 +66,7 @@ def prepare_training(model: Any, *, bf16: bool) -> TrainingPaths:
         uncast=layers_with_needless_cast(model) if bf16 else [],
         fusable=fusable,
         others=others if onednn.PREFERRED and on_cpu and not bf16 else [],
+        norms=norms_with_short_backward(model) if bf16 and on_cpu else [],
     )
 
 
