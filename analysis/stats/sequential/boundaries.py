@@ -30,12 +30,12 @@ _CENTRES = np.append((_EDGES[:-2] + _EDGES[1:-1]) / 2, _EDGES[-2])
 def spent(seeds: ArrayLike, most: int) -> Array:
     """Return the share of the level that is spent after a number of seeds, of at most `most`."""
     n = np.asarray(seeds, dtype=float)
-    return np.where(n >= FIRST_LOOK, np.minimum(1.0, n / most), 0.0)
+    return np.asarray(np.where(n >= FIRST_LOOK, np.minimum(1.0, n / most), 0.0), dtype=float)
 
 
 def start() -> Array:
     """Return the probabilities of the cells of |z| after two seeds, the first t (see `move`)."""
-    return 2 * (_TAILS[:-1] - _TAILS[1:])
+    return np.asarray(2 * (_TAILS[:-1] - _TAILS[1:]), dtype=float)
 
 
 def move(alive: Array, seeds: int) -> Array:

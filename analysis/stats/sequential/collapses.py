@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-TOLERATED = 0.05
-"""The probability of a collapse up to which a method is not dropped for its collapses."""
+TOLERATED = 0.03
+"""The probability of a collapse up to which a method is not dropped for its collapses. If a collapsed run loses some
+thirty points, it lowers the mean by the default margin of one point."""
 
 
 def unreliable(collapses: ArrayLike, runs: ArrayLike, alpha: float) -> NDArray[np.bool_]:

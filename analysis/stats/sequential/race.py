@@ -161,7 +161,16 @@ class Race:
         undecided = self.state == OPEN
         self.state[undecided & near] = LEVEL
         self.state[undecided & worse | out & ~self.candidate] = DROPPED
-        runs = self.running & (self.state != DROPPED) & ((self.state == OPEN) | self.candidate)
         dropped = self.running & (self.state == DROPPED)
         self._gone += self._spent * (dropped[:, None, :] & ~self.level & ~self._same).sum(axis=2)
-        self.running = runs & (self.state == OPEN).any(axis=1, keepdims=True)
+        self.running = self.running & ((self.state == OPEN) | self.candidate & self._needed()) & ~dropped
+        self.running &= (self.state == OPEN).any(axis=1, keepdims=True)
+
+    def _needed(self) -> Bools:
+        """Return which methods are needed to decide on others: open ones are not yet level with them, or it is not yet
+        known which of two candidates is the better, of which one would drop an open method and the other would not.
+        """
+        pending = (self.state == OPEN)[:, None, :] & ~self._same
+        dropping = np.any(self.candidate[:, :, None] & (self.below > self.margin), axis=1, keepdims=True)
+        needed: Bools = (pending & (~self.level | dropping)).any(axis=2)
+        return needed

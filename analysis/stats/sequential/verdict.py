@@ -120,7 +120,7 @@ def judge(
     for row, seed in enumerate(table.index[:max_seeds]):
         lacking = race.running[0] & ~np.isfinite(values[row])
         if lacking.any() or not race.running.any():
-            missing = [(str(table.columns[index]), seed) for index in np.flatnonzero(lacking)]
+            missing = [(str(name), seed) for name in table.columns[lacking]]
             break
         race.look(values[None, row], flags[None, row])
     return _verdict(race, [str(name) for name in table.columns], alpha, tuple(missing))
@@ -167,7 +167,7 @@ def _check(scores: pd.DataFrame, margin: float, max_seeds: int, confidence: floa
         raise OptionError("methods", ", ".join(map(str, scores.columns)) or "none", "must be at least two")
     for axis, names in (("methods", scores.columns), ("seeds", scores.index)):
         if names.has_duplicates:
-            raise OptionError(axis, names[names.duplicated()][0], "must not occur twice")
+            raise OptionError(axis, next(iter(names[names.duplicated()])), "must not occur twice")
 
 
 def _verdict(race: Race, names: Sequence[str], alpha: float, missing: tuple[tuple[str, object], ...]) -> Verdict:
