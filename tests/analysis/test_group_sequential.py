@@ -102,3 +102,29 @@ def test_collapses_are_judged_by_the_averaged_likelihood_ratio():
     counts = (rng.random((20_000, 30)) < TOLERATED).cumsum(axis=1)[..., None]
     ever = unreliable(counts, np.arange(1, 31)[:, None], 0.05).any(axis=(1, 2))
     assert ever.mean() < 0.05
+
+
+def test_a_level_candidate_runs_only_while_it_is_needed():
+    """Of four candidates the first two are level with all, and the third is not yet level with the fourth alone."""
+    race = Race(1, 4, most=20, margin=1.0, alpha=0.05)
+    race.level[0] = ~np.eye(4, dtype=bool)
+    race.level[0, 3, 2] = False
+    race._decide()
+    assert race.state[0].tolist() == [1, 1, 0, 1]
+    assert race.running[0].tolist() == [False, False, True, True]
+    race.running[:], race.below[0, 0, 2] = True, 1.5
+    race._decide()  # the first would drop the third, and the second not: which of them is better matters
+    assert race.running[0].all()
+
+
+def test_what_a_dropped_method_leaves_goes_to_the_others():
+    """With the same scores, the last pair has a lower bound for level if three other methods left early."""
+    rng = np.random.default_rng(8)
+    values = rng.normal(0, 0.6, (5, 5))
+    left, stayed = (Race(1, 5, most=20, margin=1.0, alpha=0.05) for _ in range(2))
+    for row in values:
+        left.look((row - np.array([0, 0, 20, 20, 20]))[None])
+        stayed.look((row - np.array([0, 0, 0.9, 0.9, 0.9]))[None])
+    assert left.runs[0].tolist() == [5, 5, 4, 4, 4]
+    assert left.above[0, 0, 1] < stayed.above[0, 0, 1]
+    assert left._gone[0, 0] == pytest.approx(3 * 0.05 * SHARES["level"] * 4 / 20 / 4)

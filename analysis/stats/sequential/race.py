@@ -44,7 +44,6 @@ class Race:
         squares: sum of squares of the paired differences about their mean.
         below, above: bounds of the difference; `above` not of a pair that is level.
         level: whether the second method is shown to be less than the margin worse than the first.
-        critical: (draws, methods) the last critical |t| of the test of "level", by first method.
     """
 
     def __init__(self, draws: int, methods: int, *, most: int, margin: float, alpha: float) -> None:
@@ -58,7 +57,6 @@ class Race:
         self.used = np.zeros(pairs, dtype=int)
         self.below, self.above = np.full(pairs, -np.inf), np.full(pairs, np.inf)
         self.level = np.zeros(pairs, dtype=bool)
-        self.critical = np.full(shape, np.inf)
         self._same = np.eye(methods, dtype=bool)
         self._equal = {"best": start(), "worse": start()}
         self._boundaries = start()[None]
@@ -144,8 +142,7 @@ class Race:
             )
             values, self._boundaries = cut(now[keys[:, 0].astype(int)], self.seeds, 2 * keys[:, 1])
             self._boundary = place.reshape(before.shape)
-            self.critical = values[self._boundary]
-            high = np.where(tested, self.difference + self.critical[:, :, None] * error, np.inf)
+            high = np.where(tested, self.difference + values[self._boundary][:, :, None] * error, np.inf)
             found = tested & (high < self.margin)
             if not found.any():
                 break
