@@ -40,6 +40,7 @@ class Setting:
     Attributes:
         collapse: the probability that a run of the last method collapses.
         seed_sd: SD of the effect of a seed, common to all methods.
+        heavy: whether errors have heavy tails (t with 3 degrees of freedom, scaled to the SD) instead of normal ones.
         edge: whether a method is at the margin, so that no number of seeds decides, and there is no fixed design.
     """
 
@@ -48,6 +49,7 @@ class Setting:
     most: int = 20
     collapse: float = 0.0
     seed_sd: float = 0.0
+    heavy: bool = False
     edge: bool = False
 
     @property
@@ -60,7 +62,8 @@ class Setting:
     def draw(self, rng: np.random.Generator, draws: int, seeds: int) -> Array:
         """Return scores of shape (draws, methods, seeds)."""
         shape = (draws, len(self.means), seeds)
-        scores = np.array(self.means)[:, None] + np.array(self.sd)[:, None] * rng.standard_normal(shape)
+        errors = rng.standard_t(3, shape) / np.sqrt(3) if self.heavy else rng.standard_normal(shape)
+        scores = np.array(self.means)[:, None] + np.array(self.sd)[:, None] * errors
         scores += self.seed_sd * rng.standard_normal((draws, 1, seeds))
         scores[:, -1] -= COLLAPSE * (rng.random((draws, seeds)) < self.collapse)
         return np.asarray(scores)
@@ -98,6 +101,8 @@ EDGES = {
     "two methods, one just beyond": Setting(means=(0, BEYOND), sd=(0.5,) * 2, edge=True),
     "five just beyond, 8 seeds at most": Setting(means=(0,) + (BEYOND,) * 5, most=8, edge=True),
     "five just within, 8 seeds at most": Setting(means=(0,) + (-1.0,) * 5, most=8, edge=True),
+    "five just beyond, heavy tails": Setting(means=(0,) + (BEYOND,) * 5, heavy=True, edge=True),
+    "five just within, heavy tails": Setting(means=(0,) + (-1.0,) * 5, heavy=True, edge=True),
 }
 COLLAPSES = {
     f"{p:g}": Setting(means=(0, -3, -3, -3, -3, 0.0), collapse=p) for p in (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
