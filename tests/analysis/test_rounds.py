@@ -114,6 +114,11 @@ def test_what_can_be_shown_at_the_last_seed():
         race.look(np.stack([np.zeros(2000), rng.normal(-needed, sd, 2000)], axis=1))
     assert 0.8 < (race.below[:, 0, 1] > 1).mean() < 0.87  # earlier looks add some
     assert 0 < found["B"].shows_level < needed
+    fewer = verdict(table, max_seeds=10, affordable=6)["B"]
+    assert fewer.shows_worse > needed
+    assert fewer.shows_level > found["B"].shows_level
+    assert verdict(table, max_seeds=10, affordable=12) == found
+    assert verdict(table, max_seeds=10, affordable=2)["B"].shows_worse is None
 
 
 def test_a_method_that_collapses_is_not_level_and_leaves_in_the_end():

@@ -43,7 +43,7 @@ class Standing:
         collapse_limit: upper confidence limit of the probability of a collapse, for this method alone.
         continues: whether it runs the next seed.
         shows_worse: how much worse a method with its spread must be to be dropped at the last seed with a power of
-            80 %; None once decided and before two seeds.
+            80 %; None once decided, before two seeds, and if fewer than three can be afforded.
         shows_level: the smallest margin within which it can be shown at the last seed to be level with one as good,
             with a power of 80 %; None as before.
     """
@@ -95,6 +95,7 @@ def judge(
     confidence: float = 0.95,
     collapsed: pd.DataFrame | None = None,
     families: int = 1,
+    affordable: int | None = None,
 ) -> Verdict:
     """Judge methods by their scores, one row per seed and one column per method, in points.
 
@@ -104,6 +105,7 @@ def judge(
     Args:
         collapsed: which runs learned nothing, with the rows and columns of `scores`; others are taken to have learned.
         families: number of verdicts that are to hold together, such as one for each language (Bonferroni).
+        affordable: number of seeds that the budget allows, if fewer than `max_seeds`; what can be shown depends on it.
 
     Raises:
         OptionError: an option or the table is invalid.
@@ -123,7 +125,8 @@ def judge(
             missing = [(str(name), seed) for name in table.columns[lacking]]
             break
         race.look(values[None, row], flags[None, row])
-    return _verdict(race, [str(name) for name in table.columns], alpha, tuple(missing))
+    last = max_seeds if affordable is None else min(max_seeds, affordable)
+    return _verdict(race, [str(name) for name in table.columns], alpha, tuple(missing), last)
 
 
 def seed_scores(table: pd.DataFrame, *, primary: str, languages: Sequence[str] | None = None) -> pd.DataFrame:
@@ -170,7 +173,9 @@ def _check(scores: pd.DataFrame, margin: float, max_seeds: int, confidence: floa
             raise OptionError(axis, next(iter(names[names.duplicated()])), "must not occur twice")
 
 
-def _verdict(race: Race, names: Sequence[str], alpha: float, missing: tuple[tuple[str, object], ...]) -> Verdict:
+def _verdict(
+    race: Race, names: Sequence[str], alpha: float, missing: tuple[tuple[str, object], ...], last: int
+) -> Verdict:
     state, running = race.state[0], race.running[0]
     low, high = (bound[0] for bound in race.bounds())
     candidates = np.flatnonzero(race.candidate[0])
@@ -180,7 +185,7 @@ def _verdict(race: Race, names: Sequence[str], alpha: float, missing: tuple[tupl
     for index, name in enumerate(names):
         dropped, runs = state[index] == DROPPED, int(race.runs[0, index])
         unreliable = bool(dropped and low[index] <= race.margin)
-        reach = None if state[index] != OPEN else _reach(race, index, int(leader), alpha)
+        reach = None if state[index] != OPEN else _reach(race, index, int(leader), alpha, last)
         label = "dropped" if dropped else "level" if state[index] == LEVEL else "open"
         standings.append(
             Standing(
@@ -203,19 +208,19 @@ def _verdict(race: Race, names: Sequence[str], alpha: float, missing: tuple[tupl
     return Verdict(standings=tuple(standings), seeds=race.seeds, missing=missing, finished=finished)
 
 
-def _reach(race: Race, index: int, leader: int, alpha: float) -> tuple[float, float] | None:
+def _reach(race: Race, index: int, leader: int, alpha: float, last: int) -> tuple[float, float] | None:
     """Return what can be shown of an open method at the last seed (see `Standing`), of the leader against the others.
 
     Earlier looks add power, and so does the level that other methods leave, so both are upper limits.
     """
     rivals = [leader] if index != leader else [j for j in np.flatnonzero(race.running[0]) if j != leader]
     squares = [race.squares[0, j, index] / (race.used[0, j, index] - 1) for j in rivals if race.used[0, j, index] > 1]
-    if not squares:
+    if not squares or last < FIRST_LOOK:
         return None
-    error = math.sqrt(max(squares) / race.most)
-    steps = np.diff(spent(np.arange(1, race.most + 1), race.most)) * 2 * alpha / (race.state.shape[1] - 1)
+    error = math.sqrt(max(squares) / last)
+    steps = np.diff(spent(np.arange(1, last + 1), race.most)) * 2 * alpha / (race.state.shape[1] - 1)
     worse, level = (
-        noncentrality(race.most - 1, float(critical_values(steps * SHARES[kind])[-1]), POWER) * error
+        noncentrality(last - 1, float(critical_values(steps * SHARES[kind])[-1]), POWER) * error
         for kind in ("worse", "level")
     )
     return race.margin + worse, level
