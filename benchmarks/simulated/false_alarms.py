@@ -236,10 +236,10 @@ def main() -> None:
 
 
 def markdown(shares: pd.DataFrame) -> str:
-    """Return shares as a Markdown table, with three decimals."""
+    """Return shares as a Markdown table, with three decimals; numbers from 10 on, which are none, with one."""
     lines = [f"| design | {' | '.join(shares)} |", "|---" * (len(shares.columns) + 1) + "|"]
     for name, row in shares.iterrows():
-        texts = ("" if np.isnan(value) else f"{value:.3f}".replace("0.", ".", 1) for value in row)
+        texts = ("" if np.isnan(value) else f"{value:.{3 if value < 10 else 1}f}".removeprefix("0") for value in row)
         lines.append(f"| {name} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
