@@ -16,7 +16,7 @@ from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
-from whichlora.models.kernels import lora
+from whichlora.models.kernels import low_rank
 from whichlora.models.kernels.bf16 import (
     adapter_to_weight_dtype,
     layers_with_needless_cast,
@@ -121,10 +121,10 @@ def test_bf16_factors_answer_as_fp32_ones(tiny_model: str, variant: str) -> None
     wide = probabilities(model)
     exact = probabilities(moved(plan, precision="fp32").eval())
     adapter_to_weight_dtype(model)
-    layers = lora.fusable_layers(model)
+    layers = low_rank.fusable_layers(model)
     dtypes = {p.dtype for module in model.modules() if type(module) is Linear for p in module.lora_A.parameters()}
     assert dtypes == {"lora": {torch.bfloat16}, "dora": {torch.float32}}.get(variant, set())
     rounding = abs(wide - exact).mean()
     assert abs(probabilities(model) - wide).mean() <= rounding
-    with lora.fused(layers):
+    with low_rank.fused(layers):
         assert abs(probabilities(model) - wide).mean() <= rounding

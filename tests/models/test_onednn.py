@@ -16,7 +16,7 @@ from whichlora.models import packing
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels import onednn
-from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.models.kernels.low_rank import fusable_layers, fused
 from whichlora.models.loading import load_model, locate
 from whichlora.variants import CATALOGUE
 

@@ -30,7 +30,7 @@ def use_closed_form_norms(model: Any) -> None:
         if type(module) is Linear and is_linear(module.get_base_layer()):
             for dora in module.lora_magnitude_vector.values():
                 if type(dora) is DoraLinearLayer:
-                    dora.forward = partial(_forward, dora, _squared_row_norms(module.get_base_layer().weight))
+                    dora.forward = partial(_forward, dora, squared_row_norms(module.get_base_layer().weight))
 
 
 @torch.no_grad()
@@ -53,7 +53,8 @@ def weight_norm(squares: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: fl
 
 
 @torch.no_grad()
-def _squared_row_norms(weight: Tensor) -> Tensor:
+def squared_row_norms(weight: Tensor) -> Tensor:
+    """Return the squared norms of the rows of a matrix, (out,), in fp32 at least."""
     full = weight if weight.dtype == torch.float64 else weight.float()
     norms: Tensor = torch.linalg.vector_norm(full, dim=1)
     return norms.square_()

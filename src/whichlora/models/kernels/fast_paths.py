@@ -6,7 +6,7 @@ are combined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.kernels import onednn
 from whichlora.models.kernels.bf16 import adapter_to_weight_dtype, layers_with_needless_cast, skip_input_cast
 from whichlora.models.kernels.dora import use_closed_form_norms
-from whichlora.models.kernels.lora import fusable_layers, fused
+from whichlora.models.kernels.low_rank import fusable_layers, fused
 from whichlora.models.kernels.norms import norms_with_short_backward
 from whichlora.models.kernels.patching import patched_forward
 
@@ -26,13 +26,14 @@ class TrainingPaths:
 
     Attributes:
         uncast: layers whose inputs are not cast to fp32 (`bf16.skip_input_cast`).
-        fusable: LoRA layers that are computed as one autograd function together with the base layer (`lora.fused`).
+        fusable: layers that are computed as one autograd function together with the base layer (`low_rank.fused`), and
+            their replacements of `forward`.
         others: layers whose matrix products outside linear layers are computed by oneDNN (`onednn.onednn_matmuls`).
         norms: modules of the base model and their replacements of `forward` (`norms`).
     """
 
     uncast: Sequence[Any]
-    fusable: Sequence[Any]
+    fusable: Mapping[Any, Callable[..., Any]]
     others: Sequence[Any]
     norms: Sequence[tuple[Any, Callable[..., Any]]] = ()
 
@@ -81,9 +82,7 @@ def scoring(model: Any, *, narrow: bool) -> Iterator[None]:
             stored as a difference of two (see `bf16.adapter_to_weight_dtype`).
     """
     use_closed_form_norms(model)
-    layers = []
     if narrow:
         adapter_to_weight_dtype(model)
-        layers = fusable_layers(model)
-    with fused(layers):
+    with fused(fusable_layers(model, only_plain_lora=True) if narrow else {}):
         yield
