@@ -147,7 +147,7 @@ def page(name: str) -> str:
     """Return a page of the reference as the code says it should be."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
-    return f"{before}{START}\n{PAGES[name]()}\n{END}{rest.partition(END)[2]}"
+    return f"{before}{START}\n\n{PAGES[name]()}\n\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ _CODE = re.compile(r"^(```.*?^```|~~~.*?^~~~)$|`[^`\n]+`", re.DOTALL | re.MULTIL
 
 def on_files(files: Files, config: Any) -> Files:
     """Add README.md, the files of `ALWAYS`, and the folders and outside files that any page links, to the site."""
-    files.append(File.generated(config, HOME, content=_text("README.md", HOME)))
+    home = "---\nhide: [navigation]\n---\n" + _text("README.md", HOME)
+    files.append(File.generated(config, HOME, content=home))
     wanted, done = list(ALWAYS), set()
     for page in files.documentation_pages():
         source = page.src_uri
@@ -52,6 +53,7 @@ def _text(path: str, place: str) -> str:
     hidden = "---\nsearch: {exclude: true}\n---\n"
     if target.is_dir():
         entries = sorted(entry.name + "/" * entry.is_dir() for entry in target.iterdir() if entry.name[0] not in "._")
+        entries = [name for name in entries if not (name.endswith(".html") and name[:-4] + "md" in entries)]
         inside = path.startswith("docs/")
         shown = [f"[{name}]({name})" if inside and name[-1] != "/" else f"`{name}`" for name in entries]
         return f"{hidden}# {path}\n\n" + "\n".join(f"- {entry}" for entry in shown)

@@ -61,7 +61,7 @@ def test_every_environment_variable_of_the_code_is_named() -> None:
 def _unnamed(names: Iterable[str], name: str) -> list[str]:
     """The names that the first column of a page's tables lacks; in it `*` and `...` stand for any part."""
     rows = re.findall(r"^\| (`.+?) \|", page(name), re.MULTILINE)
-    listed = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    listed = [text.rstrip("/") for row in rows for text in re.findall(r"`([^`]+)`", row)]
     patterns = [re.escape(text).replace(re.escape("..."), ".+").replace(re.escape("*"), ".+") for text in listed]
     return [found for found in names if not any(re.fullmatch(f"{pattern}/?", found) for pattern in patterns)]
 
