@@ -53,7 +53,8 @@ def commands() -> str:
     parts = []
     for name, (module, _) in COMMANDS.items():
         entry = {"run": "main"}.get(name, name)
-        note = f"Entry point of the MLflow project: `mlflow run . -e {entry}`.\n\n" if entry in points else ""
+        calls = [f"`python -m {module.removesuffix('.command')}`"] + [f"`mlflow run . -e {entry}`"] * (entry in points)
+        note = f"Also {' and '.join(calls)}.\n\n"
         parts += _command(importlib.import_module(module).COMMAND, f"whichlora {name}", note)
     for title, module in OTHER_COMMANDS.items():
         parts += _command(importlib.import_module(module).COMMAND, title, "")
@@ -63,7 +64,7 @@ def commands() -> str:
 def _command(command: click.Command, title: str, note: str) -> Iterator[str]:
     """Yield the section of a command, or those of the subcommands of a group."""
     if isinstance(command, click.Group):
-        yield f"## {title}\n\n{_cell(command.help or '')}"
+        yield f"## {title}\n\n{note}{_cell(command.help or '')}"
         for name, sub in command.commands.items():
             yield from (f"#{text}" if text.startswith("##") else text for text in _command(sub, f"{title} {name}", ""))
         return
