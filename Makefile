@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements/torch.txt)
 TOOLS := .venv-tools/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help run ui test test-all bench check format env lock audit
+.PHONY: help run ui test test-all bench check format docs reference env lock audit
 
 help:
 	@echo "make run [VARIANT=vera] [PARAMS='task=atlas-qa seed=1']  train, score and track one run (whichlora --help has all commands)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test                run the tests, in minutes; make test-all adds the slow ones and those that kill processes"
 	@echo "make bench [BENCH='--only scoring --pairs 2']  compare speed with the usual tools; 30 to 40 minutes on an idle machine"
 	@echo "make check               run ruff, mypy and lint-imports (order of imports); make format applies ruff's changes"
+	@echo "make docs                build README and docs/ as a site in site/; make reference writes docs/reference from the code"
 	@echo "make env                 create .env for docker-compose.yml, with random passwords that only you can read"
 	@echo "make lock                update requirements/*.txt to the newest versions that pyproject.toml allows"
 	@echo "make audit               look up known vulnerabilities of the locked versions; needs the internet"
@@ -71,6 +72,18 @@ format: $(INSTALLED)
 	ruff check --fix .
 	ruff format .
 
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(INSTALL) --require-hashes --no-deps --requirement $<
+	@touch $@
+
+# Links and anchors that lead nowhere are errors. The search needs a server: `python -m http.server --directory site`.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+reference: $(INSTALLED)
+	python -m docs.generate
+
 env: .env
 
 .env: | .env.example
@@ -95,6 +108,7 @@ lock: $(TOOLS)/.installed
 	awk '/^[a-z]/ {gpu = $(GPU)} !gpu' requirements/all.part > requirements/worker.txt
 	awk '/^[a-z]/ {gpu = $(GPU)} gpu || /^#/' requirements/all.part > requirements/torch.txt
 	$(COMPILE) -c requirements/develop.txt.part --group pyproject.toml:server > requirements/server.txt
+	$(COMPILE) --group pyproject.toml:docs > requirements/docs.txt
 	mv requirements/develop.txt.part requirements/develop.txt
 	rm requirements/all.part
 

@@ -1,8 +1,10 @@
 """Looks at a tracking server in a browser, and takes the screenshots of the docs.
 
     python tests/browsing.py http://127.0.0.1:5000 NAME-OF-EXPERIMENT docs
+    python tests/browsing.py docs/pocket-study/report.html
 
-takes them of an experiment with several methods on a server that is running (`make ui`).
+takes them of an experiment with several methods on a server that is running (`make ui`), and of the first screen of a
+report, into `report.png` beside it.
 """
 
 from __future__ import annotations
@@ -97,6 +99,14 @@ def take_screenshots(server: str, experiment: str, folder: Path) -> None:
         _take(page, folder / "registered.png")
 
 
+def take_first_screen(report: Path) -> None:
+    """Write `report.png` beside a report: what it shows before the reader scrolls."""
+    with browser_page() as page:
+        page.set_viewport_size({"width": 1400, "height": 1050})
+        page.goto(report.resolve().as_uri())
+        page.screenshot(path=report.with_suffix(".png"))
+
+
 def system_metrics_address(experiment_id: str, run_id: str) -> str:
     """Return the address of the curves of a run's use of resources."""
     path, mark, workflow = run_address(experiment_id, run_id).partition("?")
@@ -133,4 +143,7 @@ def _take(page: Any, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    take_screenshots(sys.argv[1].rstrip("/"), sys.argv[2], Path(sys.argv[3]))
+    if sys.argv[1].endswith(".html"):
+        take_first_screen(Path(sys.argv[1]))
+    else:
+        take_screenshots(sys.argv[1].rstrip("/"), sys.argv[2], Path(sys.argv[3]))

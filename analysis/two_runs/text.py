@@ -88,7 +88,7 @@ def _scores(comparisons: Sequence[Comparison], width: int | None) -> str:
     rows: list[tuple[str, ...]] = [(*head, "95 % CI", "p", "only first", "only second", "alike", "items")]
     for c in comparisons:
         one, two = (score.value for score in c.scores)
-        row = (c.test_set, f"{one:.3f}", f"{two:.3f}", fixed(100 * (one - two), 1, sign=True))
+        row = (c.test_set, fixed(100 * one, 1), fixed(100 * two, 1), fixed(100 * (one - two), 1, sign=True))
         if c.items is None:
             rows.append((*row, *"-" * 6))
             continue
@@ -111,7 +111,7 @@ def _explained(comparisons: Sequence[Comparison]) -> list[str]:
     right = "McNemar's exact test" if any(c.right for c in tested) else ""
     parts = "the bootstrap for answers scored in parts" if any(not c.right for c in tested) else ""
     lines = [
-        "Differences are in points; intervals are from a paired bootstrap over items, p from "
+        "Scores and differences are in points; intervals are from a paired bootstrap over items, p from "
         f"{' and '.join(filter(None, (right, parts)))}. only first, only second: items that only this run answers "
         "right, or better.",
         "The tests compare these two adapters. Comparing the methods takes several seeds: `whichlora analyze`.",

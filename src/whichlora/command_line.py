@@ -61,8 +61,8 @@ class Command(click.Command):
             name, help=about, params=[*params, _version()], callback=self._return_values, context_settings=dict(_WIDTH)
         )
         self.program = program or f"{PROGRAM} {name}"
-        self._groups = groups or {"Options": list(options)}
-        self._examples = examples
+        self.groups = groups or {"Options": list(options)}
+        self.examples = examples
 
     def read(self, arguments: Sequence[str] | None) -> dict[str, Any]:
         """Parse a command line, by default that of this process, and return the unparsed values by name.
@@ -76,7 +76,7 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by group."""
         records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
-        sections = {title: [records.pop(name) for name in names] for title, names in self._groups.items()}
+        sections = {title: [records.pop(name) for name in names] for title, names in self.groups.items()}
         for title, rows in {**sections, "Other": list(records.values())}.items():
             if rows:
                 with formatter.section(title):
@@ -84,7 +84,7 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
-        write_examples(formatter, self._examples)
+        write_examples(formatter, self.examples)
 
     def _return_values(self, **values: Any) -> tuple[str, dict[str, Any]]:
         return str(self.name), values

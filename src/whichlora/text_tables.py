@@ -28,8 +28,18 @@ def terminal_width() -> int | None:
 
 
 def interval_text(low: float, high: float) -> str:
-    """Return an interval of scores with three digits, such as "0.412-0.508"; a t interval may begin below 0."""
+    """Return an interval of shares with three digits, such as "0.412-0.508"; a t interval may begin below 0."""
     return f"{low:.3f}{' to ' if low < 0 else '-'}{high:.3f}"
+
+
+def points(score: float) -> str:
+    """Return a score from 0 to 1 in points with one decimal, such as "88.7"."""
+    return f"{100 * score:.1f}"
+
+
+def points_interval(low: float, high: float) -> str:
+    """Return an interval of scores from 0 to 1 in points, such as "41.2-50.8"; a t interval may begin below 0."""
+    return f"{points(low)}{' to ' if low < 0 else '-'}{points(high)}"
 
 
 def table(

@@ -54,7 +54,7 @@ def test_scores_and_tests_are_those_of_the_logged_answers(store: Path, capsys: p
     assert low < found.difference.effect < high
     assert len(found.differing()) == int((frames[0]["predicted"] != frames[1]["predicted"]).sum())
     text = called(capsys, first[:8], second)
-    (line,) = [line for line in text.splitlines() if line.split()[:3] == ["tl", "0.900", "0.600"]]
+    (line,) = [line for line in text.splitlines() if line.split()[:3] == ["tl", "90.0", "60.0"]]
     assert line.split()[3] == "+30.0"
     assert f"{found.mcnemar.p:.1e}" in line
     assert "answers differ, such as:" in text

@@ -129,7 +129,7 @@ def test_answers_that_cannot_be_generated_whole_are_counted(checked: Checked, tm
     lengths = section(sections, "Tokens of prompt and answer")
     counted = f"test answers in de have more than the {tokens} tokens that are generated; the longest has "
     assert (counted in lengths) == shown
-    assert section(sections, "Shallow baselines: macro F1 without a language model")
+    assert section(sections, "Shallow baselines: macro F1 in points, without a language model")
 
 
 def test_items_that_are_too_long_for_the_model_are_counted(checked: Checked, tmp_path: Path, capsys):

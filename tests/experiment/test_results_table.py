@@ -47,10 +47,10 @@ def test_a_cell_is_the_mean_of_its_seeds_with_students_interval(tiny_model: str)
     head, lora, vera = cells(results_table(grid_of(plans), scores, width=None))
     assert head == ["method", "seeds", "F1", "en", "95", "%", "CI", "F1", "tl", "95", "%", "CI"]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert lora[:3] == ["lora-matched", "3", "0.900"]
-    assert lora[3] == "0.900-0.900"  # seeds that do not vary have an interval without width
-    assert lora[4:] == [f"{np.mean(values):.3f}", f"{low:.3f}-{high:.3f}"]
-    assert vera == ["vera-matched", "1", "of", "3", "0.700", "0.600-0.800", "0.400"]
+    assert lora[:3] == ["lora-matched", "3", "90.0"]
+    assert lora[3] == "90.0-90.0"  # seeds that do not vary have an interval without width
+    assert lora[4:] == [f"{100 * np.mean(values):.1f}", f"{100 * low:.1f}-{100 * high:.1f}"]
+    assert vera == ["vera-matched", "1", "of", "3", "70.0", "60.0-80.0", "40.0"]
 
 
 def test_columns_are_what_differs(tiny_model: str) -> None:
@@ -94,4 +94,4 @@ def test_an_interval_over_seeds_is_that_of_the_summary(tiny_model: str) -> None:
     metrics = statistics([run.data.metrics for run in done.values()], "f1")
     low, high = (metrics[f"test/tl/f1_{end}"] for end in ("low", "high"))
     assert low < 0
-    assert f"{low:.3f} to {high:.3f}" in results_table(grid_of(plans), done, width=None)
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in results_table(grid_of(plans), done, width=None)

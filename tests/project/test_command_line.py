@@ -45,7 +45,7 @@ def test_every_option_is_in_one_group_with_its_default(name: str) -> None:
     for command in leaves(name):
         text = " ".join(written(command).split()).replace("- ", "-")  # lines may end after a hyphen
         options = [p for p in command.params if isinstance(p, click.Option) and p.name != "version"]
-        grouped = [option for names in command._groups.values() for option in names]
+        grouped = [option for names in command.groups.values() for option in names]
         assert sorted(grouped) == sorted(str(option.name) for option in options)
         for option in options:
             assert option.help
@@ -57,7 +57,7 @@ def test_every_option_is_in_one_group_with_its_default(name: str) -> None:
 @every
 def test_examples_use_existing_options(name: str) -> None:
     for command in leaves(name):
-        for example in command._examples:
+        for example in command.examples:
             assert {word for word in example.split(command_line.PROGRAM, 1)[1].split() if word[:2] == "--"} <= {
                 opt for param in command.params for opt in param.opts
             }

@@ -17,6 +17,7 @@ WANTED = {
     "worker": DEPENDENCIES,
     "develop": [*DEPENDENCIES, *PROJECT["project"]["optional-dependencies"]["dev"]],
     "server": PROJECT["dependency-groups"]["server"],
+    "docs": PROJECT["dependency-groups"]["docs"],
 }
 LOCKS = (*WANTED, "torch")
 
@@ -45,7 +46,7 @@ def test_every_package_has_hashes_and_no_host_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", WANTED)
 def test_what_is_wanted_is_locked_in_a_version_that_is_allowed(name: str) -> None:
-    versions = locked(name) | ({} if name == "server" else locked("torch"))
+    versions = locked(name) | ({} if name in ("server", "docs") else locked("torch"))
     for requirement in map(Requirement, WANTED[name]):
         found = versions[canonicalize_name(requirement.name)]
         bounds = next(

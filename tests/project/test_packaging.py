@@ -57,6 +57,7 @@ def test_the_wheel_contains_exactly_the_modules_and_their_data(wheel: Path) -> N
     }
     assert names == expected
     assert {"analysis/claims/paper.yaml", "analysis/claims/field.yaml", "analysis/report/page.html.j2"} <= names
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_every_package_that_is_imported_is_declared(folder, extras):
     wanted = [*METADATA["dependencies"], *(r for extra in extras for r in METADATA["optional-dependencies"][extra])]
     declared = {canonicalize_name(Requirement(r).name) for r in wanted}
     tests = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"whichlora_example"}
-    ours = {"whichlora", "tuning", "analysis", "benchmarks", *tests}
+    ours = {"whichlora", "tuning", "analysis", "benchmarks", "docs", *tests}
     providers = packages_distributions()
     for path in (ROOT / folder).rglob("*.py"):
         for name in _imported(ast.parse(path.read_text())) - ours - sys.stdlib_module_names:
@@ -125,15 +125,15 @@ def test_the_readme_states_the_two_commands(command):
 
 def test_the_checks_of_the_repository_run_the_tests():
     script = ROOT / ".ci" / "run"
-    assert "make test" in script.read_text().splitlines()
+    assert {"make check", "make docs", "make test"} <= set(script.read_text().splitlines())
     assert script.stat().st_mode & 0o111
 
 
 TOP = {
-    *(".ci", ".dockerignore", ".env.example", ".gitignore", ".pre-commit-config.yaml"),
-    *("CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "MLproject", "Makefile", "README.md"),
-    *("analysis", "benchmarks", "conda.yaml", "docker-compose.yml", "docs", "experiments", "pyproject.toml"),
-    *("requirements", "src", "tests", "tuning"),
+    *(".ci", ".dockerignore", ".env.example", ".github", ".gitignore", ".pre-commit-config.yaml"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "MLproject", "Makefile"),
+    *("README.md", "SECURITY.md", "analysis", "benchmarks", "conda.yaml", "docker-compose.yml", "docs"),
+    *("experiments", "mkdocs.yml", "pyproject.toml", "requirements", "src", "tests", "tuning"),
 }
 
 
@@ -167,13 +167,15 @@ def test_a_folder_has_few_enough_modules_to_survey(folder):
     assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 20
 
 
-def test_the_readme_has_a_line_for_every_package():
+def test_the_map_of_the_code_has_a_line_for_every_package():
     entries = {path.name for path in (ROOT / "src" / "whichlora").iterdir()} - {
         "__init__.py",
         "__pycache__",
         "py.typed",
     }
-    tree = (ROOT / "README.md").read_text().partition("src/whichlora/")[2].partition("```")[0]
+    page = "docs/contributing/code.md"
+    assert f"({page})" in (ROOT / "README.md").read_text()
+    tree = (ROOT / page).read_text().partition("src/whichlora/")[2].partition("```")[0]
     named = re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)
     assert sorted(named) == sorted(entries)
 

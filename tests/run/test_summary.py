@@ -20,9 +20,9 @@ def test_each_test_set_is_a_row(tiny_model: str) -> None:
     plan = small_plan(tiny_model, variant="none")
     title, _, english, swahili, last = summary(plan, Result(run_id="r", metrics=METRICS)).splitlines()
     assert title == f"{plan.name} (synthetic task)"
-    assert english.split() == ["English:", "F1", "0.800", "0.700-0.900", "0.350", "+45.0", "-", "9"]
+    assert english.split() == ["English:", "F1", "80.0", "70.0-90.0", "35.0", "+45.0", "-", "9"]
     interval = swahili.split()[3]  # Wilson's, where a run has logged none
-    assert swahili.split() == ["Swahili:", "F1", "0.500", interval, "0.500", "0.0", "0.625", "overlap", "9"]
+    assert swahili.split() == ["Swahili:", "F1", "50.0", interval, "50.0", "0.0", "62.5", "overlap", "9"]
     assert last.startswith("  MLflow run r at ")
 
 

@@ -103,8 +103,8 @@ def test_the_table_states_once_what_all_runs_share(store: Path, capsys: pytest.C
         *("F1", "en", "95", "%", "CI", "F1", "tl", "seconds", "started"),
     ]
     assert [line.split()[:6] for line in lines] == [
-        [first[:6], "lora-matched", "1", "finished", "0.917", "0.880-0.940"],
-        [second[:6], "vera-matched", "10", "finished", "0.917", "0.880-0.940"],
+        [first[:6], "lora-matched", "1", "finished", "91.7", "88.0-94.0"],
+        [second[:6], "vera-matched", "10", "finished", "91.7", "88.0-94.0"],
     ]
 
 
@@ -115,7 +115,7 @@ def test_summaries_show_seeds_and_standard_deviation(store: Path, capsys: pytest
     title, head, row = called(capsys, kind="summary")[0].splitlines()
     assert "kind summary" in title
     assert head.split()[:9] == ["run", "method", "seeds", "status", "F1", "tl", "SD", "95", "%"]
-    assert re.split(r"\s{2,}", row.strip())[2:7] == ["3", "finished", "0.250", "0.062", "-0.125 to 0.625"]
+    assert re.split(r"\s{2,}", row.strip())[2:7] == ["3", "finished", "25.0", "6.2", "-12.5 to 62.5"]
     (record,) = rows_of(capsys, kind="summary")
     assert scores.items() | {("seeds", 3)} <= record.items()
     (run,) = rows_of(capsys)

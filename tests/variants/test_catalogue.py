@@ -1,4 +1,4 @@
-"""`python -m whichlora.variants` as a separate process, and the catalogue in README."""
+"""`python -m whichlora.variants` as a separate process."""
 
 from __future__ import annotations
 
@@ -79,12 +79,3 @@ def test_a_bad_option_as_a_process() -> None:
     status, out, err = called("--rank", "many")
     assert (status, out) == (2, "")
     assert err == "error: rank=many: must be a whole number from 1 to 1000000000\n"
-
-
-def test_the_readme_names_every_variant_and_its_paper() -> None:
-    text = (ROOT / "README.md").read_text()
-    for variant in CATALOGUE.values():
-        assert f"`{variant.name}`" in text
-        if (found := re.search(r"arXiv (\d{4}\.\d{5})", variant.paper)) is not None:
-            assert found[1] in text, variant.name
-    assert f"{len(CATALOGUE)} variants" in text

@@ -42,21 +42,36 @@ def _scores(progress: Progress, survey: Survey) -> str:
     seeds = list(dict.fromkeys(seed for method in progress.methods.values() for seed in method.seeds))
     changed = any(point.change for point in survey.results)
     languages = next((_languages(progress.plan(point)) for point in survey.results), "")
-    head = ["variant", "rate", *(["changed"] * changed), *(f"seed {seed}: {languages}" for seed in seeds), "mean"]
+    head = [
+        "variant",
+        "rate",
+        *(["changed"] * changed),
+        *(f"seed {seed}: {languages}" for seed in seeds),
+        "mean, points",
+    ]
     rows = []
     for method, rate, change in _rows(survey):
         points = [Point(method, rate, seed, change) for seed in seeds]
         found = [point for point in points if point in survey.results]
         cells = [_score_text(progress, survey, point) if point in survey.results else "" for point in points]
         average = _mean(progress, survey, found)
-        last = "-" if average in (None, DIVERGED) else f"{average:.3f}"
+        last = "-" if average in (None, DIVERGED) else f"{100 * average:.1f}"
         rows.append([method, rate_text(rate), *([change] * changed), *cells, last])
     return _markdown(head, rows)
 
 
 def _trainings(progress: Progress, survey: Survey) -> str:
     """Return the table of what tells a collapsed training: its answers, its last loss, and the shallow baselines."""
-    head = ["variant", "rate", "changed", "seed", "most frequent answer", "final loss", "best shallow baseline", "note"]
+    head = [
+        "variant",
+        "rate",
+        "changed",
+        "seed",
+        "most frequent answer",
+        "final loss",
+        "best shallow baseline, points",
+        "note",
+    ]
     rows, floors = [], dict[str, float | None]()
     for method, rate, change in _rows(survey):
         for seed in progress.methods[method].seeds:
@@ -82,7 +97,7 @@ def _signs(plan: Plan, run: Run, known: dict[str, float | None]) -> list[str]:
     return [
         " / ".join("-" if share is None else f"{share:.2f}" for share in shares.values()),
         "-" if loss is None else f"{loss:.3f}",
-        " / ".join("-" if floor is None else f"{floor:.3f}" for floor in floors.values()),
+        " / ".join("-" if floor is None else f"{100 * floor:.1f}" for floor in floors.values()),
         "; ".join(notes),
     ]
 
@@ -132,7 +147,7 @@ def _score_text(progress: Progress, survey: Survey, point: Point) -> str:
     run = survey.results[point]
     if run.info.status == "FAILED":
         return "diverged"
-    return " / ".join(f"{value:.3f}" for value in scores(run, progress.plan(point)).values())
+    return " / ".join(f"{100 * value:.1f}" for value in scores(run, progress.plan(point)).values())
 
 
 def _codes(plan: Plan) -> dict[str, str]:

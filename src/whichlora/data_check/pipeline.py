@@ -21,7 +21,7 @@ from whichlora.data_check.estimate import estimate
 from whichlora.data_check.inventory import Data
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.evaluation.scoring_methods import prompt_scoring
-from whichlora.text_tables import shown
+from whichlora.text_tables import points, shown
 from whichlora.variants import get_variant
 
 MAX_TARGETS = 6
@@ -71,7 +71,7 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         _show_reading(encoder, data, options)
         if plans:
             _section("Items of a run", running.training_table(task, plans, data))
-            title = f"Shallow baselines: {metric_name(task.headline)} without a language model"
+            title = f"Shallow baselines: {metric_name(task.headline)} in points, without a language model"
             with announced("Computing shallow baselines."):
                 floors = _baselines(plans)
             _section(title, floors)
@@ -200,7 +200,7 @@ def _baselines(plans: Mapping[str, Plan]) -> str:
         for test in plan.tests.values():
             if test.language not in lines:
                 floors = plan.task.shallow_baselines(plan.mixture.train, test.items)
-                lines[test.language] = ", ".join(f"{name} {value:.3f}" for name, value in floors.items()) or "none"
+                lines[test.language] = ", ".join(f"{name} {points(value)}" for name, value in floors.items()) or "none"
     return "\n".join(f"  {language}: {text}" for language, text in lines.items())
 
 

@@ -14,7 +14,7 @@ from whichlora.data.chat import NONE
 from whichlora.evaluation.intervals import students_t
 from whichlora.experiment.grid import Grid
 from whichlora.run_table.scores import Score, scores_of
-from whichlora.text_tables import interval_text, table
+from whichlora.text_tables import table
 
 _DESIGN = ("task", "model", "language", "tl_ratio")
 _OPTIONS = tuple(
@@ -93,4 +93,4 @@ def _mean(scores: Sequence[Score]) -> tuple[str, str]:
         return "-", ""
     values = [score.value for score in scores]
     ends = scores[0].interval if len(values) == 1 else students_t(values)
-    return f"{mean(values):.3f}", "" if ends is None else interval_text(*ends)
+    return scores[0].shown(mean(values)), "" if ends is None else scores[0].shown_interval(*ends)

@@ -9,7 +9,7 @@ from whichlora.data.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageChoices:
-    """The choices of the language probe, named as in `options.OPTIONS`; the README explains the defaults.
+    """The choices of the language probe, named as in `options.OPTIONS`; docs/explanation/probing.md explains them.
 
     `candidates` are language codes, or None for all languages; `for_task` resolves the placeholder ("task",).
     """

@@ -14,7 +14,7 @@ from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
-from whichlora.text_tables import interval_text, table
+from whichlora.text_tables import points, points_interval, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Result:
     metrics: dict[str, float]
 
 
-_HEAD = ("", "score", "95 % CI", "base", "gain", "best floor", "items")
+_HEAD = ("", "points", "95 % CI", "base", "gain", "best floor", "items")
 
 
 def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
@@ -33,12 +33,12 @@ def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
     shallow baseline; of choices also rows of their controls, and of several target languages a row for each.
     """
     key, best = test.task.headline, best_floor(m, test.name)
-    floor = "-" if best is None else f"{best[1]:.3f} {metric_name(best[0])}"
+    floor = "-" if best is None else f"{points(best[1])} {metric_name(best[0])}"
     title = f"{test.title}: {metric_name(key)}"
     rows: list[tuple[str, ...]] = [(title, *_cells(test, m, key), floor, f"{len(test.items):,}")]
     rows += [(f"  {metric_name(name)}", *_cells(test, m, name), "", "") for name in controls_of(m, test.name)]
     each = scores_by_language(m, f"test/{test.name}", key, test.task.languages)
-    rows += [(f"  {language_name(code)}", f"{own:.3f}", *[""] * 5) for code, own in each.items()]
+    rows += [(f"  {language_name(code)}", points(own), *[""] * 5) for code, own in each.items()]
     return rows
 
 
@@ -46,13 +46,13 @@ def _cells(test: TestSet, m: Mapping[str, float], key: str) -> tuple[str, ...]:
     """Return a metric of a test set, its interval, the base model's, and the gain in points."""
     score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
     gain = f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
-    return f"{score:.3f}", _interval_text(test, m, key), f"{base:.3f}", gain
+    return points(score), _interval_text(test, m, key), points(base), gain
 
 
 def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
     """Return the interval of a metric; for runs of earlier versions, which logged none, Wilson's."""
     score = f"test/{test.name}/{key}"
-    return interval_text(*(interval_of(m, score) or wilson(m[score], len(test.items))))
+    return points_interval(*(interval_of(m, score) or wilson(m[score], len(test.items))))
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:
@@ -81,7 +81,7 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
             parts.append(f"P@1 {m[f'test/{name}/{WORDS_RETRIEVED}']:.3f} {name} pairs")
         else:
             headline = test.task.headline
-            parts.append(f"{metric_name(headline)} {m[f'test/{name}/{headline}']:.3f} {test.title}")
+            parts.append(f"{metric_name(headline)} {points(m[f'test/{name}/{headline}'])} {test.title}")
     return ", ".join(parts)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from whichlora.csv_text import to_csv
 from whichlora.run_table.listing import Listed, Listing
-from whichlora.text_tables import interval_text, shown, table, terminal_width
+from whichlora.text_tables import shown, table, terminal_width
 
 _SHORTEST_ID = 6
 _INTERVAL, _SD = "95 % CI", "SD"
@@ -67,9 +67,9 @@ def as_table(runs: Sequence[Listed], *, width: int | None) -> str:
         row += [f"{run.status}: {run.reason}" if run.reason else run.status]
         for title in titles:
             score = run.scores.get(title)
-            row.append("-" if score is None else f"{score.value:.3f}")
-            row.append("" if score is None or score.sd is None else f"{score.sd:.3f}")
-            row.append("" if score is None or score.interval is None else interval_text(*score.interval))
+            row.append("-" if score is None else score.shown(score.value))
+            row.append("" if score is None or score.sd is None else score.shown(score.sd))
+            row.append("" if score is None or score.interval is None else score.shown_interval(*score.interval))
         row += [", ".join(dict.fromkeys(s.metric for s in run.scores.values()))] * (len(metrics) > 1)
         row += ["" if run.seconds is None else f"{run.seconds:,.0f}", f"{run.started.astimezone():%Y-%m-%d %H:%M}"]
         rows.append(row)

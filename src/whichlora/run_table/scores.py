@@ -10,6 +10,7 @@ from mlflow.entities import Run
 
 from whichlora.data.logged_scores import interval_of
 from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
+from whichlora.text_tables import interval_text, points, points_interval
 
 _ROLES = ("en", "tl")
 PAIRS_METRIC = "P@1"
@@ -35,6 +36,14 @@ class Score:
     value: float
     interval: tuple[float, float] | None
     sd: float | None = None
+
+    def shown(self, value: float) -> str:
+        """Return a value of the metric as users read it: in points, and P@1, a share of pairs, as a share."""
+        return f"{value:.3f}" if self.metric == PAIRS_METRIC else points(value)
+
+    def shown_interval(self, low: float, high: float) -> str:
+        """Return an interval of the metric on the same scale."""
+        return interval_text(low, high) if self.metric == PAIRS_METRIC else points_interval(low, high)
 
 
 def scores_of(run: Run) -> dict[str, Score]:

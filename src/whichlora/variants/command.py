@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rank = None if texts["rank"] == "auto" else parse_integer("rank", texts["rank"], 1)
         with announced("Loading packages and the shape of the model."):
             shape = read_shape(locate(check_text("model", texts["model"])))
-        rows = [_row(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
+        rows = [describe(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,7 +60,13 @@ def _package_variants() -> list[Variant]:
     return variants
 
 
-def _row(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
+def describe(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str, str]:
+    """Return what the catalogue says of a variant, by title; `-` where it says nothing.
+
+    Args:
+        shape: the model for which parameters are counted.
+        rank: the rank for which they are; None is that of the arm matched.
+    """
     adapter = variant.adapts_layers
     supports = {
         "layers": adapter,
