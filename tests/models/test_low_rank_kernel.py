@@ -9,7 +9,6 @@ import pytest
 import torch
 from peft.tuners.adalora import SVDLinear
 from peft.tuners.lora import Linear
-from peft.tuners.vera import Linear as VeraLinear
 from runs import moved, plan_of
 
 from whichlora.data.encoding import Encoder
@@ -23,7 +22,7 @@ from whichlora.variants import CATALOGUE
 
 PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora"}
 """Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
-FUSED = PLAIN | {"adalora", "dora", "vera"}
+FUSED = PLAIN | {"adalora", "dora"}
 ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
@@ -63,7 +62,7 @@ def test_the_output_of_a_fused_layer_may_be_changed_in_place(tmp_path: Path) -> 
     assert train(plan, examples, tmp_path, validate=lambda model, step: 0.0) is not None
 
 
-@pytest.mark.parametrize("variant", ["lora", "adalora", "dora", "vera"])
+@pytest.mark.parametrize("variant", ["lora", "adalora", "dora"])
 def test_in_bf16_gradients_differ_no_more_than_rounding(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)
@@ -87,9 +86,7 @@ def test_layers_with_dropout_or_a_trained_base_are_not_fused(tiny_model: str) ->
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(
-    ("variant", "kind"), [("lora", Linear), ("adalora", SVDLinear), ("dora", Linear), ("vera", VeraLinear)]
-)
+@pytest.mark.parametrize(("variant", "kind"), [("lora", Linear), ("adalora", SVDLinear), ("dora", Linear)])
 def test_training_does_not_call_pefts_forward(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, kind: Any, precision: str
 ) -> None:

@@ -2,21 +2,22 @@
 
 The function computes, for each token x,
 
-    (1 + gain) * (W x + scale * outer * B (inner * A x)) + bias
+    (1 + gain) * (W x + scale * B (inner * A x)) + bias
 
-where `*` is elementwise, `inner` has an entry for each rank, and `outer` and `gain` have one for each output:
+where `*` is elementwise, `inner` has an entry for each rank, and `gain` has one for each output:
 
-| method | A, B | inner | outer | gain |
-|---|---|---|---|---|
-| LoRA (arXiv 2106.09685, equation 3) | trained | | | |
-| AdaLoRA (arXiv 2303.10512, equation 3) | trained | singular values, trained | | |
-| VeRA (arXiv 2310.11454, equation 2) | frozen | d, trained | b, trained | |
-| DoRA (arXiv 2402.09353, equation 5) | trained | | | magnitude / norm - 1 |
+| method | inner | gain |
+|---|---|---|
+| LoRA (arXiv 2106.09685, equation 3) | | |
+| AdaLoRA (arXiv 2303.10512, equation 3) | singular values | |
+| DoRA (arXiv 2402.09353, equation 5) | | magnitude / norm - 1 |
 
 PEFT computes the base output and the update as two (tokens, out) matrices and adds them, and in the backward pass
-likewise the two gradients of the input; what scales outputs it multiplies in fp32. Here the second product is
-accumulated into the result of the first (`addmm_`) in both directions, and `outer` is multiplied into B. Results and
-gradients equal PEFT's up to rounding. A gain near 0 is precise in bf16, in which the factor 1 + gain would not be.
+likewise the two gradients of the input; DoRA's outputs it scales in fp32. Here the second product is accumulated into
+the result of the first (`addmm_`) in both directions. Results and gradients equal PEFT's up to rounding. A gain near 0
+is precise in bf16, in which the factor 1 + gain would not be.
+
+VeRA has the same form, but gains nothing: its products at rank 256 and above take the time.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ class _Update:
     b: Tensor
     scale: float = 1.0
     inner: Tensor | None = None
-    outer: Tensor | None = None
     gain: Tensor | None = None
 
 
@@ -58,7 +58,7 @@ def fusable_layers(model: Any, *, only_plain_lora: bool = False) -> dict[Any, Ca
         model: a PEFT model.
         only_plain_lora: whether to leave out all methods but LoRA.
     """
-    layers = {}
+    layers: dict[Any, Callable[[Tensor], Tensor]] = {}
     for _, layer in adapter_modules(model):
         base = layer.get_base_layer()
         if is_linear(base) and not any(p.requires_grad for p in base.parameters()) and not has_dropout(layer):
@@ -78,12 +78,9 @@ def _reader(layer: Any) -> Callable[[Any, str], _Update] | None:
     from peft.tuners.adalora import SVDLinear
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer
-    from peft.tuners.vera import Linear as VeraLinear
 
     if type(layer) is SVDLinear:
         return _adalora
-    if type(layer) is VeraLinear:
-        return _vera
     if type(layer) is not Linear or any(getattr(b, "bias", None) is not None for b in layer.lora_B.values()):
         return None
     if not layer.lora_variant:
@@ -109,21 +106,14 @@ def _adalora(layer: Any, name: str) -> _Update:
     return _Update(layer.lora_A[name], layer.lora_B[name], inner=layer.lora_E[name][:, 0] * scale)
 
 
-def _vera(layer: Any, name: str) -> _Update:
-    a, b = layer.vera_A[name][:, : layer.in_features], layer.vera_B[name][: layer.out_features]
-    inner, outer = layer.vera_lambda_d[name], layer.vera_lambda_b[name]
-    return _Update(a.to(inner.device), b.to(inner.device), inner=inner, outer=outer)
-
-
 def _forward(layer: Any, read: Callable[[Any, str], _Update], x: Tensor) -> Tensor:
     (name,) = layer.active_adapters
     base, device = layer.get_base_layer(), x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.weight.dtype
     with torch.autocast(device, enabled=False):
         update = read(layer, name)
-        vectors = update.inner, update.outer, update.gain
         out: Tensor = _FusedLayer.apply(  # type: ignore[no-untyped-call]
-            x.flatten(0, -2), base.weight, base.bias, update.a, update.b, *vectors, update.scale, dtype
+            x.flatten(0, -2), base.weight, base.bias, update.a, update.b, update.inner, update.gain, update.scale, dtype
         )
     # Outside the function, because autograd forbids in-place changes (OLMo's clipping) of a view that it returned.
     return out.view(*x.shape[:-1], base.out_features)
@@ -144,32 +134,30 @@ class _FusedLayer(torch.autograd.Function):
         a: Tensor,
         b: Tensor,
         inner: Tensor | None,
-        outer: Tensor | None,
         gain: Tensor | None,
         scale: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        rows, weight, down = (matrix.to(dtype) for matrix in (x, weight, a))
-        up = (b if outer is None else outer[:, None] * b).to(dtype)
+        rows, weight, down, up = (matrix.to(dtype) for matrix in (x, weight, a, b))
         bias = None if bias is None else bias.to(dtype)
         hidden = matmul_transposed(rows, down)
         scaled = hidden if inner is None else (hidden * inner).to(dtype)
         out = matmul_transposed(rows, weight, bias if gain is None else None).addmm_(scaled, up.t(), alpha=scale)
-        unscaled, gain = (None, None) if gain is None else (out, gain.to(dtype))
-        if unscaled is not None:
+        unscaled = None
+        if gain is not None:
+            unscaled, gain = out, gain.to(dtype)
             out = torch.addcmul(unscaled, unscaled, gain)
             out = out if bias is None else out.add_(bias)
-        ctx.save_for_backward(rows, weight, down, up, hidden, scaled, b, inner, outer, gain, unscaled)
+        ctx.save_for_backward(rows, weight, down, up, hidden, scaled, inner, gain, unscaled)
         ctx.scale, ctx.dtypes = scale, (x.dtype, a.dtype, b.dtype)
         return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        rows, weight, down, up, hidden, scaled, b, inner, outer, gain, unscaled = ctx.saved_tensors
+        rows, weight, down, up, hidden, scaled, inner, gain, unscaled = ctx.saved_tensors
         x_dtype, a_dtype, b_dtype = ctx.dtypes
-        needs_x, _, _, needs_a, needs_b, _, needs_outer, *_ = ctx.needs_input_grad
-        of_a = of_b = of_inner = of_outer = of_gain = None
+        of_x = of_inner = of_gain = None
         if gain is not None:
             of_gain = (gradient * unscaled).sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
             gradient = torch.addcmul(gradient, gradient, gain)
@@ -181,14 +169,14 @@ class _FusedLayer(torch.autograd.Function):
         if inner is not None:
             of_inner = (d_hidden * hidden.t()).sum(1, dtype=inner.dtype)
             d_hidden = (d_hidden * inner[:, None]).to(gradient.dtype)
-        x = matmul_transposed(gradient, weight.t()).addmm_(d_hidden.t(), down).to(x_dtype) if needs_x else None
-        if needs_a:
-            of_a = matmul_transposed(pad_rows(d_hidden.t()).t(), pad_rows(rows).t()).to(a_dtype)
-        if needs_b or needs_outer:
-            of_up = matmul_transposed(pad_rows(scaled).t(), pad_rows(gradient).t()).mul_(ctx.scale).t()
-            if outer is None:
-                of_b = of_up.to(b_dtype)
-            else:
-                of_outer = (of_up * b).sum(1, dtype=outer.dtype)
-                of_b = (of_up * outer[:, None]).to(b_dtype) if needs_b else None
-        return x, None, None, of_a, of_b, of_inner, of_outer, of_gain, None, None
+        if ctx.needs_input_grad[0]:
+            of_x = matmul_transposed(gradient, weight.t()).addmm_(d_hidden.t(), down).to(x_dtype)
+        d_hidden, rows, scaled, gradient = (
+            pad_rows(d_hidden.t()).t(),
+            pad_rows(rows),
+            pad_rows(scaled),
+            pad_rows(gradient),
+        )
+        of_a = matmul_transposed(d_hidden, rows.t()).to(a_dtype)
+        of_b = matmul_transposed(scaled.t(), gradient.t()).mul_(ctx.scale).t().to(b_dtype)
+        return of_x, None, None, of_a, of_b, of_inner, of_gain, None, None
