@@ -88,6 +88,19 @@ def use_onednn_linear(model: nn.Module) -> None:
             module.__class__ = _Linear
 
 
+@contextmanager
+def plain_linears(model: nn.Module) -> Iterator[None]:
+    """Give a model's `nn.Linear` layers torch's own class within this context: some PEFT methods refuse subclasses."""
+    replaced = [module for module in model.modules() if type(module) is _Linear]
+    for module in replaced:
+        module.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        for module in replaced:
+            module.__class__ = _Linear
+
+
 def onednn_matmuls(layers: Sequence[Any]) -> AbstractContextManager[None]:
     """Within this context, let oneDNN also compute the matrix products in the `forward` of adapter layers."""
     return patched_forward((layer, partial(_forward, layer)) for layer in layers)
