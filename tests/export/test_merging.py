@@ -24,7 +24,7 @@ IDS = torch.arange(5, 69).reshape(2, 32)
 ADAPTERS = [
     pytest.param(name, marks=() if variant in STUDIED else pytest.mark.slow)
     for name, variant in CATALOGUE.items()
-    if variant.has_adapter
+    if variant.mergeable and variant.has_adapter
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods import ADAPTERS, cases
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
 
@@ -17,11 +18,9 @@ from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.testing import save_tiny_model
 from whichlora.training.trainer import train
-from whichlora.variants import CATALOGUE
 
-PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora"}
+PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora", "lora-fa", "lora-ga", "corda"}
 """Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
 def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic: Any) -> dict[str, torch.Tensor]:
@@ -33,7 +32,7 @@ def gradients(model: Any, batch: dict[str, Any], layers: list[Any], **arithmetic
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_every_variant_of_plain_layers_has_the_same_gradients(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
     model = moved(plan).double().train()

@@ -2,8 +2,8 @@
 
 `base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
 installed packages; `selection` chooses layers that are trained in full; `routing` is the optimiser of mixtures of
-experts and `routing_record` what it logs; `witness` checks that a method trained as declared; `command` prints the
-catalogue.
+experts and `routing_record` what it logs; `witness` checks that a method trained as declared; `capabilities` is the
+table of what was tried out for each adapter; `command` prints the catalogue.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Declares LoRA with non-random initialisation: OLoRA (from the weights), EVA, LoRA-GA and CorDA (from training data)."""
+"""Declares LoRA that is initialised from the weights (OLoRA) or the training data (EVA, LoRA-GA, CorDA)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -160,8 +161,10 @@ def _estimate_gradients(model: Any, config: Any, passes: BackwardPasses, batches
     from peft.tuners.lora import preprocess_loraga
 
     def train_step() -> None:
-        for backward in passes[:GRADIENT_BATCHES]:
-            backward(model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")  # in the first block
+            for backward in passes[:GRADIENT_BATCHES]:
+                backward(model)
 
     preprocess_loraga(model, config, train_step)
 

@@ -1,4 +1,4 @@
-"""Declares LoRA+ and LoRA-FA, LoRA with another optimiser: a higher rate for B, or a frozen A and corrected gradients."""
+"""Declares LoRA with an optimiser of its own: LoRA+ (a higher rate for B) and LoRA-FA (A is frozen)."""
 
 from __future__ import annotations
 

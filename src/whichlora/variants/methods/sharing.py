@@ -144,7 +144,9 @@ def _uni_lora_config(settings: AdapterSettings) -> Any:
 def _uni_lora_factors(module: Any) -> Any:
     vector = module.unilora_theta_d["default"].cpu()
     for side in ("A", "B"):
-        positions, scales = (getattr(module, f"unilora_{kind}_{side}")["default"].cpu() for kind in ("indices", "scales"))
+        positions, scales = (
+            getattr(module, f"unilora_{kind}_{side}")["default"].cpu() for kind in ("indices", "scales")
+        )
         yield vector[positions] * scales
 
 
@@ -231,8 +233,8 @@ VB_LORA = Variant(
         learning_rate=1e-2,
         target_modules=QUERY_VALUE,
         source=(
-            "PEFT's method_comparison/MetaMathQA (vblora, bank1024); the rates of the logits and of the bank from PEFT's "
-            "documentation of VB-LoRA"
+            "PEFT's method_comparison/MetaMathQA (vblora, bank1024); the rates of the logits and of the bank from "
+            "PEFT's documentation of VB-LoRA"
         ),
         **PEFT_COMPARISON,
     ),
