@@ -19,7 +19,19 @@ from whichlora.models.kernels.lora import fusable_layers, fused
 from whichlora.testing import save_tiny_model
 from whichlora.training.trainer import train
 
-PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora", "lora-fa", "lora-ga", "corda"}
+PLAIN = {
+    "lora",
+    "lora-plus",
+    "rslora",
+    "pissa",
+    "olora",
+    "eva",
+    "molf-efficient",
+    "hybrid-lora",
+    "lora-fa",
+    "lora-ga",
+    "corda",
+}
 """Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
 
 

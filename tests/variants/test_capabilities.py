@@ -62,6 +62,7 @@ def test_declarations_agree_with_what_was_found() -> None:
         assert ("pack" in found) == shares, name
 
 
+@pytest.mark.slow
 def test_the_command_tries_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / declared.FILE
     monkeypatch.setattr("whichlora.testing.capabilities.files", lambda _: tmp_path)

@@ -48,8 +48,8 @@ _IDS = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0)
 _MOVE = 0.02
 _SAME = 1e-3
 """Relative difference of outputs that rounding in fp32 explains."""
-_LOST = 0.5
-"""Share of the adapter's effect by which outputs may differ after reloading, in low precision."""
+_LOST = 0.1
+"""Share of the adapter's effect by which outputs may differ after reloading: a changed base in bf16 is rounded."""
 
 
 class _Lacks(Exception):

@@ -161,7 +161,9 @@ def _forward_with_adapters(x: Tensor, *, base: Any, adapters: Sequence[Any], spa
     for layer, span in zip(adapters, spans, strict=True):
         part = whole[:, span]
         if layer is not None:
-            if type(layer) is not Linear or layer.lora_variant:  # others may add in place, to a tensor that another gradient needs
+            if (
+                type(layer) is not Linear or layer.lora_variant
+            ):  # others may add in place, to a tensor that another gradient needs
                 part = part.clone()
             with patched_forward([(layer.base_layer, lambda _, part=part: part)]):
                 part = type(layer).forward(layer, x[:, span])

@@ -31,7 +31,7 @@ COMMAND = Command(
         ),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
     },
-    choices={"model": FOLDER, "format": FORMATS},
+    choices={"model": FOLDER, "needs": tuple(CAPABILITIES), "format": FORMATS},
     examples=("whichlora variants --rank 8 --format markdown", "whichlora variants --needs nf4,merge"),
 )
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from whichlora.data.batching import IGNORED
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import BackwardPasses, Hyperparameters, SearchSpace, Variant, narrowest, narrowest_input
@@ -211,6 +210,7 @@ def _collect_covariances(model: Any, config: Any, passes: BackwardPasses, batche
     import torch
     from peft.tuners.lora.corda import preprocess_corda
 
+    from whichlora.data.batching import IGNORED
     from whichlora.models.answer_logits import logits_at
 
     first = torch.tensor([0], device=model.device)  # the inputs of the layers matter, not the logits

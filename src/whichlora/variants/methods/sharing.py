@@ -233,7 +233,7 @@ VB_LORA = Variant(
         learning_rate=1e-2,
         target_modules=QUERY_VALUE,
         source=(
-            "PEFT's method_comparison/MetaMathQA (vblora, bank1024); the rates of the logits and of the bank from "
+            "PEFT's method_comparison/MetaMathQA (vblora, default); the rates of the logits and of the bank from "
             "PEFT's documentation of VB-LoRA"
         ),
         **PEFT_COMPARISON,
@@ -245,7 +245,7 @@ VB_LORA = Variant(
         target_modules=(QUERY_VALUE, "all-linear"),
         options={"vectors": (256, 1024)},
     ),
-    options={"vectors": 1024, "vector_length": 256, "bank_rate_ratio": 0.1},
+    options={"vectors": 256, "vector_length": 256, "bank_rate_ratio": 0.1},
     option_ranges={"vectors": (2, 1 << 20), "vector_length": (1, 65536), "bank_rate_ratio": POSITIVE},
     rank_means="rank of the factors, which are made of vectors from one trained bank",
     build=_vb_lora_config,
