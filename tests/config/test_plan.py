@@ -38,6 +38,7 @@ OWN_RANK = {
     "waveft": WIDTH * NARROWEST,
     "c3a": NARROWEST,
     "psoft": NARROWEST,
+    "bd-lora": 12,
     "lily": WIDTH,
     "frod": None,
     "ia3": None,

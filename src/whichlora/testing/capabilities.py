@@ -257,7 +257,7 @@ def _try_packing(name: str, models: Models) -> None:
 def _alone(batch: Batch) -> dict[str, Tensor]:
     with packing.attention(batch.model):
         loss, _ = answer_loss(batch.model, packing.pack(batch.examples, share=True))
-        (loss / batch.count).backward()
+        (loss / batch.count).backward()  # type: ignore[no-untyped-call]
     gradients = {key: p.grad.clone() for key, p in batch.model.named_parameters() if p.grad is not None}
     batch.model.zero_grad()
     return gradients

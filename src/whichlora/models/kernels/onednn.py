@@ -91,7 +91,7 @@ def use_onednn_linear(model: nn.Module) -> None:
 @contextmanager
 def plain_linears(model: nn.Module) -> Iterator[None]:
     """Give a model's `nn.Linear` layers torch's own class within this context: some PEFT methods refuse subclasses."""
-    replaced = [module for module in model.modules() if type(module) is _Linear]
+    replaced: list[nn.Module] = [module for module in model.modules() if type(module) is _Linear]
     for module in replaced:
         module.__class__ = nn.Linear
     try:

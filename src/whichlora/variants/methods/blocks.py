@@ -136,7 +136,7 @@ def _check_bd_lora_rank(rank: int, shapes: Shapes, options: Mapping[str, Any]) -
 BD_LORA = Variant(
     name="bd-lora",
     title="BD-LoRA",
-    paper="block-diagonal LoRA for tensor-parallel serving, 2025, arXiv 2510.23346",
+    paper="Wang et al. 2025, arXiv 2510.23346",
     recommended=Hyperparameters(
         rank=14,
         alpha=28,
@@ -146,6 +146,7 @@ BD_LORA = Variant(
         **PEFT_COMPARISON,
     ),
     matched_learning_rate=None,
+    matched_rank=12,  # on the packaged model about as many parameters as LoRA of rank 8
     space=SearchSpace(target_modules=(("gate_proj", "up_proj", "down_proj"), "all-linear")),
     options={"blocks": 2, "row_sharded": list(_ROW_SHARDED)},
     option_ranges={"blocks": (1, 1024)},

@@ -166,7 +166,7 @@ def _check_principal_rotation(model: Any, evidence: Evidence) -> None:
 PSOFT = Variant(
     name="psoft",
     title="PSOFT",
-    paper="Wu et al. 2026, arXiv 2505.11235",
+    paper="Wu et al. 2025, arXiv 2505.11235",
     recommended=Hyperparameters(
         rank=256,
         learning_rate=1e-4,

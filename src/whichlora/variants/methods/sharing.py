@@ -81,11 +81,11 @@ def _lily_factors(shapes: Shapes, options: Mapping[str, Any]) -> dict[tuple[str,
 
 
 def _lily_parameters(shapes: Shapes, rank: int, options: Mapping[str, Any]) -> int:
+    experts: int = options["experts"]
     factors = sum(
-        rank * (count * n_in + options["experts"] * n_out)
-        for (_, n_in, n_out), count in _lily_factors(shapes, options).items()
+        rank * (count * n_in + experts * n_out) for (_, n_in, n_out), count in _lily_factors(shapes, options).items()
     )
-    return factors + len(shapes) * rank * options["experts"]
+    return factors + len(shapes) * rank * experts
 
 
 def _check_interconnection(model: Any, evidence: Evidence) -> None:
@@ -204,7 +204,7 @@ def _vb_lora_config(settings: AdapterSettings) -> Any:
 
 
 def _vb_lora_parameters(shapes: Shapes, rank: int, options: Mapping[str, Any]) -> int:
-    length, vectors = _sub_vector(shapes, options), options["vectors"]
+    length, vectors = _sub_vector(shapes, options), int(options["vectors"])
     return vectors * (length + sum(rank * (n_in + n_out) // length for n_in, n_out in shapes.values()))
 
 
