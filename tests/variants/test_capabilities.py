@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from methods import ADAPTERS
 
-from whichlora.testing.capabilities import Models, main, probe
+from whichlora.testing.capabilities import main
+from whichlora.testing.capability_probes import Models, probe
 from whichlora.variants import CATALOGUE
 from whichlora.variants import capabilities as declared
 from whichlora.variants.capabilities import CAPABILITIES, capabilities_of, markdown, table

@@ -20,6 +20,8 @@ CAPABILITIES: Mapping[str, str] = {
     "pack": "several runs train in one pass with the gradients of each alone",
 }
 FILE = "capabilities.json"
+NO_NEEDS = "none"
+"""Value of the option `needs` with which variants are not filtered."""
 _PROBED = "-"
 """Cell of a table for a variant that was not tried out: one without an adapter, or that of an installed package."""
 
@@ -47,12 +49,12 @@ def capabilities_text(variant: str) -> str:
 
 
 def parse_needs(text: str) -> frozenset[str]:
-    """Parse the option `needs`: capabilities, joined by commas; none for an empty text.
+    """Parse the option `needs`: capabilities, joined by commas, or `NO_NEEDS`.
 
     Raises:
         OptionError: a name is not one of `CAPABILITIES`.
     """
-    names = [part.strip() for part in text.split(",")] if text.strip() else []
+    names = [] if text == NO_NEEDS else [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in CAPABILITIES]:
         allowed = f"{unknown[0] or 'an empty name'} is not a capability; allowed are {', '.join(CAPABILITIES)}"
         raise OptionError("needs", text, allowed)

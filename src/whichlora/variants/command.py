@@ -12,7 +12,7 @@ from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant, get_variant, name_conflicts, variant_names
-from whichlora.variants.capabilities import CAPABILITIES, capabilities_text, has_all, parse_needs
+from whichlora.variants.capabilities import CAPABILITIES, NO_NEEDS, capabilities_text, has_all, parse_needs
 
 FORMATS = ("text", "markdown")
 COMMAND = Command(
@@ -25,7 +25,7 @@ COMMAND = Command(
         ),
         "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
         "needs": (
-            "",
+            NO_NEEDS,
             f"Only variants with all of these capabilities, joined by commas: {', '.join(CAPABILITIES)}. Each was "
             "tried out on a tiny model (docs/capabilities.md).",
         ),
