@@ -21,8 +21,13 @@ GREATEST = {
     "pissa": NARROWEST,
     "olora": NARROWEST,
     "randlora": NARROWEST,
+    "psoft": NARROWEST,
+    "corda": NARROWEST,
+    "lora-ga": NARROWEST // 2,  # it takes twice as many singular vectors
+    "c3a": NARROWEST,  # the greatest common divisor of all widths
     "eva": WIDTH // 2,  # up to twice the mean for one layer
     "fourierft": WIDTH * NARROWEST,  # coefficients
+    "waveft": WIDTH * NARROWEST,
     "shira": WIDTH * NARROWEST // (WIDTH + NARROWEST),  # as many entries as LoRA
 }
 OWN_RANK = {
@@ -30,6 +35,12 @@ OWN_RANK = {
     "oft": WIDTH,
     "randlora": NARROWEST,
     "fourierft": WIDTH * NARROWEST,
+    "waveft": WIDTH * NARROWEST,
+    "c3a": NARROWEST,
+    "psoft": NARROWEST,
+    "bd-lora": 12,
+    "lily": WIDTH,
+    "frod": None,
     "ia3": None,
     "road": None,
 }

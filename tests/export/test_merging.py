@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from runs import plan_of
+from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM
 
 from whichlora.errors import OptionError, ProofError
 from whichlora.export import merging
+from whichlora.export.command import main as export
 from whichlora.models.loading import locate
+from whichlora.probing import main as probe
 from whichlora.testing import save_tiny_model
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import total_steps
@@ -24,7 +26,7 @@ IDS = torch.arange(5, 69).reshape(2, 32)
 ADAPTERS = [
     pytest.param(name, marks=() if variant in STUDIED else pytest.mark.slow)
     for name, variant in CATALOGUE.items()
-    if variant.has_adapter
+    if variant.mergeable and variant.has_adapter
 ]
 
 
@@ -64,6 +66,17 @@ def test_every_adapter_is_merged(name: str, tiny_model: str, tmp_path: Path) -> 
     assert (adapted - base).abs().max() > 1e-3
     torch.testing.assert_close(merged, adapted, atol=1e-3, rtol=1e-3)
     assert not list((tmp_path / "merged").glob("adapter*"))
+
+
+@pytest.mark.slow
+def test_an_adapter_that_no_weight_can_hold_is_refused(
+    store: Path, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = run_of(plan_of(tiny_model, variant="lily")).run_id
+    assert export(["--run_id", run_id, "--form", "merged", "--output", str(tmp_path / "merged")]) == 2
+    assert "form=merged: no weight can hold an adapter of lily; use form=adapter" in capsys.readouterr().err
+    assert probe(["--run_id", run_id, "--kind", "weights"]) == 2
+    assert "lily has no update that a weight can hold" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods import ADAPTERS, cases
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
 
@@ -24,14 +25,15 @@ from whichlora.models.kernels.bf16 import (
 )
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import train
-from whichlora.variants import CATALOGUE
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
-KEEP_CAST = {"dora", "vera", "ia3", "delora", "gralora", "fourierft", "shira", "road"}
+KEEP_CAST = {
+    *("dora", "vera", "ia3", "delora", "gralora", "fourierft", "shira", "road"),
+    *("lily", "frod", "c3a", "bd-lora", "psoft", "glora", "waveft", "uni-lora", "vb-lora"),
+}
 """Variants whose layers keep the cast: DoRA's because of its norms, the others because PEFT has no flag for them."""
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_every_variant_has_the_same_gradients_without_the_cast(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant, precision="bf16")
     encoder = Encoder(plan.task, plan.tokenizer)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods import ADAPTERS, cases
 from peft.tuners.adalora import SVDLinear
 from peft.tuners.lora import Linear
 from runs import moved, plan_of
@@ -18,12 +19,22 @@ from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.low_rank import fusable_layers, fused
 from whichlora.testing import save_tiny_model
 from whichlora.training.trainer import train
-from whichlora.variants import CATALOGUE
 
-PLAIN = {"lora", "lora-plus", "rslora", "pissa", "olora", "eva", "molf-efficient", "hybrid-lora"}
+PLAIN = {
+    "lora",
+    "lora-plus",
+    "rslora",
+    "pissa",
+    "olora",
+    "eva",
+    "molf-efficient",
+    "hybrid-lora",
+    "lora-fa",
+    "lora-ga",
+    "corda",
+}
 """Variants with plain LoRA layers: they differ in initialisation, scaling or optimiser only."""
 FUSED = PLAIN | {"adalora", "dora"}
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 
 
 def gradients(model: Any, batch: dict[str, Any], layers: dict[Any, Any], **arithmetic: Any) -> dict[str, torch.Tensor]:
@@ -35,7 +46,7 @@ def gradients(model: Any, batch: dict[str, Any], layers: dict[Any, Any], **arith
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_every_variant_of_fused_layers_has_the_same_gradients(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, learning_rate="0.001", variant=variant)
     model = moved(plan).double().train()

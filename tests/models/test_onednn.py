@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods import ADAPTERS, cases
 from runs import moved, plan_of
 from torch import nn
 
@@ -18,9 +19,7 @@ from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels import onednn
 from whichlora.models.kernels.low_rank import fusable_layers, fused
 from whichlora.models.loading import load_model, locate
-from whichlora.variants import CATALOGUE
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 chosen = pytest.mark.skipif(not onednn.PREFERRED, reason="needs a processor with AVX-512 that is not Intel's")
 
 
@@ -152,7 +151,7 @@ def test_a_loaded_model_has_replaced_layers_and_the_same_logits(tiny_model: str)
 
 
 @chosen
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_every_variant_has_the_same_gradients_with_onednn_matmuls(
     tiny_model: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from methods import cases
 from runs import moved, plan_of
 
 from whichlora.data.encoding import Encoder
@@ -25,11 +26,14 @@ from whichlora.variants import CATALOGUE
 REFUSED = {
     "pissa": "changes the base weights",
     "olora": "changes the base weights",
+    "lora-ga": "changes the base weights",
+    "corda": "changes the base weights",
     "full": "changes the base weights",
     "molf": "changes the base weights",
     "hybrid-lora": "changes the base weights",
     "ia3": "changes the inputs of the base layers",
     "oft": "changes the inputs of the base layers",
+    "lily": "reads all tokens of its batch",
 }
 JOINING = [name for name in CATALOGUE if name not in {*REFUSED, "none"}]
 """`none` takes no training steps, so it is accepted and never joins."""
@@ -69,7 +73,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
     )
 
 
-@pytest.mark.parametrize("variant", JOINING)
+@pytest.mark.parametrize("variant", cases(JOINING))
 def test_gradients_are_those_of_each_alone(tiny_model: str, variant: str) -> None:
     batches = [
         batch_of(tiny_model, 0, 5, variant="dora", target_modules="q_proj,v_proj"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from methods import ADAPTERS, LATEST, cases
 from runs import plan_of, run_of
 
 from whichlora.errors import ProofError
@@ -29,7 +31,8 @@ from whichlora.training.verification import (
 from whichlora.variants import CATALOGUE
 from whichlora.variants.witness import weight_digest
 
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
+SHARED = ("lily", "uni-lora")
+"""Variants whose modules have no tensors of their own that get a gradient without the shared ones."""
 
 
 def attached(model: str, variant: str) -> tuple[Any, Any, Any]:
@@ -61,7 +64,7 @@ def one_step(model: Any, evidence: Any, optimizer: torch.optim.Optimizer) -> Non
     optimizer.step()
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
     plan = plan_of(tiny_model, variant=variant)
     base = load_model(plan.source, precision="fp32", quantization="none")
@@ -70,7 +73,7 @@ def test_another_number_of_parameters_than_the_method_s_is_noticed(tiny_model: s
         adapter.attach(base, replace(plan, variant=wrong), total_steps=5)
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases([name for name in ADAPTERS if name not in SHARED]))
 def test_a_module_without_gradient_is_named(tiny_model: str, variant: str) -> None:
     _, model, evidence = attached(tiny_model, variant)
     optimizer = optimizer_of(model, variant)
@@ -84,7 +87,7 @@ def test_a_module_without_gradient_is_named(tiny_model: str, variant: str) -> No
         one_step(model, evidence, optimizer)
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_an_adapter_that_did_not_change_is_noticed(tiny_model: str, variant: str) -> None:
     plan, model, evidence = attached(tiny_model, variant)
     evidence.without_gradient = {}
@@ -94,8 +97,12 @@ def test_an_adapter_that_did_not_change_is_noticed(tiny_model: str, variant: str
 
 @pytest.mark.parametrize(
     ("variant", "quantization"),
-    [(name, q) for name in ADAPTERS for q in ("none", "nf4") if q == "none" or CATALOGUE[name].quantizable]
-    + [("full", "none")],
+    [
+        pytest.param(name, quantization, marks=[pytest.mark.slow] * (name in LATEST))
+        for name in (*ADAPTERS, "full")
+        for quantization in ("none", "nf4")
+        if quantization == "none" or CATALOGUE[name].quantizable
+    ],
 )
 def test_every_trained_tensor_is_fp32_on_a_bf16_base(
     tiny_model: str, tmp_path: Path, variant: str, quantization: str
@@ -182,13 +189,15 @@ def tamper(variant: str, model: Any, evidence: Any) -> None:
         setattr(module, name, type(getattr(module, name))({"default": getattr(module, name)["default"].clone()}))
     elif variant == "adalora":
         next(p for n, p in model.named_parameters() if "lora_E" in n).data.fill_(1.0)
-    elif variant in ("pissa", "olora"):
+    elif variant == "lily":
+        module.lily_B["default"] = copy.deepcopy(module.lily_B["default"])
+    elif variant in ("pissa", "olora", "lora-ga", "corda"):
         module.base_layer.weight.data.add_(module.get_delta_weight("default")).copy_(tamper.weight)  # type: ignore[attr-defined]
     elif variant == "eva":
         module.r["default"] += 1
     elif variant == "lora-plus":
         evidence.rates = dict.fromkeys(evidence.rates, 0.01)
-    elif variant in ("lora", "rslora", "molf-efficient", "hybrid-lora"):
+    elif variant in ("lora", "rslora", "molf-efficient", "hybrid-lora", "bd-lora", "lora-fa"):
         module.scaling["default"] *= 2
     else:
         update_otherwise(model)
@@ -214,7 +223,7 @@ def test_the_witness_of_a_variant_can_fail(tiny_model: str, variant: str) -> Non
         prove_trained(model, plan.variant, evidence)
 
 
-@pytest.mark.parametrize("variant", ["olora", "eva"])
+@pytest.mark.parametrize("variant", ["olora", "eva", "lora-ga", "corda"])
 def test_a_start_that_is_not_the_method_s_is_noticed(tiny_model: str, variant: str) -> None:
     plan, model, evidence = attached(tiny_model, variant)
     start = plan.variant.start_witness

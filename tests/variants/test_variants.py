@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from methods import ADAPTERS, LATEST, cases
 from runs import plan_of
 
 from whichlora.errors import OptionError
@@ -21,11 +22,14 @@ from whichlora.variants import CATALOGUE, WIDER
 
 VARIANTS = list(CATALOGUE)
 CASES = [
-    pytest.param(variant, task, marks=[pytest.mark.slow] if CATALOGUE[variant] in WIDER and task == "atlas-qa" else [])
+    pytest.param(
+        variant,
+        task,
+        marks=[pytest.mark.slow] * (variant in LATEST or (CATALOGUE[variant] in WIDER and task == "atlas-qa")),
+    )
     for variant in VARIANTS
     for task in ("atlas-nli", "atlas-qa")
 ]
-ADAPTERS = [name for name, variant in CATALOGUE.items() if variant.has_adapter]
 FEW = {"hybrid-lora": {"full_share": 0.5}}
 """Settings where so few layers have an adapter that the default share of them is none."""
 NF4 = [name for name in ADAPTERS if CATALOGUE[name].quantizable]
@@ -52,7 +56,7 @@ def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(folder, num_hidden_layers=32, hidden_size=16, intermediate_size=16)
 
 
-@pytest.mark.parametrize("variant", ADAPTERS)
+@pytest.mark.parametrize("variant", cases(ADAPTERS))
 def test_layers_are_counted_from_block_0_trained_alone_and_merged(deep_model: Path, variant: str) -> None:
     check_layer_forms_and_merging(variant, deep_model, FEW.get(variant))
 
@@ -74,6 +78,6 @@ def test_a_rank_beyond_the_width_is_refused_with_the_limit(tiny_model: str) -> N
         plan_of(tiny_model, variant="pissa", rank=17)
 
 
-@pytest.mark.parametrize("variant", NF4)
+@pytest.mark.parametrize("variant", cases(NF4))
 def test_a_variant_that_says_so_trains_on_an_nf4_base(tiny_model: str, variant: str) -> None:
     check_nf4(variant, tiny_model)

@@ -93,7 +93,9 @@ def _has_notice(folder: Path) -> bool:
 def _write_merged(trained: Path, run: Run, request: Request, folder: Path) -> str:
     from whichlora.export.merging import check_mergeable, merge  # torch and PEFT
 
-    get_variant(run.data.params["variant"])  # that of another package tells PEFT of its method
+    variant = get_variant(run.data.params["variant"])  # that of another package tells PEFT of its method
+    if not variant.mergeable:
+        raise OptionError("form", "merged", f"no weight can hold an adapter of {variant.name}; use form=adapter")
     check_mergeable(trained)
     source = _base_of(run, trained, request.base)
     announce(f"Merging the adapter into {source.name}, and comparing the predictions.")

@@ -190,12 +190,15 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    from whichlora.models.kernels.onednn import plain_linears
+
     unexpected: set[str] = set()
     hook = base.register_load_state_dict_post_hook(lambda _, keys: unexpected.update(keys.unexpected_keys))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            model = PeftModel.from_pretrained(base, str(folder))
+            with plain_linears(base):
+                model = PeftModel.from_pretrained(base, str(folder))
         saved = load_peft_weights(str(folder), device="cpu")
         missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - saved.keys()
     except Exception as error:  # PEFT and safetensors raise many types

@@ -115,6 +115,9 @@ def chance_overlap(first: Tensor, second: Tensor) -> float:
 def _check_trained(probed: ProbedModel, option: str) -> None:
     if not probed.plan.variant.trains:
         raise OptionError(option, probed.run_id or "base", "must be a run that trained something")
+    if not probed.plan.variant.mergeable:
+        allowed = f"must be a run of another variant: {probed.plan.variant.name} has no update that a weight can hold"
+        raise OptionError(option, probed.run_id or "base", allowed)
 
 
 def _measure(probed: ProbedModel, comparison: ProbedModel | None, work: Path) -> ProbeResult:

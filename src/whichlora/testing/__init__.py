@@ -2,7 +2,8 @@
 
 `check_variant("my-variant", folder)` and `check_task(MyTask)` run all checks and raise if one fails; they need no test
 runner. `variant_case`, `variant_runs` and `task_case` contain the single checks; `runs` and `interruption` carry out
-and kill small runs on a model of `tiny_model`.
+and kill small runs on a model of `tiny_model`. `capability_probes` tries out what an adapter can do, and `capabilities`
+writes the table.
 """
 
 from whichlora.testing.task_case import check_task

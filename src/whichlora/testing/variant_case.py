@@ -119,6 +119,7 @@ def check_parameter_count(
         options=variant.options,
         seed=0,
         total_steps=100,
+        shapes=shapes,
     )
     with torch.device(device):
         adapted = get_peft_model(model, variant.build(settings))
@@ -150,6 +151,8 @@ def check_chosen_layers(name: str, model: str | Path, folder: Path, settings: Ma
 def check_layer_forms_and_merging(name: str, deep_model: str | Path, settings: Mapping[str, Any] | None = None) -> None:
     """Check that each form of the option `layers` selects the right blocks, and that merging preserves the outputs.
 
+    Merging a variant that is not `mergeable` must fail.
+
     `deep_model` must have 32 decoder blocks.
     """
     forms = {
@@ -171,10 +174,21 @@ def check_layer_forms_and_merging(name: str, deep_model: str | Path, settings: M
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         ids = torch.tensor([[5, 6, 7, 8]])
         unmerged = model.eval()(input_ids=ids).logits
+        if not get_variant(name).mergeable:
+            _assert_not_merged(name, model)
+            return
         merged = model.merge_and_unload()(input_ids=ids).logits
         torch.testing.assert_close(
             merged, unmerged, atol=1e-3, rtol=1e-3, msg=lambda text: f"merging {name} changes its outputs: {text}"
         )
+
+
+def _assert_not_merged(name: str, model: Any) -> None:
+    try:
+        model.merge_and_unload()
+    except NotImplementedError:
+        return
+    raise AssertionError(f"PEFT merges {name}, which is declared as not mergeable")
 
 
 def check_nf4(name: str, model: str | Path) -> None:

@@ -20,6 +20,7 @@ from whichlora.errors import OptionError, ProofError
 from whichlora.models.adapter_layers import adapter_modules, full_modules, trained_copy
 from whichlora.models.checks import load_adapter
 from whichlora.models.kernels.bf16 import compute_in_input_dtype
+from whichlora.models.kernels.onednn import plain_linears
 from whichlora.models.loading import ModelSource, current_device, load_model
 from whichlora.models.published import published
 from whichlora.training import full_layers
@@ -75,6 +76,7 @@ def attach(
         options=spec.variant_options,
         seed=spec.seed,
         total_steps=total_steps,
+        shapes=shapes,
     )
     evidence = Evidence(settings=settings, base=base_digests(base, list(shapes)))
     full = full_layers.choose(base, plan, settings, work).names if variant.fully_trained else ()
@@ -84,7 +86,10 @@ def attach(
         config.modules_to_save = list(full)
         if not others:
             config.target_modules = DUMMY_TARGET_MODULES
-    model = get_peft_model(base, config)
+    if variant.prepare is not None:
+        variant.prepare(base, config, full_layers.backward_passes(base, plan), _first_batches(plan))
+    with plain_linears(base):
+        model = get_peft_model(base, config)
     if full:
         _prepare_full(model, full, adapted=others)
     if variant.after_attach is not None:

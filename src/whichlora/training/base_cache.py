@@ -58,15 +58,15 @@ def give_back_trained(model: Any, plan: Plan) -> None:
 def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
     """Yield the model saved in `folder`, for scoring: the base model with the adapter; for `full`, the trained model.
 
-    In unquantized fp32, where merging does not change the predictions, the adapter is merged for speed; the base
-    weights are restored on exit.
+    In unquantized fp32, where merging does not change the predictions, an adapter that a weight can hold is merged for
+    speed; the base weights are restored on exit.
     """
     announce("Reloading the saved adapter.")
     if plan.variant.trains_whole_model:
         yield adapter.load_saved(plan, folder, base=None)
         return
     model = adapter.load_saved(plan, folder, base=checkout(plan))
-    if plan.spec.precision == "fp32" and plan.spec.quantization == "none":
+    if plan.spec.precision == "fp32" and plan.spec.quantization == "none" and plan.variant.mergeable:
         base = unwrap_peft(model)
         full = {name: module.original_module for name, module in full_modules(model)}
         layers = [module.get_base_layer() for _, module in adapter_modules(model)]

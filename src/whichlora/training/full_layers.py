@@ -67,7 +67,7 @@ def _recorded(work: Path | None) -> FullSelection | None:
 def _chosen(model: nn.Module, plan: Plan, settings: AdapterSettings, work: Path | None) -> FullSelection:
     assert plan.variant.fully_trained is not None
     start = time.perf_counter()
-    selection = plan.variant.fully_trained(model, plan.adapted, settings, _backward_passes(model, plan))
+    selection = plan.variant.fully_trained(model, plan.adapted, settings, backward_passes(model, plan))
     if work is not None:
         count = sum(plan.adapted[name][0] * plan.adapted[name][1] for name in selection.names)
         record = {"layers": selection.names, "parameters": count, "seconds": time.perf_counter() - start}
@@ -98,7 +98,7 @@ def first_items(plan: Plan) -> list[Sequence[Item]]:
     return [items[i : i + INITIALIZATION_BATCH] for i in range(0, len(items), INITIALIZATION_BATCH)]
 
 
-def _backward_passes(model: nn.Module, plan: Plan) -> list[partial[None]]:
+def backward_passes(model: nn.Module, plan: Plan) -> list[partial[None]]:
     """Return functions that compute the gradients of the first training batches."""
     objective, encoder = objective_of(plan).optimized_for(model), plan.encoder()
     return [partial(_backward, items, objective, encoder) for items in first_items(plan)]

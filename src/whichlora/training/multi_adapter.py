@@ -68,6 +68,8 @@ def why_not_packable(plan: Plan) -> str | None:
         return f"{variant.name} is not in the catalogue, and only the catalogue's variants are tested in shared passes"
     if variant.changes_input:
         return f"{variant.name} changes the inputs of the base layers, which all runs of a pass share"
+    if variant.reads_batch:
+        return f"{variant.name} reads all tokens of its batch, which a joint pass arranges otherwise"
     if spec.quantization != "none":
         return f"quantization {spec.quantization} uses its own matrix products"
     if spec.dropout:
@@ -159,7 +161,9 @@ def _forward_with_adapters(x: Tensor, *, base: Any, adapters: Sequence[Any], spa
     for layer, span in zip(adapters, spans, strict=True):
         part = whole[:, span]
         if layer is not None:
-            if type(layer) is not Linear:  # others may add in place, to a tensor that another gradient needs
+            if (
+                type(layer) is not Linear or layer.lora_variant
+            ):  # others may add in place, to a tensor that another gradient needs
                 part = part.clone()
             with patched_forward([(layer.base_layer, lambda _, part=part: part)]):
                 part = type(layer).forward(layer, x[:, span])

@@ -2,8 +2,8 @@
 
 `base` defines `Variant`, the declaration of a method; `methods` contains the declarations; `plugins` finds those of
 installed packages; `selection` chooses layers that are trained in full; `routing` is the optimiser of mixtures of
-experts and `routing_record` what it logs; `witness` checks that a method trained as declared; `command` prints the
-catalogue.
+experts and `routing_record` what it logs; `witness` checks that a method trained as declared; `capabilities` is the
+table of what was tried out for each adapter; `command` prints the catalogue.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from whichlora.errors import check_choice
 from whichlora.variants import plugins
 from whichlora.variants.base import AdapterSettings, FullSelection, Hyperparameters, SearchSpace, Variant
 from whichlora.variants.methods.adalora import ADALORA
+from whichlora.variants.methods.blocks import BD_LORA, GRALORA
 from whichlora.variants.methods.delora import DELORA
-from whichlora.variants.methods.gralora import GRALORA
+from whichlora.variants.methods.full_rank import C3A, FROD, RANDLORA
 from whichlora.variants.methods.hira import HIRA
 from whichlora.variants.methods.hybrid_lora import HYBRID_LORA
-from whichlora.variants.methods.initializations import EVA, OLORA
+from whichlora.variants.methods.initializations import CORDA, EVA, LORA_GA, OLORA
 from whichlora.variants.methods.lora import DORA, LORA, PISSA, RSLORA
-from whichlora.variants.methods.lora_plus import LORA_PLUS
+from whichlora.variants.methods.lora_optimizers import LORA_FA, LORA_PLUS
 from whichlora.variants.methods.lycoris import LOHA, LOKR
 from whichlora.variants.methods.miss import MISS
 from whichlora.variants.methods.molf import MOLF, MOLF_EFFICIENT
-from whichlora.variants.methods.orthogonal import HRA, OFT
-from whichlora.variants.methods.randlora import RANDLORA
+from whichlora.variants.methods.orthogonal import HRA, OFT, PSOFT
 from whichlora.variants.methods.references import FULL, NONE
 from whichlora.variants.methods.scaling import IA3, ROAD
-from whichlora.variants.methods.sparse import FOURIERFT, SHIRA
+from whichlora.variants.methods.sharing import LILY, UNI_LORA, VB_LORA
+from whichlora.variants.methods.sparse import FOURIERFT, SHIRA, WAVEFT
 from whichlora.variants.methods.vera import VERA
+from whichlora.variants.methods.weight_dependent import DEFT, GLORA
 
 STUDIED = (LORA, DORA, VERA, ADALORA, PISSA, RSLORA)
 """The variants of "Which LoRA?"."""
@@ -53,6 +55,19 @@ WIDER = (
     MOLF,
     MOLF_EFFICIENT,
     HYBRID_LORA,
+    LILY,
+    FROD,
+    C3A,
+    BD_LORA,
+    DEFT,
+    PSOFT,
+    GLORA,
+    WAVEFT,
+    UNI_LORA,
+    VB_LORA,
+    LORA_FA,
+    LORA_GA,
+    CORDA,
 )
 """All other adapters, and mixtures of an adapter with full fine-tuning."""
 CATALOGUE = {v.name: v for v in (*STUDIED, *WIDER, FULL, NONE)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,8 +87,8 @@ class AdapterSettings:
     """The settings from which a variant builds its PEFT configuration.
 
     `target_modules` are the full names of the adapted layers. Full names work for any choice of decoder blocks in every
-    PEFT method, and exclude layers with the same short name elsewhere, such as in an image encoder. `rank` is 0 for a
-    method without a rank.
+    PEFT method, and exclude layers with the same short name elsewhere, such as in an image encoder. `shapes` are those
+    of the adapted layers. `rank` is 0 for a method without a rank.
     """
 
     rank: int
@@ -97,6 +98,7 @@ class AdapterSettings:
     options: Mapping[str, Any]
     seed: int
     total_steps: int
+    shapes: Shapes = field(default_factory=dict)
 
     def common(self) -> dict[str, Any]:
         """Return the arguments common to all PEFT configurations; `r` is omitted if the method has no rank."""
@@ -150,6 +152,8 @@ class Variant:
         fully_trained: chooses the layers whose weights are trained in full in place of getting an adapter (PEFT's
             `modules_to_save`), by full name, from (model, shapes of the adapted layers, settings, backward passes of
             the first training batches); None if every layer gets an adapter. `build` is given the other layers.
+        prepare: computes from (model, PEFT configuration, backward passes and batches of the first training items) what
+            PEFT needs in the model to initialise the adapter, before the adapter is attached.
         initialize: initialises the adapter from (model, first training batches, options).
         start_witness: raises `ProofError` unless the adapter is initialised as the method prescribes.
         optimizer: returns the optimiser for (model, learning rate, weight decay, options); None means AdamW.
@@ -168,6 +172,8 @@ class Variant:
             layer's output.
         converts_base_change: whether saving must convert the modification of the base into part of the adapter.
         quantizable: whether it can be trained on an NF4 base.
+        mergeable: whether a weight can hold the trained adapter.
+        reads_batch: whether an output depends on all tokens of the batch, padding and later tokens included.
         rank_limit: returns the largest rank for the given shapes.
         check_rank: returns a message that says what is allowed if a rank does not fit, from (rank, shapes, options).
     """
@@ -191,6 +197,7 @@ class Variant:
     check_options: Callable[[Shapes, Mapping[str, Any]], None] | None = None
     after_attach: Callable[[nn.Module], None] | None = None
     fully_trained: Callable[[nn.Module, Shapes, AdapterSettings, BackwardPasses], FullSelection] | None = None
+    prepare: Callable[[nn.Module, PeftConfig, BackwardPasses, Sequence[Mapping[str, Tensor]]], None] | None = None
     initialize: Callable[[nn.Module, Sequence[Mapping[str, Tensor]], Mapping[str, Any]], None] | None = None
     start_witness: Callable[[nn.Module, Evidence], None] | None = None
     optimizer: Callable[[nn.Module, float, float, Mapping[str, Any]], Optimizer] | None = None
@@ -205,6 +212,8 @@ class Variant:
     changes_input: bool = False
     converts_base_change: bool = False
     quantizable: bool = True
+    mergeable: bool = True
+    reads_batch: bool = False
     rank_limit: Callable[[Shapes], int] = lambda shapes: max(min(pair) for pair in shapes.values())
     check_rank: Callable[[int, Shapes, Mapping[str, Any]], str | None] | None = None
 
@@ -262,3 +271,8 @@ def narrowest(shapes: Shapes) -> int:
 def narrowest_input(shapes: Shapes) -> int:
     """Return the smallest input width of the adapted layers."""
     return min(n_in for n_in, _ in shapes.values())
+
+
+def common_divisor(shapes: Shapes) -> int:
+    """Return the greatest common divisor of the widths of the adapted layers, inputs and outputs."""
+    return math.gcd(*(width for pair in shapes.values() for width in pair))

@@ -11,7 +11,11 @@ RUN_COLOR = "mlflow.runColor"
 """Tag of a run with its colour in tables and charts."""
 # For the first methods that of Okabe and Ito (2008), made for readers with colour-vision deficiency.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31")
-_LATER = ("molf", "molf-efficient", "hybrid-lora")
+_LATER = (
+    *("molf", "molf-efficient", "hybrid-lora"),
+    *("lily", "frod", "c3a", "bd-lora", "deft", "psoft", "glora", "waveft", "uni-lora", "vb-lora"),
+    *("lora-fa", "lora-ga", "corda"),
+)
 """Variants that came when runs of the others had colours, which therefore come last here."""
 _GOLDEN_RATIO = 0.618033988749895
 _TOWARDS = {"recommended": (255, 0.45), "tuned": (0, 0.35)}

@@ -12,6 +12,7 @@ from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.models.quiet import quiet
 from whichlora.variants import CATALOGUE, Variant, get_variant, name_conflicts, variant_names
+from whichlora.variants.capabilities import CAPABILITIES, NO_NEEDS, capabilities_text, has_all, parse_needs
 
 FORMATS = ("text", "markdown")
 COMMAND = Command(
@@ -23,10 +24,15 @@ COMMAND = Command(
             f"Model for which parameters are counted: {packaged_names()}, a folder, a GGUF file, or a hub id.",
         ),
         "rank": ("auto", "Rank for which parameters are counted; auto is the rank of the arm matched."),
+        "needs": (
+            NO_NEEDS,
+            f"Only variants with all of these capabilities, joined by commas: {', '.join(CAPABILITIES)}. Each was "
+            "tried out on a tiny model (docs/capabilities.md).",
+        ),
         "format": (FORMATS[0], f"Output: {' or '.join(FORMATS)}."),
     },
-    choices={"model": FOLDER, "format": FORMATS},
-    examples=("whichlora variants --rank 8 --format markdown",),
+    choices={"model": FOLDER, "needs": tuple(CAPABILITIES), "format": FORMATS},
+    examples=("whichlora variants --rank 8 --format markdown", "whichlora variants --needs nf4,merge"),
 )
 
 
@@ -36,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     try:
         output_format = check_choice("format", texts["format"], FORMATS)
+        needs = parse_needs(texts["needs"])
         rank = None if texts["rank"] == "auto" else parse_integer("rank", texts["rank"], 1)
         with announced("Loading packages and the shape of the model."):
             shape = read_shape(locate(check_text("model", texts["model"])))
-        rows = [describe(variant, shape, rank) for variant in (*CATALOGUE.values(), *_package_variants())]
+        shown = [variant for variant in (*CATALOGUE.values(), *_package_variants()) if has_all(variant.name, needs)]
+        rows = [describe(variant, shape, rank) for variant in shown]
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,6 +94,7 @@ def describe(variant: Variant, shape: ModelShape, rank: int | None) -> dict[str,
         "parameters": _parameters(variant, shape, rank),
         **({"not adapted": shape.unadapted_text() if variant.has_adapter else "-"} if shape.unadapted else {}),
         "supports": ", ".join(name for name, supported in supports.items() if supported) or "-",
+        "capabilities": capabilities_text(variant.name),
     }
 
 
@@ -139,11 +148,15 @@ def _parameters(variant: Variant, shape: ModelShape, rank: int | None) -> str:
 
 
 def _text(rows: list[dict[str, str]]) -> str:
+    if not rows:
+        return "No variant has all of these capabilities."
     width = max(map(len, rows[0]))
     return "\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in row.items()) for row in rows)
 
 
 def _markdown(rows: list[dict[str, str]]) -> str:
+    if not rows:
+        return _text(rows)
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

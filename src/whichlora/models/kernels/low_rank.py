@@ -157,7 +157,7 @@ class _FusedLayer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, weight, down, up, hidden, scaled, inner, gain, unscaled = ctx.saved_tensors
         x_dtype, a_dtype, b_dtype = ctx.dtypes
-        of_x = of_inner = of_gain = None
+        of_x = of_a = of_inner = of_gain = None
         if gain is not None:
             of_gain = (gradient * unscaled).sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
             gradient = torch.addcmul(gradient, gradient, gain)
@@ -177,6 +177,7 @@ class _FusedLayer(torch.autograd.Function):
             pad_rows(scaled),
             pad_rows(gradient),
         )
-        of_a = matmul_transposed(d_hidden, rows.t()).to(a_dtype)
+        if ctx.needs_input_grad[3]:  # LoRA-FA freezes it
+            of_a = matmul_transposed(d_hidden, rows.t()).to(a_dtype)
         of_b = matmul_transposed(scaled.t(), gradient.t()).mul_(ctx.scale).t().to(b_dtype)
         return of_x, None, None, of_a, of_b, of_inner, of_gain, None, None

@@ -12,8 +12,8 @@ devices every function falls back to torch's own.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +85,19 @@ def use_onednn_linear(model: nn.Module) -> None:
     """Replace the class of a model's `nn.Linear` layers, in place, so that oneDNN computes them and their gradients."""
     for module in model.modules():
         if type(module) is nn.Linear:
+            module.__class__ = _Linear
+
+
+@contextmanager
+def plain_linears(model: nn.Module) -> Iterator[None]:
+    """Give a model's `nn.Linear` layers torch's own class within this context: some PEFT methods refuse subclasses."""
+    replaced: list[nn.Module] = [module for module in model.modules() if type(module) is _Linear]
+    for module in replaced:
+        module.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        for module in replaced:
             module.__class__ = _Linear
 
 

@@ -1,13 +1,14 @@
-"""Declares LoRA with non-random initialisation: OLoRA (from the weights) and EVA (from the training data)."""
+"""Declares LoRA that is initialised from the weights (OLoRA) or the training data (EVA, LoRA-GA, CorDA)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules
-from whichlora.variants.base import Hyperparameters, Variant, narrowest, narrowest_input
+from whichlora.variants.base import BackwardPasses, Hyperparameters, SearchSpace, Variant, narrowest, narrowest_input
 from whichlora.variants.methods.lora import check_residual, check_scaling, lora_config, lora_parameter_count
 from whichlora.variants.witness import Evidence
 
@@ -130,4 +131,122 @@ EVA = Variant(
     start_witness=_check_eva_start,
     witness=_check_rank_budget,
     rank_limit=lambda shapes: narrowest_input(shapes) // 2,
+)
+
+
+GRADIENT_BATCHES, COVARIANCE_BATCHES = 16, 32
+"""Batches of 8 items from which LoRA-GA and CorDA are initialised, as many items as in PEFT's examples of the two."""
+
+
+def _check_orthogonal(name: str, rows: Any) -> None:
+    import torch
+
+    _check_orthonormal(name, torch.nn.functional.normalize(rows.detach().float()))
+
+
+def _check_orthogonal_start(model: Any, evidence: Evidence) -> None:
+    for name, module in adapter_modules(model):
+        _check_orthogonal(f"lora_B of {name}", module.lora_B["default"].weight.T)
+
+
+def _lora_ga_config(settings: Any) -> Any:
+    from peft.tuners.lora import LoraGAConfig
+
+    start = LoraGAConfig(stable_gamma=settings.options["gamma"])
+    return lora_config(settings, init_lora_weights="lora_ga", lora_ga_config=start)
+
+
+def _estimate_gradients(model: Any, config: Any, passes: BackwardPasses, batches: Any) -> None:
+    from peft.tuners.lora import preprocess_loraga
+
+    def train_step() -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")  # in the first block
+            for backward in passes[:GRADIENT_BATCHES]:
+                backward(model)
+
+    preprocess_loraga(model, config, train_step)
+
+
+LORA_GA = Variant(
+    name="lora-ga",
+    title="LoRA-GA",
+    paper="Wang et al. 2024, arXiv 2407.05000",
+    recommended=Hyperparameters(
+        rank=8,
+        alpha=16,
+        dropout=0.1,
+        learning_rate=3e-5,
+        epochs=3,
+        batch_size=8,
+        warmup=0.0,
+        target_modules="all-linear",
+        source="PEFT's examples/lora_ga_finetuning (its README's full example, which gives no warm-up)",
+    ),
+    matched_learning_rate=None,
+    options={"gamma": 16},
+    option_ranges={"gamma": (1, 65536)},
+    build=_lora_ga_config,
+    expected_parameters=lora_parameter_count,
+    prepare=_estimate_gradients,
+    start_witness=_check_orthogonal_start,
+    witness=check_residual,
+    changes_base=True,
+    converts_base_change=True,
+    quantizable=False,
+    rank_limit=lambda shapes: narrowest(shapes) // 2,
+)
+
+
+def _corda_config(settings: Any) -> Any:
+    from peft.tuners.lora.config import CordaConfig
+
+    # Its other mode preserves the knowledge of texts that are not those of the task.
+    return lora_config(settings, init_lora_weights="corda", corda_config=CordaConfig(corda_method="ipm"))
+
+
+def _collect_covariances(model: Any, config: Any, passes: BackwardPasses, batches: Any) -> None:
+    """Let PEFT see the inputs of each layer, one text at a time: it knows no padding."""
+    import torch
+    from peft.tuners.lora.corda import preprocess_corda
+
+    from whichlora.data.batching import IGNORED
+    from whichlora.models.answer_logits import logits_at
+
+    first = torch.tensor([0], device=model.device)  # the inputs of the layers matter, not the logits
+
+    def run_model() -> None:
+        for batch in batches[:COVARIANCE_BATCHES]:
+            for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+                length = int((labels != IGNORED).nonzero().max()) + 1  # the answer ends the text; the rest is padding
+                logits_at(model, first, input_ids=ids[None, :length])
+
+    preprocess_corda(model, config, run_model)
+
+
+CORDA = Variant(
+    name="corda",
+    title="CorDA",
+    paper="Yang et al. 2024, arXiv 2406.05223",
+    recommended=Hyperparameters(
+        rank=128,
+        alpha=128,
+        learning_rate=2e-5,
+        epochs=1,
+        batch_size=32,
+        warmup=0.03,
+        scheduler="cosine",
+        source="PEFT's examples/corda_finetuning (Llama 2 7B on MetaMathQA), in which alpha is the rank",
+    ),
+    matched_learning_rate=None,
+    space=SearchSpace(epochs=(1, 3)),
+    build=_corda_config,
+    expected_parameters=lora_parameter_count,
+    prepare=_collect_covariances,
+    start_witness=_check_orthogonal_start,
+    witness=check_residual,
+    changes_base=True,
+    converts_base_change=True,
+    quantizable=False,
+    rank_limit=narrowest,
 )

@@ -1,4 +1,4 @@
-"""Declares OFT and HRA: an orthogonal map of the inputs preserves the norms of weight rows and their angles."""
+"""Declares OFT, HRA and PSOFT, which rotate the inputs of a weight, or its principal subspace alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from whichlora.errors import ProofError
 from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     LEARNING_RATES,
+    PEFT_COMPARISON,
     QUERY_VALUE,
     AdapterSettings,
     Hyperparameters,
     SearchSpace,
     Shapes,
     Variant,
+    narrowest,
     narrowest_input,
 )
 from whichlora.variants.witness import Evidence, check_base_unchanged
@@ -125,4 +127,60 @@ HRA = Variant(
     check_rank=lambda rank, shapes, options: (
         "must be even, because hra initialises reflections in pairs that cancel" if rank % 2 else None
     ),
+)
+
+
+def _psoft_config(settings: AdapterSettings) -> Any:
+    from peft import PsoftConfig
+
+    # PEFT divides the principal part by alpha / rank and multiplies by it again, so alpha has no effect.
+    return PsoftConfig(psoft_alpha=settings.rank, psoft_dropout=settings.dropout, **settings.common())
+
+
+def _check_principal_rotation(model: Any, evidence: Evidence) -> None:
+    """Check in one layer that the update is in the principal subspace, and a rotation between two scalings there.
+
+    Raises:
+        ProofError: it is not, or there is none.
+    """
+    import torch
+
+    check_base_unchanged(model, evidence)
+    name, module = next(iter(adapter_modules(model)))
+    weights = merged_weight(module)
+    assert weights is not None
+    rank, change = evidence.settings.rank, weights[1] - weights[0]
+    left, values, right = torch.linalg.svd(weights[0], full_matrices=False)
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    inside = left @ (left.T @ change @ right.T) @ right
+    if not change.any() or not change.allclose(inside, atol=1e-3 * float(weights[0].abs().max())):
+        raise ProofError(f"the update of {name} is not in the subspace of its first {rank} singular vectors")
+    turn = left.T @ weights[1] @ right.T / values[:, None]
+    scales = (getattr(module.psoft_R["default"], vector).detach().cpu().float() for vector in ("vector_b", "vector_a"))
+    rotation = turn / next(scales)[:, None] / next(scales)
+    distance = float((rotation @ rotation.T - torch.eye(rank)).abs().max())
+    if distance > 1e-2:
+        raise ProofError(f"the principal subspace of {name} is not rotated: {distance:.3f} from an orthogonal matrix")
+
+
+PSOFT = Variant(
+    name="psoft",
+    title="PSOFT",
+    paper="Wu et al. 2025, arXiv 2505.11235",
+    recommended=Hyperparameters(
+        rank=256,
+        learning_rate=1e-4,
+        target_modules=QUERY_VALUE,
+        source="PEFT's method_comparison/MetaMathQA (psoft, default)",
+        **PEFT_COMPARISON,
+    ),
+    matched_learning_rate=None,
+    matched_rank=128,  # on the packaged model about as many parameters as LoRA of rank 8
+    space=SearchSpace(rank=(32, 64, 128, 256), alpha=(), target_modules=(QUERY_VALUE, "all-linear")),
+    rank_means="dimension of the principal subspace",
+    build=_psoft_config,
+    expected_parameters=lambda shapes, rank, options: len(shapes) * (rank * (rank - 1) // 2 + 2 * rank),
+    witness=_check_principal_rotation,
+    quantizable=False,
+    rank_limit=narrowest,
 )
