@@ -20,10 +20,11 @@ from transformers import StoppingCriteria
 from whichlora.evaluation.generation import decoding_of, greedy_continuations
 from whichlora.models.forward_checks import sample_text
 
-PROMPT_TOKENS, NEW_TOKENS, BATCH_SIZE, REPEATS = 32, 6, 8, 3
+PROMPT_TOKENS, NEW_TOKENS, BATCH_SIZE, REPEATS = 32, 4, 8, 5
 """Tokens of a prompt and of a continuation, prompts of the batch that gives the throughput, and repetitions of the
-measurement of a single prompt. They are few, because every run is measured: a second for 135M parameters on two cores.
-"""
+measurement of a single prompt. They are few, because every run is measured."""
+_SECONDS = 1.0
+"""Time after which the measurement of a single prompt is not repeated."""
 _MB = 10**6
 
 
@@ -46,7 +47,7 @@ def inference_costs(model: Any, *, context: int | None) -> dict[str, float]:
     """Return the costs of inference with a model, in eval mode.
 
     - `first_token_ms`, `token_ms`: time to the first token of one prompt (prefill) and to each further token
-      (decoding), milliseconds; medians over `REPEATS` prompts after one that warms up
+      (decoding), milliseconds; medians over up to `REPEATS` prompts after one that warms up
     - `tokens_per_second`: further tokens of `BATCH_SIZE` prompts at a time, by the median step
     - `weights_mb`: size of all parameters and buffers, MB (10^6 bytes)
     - `memory_max_mb`: on a GPU, the weights and the most that inference with the batch allocates beside them, MB. On a
@@ -64,7 +65,9 @@ def inference_costs(model: Any, *, context: int | None) -> dict[str, float]:
         cached = decoding_of(model).cached
         began, idle = time.perf_counter(), _busy_others()
         _continue(model, prompt, 2, cached)
-        single = [_continue(model, prompt, NEW_TOKENS, cached) for _ in range(REPEATS)]
+        single = [_continue(model, prompt, NEW_TOKENS, cached)]
+        while len(single) < REPEATS and sum(map(sum, single)) < _SECONDS:
+            single.append(_continue(model, prompt, NEW_TOKENS, cached))
         batch, allocated = _allocated_by(lambda: _continue(model, prompt.repeat(BATCH_SIZE, 1), NEW_TOKENS, cached))
         seconds, busy = time.perf_counter() - began, _busy_others()
     finally:

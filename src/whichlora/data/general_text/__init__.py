@@ -77,11 +77,16 @@ def general_texts(option: str, value: str, languages: Sequence[str]) -> dict[str
     return {text.name: text for text in texts}
 
 
+def two_letters(language: str) -> str:
+    """Return the ISO 639-1 code of a packaged language, as `sw` for `swh_Latn`; other codes without their script."""
+    base = language.replace("_", "-").partition("-")[0].lower()
+    return _LONGER.get(base, base)
+
+
 def _packaged(option: str, value: str, languages: Sequence[str]) -> dict[str, GeneralText]:
     texts = {}
     for language in languages:
-        base = language.replace("_", "-").partition("-")[0].lower()
-        code = _LONGER.get(base, base)
+        code = two_letters(language)
         if code not in LANGUAGES:
             choice = f"{', '.join(LANGUAGES)} ({UDHR}:en,hi), or give a text of your own"
             raise OptionError(option, value, f"the packaged text is not in {language!r}; allowed are {choice}")
