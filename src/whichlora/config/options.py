@@ -185,10 +185,10 @@ class RunOptions:
     alignment: str
     alignment_size: int | None
     alignment_dir: str | None
-    latency: str | None
-    device_price: float | None
     scoring: str | None
     select_on: str | None
+    latency: str | None
+    device_price: float | None
     precision: str | None
     quantization: str
     data_dir: str | None
