@@ -106,6 +106,15 @@ def test_packed_runs_are_measured_only_if_told_so_and_the_option_identifies_noth
     assert {key for key, value in measured.items() if value} == {("auto", False), ("true", False), ("true", True)}
 
 
+def test_what_cannot_be_measured_loses_no_run(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = InferenceCosts(plan_of(tiny_model, latency="true"))
+    model = load_model(locate(tiny_model), precision="fp32", quantization="none")
+    model.generate = lambda **options: 1 / 0
+    costs.measure(model, merged=False)
+    assert costs.metrics == {}
+    assert "warning: inference was not measured (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

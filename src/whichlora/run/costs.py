@@ -7,12 +7,14 @@ the times of runs that overlapped.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from whichlora.announcements import announce
 from whichlora.config.plan import Plan
+from whichlora.errors import in_a_line
 from whichlora.evaluation.latency import BATCH_SIZE, NEW_TOKENS, PROMPT_TOKENS, inference_costs
 from whichlora.parallel import lockstep
 
@@ -62,12 +64,20 @@ class InferenceCosts:
         self._plan = plan
 
     def measure(self, model: Any, *, merged: bool) -> None:
-        """Measure a model, unless the option `latency` says that it is not to be measured."""
+        """Measure a model, unless the option `latency` says that it is not to be measured.
+
+        If that fails, as where memory runs out or an architecture cannot generate, a warning says so: a trained run is
+        worth more than these figures.
+        """
         if not _is_measured(self._plan):
             return
         if not merged:
             announce("Measuring inference.")
-        costs = inference_costs(model, context=self._plan.shape.context)
+        costs: dict[str, float] = {}
+        try:
+            costs = inference_costs(model, context=self._plan.shape.context)
+        except Exception as error:  # transformers' models raise many types
+            print(f"warning: inference was not measured ({type(error).__name__}: {in_a_line(error)})", file=sys.stderr)
         prefix = "inference/merged" if merged else "inference"
         self.metrics |= {f"{prefix}/{name}": value for name, value in costs.items()}
 

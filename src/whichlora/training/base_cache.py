@@ -70,7 +70,8 @@ def saved_model(plan: Plan, folder: Path, *, measure: Measure | None = None) -> 
     Args:
         measure: called with the model as any PEFT user would load it, and with the model that has no adapter layers
             once the adapter is merged. In bf16 nothing is merged, but such a model is the base in everything but the
-            values of its weights. For 4-bit weights, to which no adapter can be added exactly, there is none.
+            values of its weights. There is none for 4-bit weights, to which no adapter can be added exactly, and for
+            variants whose adapter no weight can hold.
     """
     announce("Reloading the saved adapter.")
     measure = measure or _measure_nothing
@@ -98,7 +99,7 @@ def saved_model(plan: Plan, folder: Path, *, measure: Measure | None = None) -> 
         with fast_paths.scoring(model, narrow=not plan.variant.converts_base_change):
             yield model
         base = unload(model)
-        if plan.spec.quantization == "none":
+        if plan.spec.quantization == "none" and getattr(plan.variant, "mergeable", True):
             measure(base, merged=True)
     give_back(base, plan)
 
