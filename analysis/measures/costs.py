@@ -85,7 +85,7 @@ def _joint_front(table: pd.DataFrame, outcome: str) -> list[Record]:
     costs = adapters.groupby("method", sort=True)[list(names)].mean()
     merits = np.column_stack([values, -costs.to_numpy(dtype=float)])
     counts = known.groupby("method", sort=True).size()
-    text = f"{len(names)} costs: {', '.join(names.values())}"
+    text = f"{len(names)} costs: {'; '.join(names.values())}"
     return [
         Record(
             outcome=outcome,

@@ -118,6 +118,7 @@ def test_forgetting_is_tested_for_all_pairs_in_nats(store: Path) -> None:
     assert means[0].effect == pytest.approx(0.12)
     assert means[0].interval is not None
     assert "nats per token" in means[0].note
+    assert not any("points" in record.note for record in find(records, analysis=analysis))
 
 
 def test_the_report_of_runs_without_the_new_metrics_has_none_of_it(full: str) -> None:
