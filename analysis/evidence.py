@@ -11,8 +11,10 @@ import pandas as pd
 from analysis.claims import claims
 from analysis.claims.claims import Claim
 from analysis.claims.verdicts import Verdict
-from analysis.measures import device_use, floored_blocks, layer_shares, lexical_injection, scores
+from analysis.measures import floored_blocks, layer_shares, lexical_injection, scores
+from analysis.measures.costs import device_times
 from analysis.measures.disagreements import disagreement_records, disagreements
+from analysis.measures.forgetting import forgetting_records
 from analysis.measures.further_runs import further_runs
 from analysis.measures.shallow_baselines import REACHED, floor_records, mean_record
 from analysis.measures.summaries import derived, item_records, summarise
@@ -42,10 +44,10 @@ from analysis.tables.formats import Table
 from analysis.tables.paper import make_tables
 
 OUTCOMES = ("en", "tl")
-FORGETTING, LANGUAGES = "forgetting", "F1 by language"
-ALL_BLOCKS, TIME, COMPARED_FLOORS = "all blocks", "training time", "floors in the blocks compared"
+LANGUAGES = "F1 by language"
+ALL_BLOCKS, COMPARED_FLOORS = "all blocks", "floors in the blocks compared"
 BY_SETTING, BY_LANGUAGE = f"{PRIMARY} in ", f"{PRIMARY} for "
-OVERLAPPING, PLACES, P_VALUES = "runs that overlapped in time", "machines or work folders", "p values"
+P_VALUES = "p values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def gather(
         records += _comparisons(table, items, margin, scope)
         if primary not in OUTCOMES:
             records += headline(scores.mean_outcome(table), primary, margin, scope)
-        records += _training_time(table)
+        records += [*forgetting_records(table), *device_times(table)]
     disputed = disagreements(items)
     records += [*disagreement_records(disputed), *claims.records(judged)]
     injection_records = lexical_injection.injection_records(injected)
@@ -181,7 +183,7 @@ def _comparisons(table: pd.DataFrame, items: pd.DataFrame, margin: float, scope:
         records += item_power(items, outcome=outcome)
         records += derived(table, outcome=outcome, margin=margin)
         records += item_records(items, outcome=outcome)
-        records += _by_language_and_forgetting(table, outcome)
+        records += _by_language(table, outcome)
         records += other_items(table, items, outcome=outcome, scope=scope)
         records += collapse_records(table, items, outcome=outcome)
         records += aggregates(table, outcome=outcome)
@@ -265,28 +267,7 @@ def _by_part(table: pd.DataFrame, outcome: str, margin: float, scope: str) -> li
     return records
 
 
-def _training_time(table: pd.DataFrame) -> list[Record]:
-    """Return the comparison of training times, and what makes them unfit: runs that overlapped, or several machines."""
-    metric = "train/seconds"
-    overlaps = device_use.overlapping(table, metric)
-    if overlaps is None:
-        return []  # results from files, of which nobody knows whether they had the device to themselves
-    note = "n runs whose time from start to end overlaps with that of another run here"
-    conditions = [Record(outcome="", analysis="design", test=OVERLAPPING, groups=(), n=overlaps, note=note)]
-    if (places := device_use.places(table, metric)) > 1:
-        conditions.append(_count(PLACES, places))
-    return [*conditions, *differences(table, outcome="tl", metric=metric, analysis=TIME)]
-
-
-def _by_language_and_forgetting(table: pd.DataFrame, outcome: str) -> list[Record]:
-    """Return F1 by language, and the F1 lost on each untrained task that was scored before and after training."""
-    records = summarise(
-        rows(table, outcome), analysis=LANGUAGES, outcome=outcome, by=("method", "language"), note="points"
-    )
-    columns = {c.removeprefix("test/") for c in map(str, table) if c.startswith("test/") and c.endswith("/f1")}
-    untrained = sorted(c for c in columns - {"en/f1", "tl/f1"} if f"base/{c}" in table) if outcome == "tl" else ()
-    for metric in untrained:
-        lost = scores.forgetting(table, before=f"base/{metric}", after=f"test/{metric}")
-        note = f"{metric.removesuffix('/f1')}, points below the base model"
-        records += summarise(lost, analysis=FORGETTING, outcome=outcome, by=("method",), note=note)
-    return records
+def _by_language(table: pd.DataFrame, outcome: str) -> list[Record]:
+    """Return F1 by language."""
+    by = ("method", "language")
+    return summarise(rows(table, outcome), analysis=LANGUAGES, outcome=outcome, by=by, note="points")

@@ -23,8 +23,8 @@ from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 
-_UNTRAINED = ("retention", "retention_size", "alignment", "alignment_size", "alignment_dir")
-_NOT_TUNED = ("arm", "pool_layer", "first_token", *_UNTRAINED)
+_UNTRAINED = ("retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir")
+_NOT_TUNED = ("arm", "pool_layer", "first_token", "latency", "device_price", *_UNTRAINED)
 """Options of a run that do not affect how a study trains and validates."""
 OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_TUNED},

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-OWN = ("gpu/torch_peak_mb",)
+OWN = (
+    "gpu/torch_peak_mb",
+    *(f"inference/{form}{size}" for form in ("", "merged/") for size in ("weights_mb", "memory_max_mb")),
+)
 """Figures of a run's own process, whatever else the device does."""
-_SHARED = ("train/seconds", "train/examples_per_second", "gpu/", "host/")
+_SHARED = ("train/seconds", "train/examples_per_second", "train/price", "gpu/", "host/", "inference/")
 
 
 def measures_device(metric: str) -> bool:

@@ -9,14 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.measures import scores
+from analysis.measures.costs import pareto_records
 from analysis.naming import names_of
 from analysis.records import Record
 from analysis.stats.cells import format_level
 from analysis.stats.contrasts import contrast
 from analysis.stats.distributions import half_width
 
-COSTS = ("adapter/trainable_parameters", "adapter/size_mb", "train/seconds", "gpu/memory_max_mb", "gpu/energy_j")
-"""Host memory is not included, because a process that trains several adapters in sequence retains some of it."""
 _MIN_VALUES = 3
 """Minimum number of values for an interval: with two values it can exceed the range of F1."""
 CELL = ("method", "language", "tl_ratio")
@@ -47,8 +46,7 @@ def derived(table: pd.DataFrame, *, outcome: str, margin: float = 1.0) -> list[R
         records += summarise(frame, analysis=analysis, outcome=outcome, by=CELL, note=note)
         if len(frame):
             records += summarise(frame, analysis=analysis, outcome=outcome, by=("method",), note=note)
-    for cost in COSTS:
-        records += pareto_records(table, outcome=outcome, cost=cost)
+    records += pareto_records(table, outcome=outcome)
     for untuned in ("matched", "recommended"):
         if "arm" in table and {"tuned", untuned} <= set(table["arm"]):
             comparison = contrast(table, outcome=outcome, factor="arm", upper="tuned", lower=untuned, margin=margin)
@@ -86,23 +84,6 @@ def item_records(items: pd.DataFrame, *, outcome: str) -> list[Record]:
         for row in scores.calibration(items, outcome=outcome).to_dict("records")
     ]
     return records
-
-
-def pareto_records(table: pd.DataFrame, *, outcome: str, cost: str) -> list[Record]:
-    """Return the mean cost (effect) and mean F1 (statistic) of each method; the note says if it is on the front."""
-    return [
-        Record(
-            outcome=outcome,
-            analysis="pareto",
-            test=cost,
-            groups=(row["method"],),
-            statistic=row["value"],
-            effect=row["cost"],
-            n=row["n"],
-            note="on the front" if row["front"] else "another is cheaper and at least as good",
-        )
-        for row in scores.pareto(table, outcome=outcome, cost=cost).to_dict("records")
-    ]
 
 
 def summarise(

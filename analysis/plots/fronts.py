@@ -1,4 +1,4 @@
-"""Draws mean F1 against cost (parameters, time, memory, energy), with the Pareto front."""
+"""Draws mean F1 against cost (parameters, bytes, time, memory, energy, forgetting), with the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.measures import scores
+from analysis.measures.costs import costs_of
 from analysis.naming import names_of
 from analysis.plots.style import Plot, Styles, new_figure, render, shared_legend
 from analysis.runs.methods import UNTRAINED, method_order
 
-COSTS = {
-    "adapter/trainable_parameters": "trainable parameters",
-    "train/seconds": "seconds of training",
-    "gpu/memory_max_mb": "GPU memory, MiB",
-    "host/memory_max_mb": "host memory, MiB",
-    "gpu/energy_j": "energy, J",
-}
+_HOST = {"host/memory_max_mb": "host memory, MiB"}
 
 
-def logged_costs(table: pd.DataFrame) -> list[str]:
-    """Return the costs that were logged; host memory only if no GPU memory was."""
-    costs = [cost for cost in COSTS if cost in table and table[cost].notna().any()]
-    return [cost for cost in costs if not (cost == "host/memory_max_mb" and "gpu/memory_max_mb" in costs)]
+def logged_costs(table: pd.DataFrame) -> dict[str, str]:
+    """Return the costs that were logged with their names; host memory only if no GPU memory was."""
+    costs = costs_of(table)
+    if "gpu/memory_max_mb" in costs:
+        return costs
+    return costs | {cost: name for cost, name in _HOST.items() if cost in table and table[cost].notna().any()}
 
 
 def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str, prefix: str) -> Plot | None:
@@ -64,7 +61,7 @@ def pareto_fronts(table: pd.DataFrame, outcome: str, *, marks: Styles, name: str
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
-        axes.set_xlabel(COSTS[cost])
+        axes.set_xlabel(costs[cost])
         axes.margins(0.08)
     for axes in grid.flat[len(costs) :]:
         axes.set_visible(False)

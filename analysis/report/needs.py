@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analysis.evidence import BY_LANGUAGE, BY_SETTING, OVERLAPPING, PLACES, TIME
+from analysis.evidence import BY_LANGUAGE, BY_SETTING
+from analysis.measures.costs import LATENCY, OVERLAPPING, PLACES, TIME
 from analysis.measures.further_runs import HOURS, NEEDED
 from analysis.naming import names_in
 from analysis.records import Record, find, is_significant
@@ -49,7 +50,8 @@ def needs(records: Records, primary: str, margin: float) -> list[Need]:
             cost = cost_of(records, names[0], metric) or 0.0
             amount = f"{cost:,.1f}" if metric == SIZE and cost < 100 else f"{cost:,.0f}"
             rows.append(Need(f"{need} {among}", join(names, "or"), f"{doubt}{amount}{unit}"))
-    rows += _time(records, choice, among, doubt)
+    rows += _time(records, choice, TIME, f"Least training time {among}", "s", doubt)
+    rows += _time(records, choice, LATENCY, f"Least time of inference, not merged, {among}", "ms a token", doubt)
     rows += [row for outcome in ("tl", "en") if outcome != primary for row in _other_outcome(records, outcome)]
     rows += _by_part(records, primary)
     return [*rows, *_undecided(records, primary, choice, margin)]
@@ -61,16 +63,15 @@ def _mean(records: Records, outcome: str, names: Sequence[str]) -> str:
     return f"{best}, {means.get(best, 0.0):.1f}"
 
 
-def _time(records: Records, choice: Choice, among: str, doubt: str) -> list[Need]:
+def _time(records: Records, choice: Choice, analysis: str, need: str, unit: str, doubt: str) -> list[Need]:
     """Return the row of the least time, if the runs had the device to themselves and their times differ."""
-    need = f"Least training time {among}"
     overlapping = find(records, analysis="design", test=OVERLAPPING)
-    tested = [r for r in pair_tests(records, TIME) if r.p_adjusted is not None]
+    tested = [r for r in pair_tests(records, analysis) if r.p_adjusted is not None]
     if not overlapping or not tested:
         return []
     if reason := _not_alone(records):
         return [Need(need, "not compared", reason)]
-    means = {r.groups[0]: r.effect or 0.0 for r in find(records, analysis=TIME, test=MEAN)}
+    means = {r.groups[0]: r.effect or 0.0 for r in find(records, analysis=analysis, test=MEAN)}
     names = [name for name in choice.candidates if name in means]
     if not names:
         return []
@@ -79,12 +80,11 @@ def _time(records: Records, choice: Choice, among: str, doubt: str) -> list[Need
         next(name for name in r.groups if name != fastest) for r in tested if fastest in r.groups and is_significant(r)
     }
     equal = sorted((name for name in names if name not in slower), key=lambda name: means[name])
+    amount = f"{means[fastest]:,.{0 if analysis == TIME else 1}f} {unit}"
     if len(equal) == len(names) > 1:
-        return [
-            Need(need, "no significant difference", f"{doubt}{join(equal)}, from {means[fastest]:,.0f} s on average")
-        ]
+        return [Need(need, "no significant difference", f"{doubt}{join(equal)}, from {amount} on average")]
     also = "" if len(equal) == 1 else "; no significant difference between them"
-    return [Need(need, join(equal, "or"), f"{doubt}{means[fastest]:,.0f} s on average{also}")]
+    return [Need(need, join(equal, "or"), f"{doubt}{amount} on average{also}")]
 
 
 def _not_alone(records: Records) -> str:

@@ -241,6 +241,8 @@ _KINDS = (
     "injection",
     "parameters",
     "efficiency",
+    "inference",
+    "forgetting",
     "hyperparameters",
     "detectors",
     "layer",

@@ -13,14 +13,17 @@ from analysis.stats.groupings import LETTERS, FromHighest, differences_from_high
 
 ALONE = " †"
 """Marks a mean over cells in which no other method ran."""
-_SIZE, _SECONDS = "adapter/size_mb", "train/seconds"
+_SIZE, _SECONDS, _PRICE, _LATENCY = "adapter/size_mb", "train/seconds", "train/price", "inference/token_ms"
 _COSTS = {
     "adapter/trainable_parameters": "parameters",
     _SIZE: "adapter file, MB",
     "gpu/memory_max_mb": "peak GPU memory, MiB",
     "host/memory_max_mb": "peak host memory, MiB",
     _SECONDS: "seconds",
+    _PRICE: "price",
+    _LATENCY: "inference, ms a token",
 }
+_DECIMALS = {_SIZE: 1, _PRICE: 4, _LATENCY: 1}
 
 
 class Score(NamedTuple):
@@ -138,7 +141,7 @@ def _costs(records: Sequence[Record], methods: Sequence[str], metric: str) -> di
             mean = single.effect
         if mean is not None:
             deviation = single.statistic if single is not None and metric == _SECONDS else None
-            texts[method] = fixed(mean, 1 if metric == _SIZE else 0) + (
+            texts[method] = fixed(mean, _DECIMALS.get(metric, 0)) + (
                 f" ± {fixed(deviation, 0)}" if deviation is not None else ""
             )
     return texts

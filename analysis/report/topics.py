@@ -141,6 +141,14 @@ VIEWS = (
     ),
     Topic("forgetting", "Forgetting", "Loss of F1 on tasks that were not trained, points.", ("forgetting",)),
     Topic(
+        "general-text",
+        "Forgetting of general text",
+        "Rise of the cross-entropy of general text from the plain base model to the trained one, in nats per token of "
+        "the model's tokenizer. Every pair of methods is tested as in the primary analysis; adjusted p and 95 % CIs "
+        "are simultaneous over all pairs.",
+        ("forgetting of general text in *",),
+    ),
+    Topic(
         "tuned",
         "Tuned against default values",
         "Paired comparison of the tuned arm with the default values (matched) and the method's recommended ones.",
@@ -151,8 +159,9 @@ VIEWS = (
         "{Score} and cost",
         "Mean {score} (statistic) against mean cost (estimate) over all runs. On the Pareto front no other "
         "method is cheaper "
-        "and at least as good.",
-        ("pareto",),
+        "and at least as good. On the front of several costs no other is at least as good in {score} and in all of "
+        "them, and better in one; the more costs, the more methods are on it.",
+        ("pareto", "pareto, all costs"),
         ("cost",),
     ),
     Topic(

@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis.runs.methods import UNTRAINED
 
-SIZE = "adapter/size_mb"
+SIZE, BYTES = "adapter/size_mb", "adapter/file_bytes"
 _TRIES = 3
 _WEIGHTS = (".safetensors", ".bin")
 """Endings of the files that count; the tokenizer and the model card lie beside them."""
@@ -17,14 +17,19 @@ _WEIGHTS = (".safetensors", ".bin")
 def join_sizes(client: MlflowClient, table: pd.DataFrame) -> pd.DataFrame:
     """Add the size of the weights in `adapter/`, in MB (10^6 bytes), NaN if no run of the method has them.
 
-    Results from files keep the size that they give.
+    Runs log it in bytes; results from files keep the size that they give. For others the artifacts tell.
 
     The adapters of a method in a setting have the same tensors, so one of its runs is asked, and up to two more if that
     one has none: the adapter of a run that reused another's is with the other.
     """
     if table.empty:
         return table
+    if BYTES in table:
+        logged = table[BYTES] / 1e6
+        table = table.assign(**{SIZE: table[SIZE].fillna(logged) if SIZE in table else logged})
     trained = table[(table["variant"] != UNTRAINED) & table["run_id"].str.fullmatch("[0-9a-f]{32}")]
+    if SIZE in table:
+        trained = trained[table.loc[trained.index, SIZE].isna()]
     sizes = {
         key: _first_size(client, list(dict.fromkeys(runs)))
         for key, runs in trained.groupby(["setting", "method"], sort=False)["run_id"]

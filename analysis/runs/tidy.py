@@ -33,7 +33,7 @@ _GAP_RISES = {"trained": "gain/trained", "control": "gain/control"}
 """The metrics that runs on word pairs have instead of F1: the rise of the centred gap, by set of pairs."""
 PACKED = "train/packed"
 """The metric that counts the runs trained together in one pass, this one included."""
-_SECONDS = ("train/seconds", "train/examples_per_second")
+_SECONDS = ("train/seconds", "train/examples_per_second", "train/price")
 _COLUMNS = (
     *("setting", "method", "task", "model", "language", "tl_ratio", "seed", "outcome", "f1", "adapter", "run_id"),
     *("variant", "arm", "base_f1", *SETTINGS, *(key for key in CONDITIONS if key not in ("task", "model"))),

@@ -1,4 +1,4 @@
-"""Builds the paper's tables for each setting: F1 (in `f1`), parameters, efficiency and hyperparameters."""
+"""Builds the tables of each setting: F1 (in `f1`), parameters, costs (in `costs`) and hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,24 +13,12 @@ from analysis.records import Record, described
 from analysis.runs.adapter_sizes import unadapted_note
 from analysis.runs.methods import UNTRAINED, format_value, method_order
 from analysis.tables.alphas import alpha_table
+from analysis.tables.costs import efficiency_table, forgetting_table, inference_table
 from analysis.tables.f1 import f1_table, language_means_table
-from analysis.tables.formats import Part, Table, best_and_second, cell, mean_and_sd
+from analysis.tables.formats import Table, cell
 from analysis.tables.paper_numbers import numbered
 
-_LESS, _MORE = -1, 1
 _ADALORA = "AdaLoRA's parameters are the initial ones, by default 1.5 times its budget; the rank is that of the budget."
-EFFICIENCY = {
-    # metric: heading, decimals, whether less or more is better
-    "train/seconds": ("seconds", 0, _LESS),
-    "train/examples_per_second": ("items/s", 2, _MORE),
-    "gpu/utilization_mean": ("GPU %", 0, 0),
-    "gpu/memory_mean_mb": ("GPU MiB, mean", 0, _LESS),
-    "gpu/memory_max_mb": ("GPU MiB, peak", 0, _LESS),
-    "gpu/temperature_mean_c": ("GPU °C", 1, 0),
-    "gpu/energy_j": ("GPU J", 0, _LESS),
-    "host/memory_max_mb": ("host MiB, peak", 0, 0),
-    "host/cpu_mean": ("CPU %", 0, 0),
-}
 
 
 def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
@@ -45,6 +33,8 @@ def make_tables(table: pd.DataFrame) -> tuple[list[Table], list[Record]]:
             ("f1-means", language_means_table),
             ("parameters", parameter_table),
             ("efficiency", efficiency_table),
+            ("inference", inference_table),
+            ("forgetting", forgetting_table),
             ("hyperparameters", hyperparameter_table),
             ("hyperparameters-alpha", alpha_table),
         ):
@@ -97,53 +87,6 @@ def parameter_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Tab
         rows=tuple(body),
         labels=3,
         numbers=pd.DataFrame(numbers, columns=["setting", "method", "rank", "modules", "blocks", "parameters"]),
-    )
-    return table, records
-
-
-def efficiency_table(rows: pd.DataFrame, *, name: str, setting: str) -> tuple[Table | None, list[Record]]:
-    """Tabulate time, GPU use and memory of training.
-
-    An adapter that several runs share counts once.
-    """
-    trained = rows[rows["adapter_of"].isna()] if "adapter_of" in rows else rows
-    trained = trained.drop_duplicates("adapter")
-    metrics = [metric for metric in EFFICIENCY if metric in trained and trained[metric].notna().any()]
-    if not metrics:
-        return None, []
-    cells: dict[tuple[str, str], tuple[float, float, int]] = {}
-    records, numbers = [], []
-    for metric in metrics:
-        for method, values in trained.dropna(subset=[metric]).groupby("method", sort=True)[metric]:
-            mean, sd, n = float(values.mean()), float(values.std()), len(values)
-            cells[metric, str(method)] = (mean, sd, n)
-            records.append(described("", metric, (str(method), setting), mean, sd, n, "over adapters"))
-            numbers.append((setting, str(method), metric, mean, sd, n))
-    body = []
-    methods = [method for method in method_order(rows) if any((metric, method) in cells for metric in metrics)]
-    for method in methods:
-        line = [cell(method)]
-        for metric in metrics:
-            _, decimals, better = EFFICIENCY[metric]
-            if (metric, method) not in cells:
-                line.append(cell("–"))
-                continue
-            mean, sd, _ = cells[metric, method]
-            column = {m: better * cells[metric, m][0] for m in methods if (metric, m) in cells}
-            rank = best_and_second(column, decimals).get(method, 0) if better else 0
-            line.append((Part(mean_and_sd(mean, sd, decimals), rank),))
-        body.append(tuple(line))
-    gpu = "" if any(metric.startswith("gpu/") for metric in metrics) else " No GPU figures were logged."
-    table = Table(
-        name=name,
-        title="Efficiency of training.",
-        caption=f"{setting}. Mean ± standard deviation over adapters, best bold, second underlined.{gpu} Times are "
-        "comparable only if all runs had the same device to themselves; host memory is that of a process that may have "
-        "trained other adapters before.",
-        header=("method", *(EFFICIENCY[metric][0] for metric in metrics)),
-        rows=tuple(body),
-        labels=1,
-        numbers=pd.DataFrame(numbers, columns=["setting", "method", "metric", "mean", "sd", "adapters"]),
     )
     return table, records
 

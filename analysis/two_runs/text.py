@@ -18,7 +18,11 @@ _COSTS = {
     "host/memory_max_mb": "host memory, MiB",
     "gpu/memory_max_mb": "GPU memory, MiB",
     "gpu/energy_j": "GPU energy, J",
+    "adapter/file_bytes": "bytes of the adapter's files",
+    "train/price": "price of training",
+    "inference/token_ms": "inference, ms a token",
 }
+_DECIMALS = {"train/price": 4, "inference/token_ms": 1}
 
 
 def report(
@@ -73,7 +77,7 @@ def _group(title: str, group: Differences, width: int | None) -> str:
 
 def _costs(first: Run, second: Run, width: int | None) -> str:
     rows = [
-        (title, *(f"{run.data.metrics[key]:,.0f}" for run in (first, second)))
+        (title, *(fixed(run.data.metrics[key], _DECIMALS.get(key, 0)) for run in (first, second)))
         for key, title in _COSTS.items()
         if key in first.data.metrics and key in second.data.metrics
     ]

@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.evidence import ALL_BLOCKS, COMPARED_FLOORS, OVERLAPPING, P_VALUES, PLACES, TIME, headline
+from analysis.evidence import ALL_BLOCKS, COMPARED_FLOORS, P_VALUES, headline
 from analysis.measures import floored_blocks, scores
+from analysis.measures.costs import OVERLAPPING, PLACES, TIME
 from analysis.measures.further_runs import HOURS, NEEDED, further_runs
 from analysis.measures.shallow_baselines import REACHED
 from analysis.records import Record, find

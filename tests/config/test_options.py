@@ -196,6 +196,7 @@ def test_the_documented_defaults():
         "seed": "42",
         "layers": "all",
         "retention": "none",
+        "forgetting": "none",
         "alignment": "none",
         "quantization": "none",
     }

@@ -20,9 +20,9 @@ from probes import probed, probes, table
 from runs import plan_of, run_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from whichlora.data.detectors import detect, get_detector
 from whichlora.probing import main, partial_results
 from whichlora.probing.choices import LanguageChoices
-from whichlora.probing.detectors import detect, get_detector
 from whichlora.probing.language.classes import CLASSES
 from whichlora.probing.options import LEVELS, OPTIONS
 from whichlora.probing.request import parse

@@ -36,7 +36,10 @@ PACKAGED = Path(__file__).with_name("packaged.yaml")
 _KEY = "sweep"
 _SCORED = ("task", "difficulty", "language", "validation_size", "data_dir")
 """Options that decide which validation items are scored: results on different items are not compared."""
-_NOT_IN_TRIALS = ("test_size", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir")
+_NOT_IN_TRIALS = (
+    *("test_size", "retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir"),
+    *("latency", "device_price"),
+)
 """Options that have no effect on a training or its validation."""
 
 

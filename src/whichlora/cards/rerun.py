@@ -11,6 +11,7 @@ from whichlora.command_line import PROGRAM
 from whichlora.config.options import AUTO, RUN_OPTIONS
 from whichlora.config.spec import TASK_OPTION
 from whichlora.data.chat import NONE
+from whichlora.data.general_text import UDHR
 from whichlora.data.tasks import TASKS
 from whichlora.models.packaged import CATALOGUE
 from whichlora.models.published import PublishedBase
@@ -38,6 +39,8 @@ def command(facts: RunFacts, base: PublishedBase) -> str:
     if aligned is not None:
         texts |= {"alignment": aligned.task, "alignment_size": str(aligned.items)}
         texts |= {"alignment_dir": f"./{PurePath(aligned.folder).name}"} if aligned.folder is not None else {}
+    if not texts.get("forgetting", UDHR).startswith(UDHR):
+        texts["forgetting"] = f"./{PurePath(texts['forgetting']).name}"
     folder = facts.data["train"].folder if "train" in facts.data else None
     if folder is not None:
         texts["data_dir"] = f"./{PurePath(folder).name}"

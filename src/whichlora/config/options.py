@@ -1,33 +1,50 @@
-"""Options of the command `run`: their names, defaults and help texts, and the parser of their values."""
+"""Options of the command `run`: their names, defaults and help texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from whichlora.caller import given_path
-from whichlora.config.layers import parse_layers
-from whichlora.data.chat import NONE, read_template
-from whichlora.data.mixture import COMPOSITIONS
-from whichlora.data.targets import canonical_language
-from whichlora.data.tasks import NAMES, PROMPTED, PROMPTED_VALUES, VALUES, Task, task_class
-from whichlora.data.tasks.prompts import PROMPT_LANGUAGES, PromptLanguage
-from whichlora.errors import OptionError, check_choice, check_text, is_folder, parse_integer, parse_number
+from whichlora.config.option_values import (
+    ARMS,
+    AUTO,
+    CHOICES,
+    FIRST_TOKEN,
+    MAX_ALPHA,
+    MAX_EPOCHS,
+    PARSERS,
+    PRECISIONS,
+    QUANTIZATIONS,
+    check_chat_template,
+    check_data_dir,
+    check_task,
+)
+from whichlora.data.general_text import UDHR
+from whichlora.data.tasks import PROMPTED_VALUES, VALUES
+from whichlora.data.tasks.prompts import PromptLanguage
+from whichlora.errors import check_choice
 from whichlora.models.packaged import DEFAULT, packaged_names
-from whichlora.variants import CATALOGUE, choose_variant
+from whichlora.variants import CATALOGUE
 
-AUTO = "auto"
-ARMS = ("recommended", "matched", "tuned")
-SCORINGS = ("likelihood", "generate")
-SELECT_ON = ("en", "tl", "mean")
-ALIGNMENTS = ("none", "tatoeba")
-FIRST_TOKEN = ("drop", "keep")
-PRECISIONS = ("fp32", "bf16")
-QUANTIZATIONS = ("none", "nf4")
-MAX_EPOCHS = 10_000
-MAX_ALPHA = 10**6
+__all__ = [
+    "ARMS",
+    "AUTO",
+    "CHOICES",
+    "FIRST_TOKEN",
+    "GROUPS",
+    "MAX_ALPHA",
+    "MAX_EPOCHS",
+    "PRECISIONS",
+    "QUANTIZATIONS",
+    "RUN_OPTIONS",
+    "RunOptions",
+    "check_chat_template",
+    "check_data_dir",
+    "check_task",
+    "parse_option",
+    "parse_options",
+]
 
 RUN_OPTIONS = {
     "variant": (
@@ -86,6 +103,12 @@ RUN_OPTIONS = {
         f"Second task that is scored but not trained, to measure forgetting: none, {PROMPTED_VALUES}.",
     ),
     "retention_size": (AUTO, "Number of test items per language of the retention task."),
+    "forgetting": (
+        "none",
+        "General text on which cross-entropy is measured before and after training: none, "
+        f"{UDHR} (the Universal Declaration of Human Rights in the run's languages), {UDHR}:en,hi (in these), or your "
+        "own text file or folder of text files, LANGUAGE.txt.",
+    ),
     "alignment": (
         "none",
         "Sentences in English and each target language whose alignment is measured before and after training: none, or "
@@ -98,6 +121,12 @@ RUN_OPTIONS = {
         AUTO,
         "Validation score that selects the checkpoint: en (source language), tl (target language) or mean (of both).",
     ),
+    "latency": (
+        AUTO,
+        "Whether to measure time and memory of inference, one or two seconds for a small model: true, false, or auto: "
+        "true unless runs are packed. Trials are never measured.",
+    ),
+    "device_price": (AUTO, "Price of the device an hour, for that of the training; in any currency, the same for all."),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU."),
     "quantization": ("none", "none, or nf4 for 4-bit weights of the base model."),
     "data_dir": (
@@ -113,26 +142,13 @@ GROUPS = {
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
     "Training": ("learning_rate", "epochs", "batch_size", "warmup", "select_on", "pool_layer", "first_token"),
-    "Scoring": ("scoring", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
+    "Scoring": (
+        *("scoring", "retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir"),
+        *("latency", "device_price"),
+    ),
     "Model": ("model", "precision", "quantization"),
 }
 """The options by section of `--help`."""
-CHOICES: dict[str, Sequence[str]] = {
-    "variant": tuple(CATALOGUE),
-    "arm": ARMS,
-    "task": NAMES,
-    "composition": COMPOSITIONS,
-    "prompt_language": PROMPT_LANGUAGES,
-    "chat_template": (NONE,),
-    "first_token": FIRST_TOKEN,
-    "retention": ("none", *PROMPTED),
-    "alignment": ALIGNMENTS,
-    "scoring": SCORINGS,
-    "select_on": SELECT_ON,
-    "precision": PRECISIONS,
-    "quantization": QUANTIZATIONS,
-}
-"""Allowed values by option, for options with a fixed set; that of `variant` is extended by installed packages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +181,14 @@ class RunOptions:
     first_token: str | None
     retention: str
     retention_size: int | None
+    forgetting: str
     alignment: str
     alignment_size: int | None
     alignment_dir: str | None
     scoring: str | None
     select_on: str | None
+    latency: str | None
+    device_price: float | None
     precision: str | None
     quantization: str
     data_dir: str | None
@@ -196,102 +215,4 @@ def parse_option(name: str, text: str) -> Any:
     Raises:
         OptionError: The value is not allowed.
     """
-    return None if text == RUN_OPTIONS[name][0] == AUTO else _PARSERS[name](name, text)
-
-
-def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
-    """Check that a task supports the target languages and a difficulty.
-
-    Raises:
-        OptionError: it does not; the message lists the supported values.
-    """
-    canonical_language(task, language)
-    check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
-
-
-def _task(option: str, text: str) -> str:
-    task_class(text, option=option)
-    return text
-
-
-def _retention(option: str, text: str) -> str:
-    if text != "none":
-        task_class(text, option=option, prompted=True, others=("none",))
-    return text
-
-
-def check_data_dir(text: str | None) -> None:
-    """Check that a data folder, if one is given, exists, before packages and models are loaded.
-
-    Raises:
-        OptionError: it does not.
-    """
-    if text is not None and not is_folder(given_path(text)):
-        raise OptionError("data_dir", text, "is not a folder")
-
-
-def check_chat_template(option: str, text: str) -> str:
-    """Check that a value of `chat_template` other than auto is none, or a file that can be read.
-
-    Raises:
-        OptionError: it is not.
-    """
-    if text != NONE:
-        try:
-            read_template(given_path(text))
-        except ValueError as error:
-            raise OptionError(option, text, f"{error}; allowed are auto, {NONE}, or a file with a template") from error
-    return text
-
-
-def _one_of(choices: Sequence[str]) -> Callable[[str, str], str]:
-    return lambda option, text: check_choice(option, text, choices)
-
-
-def _modules(option: str, text: str) -> str:
-    if not all(part.strip() for part in check_text(option, text).split(",")):
-        raise OptionError(option, text, "must be all-linear, or names of linear modules, separated by commas")
-    return text
-
-
-def _integer(low: int, high: int = 10**9) -> Callable[[str, str], int]:
-    return partial(parse_integer, low=low, high=high)
-
-
-def _number(**bounds: float) -> Callable[[str, str], float]:
-    return partial(parse_number, **bounds)  # type: ignore[arg-type]
-
-
-def _layers(option: str, text: str) -> str:
-    parse_layers(text)
-    return text
-
-
-_PARSERS: dict[str, Callable[[str, str], Any]] = {
-    **{name: _one_of(choices) for name, choices in CHOICES.items()},
-    "variant": lambda option, text: choose_variant(text),
-    "task": _task,
-    "retention": _retention,
-    "chat_template": check_chat_template,
-    "difficulty": check_text,
-    "language": check_text,
-    "model": check_text,
-    "tl_ratio": _number(low=0, high=1),
-    "train_size": _integer(1),
-    "validation_size": _integer(1),
-    "test_size": _integer(1),
-    "seed": _integer(0, 2**32 - 1),
-    "rank": _integer(1),
-    "alpha": _number(above=0, high=MAX_ALPHA),
-    "learning_rate": _number(above=0, high=1),
-    "epochs": _integer(1, MAX_EPOCHS),
-    "batch_size": _integer(1),
-    "warmup": _number(low=0, high=1),
-    "target_modules": _modules,
-    "layers": _layers,
-    "pool_layer": _integer(0),
-    "retention_size": _integer(1),
-    "alignment_size": _integer(2),
-    "alignment_dir": check_text,
-    "data_dir": check_text,
-}
+    return None if text == RUN_OPTIONS[name][0] == AUTO else PARSERS[name](name, text)

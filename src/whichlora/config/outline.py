@@ -19,7 +19,9 @@ from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import Task, get_task
 from whichlora.variants import Variant, get_variant
 
-_NOT_TRAINING = {"arm", "test_size", "retention", "retention_size"}
+_NOT_TRAINING = {"arm", "test_size", "retention", "retention_size", "forgetting"}
+_NOT_RESULT = {"latency", "device_price"}
+"""Options that measure what a run costs, and change no other number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ def outline(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     if hyperparameters is not None:
         given = {name: getattr(options, name) for name in ("rank", "target_modules")}
         values |= {n: v for n, v in vars(hyperparameters).items() if given.get(n) is None and n != "source"}
+    values = {name: value for name, value in values.items() if name not in _NOT_RESULT}
     trained = {name: value for name, value in values.items() if name not in _NOT_TRAINING}
     if sizes.tl_ratio == 0 and sizes.select_on == "en":
         del trained["language"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +12,7 @@ from whichlora.config.hyperparameters import adapted_shapes
 from whichlora.config.options import RUN_OPTIONS, RunOptions
 from whichlora.config.spec import RunSpec
 from whichlora.data.encoding import Encoder
+from whichlora.data.general_text import GeneralText
 from whichlora.data.language_names import join_names
 from whichlora.data.mixture import Mixture
 from whichlora.data.targets import POOLED, target_languages
@@ -73,6 +74,7 @@ class Plan:
     Attributes:
         scoring: scores the validation items, and the test items of the trained task.
         tests: the test sets by name.
+        texts: the general texts whose cross-entropy is measured, by name.
         options: what the plan was resolved from.
     """
 
@@ -84,6 +86,7 @@ class Plan:
     mixture: Mixture
     tests: Mapping[str, TestSet]
     options: RunOptions
+    texts: Mapping[str, GeneralText] = field(default_factory=dict)
 
     @property
     def source(self) -> ModelSource:

@@ -12,6 +12,7 @@ from whichlora.config.alignment import sentence_items, sentence_tests
 from whichlora.config.base_model import BaseModel, read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
+from whichlora.config.forgetting import check_tokens, forgetting_texts, text_digests
 from whichlora.config.hyperparameters import (
     adapted_shapes,
     resolve_modules,
@@ -53,6 +54,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     items, test_items = _draw(options, task, sizes)
     retention_items = retained_items(retention_task, options) if retention_task else {}
     sentences = sentence_items(task, options)
+    texts = forgetting_texts(task, options)
     model = read_base_model(options.model, options.chat_template)
     target = _adapter_target(options, variant, hyperparameters, model.shape, settings)
     scoring = _scoring(options, task, target.layers, model.shape.n_layers)
@@ -62,10 +64,12 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
         tests += _test_sets(retention_task, retention_items, retained, options, model, group="retention")
     tests += sentence_tests(sentences, model.shape.n_layers)
     check_context(model.encoder, task, items, tests, scoring, trains=variant.trains)
+    check_tokens(texts, model.encoder(task), options)
     if variant.has_adapter and target.modules and model.shape.unadapted:
         _warn_of_unadapted(options.model, model.shape)
+    digests = {test.name: test.digest for test in tests} | text_digests(texts)
     return Plan(
-        spec=_spec(options, variant, task, settings, hyperparameters, sizes, items, tests, model, target, scoring),
+        spec=_spec(options, variant, task, settings, hyperparameters, sizes, items, digests, model, target, scoring),
         variant=variant,
         task=task,
         scoring=scoring,
@@ -73,6 +77,7 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
         mixture=items,
         tests={test.name: test for test in tests},
         options=options,
+        texts=texts,
     )
 
 
@@ -188,7 +193,7 @@ def _spec(
     hyperparameters: Hyperparameters | None,
     sizes: ItemSizes,
     items: Mixture,
-    tests: Sequence[TestSet],
+    test_digests: Mapping[str, str],
     model: BaseModel,
     target: _AdapterTarget,
     scoring: Scoring,
@@ -228,7 +233,7 @@ def _spec(
         prompt_language=task.prompt_language,
         prompt_version=task.prompt_version,
         train_digest=mixture.texts_digest(task, [*items.train, *selection_items], chat),
-        test_digests={test.name: test.digest for test in tests},
+        test_digests=test_digests,
         model_digest=model.source.digest,
         chat_template=NONE if chat is None else chat.digest,
     )

@@ -13,8 +13,8 @@ from whichlora.data.tasks import NAMES
 from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
 
-_UNTRAINED = ("retention", "retention_size", "alignment", "alignment_size", "alignment_dir")
-_NOT_CHECKED = ("task", "tl_ratio", *_UNTRAINED)
+_UNTRAINED = ("retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir")
+_NOT_CHECKED = ("task", "tl_ratio", "latency", "device_price", *_UNTRAINED)
 """Options of `run` that `check` lacks: it takes the task by position, shows several ratios, and checks one task."""
 _OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_CHECKED},

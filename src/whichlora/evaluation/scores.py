@@ -12,7 +12,8 @@ import torch
 
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks.items import Item
-from whichlora.evaluation.scoring_methods import Predictions, Scoring
+from whichlora.evaluation import language_consistency
+from whichlora.evaluation.scoring_methods import Generation, Predictions, Scoring
 
 CONTROL_PREFIX = "predicted_"
 """Begins the names of the columns with the predictions of controls."""
@@ -28,7 +29,8 @@ class Scores:
         probabilities: (items, labels), normalised over the labels, for likelihood scoring; None otherwise.
         metrics: `f1` and others from 0 to 1; `invalid_rate` when labels were generated; the means of `measures`; the F1
             of each control, such as `control_f1`.
-        measures: for pairs of words or sentences, the values of each measure of similarity, (items,), by name.
+        measures: for pairs of words or sentences, the values of each measure of similarity, (items,), by name; for
+            generated texts whether they, and the accepted answers, are in the language of the item.
         controls: for choices, what other scores than theirs predict, by name, see `ChoiceLikelihood`.
     """
 
@@ -66,10 +68,18 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
     task = encoder.task
     predictions = predict(model, encoder, items, scoring=scoring, name=name)
     gold = [task.gold(item) for item in items]
+    measures = dict(predictions.measures)
+    counts: dict[str, float] = {}
+    if isinstance(scoring, Generation) and not task.labels:
+        languages = [item.language for item in items]
+        measures[language_consistency.MEASURE] = language_consistency.in_language(predictions.predicted, languages)
+        measures[language_consistency.GOLD] = language_consistency.in_language([text for text, *_ in gold], languages)
+        counted = ~np.isnan(measures[language_consistency.MEASURE])
+        counts[f"{language_consistency.MEASURE}_answers"] = float(counted.sum())
     means = {
-        measure: float(values.mean())
-        for measure, values in predictions.measures.items()
-        if not np.isnan(values).all()  # not defined: all pairs are the same, so there are no random ones
+        measure: float(np.nanmean(values))
+        for measure, values in measures.items()
+        if not np.isnan(values).all()  # not defined: there are no random pairs, or no answer is long enough
     }
     controls = {f"{name}_f1": task.metrics(p, gold)["f1"] for name, p in predictions.controls.items()}
     return Scores(
@@ -78,8 +88,12 @@ def score(model: Any, encoder: Encoder, items: Sequence[Item], *, scoring: Scori
         predicted=predictions.predicted,
         probabilities=predictions.probabilities,
         labels=task.labels,
-        metrics=task.metrics(predictions.predicted, gold) | controls | means | scoring.metrics(task, predictions),
-        measures=predictions.measures,
+        metrics=task.metrics(predictions.predicted, gold)
+        | controls
+        | means
+        | counts
+        | scoring.metrics(task, predictions),
+        measures=measures,
         controls=predictions.controls,
     )
 

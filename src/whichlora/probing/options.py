@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from whichlora.command_line import BOOLEANS
 from whichlora.config.options import AUTO, FIRST_TOKEN, PRECISIONS, QUANTIZATIONS
 from whichlora.data.chat import NONE
+from whichlora.data.detectors import DETECTORS
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.probing.choices import FIELDS_OF_KIND
-from whichlora.probing.detectors import DETECTORS
 
 TATOEBA = "tatoeba"
 """Value of `pairs` for the sentences of LASER's Tatoeba test sets, which are in `data_dir`."""

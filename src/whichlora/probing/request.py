@@ -17,6 +17,7 @@ from whichlora.config.options import (
     check_data_dir,
     check_task,
 )
+from whichlora.data.detectors import canonical
 from whichlora.data.tasks import get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.data.tasks.pairs.tatoeba import short_code
@@ -31,7 +32,6 @@ from whichlora.probing.choices import (
     RetrievalChoices,
     WeightChoices,
 )
-from whichlora.probing.detectors import canonical
 from whichlora.probing.options import CHOICES, OPTIONS, TATOEBA
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mlflow.entities import Run
 
 from whichlora.config.plan import Plan, TestSet
+from whichlora.data.general_text import UDHR, GeneralText
 from whichlora.data.language_names import join_names, language_name
 from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
 from whichlora.data.metric_names import metric_name
@@ -37,7 +38,9 @@ def finished(
     """
     if kind == "trial":
         return paragraphs(_validation_scores(plan, metrics), about(plan, kind))
-    return paragraphs(scores(plan, metrics), about(plan), _commands(plan, run_id, experiment, model))
+    return paragraphs(
+        scores(plan, metrics), forgetting(metrics), about(plan), _commands(plan, run_id, experiment, model)
+    )
 
 
 def _validation_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
@@ -100,6 +103,30 @@ def base(test: TestSet, model: str, metrics: Mapping[str, float]) -> str:
     )
     items = f"- **Scored on:** {escaped(test.task.name)}, {len(test.items):,} items {escaped(test.title)}"
     return paragraphs(table(["measure", "score"], rows[:20]), facts, items, SYNTHETIC if test.task.synthetic else "")
+
+
+def base_text(text: GeneralText, model: str, nats: float, tokens: int) -> str:
+    """Return the description of the base model's cross-entropy on a general text."""
+    rows = [["cross-entropy, nats per token", f"{nats:.4f}"], ["tokens", f"{tokens:,}"]]
+    facts = f"The base model {escaped(model)} without an adapter, with which forgetting is compared."
+    where = "Universal Declaration of Human Rights" if text.origin == UDHR else escaped(Path(text.origin).name)
+    return paragraphs(table(["measure", "value"], rows), facts, f"- **General text:** {where}, {escaped(text.name)}")
+
+
+def forgetting(metrics: Mapping[str, float]) -> str:
+    """Return a table of the cross-entropy of general text before and after training; "" without any."""
+    names = [name.split("/")[1] for name in metrics if name.startswith("forgetting/") and name.endswith("/ce_rise")]
+    rows = [
+        [
+            escaped(language_name(name)),
+            *(f"{metrics[f'forgetting/{name}/{key}']:.3f}" for key in ("base_ce", "ce")),
+            f"{metrics[f'forgetting/{name}/ce_rise']:+.3f}",
+            f"{metrics[f'forgetting/{name}/tokens']:,.0f}",
+        ]
+        for name in names
+    ]
+    head = ["general text", "base model, nats per token", "trained", "rise (forgetting)", "tokens"]
+    return table(head, rows) if rows else ""
 
 
 def scores(plan: Plan, metrics: Mapping[str, float]) -> str:

@@ -26,9 +26,15 @@ the likelihood minus that
 - `floor/...`: scores of shallow baselines on the same items; a model that has learnt the task is above them
 - `validation/...`: scores on the items that select the checkpoint
 - `test/retention/...`: a task that was not trained, to see what was forgotten
+- `forgetting/en/ce_rise`: how much the cross-entropy of general text rises from the plain base model to the trained \
+one, nats per token; `base_ce` and `ce` are before and after
+- `test/tl/language_consistency`: share of generated answers in the language of their item, of those with 30 \
+letters or more (`..._answers`)
 - `test/alignment/tatoeba/p1`: share of English sentences whose translation is the nearest of all, by the cosine of \
 states in the middle of the model; `floor/...` has chance
-- `adapter/...`: the number of trainable parameters; `train/...`: loss, seconds, speed
+- `adapter/...`: the number of trainable parameters, bytes of the files; `train/...`: loss, seconds, speed, price
+- `inference/...`: time of one prompt to the first and to each further token, tokens per second of a batch, with the \
+adapter unmerged; `inference/merged/...`: merged. Comparable only if nothing else used the device
 - `gpu/...`, `host/...`: memory, load, energy during training; `system/...`: the curves behind them
 
 **Kinds of runs** are in the tag `whichlora.kind`: `run` (one method with one seed), `summary` (one method over its \

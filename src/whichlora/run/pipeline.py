@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
 
 from whichlora.announcements import announce
-from whichlora.config.plan import Plan, TestSet
+from whichlora.config.plan import Plan
 from whichlora.config.spec import canonical_digest
 from whichlora.data.metric_names import headline_first
 from whichlora.data.mixture import languages_of
 from whichlora.data.tasks import Item, PairTask, Task
-from whichlora.data.tasks.base import RetrievalTask
 from whichlora.errors import PrunedError
 from whichlora.evaluation import word_alignment
-from whichlora.evaluation.intervals import interval, wilson
-from whichlora.evaluation.scores import CONTROL_PREFIX, Scores, score
+from whichlora.evaluation.cross_entropy import CrossEntropy
+from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import Scoring
-from whichlora.run import description, reuse, seed_summary
+from whichlora.run import description, forgetting, reuse, seed_summary
 from whichlora.run.base_scores import BaseScores, base_predictions, base_scores
 from whichlora.run.collapse import collapse_metrics
 from whichlora.run.companions import write_companions, write_needs
+from whichlora.run.costs import InferenceCosts, cost_params, training_costs
 from whichlora.run.metric_guide import publish_page
 from whichlora.run.provenance import log_provenance, package_versions
 from whichlora.run.reload_check import check_reload, check_reload_of_some
 from whichlora.run.reuse import TestScores
+from whichlora.run.set_metrics import metrics_of_test_set
 from whichlora.run.summary import Result
 from whichlora.serving.logged_model import log_model
 from whichlora.tracking.logged_models import model_uri
@@ -87,7 +87,8 @@ def trial(
                 write_needs(plan, folder)
                 _log_adapter(log, folder)
             raise
-        metrics = headline_first({**record.metrics, **collapse_metrics(record)}, plan.task.headline)
+        costs = training_costs(plan, record.metrics, folder)
+        metrics = headline_first({**costs, **collapse_metrics(record)}, plan.task.headline)
         check_metrics(metrics.items())
         if keep(metrics):
             check_reload_of_some(plan, folder, record.predicted)
@@ -136,28 +137,34 @@ def _train_and_score(plan: Plan, tracker: Tracker, log: RunLog, work: Path) -> d
     """Train or reuse the adapter, score it and the base model, and log the results; return the run's metrics."""
     metrics: dict[str, float] = {}
     known: dict[str, TestScores] = {}
+    texts: dict[str, CrossEntropy] = {}
+    inference = InferenceCosts(plan)
+    log.params(cost_params(plan))
     if plan.variant.trains:
         record = fit(plan, log, work, reuse=lambda: reuse.reuse_adapter(plan, tracker, work))
-        metrics |= record.metrics
+        metrics |= training_costs(plan, record.metrics, work / "adapter")
         if record.source is not None:
             log.tags({"adapter_of": record.source})
             known = reuse.reusable_test_scores(plan, tracker, record.source, work)
-        with base_cache.saved_model(plan, work / "adapter") as model:
+            texts = forgetting.known(plan, tracker.client.get_run(record.source))
+        with base_cache.saved_model(plan, work / "adapter", measure=inference.measure) as model:
             validation, test = _score_model(plan, model, known)
+            texts |= forgetting.measure(plan, model, known=texts)
         check_reload(plan, validation, record.predicted)
     else:
         model = base_cache.checkout(plan)
+        inference.measure(model, merged=False)
         validation, test = _score_model(plan, model, known)
         base_cache.give_back(model, plan)
     del model  # frees memory before another copy is loaded for the base model's scores
+    metrics |= inference.metrics
+    metrics |= forgetting.forgetting_metrics(plan, tracker, texts if plan.variant.trains else None)
     base = base_scores(tracker, plan, known={} if plan.variant.trains else test)
     announce("Computing intervals and logging the results.")
     for role in validation:
         metrics |= {f"validation/{role}/{k}": v for k, v in validation[role].metrics.items()}
     for name, scores in test.items():
-        metrics |= _test_metrics(plan, name, scores.metrics, base[name].metrics)
-        metrics |= _interval_metrics(plan.tests[name], scores)
-        metrics |= _metrics_by_language(plan.tests[name], scores)
+        metrics |= metrics_of_test_set(plan, name, scores, base[name].metrics)
     _log_predictions(test, log, work / "predictions")
     if isinstance(plan.task, PairTask) and plan.variant.trains:
         metrics |= _paired_metrics(plan, tracker, log, work, test, base)
@@ -199,66 +206,6 @@ def _score_model(
             scores = score_split("test", test.task, test.items, test.scoring)
             tests[name] = TestScores(metrics=scores.metrics, predictions=scores.frame())
     return validation, tests
-
-
-def _test_metrics(plan: Plan, name: str, scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of a test set: of the trained model, base model and shallow baselines, and the gain."""
-    test = plan.tests[name]
-    metrics = {f"test/{name}/{k}": v for k, v in scores.items()}
-    metrics |= {f"base/{name}/{k}": v for k, v in base.items()}
-    metrics[f"gain/{name}"] = scores[test.task.headline] - base[test.task.headline]
-    if test.group != "retention":  # whose baselines would need training items of the task
-        floors = test.task.shallow_baselines(plan.mixture.train, test.items)
-        metrics |= {f"floor/{name}/{k}": v for k, v in floors.items()}
-    return metrics
-
-
-def _interval_metrics(test: TestSet, scores: TestScores) -> dict[str, float]:
-    """Return the 95 % intervals of F1, also of controls, and of the headline metric: `test/en/f1_low`, `..._high`."""
-    if isinstance(test.task, PairTask):
-        return {}
-    metrics: dict[str, float] = {}
-    for beginning, column in _answer_columns(scores).items():
-        predicted, gold = _answers(test.task, test.items, scores.predictions[column])
-        for key in dict.fromkeys(("f1", test.task.headline)):
-            if f"{beginning}{key}" not in scores.metrics:
-                continue
-            if isinstance(test.task, RetrievalTask):
-                low, high = wilson(scores.metrics[key], len(gold))
-            else:
-                low, high = interval(test.task, predicted, gold, key)
-            name = f"test/{test.name}/{beginning}{key}"
-            metrics |= {f"{name}_low": low, f"{name}_high": high}
-    return metrics
-
-
-def _metrics_by_language(test: TestSet, scores: TestScores) -> dict[str, float]:
-    """Return the metrics of each language, such as `test/tl/tr/f1`, of a test set in several target languages."""
-    codes = sorted({item.language for item in test.items})
-    if len(codes) == 1 or isinstance(test.task, PairTask):
-        return {}
-    metrics: dict[str, float] = {}
-    for (beginning, column), code in product(_answer_columns(scores).items(), codes):
-        answers = zip(test.items, scores.predictions[column], strict=True)
-        own = [(item, answer) for item, answer in answers if item.language == code]
-        values = test.task.metrics(*_answers(test.task, [item for item, _ in own], [answer for _, answer in own]))
-        prefix = f"test/{test.name}/{code}/{beginning}"
-        metrics |= {f"{prefix}{key}": value for key, value in values.items() if key == "f1" or not beginning}
-    return metrics
-
-
-def _answer_columns(scores: TestScores) -> dict[str, str]:
-    """Return the columns with predictions, by the beginning of their metrics: empty, or such as `control_`."""
-    columns = map(str, scores.predictions)
-    names = [column.removeprefix(CONTROL_PREFIX) for column in columns if column.startswith(CONTROL_PREFIX)]
-    return {"": "predicted", **{f"{name}_": f"{CONTROL_PREFIX}{name}" for name in names}}
-
-
-def _answers(
-    task: Task, items: Sequence[Item], predicted: Iterable[object]
-) -> tuple[list[str | None], list[tuple[str, ...]]]:
-    """Return the predicted and the accepted answers of items; None for what is missing in a table of predictions."""
-    return [answer if isinstance(answer, str) else None for answer in predicted], [task.gold(item) for item in items]
 
 
 def _log_predictions(tests: Mapping[str, TestScores], log: RunLog, folder: Path) -> None:

@@ -12,6 +12,7 @@ from whichlora import __version__
 from whichlora.caller import given_path
 from whichlora.config.plan import Plan
 from whichlora.config.spec import NO_SOURCE, TASK_FILE, TASK_OPTION
+from whichlora.data.general_text import UDHR
 from whichlora.data.mixture import texts_digest
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import Task
@@ -36,7 +37,7 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     versions = {f"version/{package}": number for package, number in package_versions(plan).items()}
     left_out = {"not_adapted": plan.not_adapted} if plan.not_adapted else {}
     revision = {"model_revision": plan.source.revision or spec.model_digest}
-    log.params({**fields, **_task_params(plan), **left_out, **versions, **revision})
+    log.params({**fields, **_task_params(plan), **left_out, **versions, **revision, **_text_params(plan)})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
         path.write_text(json.dumps({**spec.identity, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")
@@ -54,6 +55,18 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
                 items,
                 texts_digest(plan.task, items, chat),
             )
+    for name, text in plan.texts.items():
+        read = {} if text.origin == UDHR else {text.origin: text.digest}
+        source = json.dumps({"text": text.origin, "read": read})
+        counts = {"num_rows": len(text.blocks), "languages": [name]}
+        context = f"forgetting/{name}"
+        log.dataset(
+            context=context,
+            name=UDHR if not read else "text",
+            digest=text.digest,
+            source=source,
+            profile=json.dumps(counts),
+        )
     for context, (task, items, digest) in splits.items():
         languages = sorted({item.language for item in items})
         counts = {"num_rows": len(items), "languages": languages}
@@ -79,6 +92,11 @@ def _task_params(plan: Plan) -> dict[str, str]:
         "headline": task.headline,
         **({} if given == task.name else {TASK_OPTION: given}),
     }
+
+
+def _text_params(plan: Plan) -> dict[str, str]:
+    """Return the option `forgetting` of a run that measures it."""
+    return {"forgetting": plan.options.forgetting} if plan.texts else {}
 
 
 def _origin(plan: Plan, task: Task, context: str, languages: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError, safe_open
 
@@ -66,7 +67,7 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
     Predictions are downloaded to the folder `scratch`; a test set without them is omitted.
     """
     run = tracker.client.get_run(run_id)
-    digests = json.loads(run.data.params["test_digests"])
+    digests = logged_digests(run)
     known = {}
     for name, test in plan.tests.items():
         if digests.get(name) == test.digest:
@@ -78,6 +79,12 @@ def reusable_test_scores(plan: Plan, tracker: Tracker, run_id: str, scratch: Pat
             metrics = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
             known[name] = TestScores(metrics=metrics, predictions=predictions)
     return known
+
+
+def logged_digests(run: Run) -> dict[str, str]:
+    """Return the digests of what a finished run was scored on, by name of the test set or general text."""
+    digests: dict[str, str] = json.loads(run.data.params["test_digests"])
+    return digests
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:

@@ -41,7 +41,7 @@ _CELL_FIELDS = ("spec_version", *(f.name for f in fields(RunSpec) if f.name not 
 _TRAINED_ITEMS = "trained"
 """The test set of word pairs whose items are those of the training, which follow the seed; others do not."""
 _TASK_PARAMS = ("source_language", "target_languages", "headline")
-_AVERAGED = ("test/", "gain/", "base/", "floor/", "train/seconds")
+_AVERAGED = ("test/", "gain/", "base/", "floor/", "train/seconds", "train/price", "forgetting/", "inference/")
 _FAILURES = (MlflowException, SQLAlchemyError, OSError, OptionError)
 _ATTEMPTS = 5
 _FINISHED = "attributes.status = 'FINISHED' and tags.`whichlora.kind` = 'run'"
@@ -114,7 +114,7 @@ def statistics(runs: Sequence[Mapping[str, float]], headline: str) -> dict[str, 
         if name.startswith(_AVERAGED) and not name.endswith(("_low", "_high")):
             values = [metrics[name] for metrics in runs]
             result[name] = fmean(values)
-            if name.startswith("test/"):
+            if name.startswith("test/") or name.endswith("/ce_rise"):
                 low, high = students_t(values)
                 result |= {f"{name}_sd": stdev(values), f"{name}_low": low, f"{name}_high": high}
     return {**headline_first(result, headline), "seeds": float(len(runs))}

@@ -85,6 +85,27 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
     return ", ".join(parts)
 
 
+def _cost_lines(m: Mapping[str, float]) -> list[str]:
+    """Return a line on what the adapter costs, and one on what it forgets; none for what was not measured."""
+    lines = []
+    costs = [f"{m['adapter/file_bytes'] / 1e6:,.1f} MB of files"] if "adapter/file_bytes" in m else []
+    costs += [f"training {m['train/price']:,.4f} at the device's price"] if "train/price" in m else []
+    if "inference/token_ms" in m:
+        merged = m.get("inference/merged/token_ms")
+        also = "" if merged is None else f" ({merged:,.1f} ms merged)"
+        costs.append(f"inference {m['inference/token_ms']:,.1f} ms a token{also}")
+    lines += [f"  {', '.join(costs)}"] if costs else []
+    rises = [name.removesuffix("/ce_rise") for name in m if name.endswith("/ce_rise")]
+    texts = [
+        f"{language_name(name.partition('/')[2])} {m[f'{name}/ce_rise']:+.3f} to {m[f'{name}/ce']:.3f}"
+        for name in rises
+    ]
+    return [
+        *lines,
+        *([f"  forgetting, cross-entropy of general text: {', '.join(texts)} nats a token"] if texts else []),
+    ]
+
+
 def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
     """Return the text printed at the end of a run, with a table of at most `width` cells."""
     m = result.metrics
@@ -101,5 +122,6 @@ def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
             f"  {m['adapter/trainable_parameters']:,.0f} trainable parameters "
             f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s{memory}"
         )
+    lines += _cost_lines(m)
     lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
     return "\n".join(lines)

@@ -49,7 +49,7 @@ class Score:
 def scores_of(run: Run) -> dict[str, Score]:
     """Return a run's scores by test set (`en`, `retention/en`, ...); of trials `validation en`, of studies `best`.
 
-    A score that has not been logged is left out.
+    A score that has not been logged is left out, and so is the cross-entropy of general text, which is no score.
     """
     params, metrics = run.data.params, run.data.metrics
     headline = params.get("headline", "f1")

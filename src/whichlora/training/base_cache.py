@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
@@ -54,25 +54,43 @@ def give_back_trained(model: Any, plan: Plan) -> None:
         give_back(unload(model), plan)
 
 
+class Measure(Protocol):
+    """Measures a model that is loaded for scoring; it must not change it."""
+
+    def __call__(self, model: Any, *, merged: bool) -> None: ...
+
+
 @contextmanager
-def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
+def saved_model(plan: Plan, folder: Path, *, measure: Measure | None = None) -> Iterator[Any]:
     """Yield the model saved in `folder`, for scoring: the base model with the adapter; for `full`, the trained model.
 
     In unquantized fp32, where merging does not change the predictions, an adapter that a weight can hold is merged for
     speed; the base weights are restored on exit.
+
+    Args:
+        measure: called with the model as any PEFT user would load it, and with the model that has no adapter layers
+            once the adapter is merged. In bf16 nothing is merged, but such a model is the base in everything but the
+            values of its weights. There is none for 4-bit weights, to which no adapter can be added exactly, and for
+            variants whose adapter no weight can hold.
     """
     announce("Reloading the saved adapter.")
+    measure = measure or _measure_nothing
     if plan.variant.trains_whole_model:
-        yield adapter.load_saved(plan, folder, base=None)
+        model = adapter.load_saved(plan, folder, base=None)
+        measure(model, merged=False)
+        yield model
         return
     model = adapter.load_saved(plan, folder, base=checkout(plan))
+    measure(model, merged=False)
     if plan.spec.precision == "fp32" and plan.spec.quantization == "none" and plan.variant.mergeable:
         base = unwrap_peft(model)
         full = {name: module.original_module for name, module in full_modules(model)}
         layers = [module.get_base_layer() for _, module in adapter_modules(model)]
         before = [{key: tensor.clone() for key, tensor in layer.state_dict().items()} for layer in layers]
         try:
-            yield model.merge_and_unload()
+            merged = model.merge_and_unload()
+            measure(merged, merged=True)
+            yield merged
         finally:  # other runs in lockstep share these weights
             for layer, tensors in zip(layers, before, strict=True):
                 layer.load_state_dict(tensors)
@@ -81,7 +99,13 @@ def saved_model(plan: Plan, folder: Path) -> Iterator[Any]:
         with fast_paths.scoring(model, narrow=not plan.variant.converts_base_change):
             yield model
         base = unload(model)
+        if plan.spec.quantization == "none" and plan.variant.mergeable:
+            measure(base, merged=True)
     give_back(base, plan)
+
+
+def _measure_nothing(model: Any, *, merged: bool) -> None:
+    pass
 
 
 def _key(plan: Plan, precision: str | None = None) -> tuple[str, str, str]:

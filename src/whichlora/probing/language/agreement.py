@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from whichlora.data.detectors import DETECTORS
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.probing.detectors import DETECTORS
 from whichlora.probing.language.classes import LanguageClassifier
 
 if TYPE_CHECKING:

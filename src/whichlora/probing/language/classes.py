@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whichlora.data.detectors import Detection, Detector, canonical, detect, get_detector
 from whichlora.data.encoding import special_ids
 from whichlora.data.tasks.base import SOURCE_LANGUAGE
-from whichlora.probing.detectors import Detection, Detector, canonical, detect, get_detector
 
 if TYPE_CHECKING:
     from whichlora.probing.choices import LanguageChoices

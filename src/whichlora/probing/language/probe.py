@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from whichlora.announcements import announce
 from whichlora.data.batching import in_order, sorted_by_ids
+from whichlora.data.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.data.encoding import Encoded
 from whichlora.models.hidden_states import EMBEDDING
 from whichlora.models.memory import in_batches
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.choices import LanguageChoices
-from whichlora.probing.detectors import MAX_BYTES, MIN_BYTES, RELIABLE
 from whichlora.probing.figures import language_figure
 from whichlora.probing.language import agreement
 from whichlora.probing.language.classes import CLASSES, LanguageClassifier, class_shares

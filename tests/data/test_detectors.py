@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from whichlora.data.detectors import NO_LANGUAGE, Detector, canonical, detect, get_detector
 from whichlora.errors import OptionError
-from whichlora.probing.detectors import NO_LANGUAGE, Detector, canonical, detect, get_detector
 
 SENTENCES = {
     "en": "The children went to the market with their mother this morning.",
