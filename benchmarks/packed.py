@@ -58,7 +58,7 @@ def make_batches(model: Any, count: int, items: int) -> list[Any]:
         layers = dict(adapter_modules(adapter))
         fields: dict[str, Any] = {
             "count": 1.0,
-            "paths": TrainingPaths((), (), ()),
+            "paths": TrainingPaths((), {}, ()),
             "autocast": arithmetic,
         }
         runs.append(Batch(model=adapter, layers=layers, examples=examples, **fields))

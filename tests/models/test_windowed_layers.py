@@ -161,7 +161,7 @@ def test_runs_in_one_pass_have_the_gradients_of_each_alone(model: Any) -> None:
         torch.manual_seed(seed)
         settings = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
         adapted = get_peft_model(copy_sharing_weights(model), settings).double().train()
-        layers, paths = dict(adapter_modules(adapted)), TrainingPaths((), (), ())
+        layers, paths = dict(adapter_modules(adapted)), TrainingPaths((), {}, ())
         texts = texts_of(lengths)
         batches.append(Batch(model=adapted, layers=layers, examples=texts, count=1, paths=paths, autocast=nullcontext))
     expected = [outcome(batch.model, packing.pack(batch.examples)) for batch in batches]

@@ -68,7 +68,7 @@ def batch_of(folder: str, start: int, items: int, **options: Any) -> Batch:
         layers=layers,
         examples=examples,
         count=count,
-        paths=TrainingPaths((), (), ()),
+        paths=TrainingPaths((), {}, ()),
         autocast=nullcontext,
     )
 

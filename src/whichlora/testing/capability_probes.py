@@ -232,7 +232,7 @@ def _try_packing(name: str, models: Models) -> None:
                 layers=dict(adapter_modules(model)),
                 examples=examples,
                 count=sum(len(example.answer) for example in examples),
-                paths=TrainingPaths((), (), ()),
+                paths=TrainingPaths((), {}, ()),
                 autocast=nullcontext,
             )
         )
