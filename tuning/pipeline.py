@@ -128,19 +128,22 @@ def forecasts(configs: Sequence[StudyConfig], *, trials: int, budget: float | No
 
 
 def _first_estimate(studies: Sequence[Study], *, trials: int, budget: int | None) -> str:
-    """Return how long the trials of new studies take, estimated from finished runs; "" if that is not known."""
+    """Print the trials of new studies with rungs, and return how long those of all new ones take.
+
+    The time is estimated from finished runs, "" without new studies, or if the budget limits it.
+    """
     new = [study.config for study in studies if not study.counted()]
     halving = bool(new) and new[0].rungs.halving
     if not new or (budget is not None and not halving):
         return ""
     found = forecasts(new, trials=trials, budget=budget)
-    lines = [each.text for each in found if halving]
+    if halving:
+        print("\n".join(each.text for each in found), flush=True)
     seconds = [each.seconds for each in found]
     if None in seconds:
-        return "\n".join([*lines, "There is no estimate of the time yet; the first trial gives one."])
+        return "There is no estimate of the time yet; the first trial gives one."
     total, pruning = format_duration(sum(filter(None, seconds))), "" if halving else ", without pruning"
-    lines.append(f"Training all trials takes about {total}{pruning}, estimated from finished runs on this machine.")
-    return "\n".join(lines)
+    return f"Training all trials takes about {total}{pruning}, estimated from finished runs on this machine."
 
 
 def tune(

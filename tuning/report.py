@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning.divergence import WORST_F1, converged, diverged
 from tuning.finalists import RECOMMENDED, Finalist
 from tuning.halving.brackets import in_rung as trials_in_rung
-from tuning.halving.brackets import place_of
+from tuning.halving.brackets import n_points, place_of
 from tuning.halving.promotion import LEARNED
 from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
@@ -37,13 +37,13 @@ def trials_table(study: Study) -> pd.DataFrame:
 
     The value of a pruned trial is its last report, that of a diverged one 0.
     """
-    rungs, items = study.config.rungs, study.config.train_size
+    config = study.config
     rows = [
         {
             "trial": trial.number,
             "state": "diverged" if diverged(trial) else trial.state.name.lower(),
             **({} if place is None else {"bracket": place.bracket, "rung": place.rung}),
-            **({} if place is None else {"items": rungs.items(items, place.rung)}),
+            **({} if place is None else {"items": config.rungs.items(config.train_size, place.rung)}),
             "value": _value(trial),
             "seed": trial.user_attrs.get("seed"),
             "seconds": trial.user_attrs.get("seconds"),
@@ -130,6 +130,7 @@ def log_results(study: Study, finalists: Sequence[Finalist], tracker: Tracker) -
     metrics |= {
         f"trials/rung_{rung}": float(len(in_rung(table, rung))) for rung in range(rungs.number) if rungs.halving
     }
+    metrics["tuning/points"] = float(n_points(study.counted()))
     metrics["tuning/seconds"] = study.seconds()
     metrics["fresh/seconds"] = sum(f.seconds for f in finalists)
     if (drop := sensitivity(rates)) is not None:

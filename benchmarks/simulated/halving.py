@@ -26,7 +26,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from tuning.dimensions import Choice, Range
-from tuning.halving.brackets import Brackets, in_rung, place_of
+from tuning.halving.brackets import Brackets, in_rung, n_points
 from tuning.halving.promotion import LEARNED, LOSS
 from tuning.halving.rungs import Rungs
 from tuning.sampler import TrialSampler
@@ -160,8 +160,7 @@ def halving(truth: Truth, name: str, number: int) -> tuple[float, int]:
             trial.set_user_attr(LEARNED, value > chance)
             trial.set_user_attr(LOSS, truth.loss(point, share))
             study.tell(trial, value)
-    points = {tuple(place_of(trial) or ())[::2] for trial in study.trials}
-    return champion(truth, in_rung(study.trials, rungs.top)), len(points)
+    return champion(truth, in_rung(study.trials, rungs.top)), n_points(study.trials)
 
 
 Strategy = Callable[[Truth, str], tuple[float, int]]

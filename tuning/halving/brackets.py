@@ -61,6 +61,12 @@ def in_rung(trials: Iterable[FrozenTrial], rung: int) -> list[FrozenTrial]:
     return [trial for trial in trials if (place := place_of(trial)) is None or place.rung == rung]
 
 
+def n_points(trials: Iterable[FrozenTrial]) -> int:
+    """Return the number of points that trials look at, of which one in several rungs counts once."""
+    places = [place_of(trial) for trial in trials]
+    return len({(place.bracket, place.slot) for place in places if place}) + places.count(None)
+
+
 @dataclass(frozen=True)
 class Brackets:
     """The brackets of one study.
