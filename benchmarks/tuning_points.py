@@ -2,8 +2,9 @@
 
 python -m benchmarks.tuning_points [--model M] [--train_size N] [--rungs 1,2,3]
 
-One study with each number of rungs runs its trials one after the other, without the trainings with fresh seeds. The
-trials of the first one are as many as the most expensive of the others costs.
+One study with each number of rungs runs its trials one after the other, without the trainings with fresh seeds and
+without pruning. All have the same cost in trainings on all items, `trials`, of which what is too little for a further
+bracket is not spent.
 """
 
 from __future__ import annotations
