@@ -14,6 +14,10 @@ from whichlora.config.plan import Plan
 from whichlora.tracking.runs import Tracker
 
 
+MOST_TRIALS = 10**6
+"""Trials of a study that only a budget limits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
     """The settings that a study has chosen for a variant, and what they rest on.
@@ -67,7 +71,7 @@ def tune_variants(
     tracker: Tracker,
     *,
     command: str,
-    trials: int = 10**6,
+    trials: int | None = None,
     budget: float | None = None,
     deadline: float | None = None,
     pack: int = 1,
@@ -83,7 +87,8 @@ def tune_variants(
         configs: the fixed part of each study, such as `tuning.tune.study_configs` returns.
         tracker: of the MLflow experiment that gets the runs.
         command: the command that resumes them.
-        trials: complete and pruned trials of each study; with rungs, their cost in trainings on all items.
+        trials: complete and pruned trials of each study; with rungs, their cost in trainings on all items. None for no
+            limit besides the budget.
         budget: device-seconds of the trials of each study, without those of the trainings with fresh seeds.
         deadline: no new trial starts after it, as in `time.monotonic`.
         pack: number of trials to train at once.
@@ -91,11 +96,14 @@ def tune_variants(
 
     Raises:
         OptionError: a study has no valid runs.
+        ValueError: neither trials nor a budget are given.
     """
+    if trials is None and budget is None:
+        raise ValueError("trials or budget must be given")
     for config in configs:
         config.check()
     studies = open_studies(configs, tracker, command=command, keep_adapters=keep_adapters)
-    _, missing = tune(studies, tracker, trials=trials, budget=budget, deadline=deadline, pack=pack)
+    _, missing = tune(studies, tracker, trials=trials or MOST_TRIALS, budget=budget, deadline=deadline, pack=pack)
     tuned = []
     for study in studies:
         scored = finalists(study)
