@@ -13,7 +13,6 @@ from tuning.study_config import StudyConfig
 from whichlora.config.plan import Plan
 from whichlora.tracking.runs import Tracker
 
-
 MOST_TRIALS = 10**6
 """Trials of a study that only a budget limits."""
 
