@@ -10,6 +10,7 @@ from typing import Any
 
 from tuning.divergence import converged, run_diverged
 from tuning.optuna_study import Study
+from tuning.progress import time_left
 from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
 from whichlora.config.plan import Plan
 from whichlora.data.metric_names import metric_name
@@ -71,7 +72,7 @@ class Finalist:
 def finalists(study: Study) -> list[Finalist]:
     """Return the best distinct points, or with two objectives the Pareto front, followed by the known points."""
     single_objective = study.config.objective.cost is None
-    complete = converged(study.trials())
+    complete = converged(study.on_all_items())
     candidates = complete if single_objective else study.optuna.best_trials
     by_fingerprint: dict[str, Finalist] = {}
     for trial in sorted(candidates, key=lambda t: (-t.values[0], t.number)):
@@ -117,7 +118,7 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         ]
         if cells and not stop():
             text = f"training {len(by_origin)} finalists with fresh seeds, {len(cells)} runs to do"
-            print(f"{name}: {text}{study.time_left(len(cells))}", flush=True)
+            print(f"{name}: {text}{time_left(study, len(cells))}", flush=True)
         return cells
 
     _process_queue(f"{study.name}/fresh", missing, process_cell, replace(tracker, parent=study.run_id), stop, pack)

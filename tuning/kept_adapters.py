@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.divergence import converged
+from tuning.halving.brackets import in_rung
 from tuning.retries import original_number
 from whichlora.errors import in_a_line
 from whichlora.tracking.client import experiment_id, search_all
@@ -27,15 +28,15 @@ from whichlora.tracking.runs import Tracker
 class KeptAdapters:
     """Decides which trials of a study log their adapters, and removes those that are not kept."""
 
-    def __init__(self, keep: str, study: optuna.Study, tracker: Tracker, name: str) -> None:
-        """Store the option `keep_adapters`, the study, the tracker of its trials and its name."""
-        self.keep = keep
+    def __init__(self, keep: str, study: optuna.Study, tracker: Tracker, name: str, *, rung: int = 0) -> None:
+        """Store the option `keep_adapters`, the study, the tracker of its trials, its name and its top rung."""
+        self.keep, self._rung = keep, rung
         self._study, self._tracker, self._name = study, tracker, name
         self._warned = False
 
-    def wanted(self, number: int, values: Sequence[float] | None) -> bool:
-        """Return whether to log the adapter of trial `number` with these objective values; None if it was pruned."""
-        if self.keep != "best" or values is None:
+    def wanted(self, number: int, values: Sequence[float] | None, rung: int) -> bool:
+        """Return whether to log the adapter of trial `number` of a rung, with these values; None if it was pruned."""
+        if self.keep != "best" or values is None or rung != self._rung:
             return self.keep == "all"
         if len(values) > 1:
             return True  # it may extend the Pareto front
@@ -66,7 +67,7 @@ class KeptAdapters:
         numbers = {run.data.tags["whichlora.trial"] for run in runs}
         if len(self._study.directions) > 1:
             return [trial for trial in self._study.best_trials if str(original_number(trial)) in numbers]
-        trials = converged(self._trials(TrialState.COMPLETE))
+        trials = in_rung(converged(self._trials(TrialState.COMPLETE)), self._rung)
         candidates = [trial for trial in trials if str(original_number(trial)) in numbers]
         return sorted(candidates, key=lambda trial: (-trial.values[0], trial.number))[:1]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from statistics import median
 from typing import Any, Literal
 
 import optuna
@@ -13,8 +12,9 @@ from optuna.exceptions import TrialPruned
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning import description
-from tuning.divergence import converged, mark_diverged
+from tuning.divergence import mark_diverged
+from tuning.halving import promotion
+from tuning.halving.brackets import Brackets, in_rung, place_of
 from tuning.kept_adapters import KeptAdapters
 from tuning.retries import (
     ATTEMPTS,
@@ -22,18 +22,19 @@ from tuning.retries import (
     DuplicateTrialError,
     SurplusTrialError,
     check_needed,
-    earlier_attempts,
+    device_seconds,
+    enqueue_missing,
     enqueue_retry,
     original_number,
     started_trials,
+    times_tried,
 )
-from tuning.sampler import TrialSampler, make_pruner
+from tuning.sampler import make_pruner, make_sampler
 from tuning.space import describe_point
 from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
-from tuning.study_run import end_interrupted, study_run
-from tuning.study_status import PREFIX, STOPS
+from tuning.study_run import about, end_interrupted, study_run
+from tuning.study_status import PREFIX, RUNGS, STOPS
 from whichlora import termination
-from whichlora.config.cli import format_duration
 from whichlora.data.metric_names import metric_name
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.masking import masked
@@ -53,6 +54,7 @@ class Study:
         about: what it tunes, in Markdown.
         problem: the error that made this process give up on the study; None otherwise.
         adapters: which trials keep their adapters.
+        brackets: those of a study with rungs; None otherwise.
     """
 
     def __init__(
@@ -72,20 +74,25 @@ class Study:
             study_name=PREFIX + self.name,
             storage=database,
             directions=config.objective.directions,
-            sampler=TrialSampler(self.name),
+            sampler=make_sampler(self.name, halving=config.rungs.halving),
             pruner=make_pruner(config.pruner, reports=config.reports),
             load_if_exists=True,
         )
         self._leases = Leases(self._optuna, enqueue_retry)
         self._optuna.set_user_attr("command", command)
-        self.about = description.about(config, command)
+        self.about = about(config, command)
         self._tracker = replace(tracker, parent=study_run(self._optuna, tracker, self.name, about=self.about))
-        self.adapters = KeptAdapters(keep_adapters, self._optuna, self._tracker, self.name)
+        self.adapters = KeptAdapters(keep_adapters, self._optuna, self._tracker, self.name, rung=config.rungs.top)
         self._stops_before = self._optuna.user_attrs.get(STOPS, 0)
         self.problem: str | None = None
         self._failures = 0
-        for arm, point in config.known_points.items():
-            if point in config.space and not any(t.user_attrs.get("known") == arm for t in self.trials()):
+        known, before = config.tried_first, self.trials()
+        self.brackets: Brackets | None = None
+        if config.rungs.halving:
+            self._optuna.set_user_attr(RUNGS, config.rungs.number)
+            self.brackets = Brackets(config.rungs, config.space, known, self.name, TUNING_SEED, len(before))
+        for arm, point in known.items():
+            if self.brackets is None and not any(t.user_attrs.get("known") == arm for t in before):
                 self._optuna.enqueue_trial(point, user_attrs={"known": arm})
         self.adapters.remove_others()
 
@@ -118,26 +125,13 @@ class Study:
         """Return the trials that count towards the budget: complete and pruned ones, diverged ones included."""
         return self.trials(*COUNTED)
 
+    def on_all_items(self) -> list[FrozenTrial]:
+        """Return the counted trials that trained on all items, which are compared; without rungs that is every one."""
+        return in_rung(self.counted(), self.config.rungs.top)
+
     def seconds(self) -> float:
         """Return the device-seconds of all trials, including failed ones."""
-        trials = self.trials()
-        retried = {n for t in trials for n in earlier_attempts(t)}  # a retry's seconds include theirs
-        return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in retried))
-
-    def progress(self, trials: int, budget: float | None) -> str:
-        """Return a progress line: counted trials of `trials` and the time left, or device-seconds of `budget`."""
-        if budget is not None:
-            return f"{self.name}: {self.seconds():.0f} of {budget:.0f} s of trials"
-        count = len(self.counted())
-        return f"{self.name}: {count} of {trials} trials{self.time_left(trials - count)}"
-
-    def time_left(self, trainings: int) -> str:
-        """Format the time that one worker needs for `trainings` more trainings, as the end of a progress line.
-
-        It comes from the median of the complete trials that did not diverge; empty without any, or if none is left.
-        """
-        seconds = [t.user_attrs["seconds"] for t in converged(self.trials())]
-        return f", about {format_duration(median(seconds) * trainings)} left" if seconds and trainings > 0 else ""
+        return device_seconds(self.trials())
 
     def stopped(self) -> bool:
         """Return whether `stop` was called after this process opened the study."""
@@ -149,28 +143,33 @@ class Study:
             with termination.deferred():
                 end_interrupted(self.log, self.about)
 
-    def n_started(self) -> int:
-        """Return the number of trials that count, are running, or are to be retried."""
-        return len(started_trials(self.trials()))
+    def n_started(self) -> float:
+        """Return the number of trials that count, are running, or are to be retried; on fewer items, parts of one."""
+        places = map(place_of, started_trials(self.trials()))
+        return sum(1 if place is None else self.config.rungs.share(place.rung) for place in places)
 
-    def step(self, *, limit: int, allow_new: bool) -> Literal["worked", "waiting", "finished"]:
+    def step(
+        self, *, limit: int, allow_new: bool, budget: float | None = None
+    ) -> Literal["worked", "waiting", "finished"]:
         """Run one new or retried trial, if the study needs one.
 
         Args:
-            limit: the number of complete and pruned trials at which the study ends.
+            limit: the number of complete and pruned trials at which the study ends; with rungs, what its trials may
+                cost in trainings on all items.
             allow_new: whether new trials may start; retries may in any case.
+            budget: device-seconds that a further bracket must fit into.
 
         Returns:
             "worked" after a trial, "waiting" if only other workers have trials left, "finished" if this process has
             nothing left to do.
         """
         self._leases.release_dead()
-        self._enqueue_missing_retries()
+        enqueue_missing(self._optuna, self.trials())
         if self.problem is not None:  # every trial fails in this process, but perhaps not in others
             return "finished"
         new = allow_new and not self.stopped()
         retries = [t for t in self.trials(TrialState.WAITING) if original_number(t) != t.number]
-        if retries or (new and self.n_started() < limit):
+        if retries or (new and self._has_new(limit, budget)):
             self._optuna.optimize(
                 lambda trial: self._run_trial(trial, limit, retries_only=not new),
                 n_trials=1,
@@ -180,6 +179,15 @@ class Study:
             self.adapters.remove_others()
             return "worked"
         return "waiting" if self.trials(TrialState.RUNNING) else "finished"
+
+    def _has_new(self, limit: int, budget: float | None) -> bool:
+        """Return whether a new trial may start; with rungs, enqueue those that are needed now."""
+        if self.brackets is None:
+            return self.n_started() < limit
+        fits, seconds = self.config.rungs.fits, self.seconds()
+        for entry in self.brackets.missing(self.trials(), may_begin=lambda n: fits(n, limit, budget, seconds)):
+            self._optuna.enqueue_trial(entry.point, user_attrs=entry.attributes)
+        return bool(self.trials(TrialState.WAITING))
 
     def _run_trial(self, trial: Trial, limit: int, *, retries_only: bool) -> Any:
         """Train and validate one trial and return its objective values."""
@@ -191,32 +199,34 @@ class Study:
         def store_seconds() -> None:
             trial.set_user_attr("seconds", earlier_seconds + lockstep.busy_seconds() - start)
 
-        tags = {"study": self.name, "trial": str(number)}
+        place, tags = place_of(frozen), {"study": self.name, "trial": str(number)}
+        rung, objective = self.config.rungs.top if place is None else place.rung, self.config.objective
         try:
+            if self.brackets is not None and place is None:
+                raise SurplusTrialError("other workers have begun the last trials of the rung")
             check_needed(frozen, self.trials(), limit, retries_only=retries_only)
             point = self.config.space.suggest(trial)
             if "seed" not in trial.user_attrs:
-                trial.set_user_attr("seed", TUNING_SEED + self._times_tried(point, number))
-            plan = self.config.plan(point, trial.user_attrs["seed"])
-            tracker = replace(self._tracker, check_lease=check_lease)
+                trial.set_user_attr("seed", TUNING_SEED + times_tried(point, number, self.trials()))
+            plan = self.config.plan(point, trial.user_attrs["seed"], rung=rung)
             result = run_trial(
                 plan,
-                tracker,
+                replace(self._tracker, check_lease=check_lease),
                 tags=tags,
                 reports=self._pruning_reports(trial, store_seconds),
-                keep=lambda metrics: self.adapters.wanted(trial.number, self.config.objective.values(metrics)),
+                keep=lambda metrics: self.adapters.wanted(trial.number, objective.values(metrics), rung),
             )
-            values = self.config.objective.values(result.metrics)
-            trial.set_user_attr("run_id", result.run_id)
-            for role in ROLES["mean"]:
-                name = f"validation/{role}/{self.config.objective.metric}"
-                if name in result.metrics:
-                    trial.set_user_attr(name, result.metrics[name])
+            values = objective.values(result.metrics)
+            scores = [f"validation/{role}/{objective.metric}" for role in ROLES["mean"]]
+            kept = {"run_id": result.run_id} | {n: result.metrics[n] for n in scores if n in result.metrics}
+            if place is not None:
+                kept |= promotion.attributes(plan, ROLES[objective.f1], values[0], result.metrics)
+            for name, value in kept.items():
+                trial.set_user_attr(name, value)
             store_seconds()
             self._failures = 0
-            self._print(
-                trial, f"{metric_name(self.config.objective.metric)} {values[0]:.4f} with {describe_point(point)}"
-            )
+            items = "" if place is None else f" on {plan.spec.train_size} items"
+            self._print(trial, f"{metric_name(objective.metric)} {values[0]:.4f}{items} with {describe_point(point)}")
             return values
         except LostLeaseError:
             raise
@@ -236,8 +246,8 @@ class Study:
             return self.config.objective.worst
         except SurplusTrialError as error:
             trial.set_user_attr("error", str(error))
-            # Known points are always tried.
-            if not isinstance(error, DuplicateTrialError) and "known" in trial.user_attrs:
+            # Known points are always tried; those of a rung are enqueued again when they are missing.
+            if place is None and not isinstance(error, DuplicateTrialError) and "known" in trial.user_attrs:
                 self._optuna.enqueue_trial(frozen.system_attrs["fixed_params"], {"known": trial.user_attrs["known"]})
             raise
         except Exception as error:
@@ -267,26 +277,15 @@ class Study:
             return PruningReports(roles=roles, times=1, report=lambda number, value: None)
 
         def report(number: int, value: float) -> None:
-            if (
-                number not in stored_trial(self._optuna, trial).intermediate_values
-            ):  # else an earlier attempt reported it
+            reported = stored_trial(self._optuna, trial).intermediate_values
+            if number not in reported:  # else an earlier attempt has reported it
                 trial.report(value, number)
             store_seconds()
             if number < self.config.reports and trial.should_prune():  # after the last report pruning saves nothing
                 raise PrunedError(f"after report {number} with F1 {value:.4f}")
 
-        save_pruned = self.adapters.wanted(trial.number, None)
+        save_pruned = self.adapters.wanted(trial.number, None, 0)
         return PruningReports(roles=roles, times=self.config.reports, report=report, save_pruned=save_pruned)
-
-    def _times_tried(self, point: Mapping[str, Any], before: int) -> int:
-        """Return the number of trials before number `before` with this point; each repetition uses the next seed."""
-        return sum(t.params == point and original_number(t) == t.number and t.number < before for t in self.trials())
-
-    def _enqueue_missing_retries(self) -> None:
-        """Enqueue retries that are missing because the worker that failed a dead worker's trial died as well."""
-        for trial in started_trials(self.trials()):
-            if trial.state is TrialState.FAIL:
-                enqueue_retry(self._optuna, trial)
 
     def _print(self, trial: Trial, outcome: str) -> None:
         print(f"{self.config.variant.name} trial {trial.number}: {outcome}", flush=True)

@@ -31,7 +31,7 @@ def outcome(
             is copied from.
         width: number of cells in a line; None if there is no terminal.
     """
-    trials = [_best_trials(study, width) for study, _ in studies if study.counted()]
+    trials = [_best_trials(study, width) for study, _ in studies if study.on_all_items()]
     following = "\n".join([next_commands(experiment, use="export"), *_runs_of_the_best(studies)])
     if width is None:
         return "\n".join([*trials, following, summary])
@@ -42,13 +42,16 @@ def outcome(
 
 def _best_trials(study: Study, width: int | None) -> str:
     """Return the trials with the highest values."""
-    frame = report.trials_table(study)
+    frame = report.in_rung(report.trials_table(study), study.config.rungs.top)
     best = frame.sort_values("value", ascending=False, kind="stable").head(_BEST_TRIALS)
     rows = [("trial", "state", "value", "seconds", "point")]
     points = {trial.number: describe_point(trial.params) for trial in study.counted()}
     for number, state, value, seconds in best[["trial", "state", "value", "seconds"]].itertuples(index=False):
         rows.append((str(number), str(state), f"{value:.3f}", f"{seconds or 0:.0f}", points[number]))
-    return f"Best of {len(frame)} trials of {study.name}:\n{table(rows, width=width, optional=('state', 'seconds'))}"
+    size = f" on all {study.config.train_size} items" if study.config.rungs.halving else ""
+    return (
+        f"Best of {len(frame)} trials{size} of {study.name}:\n{table(rows, width=width, optional=('state', 'seconds'))}"
+    )
 
 
 def _runs_of_the_best(studies: Sequence[tuple[Study, Sequence[Finalist]]]) -> list[str]:

@@ -11,6 +11,7 @@ from tuning import report
 from tuning.finalists import Finalist, finalists, score_finalists, train_final
 from tuning.optuna_study import Study
 from tuning.outcome import outcome
+from tuning.progress import Forecast, forecast, progress
 from tuning.study_config import TUNING_SEED, StudyConfig
 from tuning.study_status import connect
 from whichlora.announcements import announce
@@ -23,7 +24,7 @@ from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
 from whichlora.scheduling.storage import GRACE_SECONDS
 from whichlora.text_tables import terminal_width
-from whichlora.tracking.client import check_writable, create_work_folder
+from whichlora.tracking.client import check_writable, create_work_folder, database_exists
 from whichlora.tracking.experiment_page import RESULTS, TRIALS, results_line
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
@@ -74,16 +75,12 @@ def run_studies(
     deadline = None if timeout is None else time.monotonic() + timeout
     command = shlex.join(["python", "-m", "tuning.tune", *arguments])
 
-    def open_studies() -> list[Study]:
-        database = connect()
-        return [Study(config, tracker, database, command=command, keep_adapters=keep_adapters) for config in configs]
-
-    studies = with_retries(open_studies)
+    studies = open_studies(configs, tracker, command=command, keep_adapters=keep_adapters)
     tracker.link_launch(",".join(study.run_id for study in studies))
     if not is_worker():
         for study in studies:
-            print(study.progress(trials, budget), flush=True)
-        announce(_first_estimate(studies, tracker, trials=trials, budget=budget))
+            print(progress(study, trials, budget), flush=True)
+        announce(_first_estimate(studies, trials=trials, budget=budget))
     try:
         if engine is not None:
             table, missing = _tune_with_workers(studies, engine, arguments)
@@ -105,18 +102,48 @@ def run_studies(
     return 1 if missing else 0
 
 
-def _first_estimate(studies: Sequence[Study], tracker: Tracker, *, trials: int, budget: int | None) -> str:
-    """Return how long the trials of new studies take, estimated from finished runs; "" if that is not known."""
+def open_studies(configs: Sequence[StudyConfig], tracker: Tracker, *, command: str, keep_adapters: str) -> list[Study]:
+    """Open or create studies in the shared database."""
+
+    def opened() -> list[Study]:
+        database = connect()
+        return [Study(config, tracker, database, command=command, keep_adapters=keep_adapters) for config in configs]
+
+    return with_retries(opened)
+
+
+def forecasts(configs: Sequence[StudyConfig], *, trials: int, budget: float | None) -> list[Forecast]:
+    """Return the trials of new studies and their time, from finished runs on this machine. Nothing is written.
+
+    Raises:
+        OptionError: a study has no valid runs.
+    """
+    for config in configs:
+        config.check()
+    durations = None
+    if database_exists():
+        client, example = Tracker.for_command().client, configs[0]
+        durations = known_durations(client, example.plan(example.example, TUNING_SEED))
+    return [forecast(config, durations, trials=trials, budget=budget) for config in configs]
+
+
+def _first_estimate(studies: Sequence[Study], *, trials: int, budget: int | None) -> str:
+    """Print the trials of new studies with rungs, and return how long those of all new ones take.
+
+    The time is estimated from finished runs, "" without new studies, or if the budget limits it.
+    """
     new = [study.config for study in studies if not study.counted()]
-    if not new or budget is not None:
+    halving = bool(new) and new[0].rungs.halving
+    if not new or (budget is not None and not halving):
         return ""
-    plans = [config.plan(config.example, TUNING_SEED) for config in new]
-    durations = known_durations(tracker.client, plans[0])
-    seconds = [durations.training(plan) for plan in plans]
+    found = forecasts(new, trials=trials, budget=budget)
+    if halving:
+        print("\n".join(each.text for each in found), flush=True)
+    seconds = [each.seconds for each in found]
     if None in seconds:
         return "There is no estimate of the time yet; the first trial gives one."
-    total = format_duration(trials * sum(filter(None, seconds)))
-    return f"Training all trials takes about {total}, without pruning, estimated from finished runs on this machine."
+    total, pruning = format_duration(sum(filter(None, seconds))), "" if halving else ", without pruning"
+    return f"Training all trials takes about {total}{pruning}, estimated from finished runs on this machine."
 
 
 def tune(
@@ -153,9 +180,9 @@ def tune(
         outcomes = set()
         for _, study in sorted(zip(used, studies, strict=True), key=lambda pair: pair[0]):
             allow_new = not past_deadline() and (budget is None or study.seconds() < budget)
-            outcomes.add(study.step(limit=trials, allow_new=allow_new))
+            outcomes.add(study.step(limit=trials, allow_new=allow_new, budget=budget))
             if "worked" in outcomes:
-                print(study.progress(trials, budget), flush=True)
+                print(progress(study, trials, budget), flush=True)
                 return True
         if "waiting" not in outcomes or past_deadline(grace=GRACE_SECONDS) or lockstep.others_active():
             return False  # a thread of this process that is still working will look for further trials

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.storages import RetryHeartbeatStaleTrialCallback
@@ -13,6 +14,8 @@ ATTEMPTS = 2
 """Number of attempts at a trial that raises an exception."""
 DEATHS = 5
 """Number of worker deaths up to which a trial is retried: the trial itself may be what kills its workers."""
+PLACE = "place"
+"""User attribute of a trial: its bracket, rung and slot in a study with rungs."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that count towards a study's budget."""
 
@@ -57,6 +60,21 @@ def _needs_retry_after_death(trial: FrozenTrial) -> bool:
     return "error" not in trial.user_attrs and _deaths(trial) <= DEATHS
 
 
+def given_up(trial: FrozenTrial) -> bool:
+    """Return whether a failed trial is not attempted again: it raised too often, or too many workers died of it."""
+    if trial.state is not TrialState.FAIL:
+        return False
+    raised = int(trial.user_attrs.get("raised", 0)) >= ATTEMPTS
+    return raised or ("error" not in trial.user_attrs and _deaths(trial) > DEATHS)
+
+
+def enqueue_missing(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+    """Enqueue retries that are missing because the worker that failed a dead worker's trial died as well."""
+    for trial in started_trials(trials):
+        if trial.state is TrialState.FAIL:
+            enqueue_retry(study, trial)
+
+
 def original_number(trial: FrozenTrial) -> int:
     """Return the number of the first attempt at a trial, which is its own number unless it is a retry."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
@@ -78,6 +96,17 @@ def started_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     ]
 
 
+def device_seconds(trials: Sequence[FrozenTrial]) -> float:
+    """Return the device-seconds of trials, including failed ones."""
+    retried = {n for t in trials for n in earlier_attempts(t)}  # a retry's seconds include theirs
+    return float(sum(t.user_attrs.get("seconds", 0.0) for t in trials if t.number not in retried))
+
+
+def times_tried(point: Mapping[str, Any], before: int, trials: Sequence[FrozenTrial]) -> int:
+    """Return the number of trials before number `before` with this point; each repetition uses the next seed."""
+    return sum(t.params == point and original_number(t) == t.number and t.number < before for t in trials)
+
+
 def check_needed(trial: FrozenTrial, trials: Sequence[FrozenTrial], limit: int, *, retries_only: bool) -> None:
     """Check that no other worker runs the same trial and that the study still needs it.
 
@@ -90,16 +119,27 @@ def check_needed(trial: FrozenTrial, trials: Sequence[FrozenTrial], limit: int, 
     Raises:
         SurplusTrialError: the trial is not needed.
     """
-    number, known = original_number(trial), trial.user_attrs.get("known")
+    number, name = original_number(trial), _name(trial)
     attempts = (trial.number, *earlier_attempts(trial))  # the previous attempt may still be running
     others = [t for t in trials if t.state is not TrialState.FAIL and t.number not in attempts]
     if any(original_number(t) == number for t in others if t.number < trial.number):
         raise DuplicateTrialError("another worker has resumed this trial")
     started = started_trials(trials)
     # `started` adds the trials of dead workers, which will be retried.
-    if known and any(t.user_attrs.get("known") == known and original_number(t) < number for t in (*others, *started)):
-        raise DuplicateTrialError(f"two workers began with the {known} point")
-    if number == trial.number:
+    if name and any(_name(t) == name and original_number(t) < number for t in (*others, *started)):
+        raise DuplicateTrialError(f"two workers began with the {name}")
+    if number == trial.number and PLACE in trial.user_attrs:
+        if retries_only:
+            raise SurplusTrialError("no new trial may begin")
+    elif number == trial.number:
         earlier = [t for t in started if t.number < trial.number or original_number(t) != t.number]
         if retries_only or len(earlier) >= limit:
             raise SurplusTrialError(f"other workers have begun the last of {limit} trials")
+
+
+def _name(trial: FrozenTrial) -> str | None:
+    """Return what a trial is that the study needs once: a known point, or a place in a rung; None for others."""
+    if place := trial.user_attrs.get(PLACE):
+        return "place {} of rung {} in bracket {}".format(*reversed(place))
+    known = trial.user_attrs.get("known")
+    return f"{known} point" if known else None

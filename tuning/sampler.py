@@ -10,7 +10,7 @@ import optuna
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 _STARTUP = 5
@@ -51,6 +51,11 @@ class TrialSampler(BaseSampler):
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Notify TPE of the end of a trial."""
         self._tpe(trial).after_trial(study, trial, state, values)
+
+
+def make_sampler(seed: str, *, halving: bool) -> BaseSampler:
+    """Return the sampler of a study; with successive halving, points are not sampled but enqueued."""
+    return RandomSampler() if halving else TrialSampler(seed)
 
 
 def make_pruner(name: str, *, reports: int) -> BasePruner:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tuning.divergence import WORST_COST, WORST_F1
+from tuning.halving.rungs import Rungs
 from tuning.space import SEARCHED, Space, fits, known_points
 from whichlora.caller import given_path
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
-from whichlora.data.mixture import texts_digest
+from whichlora.data.mixture import target_count, texts_digest, trained_count
 from whichlora.data.tasks import Task, get_task
 from whichlora.errors import OptionError, check_choice
 from whichlora.models.loading import ModelShape
@@ -27,6 +29,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best", "none")
 """Values of the option `keep_adapters`."""
+LEAST_BATCHES = 4
+"""Batches of an epoch in the lowest rung: with fewer, a learning rate has no time to rise and decay."""
 COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
 
 
@@ -99,6 +103,7 @@ class StudyConfig:
         objective: what is optimised.
         pruner: name of the pruner.
         reports: number of reports of a trial, after equal shares of its steps; the pruner may stop it at each of them.
+        rungs: the rungs of successive halving.
     """
 
     variant: Variant
@@ -108,6 +113,7 @@ class StudyConfig:
     objective: Objective
     pruner: str
     reports: int
+    rungs: Rungs
 
     @property
     def known_points(self) -> dict[str, dict[str, Any]]:
@@ -118,15 +124,31 @@ class StudyConfig:
         return {a: p for a, p in reduced.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
 
     @property
+    def tried_first(self) -> dict[str, dict[str, Any]]:
+        """The known points that the space contains, by arm."""
+        return {arm: point for arm, point in self.known_points.items() if point in self.space}
+
+    @property
     def example(self) -> dict[str, Any]:
         """An arbitrary point of the study, a known one if possible."""
         return next(iter(self.known_points.values()), None) or self.space.lowest()
 
-    def plan(self, point: Mapping[str, Any], seed: int) -> Plan:
-        """Return the plan of a run with a point's values, in the arm `tuned`."""
+    @functools.cached_property
+    def train_size(self) -> int:
+        """The number of training items, without those that are added to them, of a trial in the top rung."""
+        return self.plan(self.example, TUNING_SEED).spec.train_size
+
+    def plan(self, point: Mapping[str, Any], seed: int, *, rung: int | None = None) -> Plan:
+        """Return the plan of a run with a point's values, in the arm `tuned`; by default on all items.
+
+        The items of a lower rung are those of an ordinary run with a smaller `train_size`: the beginning of the same
+        seeded order. Epochs, warm-up and decay are those of a training of its own.
+        """
         searched = {name: value for name, value in point.items() if name in SEARCHED}
         variant_options = {name: value for name, value in point.items() if name not in SEARCHED}
         options = replace(self.options, variant=self.variant.name, arm="tuned", seed=seed, **searched)
+        if rung is not None and rung != self.rungs.top:
+            options = replace(options, train_size=self.rungs.items(self.train_size, rung))
         return resolve(options, variant_options)
 
     def recommended(self, seed: int) -> Plan:
@@ -145,6 +167,30 @@ class StudyConfig:
                 language = get_task(self.options.task).source if role == "en" else self.options.language
                 allowed = f"{self.options.task} has no validation items in {language}; choose another objective"
                 raise OptionError("objective", self.objective.text, allowed)
+        if self.rungs.halving:
+            self._check_rungs()
+
+    def _check_rungs(self) -> None:
+        """Check that the lowest rung has enough items, in all languages of the training items.
+
+        Raises:
+            OptionError: it has not.
+        """
+        spec = self.plan(self.example, TUNING_SEED).spec
+        for number in range(self.rungs.number, 0, -1):
+            items = Rungs(number).items(spec.train_size, 0)
+            targets = [target_count(spec.tl_ratio, size) for size in (items, spec.train_size)]
+            sources = [
+                trained_count(spec.tl_ratio, size, spec.composition) - target
+                for size, target in zip((items, spec.train_size), targets, strict=True)
+            ]
+            in_all = all(bool(few) == bool(many) for few, many in (targets, sources))
+            if items >= LEAST_BATCHES * (spec.batch_size or 1) and in_all:
+                break
+        if number < self.rungs.number:
+            allowed = f"must be at most {number} with {spec.train_size} training items in batches of {spec.batch_size}"
+            lowest = self.rungs.items(spec.train_size, 0)
+            raise OptionError("rungs", self.rungs.number, f"{allowed}: the lowest rung would have {lowest}")
 
     def name(self) -> str:
         """Return the study's name: variant, model, task, language, and a digest of everything else that is fixed."""
@@ -158,6 +204,7 @@ class StudyConfig:
             "objective": self.objective.text,
             "pruner": self.pruner,
             "reports": self.reports if self.pruner != "none" else None,
+            **({"rungs": self.rungs.number} if self.rungs.halving else {}),
             "validation": [
                 texts_digest(plan.task, plan.mixture.validation[role], plan.model.chat(plan.task))
                 for role in ROLES[self.objective.f1]

@@ -10,6 +10,8 @@ from optuna.trial import TrialState
 from sqlalchemy import text as sql
 
 from tuning.divergence import converged, diverged
+from tuning.halving.brackets import in_rung
+from tuning.halving.rungs import Rungs
 from tuning.retries import enqueue_retry
 from tuning.space import describe_point
 from whichlora.errors import check_choice
@@ -21,6 +23,8 @@ PREFIX = "tune/"
 """Prefix of the studies in the database, which also holds queues."""
 STOPS = "stopped"
 """User attribute of a study: how often it was stopped. Earlier versions stored the time at which it was."""
+RUNGS = "rungs"
+"""User attribute of a study with rungs: their number."""
 
 
 def connect(url: str | None = None) -> RDBStorage:
@@ -50,11 +54,16 @@ def status(database: RDBStorage) -> str:
             f"{n} {state.name.lower()}" for state in TrialState if (n := sum(t.state is state for t in trials))
         )
         lines.append(f"{name}: {states or 'no trials'}")
-        complete = converged(trials)
+        rungs = Rungs(int(study.user_attrs.get(RUNGS, 1)))
+        complete = in_rung(converged(trials), rungs.top)
+        if rungs.halving:
+            done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+            counts = " / ".join(str(len(in_rung(done, rung))) for rung in range(rungs.number))
+            lines.append(f"  complete by rung, from the fewest items to all: {counts}")
         if n_diverged := sum(map(diverged, trials)):
             lines.append(f"  {n_diverged} of the complete trials diverged")
         if complete and len(study.directions) == 1:
-            best = study.best_trial
+            best = max(complete, key=lambda trial: trial.values[0])
             lines.append(f"  best: {best.value:.4f} in trial {best.number} ({describe_point(best.params)})")
         elif complete:
             lines.append(f"  {len(study.best_trials)} trials on the Pareto front")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from tuning.halving.rungs import MOST, REDUCTION, Rungs
 from tuning.space import KINDS, SEARCHED, build_space, read_space
-from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, StudyConfig, parse_objective
+from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, Objective, StudyConfig, parse_objective
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
@@ -31,7 +32,11 @@ OPTIONS = {
     "variant": ("lora", "One or more variants separated by commas, or all; each gets the same budget."),
     "task": ("atlas-nli", f"Task to train and validate: {PROMPTED_VALUES}."),
     "seed": ("42", "Seeds of the final runs, separated by commas; the seeds of tuning are not allowed."),
-    "trials": (AUTO, "Complete and pruned trials per study; auto is 20, or no limit with a budget."),
+    "trials": (
+        AUTO,
+        "Complete and pruned trials per study, or with rungs their cost in trainings on all items; auto is 20, or no "
+        "limit with a budget.",
+    ),
     "timeout": (AUTO, "Seconds after which this process starts no new trials."),
     "budget": (AUTO, "Device-seconds of trials per study, after which no new trials start."),
     "objective": (
@@ -46,7 +51,13 @@ OPTIONS = {
         f"Optuna pruner that stops trials early: {', '.join(PRUNERS)}; auto is median, or none with a cost.",
     ),
     "reports": ("4", "Number of times that a trial reports its score to the pruner."),
+    "rungs": (
+        "1",
+        f"Rungs of successive halving, 1 to {MOST}: each has a {REDUCTION}th of the items of the next one and "
+        f"{REDUCTION} times as many points; 1 trains every point on all items.",
+    ),
     "final": ("false", "Whether to train and score the best point with the final seeds: true or false."),
+    "dry_run": ("false", "Whether to print the number of trials and their time only: true or false."),
     "keep_adapters": (
         "all",
         "Trials of which the adapters are kept: all, best (the best complete trial so far) or none. Others, also of an "
@@ -54,7 +65,19 @@ OPTIONS = {
     ),
     **WORKERS,
 }
-_STUDY = ("trials", "budget", "timeout", "objective", "space", "pruner", "reports", "final", "keep_adapters")
+_STUDY = (
+    "trials",
+    "budget",
+    "timeout",
+    "objective",
+    "space",
+    "pruner",
+    "reports",
+    "rungs",
+    "final",
+    "keep_adapters",
+    "dry_run",
+)
 COMMAND = Command(
     "tune",
     "Search hyperparameters of variants with equal budgets.\n\nOpens or resumes the Optuna study of each variant. "
@@ -76,6 +99,7 @@ COMMAND = Command(
         "space": KINDS,
         "pruner": (AUTO, *PRUNERS),
         "final": BOOLEANS,
+        "dry_run": BOOLEANS,
         "keep_adapters": KEEP,
         "engine": ENGINES,
     },
@@ -85,7 +109,7 @@ COMMAND = Command(
     ),
 )
 _TRIALS = 20
-_COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000}
+_COUNTS = {"trials": 10**6, "timeout": 10**8, "budget": 10**8, "reports": 1000, "rungs": MOST}
 
 
 def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
@@ -114,11 +138,9 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
     if objective.cost == "seconds" and texts["pack"] != "1":
         allowed = "must be 1 with seconds as a cost: the seconds of a single packed trial are not known"
         raise OptionError("pack", texts["pack"], allowed)
+    rungs = _rungs(texts, objective, pruner)
     if pruner == AUTO:
-        pruner = "median" if objective.cost is None else "none"
-    reports = _count("reports", texts["reports"])
-    if reports is None:
-        raise OptionError("reports", AUTO, "must be a number")
+        pruner = "median" if objective.cost is None and not rungs.halving else "none"
     kind, overrides = read_space(texts["space"], variants)
     shape = read_shape(locate(options.model))
     fixed = [name for name in SEARCHED if getattr(options, name) is not None]
@@ -130,10 +152,37 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
             space=build_space(variant, shape, fixed=fixed, kind=kind, overrides=overrides[variant.name]),
             objective=objective,
             pruner=pruner,
-            reports=reports,
+            reports=1 if rungs.halving else _number("reports", texts["reports"]),
+            rungs=rungs,
         )
         for variant in variants
     ]
+
+
+def _rungs(texts: Mapping[str, str], objective: Objective, pruner: str) -> Rungs:
+    """Return the rungs.
+
+    Raises:
+        OptionError: another option does not fit them.
+    """
+    rungs = Rungs(_number("rungs", texts["rungs"]))
+    if not rungs.halving:
+        return rungs
+    if objective.cost is not None:
+        raise OptionError(
+            "rungs", rungs.number, f"must be 1 with objective={objective.text}: points need one rank order"
+        )
+    if pruner not in (AUTO, "none"):
+        raise OptionError("pruner", pruner, f"must be auto or none with rungs={rungs.number}, which take its place")
+    trials = _count("trials", texts["trials"])
+    if trials is not None and trials < rungs.least:
+        raise OptionError("trials", trials, f"must be at least {rungs.least} with rungs={rungs.number}: one bracket")
+    return rungs
+
+
+def _number(option: str, text: str) -> int:
+    """Parse a count that has no automatic value."""
+    return parse_integer(option, text, 1, _COUNTS[option])
 
 
 def _variants(text: str) -> list[Variant]:
@@ -178,15 +227,18 @@ def _tune(texts: Mapping[str, str]) -> int:
     if trials is None:
         trials = _TRIALS if budget is None else _COUNTS["trials"]
     seeds = _seeds(texts["seed"])
-    final = check_choice("final", texts["final"], BOOLEANS) == "true"
+    final, dry_run = (check_choice(name, texts[name], BOOLEANS) == "true" for name in ("final", "dry_run"))
     check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
     with announced("Preparing the studies: packages, items of the task and shape of the model.", logged=True):
         configs = study_configs(texts)
 
         # torch, Optuna and MLflow take seconds to import, so options are checked first.
-        from tuning.pipeline import run_studies
+        from tuning.pipeline import forecasts, run_studies
 
+    if dry_run:
+        print("\n".join(found.text for found in forecasts(configs, trials=trials, budget=budget)))
+        return 0
     return run_studies(
         configs,
         engine=engine,
