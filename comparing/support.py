@@ -1,0 +1,97 @@
+"""The sentences behind the answer of a comparison: how sure, at what cost, what it rests on, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.decimals import fixed
+from analysis.measures.shallow_baselines import best_floor
+from analysis.naming import names_of
+from analysis.report.wording import count, format_points, join
+from analysis.stats.cells import rows
+from comparing.costs import Costs
+from comparing.results import OUTCOMES, Results, languages_of
+from comparing.rule import Rule
+from whichlora.config.cli import format_duration
+from whichlora.data.language_names import join_names
+
+_MOST_LANGUAGES = 4
+
+
+def support(results: Results, costs: Costs, take: str | None) -> list[str]:
+    """Return the sentences, each of which fits a line or two of a terminal."""
+    table, rule = results.table(), results.comparison.rule
+    names = names_of(table)
+    sure = f"Sure: {rule.confidence:.0%}, for all methods and all looks together, on {names.score} in "
+    sure += f"{names.of(rule.primary)}, for these test items and seeds like these."
+    return [
+        sure,
+        *_by_language(results, table),
+        cost_text(costs),
+        _basis(results, table, rule, take),
+        *(f"What would change it: {text}." for text in ["; ".join(_changes(results, table, rule, take))] if text),
+    ]
+
+
+def cost_text(costs: Costs) -> str:
+    """Return what the comparison has cost, and what the full grid would."""
+    own = costs.runs - costs.reused
+    text = f"Cost: {format_duration(costs.spent)} of device time for {count(own, 'run')}"
+    text += f", {costs.reused} more {'was' if costs.reused == 1 else 'were'} there already" if costs.reused else ""
+    if costs.grid is not None:
+        text += f"; all methods with all seeds would take about {format_duration(costs.grid)}"
+    return text + "."
+
+
+def _by_language(results: Results, table: pd.DataFrame) -> Iterator[str]:
+    """Yield how the methods stand in each language alone, if there are several."""
+    languages = languages_of(table)
+    if len(languages) < 2 or results.comparison.rule.primary == "en":
+        return
+    for language in languages[:_MOST_LANGUAGES]:
+        verdict = results.judge(language=language)
+        states = {
+            state: [s.method for s in verdict.standings if s.state == state] for state in ("level", "open", "dropped")
+        }
+        parts = [f"{verdict.standings[0].method} leads"]
+        parts += [f"{join(methods)} {state}" for state, methods in states.items() if methods]
+        yield f"{join_names([language])} alone: {', '.join(parts)}."
+    if rest := len(languages) - _MOST_LANGUAGES:
+        yield from [f"{rest} more languages: see the report."] * (rest > 0)
+
+
+def _basis(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> str:
+    seeds = list(results.scores.index)
+    items = sorted(set(table["test_size"].dropna().astype(int))) if "test_size" in table else []
+    method = take or results.verdict.standings[0].method
+    names, parts = names_of(table), []
+    for outcome in OUTCOMES[rule.primary]:
+        frame, floors = rows(table, outcome), best_floor(table, outcome)
+        text = f"{method} has {fixed(float(frame.loc[frame['method'] == method, 'value'].mean()), 1)} points"
+        text += f" in {names.of(outcome)}"
+        text += f", the best shallow baseline {fixed(float(floors['floor'].mean()), 1)}" if len(floors) else ""
+        parts.append(text)
+    size = f", {items[0]:,} test items a language" if len(items) == 1 else ""
+    return f"It rests on {count(len(results.rows), 'run')}, seeds {seeds[0]} to {seeds[-1]}{size}; {'; '.join(parts)}."
+
+
+def _changes(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> Iterator[str]:
+    """Yield what could lead to another answer."""
+    for standing in results.verdict.standings:
+        if standing.shows_worse is not None and standing.shows_level is not None:
+            yield (
+                f"with all seeds {standing.method} is dropped if it is {fixed(standing.shows_worse, 1)} points worse, "
+                f"and found level within {format_points(round(standing.shows_level, 1))}"
+            )
+    leader = results.verdict.standings[0].method
+    for outcome in ("en", "tl"):
+        if outcome not in OUTCOMES[rule.primary] and outcome in set(table["outcome"]):
+            means = rows(table, outcome).groupby("method")["value"].mean()
+            best = str(means.idxmax())
+            if best not in (take, leader):
+                yield f"in {names_of(table).of(outcome)} {best} has the highest mean"
+    if take is not None:
+        limit = results.verdict[take].collapse_limit
+        yield f"as far as these seeds show, up to {limit:.0%} of the runs of {take} may collapse"
