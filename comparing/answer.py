@@ -119,6 +119,8 @@ def files(answer: Answer, results: Results, costs: Costs) -> dict[str, str]:
 
 def _lead(verdict: Verdict, margin: float, near: Sequence[str], low: Sequence[str], take: str | None, why: str) -> str:
     within = format_points(margin)
+    if set(low) >= {standing.method for standing in verdict.standings}:
+        return "Take none: no method is shown to exceed the best shallow baseline."
     if take is None:
         at_floor = [name for name in near if name in low]
         if at_floor:

@@ -83,7 +83,8 @@ def _cell(own: pd.DataFrame, language: str, outcomes: Sequence[str], primary: st
     target = target[target["tl_ratio"] == ratio]
     source = own[own["outcome"] == "en"].groupby(["seed", "adapter"])["f1"].mean().rename("en")
     parts = target.assign(tl=target["f1"]).join(source, on=["seed", "adapter"])
-    return target.assign(value=parts[list(outcomes)].astype(float).mean(axis=1))
+    value: pd.Series[float] = parts[list(outcomes)].astype(float).mean(axis=1)
+    return target.assign(value=value)
 
 
 def _median(cell: pd.DataFrame) -> pd.Series:

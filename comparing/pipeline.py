@@ -212,15 +212,14 @@ class Rounds:
 
 
 def _costs(results: Results, tracker: Tracker | None, parent: str | None, request: Request) -> Costs:
-    """Return the costs, and judge again with the number of seeds that the budget allows."""
+    """Return the costs, and let the results know how many rounds the budget pays for."""
     methods = results.next_methods(beyond=request.beyond)
     client = tracker.client if tracker else None
     if parent is None and client is not None and tracker is not None:
         known = record.find(client, tracker.experiment, results.comparison.digest)
         parent = known.info.run_id if known else None
     found = costs(results, client, parent, request.budget, methods)
-    if found.affordable is not None:
-        results.verdict = results.judge(affordable=len(results.scores) + found.affordable)
+    results.afford(found.affordable)
     return found
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from analysis.decimals import fixed
 from analysis.report.wording import count, format_points, join
 from analysis.stats.sequential.boundaries import FIRST_LOOK
-from analysis.stats.sequential.verdict import Standing, Verdict
+from analysis.stats.sequential.verdict import Standing
 from comparing.answer import interval_of
 from comparing.comparison import Comparison
 from comparing.costs import Costs
 from comparing.results import Results
+from comparing.support import reach_text
 from whichlora.config.cli import format_duration
 from whichlora.config.plan import Plan
 from whichlora.data.language_names import join_names
@@ -36,7 +37,7 @@ def plan_text(comparison: Comparison, results: Results, costs: Costs, *, experim
         f"worse than the best, level what is less ({rule.confidence:.0%} for all methods and looks together).",
         f"4. It ends when {_end(stop, costs)}, and names the method to take.",
         _cost(costs, rule.max_seeds),
-        *reach_text(results.verdict, results),
+        *reach_text(results),
     ]
     return "\n".join(lines)
 
@@ -51,25 +52,7 @@ def round_text(results: Results, costs: Costs) -> str:
             parts.append(f"{state}: " + ", ".join(f"{s.method} {_behind(s)}" for s in found))
     spent = f"{format_duration(costs.spent)} of device time"
     head = f"After {verdict.seeds} of at most {count(rule.max_seeds, 'seed')} ({spent}): {'; '.join(parts)}."
-    return "\n".join([head, *reach_text(verdict, results)])
-
-
-def reach_text(verdict: Verdict, results: Results) -> list[str]:
-    """Return what the last affordable seed can still show of the open methods."""
-    if verdict.finished:
-        return []
-    if verdict.seeds < 2:
-        return ["What it can decide is known after two seeds, from their spread."]
-    known = [s for s in verdict.standings if s.shows_worse is not None and s.shows_level is not None]
-    if not known:
-        return [f"The budget does not pay for {FIRST_LOOK} seeds, before which nothing is decided."]
-    worse, level = max(s.shows_worse or 0 for s in known), max(s.shows_level or 0 for s in known)
-    margin = results.comparison.rule.margin
-    enough = "the margin" if level <= margin else "more than the margin"
-    return [
-        f"By the last seed a method that is {fixed(worse, 1)} points worse is dropped, and one as good as the best is "
-        f"found level within {fixed(level, 1)} points, {enough} (power 80 %)."
-    ]
+    return "\n".join([head, *reach_text(results)])
 
 
 def _behind(standing: Standing) -> str:

@@ -17,7 +17,7 @@ from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker, work_of
 
 KIND = "comparison"
-DEFINITION, ANSWER, TABLE = "comparison.json", "answer.json", "standings.csv"
+DEFINITION = "comparison.json"
 
 
 def find(client: MlflowClient, experiment: str, digest: str) -> Run | None:

@@ -45,6 +45,7 @@ class Results:
         self.runs: dict[str, Run] = {}
         self.diverged: frozenset[str] = frozenset()
         self.every: list[Run] = []
+        self._limit: int | None = None
         self.verdict = self.judge()
 
     def update(self, client: MlflowClient, *, beyond: bool = False) -> Verdict:
@@ -77,15 +78,23 @@ class Results:
             return tuple(s.method for s in self.verdict.standings if s.state != "dropped")
         return self.verdict.next_methods
 
-    def judge(
-        self, *, primary: str | None = None, language: str | None = None, affordable: int | None = None
-    ) -> Verdict:
+    def afford(self, rounds: int | None) -> None:
+        """Set the number of further rounds that the budget pays for; None if it is not limited or not known."""
+        self._limit = None if rounds is None else len(self.scores) + rounds
+        self.verdict = self.judge()
+
+    @property
+    def limited(self) -> bool:
+        """Whether the budget is expected to end before `max_seeds`."""
+        return self._limit is not None and self._limit < self.comparison.rule.max_seeds
+
+    def judge(self, *, primary: str | None = None, language: str | None = None, affordable: bool = True) -> Verdict:
         """Judge the methods.
 
         Args:
             primary: another outcome than that of the rule.
             language: one language alone, as one of a family of all of them.
-            affordable: number of seeds that the budget allows, see `judge`.
+            affordable: whether what can still be shown depends on the budget (see `afford`).
         """
         rule, scores, flags = self.comparison.rule, self.scores, self.flags
         families = 1
@@ -102,7 +111,7 @@ class Results:
             confidence=rule.confidence,
             collapsed=flags,
             families=families,
-            affordable=affordable,
+            affordable=self._limit if affordable else None,
         )
 
     def table(self) -> pd.DataFrame:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.decimals import fixed
+from analysis.decimals import fixed, interval
 from analysis.measures.shallow_baselines import best_floor
 from analysis.naming import names_of
-from analysis.report.wording import count, format_points, join
+from analysis.report.wording import count, join
 from analysis.stats.cells import rows
+from analysis.stats.sequential.boundaries import FIRST_LOOK
 from comparing.costs import Costs
+from comparing.narrowed import differences
 from comparing.results import OUTCOMES, Results, languages_of
 from comparing.rule import Rule
 from whichlora.config.cli import format_duration
@@ -29,6 +31,7 @@ def support(results: Results, costs: Costs, take: str | None) -> list[str]:
     return [
         sure,
         *_by_language(results, table),
+        *_narrowed(results),
         cost_text(costs),
         _basis(results, table, rule, take),
         *(f"What would change it: {text}." for text in ["; ".join(_changes(results, table, rule, take))] if text),
@@ -43,6 +46,30 @@ def cost_text(costs: Costs) -> str:
     if costs.grid is not None:
         text += f"; all methods with all seeds would take about {format_duration(costs.grid)}"
     return text + "."
+
+
+def reach_text(results: Results, *, affordable: bool = True) -> list[str]:
+    """Return what the rounds to come can still decide, in a sentence.
+
+    Args:
+        affordable: whether they end with the budget, and not only with `max_seeds`.
+    """
+    verdict = results.verdict if affordable else results.judge(affordable=False)
+    if verdict.finished or len(results.scores) >= results.comparison.rule.max_seeds:
+        return []
+    if verdict.seeds < 2:
+        return ["What it can decide is known after two seeds, from their spread."]
+    known = [s for s in verdict.standings if s.shows_worse is not None and s.shows_level is not None]
+    if not known:
+        return [f"The budget does not pay for {FIRST_LOOK} seeds, before which nothing is decided."]
+    worse, level = max(s.shows_worse or 0.0 for s in known), max(s.shows_level or 0.0 for s in known)
+    margin = results.comparison.rule.margin
+    enough = "" if level <= margin else "only "
+    last = "by the end of the budget" if affordable and results.limited else "with all seeds"
+    return [
+        f"{last[:1].upper()}{last[1:]} a method that is {fixed(worse, 1)} points worse is dropped, and one as good as "
+        f"the best is found level {enough}with a margin of {fixed(level, 1)} points or more (power 80 %)."
+    ]
 
 
 def _by_language(results: Results, table: pd.DataFrame) -> Iterator[str]:
@@ -62,6 +89,18 @@ def _by_language(results: Results, table: pd.DataFrame) -> Iterator[str]:
         yield from [f"{rest} more languages: see the report."] * (rest > 0)
 
 
+def _narrowed(results: Results) -> Iterator[str]:
+    """Yield the differences over all seeds, if some were run after every method was decided."""
+    verdict, rule = results.verdict, results.comparison.rule
+    if len(results.scores) <= verdict.seeds:
+        return
+    kept = [standing.method for standing in verdict.standings if standing.state != "dropped"]
+    found = differences(results.scores, kept[0], max_seeds=rule.max_seeds, confidence=rule.confidence)
+    texts = [f"{d.method} {fixed(d.behind, 1)} behind ({interval(*d.interval)})" for d in found if d.method in kept]
+    if texts:
+        yield f"Over all {len(results.scores)} seeds, against {kept[0]}: {', '.join(texts)}."
+
+
 def _basis(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> str:
     seeds = list(results.scores.index)
     items = sorted(set(table["test_size"].dropna().astype(int))) if "test_size" in table else []
@@ -79,12 +118,10 @@ def _basis(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) 
 
 def _changes(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> Iterator[str]:
     """Yield what could lead to another answer."""
-    for standing in results.verdict.standings:
-        if standing.shows_worse is not None and standing.shows_level is not None:
-            yield (
-                f"with all seeds {standing.method} is dropped if it is {fixed(standing.shows_worse, 1)} points worse, "
-                f"and found level within {format_points(round(standing.shows_level, 1))}"
-            )
+    if len(results.scores) < rule.max_seeds:
+        yield from (text.rstrip(".") for text in reach_text(results, affordable=False))
+    elif not results.verdict.finished:
+        yield "more seeds, in another comparison with a higher max_seeds, which uses these runs again"
     leader = results.verdict.standings[0].method
     for outcome in ("en", "tl"):
         if outcome not in OUTCOMES[rule.primary] and outcome in set(table["outcome"]):

@@ -44,6 +44,7 @@ def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: Res
         result,
         design=result.design.with_files(files.digests, files.names, files.duplicates, files.notes),
         probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"),
+        comparisons=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "comparison"),
         answers=files.answers,
     )
 
