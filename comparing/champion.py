@@ -84,7 +84,8 @@ def _cell(own: pd.DataFrame, language: str, outcomes: Sequence[str], primary: st
     source = own[own["outcome"] == "en"].groupby(["seed", "adapter"])["f1"].mean().rename("en")
     parts = target.assign(tl=target["f1"]).join(source, on=["seed", "adapter"])
     value: pd.Series[float] = parts[list(outcomes)].astype(float).mean(axis=1)
-    return target.assign(value=value)
+    found: pd.DataFrame = target.assign(value=value)
+    return found
 
 
 def _median(cell: pd.DataFrame) -> pd.Series:

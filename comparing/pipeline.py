@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +29,9 @@ from whichlora.tracking.experiment_page import results_line, store_about
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
+
+_POLL_SECONDS = 10.0
+"""Seconds between two looks at what the workers of an engine have done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,7 @@ def run_comparison(comparison: Comparison, request: Request) -> int:
     results = Results(comparison, experiment)
     if tracker is not None:
         results.update(tracker.client, beyond=request.beyond)
+    plan = ""
     if not is_worker():
         spent = _costs(results, tracker, None, request)
         plan = plan_text(comparison, results, spent, experiment=experiment, stop=request.stop)
@@ -89,6 +95,8 @@ def run_comparison(comparison: Comparison, request: Request) -> int:
     check_writable()
     storage.check_writable()
     log = record.open_record(comparison, tracker)
+    if plan:
+        record.store_plan(log, plan)
     store_about(tracker.client, experiment_id(tracker.client, experiment), comparison.about)
     rounds = Rounds(comparison, results, replace(tracker, parent=log.run_id), log, request, pack)
     ended, reason = rounds.work()
@@ -97,7 +105,7 @@ def run_comparison(comparison: Comparison, request: Request) -> int:
     answer = rounds.store(ended, reason, register=True)
     _print(answer.text(width=terminal_width()))
     print(results_line(tracker.client, experiment))
-    print(f"Report: whichlora analyze --experiment {experiment}")
+    print(f"Report: whichlora analyze --experiment {shlex.quote(experiment)}")
     return 1 if ended == FAILED else 0
 
 
@@ -109,7 +117,7 @@ class Rounds:
     ) -> None:
         self._comparison, self._results, self._tracker = comparison, results, tracker
         self._log, self._request, self._pack = log, request, pack
-        self._told = len(results.scores)
+        self._told, self._read = len(results.scores), -_POLL_SECONDS
 
     def work(self) -> tuple[str, str]:
         """Do rounds, here or with the workers of an engine, until there is nothing to do.
@@ -122,6 +130,7 @@ class Rounds:
         failures = self._request.engine.run(Job("comparing.compare", self._request.arguments), self._tell)
         if failures:
             print(f"{len(failures)} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+        self._read = -_POLL_SECONDS
         self._tell()
         ended = self._ended()
         return (FAILED, self._lacking()) if ended is None else (ended, "")
@@ -201,6 +210,9 @@ class Rounds:
         if is_worker():
             return
         if read:
+            if time.monotonic() - self._read < _POLL_SECONDS:
+                return
+            self._read = time.monotonic()
             self._results.update(self._tracker.client, beyond=self._request.beyond)
         if len(self._results.scores) > self._told:
             self._told = len(self._results.scores)

@@ -33,8 +33,9 @@ def plan_text(comparison: Comparison, results: Results, costs: Costs, *, experim
         "1. Settings: each method has those of its arm.",
         f"2. Rounds of seeds {seeds}, ..., at most {rule.max_seeds}: every method that is not decided trains and is "
         f"scored with the same seed, languages and ratios; {count(len(plans), 'run')} in the first round.",
-        f"3. After each round from the {FIRST_LOOK}rd on: dropped is what is more than {format_points(rule.margin)} "
-        f"worse than the best, level what is less ({rule.confidence:.0%} for all methods and looks together).",
+        f"3. From round {FIRST_LOOK} on a method is dropped if it is shown to be more than "
+        f"{format_points(rule.margin)} worse than the best, and level if it is shown to be less "
+        f"({rule.confidence * 100:g} % for all methods and looks together).",
         f"4. It ends when {_end(stop, costs)}, and names the method to take.",
         _cost(costs, rule.max_seeds),
         *reach_text(results),

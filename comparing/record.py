@@ -13,11 +13,12 @@ from mlflow.tracking import MlflowClient
 from comparing.comparison import Comparison
 from whichlora.parallel.locks import exclusive
 from whichlora.tracking.client import find_experiment, search_all
+from whichlora.tracking.markdown import escaped, paragraphs
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker, work_of
 
 KIND = "comparison"
-DEFINITION = "comparison.json"
+DEFINITION, PLAN = "comparison.json", "plan.txt"
 
 
 def find(client: MlflowClient, experiment: str, digest: str) -> Run | None:
@@ -55,6 +56,14 @@ def open_record(comparison: Comparison, tracker: Tracker) -> RunLog:
         client.update_run(found.info.run_id, status="RUNNING")
     tracker.link_launch(found.info.run_id)
     return RunLog(client, found.info.run_id)
+
+
+def store_plan(log: RunLog, plan: str) -> None:
+    """Store the plan of a call, and describe the run by it until there is an answer."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / PLAN).write_text(plan + "\n", encoding="utf-8")
+        log.artifacts(Path(scratch))
+    log.describe(paragraphs("**In progress.**", *map(escaped, plan.splitlines())))
 
 
 def store(log: RunLog, *, texts: Mapping[str, str], note: str, metrics: Mapping[str, float], ended: bool) -> None:

@@ -26,7 +26,7 @@ def support(results: Results, costs: Costs, take: str | None) -> list[str]:
     """Return the sentences, each of which fits a line or two of a terminal."""
     table, rule = results.table(), results.comparison.rule
     names = names_of(table)
-    sure = f"Sure: {rule.confidence:.0%}, for all methods and all looks together, on {names.score} in "
+    sure = f"How sure: {rule.confidence * 100:g} %, for all methods and all looks together, on {names.score} in "
     sure += f"{names.of(rule.primary)}, for these test items and seeds like these."
     return [
         sure,
