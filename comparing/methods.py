@@ -27,6 +27,8 @@ from whichlora.variants import CATALOGUE, get_variant, variant_names
 
 _Run = tuple[RunOptions, Mapping[str, Any]]
 """The options of a run and the variant's own settings."""
+_Block = tuple[str, str, float]
+"""Setting, language and ratio."""
 _SEVERAL = ("language", "tl_ratio")
 """Options that may have several values on the command line, separated by spaces."""
 
@@ -116,32 +118,37 @@ def _comparison(
     known: dict[str, tuple[_Run, Plan]] = {}
     for run, plan in zip(runs, plans, strict=True):
         known.setdefault(plan.spec.fingerprint, (run, plan))
-    names = _names([plan for _, plan in known.values()], source)
-    chosen = settings_of(dict.fromkeys(names))
+    named = _names([plan for _, plan in known.values()], source)
+    _check(named, [plan for _, plan in known.values()], rule, source)
+    given: dict[str, list[RunOptions]] = {}
+    for (name, _), ((options, _), _) in zip(named, known.values(), strict=True):
+        given.setdefault(name, []).append(options)
+    chosen = settings_of(given)
     cells = [
         Cell(method=name, options=replace(options, **chosen[name]), settings=settings)
-        for name, ((options, settings), _) in zip(names, known.values(), strict=True)
+        for (name, _), ((options, settings), _) in zip(named, known.values(), strict=True)
     ]
-    if len(set(names)) < 2:
+    return Comparison(experiment=experiment, about=about, cells=tuple(cells), rule=rule)
+
+
+def _check(named: Sequence[tuple[str, _Block]], plans: Sequence[Plan], rule: Rule, source: tuple[str, str]) -> None:
+    names = list(dict.fromkeys(name for name, _ in named))
+    if len(names) < 2:
         raise OptionError(*source, f"must be two or more methods; there is {names[0]} alone")
     if rule.primary != "tl" and any(plan.task.source is None for plan in plans):
         raise OptionError("primary", rule.primary, "the task has no source language; allowed is tl")
     precisions = sorted({plan.spec.precision for plan in plans})
     if len(precisions) > 1:
         raise OptionError(*source, f"must have one precision, so that methods are comparable; has {precisions}")
-    blocks: dict[str, set[tuple[object, ...]]] = {}
-    for name, (_, plan) in zip(names, known.values(), strict=True):
-        spec = plan.spec
-        blocks.setdefault(name, set()).add((spec.task, spec.model_digest, spec.language, spec.tl_ratio))
-    wanted = set.union(*blocks.values())
-    for name, own in blocks.items():
-        if own != wanted:
-            raise OptionError(*source, f"all methods must have the same languages and ratios; {name} lacks some")
-    return Comparison(experiment=experiment, about=about, cells=tuple(cells), rule=rule)
+    blocks = {block for _, block in named}
+    for name in names:
+        if {block for other, block in named if other == name} != blocks:
+            allowed = f"all methods must have the same languages, ratios and other conditions; {name} lacks some"
+            raise OptionError(*source, allowed)
 
 
-def _names(plans: Sequence[Plan], source: tuple[str, str]) -> list[str]:
-    """Return the method of each plan, named as in the report of these runs.
+def _names(plans: Sequence[Plan], source: tuple[str, str]) -> list[tuple[str, _Block]]:
+    """Return the method and the block of each plan, named as in the report of these runs.
 
     Raises:
         OptionError: two methods are the same.
@@ -157,4 +164,6 @@ def _names(plans: Sequence[Plan], source: tuple[str, str]) -> list[str]:
     named, merged, _ = name_methods(name_settings(frame))
     if merged:
         raise OptionError(*source, f"two methods are the same: {merged[0]}")
-    return [str(method) for method in named["method"].sort_index()]
+    named = named.sort_index()
+    blocks = zip(named["setting"], named["language"], named["tl_ratio"], strict=True)
+    return [(str(method), block) for method, block in zip(named["method"], blocks, strict=True)]

@@ -67,7 +67,8 @@ def test_the_seeds_of_the_rounds_follow_those_given() -> None:
     [
         ({"arms": [{"variant": "lora"}]}, "must be two or more methods; there is LoRA alone"),
         ({"arms": [{"variant": "lora"}, {"variant": "lora", "rank": 8}]}, "there is LoRA alone"),
-        ({"arms": [{"variant": "lora"}, {"variant": "vera", "language": "ur"}]}, "the same languages and ratios"),
+        ({"arms": [{"variant": "lora"}, {"variant": "vera", "language": "ur"}]}, "the same languages, ratios"),
+        ({"arms": [{"variant": "lora"}, {"variant": "vera", "test_size": 9}]}, "VeRA lacks some|LoRA lacks some"),
         ({"arms": [{"variant": "lora"}, {"variant": "vera", "seed": 3}]}, "an arm must not set the seed"),
         ({"arms": [{"variant": "lora"}, {"variant": "none"}]}, "variant=none: trains nothing"),
         ({"precision": ["fp32", "bf16"]}, "must have one precision"),
