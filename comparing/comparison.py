@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -58,6 +59,13 @@ class Comparison:
                     freeze_gc()
                 found.setdefault(cell.method, []).append(self._plans[seed, index])
         return found
+
+    @property
+    def resolution(self) -> float:
+        """The steps of a method's score in points: of the right answers, averaged over languages and ratios."""
+        plans = next(iter(self.plans(self.rule.rounds[0]).values()))
+        items = min(len(test.items) for plan in plans for test in plan.tests.values() if test.trained)
+        return 100 / items / math.sqrt(len(plans))
 
     @property
     def identity(self) -> dict[str, Any]:

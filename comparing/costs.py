@@ -28,7 +28,7 @@ class Costs:
         runs, reused: number of runs that count, and of those that another command has started.
         budget: device-seconds; None without a limit.
         round: expected for the next round; None if no such run has finished on this machine.
-        grid: expected for all methods with all seeds.
+        grid: expected for all methods with all seeds, which are `grid_runs` runs.
     """
 
     spent: float
@@ -37,6 +37,7 @@ class Costs:
     budget: float | None
     round: float | None
     grid: float | None
+    grid_runs: int
 
     @property
     def affordable(self) -> int | None:
@@ -74,6 +75,7 @@ def costs(
         budget=budget,
         round=_round(comparison, durations, methods),
         grid=_grid(comparison, durations),
+        grid_runs=len(comparison.cells) * comparison.rule.max_seeds,
     )
 
 

@@ -73,6 +73,8 @@ def _end(stop: str, costs: Costs) -> str:
 
 
 def _cost(costs: Costs, max_seeds: int) -> str:
+    if costs.round == 0:
+        return "Nothing is left to do: every method is decided."
     if costs.round is None:
         return "Cost: not known until a run has finished on this machine."
     text = f"Cost: about {format_duration(costs.round)} of device time for the next round"

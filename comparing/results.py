@@ -46,6 +46,7 @@ class Results:
         self.diverged: frozenset[str] = frozenset()
         self.every: list[Run] = []
         self._limit: int | None = None
+        self._resolution = comparison.resolution
         self.verdict = self.judge()
 
     def update(self, client: MlflowClient, *, beyond: bool = False) -> Verdict:
@@ -111,6 +112,7 @@ class Results:
             confidence=rule.confidence,
             collapsed=flags,
             families=families,
+            resolution=self._resolution,
             affordable=self._limit if affordable else None,
         )
 

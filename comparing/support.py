@@ -40,11 +40,11 @@ def support(results: Results, costs: Costs, take: str | None) -> list[str]:
 
 def cost_text(costs: Costs) -> str:
     """Return what the comparison has cost, and what the full grid would."""
-    own = costs.runs - costs.reused
-    text = f"Cost: {format_duration(costs.spent)} of device time for {count(own, 'run')}"
-    text += f", {costs.reused} more {'was' if costs.reused == 1 else 'were'} there already" if costs.reused else ""
+    text = f"Cost: {format_duration(costs.spent)} of device time; {count(costs.runs, 'run')} used"
+    text += f", {costs.reused} of which were there already" if costs.reused else ""
     if costs.grid is not None:
-        text += f"; all methods with all seeds would take about {format_duration(costs.grid)}"
+        runs = count(costs.grid_runs, "run")
+        text += f". All methods with all seeds would be {runs}, about {format_duration(costs.grid)}"
     return text + "."
 
 
@@ -131,4 +131,4 @@ def _changes(results: Results, table: pd.DataFrame, rule: Rule, take: str | None
                 yield f"in {names_of(table).of(outcome)} {best} has the highest mean"
     if take is not None:
         limit = results.verdict[take].collapse_limit
-        yield f"as far as these seeds show, up to {limit:.0%} of the runs of {take} may collapse"
+        yield f"as far as these seeds show, up to {limit * 100:.0f} % of the runs of {take} may collapse"
