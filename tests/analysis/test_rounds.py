@@ -229,7 +229,7 @@ def test_a_difference_that_is_always_the_same_is_known_up_to_the_rounding_of_sco
 
 
 def test_coarse_scores_only_widen_the_intervals():
-    table = scores(3).round()  # one look, after which they would run different seeds
+    table = scores(3)  # one look, after which they would run different seeds
     exact, coarse = (verdict(table, resolution=step, margin=3.0, max_seeds=8) for step in (0.0, 2.0))
     for standing in coarse.standings:
         low, high = exact[standing.method].interval
