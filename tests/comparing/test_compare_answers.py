@@ -71,6 +71,7 @@ def test_the_cheaper_of_two_level_methods_is_taken_and_registered(
     assert len([r for r in connect().search_runs([run.info.experiment_id]) if "comparison" in str(r.data.tags)]) == 1
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_same_answer_first(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +179,7 @@ def test_the_budget_counts_the_runs_of_the_comparison_alone(store: Path, tiny_mo
     assert costs(results, connect(), log.run_id, 1100, comparison.methods).exhausted
 
 
+@pytest.mark.slow
 def test_a_spent_budget_ends_a_comparison_and_a_higher_one_resumes_it(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +199,7 @@ def test_a_spent_budget_ends_a_comparison_and_a_higher_one_resumes_it(
     assert len(judged(comparison).scores) > 2
 
 
+@pytest.mark.slow
 def test_with_stop_budget_seeds_are_added_and_narrow_the_differences(store: Path, tiny_model: str) -> None:
     file = write(store, tiny_model)
     comparison = read(file, margin=1.5)
@@ -211,6 +214,7 @@ def test_with_stop_budget_seeds_are_added_and_narrow_the_differences(store: Path
     assert any(sentence.startswith("Over all 10 seeds, against") for sentence in answer["sentences"])
 
 
+@pytest.mark.slow
 def test_languages_are_judged_together_and_each_alone(store: Path, tiny_model: str) -> None:
     comparison = read(write(store, tiny_model, language=["sw", "ur"]), margin=1.5)
     log_scores(comparison)
