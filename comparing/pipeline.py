@@ -24,7 +24,7 @@ from whichlora.run import seed_summary
 from whichlora.scheduling import storage
 from whichlora.scheduling.jobs import Engine, Job, is_worker
 from whichlora.text_tables import terminal_width
-from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id
+from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id, is_read_only
 from whichlora.tracking.experiment_page import results_line, store_about
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
@@ -83,16 +83,19 @@ def run_comparison(comparison: Comparison, request: Request) -> int:
     results = Results(comparison, experiment)
     if tracker is not None:
         results.update(tracker.client, beyond=request.beyond)
-    plan = ""
+    plan, spent = "", _costs(results, tracker, None, request)
     if not is_worker():
-        spent = _costs(results, tracker, None, request)
         plan = plan_text(comparison, results, spent, experiment=experiment, stop=request.stop)
         _print(plan)
     if request.dry_run or tracker is None:
         return 0
-    if request.engine is not None:
-        request.engine.connect()
+    already = _why_ended(results, spent, request)
+    if already is not None and is_read_only():
+        _print(answer_of(results, spent, already).text(width=terminal_width()))
+        return 0
     check_writable()
+    if request.engine is not None and already is None:
+        request.engine.connect()
     storage.check_writable()
     log = record.open_record(comparison, tracker)
     if plan:
@@ -125,7 +128,7 @@ class Rounds:
         Returns:
             Why it has ended, and what is to be said about it.
         """
-        if self._request.engine is None:
+        if self._request.engine is None or self._ended() is not None:
             return self._work_here()
         failures = self._request.engine.run(Job("comparing.compare", self._request.arguments), self._tell)
         if failures:
@@ -192,12 +195,7 @@ class Rounds:
 
     def _ended(self) -> str | None:
         """Return why there is no further round; None if there is one."""
-        verdict, seeds = self._results.verdict, len(self._results.scores)
-        if verdict.finished and not self._request.beyond:
-            return DECIDED
-        if seeds >= self._comparison.rule.max_seeds:
-            return DECIDED if verdict.finished else MAX_SEEDS
-        return BUDGET if self._costs().exhausted else None
+        return _why_ended(self._results, self._costs(), self._request)
 
     def _lacking(self) -> str:
         """Return which runs of the next round have no result, and why."""
@@ -221,6 +219,15 @@ class Rounds:
 
     def _costs(self) -> Costs:
         return _costs(self._results, self._tracker, self._log.run_id, self._request)
+
+
+def _why_ended(results: Results, found: Costs, request: Request) -> str | None:
+    verdict = results.verdict
+    if verdict.finished and not request.beyond:
+        return DECIDED
+    if len(results.scores) >= results.comparison.rule.max_seeds:
+        return DECIDED if verdict.finished else MAX_SEEDS
+    return BUDGET if found.exhausted else None
 
 
 def _costs(results: Results, tracker: Tracker | None, parent: str | None, request: Request) -> Costs:

@@ -37,7 +37,7 @@ def plan_text(comparison: Comparison, results: Results, costs: Costs, *, experim
         f"{format_points(rule.margin)} worse than the best, and level if it is shown to be less "
         f"({rule.confidence * 100:g} % for all methods and looks together).",
         f"4. It ends when {_end(stop, costs)}, and names the method to take.",
-        _cost(costs, rule.max_seeds),
+        _cost(costs, results),
         *reach_text(results),
     ]
     return "\n".join(lines)
@@ -72,9 +72,11 @@ def _end(stop: str, costs: Costs) -> str:
     return f"every method is dropped or level{budget} or all seeds are done"
 
 
-def _cost(costs: Costs, max_seeds: int) -> str:
-    if costs.round == 0:
-        return "Nothing is left to do: every method is decided."
+def _cost(costs: Costs, results: Results) -> str:
+    max_seeds = results.comparison.rule.max_seeds
+    if costs.round == 0 or len(results.scores) >= max_seeds:
+        why = "every method is decided" if results.verdict.finished else "all seeds are done"
+        return f"Nothing is left to do: {why}."
     if costs.round is None:
         return "Cost: not known until a run has finished on this machine."
     text = f"Cost: about {format_duration(costs.round)} of device time for the next round"
