@@ -19,7 +19,14 @@ from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
 from analysis.report.run_links import RELATIVE
-from analysis.runs import language_probes, loss_curves, predictions, representation_probes, result_files
+from analysis.runs import (
+    comparison_answers,
+    language_probes,
+    loss_curves,
+    predictions,
+    representation_probes,
+    result_files,
+)
 from analysis.runs.adapter_sizes import join_sizes
 from analysis.runs.methods import UNTRAINED
 from analysis.runs.pull import pull
@@ -143,6 +150,7 @@ def analyze(
         figures,
         experiments=experiments,
         server=server,
+        comparisons=comparison_answers.fetch(runs.comparisons),
     )
     page.write(report, evidence, output)
     report_id = None

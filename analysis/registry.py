@@ -106,15 +106,26 @@ def register(
         "seed": str(row["seed"]),
         "validation_score": f"{score:.4f}",
     }
-    version = _version(
-        name, client, run_id, str(model.model_id), {f"whichlora.{k}": v[:_TAG] for k, v in evidence.items()}
-    )
-    client.set_registered_model_alias(name, CHAMPION, version.version)
+    version = set_champion(name, client, run_id, str(model.model_id), evidence)
     return (
         f"Registered {found.method} as models:/{name}@{CHAMPION}, version {version.version}: {found.score}; "
         f"{decision_text(found, margin)}. The model is that of {_described(row)}, seed {row['seed']}."
         + (f" Other languages (register_language): {', '.join(others)}." if others else "")
     )
+
+
+def set_champion(
+    name: str, client: MlflowClient, run_id: str, model_id: str, evidence: Mapping[str, str]
+) -> ModelVersion:
+    """Give the alias `champion` to the version with the model of a run, and return it.
+
+    Args:
+        evidence: tags of the version, without their prefix `whichlora.`.
+    """
+    tags = {f"whichlora.{key}": value[:_TAG] for key, value in evidence.items()}
+    version = _version(name, client, run_id, model_id, tags)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
+    return version
 
 
 def _version(name: str, client: MlflowClient, run_id: str, model_id: str, tags: Mapping[str, str]) -> ModelVersion:

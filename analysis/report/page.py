@@ -27,6 +27,7 @@ from analysis.report.run_links import RELATIVE, run_table
 from analysis.report.sections import Section, sections
 from analysis.report.summary_table import summary_table
 from analysis.report.topics import INJECTED, TESTS, VIEWS
+from analysis.runs.comparison_answers import ComparisonAnswer
 from analysis.runs.design import Design
 from analysis.runs.language_probes import LanguageProbes
 from analysis.runs.methods import UNTRAINED, method_order
@@ -76,12 +77,14 @@ def compose(
     *,
     experiments: Mapping[str, str],
     server: str = RELATIVE,
+    comparisons: Sequence[ComparisonAnswer] = (),
 ) -> Report:
     """Return the report. It holds no timestamp, so the same input gives the same bytes.
 
     Args:
         experiments: ids by name, for the links to the runs.
         server: address of the tracking server, or "relative".
+        comparisons: answers of the command `compare`, which come first.
     """
     records, margin = evidence.records, evidence.margin
     names = names_in(records)
@@ -108,6 +111,7 @@ def compose(
             compared=compared,
             scope=sentences.scope(records),
             answers=answers,
+            comparisons=comparisons,
             advice=advice,
             needs=needs(records, evidence.primary, margin),
             multiplicity=sentences.multiplicity(records, evidence.primary) if compared else "",
@@ -158,7 +162,15 @@ def compose(
         texts[DISAGREEMENTS] = disputed_items.to_csv(evidence.disagreements)
     said = [sentence for outcome in outcomes for sentence in answers[outcome]]
     return Report(
-        summary=(sentences.scope(records), *advice, *cautions, *said, *injection_sentences, *dependence),
+        summary=(
+            sentences.scope(records),
+            *(answer.lead for answer in comparisons),
+            *advice,
+            *cautions,
+            *said,
+            *injection_sentences,
+            *dependence,
+        ),
         texts=texts,
         plots=tuple(plots),
     )

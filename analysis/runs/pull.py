@@ -34,7 +34,7 @@ def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: Res
     if client is not None and experiments:
         runs = list(search_all(client.search_runs, list(names_by_id), order_by=["attributes.start_time ASC"]))
     kinds = Counter(run.data.tags.get("whichlora.kind", "of another program") for run in runs)
-    rows = [_row(run, names_by_id) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
+    rows = [row_of(run, names_by_id) for run in runs if run.data.tags.get("whichlora.kind") == "run"]
     result = tidy(
         pd.DataFrame([*rows, *files.rows]),
         experiments=(*experiments, *files.names),
@@ -44,11 +44,13 @@ def pull(client: MlflowClient | None, experiments: Mapping[str, str], files: Res
         result,
         design=result.design.with_files(files.digests, files.names, files.duplicates, files.notes),
         probes=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "probe"),
+        comparisons=tuple(run for run in runs if run.data.tags.get("whichlora.kind") == "comparison"),
         answers=files.answers,
     )
 
 
-def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
+def row_of(run: Run, experiments: Mapping[str, str]) -> dict[str, Any]:
+    """Return a run as a row for `tidy`; `experiments` are names by id."""
     tags = {tag: run.data.tags.get(f"whichlora.{tag}") for tag in _TAGS}
     retained = _dataset(run, "test/retention/en")
     attributes = {

@@ -57,6 +57,7 @@ class Runs:
             the loss, and `retained` is the task that the run was scored on without training for it.
         probes: the MLflow runs of kind `probe`, unprocessed; read by `language_probes.fetch` and
             `representation_probes.fetch`.
+        comparisons: the MLflow runs of kind `comparison`, unprocessed; read by `comparison_answers.fetch`.
         answers: answers to single items that came with results from files, by run id and outcome.
     """
 
@@ -64,14 +65,16 @@ class Runs:
     design: Design
     injected: pd.DataFrame = field(default_factory=lambda: _EMPTY)
     probes: tuple[Run, ...] = ()
+    comparisons: tuple[Run, ...] = ()
     answers: Mapping[tuple[str, str], Answers] = field(default_factory=dict)
 
 
 def tidy(raw: pd.DataFrame, *, experiments: tuple[str, ...], others: Mapping[str, int]) -> Runs:
     """Build the table from one row per run; account for each excluded run in the design."""
     states = _group_by_status(_with_defaults(raw))
-    # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section.
-    others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe")}
+    # Earlier reports are not counted, or a repeated report would differ from the first. Probes have a separate section,
+    # and so has the answer of a comparison.
+    others = {kind: n for kind, n in others.items() if kind not in ("run", "report", "probe", "comparison")}
     finished = states.pop("finished")
     if finished.empty:
         return Runs(table=_EMPTY, design=Design(experiments=experiments, others=others, runs=len(raw), **states))

@@ -25,7 +25,7 @@ from analysis.stats.moderated import least_p, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.sequential.boundaries import critical_values, spent
 from analysis.stats.sequential.race import DROPPED, LEVEL, Race
-from benchmarks.false_alarms import markdown
+from benchmarks.simulated.false_alarms import markdown
 
 MARGIN, ALPHA, CHUNK = 1.0, 0.05, 500
 COLLAPSE, FLOOR = 30.0, -15.0

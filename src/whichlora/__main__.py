@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("whichlora.run.command", "Train one adapter, score it, and track it in MLflow."),
     "experiment": ("whichlora.experiment.command", "Run a grid of runs that a YAML file describes."),
     "tune": ("tuning.tune", "Search hyperparameters of variants with equal budgets."),
+    "compare": ("comparing.compare", "Compare methods in rounds of seeds, and say which to use."),
     "probe": ("whichlora.probing.command", "Measure what the layers of a model represent."),
     "analyze": ("analysis.analyze", "Write a report with statistics and figures about experiments."),
     "predict": ("whichlora.predict.command", "Predict the rows of a table with a trained model."),

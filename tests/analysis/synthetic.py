@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from whichlora.config.spec import RunSpec
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.run_log import _text
+from whichlora.tracking.run_log import param_text
 
 LABELS = ("entailment", "neutral", "contradiction")
 BASE, FLOORS = {"en": 0.34, "tl": 0.33}, {"en": 0.66, "tl": 0.7}
@@ -93,7 +93,7 @@ def log_run(
     client.log_batch(
         run.info.run_id,
         metrics=metrics,
-        params=[Param(key, _text(value)) for key, value in params.items()],
+        params=[Param(key, param_text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status != "RUNNING":

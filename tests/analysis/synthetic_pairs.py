@@ -12,7 +12,7 @@ from synthetic import _draw, lasting, spec
 from whichlora.config.spec import RunSpec
 from whichlora.evaluation import word_alignment
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.run_log import _text
+from whichlora.tracking.run_log import param_text
 
 PAIRS = {"trained": 200, "control": 63}
 START = {"cosine/translation/raw": 0.62, "cosine/random/raw": 0.61, "cosine/gap/centred": 0.10}
@@ -63,7 +63,7 @@ def log_injection(
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(name, value, 0, 0) for name, value in kept.items()],
-        params=[Param(name, _text(value)) for name, value in own.to_dict().items()],
+        params=[Param(name, param_text(value)) for name, value in own.to_dict().items()],
         tags=[RunTag(f"whichlora.{name}", value) for name, value in tags.items()],
     )
     client.set_terminated(run.info.run_id)

@@ -16,7 +16,7 @@ from whichlora.config.spec import RunSpec, canonical_digest
 from whichlora.probing.choices import LanguageChoices
 from whichlora.probing.request import as_params
 from whichlora.tracking.client import connect, experiment_id
-from whichlora.tracking.run_log import _text
+from whichlora.tracking.run_log import param_text
 
 LAYERS = 12
 CEILING = {"token": (0.04, 0.11), "sequence": (0.0, 1.0)}
@@ -109,7 +109,7 @@ def log_probe(
     client.log_batch(
         run.info.run_id,
         metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
-        params=[Param(key, _text(value)) for key, value in params.items()],
+        params=[Param(key, param_text(value)) for key, value in params.items()],
         tags=[RunTag(f"whichlora.{key}", value) for key, value in tags.items()],
     )
     if status == "FINISHED" and file:

@@ -67,7 +67,7 @@ def test_the_first_screen_is_in_the_order_of_a_reader_in_a_hurry(written):
 def test_a_table_of_needs_has_its_place_under_the_figure():
     need = SimpleNamespace(need="Least <time>", answer="LoRA", detail="174 s")
     render = page._environment().get_template("first.html.j2").render
-    none = {"cautions": [], "advice": [], "leaders": [], "compared": False, "dependence": []}
+    none = {"comparisons": [], "cautions": [], "advice": [], "leaders": [], "compared": False, "dependence": []}
     assert "needs" not in render(needs=[], **none)
     made = render(needs=[need], **none)
     assert "Least &lt;time&gt;" in made

@@ -216,3 +216,22 @@ def test_the_fixed_design_of_the_simulation_is_that_of_the_report():
         best = f"m{values.mean(axis=1).argmax()}"
         expected = {best} | {n for r in same if best in r.groups and (r.p_adjusted or 0) < 0.05 for n in r.groups}
         assert {f"m{m}" for m in np.flatnonzero(found)} == expected
+
+
+def test_a_difference_that_is_always_the_same_is_known_up_to_the_rounding_of_scores():
+    table = pd.DataFrame({"A": [100.0] * 8, "B": [100.0] * 8, "C": [75.0] * 8}, index=range(1, 9))
+    assert {s.decided for s in verdict(table).standings} == {False}
+    found = verdict(table, resolution=100 / 300)
+    assert found.finished
+    assert found["C"].state == "dropped"
+    assert {found[name].state for name in "AB"} == {"leader", "level"}
+    assert verdict(table.iloc[:3], resolution=100 / 30)["A"].decided is False
+
+
+def test_coarse_scores_only_widen_the_intervals():
+    table = scores(3)  # one look, after which they would run different seeds
+    exact, coarse = (verdict(table, resolution=step, margin=3.0, max_seeds=8) for step in (0.0, 2.0))
+    for standing in coarse.standings:
+        low, high = exact[standing.method].interval
+        assert standing.interval[0] <= low
+        assert standing.interval[1] >= high

@@ -29,8 +29,10 @@ def test_the_walk_leads_to_a_report(tmp_path: Path) -> None:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_"))}
     environment = own | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     page = (DOCS / "README.md").read_text(encoding="utf-8")
-    (block,) = [text for text in re.findall(r"\n\n```\n(.*?)```", page, re.DOTALL) if "whichlora analyze" in text]
-    for line in block.splitlines():
+    blocks = re.findall(r"\n\n```\n(.*?)```", page, re.DOTALL)
+    walk = [text for text in blocks if "whichlora analyze" in text or "whichlora compare" in text]
+    assert len(walk) == 2
+    for line in "".join(walk).splitlines():
         words = line.partition("#")[0].split()
         program = [str(DOCS / words[1])] if words[0] == "python" else ["-m", "whichlora"]
         command = [sys.executable, *program, *words[2 if words[0] == "python" else 1 :]]
@@ -38,6 +40,7 @@ def test_the_walk_leads_to_a_report(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert "Take none: no method is shown to exceed the best shallow baseline." in done.stdout
     report = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "German" in report
     assert "Turkish" in report

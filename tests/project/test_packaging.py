@@ -1,4 +1,4 @@
-"""`pip install .` installs the command and the three packages with their data."""
+"""`pip install .` installs the command and the four packages with their data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"whichlora": ROOT / "src" / "whichlora", "tuning": ROOT / "tuning", "analysis": ROOT / "analysis"}
+PACKAGES = {"whichlora": ROOT / "src" / "whichlora"} | {n: ROOT / n for n in ("tuning", "analysis", "comparing")}
 
 
 def output_of(command: Sequence[str | Path], folder: Path) -> str:
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for name in ("src", "tuning", "analysis", "tests", "benchmarks"):
+    for name in ("src", "tuning", "analysis", "comparing", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     # With build isolation pip would have to download setuptools.
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", folder]
@@ -84,12 +84,9 @@ def test_the_installed_commands_work_in_an_empty_folder(wheel: Path, tmp_path: P
         where = output_of([binaries / "python", "-c", f"import {module}; print({module}.__file__)"], empty)
         assert where.startswith(str(own))
     assert output_of([binaries / "whichlora", "--help"], empty).startswith("Usage: whichlora ")
-    for name in ("run", "variants", "tune", "analyze"):
+    for name in ("run", "variants", "tune", "compare", "analyze"):
         assert output_of([binaries / "whichlora", name, "--help"], empty).startswith(f"Usage: whichlora {name} ")
     assert output_of([binaries / "python", "-m", "analysis.analyze", "--help"], empty).startswith("Usage: ")
     assert output_of([binaries / "whichlora", "studies", "status"], empty) == "There are no studies.\n"
     claims = "from analysis.claims import claims; print(all(path.is_file() for path in claims.PACKAGED.values()))"
-    assert (
-        output_of([binaries / "python", "-c", f"import analysis.pipeline, tuning.pipeline; {claims}"], empty)
-        == "True\n"
-    )
+    assert output_of([binaries / "python", "-c", f"import comparing.pipeline; {claims}"], empty) == "True\n"

@@ -34,6 +34,7 @@ def test_the_options_of_main_are_the_parameters_of_the_project():
     [
         ("experiment", "whichlora.experiment.command"),
         ("tune", "tuning.tune"),
+        ("compare", "comparing.compare"),
         ("probe", "whichlora.probing.options"),
         ("analyze", "analysis.analyze"),
         ("predict", "whichlora.predict.options"),
@@ -86,7 +87,9 @@ def test_the_environment_of_the_project_is_that_of_the_package():
     assert PROJECT["conda_env"] == "conda.yaml"
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tuning", []), ("analysis", []), ("tests", ["dev"])])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("src", []), ("tuning", []), ("analysis", []), ("comparing", []), ("tests", ["dev"])]
+)
 def test_every_package_that_is_imported_is_declared(folder, extras):
     """A package that is only installed here would be missing in a new environment."""
     from packaging.requirements import Requirement
@@ -95,7 +98,7 @@ def test_every_package_that_is_imported_is_declared(folder, extras):
     wanted = [*METADATA["dependencies"], *(r for extra in extras for r in METADATA["optional-dependencies"][extra])]
     declared = {canonicalize_name(Requirement(r).name) for r in wanted}
     tests = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"whichlora_example"}
-    ours = {"whichlora", "tuning", "analysis", "benchmarks", "docs", *tests}
+    ours = {"whichlora", "tuning", "analysis", "comparing", "benchmarks", "docs", *tests}
     providers = packages_distributions()
     for path in (ROOT / folder).rglob("*.py"):
         for name in _imported(ast.parse(path.read_text())) - ours - sys.stdlib_module_names:
@@ -132,7 +135,7 @@ def test_the_checks_of_the_repository_run_the_tests():
 TOP = {
     *(".ci", ".dockerignore", ".env.example", ".github", ".gitignore", ".pre-commit-config.yaml"),
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "MLproject", "Makefile"),
-    *("README.md", "SECURITY.md", "analysis", "benchmarks", "conda.yaml", "docker-compose.yml", "docs"),
+    *("README.md", "SECURITY.md", "analysis", "benchmarks", "comparing", "conda.yaml", "docker-compose.yml", "docs"),
     *("experiments", "mkdocs.yml", "pyproject.toml", "requirements", "src", "tests", "tuning"),
 }
 
@@ -146,7 +149,7 @@ def test_no_file_is_added_at_the_top_by_mistake():
     assert {path.partition("/")[0] for path in listed.splitlines()} == TOP
 
 
-PACKAGES = ("src", "tuning", "analysis", "benchmarks")
+PACKAGES = ("src", "tuning", "analysis", "comparing", "benchmarks")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ COMMANDS = [
     "tuning.learning_rates",
     "analysis.analyze",
     "analysis.diff",
+    "comparing.compare",
+    "whichlora.compare",
     "whichlora.cache",
     "whichlora.run_table",
     "whichlora",
@@ -97,7 +99,7 @@ def test_a_misspelt_option_imports_nothing_heavy(command: str, tmp_path: Path) -
 
 def test_the_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
     _, imported, _ = called("whichlora", "--help", folder=tmp_path)
-    assert not {"tuning", "analysis", "yaml"} & imported
+    assert not {"tuning", "analysis", "comparing", "yaml"} & imported
 
 
 WRONG = [
@@ -149,6 +151,13 @@ WRONG = [
     ("tuning.tune --pack 65", "pack=65: "),
     ("tuning.tune --objective mean,seconds --pack 2", "pack=2: "),
     ("tuning.learning_rates lorra", "variant=lorra: "),
+    ("whichlora compare", "variant=none: "),
+    ("whichlora compare --variant lora,dora --stop now", "stop=now: "),
+    ("whichlora compare --variant lora,dora --budget 3days", "budget=3days: "),
+    ("whichlora compare --variant lora,dora --budget 3EUR", "device_price=none: "),
+    ("whichlora compare --variant lora,dora --margin 0", "margin=0: "),
+    ("whichlora compare --variant lora,dora --seed 2,1", "seed=2,1: "),
+    ("whichlora compare --file a.yaml --variant lora", "variant=lora: "),
     ("analysis.analyze --experiment x --margin 0", "margin=0: "),
     ("analysis.analyze --experiment x --claims no.yaml", "claims=no.yaml: "),
     ("analysis.analyze --results no.csv", "results=no.csv: "),

@@ -44,10 +44,14 @@ class Race:
         squares: sum of squares of the paired differences about their mean.
         below, above: bounds of the difference; `above` not of a pair that is level.
         level: whether the second method is shown to be less than the margin worse than the first.
+        least: the variance of a difference that the rounding of two scores to steps of `resolution` makes, at least.
     """
 
-    def __init__(self, draws: int, methods: int, *, most: int, margin: float, alpha: float) -> None:
+    def __init__(
+        self, draws: int, methods: int, *, most: int, margin: float, alpha: float, resolution: float = 0.0
+    ) -> None:
         self.most, self.margin, self.alpha = most, margin, alpha
+        self.least = resolution**2 / 6
         self.seeds = 0
         shape, pairs = (draws, methods), (draws, methods, methods)
         self.running, self.candidate = np.ones(shape, dtype=bool), np.ones(shape, dtype=bool)
@@ -106,7 +110,8 @@ class Race:
 
     def _compare(self, both: Bools) -> None:
         varies = self.squares > _ROUNDING * (1e-6 + self.difference**2)
-        error = np.where(both & varies, np.sqrt(self.squares / (self.seeds - 1) / self.seeds), np.inf)
+        variance = np.maximum(self.squares / (self.seeds - 1), self.least)
+        error = np.where(both & (varies | (self.least > 0)), np.sqrt(variance / self.seeds), np.inf)
         others = both.shape[1] - 1
         before, share = spent([self.seeds - 1, self.seeds], self.most)
         critical = {}

@@ -96,6 +96,7 @@ def judge(
     collapsed: pd.DataFrame | None = None,
     families: int = 1,
     affordable: int | None = None,
+    resolution: float = 0.0,
 ) -> Verdict:
     """Judge methods by their scores, one row per seed and one column per method, in points.
 
@@ -106,6 +107,8 @@ def judge(
         collapsed: which runs learned nothing, with the rows and columns of `scores`; others are taken to have learned.
         families: number of verdicts that are to hold together, such as one for each language (Bonferroni).
         affordable: number of seeds that the budget allows, if fewer than `max_seeds`; what can be shown depends on it.
+        resolution: the steps of the scores, in points, such as 100 / 60 for the share of right answers to 60 items. A
+            difference that is the same in all seeds is known no better than its rounding; with 0 it is never decided.
 
     Raises:
         OptionError: an option or the table is invalid.
@@ -116,7 +119,7 @@ def judge(
     if collapsed is not None:
         flags = collapsed.reindex(index=table.index, columns=table.columns).eq(True).to_numpy()
     alpha = (1 - confidence) / families
-    race = Race(1, table.shape[1], most=max_seeds, margin=margin, alpha=alpha)
+    race = Race(1, table.shape[1], most=max_seeds, margin=margin, alpha=alpha, resolution=resolution)
     missing: list[tuple[str, object]] = []
     values = table.to_numpy(dtype=float)
     for row, seed in enumerate(table.index[:max_seeds]):
@@ -217,7 +220,7 @@ def _reach(race: Race, index: int, leader: int, alpha: float, last: int) -> tupl
     squares = [race.squares[0, j, index] / (race.used[0, j, index] - 1) for j in rivals if race.used[0, j, index] > 1]
     if not squares or last < FIRST_LOOK:
         return None
-    error = math.sqrt(max(squares) / last)
+    error = math.sqrt(max(*squares, race.least) / last)
     steps = np.diff(spent(np.arange(1, last + 1), race.most)) * 2 * alpha / (race.state.shape[1] - 1)
     worse, level = (
         noncentrality(last - 1, float(critical_values(steps * SHARES[kind])[-1]), POWER) * error

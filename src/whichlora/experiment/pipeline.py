@@ -93,24 +93,43 @@ def run_experiment(grid: Grid, *, engine: Engine | None, dry_run: bool, file: st
 
 def _run_missing(grid: Grid, tracker: Tracker, *, engine: Engine | None, file: str, pack: int) -> None:
     """Run what is missing, in this process or with the workers of an engine."""
-    cells = grid.cells()
-    # An edited file gets a new queue, because workers of the old one know different runs.
-    runs = sorted(plan.spec.fingerprint for plan in grid.plans)
-    queue = Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
-    if not is_worker():
-        completed = queue.completed()  # read before the runs: a cell that is completed in between is not repeated
-        done = survey_runs(grid, tracker).done
-        missing = [c for c, plans in cells.items() if any(p.spec.fingerprint not in done for p in plans)]
-        queue.offer(missing, completed=completed)
+    if engine is None:
+        run_missing(grid, tracker, pack=pack, offer=not is_worker())
+        return
+    _offer_missing(grid, tracker, _queue_of(grid))
+    with Progress(grid, tracker, shown=True) as progress:
+        failures = engine.run(
+            Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
+        )
+        if failures:
+            print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+
+
+def run_missing(grid: Grid, tracker: Tracker, *, pack: int, offer: bool = True) -> None:
+    """Run what is missing of a grid in this process, together with others that do the same, until nothing is waiting.
+
+    Args:
+        pack: number of adapters to train at once.
+        offer: whether to queue what is missing; False if another process has done so.
+    """
+    queue = _queue_of(grid)
+    if offer:
+        _offer_missing(grid, tracker, queue)
     with Progress(grid, tracker, shown=not is_worker()) as progress:
-        if engine is None:
-            _process_queue(cells, queue, tracker, progress, pack=pack)
-        else:
-            failures = engine.run(
-                Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
-            )
-            if failures:
-                print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+        _process_queue(grid.cells(), queue, tracker, progress, pack=pack)
+
+
+def _queue_of(grid: Grid) -> Queue:
+    """Return the queue of a grid; an edited file gets a new one, because workers of the old know different runs."""
+    runs = sorted(plan.spec.fingerprint for plan in grid.plans)
+    return Queue(f"{grid.name}/{canonical_digest(runs)[:16]}", connect())
+
+
+def _offer_missing(grid: Grid, tracker: Tracker, queue: Queue) -> None:
+    completed = queue.completed()  # read before the runs: a cell that is completed in between is not repeated
+    done = survey_runs(grid, tracker).done
+    missing = [c for c, plans in grid.cells().items() if any(p.spec.fingerprint not in done for p in plans)]
+    queue.offer(missing, completed=completed)
 
 
 def _process_queue(

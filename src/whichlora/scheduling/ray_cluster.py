@@ -56,7 +56,7 @@ class RayTasks:
             local_only = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         ray: Any = importlib.import_module("ray")
         _probe(address, ray.util.get_node_ip_address())
-        modules = [str(Path(__file__).parents[1]), *_tuning_folder()]  # so that every machine runs the same code
+        modules = [str(Path(__file__).parents[1]), *_folders_beside()]  # so that every machine runs the same code
         runtime_env = {"py_modules": modules, "env_vars": mark_worker("ray")}
         doing = (
             "Starting a Ray cluster on this machine." if address == "local" else f"Joining the Ray cluster {address}."
@@ -153,10 +153,10 @@ def _is_local(address: str) -> bool:
     return not host or host.startswith(("/", "127.")) or host in ("localhost", "::1", "0.0.0.0")
 
 
-def _tuning_folder() -> list[str]:
-    """Return the folder of `tuning` if it is imported: unlike whichlora it is not an installed package."""
-    module = sys.modules.get("tuning")
-    return [str(Path(module.__file__).parent)] if module is not None and module.__file__ else []
+def _folders_beside() -> list[str]:
+    """Return the folders of the packages beside whichlora that are imported: in a clone they are not installed."""
+    modules = [sys.modules.get(name) for name in ("tuning", "analysis", "comparing")]
+    return [str(Path(module.__file__).parent) for module in modules if module is not None and module.__file__]
 
 
 def _work(job: Job, environment: Mapping[str, str], folder: str) -> int:

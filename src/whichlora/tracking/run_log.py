@@ -77,7 +77,7 @@ class RunLog:
         Params cannot be changed. If an earlier attempt at the run logged another value (another version of a package,
         another path to the same model), that value remains and the new one becomes the tag `whichlora.now/<param>`.
         """
-        texts = {key: masked(_text(value))[:PARAM_LIMIT] for key, value in values.items()}
+        texts = {key: masked(param_text(value))[:PARAM_LIMIT] for key, value in values.items()}
         logged = self.client.get_run(self.run_id).data.params
         self._batches(params=[Param(key, text) for key, text in texts.items() if key not in logged])
         self.tags({f"now/{key}": text for key, text in texts.items() if logged.get(key, text) != text})
@@ -183,7 +183,8 @@ def check_metrics(values: Iterable[tuple[str, float]]) -> None:
             raise NonFiniteError(f"the metric {name} is {value}")
 
 
-def _text(value: Any) -> str:
+def param_text(value: Any) -> str:
+    """Return the value of a param as it is logged."""
     if isinstance(value, Mapping):
         return json.dumps(value, sort_keys=True)
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

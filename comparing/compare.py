@@ -1,0 +1,191 @@
+"""The command `compare`, which leads from a task and a budget to a method: `python -m whichlora.compare`.
+
+Any number of processes, on any machines with the same `MLFLOW_TRACKING_URI` and `WHICHLORA_STORAGE`, join with the same
+command, and the same command resumes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from comparing.budget import NONE, device_seconds
+from comparing.rule import PRIMARIES, Rule, parse_seeds
+from whichlora.announcements import announced
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
+from whichlora.config.cli import WORKERS, check_pack, guarded
+from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS
+from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
+from whichlora.errors import OptionError, check_choice, check_name, parse_integer, parse_number
+from whichlora.models.quiet import quiet
+from whichlora.parallel import distributed
+from whichlora.scheduling.engines import ENGINES, engine_of
+from whichlora.variants import CATALOGUE
+
+_NOT_COMPARED = (
+    *("pool_layer", "first_token", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
+)
+"""Options of a run that do not affect its test score, or belong to tasks without one."""
+STUDY = {
+    **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_COMPARED},
+    "variant": (NONE, "Methods: two or more variants separated by commas, or all. Instead of file."),
+    "task": ("atlas-nli", f"Task to train and score: {PROMPTED_VALUES}."),
+    "language": (
+        "sw",
+        "Target language as in run; several separated by spaces are each trained and scored, as in 'sw ur'.",
+    ),
+    "tl_ratio": (
+        "auto",
+        "Target-language items as a share of train_size, from 0 to 1; several separated by spaces are each trained.",
+    ),
+}
+"""Options that say what the runs are, by the command line instead of a file."""
+RULE = {
+    "seed": ("1", "Seeds of the first rounds in ascending order, separated by commas; the next integers follow."),
+    "max_seeds": ("20", "Number of seeds at most. Part of what is fixed before the first seed."),
+    "margin": ("1", "Difference in points within which methods count as level. Fixed before the first seed."),
+    "confidence": ("0.95", "Confidence of all statements together, at every look. Fixed before the first seed."),
+    "primary": (
+        "tl",
+        "Score that counts: tl (target language), en (source language) or mean (of both). Fixed before the first seed.",
+    ),
+}
+BUDGET = {
+    "budget": (
+        NONE,
+        "Device-hours of the comparison's own runs, such as 20, or money, such as 50EUR; none: no limit.",
+    ),
+    "device_price": (NONE, "Price of a device-hour, such as 2.5EUR, if the budget is money."),
+    "stop": (
+        "answer",
+        "When to stop: answer (once every method is decided), or budget (only then, for narrower intervals).",
+    ),
+}
+STOPS = ("answer", "budget")
+OPTIONS = {
+    "file": (NONE, "YAML file of an experiment, whose arms are the methods. Instead of variant and the other options."),
+    **{name: entry for name, entry in STUDY.items() if name != "seed"},
+    **RULE,
+    **BUDGET,
+    "register": (
+        "auto",
+        "Name in MLflow's Model Registry for the adapter of the method to take, followed by the language; none: do not "
+        "register; auto: task and model.",
+    ),
+    "dry_run": ("false", "Print the plan and stop: true or false."),
+    **WORKERS,
+}
+COMMAND = Command(
+    "compare",
+    "Compare methods in rounds of seeds, and say which to use.\n\nIn each round the methods that are not decided yet "
+    "train the same seed. It ends when every method is shown to be worse than the best or level with it, when the "
+    "budget is spent, or after max_seeds. Any number of processes may work on one comparison, and the same command "
+    "resumes it.",
+    OPTIONS,
+    groups={
+        "Comparison": ("file", "variant", "arm", *RULE),
+        "Budget": tuple(BUDGET),
+        **{
+            title: [name for name in names if name in OPTIONS and name not in ("variant", "arm", "seed")]
+            for title, names in GROUPS.items()
+            if title != "Comparison"
+        },
+        "Output": ("register", "dry_run"),
+        "Workers": tuple(WORKERS),
+    },
+    choices={
+        **{name: values for name, values in CHOICES.items() if name in OPTIONS},
+        "file": FILE,
+        "variant": ("all", *(name for name, variant in CATALOGUE.items() if variant.trains)),
+        "task": PROMPTED,
+        "model": FOLDER,
+        "data_dir": FOLDER,
+        "primary": PRIMARIES,
+        "stop": STOPS,
+        "dry_run": BOOLEANS,
+        "engine": ENGINES,
+    },
+    examples=(
+        "whichlora compare --variant lora,dora,vera --budget 2",
+        "whichlora compare --file experiments/pocket.yaml --margin 2 --dry_run true",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and print the answer. Return the exit status: 2 for bad options, 1 if runs have no result."""
+    texts = COMMAND.read(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
+    return guarded(lambda: _compare(texts), texts)
+
+
+def _compare(texts: Mapping[str, str]) -> int:
+    if distributed.world_size() > 1:
+        raise OptionError("variant", texts["variant"], "compare does not run under accelerate launch; use workers=2")
+    engine = engine_of(texts["engine"], texts["workers"])
+    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    stop = check_choice("stop", texts["stop"], STOPS)
+    budget = device_seconds(texts["budget"], texts["device_price"])
+    if stop == "budget" and budget is None:
+        raise OptionError("budget", texts["budget"], "must be given with stop=budget")
+    check_pack(texts["pack"])
+    rule = _rule(texts)
+    register = None if texts["register"] == NONE else texts["register"]
+    if register is not None:
+        check_name("register", register)
+        if ":" in register:
+            raise OptionError("register", register, "must not have a colon: MLflow's Model Registry allows none")
+    _check_source(texts)
+    with announced("Preparing the comparison: packages, items of the task and shape of the model.", logged=True):
+        # pandas, torch, Optuna and MLflow take seconds to import, so options are checked first.
+        from comparing.methods import read_file, read_variants
+        from comparing.pipeline import Request, run_comparison
+
+        if texts["file"] == NONE:
+            comparison = read_variants({name: texts[name] for name in STUDY if name != "seed"}, rule)
+        else:
+            comparison = read_file(texts["file"], rule, given=texts["seed"] != RULE["seed"][0])
+    request = Request(
+        budget=budget,
+        stop=stop,
+        engine=engine,
+        pack=texts["pack"],
+        dry_run=dry_run,
+        register=register,
+        arguments=_changed(texts),
+    )
+    return run_comparison(comparison, request)
+
+
+def _rule(texts: Mapping[str, str]) -> Rule:
+    return Rule(
+        seeds=parse_seeds(texts["seed"]),
+        max_seeds=parse_integer("max_seeds", texts["max_seeds"], 3, 1000),
+        margin=parse_number("margin", texts["margin"], above=0, high=100, unit=" of points"),
+        confidence=parse_number("confidence", texts["confidence"], above=0.5, high=0.9999),
+        primary=check_choice("primary", texts["primary"], PRIMARIES),
+    )
+
+
+def _check_source(texts: Mapping[str, str]) -> None:
+    """Check that the methods come from the command line or from a file, and not from both."""
+    if (texts["file"] == NONE) == (texts["variant"] == NONE):
+        allowed = "must be two or more variants separated by commas, or all, or give file=FILE.yaml instead"
+        if texts["file"] != NONE:
+            allowed = "must be none with a file, whose arms are the methods"
+        raise OptionError("variant", texts["variant"], allowed)
+    if texts["file"] != NONE:
+        for name, (default, _) in STUDY.items():
+            if name not in ("seed", "variant") and texts[name] != default:
+                raise OptionError(name, texts[name], f"must be set in the file: {texts['file']} says what the runs are")
+
+
+def _changed(texts: Mapping[str, str]) -> list[str]:
+    """Return the options that differ from their defaults as arguments, except those that choose the workers."""
+    changed = {n: text for n, text in texts.items() if n not in ("engine", "workers") and text != OPTIONS[n][0]}
+    return [part for name, text in changed.items() for part in (f"--{name}", text)]
+
+
+if __name__ == "__main__":
+    exit_with(main)

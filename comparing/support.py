@@ -1,0 +1,134 @@
+"""The sentences behind the answer of a comparison: how sure, at what cost, what it rests on, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.decimals import fixed, interval
+from analysis.measures.shallow_baselines import best_floor
+from analysis.naming import names_of
+from analysis.report.wording import count, join
+from analysis.stats.cells import rows
+from analysis.stats.sequential.boundaries import FIRST_LOOK
+from comparing.costs import Costs
+from comparing.narrowed import differences
+from comparing.results import OUTCOMES, Results, languages_of
+from comparing.rule import Rule
+from whichlora.config.cli import format_duration
+from whichlora.data.language_names import join_names
+
+_MOST_LANGUAGES = 4
+
+
+def support(results: Results, costs: Costs, take: str | None) -> list[str]:
+    """Return the sentences, each of which fits a line or two of a terminal."""
+    table, rule = results.table(), results.comparison.rule
+    names = names_of(table)
+    sure = f"How sure: {rule.confidence * 100:g} %, for all methods and all looks together, on {names.score} in "
+    sure += f"{names.of(rule.primary)}, for these test items and seeds like these."
+    return [
+        sure,
+        *_by_language(results, table),
+        *_narrowed(results),
+        cost_text(costs),
+        _basis(results, table, rule, take),
+        *(f"What would change it: {text}." for text in ["; ".join(_changes(results, table, rule, take))] if text),
+    ]
+
+
+def cost_text(costs: Costs) -> str:
+    """Return what the comparison has cost, and what the full grid would."""
+    text = f"Cost: {format_duration(costs.spent)} of device time; {count(costs.runs, 'run')} used"
+    text += f", {costs.reused} of which were there already" if costs.reused else ""
+    if costs.grid is not None:
+        runs = count(costs.grid_runs, "run")
+        text += f". All methods with all seeds would be {runs}, about {format_duration(costs.grid)}"
+    return text + "."
+
+
+def reach_text(results: Results, *, affordable: bool = True) -> list[str]:
+    """Return what the rounds to come can still decide, in a sentence.
+
+    Args:
+        affordable: whether they end with the budget, and not only with `max_seeds`.
+    """
+    verdict = results.verdict if affordable else results.judge(affordable=False)
+    if verdict.finished or len(results.scores) >= results.comparison.rule.max_seeds:
+        return []
+    if verdict.seeds < 2:
+        return ["What it can decide is known after two seeds, from their spread."]
+    known = [s for s in verdict.standings if s.shows_worse is not None and s.shows_level is not None]
+    if not known:
+        return [f"The budget does not pay for {FIRST_LOOK} seeds, before which nothing is decided."]
+    worse, level = max(s.shows_worse or 0.0 for s in known), max(s.shows_level or 0.0 for s in known)
+    margin = results.comparison.rule.margin
+    enough = "" if level <= margin else "only "
+    last = "by the end of the budget" if affordable and results.limited else "with all seeds"
+    return [
+        f"{last[:1].upper()}{last[1:]} a method that is {fixed(worse, 1)} points worse is dropped, and one as good as "
+        f"the best is found level {enough}with a margin of {fixed(level, 1)} points or more (power 80 %)."
+    ]
+
+
+def _by_language(results: Results, table: pd.DataFrame) -> Iterator[str]:
+    """Yield how the methods stand in each language alone, if there are several."""
+    languages = languages_of(table)
+    if len(languages) < 2 or results.comparison.rule.primary == "en":
+        return
+    for language in languages[:_MOST_LANGUAGES]:
+        verdict = results.judge(language=language)
+        states = {
+            state: [s.method for s in verdict.standings if s.state == state] for state in ("level", "open", "dropped")
+        }
+        parts = [f"{verdict.standings[0].method} leads"]
+        parts += [f"{join(methods)} {state}" for state, methods in states.items() if methods]
+        yield f"{join_names([language])} alone: {', '.join(parts)}."
+    if rest := len(languages) - _MOST_LANGUAGES:
+        yield from [f"{rest} more languages: see the report."] * (rest > 0)
+
+
+def _narrowed(results: Results) -> Iterator[str]:
+    """Yield the differences over all seeds, if some were run after every method was decided."""
+    verdict, rule = results.verdict, results.comparison.rule
+    if len(results.scores) <= verdict.seeds:
+        return
+    kept = [standing.method for standing in verdict.standings if standing.state != "dropped"]
+    found = differences(results.scores, kept[0], max_seeds=rule.max_seeds, confidence=rule.confidence)
+    texts = [f"{d.method} {fixed(d.behind, 1)} behind ({interval(*d.interval)})" for d in found if d.method in kept]
+    if texts:
+        yield f"Over all {len(results.scores)} seeds, against {kept[0]}: {', '.join(texts)}."
+
+
+def _basis(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> str:
+    seeds = list(results.scores.index)
+    items = sorted(set(table["test_size"].dropna().astype(int))) if "test_size" in table else []
+    method = take or results.verdict.standings[0].method
+    names, parts = names_of(table), []
+    for outcome in OUTCOMES[rule.primary]:
+        frame, floors = rows(table, outcome), best_floor(table, outcome)
+        text = f"{method} has {fixed(float(frame.loc[frame['method'] == method, 'value'].mean()), 1)} points"
+        text += f" in {names.of(outcome)}"
+        text += f", the best shallow baseline {fixed(float(floors['floor'].mean()), 1)}" if len(floors) else ""
+        parts.append(text)
+    size = f", {items[0]:,} test items a language" if len(items) == 1 else ""
+    return f"It rests on {count(len(results.rows), 'run')}, seeds {seeds[0]} to {seeds[-1]}{size}; {'; '.join(parts)}."
+
+
+def _changes(results: Results, table: pd.DataFrame, rule: Rule, take: str | None) -> Iterator[str]:
+    """Yield what could lead to another answer."""
+    if len(results.scores) < rule.max_seeds:
+        yield from (text.rstrip(".") for text in reach_text(results, affordable=False))
+    elif not results.verdict.finished:
+        yield "more seeds, in another comparison with a higher max_seeds, which uses these runs again"
+    leader = results.verdict.standings[0].method
+    for outcome in ("en", "tl"):
+        if outcome not in OUTCOMES[rule.primary] and outcome in set(table["outcome"]):
+            means = rows(table, outcome).groupby("method")["value"].mean()
+            best = str(means.idxmax())
+            if best not in (take, leader):
+                yield f"in {names_of(table).of(outcome)} {best} has the highest mean"
+    if take is not None:
+        limit = results.verdict[take].collapse_limit
+        yield f"as far as these seeds show, up to {limit * 100:.0f} % of the runs of {take} may collapse"
