@@ -7,6 +7,7 @@ import re
 from whichlora.errors import OptionError, parse_number
 
 NONE = "none"
+AUTO = "auto"
 _MONEY = re.compile(r"(?P<amount>[0-9.]+) ?(?P<currency>[A-Z]{3})")
 _HOURS = re.compile(r"(?P<amount>[0-9.]+) ?h")
 _SECONDS = 3600.0
@@ -18,32 +19,43 @@ def device_seconds(budget: str, price: str) -> float | None:
 
     Args:
         budget: hours, as "20" or "20h", an amount with its currency, as "50EUR", or "none".
-        price: of a device-hour, as "2.5EUR" or "2.5"; "none" unless the budget is an amount of money.
+        price: of a device-hour, as "2.5EUR" or "2.5"; "auto" if it is not known.
 
     Raises:
         OptionError: one of them is something else, or they do not fit together.
     """
+    currency, an_hour = _price(price)
     if budget == NONE:
-        if price != NONE:
-            raise OptionError("device_price", price, "must be none without a budget in money, such as budget=50EUR")
         return None
     money = _MONEY.fullmatch(budget)
     if money is None:
         hours = _HOURS.fullmatch(budget)
-        if price != NONE:
-            raise OptionError("budget", budget, "must be an amount with its currency, such as 50EUR, with device_price")
-        return _SECONDS * _positive("budget", hours["amount"] if hours else budget, budget, "hours, money (50EUR)")
-    if price == NONE:
+        what = "hours, money (50EUR)"
+        return _SECONDS * _positive("budget", hours["amount"] if hours else budget, budget, what, or_else=NONE)
+    if an_hour is None:
         raise OptionError("device_price", price, f"must be what a device-hour costs, in {money['currency']}")
-    with_currency = _MONEY.fullmatch(price)
-    if with_currency and with_currency["currency"] != money["currency"]:
+    if currency not in (None, money["currency"]):
         raise OptionError("device_price", price, f"must be in {money['currency']}, as the budget is")
-    an_hour = _positive("device_price", with_currency["amount"] if with_currency else price, price, "a price")
-    return _SECONDS * _positive("budget", money["amount"], budget, "an amount") / an_hour
+    return _SECONDS * _positive("budget", money["amount"], budget, "an amount", or_else=NONE) / an_hour
 
 
-def _positive(option: str, text: str, given: str, what: str) -> float:
+def price_of_runs(price: str) -> str:
+    """Return the price of a device-hour as the option `device_price` of `run` takes it, without a currency."""
+    with_currency = _MONEY.fullmatch(price)
+    return with_currency["amount"] if with_currency else price
+
+
+def _price(price: str) -> tuple[str | None, float | None]:
+    """Return currency and amount of the price of a device-hour, None each if it has none."""
+    if price == AUTO:
+        return None, None
+    with_currency = _MONEY.fullmatch(price)
+    amount = _positive("device_price", price_of_runs(price), price, "a price", or_else=AUTO)
+    return (with_currency["currency"] if with_currency else None), amount
+
+
+def _positive(option: str, text: str, given: str, what: str, *, or_else: str) -> float:
     try:
         return parse_number(option, text, above=0, high=_MOST)
     except OptionError as error:
-        raise OptionError(option, given, f"must be {what} above 0 and at most {_MOST:,.0f}, or none") from error
+        raise OptionError(option, given, f"must be {what} above 0 and at most {_MOST:,.0f}, or {or_else}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from comparing.budget import NONE, device_seconds
+from comparing.budget import AUTO, NONE, device_seconds, price_of_runs
 from comparing.rule import PRIMARIES, Rule, parse_seeds
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
@@ -24,8 +24,9 @@ from whichlora.variants import CATALOGUE
 
 _NOT_COMPARED = (
     *("pool_layer", "first_token", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
+    *("forgetting", "device_price"),
 )
-"""Options of a run that do not affect its test score, or belong to tasks without one."""
+"""Options of a run that do not affect its test score, or belong to tasks without one, or to the budget."""
 STUDY = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_COMPARED},
     "variant": (NONE, "Methods: two or more variants separated by commas, or all. Instead of file."),
@@ -55,7 +56,10 @@ BUDGET = {
         NONE,
         "Device-hours of the comparison's own runs, such as 20, or money, such as 50EUR; none: no limit.",
     ),
-    "device_price": (NONE, "Price of a device-hour, such as 2.5EUR, if the budget is money."),
+    "device_price": (
+        AUTO,
+        "Price of a device-hour, such as 2.5 or 2.5EUR: for a budget in money, and logged with runs.",
+    ),
     "stop": (
         "answer",
         "When to stop: answer (once every method is decided), or budget (only then, for narrower intervals).",
@@ -86,7 +90,7 @@ COMMAND = Command(
         "Comparison": ("file", "variant", "arm", *RULE),
         "Budget": tuple(BUDGET),
         **{
-            title: [name for name in names if name in OPTIONS and name not in ("variant", "arm", "seed")]
+            title: [name for name in names if name in OPTIONS and name not in ("variant", "arm", "seed", *BUDGET)]
             for title, names in GROUPS.items()
             if title != "Comparison"
         },
@@ -143,7 +147,8 @@ def _compare(texts: Mapping[str, str]) -> int:
         from comparing.pipeline import Request, run_comparison
 
         if texts["file"] == NONE:
-            comparison = read_variants({name: texts[name] for name in STUDY if name != "seed"}, rule)
+            given = {name: texts[name] for name in STUDY if name != "seed"}
+            comparison = read_variants({**given, "device_price": price_of_runs(texts["device_price"])}, rule)
         else:
             comparison = read_file(texts["file"], rule, given=texts["seed"] != RULE["seed"][0])
     request = Request(

@@ -19,9 +19,9 @@ from whichlora.errors import OptionError
 @pytest.mark.parametrize(
     ("budget", "price", "seconds"),
     [
-        ("none", "none", None),
-        ("20", "none", 72_000),
-        ("0.5h", "none", 1800),
+        ("none", "auto", None),
+        ("20", "auto", 72_000),
+        ("0.5h", "auto", 1800),
         ("50EUR", "2.5", 72_000),
         ("50 EUR", "2.5EUR", 72_000),
     ],
@@ -33,16 +33,15 @@ def test_a_budget_is_hours_or_money(budget: str, price: str, seconds: float | No
 @pytest.mark.parametrize(
     ("budget", "price", "option"),
     [
-        ("0", "none", "budget"),
-        ("20 days", "none", "budget"),
-        ("1e9", "none", "budget"),
-        ("50EUR", "none", "device_price"),
+        ("0", "auto", "budget"),
+        ("20 days", "auto", "budget"),
+        ("1e9", "auto", "budget"),
+        ("50EUR", "auto", "device_price"),
         ("50EUR", "2USD", "device_price"),
         ("50EUR", "0", "device_price"),
         ("50EUR", "free", "device_price"),
         ("1.2.3EUR", "2", "budget"),
-        ("20", "2.5", "budget"),
-        ("none", "2.5", "device_price"),
+        ("none", "cheap", "device_price"),
     ],
 )
 def test_other_budgets_are_refused(budget: str, price: str, option: str) -> None:
