@@ -105,7 +105,7 @@ def test_label_logits_are_fp32_for_a_bf16_model(tiny_model, packed, monkeypatch)
     if not packed:
         monkeypatch.setattr(packing, "_FAMILIES", ())
     states = []
-    hook = model.get_decoder().register_forward_hook(lambda module, args, output: states.append(output[0][0, -1]))
+    hook = model.lm_head.register_forward_pre_hook(lambda module, args: states.append(args[0][0, -1]))
     tokens = [encoder.continuation(ITEMS[0], f" {label}")[0] for label in LABELS]
     with torch.inference_mode():
         for item in ITEMS[:3]:
