@@ -96,7 +96,7 @@ def _reason(status: int) -> str:
     """Return how a worker failed, from its return code."""
     if status == -signal.SIGKILL:
         return "SIGKILL, which the system sends when memory runs out"
-    return signal.Signals(-status).name if status < 0 else f"status {status}, see the error above"
+    return f"signal {-status}" if status < 0 else f"status {status}, see the error above"
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
