@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 from click.shell_completion import CompletionItem
@@ -25,6 +25,7 @@ FILE, FOLDER = ("<file>",), ("<folder>",)
 """Choices of an option for which the shell completes the names of files or folders; FILE may follow other choices."""
 BOOLEANS = ("true", "false")
 _WIDTH = {"max_content_width": 110}
+_shown: set[str] = set()
 
 
 class Command(click.Command):
@@ -162,6 +163,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     """
     mask_output()
     warnings.formatwarning = _format_warning
+    warnings.showwarning = _show_once
     termination.install()
     try:
         status = main()
@@ -174,6 +176,21 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe again at exit
         status = 128 + signal.SIGPIPE
     sys.exit(status)
+
+
+def _show_once(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning unless it has been printed; Python forgets which were whenever a library changes its filters."""
+    text = _format_warning(message, category, filename, lineno, line)
+    if text not in _shown:
+        _shown.add(text)
+        print(text, end="", file=file or sys.stderr, flush=True)
 
 
 def _format_warning(

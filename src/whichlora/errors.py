@@ -189,7 +189,7 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type if it has none.
 
     Lines that end with a colon announce what the next one says, which is added.

@@ -182,3 +182,16 @@ def test_the_limit_of_pack_is_the_same_before_and_after_the_runs_are_known() -> 
     from whichlora.training import multi_adapter
 
     assert cli.MAX_PACK == multi_adapter.MAX_PACK
+
+
+@pytest.mark.slow
+def test_the_test_cases_for_other_packages_print_nothing_when_imported(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import whichlora.testing, bitsandbytes"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")

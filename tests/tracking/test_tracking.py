@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -21,11 +23,12 @@ import torch
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.tracking import MlflowClient
 
+from whichlora.__main__ import main as whichlora
 from whichlora.config.spec import RunSpec
 from whichlora.run.command import main
 from whichlora.tracking.client import connect, default_experiment, experiment_id, work_folder
 from whichlora.tracking.run_log import RunLog
-from whichlora.tracking.runs import Tracker
+from whichlora.tracking.runs import Tracker, already_done
 from whichlora.tracking.sqlite import tracking_state
 
 SIZES = ["--train_size", "24", "--validation_size", "6", "--test_size", "9", "--batch_size", "8"]
@@ -547,6 +550,22 @@ def test_a_finished_run_is_found_and_not_opened_again(store: Path) -> None:
     assert tracker.find("run", status="FINISHED", fingerprint="b") is None
     assert tracker.find("base", status="FINISHED", fingerprint="a") is None
     assert tracker.open("run", "second", {"fingerprint": "a"}).run_id != first.run_id
+
+
+def test_what_is_already_done_is_named_with_a_command_that_lists_it(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker(connect(), "two words")
+    with tracker.open("run", "first", {"fingerprint": "a"}).guarded() as log:
+        pass
+    finished = tracker.find("run", status="FINISHED", fingerprint="a")
+    assert finished is not None
+    text = already_done("run", finished)
+    assert text.startswith(f"Already done: run {log.run_id} of {datetime.now():%Y-%m-%d} ")
+    _, *arguments = shlex.split(text.split("`")[1])
+    assert whichlora([*arguments, "--form", "json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert listed["run_id"] == log.run_id
 
 
 def test_a_series_gets_only_later_points_after_a_restart(store: Path) -> None:

@@ -34,6 +34,7 @@ from whichlora.data.tasks import Item, PairTask, Task, get_task
 from whichlora.evaluation.scoring_methods import Scoring, WordSimilarity, prompt_scoring
 from whichlora.models.loading import ModelShape, current_device
 from whichlora.parallel import distributed
+from whichlora.scheduling.jobs import is_worker
 from whichlora.variants import Hyperparameters, Variant, get_variant
 
 
@@ -42,9 +43,19 @@ def resolve(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
 
     `variant_options` override the variant's own settings by name.
 
+    Workers print no warnings about it: the command that started them has planned the same runs.
+
     Raises:
         OptionError: A value is not allowed, or conflicts with another option.
     """
+    if not is_worker():
+        return _resolve(options, variant_options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return _resolve(options, variant_options)
+
+
+def _resolve(options: RunOptions, variant_options: Mapping[str, Any] | None) -> Plan:
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = resolve_settings(variant, variant_options or {})
     retention_task = check_compatibility(options, variant, task)

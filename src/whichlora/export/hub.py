@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from whichlora.errors import OptionError, first_line, printable
+from whichlora.hub_access import hub_problem
 from whichlora.text_tables import format_size
 
 
@@ -44,6 +45,7 @@ def push(folder: Path, repository: str) -> str:
     Raises:
         OptionError: the hub cannot be reached, or refuses; the folder remains.
     """
+    problem = hub_problem()
     from huggingface_hub import HfApi
 
     try:
@@ -51,6 +53,7 @@ def push(folder: Path, repository: str) -> str:
         api.create_repo(repository, exist_ok=True, private=True)
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by whichlora export")
     except Exception as error:  # the library raises many types of errors of connections and of the hub
-        allowed = f"cannot be uploaded ({first_line(error)}); {folder} is complete: `hf upload {repository} {folder}`"
+        reason = problem or first_line(error)
+        allowed = f"cannot be uploaded ({reason}); {folder} is complete: `hf upload {repository} {folder}`"
         raise OptionError("push_to", repository, allowed) from error
     return printable(f"Uploaded: {commit.commit_url}")

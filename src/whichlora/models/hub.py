@@ -9,10 +9,12 @@ from pathlib import Path
 
 from whichlora.announcements import announce, announced
 from whichlora.errors import OptionError, first_line
+from whichlora.hub_access import announce_cached, hub_problem, retried
 from whichlora.models.checks import ADAPTER_FOUND
 from whichlora.models.packaged import packaged_names
 
 _ALLOWED = f"allowed are {packaged_names()}, a folder with a saved model, a GGUF file, or a hub id that can be reached"
+_OFFLINE = "give a folder, or set HF_ENDPOINT to a mirror or HF_HUB_CACHE to a cache that has it"
 _SHA256, _GIT_SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -23,20 +25,36 @@ def find_commit(name: str) -> str:
     Raises:
         OptionError: the model is in neither, or the repository holds an adapter.
     """
-    from transformers.utils import cached_file, find_adapter_config_file
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
     from transformers.utils.hub import extract_commit_hash
 
     try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise OptionError("model", name, f"{_ALLOWED} (there is no such folder, and a hub id cannot be so)") from error
+    problem = hub_problem()
+    try:
         with announced(f"Looking up {name} on the hub."):
-            adapter = find_adapter_config_file(name)
-            commit: str | None = extract_commit_hash(adapter or cached_file(name, "config.json"), None)
+            adapter, config = retried(lambda: _files_to_know(name), name)
+            commit: str | None = extract_commit_hash(adapter or config, None)
     except Exception as error:  # the libraries raise many types of exceptions
-        raise OptionError("model", name, f"{_ALLOWED} ({first_line(error)})") from error
+        reason = f"{problem}; its cache has no such model; {_OFFLINE}" if problem else first_line(error)
+        raise OptionError("model", name, f"{_ALLOWED} ({reason})") from error
     if adapter is not None:
         raise OptionError("model", name, f"the repository {ADAPTER_FOUND}")
     if commit is None:
         raise OptionError("model", name, _ALLOWED)
+    announce_cached(name)
     return commit
+
+
+def _files_to_know(name: str) -> tuple[str | None, str | None]:
+    """Return the paths of a repository's adapter_config.json, if any, and otherwise of its config.json."""
+    from transformers.utils import cached_file, find_adapter_config_file
+
+    adapter = find_adapter_config_file(name)
+    return adapter, None if adapter else cached_file(name, "config.json")
 
 
 @lru_cache(maxsize=4)

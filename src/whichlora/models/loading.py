@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import OptionError
+from whichlora.hub_access import retried
 from whichlora.models import checks
 from whichlora.models.folders.verified import check_recorded_files
 from whichlora.models.hub import check_cached_files
@@ -159,8 +160,11 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.name_or_path, revision=source.revision, trust_remote_code=False
+        tokenizer = retried(
+            lambda: AutoTokenizer.from_pretrained(
+                source.name_or_path, revision=source.revision, trust_remote_code=False
+            ),
+            f"the tokenizer of {source.name}",
         )
     except Exception as error:
         raise OptionError(
@@ -227,15 +231,19 @@ def _from_pretrained(source: ModelSource, **options: Any) -> tuple[PreTrainedMod
     log = logging.get_logger("transformers.modeling_utils")
     log.addFilter(checks.is_no_load_report)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source.name_or_path,
-            revision=source.revision,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # `check_weights` names them
-            output_loading_info=True,
-            **_FORWARD_OUTPUTS,
-            generation_config=checks.plain_generation_config(read_config(source)),
-            **options,
+        generation_config = checks.plain_generation_config(read_config(source))
+        model, report = retried(
+            lambda: AutoModelForCausalLM.from_pretrained(
+                source.name_or_path,
+                revision=source.revision,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # `check_weights` names them
+                output_loading_info=True,
+                **_FORWARD_OUTPUTS,
+                generation_config=generation_config,
+                **options,
+            ),
+            source.name,
         )
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):

@@ -13,7 +13,7 @@ def quiet() -> None:
 
     Call it before the libraries are imported: some warn on import.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a CPU kernel for 4-bit models is missing
+    quiet_about_kernels()
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it reports every model that is saved
     for message in (
         "`is_gradient_checkpointing` is deprecated",  # PEFT reads it
@@ -24,6 +24,11 @@ def quiet() -> None:
         "Sparse invariant checks are implicitly disabled",  # SHiRA's sparse entries
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_about_kernels() -> None:
+    """Silence bitsandbytes' advice on an optional kernel for 4-bit models on a CPU, which comes when it is imported."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager

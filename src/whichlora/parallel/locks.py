@@ -27,7 +27,11 @@ def exclusive(work: Path) -> Iterator[None]:
             break
         except Timeout:
             if not announced:
-                print("Waiting: another process is working on the same spec.", file=sys.stderr)
+                print(
+                    f"Waiting: another process is working on the same run or probe (it holds {lock.lock_file}). "
+                    "Its result is used when it has finished.",
+                    file=sys.stderr,
+                )
             announced = True
             if lockstep.active():
                 lockstep.yield_turn()

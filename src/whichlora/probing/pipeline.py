@@ -21,7 +21,7 @@ from whichlora.probing.results import PreparedProbe, ProbeResult
 from whichlora.probing.retrieval import probe as retrieval
 from whichlora.tracking.client import work_folder
 from whichlora.tracking.run_log import RunLog
-from whichlora.tracking.runs import Tracker
+from whichlora.tracking.runs import Tracker, already_done
 
 PROBE_VERSION = 5
 """Increment it whenever the same request may give other numbers, so that older probes are not reused."""
@@ -73,7 +73,7 @@ def _probe(request: Request, probed: ProbedModel, prepared: PreparedProbe, track
     about = description.about(request, probed, identity)
     with tracker.once("probe", name, {"fingerprint": fingerprint}, work=work, about=about) as attempt:
         if attempt.finished is not None:
-            print(f"Already done: probe {attempt.run_id}. Delete it in the UI to repeat it.")
+            print(already_done("probe", attempt.finished))
             return attempt.run_id
         _log_params(request, probed, identity, attempt.log)
         work.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ from whichlora.serving.logged_model import log_model
 from whichlora.tracking.logged_models import model_uri
 from whichlora.tracking.model_files import ADAPTER
 from whichlora.tracking.run_log import RunLog, check_metrics
-from whichlora.tracking.runs import Tracker, work_of
+from whichlora.tracking.runs import Tracker, already_done, work_of
 from whichlora.training import base_cache
 from whichlora.training.fit import PruningReports, fit
 from whichlora.variants.colors import RUN_COLOR, method_color
@@ -128,8 +128,7 @@ def _tracked(
 def _already_done(kind: str, finished: Run) -> Result:
     if "whichlora.pruned" in finished.data.tags:
         raise PrunedError(finished.data.tags["whichlora.pruned"])
-    message = f"Already done: {kind} {finished.info.run_id} has this spec. Delete it in the UI to run it again."
-    print(message, file=sys.stderr)  # callers of `trial` print a table to stdout
+    print(already_done(kind, finished), file=sys.stderr)  # callers of `trial` print a table to stdout
     return Result(run_id=finished.info.run_id, metrics=finished.data.metrics)
 
 

@@ -6,6 +6,7 @@ Workers coordinate only through a shared queue or study, so the death of one doe
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,7 +77,7 @@ class LocalProcesses:
             _end(processes)
         statuses = [process.returncode for process in processes]
         processes.clear()
-        return [f"signal {-status}" if status < 0 else f"status {status}" for status in statuses if status]
+        return [_reason(status) for status in statuses if status]
 
     def _environment(self, number: int) -> dict[str, str]:
         import torch
@@ -89,6 +90,13 @@ class LocalProcesses:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_devices).split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
         return environment
+
+
+def _reason(status: int) -> str:
+    """Return how a worker failed, from its return code."""
+    if status == -signal.SIGKILL:
+        return "SIGKILL, which the system sends when memory runs out"
+    return f"signal {-status}" if status < 0 else f"status {status}, see the error above"
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

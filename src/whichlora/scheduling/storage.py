@@ -23,6 +23,7 @@ from optuna.storages._rdb.models import SCHEMA_VERSION
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from whichlora.announcements import announced
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError, number_from_environment
 from whichlora.masking import mask_output
@@ -134,14 +135,16 @@ def connect(after_death: AfterDeath, url: str | None = None) -> RDBStorage:
             create_whole(file, studies_state, _create_schema, option="WHICHLORA_STORAGE")
         return open_storage()
     os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-    for retries_left in reversed(range(_SCHEMA_ATTEMPTS)):
-        try:
-            return open_storage()
-        except Exception as error:  # the exception for a half-created schema depends on the driver
-            if not retries_left:
-                reason = " ".join(str(error.__cause__ or error).split())
-                raise OptionError("WHICHLORA_STORAGE", url, f"the database cannot be opened: {reason}") from error
-            time.sleep(1)
+    with announced("Connecting to the database of WHICHLORA_STORAGE."):
+        for number in range(1, _SCHEMA_ATTEMPTS + 1):
+            try:
+                return open_storage()
+            except Exception as error:  # the exception for a half-created schema depends on the driver
+                if number == _SCHEMA_ATTEMPTS:
+                    reason = " ".join(str(error.__cause__ or error).split())
+                    allowed = f"the database cannot be opened: {reason} (tried {number} times)"
+                    raise OptionError("WHICHLORA_STORAGE", url, allowed) from error
+                time.sleep(1)
     raise AssertionError
 
 

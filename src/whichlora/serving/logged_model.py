@@ -47,7 +47,10 @@ def log_model(plan: Plan, log: RunLog, metrics: Collection[str], *, folder: Path
             return
         opened = _open(plan, log)
         if opened is None:
-            print("note: this server has no logged models; MLflow 3 has them.", file=sys.stderr)
+            print(
+                "note: this server is older than MLflow 3, so the run has no logged model; its adapter is an artifact.",
+                file=sys.stderr,
+            )
             return
         _fill(opened, model, plan, folder)
         log.metrics_of_model(metrics, opened.model.model_id)

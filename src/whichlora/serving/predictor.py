@@ -18,6 +18,7 @@ from whichlora.data.tasks.items import Item
 from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import ModelSource, load_tokenizer
+from whichlora.models.quiet import quiet_about_kernels
 from whichlora.serving import saved as saved_models
 from whichlora.serving.base_model import find_base
 from whichlora.serving.inputs import LANGUAGE, items_of
@@ -64,6 +65,7 @@ class Predictor:
         Raises:
             OptionError: the folder or the base model cannot be used; the message says what to do.
         """
+        quiet_about_kernels()  # whoever loads the model, such as MLflow, does not
         folder = Path(folder)
         saved = saved_models.read(folder)
         task = saved.task.task()

@@ -6,8 +6,12 @@ and kill small runs on a model of `tiny_model`. `capability_probes` tries out wh
 writes the table.
 """
 
-from whichlora.testing.task_case import check_task
-from whichlora.testing.tiny_model import save_tiny_model
-from whichlora.testing.variant_case import check_variant
+from whichlora.models.quiet import quiet_about_kernels
+
+quiet_about_kernels()  # before the modules import PEFT
+
+from whichlora.testing.task_case import check_task  # noqa: E402
+from whichlora.testing.tiny_model import save_tiny_model  # noqa: E402
+from whichlora.testing.variant_case import check_variant  # noqa: E402
 
 __all__ = ["check_task", "check_variant", "save_tiny_model"]

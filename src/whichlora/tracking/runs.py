@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from mlflow.entities import Run, RunTag
@@ -165,6 +167,17 @@ class Tracker:
             run_tags[MLFLOW_PARENT_RUN_ID] = self.parent
         run_id = create_run(self.client, experiment_id(self.client, self.experiment), run_tags, name[:NAME_LIMIT])
         return RunLog(self.client, run_id, self.check_lease)
+
+
+def already_done(kind: str, finished: Run) -> str:
+    """Return a line for users about work that is not repeated: the run that has its result, and how to see it."""
+    ended = datetime.fromtimestamp((finished.info.end_time or finished.info.start_time) / 1000)
+    experiment = finished.data.tags.get("whichlora.experiment", "all")
+    command = f"whichlora runs --kind {kind} --experiment {shlex.quote(experiment)}"
+    return (
+        f"Already done: {kind} {finished.info.run_id} of {ended:%Y-%m-%d %H:%M} has this spec; its results are used. "
+        f"`{command}` lists it; delete it in the UI (`make ui`) to run it again."
+    )
 
 
 def place() -> str:

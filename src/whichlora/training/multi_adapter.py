@@ -21,7 +21,7 @@ from whichlora.config.cli import MAX_PACK
 from whichlora.config.plan import Plan
 from whichlora.data.batching import IGNORED, to_device
 from whichlora.data.encoding import Encoded
-from whichlora.errors import OptionError, parse_integer
+from whichlora.errors import OptionError, in_a_line, parse_integer
 from whichlora.models import packing
 from whichlora.models.adapter_layers import unwrap_peft
 from whichlora.models.answer_logits import answer_logits
@@ -187,11 +187,12 @@ def try_together(batches: list[Batch]) -> list[Tensor] | None:
     try:
         fitted = runs_without_oom(joint_pass)
     except Exception as error:  # each run then takes its step alone, and the one at fault raises the error again
-        print(f"A pass of {len(batches)} runs failed ({type(error).__name__}: {error}).", file=sys.stderr)
+        reason = in_a_line(f"{type(error).__name__}: {error}")
+        print(f"A pass of {len(batches)} runs failed ({reason}). Each takes this step alone.", file=sys.stderr)
     if losses and not _all_finite(losses, batches):
         # Padding may have carried one run's NaN into others. Alone, the run at fault fails and the others train on.
         reason = "a loss or gradient is not finite"
-        print(f"A pass of {len(batches)} runs failed ({reason}); each takes this step alone.", file=sys.stderr)
+        print(f"A pass of {len(batches)} runs failed ({reason}). Each takes this step alone.", file=sys.stderr)
         losses.clear()
     if not losses:
         for batch in batches:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from reviews import declare_reviews, review_rows, reviews_folder, write_reviews
 
+from whichlora.config.options import parse_options
+from whichlora.config.resolve import resolve
 from whichlora.data import mixture
 from whichlora.data.tasks import get_task
 from whichlora.data.tasks.base import SPLITS
 from whichlora.data.tasks.duplicates import counted, normalized, repeats
 from whichlora.data.tasks.items import FieldsItem, QaItem
 from whichlora.errors import OptionError
+from whichlora.scheduling.jobs import mark_worker
 
 
 def review(index: int, text: str, label: str = "1") -> FieldsItem:
@@ -84,6 +87,23 @@ def test_a_run_is_warned_once_of_repeated_items(repeated: Path):
         "reviews in de: 1 test item repeats another test item (1 with another answer); 1 train item repeats another "
         "train item (1 with another answer); 1 train item repeats a test item (1 with another answer)"
     )
+
+
+def test_workers_do_not_repeat_the_warnings_of_the_command_that_started_them(
+    repeated: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+):
+    options = {"task": declare_reviews(repeated, group=None), "model": tiny_model, "language": "tr"}
+    options |= {"train_size": "8", "validation_size": "4", "test_size": "4"}
+    counts = []
+    for variables in ({}, mark_worker(0)):
+        mixture._warn_of_repeats.cache_clear()
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            resolve(parse_options(options))
+        counts.append(sum("repeats" in str(warning.message) for warning in caught))
+    assert counts == [1, 0]
 
 
 def test_repeated_items_are_left_out_of_train_first(repeated: Path):

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whichlora.caller import given_path
+from whichlora.data.hub_datasets import read_split
 from whichlora.data.tasks.base import Split
 from whichlora.data.tasks.delimited import Dialect, lines_of, records, shows_quoting
 from whichlora.data.tasks.folder_contents import contents, nearest
-from whichlora.errors import OptionError, first_line, is_file, is_folder
+from whichlora.errors import OptionError, is_file, is_folder
 
 FORMATS = ("tsv", "jsonl", "json", "parquet")
 _FILE_SPLITS: dict[Split, tuple[str, ...]] = {
@@ -121,14 +122,7 @@ def read_hub(name: str, config: str, split: Split, *, id_prefix: str = "") -> li
     Raises:
         OptionError: the dataset cannot be read; the message suggests a local folder.
     """
-    import datasets
-
-    try:
-        table = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # many types, from a missing network to a dataset that was moved
-        reason = first_line(error)
-        message = f"{name} cannot be read from the hub ({reason}); set data_dir to a folder with the data"
-        raise OptionError("data_dir", "auto", message) from error
+    table = read_split(name, split, name=config)
     if id_prefix:
         table = table.select([i for i, row_id in enumerate(table["id"]) if row_id.startswith(id_prefix)])
     return [Row(name, f"{config} {split} row {n}", values) for n, values in enumerate(table.to_list())]

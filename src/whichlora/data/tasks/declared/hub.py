@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from whichlora.data.hub_datasets import read_split
 from whichlora.data.tasks.declared.tables import Record, Table
-from whichlora.errors import OptionError, first_line, is_file
+from whichlora.errors import is_file
 
 CONVERTED = "refs/convert/parquet"
 """Branch of datasets on the hub that a program converts to Parquet; loading scripts are not executed any more."""
@@ -29,14 +30,8 @@ def table(source: str, config: str | None, split: str, revision: str | None) -> 
     Raises:
         OptionError: the dataset cannot be read; the message suggests a local folder.
     """
-    import datasets
-
     place = {"data_dir": config} if revision == CONVERTED else {"name": config}
-    try:
-        found = datasets.load_dataset(source, split=split, revision=revision, **place)
-    except Exception as error:  # many types, from a missing network to a dataset that was moved
-        message = f"{source} cannot be read ({first_line(error)}); set data_dir to a folder with the data"
-        raise OptionError("data_dir", "auto", message) from error
+    found = read_split(source, split, revision=revision, **place)
     classes = {column: names for column, kind in found.features.items() if (names := getattr(kind, "names", None))}
     title = " ".join(part for part in (config, split) if part)
     return Table(
