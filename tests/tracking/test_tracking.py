@@ -276,7 +276,7 @@ def test_a_qa_run_has_exact_match_and_no_probabilities(
     (run,) = runs_of(client, "run")
     for role in ("en", "tl"):
         frame = pd.read_parquet(download(client, run, f"predictions/{role}.parquet", tmp_path / "downloads"))
-        assert list(frame.columns) == ["id", "gold", "predicted"]
+        assert list(frame.columns) == ["id", "gold", "predicted", "language_consistency", "gold_language_consistency"]
         assert len(frame) == 9
         exact = (frame["gold"].str.lower() == frame["predicted"].str.lower()).mean()
         assert run.data.metrics[f"test/{role}/exact_match"] >= exact
