@@ -16,7 +16,7 @@ import click
 import compose
 import pytest
 import yaml
-from page_blocks import GENERATED, PAGES, ROOT, Block, Command, blocks, commands, every_block
+from page_blocks import GENERATED, PAGES, ROOT, Block, Command, blocks, commands, every_block, sessions
 
 from whichlora.__main__ import COMMANDS
 
@@ -175,6 +175,9 @@ def test_a_block_is_valid(block: Block) -> None:
     """Commands exist, Python compiles and imports what there is, YAML and TOML can be read."""
     if block.language == "":
         for command in commands(block.text):
+            check(command, ROOT / block.page)
+    elif block.language == "console":
+        for command, _ in sessions(block.text):
             check(command, ROOT / block.page)
     elif block.language == "python":
         for node in ast.walk(ast.parse(block.text)):

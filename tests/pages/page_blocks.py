@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if "tables" not in path.parts),
@@ -26,8 +26,8 @@ REASONS = {
 }
 """Why a block is not executed, as in `<!-- not run: gpu -->` above it; `gpu (accelerate)` is only for the commands with
 that word."""
-LANGUAGES = ("", "python", "yaml", "toml", "csv", "text")
-"""Info strings of fences; blocks without one are commands, `text` and `csv` are read by nobody but people."""
+LANGUAGES = ("", "console", "python", "yaml", "toml", "csv", "text")
+"""Info strings of fences. Blocks without one are commands, `console` shows what they print, `text` is not read."""
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reasons>[^>]*) -->\n+)?"
     r"^(?P<fence>```+|~~~+)(?P<language>.*)\n(?P<text>(?s:.*?)\n)(?P=fence)$",
@@ -83,7 +83,7 @@ def blocks(path: Path) -> list[Block]:
         if language not in LANGUAGES:
             raise ValueError(f"{page}:{line}: unknown language {language}; known are {', '.join(LANGUAGES[1:])}")
         found.append(Block(page, line, language, match["text"], reasons))
-    if text.count("<!-- not run") != sum(bool(block.reasons) for block in found):
+    if len(re.findall("^<!-- not run", text, re.MULTILINE)) != sum(bool(block.reasons) for block in found):
         raise ValueError(f"{page}: a mark `not run` is not directly above a block")
     return found
 
@@ -91,6 +91,12 @@ def blocks(path: Path) -> list[Block]:
 def every_block() -> list[Block]:
     """Return the blocks of all pages."""
     return [block for path in PAGES for block in blocks(path)]
+
+
+def sessions(text: str) -> list[tuple[Command, str]]:
+    """Return the commands of a `console` block, which follow a dollar sign, each with what it prints."""
+    parts = re.split(r"^\$ (.+)\n", text, flags=re.MULTILINE)
+    return [(next(commands(line)), printed) for line, printed in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def commands(text: str) -> Iterator[Command]:
