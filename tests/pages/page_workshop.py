@@ -70,7 +70,6 @@ class Workshop:
         """Work in a folder of the page's own, which has what its commands read."""
         place = self.folder / re.sub(r"\W+", "-", name)
         place.mkdir(parents=True)
-        before = {key: os.environ.get(key) for key in ("MLFLOW_EXPERIMENT_NAME", "XDG_CACHE_HOME", "HF_HOME")}
         kept = dict(os.environ)
         with tracking_in(self.folder), contextlib.chdir(place):
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -85,7 +84,6 @@ class Workshop:
             finally:
                 os.environ.clear()
                 os.environ.update(kept)
-        assert before == {key: os.environ.get(key) for key in before}
 
     def finish(self, experiment: str) -> None:
         """Carry out the small form of a packaged experiment, once."""
@@ -104,6 +102,8 @@ class Workshop:
         for key in ("language", "tl_ratio"):
             content["defaults"][key] = _first(content["defaults"].get(key, "sw" if key == "language" else 0.5))
         kept = [arm for arm in content["arms"] if "model" not in arm and "data_dir" not in arm][:arms]
+        if "sweep" in content:
+            content["sweep"] = {"best": 1, "changes": {"warmup": [0.5]}}
         content["arms"] = [
             {key: _first(value, 2) if key == "variant" else _first(value) for key, value in arm.items()} for arm in kept
         ]
@@ -129,6 +129,7 @@ class Workshop:
 
     def prepare(self, page: Sequence[Block]) -> None:
         """Write the files of a page that its blocks show, and those that its commands read."""
+        self.names: dict[str, Any] = {}
         folders.reviews_task(Path(), "de", "tr", source="de")
         rows = pd.DataFrame(folders.xnli_rows("sw", "test", 4))
         rows.to_csv("texts.csv", index=False)
@@ -167,7 +168,7 @@ class Workshop:
         """Carry out a Python block, with the names that the page says it has."""
         client = connect()
         ids = self.run_ids()
-        names: dict[str, Any] = {}
+        names = self.names
         if re.search(r"\bframe\b", text):
             names["frame"] = pd.read_csv("texts.csv")
             model = model_of_run(client, ids[0])
@@ -176,7 +177,7 @@ class Workshop:
         if re.search(r"\btable\b", text):
             experiment = client.get_experiment_by_name("pocket")
             names["table"] = pull(client, {"pocket": experiment.experiment_id}).table
-            names["table"]["method"] = names["table"]["method"].str.removesuffix("-tuned")
+            names["table"]["method"] = names["table"]["method"].map(lambda name: re.split(r"\W", name)[0])
         if "training/routing" in text:
             found = mlflow.search_runs(search_all_experiments=True, filter_string="params.variant = 'molf'")
             mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="training", dst_path=".")
@@ -248,6 +249,8 @@ class Workshop:
                 result += [f"--{option}", value]
         if "--file" in given and (place := given["--file"]) and Path(result[place]).is_file():
             result[place] = str(self.reduced(Path(result[place])))
+        if name == "export" and Path("my-model").is_symlink():
+            Path("my-model").unlink()
         if name == "analyze":
             for experiment in result[given["--experiment"]].split(",") if "--experiment" in given else ():
                 self.finish(experiment)

@@ -9,7 +9,7 @@ import itertools
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +19,9 @@ import yaml
 from page_blocks import GENERATED, PAGES, ROOT, Block, Command, blocks, commands, every_block, sessions
 
 from whichlora.__main__ import COMMANDS
+from whichlora.config.options import RUN_OPTIONS, check_task, parse_options
+from whichlora.data.tasks import get_task
+from whichlora.errors import OptionError
 
 BLOCKS = every_block()
 ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
@@ -53,7 +56,18 @@ def parse(command: click.Command, arguments: Sequence[str]) -> None:
             for part in value.split(","):
                 free = not allowed or files or "/" in part or part.isupper()
                 assert free or _ARM.sub("", part) in allowed, f"{parameter.name}={part}: allowed are {allowed}"
+    if command.name == "run":
+        check_run(context.params)
     return None
+
+
+def check_run(texts: Mapping[str, str]) -> None:
+    """Parse the values of a run, but for paths and placeholders, and check that its task has its language."""
+    plain = {name: texts[name] for name in RUN_OPTIONS if not re.search(r"[A-Z]{2}|[./~]", texts[name])}
+    known = {name: default for name, (default, _) in RUN_OPTIONS.items()} | plain
+    options = parse_options(known | {"learning_rate": texts["learning_rate"]})
+    if known["task"] == texts["task"]:
+        check_task(get_task(options.task), language=options.language, difficulty=options.difficulty)
 
 
 def check_module(name: str, arguments: Sequence[str]) -> None:
@@ -215,6 +229,8 @@ def test_commands_in_sentences_are_valid() -> None:
         "whichlora rum",
         "whichlora run --varient lora",
         "whichlora run --variant lora,verra",
+        "whichlora run --language tr",
+        "whichlora run --epochs 0",
         "whichlora archive pakc a.tar",
         "python -m whichlora.runs",
         "python -m tuning.tune --pruner mediam",
@@ -233,7 +249,7 @@ def test_commands_in_sentences_are_valid() -> None:
 )
 def test_a_command_that_does_not_exist_is_found(text: str) -> None:
     (command,) = commands(text)
-    with pytest.raises((AssertionError, click.ClickException, KeyError)):
+    with pytest.raises((AssertionError, click.ClickException, KeyError, OptionError)):
         check(command, ROOT / "README.md")
 
 
