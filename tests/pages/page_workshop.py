@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from page_blocks import ROOT, Block, Command
 from page_calls import call, shell, target
 
 from analysis.claims import claims
-from analysis.runs.pull import pull
 from whichlora.__main__ import COMMANDS
 from whichlora.data.tasks.pairs.tatoeba import CLONE, ISO_639_3
 from whichlora.scheduling.storage import storage_url
@@ -37,7 +36,9 @@ from whichlora.tracking.client import connect
 from whichlora.tracking.logged_models import model_of_run
 from whichlora.tracking.sqlite import artifact_folder
 
-FEW = {"train_size": "16", "validation_size": "6", "test_size": "9", "epochs": "1", "batch_size": "8"}
+WALK = "docs/your-own-task/README.md"
+"""Its commands are those of `test_own_task_walk.py`."""
+FEW = {"train_size": "16", "validation_size": "6", "test_size": "6", "epochs": "1", "batch_size": "8"}
 SIZES: dict[str, dict[str, str]] = {
     "run": {"model": "tiny", **FEW},
     "tune": {"model": "tiny", **FEW, "trials": "2", "workers": "1", "precision": "fp32"},
@@ -79,7 +80,6 @@ class Workshop:
             for packed in ("experiments", "tuning"):
                 shutil.copytree(ROOT / packed, packed, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
             try:
-                self.finish("pocket")
                 yield place
             finally:
                 os.environ.clear()
@@ -99,8 +99,10 @@ class Workshop:
         if "data_dir" in content["defaults"]:
             defaults["data_dir"] = str(self.data(data))
         content["defaults"] = content["defaults"] | defaults | {"model": self.model}
-        for key in ("language", "tl_ratio"):
-            content["defaults"][key] = _first(content["defaults"].get(key, "sw" if key == "language" else 0.5))
+        for key in content["defaults"].keys() & {"language", "tl_ratio"}:
+            content["defaults"][key] = _first(content["defaults"][key])
+        if "retention_size" in content["defaults"]:
+            content["defaults"]["retention_size"] = 6
         kept = [arm for arm in content["arms"] if "model" not in arm and "data_dir" not in arm][:arms]
         if "sweep" in content:
             content["sweep"] = {"best": 1, "changes": {"warmup": [0.5]}}
@@ -130,6 +132,10 @@ class Workshop:
     def prepare(self, page: Sequence[Block]) -> None:
         """Write the files of a page that its blocks show, and those that its commands read."""
         self.names: dict[str, Any] = {}
+        if page[0].page == WALK:
+            Path("tiny-qwen3").unlink()
+            shell(f"{sys.executable} {ROOT / 'docs' / 'your-own-task' / 'make_reviews.py'}")
+            return self._write_yaml(page)
         folders.reviews_task(Path(), "de", "tr", source="de")
         rows = pd.DataFrame(folders.xnli_rows("sw", "test", 4))
         rows.to_csv("texts.csv", index=False)
@@ -139,6 +145,11 @@ class Workshop:
         if tables:
             Path("theirs.csv").write_text(tables[0], encoding="utf-8")
             Path("others.csv").write_text(re.sub(r"^(lora|dora),", r"vera,", tables[0], flags=re.M), encoding="utf-8")
+        Path("docs/pocket-study").mkdir(parents=True)
+        shutil.copy(ROOT / "docs" / "pocket-study" / "tracking.tar.xz", "docs/pocket-study")
+        return self._write_yaml(page)
+
+    def _write_yaml(self, page: Sequence[Block]) -> None:
         for block in page:
             if block.language == "yaml" and not block.reasons:
                 content = yaml.safe_load(block.text)
@@ -149,8 +160,6 @@ class Workshop:
                 else:
                     assert content["claims"]
                     Path("claims.yaml").write_text(block.text, encoding="utf-8")
-        Path("docs/pocket-study").mkdir(parents=True)
-        shutil.copy(ROOT / "docs" / "pocket-study" / "tracking.tar.xz", "docs/pocket-study")
 
     def read_yaml(self, block: Block) -> None:
         """Let the command that reads a whole file read it."""
@@ -174,10 +183,6 @@ class Workshop:
             model = model_of_run(client, ids[0])
             assert model is not None
             Path("folder").symlink_to(artifact_folder(model.artifact_location))
-        if re.search(r"\btable\b", text):
-            experiment = client.get_experiment_by_name("pocket")
-            names["table"] = pull(client, {"pocket": experiment.experiment_id}).table
-            names["table"]["method"] = names["table"]["method"].map(lambda name: re.split(r"\W", name)[0])
         if "training/routing" in text:
             found = mlflow.search_runs(search_all_experiments=True, filter_string="params.variant = 'molf'")
             mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="training", dst_path=".")
@@ -186,6 +191,7 @@ class Workshop:
 
     def run_ids(self) -> list[str]:
         """The finished runs of the experiment `pocket`, of two methods."""
+        self.finish("pocket")
         client = connect()
         experiment = client.get_experiment_by_name("pocket")
         assert experiment is not None
@@ -194,23 +200,21 @@ class Workshop:
 
     def replaced(self, text: str) -> str:
         """Return a command or Python block with the placeholders replaced by what exists."""
-        ids = self.run_ids()
-        register(connect(), "my-model", ids[0])
-        studies = optuna.get_all_study_names(storage_url()) if "studies stop" in text else ()
-        models = mlflow.search_logged_models(experiment_ids=[connect().get_run(ids[0]).info.experiment_id])
-        values = {
-            "OTHER_ID|ID_OF_LORA|8c07de": ids[1],
-            "ID|3f2a91": ids[0],
-            "m-\\.\\.\\.": str(models["model_id"].iloc[0]),
-            "(?<=stop )NAME": next(iter(studies), ""),
-            "LASER": str(self.data("laser")),
-            "DIR": str(self.data("tydiqa" if "tydiqa" in text else "xnli")),
-            "/data/my-model": str(Path("tiny").resolve()),
-            "smollm2-135m": "tiny",
+        values: dict[str, Callable[[], str]] = {
+            "OTHER_ID|ID_OF_LORA|8c07de": lambda: self.run_ids()[1],
+            "ID|3f2a91": lambda: self.run_ids()[0],
+            "m-\\.\\.\\.": lambda: register(connect(), "my-model", self.run_ids()[0]),
+            "(?<=my-model)@champion": lambda: "@champion" * bool(register(connect(), "my-model", self.run_ids()[0])),
+            "(?<=stop )NAME": _study,
+            "LASER": lambda: str(self.data("laser")),
+            "DIR": lambda: str(self.data("tydiqa" if "tydiqa" in text else "xnli")),
+            "/data/my-model": lambda: str(Path("tiny").resolve()),
+            "smollm2-135m": lambda: "tiny",
         }
+        result = text
         for pattern, value in values.items():
-            text = re.sub(rf"(?<![\w$])(?:{pattern})(?!\w)", value, text)
-        return text
+            result = re.sub(rf"(?:(?<![\w$])|(?=@))(?:{pattern})(?!\w)", lambda _, value=value: value(), result)
+        return result
 
     def execute(self, command: Command) -> str:
         """Carry out one command of a page; return what it printed on stdout.
@@ -251,10 +255,17 @@ class Workshop:
             result[place] = str(self.reduced(Path(result[place])))
         if name == "export" and Path("my-model").is_symlink():
             Path("my-model").unlink()
+        if name in ("runs", "archive"):
+            self.finish("pocket")
         if name == "analyze":
             for experiment in result[given["--experiment"]].split(",") if "--experiment" in given else ():
                 self.finish(experiment)
         return result
+
+
+def _study() -> str:
+    names = optuna.get_all_study_names(storage_url())
+    return next(name for name in names if not name.startswith("queue/"))
 
 
 def _command_name(module: str) -> str:
@@ -280,7 +291,7 @@ def _whole(file: Path) -> dict[str, Any]:
 
 def _laser(folder: Path) -> None:
     folder.mkdir(parents=True)
-    for code in ISO_639_3:
+    for code in ISO_639_3.values():
         for side in (code, "eng"):
             lines = [f"{word} {number} {side}" for number, word in enumerate(("one", "two", "three", "four") * 3)]
             (folder / f"tatoeba.{code}-eng.{side}").write_text("\n".join(lines) + "\n", encoding="utf-8")

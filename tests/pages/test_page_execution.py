@@ -7,17 +7,29 @@ from pathlib import Path
 import pytest
 from page_blocks import GENERATED, PAGES, ROOT, Block, blocks, commands, every_block, sessions
 from page_calls import call, shows, target
-from page_workshop import Workshop
+from page_workshop import WALK, Workshop
 
 from whichlora.testing.runs import tracking_in
 
-WALK = "docs/your-own-task/README.md"
-"""Its commands are those of `test_own_task_walk.py`."""
+PARSED = {
+    *(
+        f"docs/{name}.md"
+        for name in ("early-layers", "hybrid-lora", "layers", "lora-and-full", "studies/matched", "tuning")
+    ),
+    *(f"docs/{name}/README.md" for name in ("pocket-study", "real-text", "xnli-note")),
+    *("README.md", "docs/results-from-elsewhere.md", "docs/how-to/tune.md", "docs/start/report.md", "docs/xtreme-r.md"),
+}
+"""Pages of which only the names, options and values are checked, in `test_page_commands.py`."""
 CODE = {
     page: found
     for page in PAGES
-    if (found := [b for b in blocks(page) if b.language in ("", "python", "yaml", "csv")]) and page != ROOT / GENERATED
+    if (found := [b for b in blocks(page) if b.language in ("", "python", "yaml", "csv")])
+    and page.relative_to(ROOT).as_posix() not in {GENERATED, *PARSED}
 }
+
+NAMED = {str(path.relative_to(ROOT)): path for path in CODE}
+QUICK = ("docs/start/install.md", "docs/how-to/own-model.md", "docs/how-to/servers.md", "docs/capabilities.md")
+"""Pages that take a second or two."""
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +37,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Works
     return Workshop(tmp_path_factory.mktemp("pages"), tiny_model)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, path in NAMED.items()],
+)
 def test_a_page_is_executed(path: Path, workshop: Workshop) -> None:
     with workshop.page(str(path.relative_to(ROOT))):
         workshop.prepare(CODE[path])
