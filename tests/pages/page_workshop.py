@@ -1,0 +1,297 @@
+"""Executes the commands and Python blocks of a page in a temporary folder, on a tiny model and a few items.
+
+Commands are called in this process, as their entry points would call them; that `mlflow run` and the installed
+command reach these entry points is tested elsewhere, and `make` only prints what it would do. `SIZES` are added to a
+command, or replace what it says; the runs of a YAML file are cut to two methods and few items; names in capitals and
+other placeholders of the pages are replaced by those of finished runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import folders
+import mlflow
+import optuna
+import pandas as pd
+import yaml
+from browsing import register
+from page_blocks import ROOT, Block, Command
+from page_calls import call, shell, target
+
+from analysis.claims import claims
+from whichlora.__main__ import COMMANDS
+from whichlora.data.tasks.pairs.tatoeba import CLONE, ISO_639_3
+from whichlora.scheduling.storage import storage_url
+from whichlora.testing.runs import tracking_in
+from whichlora.tracking.client import connect
+from whichlora.tracking.logged_models import model_of_run
+from whichlora.tracking.sqlite import artifact_folder
+
+WALK = "docs/your-own-task/README.md"
+"""Its commands are those of `test_own_task_walk.py`."""
+FEW = {"train_size": "16", "validation_size": "6", "test_size": "6", "epochs": "1", "batch_size": "8"}
+SIZES: dict[str, dict[str, str]] = {
+    "run": {"model": "tiny", **FEW},
+    "tune": {"model": "tiny", **FEW, "trials": "2", "workers": "1", "precision": "fp32"},
+    "probe": {"items": "6"},
+    "experiment": {"workers": "1"},
+    "learning-rates": {"workers": "1"},
+    "variants": {"model": "tiny"},
+    "data": {"model": "tiny"},
+}
+"""Options of a command that are added to those of the page, or replace them."""
+WHEN_GIVEN = {"rank": "4", "retention_size": "6", "alignment_size": "6", "budget": "1", "model": "tiny"}
+"""Values that replace those of a page."""
+
+
+class Workshop:
+    """A folder with a tracking database of finished runs, in which pages are executed.
+
+    Args:
+        folder: an empty folder.
+        model: the folder of a tiny model.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder = folder
+        self.model = model
+        self.done: set[str] = set()
+
+    @contextlib.contextmanager
+    def page(self, name: str) -> Iterator[Path]:
+        """Work in a folder of the page's own, which has what its commands read."""
+        place = self.folder / re.sub(r"\W+", "-", name)
+        place.mkdir(parents=True)
+        kept = dict(os.environ)
+        with tracking_in(self.folder), contextlib.chdir(place):
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+            os.environ |= {"XDG_CACHE_HOME": str(self.folder / "cache"), "HF_HOME": str(self.folder / "hub")}
+            for link in ("tiny", "my-model", "tiny-qwen3"):
+                Path(link).symlink_to(self.model)
+            for packed in ("experiments", "tuning"):
+                shutil.copytree(ROOT / packed, packed, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+            try:
+                yield place
+            finally:
+                os.environ.clear()
+                os.environ.update(kept)
+
+    def finish(self, experiment: str) -> None:
+        """Carry out the small form of a packaged experiment, once."""
+        file = Path("experiments") / f"{experiment}.yaml"
+        if experiment not in self.done and file.exists():
+            call("whichlora.experiment.command", ["--file", str(self.reduced(file)), "--workers", "1"])
+
+    def reduced(self, file: Path, arms: int = 2) -> Path:
+        """Write the small form of a file of experiments beside it, and return its path."""
+        content = _whole(file)
+        defaults: dict[str, Any] = {k: int(v) for k, v in FEW.items()} | {"seed": [1, 2]}
+        data = "tydiqa" if content["defaults"].get("task") == "tydiqa" else "xnli"
+        if "data_dir" in content["defaults"]:
+            defaults["data_dir"] = str(self.data(data))
+        content["defaults"] = content["defaults"] | defaults | {"model": self.model}
+        for key in content["defaults"].keys() & {"language", "tl_ratio"}:
+            content["defaults"][key] = _first(content["defaults"][key])
+        if "retention_size" in content["defaults"]:
+            content["defaults"]["retention_size"] = 6
+        kept = [arm for arm in content["arms"] if "model" not in arm and "data_dir" not in arm][:arms]
+        if "sweep" in content:
+            content["sweep"] = {"best": 1, "changes": {"warmup": [0.5]}}
+        content["arms"] = [
+            {key: _first(value, 2) if key == "variant" else _first(value) for key, value in arm.items()} for arm in kept
+        ]
+        for arm in content["arms"]:
+            for key in arm.keys() & {"epochs", "batch_size", "retention_size", "language"}:
+                del arm[key]
+            if "rank" in arm:
+                arm["rank"] = 4
+        self.done.add(content["name"])
+        small = file.with_name(f"small-{file.name}")
+        small.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return small
+
+    def data(self, name: str) -> Path:
+        """Return a folder of the data that pages call DIR, LASER and so on."""
+        place = self.folder / "data" / name
+        if not place.exists():
+            if name == "laser":
+                _laser(place / CLONE)
+            else:
+                {"xnli": folders.xnli_folder, "tydiqa": folders.tydiqa_folder}[name](place)
+        return place
+
+    def prepare(self, page: Sequence[Block]) -> None:
+        """Write the files of a page that its blocks show, and those that its commands read."""
+        self.names: dict[str, Any] = {}
+        if page[0].page == WALK:
+            Path("tiny-qwen3").unlink()
+            shell(f"{sys.executable} {ROOT / 'docs' / 'your-own-task' / 'make_reviews.py'}")
+            return self._write_yaml(page)
+        folders.reviews_task(Path(), "de", "tr", source="de")
+        rows = pd.DataFrame(folders.xnli_rows("sw", "test", 4))
+        rows.to_csv("texts.csv", index=False)
+        rows.to_parquet("texts.parquet")
+        rows.to_json("texts.jsonl", orient="records", lines=True)
+        tables = [block.text for block in page if block.language == "csv"]
+        if tables:
+            Path("theirs.csv").write_text(tables[0], encoding="utf-8")
+            Path("others.csv").write_text(re.sub(r"^(lora|dora),", r"vera,", tables[0], flags=re.M), encoding="utf-8")
+        Path("docs/pocket-study").mkdir(parents=True)
+        shutil.copy(ROOT / "docs" / "pocket-study" / "tracking.tar.xz", "docs/pocket-study")
+        return self._write_yaml(page)
+
+    def _write_yaml(self, page: Sequence[Block]) -> None:
+        for block in page:
+            if block.language == "yaml" and not block.reasons:
+                content = yaml.safe_load(block.text)
+                name = f"{content['task']}.yaml" if "task" in content else "compare.yaml"
+                if "arms" in content or "task" in content:
+                    whole = block.text if "name" in content or "task" in content else f"name: part\n{block.text}"
+                    Path(name).write_text(whole, encoding="utf-8")
+                else:
+                    assert content["claims"]
+                    Path("claims.yaml").write_text(block.text, encoding="utf-8")
+
+    def read_yaml(self, block: Block) -> None:
+        """Let the command that reads a whole file read it."""
+        content = yaml.safe_load(block.text)
+        if "task" in content:
+            options = ["--language", content["languages"][-1], "--model", "tiny"]
+            call("whichlora.data_check", ["check", f"./{content['task']}.yaml", *options])
+        elif "arms" in content:
+            small = self.reduced(Path("compare.yaml"), arms=len(content["arms"]))
+            call("whichlora.experiment", ["--file", str(small), "--dry_run", "true"])
+        else:
+            assert claims.load(Path("claims.yaml"))
+
+    def run_python(self, text: str) -> None:
+        """Carry out a Python block, with the names that the page says it has."""
+        client = connect()
+        ids = self.run_ids()
+        names = self.names
+        if re.search(r"\bframe\b", text):
+            names["frame"] = pd.read_csv("texts.csv")
+            model = model_of_run(client, ids[0])
+            assert model is not None
+            Path("folder").symlink_to(artifact_folder(model.artifact_location))
+        if "training/routing" in text:
+            found = mlflow.search_runs(search_all_experiments=True, filter_string="params.variant = 'molf'")
+            mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="training", dst_path=".")
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, "<page>", "exec"), names)
+
+    def run_ids(self) -> list[str]:
+        """The finished runs of the experiment `pocket`, of two methods."""
+        self.finish("pocket")
+        client = connect()
+        experiment = client.get_experiment_by_name("pocket")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id], "tags.`whichlora.kind` = 'run'")
+        return [run.info.run_id for run in found if run.info.status == "FINISHED"]
+
+    def replaced(self, text: str) -> str:
+        """Return a command or Python block with the placeholders replaced by what exists."""
+        values: dict[str, Callable[[], str]] = {
+            "OTHER_ID|ID_OF_LORA|8c07de": lambda: self.run_ids()[1],
+            "ID|3f2a91": lambda: self.run_ids()[0],
+            "m-\\.\\.\\.": lambda: register(connect(), "my-model", self.run_ids()[0]),
+            "(?<=my-model)@champion": lambda: "@champion" * bool(register(connect(), "my-model", self.run_ids()[0])),
+            "(?<=stop )NAME": _study,
+            "LASER": lambda: str(self.data("laser")),
+            "DIR": lambda: str(self.data("tydiqa" if "tydiqa" in text else "xnli")),
+            "/data/my-model": lambda: str(Path("tiny").resolve()),
+            "smollm2-135m": lambda: "tiny",
+        }
+        result = text
+        for pattern, value in values.items():
+            result = re.sub(rf"(?:(?<![\w$])|(?=@))(?:{pattern})(?!\w)", lambda _, value=value: value(), result)
+        return result
+
+    def execute(self, command: Command) -> str:
+        """Carry out one command of a page; return what it printed on stdout.
+
+        Raises:
+            AssertionError: its exit status is not 0.
+        """
+        words = list(command.words)
+        if words[0] == "export":
+            os.environ |= {k: v for k, v in (w.split("=", 1) for w in words[1:]) if k != "MLFLOW_TRACKING_URI"}
+            return ""
+        if words[0] == "make":
+            return shell(f"make --directory {ROOT} --dry-run {command.text.partition(' ')[2]}")
+        if words[0] not in ("whichlora", "python", "mlflow"):
+            return shell(command.text)
+        module, arguments = target(words)
+        name = _command_name(module)
+        arguments = self._sized(name, arguments)
+        printed = call(module, arguments, stdin=command.stdin)
+        if command.stdout:
+            Path(command.stdout).write_text(printed, encoding="utf-8")
+        return printed
+
+    def _sized(self, name: str, arguments: Sequence[str]) -> list[str]:
+        result = list(arguments)
+        given = {word: at + 1 for at, word in enumerate(result) if word.startswith("--")}
+        size = SIZES.get(name, {}) | {k: v for k, v in WHEN_GIVEN.items() if f"--{k}" in given}
+        if name == "probe" and "--run_id" not in given:
+            size = size | {"model": "tiny"}
+        if name in ("predict", "export"):
+            size = {}
+        for option, value in size.items():
+            if f"--{option}" in given:
+                result[given[f"--{option}"]] = value
+            else:
+                result += [f"--{option}", value]
+        if "--file" in given and (place := given["--file"]) and Path(result[place]).is_file():
+            result[place] = str(self.reduced(Path(result[place])))
+        if name == "export" and Path("my-model").is_symlink():
+            Path("my-model").unlink()
+        if name in ("runs", "archive"):
+            self.finish("pocket")
+        if name == "analyze":
+            for experiment in result[given["--experiment"]].split(",") if "--experiment" in given else ():
+                self.finish(experiment)
+        return result
+
+
+def _study() -> str:
+    names = optuna.get_all_study_names(storage_url())
+    return next(name for name in names if not name.startswith("queue/"))
+
+
+def _command_name(module: str) -> str:
+    names = {place.removesuffix(".command"): name for name, (place, _) in COMMANDS.items()}
+    return names.get(module.removesuffix(".command"), module.rpartition(".")[2].replace("_", "-"))
+
+
+def _first(value: Any, n: int = 1) -> Any:
+    if isinstance(value, list):
+        return value[:n] if n > 1 else value[0]
+    return value
+
+
+def _whole(file: Path) -> dict[str, Any]:
+    """The content of a file of experiments with that of the files it extends."""
+    content = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+    content.setdefault("defaults", {})
+    if parent := content.pop("extends", None):
+        above = _whole(file.parent / parent)
+        return above | content | {"defaults": above["defaults"] | content["defaults"]}
+    return content
+
+
+def _laser(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for code in ISO_639_3.values():
+        for side in (code, "eng"):
+            lines = [f"{word} {number} {side}" for number, word in enumerate(("one", "two", "three", "four") * 3)]
+            (folder / f"tatoeba.{code}-eng.{side}").write_text("\n".join(lines) + "\n", encoding="utf-8")
