@@ -38,7 +38,7 @@ from whichlora.tracking.sqlite import artifact_folder
 
 WALK = "docs/your-own-task/README.md"
 """Its commands are those of `test_own_task_walk.py`."""
-FEW = {"train_size": "16", "validation_size": "6", "test_size": "6", "epochs": "1", "batch_size": "8"}
+FEW = {"train_size": "16", "validation_size": "6", "test_size": "4", "epochs": "1", "batch_size": "8"}
 SIZES: dict[str, dict[str, str]] = {
     "run": {"model": "tiny", **FEW},
     "tune": {"model": "tiny", **FEW, "trials": "2", "workers": "1", "precision": "fp32"},
@@ -244,7 +244,7 @@ class Workshop:
         size = SIZES.get(name, {}) | {k: v for k, v in WHEN_GIVEN.items() if f"--{k}" in given}
         if name == "probe" and "--run_id" not in given:
             size = size | {"model": "tiny"}
-        if name in ("predict", "export"):
+        if name in ("predict", "export") or "weights" in arguments:
             size = {}
         for option, value in size.items():
             if f"--{option}" in given:

@@ -17,7 +17,7 @@ PARSED = {
         for name in ("early-layers", "hybrid-lora", "layers", "lora-and-full", "studies/matched", "tuning")
     ),
     *(f"docs/{name}/README.md" for name in ("pocket-study", "real-text", "xnli-note")),
-    *("README.md", "docs/results-from-elsewhere.md", "docs/how-to/tune.md", "docs/start/report.md", "docs/xtreme-r.md"),
+    *("README.md", "docs/results-from-elsewhere.md", "docs/how-to/tune.md", "docs/start/report.md"),
 }
 """Pages of which only the names, options and values are checked, in `test_page_commands.py`."""
 CODE = {
