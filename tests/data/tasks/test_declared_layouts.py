@@ -345,5 +345,6 @@ def test_a_column_a_language_is_reached_by_its_code(tmp_path):
 
 def test_an_unreachable_hub_is_an_error_that_suggests_a_folder(hub, tmp_path_factory):
     task = declared(tmp_path_factory.mktemp("yaml"), data={"hub": "org/missing", "test": "test"})
-    with pytest.raises(OptionError, match=r"^data_dir=auto: org/missing cannot be read from the hub \(.*set data_dir to a folder"):
+    match = r"^data_dir=auto: org/missing cannot be read from the hub \(.*set data_dir to a folder"
+    with pytest.raises(OptionError, match=match):
         task().load("de", "test")
