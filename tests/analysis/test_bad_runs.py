@@ -149,6 +149,7 @@ def test_predictions_in_another_form_are_left_out(store: Path, columns: dict[str
         {"id": [], "gold": [], "predicted": []},
     ],
 )
+@pytest.mark.slow
 def test_predictions_of_other_types_are_read_where_they_can_be(store: Path, columns: dict[str, list[Any]]) -> None:
     log_design("e", methods=GOOD, seeds=(1, 2), ratios=(0.5,), items=12)
     log_files(log_raw("e"), columns)

@@ -352,6 +352,7 @@ def test_without_runs_everything_is_undecided_with_its_reason():
 
 
 @pytest.mark.parametrize("seed_sd", [0.5, 3.0])
+@pytest.mark.slow
 def test_every_number_of_a_reason_is_in_a_record(seed_sd):
     table = paper(designs.table({**EQUAL, "VeRA": -1.5}, seed_sd=seed_sd, by_ratio={0.01: 1.0, 0.1: 0.5}))
     for claim, found in judge_all(load(), table):
@@ -364,6 +365,7 @@ def test_every_number_of_a_reason_is_in_a_record(seed_sd):
             assert f"{float(text):.{places}f}" in shown, (claim.name, text, found.reason)
 
 
+@pytest.mark.slow
 def test_verdicts_are_records_and_the_same_table_gives_the_same():
     table = paper(designs.table(EQUAL, seed_sd=3.0))
     found = records(judge_all(load(), table))

@@ -38,6 +38,7 @@ def _report_without_them(out: Path, **options: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_torch_and_peft_cannot_be_imported(full, written, tmp_path):
     """And it is the same to the byte as this process's, whose sets and dictionaries have another order."""
     out = tmp_path / "out"

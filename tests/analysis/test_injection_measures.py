@@ -142,6 +142,7 @@ def test_an_experiment_of_injections_alone_has_a_report(store):
     assert (folder / "tables" / "injection-pairs.tex").read_text().count(r"$\rightarrow$") > 10
 
 
+@pytest.mark.slow
 def test_an_experiment_of_both_has_both(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], languages=("sw",), ratios=(0.5,), items=0)
     log_grid("e")

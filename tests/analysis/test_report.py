@@ -162,6 +162,7 @@ def test_the_same_runs_give_the_same_bytes(written, full):
         assert (again / name).read_bytes() == (written / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_every_result_is_a_line_of_the_csv_as_it_was_tracked(store):
     specs = [spec(variant, language=language) for variant in ("lora", "vera") for language in ("sw", "ur")]
     runs = {log_run(one, "e", items=12) for one in specs}
@@ -217,6 +218,7 @@ def test_a_small_design_says_what_cannot_be_tested(store, design, says):
     assert "Not possible with these runs:" in text
 
 
+@pytest.mark.slow
 def test_a_method_that_ran_alone_is_not_compared(store):
     """Its mean is that of an easier cell; the first table must not let it look best without a word."""
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
@@ -232,6 +234,7 @@ def test_a_method_that_ran_alone_is_not_compared(store):
     assert "adjusted for missing cells. Not all methods ran in the same cells." in text
 
 
+@pytest.mark.slow
 def test_what_lacks_is_listed(store):
     log_design("e", methods=[("lora", "matched"), ("vera", "matched")], seeds=(1, 2), items=0)
     log_run(spec("lora", seed=3), "e", items=0)

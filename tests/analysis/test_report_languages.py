@@ -32,6 +32,7 @@ def design(name: str, names: dict[str, str], **options: object) -> None:
     log_design(name, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_report_names_the_source_and_the_target(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     design("german", GERMAN)
     text = report_of("german")

@@ -72,6 +72,7 @@ def test_the_report_draws_the_layers_and_says_what_chance_is(store):
     assert set(json.loads((folder / "sources.json").read_text())["probes"]) == set(read("e").used)
 
 
+@pytest.mark.slow
 def test_texts_that_are_not_the_same_are_not_put_together(store):
     run_id = log_run(spec(), "e", items=0)
     for more in ({}, {"digest": "others"}, {"language": "tr"}, {"first_token": "keep"}):
@@ -83,6 +84,7 @@ def test_texts_that_are_not_the_same_are_not_put_together(store):
     assert len(list(report_of("e").glob("figures/alignment-*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_lines_are_told_apart_by_what_differs_but_the_seed(store):
     for ratio in (0.0, 0.5):
         for seed in (1, 2):
@@ -96,6 +98,7 @@ def test_lines_are_told_apart_by_what_differs_but_the_seed(store):
     assert "Bands are 95 % intervals over seeds. The gap" in text_of(report_of("e"))
 
 
+@pytest.mark.slow
 def test_states_of_two_models_are_compared_by_layer(store):
     own, other = spec(), spec("vera")
     first, second = log_run(own, "e", items=0), log_run(other, "e", items=0)
@@ -138,6 +141,7 @@ def test_weights_are_a_mean_over_modules_and_then_over_probes(store):
     assert table["LoRA and VeRA, seed 1", "relative_norm/q_proj", 3] == pytest.approx(0.12)
 
 
+@pytest.mark.slow
 def test_every_number_of_both_tables_is_in_the_statistics(store):
     log_pair("e")
     own = spec(seed=2)
@@ -158,6 +162,7 @@ def test_every_number_of_both_tables_is_in_the_statistics(store):
     assert [number for number in numbers(text) if number not in known] == []
 
 
+@pytest.mark.slow
 def test_every_inside_probe_is_shown_or_listed(store):
     run_id = log_run(spec(), "e", items=0)
     first = log_aligned(spec(), "e", source=run_id, table=aligned_table())

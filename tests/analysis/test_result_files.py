@@ -272,6 +272,7 @@ def test_an_adapter_was_trained_in_one_way() -> None:
     )
 
 
+@pytest.mark.slow
 def test_files_and_experiments_are_in_one_report(store: Path) -> None:
     methods = [("lora", "matched"), ("vera", "matched")]
     log_design("e", methods=methods, seeds=(1, 2), ratios=(0.5,), items=12)

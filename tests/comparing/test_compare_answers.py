@@ -34,6 +34,7 @@ def judged(comparison: Any, *, beyond: bool = False) -> Results:
     return results
 
 
+@pytest.mark.slow
 def test_the_cheaper_of_two_level_methods_is_taken_and_registered(
     store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

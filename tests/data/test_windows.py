@@ -224,6 +224,7 @@ def test_an_empty_answer_is_taken_only_where_every_window_has_one(tiny, monkeypa
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_many_windows_are_announced_before_they_are_scored(tiny, capsys):
     model, scoring = tiny
     item = get_task("atlas-qa").load("hi", "test")[0]

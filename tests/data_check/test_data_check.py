@@ -176,6 +176,7 @@ def test_of_many_languages_the_first_are_shown(checked: Checked, tmp_path: Path)
     assert "18 more target languages, each shown with --language: l6, l7, l8, l9, l10, l11, ..." in sections["Items"]
 
 
+@pytest.mark.slow
 def test_long_contexts_and_languages_without_files(checked: Checked, tmp_path: Path, tiny_model: str):
     """Contexts are read in windows, and a folder may lack some of the languages that a packaged task pools."""
     folder = folders.tydiqa_folder(tmp_path, sentences=140)

@@ -113,6 +113,7 @@ def test_memory_that_runs_out_late_costs_no_step(
     assert_same(late, whole)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_comes_last_and_changes_nothing(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

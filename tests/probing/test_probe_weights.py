@@ -121,6 +121,7 @@ def test_full_fine_tuning_changes_all_directions(store: Path, tiny_model: str) -
     assert run.data.metrics["update/mean_relative_norm"] < 0.2
 
 
+@pytest.mark.slow
 def test_a_run_overlaps_fully_with_itself_and_partly_with_another(store: Path, tiny_model: str) -> None:
     one, two = (run_of(plan_of(tiny_model, rank=4, seed=seed)).run_id for seed in (1, 2))
     itself = probed("--run_id", one, "--kind", "weights", "--against", one)

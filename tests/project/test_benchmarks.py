@@ -116,6 +116,7 @@ def test_a_model_that_writes_no_label_is_noticed(tiny_model: str, tmp_path: Path
     assert not rows["scoring"]["equal"]["holds"]
 
 
+@pytest.mark.slow
 def test_another_answer_is_noticed(
     labelling_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def test_the_script_of_a_shell_is_printed(
 
 
 @pytest.mark.parametrize("command", [["whichlora"], ["whichlora.variants"]])
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(command: list[str], tmp_path: Path) -> None:
     """As `head` does."""
     arguments = ["variants"] if command == ["whichlora"] else []

@@ -29,6 +29,7 @@ def called(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_counts_parameters_of_a_model_in_a_folder(tiny_model: str) -> None:
     status, out, err = called("--model", tiny_model)
     assert (status, err) == (0, "")
