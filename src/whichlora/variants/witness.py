@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules
+from whichlora.models.adapter_layers import adapter_modules, merged_weight
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,3 +107,12 @@ def check_base_unchanged(model: nn.Module, evidence: Evidence) -> None:
     changed = [n for n, module in adapter_modules(model) if weight_digest(module.base_layer.weight) != evidence.base[n]]
     if changed:
         raise ProofError(f"the frozen base weight changed in {len(changed)} modules, the first is {changed[0]}")
+
+
+def first_layer(model: nn.Module) -> tuple[str, Any, tuple[Tensor, Tensor] | None]:
+    """Return the name of the first adapted layer, the layer, and its weight before and after the adapter is merged.
+
+    The weights are those of `merged_weight`: (out, in) in fp32 on the CPU, or None for a 4-bit base.
+    """
+    name, module = next(iter(adapter_modules(model)))
+    return name, module, merged_weight(module)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     POSITIVE,
@@ -17,7 +16,7 @@ from whichlora.variants.base import (
     lora_parameters,
 )
 from whichlora.variants.optimizers import check_two_rates, two_rates
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, first_layer
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -30,8 +29,7 @@ def _check_bound(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     check_changed(model, evidence, "delora_lambda")
     check_two_rates(evidence, marker="delora_lambda", ratio=evidence.settings.options["lambda_rate_ratio"])
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
     norms = weights[0].norm(dim=0)
     strength = float(((weights[1] - weights[0]) / norms).norm())

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     LLAMA_ATTENTION_MLP,
     PEFT_COMPARISON,
@@ -20,7 +19,7 @@ from whichlora.variants.base import (
     common_divisor,
     narrowest,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, check_shared
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, check_shared, first_layer
 
 
 def _randlora_config(settings: AdapterSettings) -> Any:
@@ -46,8 +45,7 @@ def _check_full_rank(model: Any, evidence: Evidence) -> None:
 
     check_base_unchanged(model, evidence)
     check_shared(model, "randlora_A", "randlora_B")
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, _, weights = first_layer(model)
     if weights is not None:
         rank = int(torch.linalg.matrix_rank(weights[1] - weights[0]))
         if rank <= evidence.settings.rank < min(weights[0].shape):
@@ -94,8 +92,7 @@ def _c3a_config(settings: AdapterSettings) -> Any:
 def _check_circulant(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     check_changed(model, evidence, "c3a_kernel")
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, _, weights = first_layer(model)
     if weights is None:
         return
     size = evidence.settings.rank
@@ -167,8 +164,7 @@ def _check_shared_basis(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     check_changed(model, evidence, "frod_lambda_l")
     check_changed(model, evidence, "frod_lambda_s_values")
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
     inner = torch.diag(module.frod_lambda_l["default"].detach().cpu().float())
     rows, columns = module.frod_s_indices["default"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     LLAMA_ATTENTION_MLP,
@@ -15,7 +14,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.methods.lora import lora_parameter_count
-from whichlora.variants.witness import Evidence, check_base_unchanged
+from whichlora.variants.witness import Evidence, check_base_unchanged, first_layer
 
 
 def _build(settings: AdapterSettings) -> Any:
@@ -26,8 +25,7 @@ def _build(settings: AdapterSettings) -> Any:
 
 def _check_hadamard(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     if weights is None:
         return
     before, after = weights

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     PEFT_COMPARISON,
@@ -18,7 +17,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged
+from whichlora.variants.witness import Evidence, check_base_unchanged, first_layer
 
 
 def _loha_config(settings: AdapterSettings) -> Any:
@@ -31,8 +30,7 @@ def _check_product(model: Any, evidence: Evidence, form: str) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
 
     def factor(attribute: str) -> torch.Tensor:

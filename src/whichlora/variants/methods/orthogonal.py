@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import (
     LEARNING_RATES,
     PEFT_COMPARISON,
@@ -18,7 +18,7 @@ from whichlora.variants.base import (
     narrowest,
     narrowest_input,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged
+from whichlora.variants.witness import Evidence, check_base_unchanged, first_layer
 
 
 def _check_rotation(model: Any, evidence: Evidence) -> None:
@@ -28,8 +28,7 @@ def _check_rotation(model: Any, evidence: Evidence) -> None:
         ProofError: the weight did not change, or not by an orthogonal map.
     """
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, _, weights = first_layer(model)
     if weights is None:
         return
     before, after = weights
@@ -146,8 +145,7 @@ def _check_principal_rotation(model: Any, evidence: Evidence) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
     rank, change = evidence.settings.rank, weights[1] - weights[0]
     left, values, right = torch.linalg.svd(weights[0], full_matrices=False)

@@ -14,7 +14,7 @@ from whichlora.variants.base import (
     SearchSpace,
     Variant,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, first_layer
 
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h")
 """Second layers of feed-forward blocks: the paper scales the inputs of these layers and the outputs of all others."""
@@ -81,8 +81,7 @@ def _check_pairs(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
     check_changed(model, evidence, "road_theta")
     check_changed(model, evidence, "road_alpha")
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     if weights is None:
         return
     # Rotating a pair of rows preserves the sum of their squares; scaling multiplies it by the square of the scale.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
+from whichlora.models.adapter_layers import adapter_modules
 from whichlora.variants.base import (
     HIGH_LEARNING_RATES,
     PEFT_COMPARISON,
@@ -23,7 +23,7 @@ from whichlora.variants.base import (
     common_divisor,
 )
 from whichlora.variants.optimizers import check_two_rates, two_rates
-from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed
+from whichlora.variants.witness import Evidence, check_base_unchanged, check_changed, first_layer
 
 
 def _check_one_tensor(model: Any, attribute: str) -> Any:
@@ -44,8 +44,7 @@ def _check_factors(model: Any, factors: Any) -> None:
     Raises:
         ProofError: it is not, or there is none.
     """
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     if weights is None:
         return
     a, b = (factor.detach().cpu().float() for factor in factors(module))

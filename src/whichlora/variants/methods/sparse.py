@@ -17,7 +17,7 @@ from whichlora.variants.base import (
     Variant,
 )
 from whichlora.variants.methods.lora import lora_parameter_count
-from whichlora.variants.witness import Evidence, check_base_unchanged
+from whichlora.variants.witness import Evidence, check_base_unchanged, first_layer
 
 
 def _fourierft_config(settings: AdapterSettings) -> Any:
@@ -36,8 +36,7 @@ def _check_frequencies(model: Any, evidence: Evidence) -> None:
     import torch
 
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, _, weights = first_layer(model)
     if weights is None:
         return
     spectrum = torch.fft.fft2((weights[1] - weights[0]).double()).abs()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from whichlora.errors import ProofError
-from whichlora.models.adapter_layers import adapter_modules, merged_weight
 from whichlora.variants.base import (
     PEFT_COMPARISON,
     QUERY_VALUE,
@@ -15,7 +14,7 @@ from whichlora.variants.base import (
     Variant,
     lora_parameters,
 )
-from whichlora.variants.witness import Evidence, check_base_unchanged
+from whichlora.variants.witness import Evidence, check_base_unchanged, first_layer
 
 
 def _deft_config(settings: AdapterSettings) -> Any:
@@ -26,8 +25,7 @@ def _deft_config(settings: AdapterSettings) -> Any:
 
 def _check_replacement(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
     directions, injected = (part["default"].detach().cpu().float() for part in (module.deft_P, module.deft_R))
     scale = evidence.settings.alpha / injected.shape[0]
@@ -70,8 +68,7 @@ def _glora_config(settings: AdapterSettings) -> Any:
 
 def _check_scale_and_shift(model: Any, evidence: Evidence) -> None:
     check_base_unchanged(model, evidence)
-    name, module = next(iter(adapter_modules(model)))
-    weights = merged_weight(module)
+    name, module, weights = first_layer(model)
     assert weights is not None
     scale, shift = (path["default"]().detach().cpu().float() for path in (module.glora_A, module.glora_B))
     if not scale.any() or not shift.any():
