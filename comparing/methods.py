@@ -14,7 +14,6 @@ from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.tidy import NUMBERS
 from comparing.comparison import Cell, Comparison
 from comparing.rule import Rule
-from comparing.settings import settings_of
 from whichlora.config.options import RunOptions, check_data_dir, check_task, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
@@ -120,12 +119,8 @@ def _comparison(
         known.setdefault(plan.spec.fingerprint, (run, plan))
     named = _names([plan for _, plan in known.values()], source)
     _check(named, [plan for _, plan in known.values()], rule, source)
-    given: dict[str, list[RunOptions]] = {}
-    for (name, _), ((options, _), _) in zip(named, known.values(), strict=True):
-        given.setdefault(name, []).append(options)
-    chosen = settings_of(given)
     cells = [
-        Cell(method=name, options=replace(options, **chosen[name]), settings=settings)
+        Cell(method=name, options=options, settings=settings)
         for (name, _), ((options, settings), _) in zip(named, known.values(), strict=True)
     ]
     return Comparison(experiment=experiment, about=about, cells=tuple(cells), rule=rule)

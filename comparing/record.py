@@ -44,10 +44,8 @@ def open_record(comparison: Comparison, tracker: Tracker) -> RunLog:
             name = f"comparison of {', '.join(comparison.methods)} {digest[:6]}"
             own = tracker.open(KIND, name, {"fingerprint": digest})
             own.params(_params(comparison))
-            with tempfile.TemporaryDirectory() as scratch:
-                text = json.dumps({"methods": list(comparison.methods), **comparison.identity}, indent=1)
-                (Path(scratch) / DEFINITION).write_text(text + "\n", encoding="utf-8")
-                own.artifacts(Path(scratch))
+            text = json.dumps({"methods": list(comparison.methods), **comparison.identity}, indent=1)
+            _upload(own, {DEFINITION: text + "\n"})
             found = find(client, tracker.experiment, digest)
             assert found is not None
             if found.info.run_id != own.run_id:
@@ -60,22 +58,25 @@ def open_record(comparison: Comparison, tracker: Tracker) -> RunLog:
 
 def store_plan(log: RunLog, plan: str) -> None:
     """Store the plan of a call, and describe the run by it until there is an answer."""
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / PLAN).write_text(plan + "\n", encoding="utf-8")
-        log.artifacts(Path(scratch))
+    _upload(log, {PLAN: plan + "\n"})
     log.describe(paragraphs("**In progress.**", *map(escaped, plan.splitlines())))
 
 
 def store(log: RunLog, *, texts: Mapping[str, str], note: str, metrics: Mapping[str, float], ended: bool) -> None:
     """Store what is known: files by name, the description and the metrics; `ended` marks the run as finished."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, text in texts.items():
-            (Path(scratch) / name).write_text(text, encoding="utf-8")
-        log.artifacts(Path(scratch))
+    _upload(log, texts)
     log.metrics(metrics)
     log.describe(note)
     if ended:
         log.client.set_terminated(log.run_id, "FINISHED")
+
+
+def _upload(log: RunLog, texts: Mapping[str, str]) -> None:
+    """Store texts as artifacts, by name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in texts.items():
+            (Path(scratch) / name).write_text(text, encoding="utf-8")
+        log.artifacts(Path(scratch))
 
 
 def _params(comparison: Comparison) -> dict[str, object]:
