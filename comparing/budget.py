@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from whichlora.config.options import AUTO
 from whichlora.errors import OptionError, parse_number
 
 NONE = "none"
-AUTO = "auto"
 _MONEY = re.compile(r"(?P<amount>[0-9.]+) ?(?P<currency>[A-Z]{3})")
 _HOURS = re.compile(r"(?P<amount>[0-9.]+) ?h")
 _SECONDS = 3600.0

@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 from analysis.registry import set_champion
 from comparing.answer import Answer
 from comparing.results import OUTCOMES, Results, languages_of
+from whichlora.config.options import AUTO
 from whichlora.masking import masked
 from whichlora.tracking.logged_models import CHAMPION, model_of_run
 
-AUTO = "auto"
 _FORBIDDEN = str.maketrans(dict.fromkeys("/\\:", "-"))
 """The Model Registry refuses these characters in the name of a model."""
 _RATIOS = {"en": 0.0, "tl": 1.0, "mean": 0.5}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from comparing.budget import AUTO, NONE, device_seconds, price_of_runs
+from comparing.budget import NONE, device_seconds, price_of_runs
 from comparing.rule import PRIMARIES, Rule, parse_seeds
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
-from whichlora.config.options import CHOICES, GROUPS, RUN_OPTIONS
+from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, SCORED_BESIDE
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
 from whichlora.errors import OptionError, check_choice, check_name, parse_integer, parse_number
 from whichlora.models.quiet import quiet
@@ -22,10 +22,7 @@ from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE
 
-_NOT_COMPARED = (
-    *("pool_layer", "first_token", "retention", "retention_size", "alignment", "alignment_size", "alignment_dir"),
-    *("forgetting", "device_price"),
-)
+_NOT_COMPARED = ("pool_layer", "first_token", "device_price", *SCORED_BESIDE)
 """Options of a run that do not affect its test score, or belong to tasks without one, or to the budget."""
 STUDY = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_COMPARED},

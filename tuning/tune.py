@@ -15,7 +15,17 @@ from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, 
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
-from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, check_data_dir, check_task, parse_options
+from whichlora.config.options import (
+    AUTO,
+    CHOICES,
+    COSTS,
+    GROUPS,
+    RUN_OPTIONS,
+    SCORED_BESIDE,
+    check_data_dir,
+    check_task,
+    parse_options,
+)
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.models.loading import locate, read_shape
@@ -24,8 +34,7 @@ from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
 
-_UNTRAINED = ("retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir")
-_NOT_TUNED = ("arm", "pool_layer", "first_token", "latency", "device_price", *_UNTRAINED)
+_NOT_TUNED = ("arm", "pool_layer", "first_token", *COSTS, *SCORED_BESIDE)
 """Options of a run that do not affect how a study trains and validates."""
 OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_TUNED},

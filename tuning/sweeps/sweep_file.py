@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field
 
 from tuning.sweeps.methods import METHOD, POINT, Method, inequality, methods_of
 from tuning.sweeps.stages import Rules
-from whichlora.config.options import RUN_OPTIONS, parse_option
+from whichlora.config.options import COSTS, RUN_OPTIONS, SCORED_BESIDE, parse_option
 from whichlora.errors import OptionError, check_choice
 from whichlora.experiment.experiment_file import read_experiment
 from whichlora.yaml_files import Section
@@ -36,10 +36,7 @@ PACKAGED = Path(__file__).with_name("packaged.yaml")
 _KEY = "sweep"
 _SCORED = ("task", "difficulty", "language", "validation_size", "data_dir")
 """Options that decide which validation items are scored: results on different items are not compared."""
-_NOT_IN_TRIALS = (
-    *("test_size", "retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir"),
-    *("latency", "device_price"),
-)
+_NOT_IN_TRIALS = ("test_size", *SCORED_BESIDE, *COSTS)
 """Options that have no effect on a training or its validation."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from whichlora.config import alignment
-from whichlora.config.forgetting import forgetting_texts
 from whichlora.config.options import RunOptions, check_task
 from whichlora.config.retention import retained_task
 from whichlora.data.mixture import COMPOSITIONS
@@ -31,7 +30,6 @@ def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Ta
         prompt_scoring(task, options.scoring)
     retention_task = retained_task(task, options)
     alignment.check_options(options)
-    forgetting_texts(task, options)  # reads the texts, which is quick
     _check_variant(options, variant)
     return retention_task
 

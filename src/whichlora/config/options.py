@@ -31,6 +31,7 @@ __all__ = [
     "ARMS",
     "AUTO",
     "CHOICES",
+    "COSTS",
     "FIRST_TOKEN",
     "GROUPS",
     "MAX_ALPHA",
@@ -38,6 +39,7 @@ __all__ = [
     "PRECISIONS",
     "QUANTIZATIONS",
     "RUN_OPTIONS",
+    "SCORED_BESIDE",
     "RunOptions",
     "check_chat_template",
     "check_data_dir",
@@ -134,6 +136,10 @@ RUN_OPTIONS = {
         "Folder with the data of a task that is not packaged, or with your own word pairs; auto reads the hub.",
     ),
 }
+SCORED_BESIDE = ("retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir")
+"""Options of what is measured beside the task, before and after training."""
+COSTS = ("latency", "device_price")
+"""Options of what a run costs, which change no other number."""
 GROUPS = {
     "Comparison": ("variant", "arm", "seed"),
     "Data": (
@@ -142,10 +148,7 @@ GROUPS = {
     ),
     "Adapter": ("rank", "alpha", "target_modules", "layers"),
     "Training": ("learning_rate", "epochs", "batch_size", "warmup", "select_on", "pool_layer", "first_token"),
-    "Scoring": (
-        *("scoring", "retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir"),
-        *("latency", "device_price"),
-    ),
+    "Scoring": ("scoring", *SCORED_BESIDE, *COSTS),
     "Model": ("model", "precision", "quantization"),
 }
 """The options by section of `--help`."""

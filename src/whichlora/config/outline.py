@@ -10,18 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from whichlora.config.compatibility import check_compatibility
+from whichlora.config.forgetting import forgetting_texts
 from whichlora.config.hyperparameters import run_hyperparameters
 from whichlora.config.item_sizes import ItemSizes, item_sizes
-from whichlora.config.options import RunOptions
+from whichlora.config.options import COSTS, SCORED_BESIDE, RunOptions
 from whichlora.config.spec import canonical_digest
 from whichlora.config.variant_options import resolve_settings
 from whichlora.data.targets import canonical_language
 from whichlora.data.tasks import Task, get_task
 from whichlora.variants import Variant, get_variant
 
-_NOT_TRAINING = {"arm", "test_size", "retention", "retention_size", "forgetting"}
-_NOT_RESULT = {"latency", "device_price"}
-"""Options that measure what a run costs, and change no other number."""
+_NOT_TRAINING = {"arm", "test_size", *SCORED_BESIDE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +53,14 @@ def outline(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     variant, task = get_variant(options.variant), get_task(options.task, options.prompt_language)
     settings = resolve_settings(variant, variant_options or {})
     check_compatibility(options, variant, task)
+    forgetting_texts(task, options)
     options = replace(options, language=canonical_language(task, options.language))
     hyperparameters, sizes = run_hyperparameters(options, variant, task), item_sizes(options, task)
     values = {**vars(options), **asdict(sizes), "settings": dict(settings)}
     if hyperparameters is not None:
         given = {name: getattr(options, name) for name in ("rank", "target_modules")}
         values |= {n: v for n, v in vars(hyperparameters).items() if given.get(n) is None and n != "source"}
-    values = {name: value for name, value in values.items() if name not in _NOT_RESULT}
+    values = {name: value for name, value in values.items() if name not in COSTS}
     trained = {name: value for name, value in values.items() if name not in _NOT_TRAINING}
     if sizes.tl_ratio == 0 and sizes.select_on == "en":
         del trained["language"]

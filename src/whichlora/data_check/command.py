@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, Group, escape_what_cannot_be_shown
 from whichlora.config.cli import guarded
-from whichlora.config.options import AUTO, CHOICES, RUN_OPTIONS, check_data_dir, parse_options
+from whichlora.config.options import AUTO, CHOICES, COSTS, RUN_OPTIONS, SCORED_BESIDE, check_data_dir, parse_options
 from whichlora.data.tasks import NAMES
 from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
 
-_UNTRAINED = ("retention", "retention_size", "forgetting", "alignment", "alignment_size", "alignment_dir")
-_NOT_CHECKED = ("task", "tl_ratio", "latency", "device_price", *_UNTRAINED)
+_NOT_CHECKED = ("task", "tl_ratio", *COSTS, *SCORED_BESIDE)
 """Options of `run` that `check` lacks: it takes the task by position, shows several ratios, and checks one task."""
 _OPTIONS = {
     **{name: entry for name, entry in RUN_OPTIONS.items() if name not in _NOT_CHECKED},
