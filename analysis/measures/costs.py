@@ -118,7 +118,7 @@ def device_times(table: pd.DataFrame) -> list[Record]:
     records = [Record(outcome="", analysis="design", test=OVERLAPPING, groups=(), n=overlaps, note=note)]
     if (places := device_use.places(table, "train/seconds")) > 1:
         records.append(Record(outcome="", analysis="design", test=PLACES, groups=(), n=places))
-    for metric, analysis in (("train/seconds", TIME), (LATENCY_MS, LATENCY)):
+    for metric, analysis, unit in (("train/seconds", TIME, "seconds"), (LATENCY_MS, LATENCY, "milliseconds")):
         if metric in table and table[metric].notna().any():
-            records += differences(table, outcome="tl", metric=metric, analysis=analysis)
+            records += differences(table, outcome="tl", metric=metric, analysis=analysis, unit=unit)
     return records

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 import pandas as pd
 
 from analysis.measures import scores
@@ -31,7 +28,5 @@ def forgetting_records(table: pd.DataFrame) -> list[Record]:
         note = f"{name}, nats per token above the base model"
         analysis = f"{GENERAL_TEXT} in {name}"
         records += summarise(rows(table, "tl", column), analysis=analysis, outcome="tl", by=CELL, note=note)
-        compared = differences(table, outcome="tl", metric=column, analysis=analysis)
-        # Differences of F1, for which these notes are written, are in points.
-        records += [replace(r, note=re.sub(r"^points\b", "nats per token", r.note)) for r in compared]
+        records += differences(table, outcome="tl", metric=column, analysis=analysis, unit="nats per token")
     return records

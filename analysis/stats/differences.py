@@ -72,20 +72,36 @@ def differences(
     margin: float | None = None,
     alpha: float = 0.05,
     analysis: str = PRIMARY,
+    unit: str = "points",
 ) -> list[Record]:
     """Compare all pairs of methods for difference and, given a margin, for equivalence (TOST, Holm).
+
+    `unit` is that of the metric, in the plural.
 
     Returns one record for each pair and test, the adjusted mean of each method, given a margin its difference from the
     best of the others (see `best_records`), and the minimum detectable difference of a pair at 80 % power. If the
     design is too small, one record of the pair test says why.
     """
     return cell_differences(
-        cells(table, outcome, metric), outcome=outcome, scope=scope, margin=margin, alpha=alpha, analysis=analysis
+        cells(table, outcome, metric),
+        outcome=outcome,
+        scope=scope,
+        margin=margin,
+        alpha=alpha,
+        analysis=analysis,
+        unit=unit,
     )
 
 
 def cell_differences(
-    table_cells: Cells, *, outcome: str, scope: str, margin: float | None, alpha: float = 0.05, analysis: str = PRIMARY
+    table_cells: Cells,
+    *,
+    outcome: str,
+    scope: str,
+    margin: float | None,
+    alpha: float = 0.05,
+    analysis: str = PRIMARY,
+    unit: str = "points",
 ) -> list[Record]:
     """Return the records of `differences` from cells that are computed already."""
     test, note = PAIR_TESTS[scope], _note(table_cells, scope)
@@ -149,7 +165,7 @@ def cell_differences(
         n=sum((r.p_adjusted or 0.0) < alpha for r in tested),
         note="n of the pairs tested (effect) differ significantly",
     )
-    return [*records, count, _detectable(compared, table_cells, outcome, analysis, alpha)]
+    return [*records, count, _detectable(compared, table_cells, outcome, analysis, alpha, unit)]
 
 
 def pair_tests(records: Sequence[Record], analysis: str = PRIMARY) -> list[Record]:
@@ -259,7 +275,9 @@ def _method_means(table_cells: Cells) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True) if np.isfinite(value)}
 
 
-def _detectable(compared: Comparison, table_cells: Cells, outcome: str, analysis: str, alpha: float) -> Record:
+def _detectable(
+    compared: Comparison, table_cells: Cells, outcome: str, analysis: str, alpha: float, unit: str
+) -> Record:
     tested = np.isfinite(compared.errors.p)
     error, df = (float(np.median(values[tested])) for values in (compared.errors.error, compared.errors.df))
     critical = float(stats.t.isf(compared.critical(alpha) / 2, df))
@@ -270,7 +288,7 @@ def _detectable(compared: Comparison, table_cells: Cells, outcome: str, analysis
         groups=table_cells.methods,
         effect=noncentrality(df, critical, 0.8) * error,
         n=len(table_cells.means),
-        note="points, for a pair with the median error, power 80%; n blocks",
+        note=f"{unit}, for a pair with the median error, power 80%; n blocks",
     )
 
 
