@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from whichlora.config.plan import Plan
-from whichlora.testing.runs import SMALL
+from whichlora.testing.runs import SMALL, move_adapter
 from whichlora.testing.runs import run_plan as run_of
 from whichlora.testing.runs import small_plan as plan_of
 from whichlora.training import adapter, base_cache
@@ -24,8 +24,5 @@ def moved(plan: Plan, *, precision: str | None = None, base: Any = None) -> Any:
     model, _, _ = adapter.attach(
         base or base_cache.checkout(plan, precision=precision), plan, total_steps=total_steps(plan.spec)
     )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.02)
+    move_adapter(model, by=0.02)
     return model

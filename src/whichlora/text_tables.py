@@ -29,7 +29,7 @@ def terminal_width() -> int | None:
 
 def interval_text(low: float, high: float) -> str:
     """Return an interval of shares with three digits, such as "0.412-0.508"; a t interval may begin below 0."""
-    return f"{low:.3f}{' to ' if low < 0 else '-'}{high:.3f}"
+    return f"{low:.3f}{_dash(low)}{high:.3f}"
 
 
 def points(score: float) -> str:
@@ -39,7 +39,12 @@ def points(score: float) -> str:
 
 def points_interval(low: float, high: float) -> str:
     """Return an interval of scores from 0 to 1 in points, such as "41.2-50.8"; a t interval may begin below 0."""
-    return f"{points(low)}{' to ' if low < 0 else '-'}{points(high)}"
+    return f"{points(low)}{_dash(low)}{points(high)}"
+
+
+def _dash(low: float) -> str:
+    """Return what stands between the ends of an interval, where a hyphen could look like a minus."""
+    return " to " if low < 0 else "-"
 
 
 def table(

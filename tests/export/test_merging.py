@@ -18,6 +18,7 @@ from whichlora.export.command import main as export
 from whichlora.models.loading import locate
 from whichlora.probing import main as probe
 from whichlora.testing import save_tiny_model
+from whichlora.testing.runs import move_adapter
 from whichlora.training import adapter, base_cache
 from whichlora.training.trainer import total_steps
 from whichlora.variants import CATALOGUE, STUDIED
@@ -41,10 +42,7 @@ def plain(folder: str | Path, **options: Any) -> Any:
 
 def disturb(model: Any) -> None:
     torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
+    move_adapter(model, by=0.05)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -52,8 +52,7 @@ class Entry:
 
 def place_of(trial: FrozenTrial) -> Place | None:
     """Return the place of a trial; None in a study without rungs."""
-    place = trial.user_attrs.get(PLACE)
-    return None if place is None else Place(*place)
+    return _place(trial) if PLACE in trial.user_attrs else None
 
 
 def in_rung(trials: Iterable[FrozenTrial], rung: int) -> list[FrozenTrial]:

@@ -26,7 +26,7 @@ from whichlora.models.answer_logits import answer_loss
 from whichlora.models.checks import load_adapter
 from whichlora.models.kernels.fast_paths import TrainingPaths
 from whichlora.models.loading import copy_sharing_weights, load_model
-from whichlora.testing.runs import small_plan
+from whichlora.testing.runs import move_adapter, small_plan
 from whichlora.testing.tiny_model import save_tiny_model
 from whichlora.testing.variant_case import MODULES
 from whichlora.training import adapter
@@ -37,7 +37,6 @@ from whichlora.variants.capabilities import CAPABILITIES
 FEW = {"hybrid-lora": {"full_share": 0.5}}
 """Own settings of methods that need other ones on a few small layers."""
 _IDS = torch.randint(3, 200, (4, 12), generator=torch.Generator().manual_seed(0))
-_MOVE = 0.02
 _SAME = 1e-3
 """Relative difference of outputs that rounding in fp32 explains."""
 _LOST = 0.1
@@ -91,12 +90,8 @@ def _attached(plan: Plan, base: Any = None) -> tuple[Any, Any]:
 
 
 def _move(model: Any) -> None:
-    """Move an adapter off its start, where many have no effect."""
     torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * _MOVE)
+    move_adapter(model, by=0.02)
 
 
 def _outputs(model: Any) -> Tensor:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import mlflow
 import pandas as pd
+import torch
 
 from whichlora.config.options import RUN_OPTIONS, parse_options
 from whichlora.config.plan import Plan
@@ -26,6 +27,14 @@ SMALL = {
     "latency": "false",
 }
 """Options of a run of five steps, whose inference is not measured."""
+
+
+def move_adapter(model: Any, by: float) -> None:
+    """Add normal values with an SD of `by` to the trained tensors of a model: many adapters have no effect at start."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * by)
 
 
 @contextmanager

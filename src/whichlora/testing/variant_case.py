@@ -18,7 +18,7 @@ import torch
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
 from whichlora.models.adapter_layers import trained_modules
 from whichlora.models.loading import load_model, shape_of
-from whichlora.testing.runs import small_plan
+from whichlora.testing.runs import move_adapter, small_plan
 from whichlora.testing.tiny_model import save_tiny_model
 from whichlora.testing.variant_runs import check_resuming, check_training, reload_with_peft
 from whichlora.training import adapter
@@ -168,10 +168,8 @@ def check_layer_forms_and_merging(name: str, deep_model: str | Path, settings: M
         expected = [f"model.layers.{n}.{module}" for n in blocks for module in ("self_attn.q_proj", "mlp.down_proj")]
         adapted = [key for key, _ in trained_modules(model)]
         assert adapted == expected, f"layers={text} adapts {', '.join(adapted)}"
+    move_adapter(model, by=0.05)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
         ids = torch.tensor([[5, 6, 7, 8]])
         unmerged = model.eval()(input_ids=ids).logits
         if not get_variant(name).mergeable:
