@@ -56,6 +56,13 @@ def test_what_is_done_once_counts_once() -> None:
     assert run(arm="recommended", learning_rate="2e-3").adapter != run(learning_rate="2e-3").adapter
 
 
+@pytest.mark.parametrize("measured", [{"retention": "atlas-nli"}, {"forgetting": "udhr"}, {"alignment": "tatoeba"}])
+def test_what_is_measured_beside_the_task_is_another_run_of_the_same_adapter(measured: dict[str, str]) -> None:
+    assert run(**measured).adapter == run().adapter
+    assert run(**measured).run != run().run
+    assert run(latency="false", device_price="2").run == run().run
+
+
 def test_gradients_cost_what_they_need() -> None:
     """A backward pass ends at the first adapted block, and full fine-tuning needs the gradients of weights too."""
 
