@@ -59,7 +59,7 @@ BUDGET = {
     ),
     "stop": (
         "answer",
-        "When to stop: answer (once every method is decided), or budget (only then, for narrower intervals).",
+        "When to stop: answer (once every method is decided), or budget (once it is spent, for narrower intervals).",
     ),
 }
 STOPS = ("answer", "budget")

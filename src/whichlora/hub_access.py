@@ -96,8 +96,8 @@ def announce_cached(what: str) -> None:
 def _connection_problem(address: str, seconds: float) -> str | None:
     """Return why a server does not answer within some seconds, or None if it does, whatever it answers.
 
-    The time limits of a socket hold for each of a name's addresses, and not for looking them up, so a thread is left
-    behind instead.
+    A socket's time limit applies to each address of the server by itself, and not to the DNS lookup, so a thread asks
+    and is abandoned when the time is up.
     """
     found: list[str | None] = []
 

@@ -128,7 +128,10 @@ RUN_OPTIONS = {
         "Whether to measure time and memory of inference, one or two seconds for a small model: true, false, or auto: "
         "true unless runs are packed. Trials are never measured.",
     ),
-    "device_price": (AUTO, "Price of the device an hour, for that of the training; in any currency, the same for all."),
+    "device_price": (
+        AUTO,
+        "Price of an hour on the device, for the price of the training; in any currency, the same for all runs.",
+    ),
     "precision": (AUTO, "fp32 or bf16; auto is bf16 on a GPU and fp32 on a CPU."),
     "quantization": ("none", "none, or nf4 for 4-bit weights of the base model."),
     "data_dir": (

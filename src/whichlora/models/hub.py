@@ -32,7 +32,9 @@ def find_commit(name: str) -> str:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise OptionError("model", name, f"{_ALLOWED} (there is no such folder, and a hub id cannot be so)") from error
+        raise OptionError(
+            "model", name, f"{_ALLOWED} (there is no such folder, and it is not a valid hub id)"
+        ) from error
     problem = hub_problem()
     try:
         with announced(f"Looking up {name} on the hub."):
