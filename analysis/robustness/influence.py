@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from analysis.records import NotTestable, Record
 from analysis.stats.best import worse_by_margin
 from analysis.stats.cells import Cells, cells, run_label
-from analysis.stats.differences import LIKE_THESE, Comparison, compare, one_sided
+from analysis.stats.differences import LIKE_THESE, Comparison, compare
+from analysis.stats.equivalence import one_sided
 from analysis.stats.moderated import least_p, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.units import adjusted_means, arrange

@@ -20,21 +20,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.records import NotTestable, Record, Result, find
 from analysis.stats.best import best_records
-from analysis.stats.cells import Cells, cells, points
+from analysis.stats.cells import Cells, cells
 from analysis.stats.distributions import noncentrality
+from analysis.stats.equivalence import PAIR_TEST, tost_record
 from analysis.stats.moderated import Array, Errors, least_p, moderated
 from analysis.stats.multiplicity import holm_records
 from analysis.stats.units import adjusted_means, arrange
 
 THESE, LIKE_THESE = SCOPES = ("these", "like-these")
 PRIMARY, OTHER = "primary", "other scope"
-PAIR_TESTS = {THESE: "difference on these blocks", LIKE_THESE: "difference on blocks like these"}
-SAME, MEAN, COUNT, DETECTABLE = "TOST", "adjusted mean", "pairs that differ", "minimum detectable difference, pair"
+WHERE = {THESE: "on these blocks", LIKE_THESE: "on blocks like these"}
+PAIR_TESTS = {scope: f"difference {where}" for scope, where in WHERE.items()}
+SAME, MEAN, COUNT, DETECTABLE = PAIR_TEST, "adjusted mean", "pairs that differ", "minimum detectable difference, pair"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def cell_differences(
             )
         )
         if margin is not None:
-            same.append(_tost(outcome, analysis, pair, effect, error, df, n, margin, alpha, scope))
+            same.append(tost_record(outcome, analysis, pair, effect, error, df, n, margin, alpha, WHERE[scope]))
     records += holm_records(same)
     if margin is not None:
         records += best_records(
@@ -226,43 +228,6 @@ def check_size(methods: int, blocks: int, seeds: int, scope: str) -> None:
         raise NotTestable("there is one block only, which says nothing about others")
     if scope == THESE and seeds < 2:
         raise NotTestable("there is one seed only, and the error on these blocks is that of the seeds")
-
-
-def _tost(
-    outcome: str,
-    analysis: str,
-    pair: tuple[str, str],
-    effect: float,
-    error: float,
-    df: float,
-    n: int,
-    margin: float,
-    alpha: float,
-    scope: str,
-) -> Record:
-    """Test by two one-sided tests that a difference lies within +- margin, on the error of `moderated`."""
-    t, p = one_sided(effect, error, df, margin)
-    half = float(stats.t.isf(alpha, df)) * error
-    where = "on these blocks" if scope == THESE else "on blocks like these"
-    return Record(
-        outcome=outcome,
-        analysis=analysis,
-        test=SAME,
-        groups=pair,
-        statistic=float(t),
-        df=(df,),
-        p=float(p),
-        effect=effect,
-        interval=(effect - half, effect + half),
-        n=n,
-        note=f"equivalence within {points(margin)} {where}; {1 - 2 * alpha:.0%} CI",
-    )
-
-
-def one_sided(effect: ArrayLike, error: ArrayLike, df: ArrayLike, margin: float) -> tuple[Array, Array]:
-    """Return t and p of the two one-sided tests that a difference lies within +- margin, the side with the larger p."""
-    t = (margin - np.abs(np.asarray(effect))) / np.asarray(error)
-    return t, np.asarray(stats.t.sf(t, df))
 
 
 def _method_means(table_cells: Cells) -> dict[str, float]:

@@ -17,6 +17,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from analysis.records import NotTestable, Record, Result, attempt
 from analysis.stats.blocked import fit_cells
 from analysis.stats.cells import Cells, cells, pairs, points
+from analysis.stats.moderated import Array
 from analysis.stats.multiplicity import holm_records
 
 PAIR_TEST, ALL_TEST = "TOST", "Wellek"
@@ -46,6 +47,42 @@ def equivalence(table: pd.DataFrame, *, outcome: str, margin: float = 1.0, alpha
         *records,
         attempt(lambda: _omnibus(table_cells, margin), outcome, "equivalence", ALL_TEST, names, _wellek_note(margin)),
     ]
+
+
+def tost_record(
+    outcome: str,
+    analysis: str,
+    pair: tuple[str, str],
+    effect: float,
+    error: float,
+    df: float,
+    n: int,
+    margin: float,
+    alpha: float,
+    where: str,
+) -> Record:
+    """Test by two one-sided tests that a difference lies within +- margin, on the error of `moderated`."""
+    t, p = one_sided(effect, error, df, margin)
+    half = float(stats.t.isf(alpha, df)) * error
+    return Record(
+        outcome=outcome,
+        analysis=analysis,
+        test=PAIR_TEST,
+        groups=pair,
+        statistic=float(t),
+        df=(df,),
+        p=float(p),
+        effect=effect,
+        interval=(effect - half, effect + half),
+        n=n,
+        note=f"equivalence within {points(margin)} {where}; {1 - 2 * alpha:.0%} CI",
+    )
+
+
+def one_sided(effect: ArrayLike, error: ArrayLike, df: ArrayLike, margin: float) -> tuple[Array, Array]:
+    """Return t and p of the two one-sided tests that a difference lies within +- margin, the side with the larger p."""
+    t = (margin - np.abs(np.asarray(effect))) / np.asarray(error)
+    return t, np.asarray(stats.t.sf(t, df))
 
 
 def tost(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05) -> Result:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from analysis.stats.best import worse_by_margin
 from analysis.stats.cells import cells
-from analysis.stats.differences import LIKE_THESE, SCOPES, THESE, compare, one_sided
+from analysis.stats.differences import LIKE_THESE, SCOPES, THESE, compare
+from analysis.stats.equivalence import one_sided
 from analysis.stats.moderated import Errors, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.units import adjusted_means, arrange

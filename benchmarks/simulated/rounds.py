@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.stats.best import worse_by_margin
-from analysis.stats.differences import one_sided
+from analysis.stats.equivalence import one_sided
 from analysis.stats.moderated import least_p, moderated
 from analysis.stats.multiplicity import holm
 from analysis.stats.sequential.boundaries import critical_values, spent
