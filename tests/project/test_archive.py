@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -16,6 +18,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from reviews import reviews_folder
 from runs import plan_of, run_of
 
 from whichlora.archive import main, packing
@@ -78,6 +81,22 @@ def test_an_archive_contains_no_absolute_paths_and_no_adapters(packed: tuple[Pat
     assert any(name.startswith("mlartifacts/adapter/") for name in names)  # an experiment may have this name
     for part in (b"a home with spaces", b"a%20home"):
         assert part not in database
+
+
+@pytest.mark.slow
+def test_files_of_data_sets_are_packed_by_their_names(store: Path, tiny_model: str) -> None:
+    folder = store / "data of a user"
+    task = reviews_folder(folder)
+    run_of(plan_of(tiny_model, task=task, language="tr", data_dir=str(folder)))
+    assert main(["pack", "named.tar"]) == 0
+    assert main(["unpack", "named.tar", "--folder", "new"]) == 0
+    with sqlite3.connect(store / "new" / "mlflow.db") as database:
+        sources = [json.loads(text) for (text,) in database.execute("SELECT dataset_source FROM datasets")]
+    assert {source["data_dir"] for source in sources} == {folder.name}
+    assert {file for source in sources for file in source["read"]} >= {"train-tr.csv", "test-tr.csv", "test-de.csv"}
+    with sqlite3.connect(store / "mlflow.db") as database:
+        (original,) = database.execute("SELECT dataset_source FROM datasets").fetchone()
+    assert str(folder) in original
 
 
 @pytest.mark.slow

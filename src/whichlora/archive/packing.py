@@ -61,6 +61,7 @@ def _pack(archive: Path, database: Path, *, adapters: bool) -> str:
             copies[STUDIES] = _snapshot(studies, Path(scratch) / STUDIES)
         with packed.edit(copies[TRACKING]) as tracking:
             packed.drop_foreign_rows(tracking)
+            packed.shorten_sources(tracking)
             runs, models, elsewhere = _make_relative(tracking, folder)
             linked = {model for model, run in packed.model_locations(tracking) if _is_linked(model, run, folder)}
         inside = [*runs, *models]

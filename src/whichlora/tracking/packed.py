@@ -6,6 +6,7 @@ scorers that it stores, and SQLite runs its triggers.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -157,6 +158,38 @@ def set_location(tracking: sqlite3.Connection, location: Location, uri: str) -> 
     """Change a location."""
     update = f"UPDATE {location.table} SET {location.column} = ? WHERE rowid = ?"
     tracking.execute(update, (uri, location.row))
+
+
+def shorten_sources(tracking: sqlite3.Connection) -> None:
+    """Name the files of data sets relative to the folder given as `data_dir`, and those elsewhere by their names."""
+    if "datasets" not in table_names(tracking):
+        return
+    for row, text in tracking.execute("SELECT rowid, dataset_source FROM datasets").fetchall():
+        if short := _short_source(text):
+            tracking.execute("UPDATE datasets SET dataset_source = ? WHERE rowid = ?", (short, row))
+
+
+def _short_source(text: str) -> str | None:
+    """Return the source of a data set without absolute paths; None if it has none."""
+    try:
+        source = json.loads(text)
+    except ValueError:  # in words
+        return None
+    if not isinstance(source, dict):
+        return None
+    folder = source.get("data_dir", "")
+    short = {key: _short_path(value, "") for key, value in source.items()}
+    if isinstance(read := source.get("read"), dict):
+        short["read"] = {_short_path(path, folder): digest for path, digest in read.items()}
+    return json.dumps(short) if short != source else None
+
+
+def _short_path(value: object, folder: str) -> object:
+    """Return an absolute path relative to a folder it is in, otherwise its last part; anything else as it is."""
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path = Path(value)
+    return path.relative_to(folder).as_posix() if folder and path.is_relative_to(folder) else path.name
 
 
 def relative_location(uri: object, folder: Path) -> str | None:
