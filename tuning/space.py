@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuning.dimensions import Choice, Dimension, Range, is_log
-from tuning.recipe import ALPHA_RULE, ALPHA_RULES, LEAST_BATCHES, RECIPE, unsearchable
-from tuning.space_file import read_dimension
+from tuning.dimensions.kinds import Choice, Dimension, Range, is_log
+from tuning.dimensions.recipe import ALPHA_RULE, ALPHA_RULES, LEAST_BATCHES, RECIPE, unsearchable
+from tuning.dimensions.space_file import read_dimension
 from whichlora.caller import given_path
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
 from whichlora.errors import OptionError, check_choice, did_you_mean
@@ -75,7 +75,7 @@ def build_space(
             between the ends of the grid, and warm-up and dropout over a linear one. A rank that must divide the
             layers' widths remains a list.
         overrides: the user's lists and ranges by dimension, which replace the variant's.
-        search: what is searched besides, of `tuning.recipe.NAMES`.
+        search: what is searched besides, of `tuning.dimensions.recipe.NAMES`.
         largest_batch: the largest batch size; None for no limit.
     """
     space = variant.space

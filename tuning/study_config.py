@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tuning.dimensions.recipe import LEAST_BATCHES
 from tuning.divergence import WORST_COST, WORST_F1
 from tuning.halving.rungs import Rungs
-from tuning.recipe import LEAST_BATCHES
 from tuning.space import SEARCHED, Space, fits, known_points
 from whichlora.caller import given_path
 from whichlora.config.options import RunOptions

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from tuning.dimensions.recipe import ALPHA_RULES, NAMES, SEARCHES, check_search, largest_batch, parse_search
 from tuning.halving.rungs import MOST, REDUCTION, Rungs
-from tuning.recipe import ALPHA_RULES, NAMES, SEARCHES, check_search, largest_batch, parse_search
 from tuning.space import KINDS, SEARCHED, Space, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, Objective, StudyConfig, parse_objective
 from whichlora.announcements import announced

@@ -11,9 +11,9 @@ import yaml
 from small_studies import call, runs, study
 
 from tuning import report
+from tuning.dimensions.recipe import NAMES
 from tuning.finalists import Finalist
 from tuning.pipeline import open_studies
-from tuning.recipe import NAMES
 from tuning.space import Choice, Range
 from tuning.study_config import TUNING_SEED
 from tuning.tune import OPTIONS, study_configs

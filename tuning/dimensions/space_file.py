@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuning.dimensions import Choice, Dimension, Range, is_log
+from tuning.dimensions.kinds import Choice, Dimension, Range, is_log
 from whichlora.config.options import RUN_OPTIONS, parse_option
 from whichlora.config.variant_options import check_setting
 from whichlora.errors import OptionError
