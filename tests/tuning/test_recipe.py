@@ -22,6 +22,7 @@ from whichlora.experiment.grid import read_grid
 from whichlora.run.durations import trained_examples
 from whichlora.tracking.client import connect
 from whichlora.tracking.runs import Tracker
+from whichlora.training.multi_adapter import why_not_packable
 
 
 def configs(model: str, **options: Any) -> Any:
@@ -84,6 +85,14 @@ def test_batches_leave_steps_in_the_lowest_rung_and_do_not_change_the_number_of_
     halved.check()
     points = [halved.example | {"batch_size": size, "epochs": 1} for size in (4, 16)]
     assert {trained_examples(halved.plan(point, TUNING_SEED)) for point in points} == {256}
+
+
+def test_a_study_of_the_recipe_can_train_several_trials_at_once(tiny_model: str) -> None:
+    """Trials with dropout or large batches are then trained alone."""
+    found = config(tiny_model, space="continuous", train_size=512)
+    assert why_not_packable(found.plan(found.packed_example, TUNING_SEED)) is None
+    assert why_not_packable(found.plan(found.packed_example | {"dropout": 0.1}, TUNING_SEED))
+    assert why_not_packable(found.plan(found.packed_example | {"batch_size": 64}, TUNING_SEED))
 
 
 @pytest.mark.parametrize(
