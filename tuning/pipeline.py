@@ -13,9 +13,11 @@ from tuning.optuna_study import Study
 from tuning.outcome import outcome
 from tuning.progress import Forecast, forecast, progress
 from tuning.study_config import TUNING_SEED, StudyConfig
-from tuning.study_status import connect
+from tuning.study_status import connect, names
 from whichlora.announcements import announce
 from whichlora.config.cli import format_duration
+from whichlora.config.options import AUTO
+from whichlora.errors import OptionError
 from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
 from whichlora.run.durations import known_durations
@@ -63,7 +65,7 @@ def run_studies(
     """
     for config in configs:
         config.check()
-    pack_size = parse_pack(pack, [c.plan(c.example, TUNING_SEED) for c in configs])
+    pack_size = parse_pack(pack, [c.plan(c.packed_example, TUNING_SEED) for c in configs])
     freeze_gc()
     if engine is not None:
         engine.connect()
@@ -103,10 +105,21 @@ def run_studies(
 
 
 def open_studies(configs: Sequence[StudyConfig], tracker: Tracker, *, command: str, keep_adapters: str) -> list[Study]:
-    """Open or create studies in the shared database."""
+    """Open or create studies in the shared database.
+
+    Raises:
+        OptionError: a study of these options exists that was begun before its space had a recipe.
+    """
 
     def opened() -> list[Study]:
         database = connect()
+        stored = names(database) if any(config.earlier for config in configs) else []
+        for config in configs:
+            if (earlier := config.earlier_name) in stored and config.name() not in stored:
+                allowed = (
+                    f"the study {earlier} has no recipe; search=none resumes it, and search=all begins another one"
+                )
+                raise OptionError("search", AUTO, allowed)
         return [Study(config, tracker, database, command=command, keep_adapters=keep_adapters) for config in configs]
 
     return with_retries(opened)

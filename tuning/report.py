@@ -26,7 +26,7 @@ from whichlora.config.options import RUN_OPTIONS
 from whichlora.csv_text import to_csv
 from whichlora.tracking.runs import Tracker
 
-_ARM_OPTIONS = (*SEARCHED, "batch_size", "layers", "quantization")
+_ARM_OPTIONS = (*SEARCHED, "layers", "quantization")
 """Options that an experiment's file sets per arm; the others apply to the whole experiment."""
 _MAX_RATES = 6
 """Number of distinct learning rates above which they are grouped by thirds of a decade."""

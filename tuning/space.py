@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuning.dimensions import Choice, Dimension, Range
-from tuning.space_file import read_dimension
+from tuning.dimensions.kinds import Choice, Dimension, Range, is_log
+from tuning.dimensions.recipe import ALPHA_RULE, ALPHA_RULES, LEAST_BATCHES, RECIPE, unsearchable
+from tuning.dimensions.space_file import read_dimension
 from whichlora.caller import given_path
 from whichlora.config.hyperparameters import adapted_shapes, arm_hyperparameters, resolve_modules
 from whichlora.errors import OptionError, check_choice, did_you_mean
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 KINDS = ("paper", "continuous")
-SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules")
+SEARCHED = ("learning_rate", "rank", "alpha", "epochs", "target_modules", *RECIPE)
 """Options of a run that a study can search; an option that the user sets is not searched."""
+_CONTINUOUS = ("learning_rate", "alpha", "batch_size", "warmup", "dropout")
+_WHOLE = ("rank", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +55,28 @@ class Space:
 
 
 def build_space(
-    variant: Variant, shape: ModelShape, *, fixed: Sequence[str], kind: str, overrides: Mapping[str, Any]
+    variant: Variant,
+    shape: ModelShape,
+    *,
+    fixed: Collection[str],
+    kind: str,
+    overrides: Mapping[str, Any],
+    search: Collection[str] = (),
+    largest_batch: int | None = None,
 ) -> Space:
     """Return the search space of a variant on a model.
 
-    Ranks that do not fit the model's layers and modules that it lacks are dropped; the recommended and the matched
-    values are always included.
+    Ranks that do not fit the model's layers, modules that it lacks and batches that are too large are dropped; the
+    recommended and the matched values are always included.
 
     Args:
         fixed: options that the user set, which are not searched.
         kind: "paper", the grid of the paper's Appendix D, or "continuous", in which numbers range over a log scale
-            between the ends of the grid. A rank that must divide the layers' widths remains a list.
+            between the ends of the grid, and warm-up and dropout over a linear one. A rank that must divide the
+            layers' widths remains a list.
         overrides: the user's lists and ranges by dimension, which replace the variant's.
+        search: what is searched besides, of `tuning.dimensions.recipe.NAMES`.
+        largest_batch: the largest batch size; None for no limit.
     """
     space = variant.space
     values: dict[str, Sequence[Any]] = {
@@ -72,29 +85,37 @@ def build_space(
         "alpha": space.alpha,
         "epochs": space.epochs,
         "target_modules": [_module_text(modules) for modules in space.target_modules],
+        **{name: listed if name in search else () for name, listed in RECIPE.items()},
         **space.options,
     }
-    known = known_points(variant, shape)
+    if ALPHA_RULE in search and ALPHA_RULE not in unsearchable(variant):
+        values["alpha"] = ALPHA_RULES
+    known = known_points(variant, shape, largest_batch)
     dimensions: dict[str, Dimension] = {}
     for name in _dimension_names(variant):
         listed = values[name]
         if name in fixed or not (listed or name in overrides):
             continue
         if name in overrides:
-            _check_override(name, overrides[name], variant, shape)
+            _check_override(name, overrides[name], variant, shape, largest_batch)
             dimensions[name] = overrides[name]
             continue
         added = [point[name] for point in known.values() if point.get(name) is not None]
         usable = [value for value in dict.fromkeys([*listed, *added]) if fits(name, value, variant, shape)]
+        if name == "batch_size" and largest_batch is not None:
+            usable = [value for value in usable if value <= largest_batch]
         numbers = all(not isinstance(value, str) for value in usable)
         ordered = tuple(sorted(usable)) if numbers else tuple(usable)
-        can_be_continuous = name in ("learning_rate", "alpha") or (name == "rank" and variant.check_rank is None)
-        if kind == "continuous" and can_be_continuous and len(ordered) > 1:
-            ends = (ordered[0], ordered[-1]) if name == "rank" else (float(ordered[0]), float(ordered[-1]))
-            dimensions[name] = Range(low=ends[0], high=ends[1])
+        if kind == "continuous" and numbers and _can_be_continuous(name, variant) and len(ordered) > 1:
+            ends = (ordered[0], ordered[-1]) if name in _WHOLE else (float(ordered[0]), float(ordered[-1]))
+            dimensions[name] = Range(low=ends[0], high=ends[1], log=is_log(name, ends[0]))
         else:
             dimensions[name] = Choice(values=ordered)
     return Space(dimensions=dimensions)
+
+
+def _can_be_continuous(name: str, variant: Variant) -> bool:
+    return name in _CONTINUOUS or (name == "rank" and variant.check_rank is None)
 
 
 def describe_point(point: Mapping[str, Any]) -> str:
@@ -102,19 +123,22 @@ def describe_point(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in point.items())
 
 
-def known_points(variant: Variant, shape: ModelShape) -> dict[str, dict[str, Any]]:
-    """Return the points that a study tries first: "recommended", and "matched" if its learning rate is known."""
+def known_points(variant: Variant, shape: ModelShape, largest_batch: int | None = None) -> dict[str, dict[str, Any]]:
+    """Return the points that a study tries first: "recommended", and "matched" if its learning rate is known.
+
+    Their rank and batch size are at most what the model and the number of items allow.
+    """
     recommended = variant.recommended
     assert recommended is not None
-    points = {"recommended": _point(variant, recommended, shape)}
+    points = {"recommended": _point(variant, recommended, shape, largest_batch)}
     if variant.matched_learning_rate is not None:
         matched = arm_hyperparameters(variant, "matched")
         assert matched is not None
-        points["matched"] = _point(variant, matched, shape)
+        points["matched"] = _point(variant, matched, shape, largest_batch)
     return points
 
 
-def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict[str, Any]:
+def _point(variant: Variant, values: Hyperparameters, shape: ModelShape, largest_batch: int | None) -> dict[str, Any]:
     rank = None
     if variant.has_rank and values.rank is not None:
         rank = min(values.rank, variant.rank_limit(shape.linears))
@@ -124,6 +148,8 @@ def _point(variant: Variant, values: Hyperparameters, shape: ModelShape) -> dict
         "alpha": values.alpha if variant.has_alpha else None,
         "epochs": values.epochs,
         "target_modules": _module_text(values.target_modules) if variant.adapts_layers else None,
+        **{name: getattr(values, name) for name in RECIPE if name not in unsearchable(variant)},
+        "batch_size": min(values.batch_size, largest_batch or values.batch_size),
         **{name: variant.options[name] for name in variant.space.options},
     }
 
@@ -145,8 +171,10 @@ def fits(name: str, value: Any, variant: Variant, shape: ModelShape) -> bool:
     return True
 
 
-def _check_override(name: str, dimension: Dimension, variant: Variant, shape: ModelShape) -> None:
-    """Check that the ranks and modules of an override fit the model.
+def _check_override(
+    name: str, dimension: Dimension, variant: Variant, shape: ModelShape, largest_batch: int | None
+) -> None:
+    """Check that the ranks and modules of an override fit the model, and its batches the number of items.
 
     Raises:
         OptionError: a value does not fit; the message says what is allowed.
@@ -163,6 +191,9 @@ def _check_override(name: str, dimension: Dimension, variant: Variant, shape: Mo
             problem = variant.rank_problem(int(value), shapes)
             if problem is not None:
                 raise OptionError("space", value, f"rank of {variant.name} {problem}")
+        if name == "batch_size" and largest_batch is not None and value > largest_batch:
+            allowed = f"batch_size must be at most {largest_batch}, for {LEAST_BATCHES} batches in an epoch"
+            raise OptionError("space", value, allowed)
 
 
 def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, dict[str, Dimension]]]:
@@ -213,4 +244,5 @@ def read_space(text: str, variants: Sequence[Variant]) -> tuple[str, dict[str, d
 def _dimension_names(variant: Variant) -> list[str]:
     """Return the names of the dimensions that a variant can have."""
     lacks = {"rank": not variant.has_rank, "alpha": not variant.has_alpha, "target_modules": not variant.adapts_layers}
+    lacks |= dict.fromkeys(unsearchable(variant), True)
     return [*(name for name in SEARCHED if not lacks.get(name)), *variant.space.options]

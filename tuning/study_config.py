@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tuning.dimensions.recipe import LEAST_BATCHES
 from tuning.divergence import WORST_COST, WORST_F1
 from tuning.halving.rungs import Rungs
 from tuning.space import SEARCHED, Space, fits, known_points
@@ -29,8 +30,6 @@ ROLES: Mapping[str, tuple[str, ...]] = {"en": ("en",), "tl": ("tl",), "mean": ("
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best", "none")
 """Values of the option `keep_adapters`."""
-LEAST_BATCHES = 4
-"""Batches of an epoch in the lowest rung: with fewer, a learning rate has no time to rise and decay."""
 COSTS: Mapping[str, str] = {"parameters": "adapter/trainable_parameters", "seconds": "train/seconds"}
 
 
@@ -104,6 +103,9 @@ class StudyConfig:
         pruner: name of the pruner.
         reports: number of reports of a trial, after equal shares of its steps; the pruner may stop it at each of them.
         rungs: the rungs of successive halving.
+        largest_batch: the largest batch size of a known point; None for no limit.
+        earlier: the space of the same study before `space` had a recipe, which may exist under another name; None if
+            the study has a recipe by choice, or none.
     """
 
     variant: Variant
@@ -114,11 +116,13 @@ class StudyConfig:
     pruner: str
     reports: int
     rungs: Rungs
+    largest_batch: int | None = None
+    earlier: Space | None = None
 
     @property
     def known_points(self) -> dict[str, dict[str, Any]]:
         """The recommended and the matched point in the study's dimensions, by arm, if the model has their modules."""
-        points = known_points(self.variant, self.shape)
+        points = known_points(self.variant, self.shape, self.largest_batch)
         reduced = {arm: {name: point[name] for name in self.space.dimensions} for arm, point in points.items()}
         name = "target_modules"
         return {a: p for a, p in reduced.items() if name not in p or fits(name, p[name], self.variant, self.shape)}
@@ -132,6 +136,18 @@ class StudyConfig:
     def example(self) -> dict[str, Any]:
         """An arbitrary point of the study, a known one if possible."""
         return next(iter(self.known_points.values()), None) or self.space.lowest()
+
+    @property
+    def earlier_name(self) -> str | None:
+        """The name of the study with the space `earlier`, if there is one."""
+        return None if self.earlier is None else replace(self, space=self.earlier).name()
+
+    @property
+    def packed_example(self) -> dict[str, Any]:
+        """A point that can train together with others, as far as the space has one: no dropout, a small batch."""
+        dimensions = self.space.dimensions
+        least = {name: dimensions[name].lowest for name in ("batch_size", "dropout") if name in dimensions}
+        return self.example | least
 
     @functools.cached_property
     def train_size(self) -> int:
@@ -205,6 +221,12 @@ class StudyConfig:
             "pruner": self.pruner,
             "reports": self.reports if self.pruner != "none" else None,
             **({"rungs": self.rungs.number} if self.rungs.halving else {}),
+            # The spec has the number that a rule gives at one of the ranks.
+            **(
+                {"alpha": rule}
+                if isinstance(rule := self.options.alpha, str) and "rank" in self.space.dimensions
+                else {}
+            ),
             "validation": [
                 texts_digest(plan.task, plan.mixture.validation[role], plan.model.chat(plan.task))
                 for role in ROLES[self.objective.f1]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from tuning.dimensions.recipe import ALPHA_RULES, NAMES, SEARCHES, check_search, largest_batch, parse_search
 from tuning.halving.rungs import MOST, REDUCTION, Rungs
-from tuning.space import KINDS, SEARCHED, build_space, read_space
+from tuning.space import KINDS, SEARCHED, Space, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, Objective, StudyConfig, parse_objective
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
+from whichlora.config.item_sizes import item_sizes
 from whichlora.config.options import (
     AUTO,
     CHOICES,
@@ -55,6 +57,11 @@ OPTIONS = {
         "the Pareto front of F1 and that cost.",
     ),
     "space": ("paper", f"Search space: {' or '.join(KINDS)} (log scale), or a YAML file with lists and ranges."),
+    "search": (
+        AUTO,
+        f"What is searched besides the variant's grid: {', '.join(NAMES)} (alpha as {', '.join(ALPHA_RULES)}), joined "
+        "by commas; all; none; auto is all with space=continuous, else none.",
+    ),
     "pruner": (
         AUTO,
         f"Optuna pruner that stops trials early: {', '.join(PRUNERS)}; auto is median, or none with a cost.",
@@ -80,6 +87,7 @@ _STUDY = (
     "timeout",
     "objective",
     "space",
+    "search",
     "pruner",
     "reports",
     "rungs",
@@ -106,6 +114,7 @@ COMMAND = Command(
         "data_dir": FOLDER,
         "objective": tuple(ROLES),
         "space": KINDS,
+        "search": SEARCHES,
         "pruner": (AUTO, *PRUNERS),
         "final": BOOLEANS,
         "dry_run": BOOLEANS,
@@ -153,12 +162,23 @@ def study_configs(texts: Mapping[str, str]) -> list[StudyConfig]:
     kind, overrides = read_space(texts["space"], variants)
     shape = read_shape(locate(options.model))
     fixed = [name for name in SEARCHED if getattr(options, name) is not None]
+    search = parse_search(texts["search"], kind=kind)
+    check_search(texts["search"], search, options, variants)
+    batches = "batch_size" in search or any("batch_size" in dimensions for dimensions in overrides.values())
+    most = largest_batch(rungs.items(item_sizes(options, task).train_size, 0)) if batches else None
+
+    def space_of(variant: Variant, search: Sequence[str]) -> Space:
+        given = overrides[variant.name]
+        return build_space(variant, shape, fixed=fixed, kind=kind, overrides=given, search=search, largest_batch=most)
+
     return [
         StudyConfig(
             variant=variant,
             options=options,
             shape=shape,
-            space=build_space(variant, shape, fixed=fixed, kind=kind, overrides=overrides[variant.name]),
+            space=space_of(variant, search),
+            earlier=space_of(variant, ()) if search and texts["search"] == AUTO else None,
+            largest_batch=most,
             objective=objective,
             pruner=pruner,
             reports=1 if rungs.halving else _number("reports", texts["reports"]),

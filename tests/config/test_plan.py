@@ -141,6 +141,23 @@ def test_the_matched_arm_is_equal_for_every_variant(plan):
     assert {spec.alpha for spec in specs if spec.variant not in {*with_alpha, "randlora"}} == {None}
 
 
+@pytest.mark.parametrize("name", [name for name, variant in CATALOGUE.items() if variant.has_alpha])
+def test_a_rule_for_alpha_is_the_number_that_it_gives_at_the_rank(plan, name):
+    """The digests of a run do not know how its alpha was written."""
+    for rule, alpha in (("2*rank", 2), ("rank", 1), ("8*sqrt", 4)):
+        given, ruled = (plan(variant=name, **swept(name), rank=4, alpha=text).spec for text in (str(4 * alpha), rule))
+        assert (ruled.rank, ruled.alpha) == (4, 4 * alpha)
+        assert ruled == given
+        assert ruled.fingerprint == given.fingerprint
+
+
+def test_the_options_of_the_recipe_are_those_of_the_spec(plan):
+    spec = plan(dropout=0.1, weight_decay=0.01, scheduler="cosine").spec
+    assert (spec.dropout, spec.weight_decay, spec.scheduler) == (0.1, 0.01, "cosine")
+    assert plan(dropout=0, weight_decay=0, scheduler="linear").spec == plan().spec
+    assert plan(variant="ia3", **swept("ia3"), dropout=0).spec == plan(variant="ia3", **swept("ia3")).spec
+
+
 def test_every_variant_gets_the_same_items(plan):
     plans = [plan(variant=name, **swept(name)) for name in CATALOGUE]
     assert len({p.spec.train_digest for p in plans}) == 1

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from tuning.sampler import TrialSampler
-from tuning.space import KINDS, Choice, Range, build_space, known_points, read_space
+from tuning.space import KINDS, SEARCHED, Choice, Range, build_space, known_points, read_space
 from tuning.study_config import TUNING_SEED
 from tuning.tune import study_configs
+from whichlora.config.alpha import resolve_alpha
 from whichlora.errors import OptionError
 from whichlora.models.loading import locate, read_shape
 from whichlora.testing import save_tiny_model
@@ -46,7 +47,9 @@ def test_every_point_of_every_space_is_a_run(variant: str, kind: str, tiny_model
         spec = config.plan(point, TUNING_SEED).spec
         assert (spec.arm, spec.seed) == ("tuned", TUNING_SEED)
         for name, value in point.items():
-            if name in ("learning_rate", "rank", "alpha", "epochs"):
+            if name == "alpha":
+                assert spec.alpha == resolve_alpha(value, spec.rank)
+            elif name in SEARCHED and name != "target_modules":
                 assert getattr(spec, name) == value
             elif name != "target_modules":
                 assert spec.variant_options[name] == value
@@ -120,6 +123,11 @@ def test_variant_options_are_searched(tiny_model: str) -> None:
         (Range(low=1e-4, high=1e-2), 1.01e-4, "lower"),
         (Range(low=1e-4, high=1e-2), 1e-3, None),
         (Range(low=1e-4, high=1e-2), 9.9e-3, "upper"),
+        (Range(low=0.0, high=0.2, log=False), 0.0, None),  # nothing lies below 0
+        (Range(low=0.0, high=0.2, log=False), 0.1, None),
+        (Range(low=0.0, high=0.2, log=False), 0.199, "upper"),
+        (Choice(values=(0.0, 0.01, 0.1)), 0.0, None),
+        (Choice(values=("rank", "2*rank", 16)), 16, None),
     ],
 )
 def test_an_optimum_on_an_edge_is_detected(dimension: Choice | Range, value: Any, edge: str | None) -> None:
@@ -147,6 +155,12 @@ def test_a_user_overrides_any_range(tmp_path: Path, tiny_model: str) -> None:
         ({"learning_rate": []}, "learning_rate must be a list"),
         ({"rank": ["many"]}, "rank must be a list"),
         ({"rank": [0]}, "rank must be a list"),
+        ({"batch_size": {"low": 0, "high": 8}}, "batch_size must be a list of positive whole numbers"),
+        ({"dropout": [-0.1]}, "dropout must be a list of numbers from 0"),
+        ({"dropout": [0, 1]}, "dropout=1: must be a number at least 0 and at most 0.9"),
+        ({"scheduler": [1]}, "scheduler must be a list of texts, such as cosine"),
+        ({"scheduler": ["step"]}, "scheduler=step: allowed are linear, cosine, constant"),
+        ({"alpha": ["2*rnk"]}, r"alpha=2\*rnk: must be a number"),
         ({"lora": {"rate_ratio": [4]}}, "has 'rate_ratio'; allowed for lora are"),
         ([1], "must name dimensions"),
     ],

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from tuning.learning_rates import main
 from tuning.sweeps.best_arms import arms
+from tuning.sweeps.ranking import ranking, recipes
 from tuning.sweeps.stages import DIVERGED, Point, Rules, State, state
 from tuning.sweeps.sweep_file import read_sweep
 from tuning.sweeps.tables import effect
@@ -114,6 +115,32 @@ def test_an_effect_counts_methods_that_diverge() -> None:
     assert effect([(0.62, 0.60), (0.70, 0.68)]) == ["+2.0", "2 of 2"]
     assert effect([(0.62, 0.60), (0.70, 0.68), (DIVERGED, 0.5)]) == ["-", "2 of 3, 1 diverged"]
     assert effect([]) == []
+
+
+def test_methods_are_ranked_under_each_recipe_at_their_best_rates(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "name: rates\ndefaults: {batch_size: [4, 8, 16], seed: [0, 1]}\nsweep: {best: 1}\narms:\n"
+        "- {variant: lora, rank: [4, 16], learning_rate: [1e-3, 2e-3]}\n"
+        "- {variant: vera, learning_rate: [1e-2, 2e-2]}\n"
+    )
+    named = recipes(read_sweep(str(tmp_path / "sweep.yaml")).methods)
+    assert named["lora rank=16 batch_size=4"] == ("lora rank=16", "batch_size=4")
+    scores = {"4": (0.9, 0.8, 0.5), "8": (0.7, 0.8, DIVERGED), "16": (0.6, 0.6, None)}
+    rows = ("lora rank=4", "lora rank=16", "vera")
+    best = {
+        name: (score, None if score == DIVERGED else 1e-3)
+        for name, (row, column) in named.items()
+        if (score := scores[column.removeprefix("batch_size=")][rows.index(row)]) is not None
+    }
+    head, *table = ranking(named, best)
+    assert head[1:] == [f"batch_size={size}: points (rank) rate" for size in (4, 8, 16)]
+    assert table == [
+        ["lora rank=4", "90.0 (1) 1e-3", "70.0 (2) 1e-3", "60.0 1e-3"],
+        ["lora rank=16", "80.0 (2) 1e-3", "80.0 (1) 1e-3", "60.0 1e-3"],
+        ["vera", "50.0 (3) 1e-3", "diverged (3)", ""],
+        ["Kendall's tau with the first", "1.00", "0.33", "-"],
+    ]
+    assert ranking({"lora": ("lora", ""), "vera": ("vera", "")}, {}) == []
 
 
 def test_best_arms_are_an_experiment_with_the_options_of_the_sweep(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from mlflow.entities import Run
 
 from tuning.sweeps.best_arms import arms, rate_text
 from tuning.sweeps.progress import Progress, Survey, scores
+from tuning.sweeps.ranking import Best, ranking, recipes
 from tuning.sweeps.stages import DIVERGED, Point
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import texts_digest
@@ -23,6 +24,7 @@ def tables(progress: Progress, survey: Survey) -> str:
         _scores(progress, survey),
         _trainings(progress, survey),
         _changes(progress, survey),
+        _ranking(progress, survey),
         arms(progress.sweep.name, progress.methods, survey.states, survey.results),
     ]
     return "\n\n".join(filter(None, parts))
@@ -115,6 +117,19 @@ def _changes(progress: Progress, survey: Survey) -> str:
         if cells := effect([(changed, best) for changed, best in pairs if changed is not None and best is not None]):
             rows.append([change, *cells])
     return _markdown(["change", "points, mean of the methods", "better for"], rows) if rows else ""
+
+
+def _ranking(progress: Progress, survey: Survey) -> str:
+    """Return the table of how the methods rank under each recipe; empty if there is only one."""
+    best: dict[str, Best] = {}
+    for name, state in survey.states.items():
+        if state.best is not None:
+            score = _mean(progress, survey, [Point(name, state.best, seed) for seed in progress.methods[name].seeds])
+            best[name] = (DIVERGED if score is None else score, state.best)
+        elif not state.missing:
+            best[name] = (DIVERGED, None)
+    head, *rows = ranking(recipes(progress.methods), best) or [[]]
+    return _markdown(head, rows) if rows else ""
 
 
 def effect(pairs: Sequence[tuple[float, float]]) -> list[str]:

@@ -12,6 +12,9 @@ from whichlora.errors import OptionError
 from whichlora.evaluation.scoring_methods import prompt_scoring
 from whichlora.models.loading import check_quantization
 from whichlora.variants import Variant
+from whichlora.variants.capabilities import lacks
+
+_TRAINING = ("learning_rate", "epochs", "batch_size", "warmup", "scheduler", "weight_decay")
 
 
 def check_compatibility(options: RunOptions, variant: Variant, task: Task) -> Task | None:
@@ -48,17 +51,18 @@ def _check_without_source(options: RunOptions, task: Task) -> None:
 def _check_variant(options: RunOptions, variant: Variant) -> None:
     """Check that the options that are set apply to the variant."""
     set_options = [name for name in ("rank", "alpha", "target_modules") if getattr(options, name) is not None]
+    set_options += ["dropout"] if options.dropout else []  # no dropout is what methods without it have
     set_options += ["layers"] if options.layers != "all" else []
     if not variant.adapts_layers and set_options:
         allowed = f"variant {variant.name} has no adapter; remove the option"
         raise OptionError(set_options[0], getattr(options, set_options[0]), allowed)
-    set_options = [
-        name for name in ("learning_rate", "epochs", "batch_size", "warmup") if getattr(options, name) is not None
-    ]
+    set_options = [name for name in _TRAINING if getattr(options, name) is not None]
     if not variant.trains and set_options:
         allowed = f"variant {variant.name} trains nothing; remove the option"
         raise OptionError(set_options[0], getattr(options, set_options[0]), allowed)
-    for name, supported in (("rank", variant.has_rank), ("alpha", variant.has_alpha)):
+    has = {"rank": variant.has_rank, "alpha": variant.has_alpha}
+    has |= {"dropout": not lacks(variant.name, "dropout")} if options.dropout else {}
+    for name, supported in has.items():
         if getattr(options, name) is not None and not supported:
             raise OptionError(name, getattr(options, name), f"variant {variant.name} has no {name}; remove the option")
     if options.quantization != "none" and not variant.quantizable:

@@ -52,7 +52,8 @@ def arm_hyperparameters(
 def run_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
     """Return the arm's hyperparameters with the options that override them; None for `none`, which trains nothing.
 
-    Rank and modules are those of the arm: they are resolved for a model by `resolve_rank` and `resolve_modules`.
+    Rank, modules, and an alpha for which the options have a rule are those of the arm: `resolve_rank`,
+    `resolve_modules` and `resolve_alpha` resolve them for a model.
 
     Raises:
         OptionError: the arm has no learning rate for the variant.
@@ -60,8 +61,11 @@ def run_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hy
     values = arm_hyperparameters(variant, options.arm, learning_rate=options.learning_rate, task=task)
     if values is None:
         return None
-    names = ("alpha", "learning_rate", "epochs", "batch_size", "warmup")
-    return replace(values, **{name: value for name in names if (value := getattr(options, name)) is not None})
+    names = ("alpha", "dropout", "learning_rate", "epochs", "batch_size", "warmup", "scheduler", "weight_decay")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if isinstance(given.get("alpha"), str):
+        del given["alpha"]
+    return replace(values, **given)
 
 
 def resolve_modules(selection: str | tuple[str, ...], shape: ModelShape, *, model: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from whichlora.caller import given_path
+from whichlora.config.alpha import parse_alpha
 from whichlora.config.layers import parse_layers
 from whichlora.data import general_text
 from whichlora.data.chat import NONE, read_template
@@ -25,9 +26,11 @@ ALIGNMENTS = ("none", "tatoeba")
 FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
+SCHEDULERS = ("linear", "cosine", "constant")
 SWITCH = ("true", "false")
 MAX_EPOCHS = 10_000
-MAX_ALPHA = 10**6
+MAX_DROPOUT = 0.9
+MAX_WEIGHT_DECAY = 10
 
 CHOICES: dict[str, Sequence[str]] = {
     "variant": tuple(CATALOGUE),
@@ -37,6 +40,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "prompt_language": PROMPT_LANGUAGES,
     "chat_template": (NONE,),
     "first_token": FIRST_TOKEN,
+    "scheduler": SCHEDULERS,
     "retention": ("none", *PROMPTED),
     "alignment": ALIGNMENTS,
     "scoring": SCORINGS,
@@ -133,11 +137,13 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "test_size": _integer(1),
     "seed": _integer(0, 2**32 - 1),
     "rank": _integer(1),
-    "alpha": _number(above=0, high=MAX_ALPHA),
+    "alpha": parse_alpha,
     "learning_rate": _number(above=0, high=1),
     "epochs": _integer(1, MAX_EPOCHS),
     "batch_size": _integer(1),
     "warmup": _number(low=0, high=1),
+    "weight_decay": _number(low=0, high=MAX_WEIGHT_DECAY),
+    "dropout": _number(low=0, high=MAX_DROPOUT),
     "target_modules": _modules,
     "layers": _layers,
     "pool_layer": _integer(0),

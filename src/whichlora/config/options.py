@@ -11,7 +11,6 @@ from whichlora.config.option_values import (
     AUTO,
     CHOICES,
     FIRST_TOKEN,
-    MAX_ALPHA,
     MAX_EPOCHS,
     PARSERS,
     PRECISIONS,
@@ -34,7 +33,6 @@ __all__ = [
     "COSTS",
     "FIRST_TOKEN",
     "GROUPS",
-    "MAX_ALPHA",
     "MAX_EPOCHS",
     "PRECISIONS",
     "QUANTIZATIONS",
@@ -76,11 +74,18 @@ RUN_OPTIONS = {
     "test_size": (AUTO, "Number of test items per language."),
     "seed": ("42", "Random seed of the data sample, the initialisation of the adapter and the order of items."),
     "rank": (AUTO, "Rank of the update; for AdaLoRA, the final average rank."),
-    "alpha": (AUTO, "Scaling: the update is multiplied by alpha / rank."),
+    "alpha": (
+        AUTO,
+        "Scaling: the update is multiplied by alpha / rank. A number, or a rule: rank, sqrt (of the rank), or a "
+        "multiple of one of them, such as 2*rank.",
+    ),
+    "dropout": (AUTO, "Dropout of the adapter in training, 0 to 0.9, for variants that have it."),
     "learning_rate": (AUTO, "Peak learning rate."),
     "epochs": (AUTO, "Number of epochs."),
     "batch_size": (AUTO, "Items per optimiser step; if memory runs out, the step is split into several passes."),
     "warmup": (AUTO, "Share of the optimiser steps, 0 to 1, over which the learning rate rises to its peak."),
+    "scheduler": (AUTO, "Learning rate after the warm-up: linear or cosine (it falls to 0), or constant."),
+    "weight_decay": (AUTO, "Weight decay of AdamW, 0 to 10: each step takes learning rate x decay off every weight."),
     "target_modules": (AUTO, "all-linear, or names of linear modules, separated by commas."),
     "layers": ("all", "Decoder blocks to adapt, counted from 0: all, first:N, last:N, A-B or A, separated by commas."),
     "prompt_language": (
@@ -149,8 +154,11 @@ GROUPS = {
         *("task", "language", "tl_ratio", "composition", "difficulty", "train_size", "validation_size", "test_size"),
         *("prompt_language", "chat_template", "data_dir"),
     ),
-    "Adapter": ("rank", "alpha", "target_modules", "layers"),
-    "Training": ("learning_rate", "epochs", "batch_size", "warmup", "select_on", "pool_layer", "first_token"),
+    "Adapter": ("rank", "alpha", "dropout", "target_modules", "layers"),
+    "Training": (
+        *("learning_rate", "epochs", "batch_size", "warmup", "scheduler", "weight_decay", "select_on"),
+        *("pool_layer", "first_token"),
+    ),
     "Scoring": ("scoring", *SCORED_BESIDE, *COSTS),
     "Model": ("model", "precision", "quantization"),
 }
@@ -159,7 +167,10 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Parsed options of the command `run`, documented in `RUN_OPTIONS`; None stands for `auto`."""
+    """Parsed options of the command `run`, documented in `RUN_OPTIONS`; None stands for `auto`.
+
+    `alpha` may be a rule, which `resolve_alpha` turns into a number.
+    """
 
     variant: str
     arm: str
@@ -174,11 +185,14 @@ class RunOptions:
     test_size: int | None
     seed: int
     rank: int | None
-    alpha: float | None
+    alpha: float | str | None
+    dropout: float | None
     learning_rate: float | None
     epochs: int | None
     batch_size: int | None
     warmup: float | None
+    scheduler: str | None
+    weight_decay: float | None
     target_modules: str | None
     layers: str
     prompt_language: PromptLanguage | None

@@ -58,7 +58,7 @@ def outline(options: RunOptions, variant_options: Mapping[str, Any] | None = Non
     hyperparameters, sizes = run_hyperparameters(options, variant, task), item_sizes(options, task)
     values = {**vars(options), **asdict(sizes), "settings": dict(settings)}
     if hyperparameters is not None:
-        given = {name: getattr(options, name) for name in ("rank", "target_modules")}
+        given = {name: getattr(options, name) for name in ("rank", "alpha", "target_modules")}
         values |= {n: v for n, v in vars(hyperparameters).items() if given.get(n) is None and n != "source"}
     values = {name: value for name, value in values.items() if name not in COSTS}
     trained = {name: value for name, value in values.items() if name not in _NOT_TRAINING}

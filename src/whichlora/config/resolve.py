@@ -9,6 +9,7 @@ from typing import Any
 
 from whichlora.config import word_pairs
 from whichlora.config.alignment import sentence_items, sentence_tests
+from whichlora.config.alpha import resolve_alpha
 from whichlora.config.base_model import BaseModel, read_base_model
 from whichlora.config.compatibility import check_compatibility, difficulty_of
 from whichlora.config.context import check_context
@@ -94,11 +95,12 @@ def _resolve(options: RunOptions, variant_options: Mapping[str, Any] | None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _AdapterTarget:
-    """The layers that get an adapter, and its rank; empty for variants without one."""
+    """The layers that get an adapter, its rank and its alpha; empty for variants without one."""
 
     layers: tuple[int, ...] = ()
     modules: tuple[str, ...] = ()
     rank: int | None = None
+    alpha: float | None = None
 
 
 def _checked_hyperparameters(options: RunOptions, variant: Variant, task: Task) -> Hyperparameters | None:
@@ -146,7 +148,7 @@ def _adapter_target(
     shape: ModelShape,
     settings: Mapping[str, Any],
 ) -> _AdapterTarget:
-    """Return the decoder blocks and linear layers that get an adapter, and its rank."""
+    """Return the decoder blocks and linear layers that get an adapter, its rank and its alpha."""
     if not variant.adapts_layers:
         return _AdapterTarget()
     assert hyperparameters is not None
@@ -156,7 +158,10 @@ def _adapter_target(
     rank = resolve_rank(variant, hyperparameters, options.rank, shapes, settings)
     if variant.check_options is not None:
         variant.check_options(shapes, settings)
-    return _AdapterTarget(layers=layers, modules=modules, rank=rank)
+    alpha = hyperparameters.alpha if variant.has_alpha else None
+    if options.alpha is not None:
+        alpha = resolve_alpha(options.alpha, rank)
+    return _AdapterTarget(layers=layers, modules=modules, rank=rank, alpha=alpha)
 
 
 def _scoring(options: RunOptions, task: Task, layers: Sequence[int], n_layers: int) -> Scoring:
@@ -226,7 +231,7 @@ def _spec(
         test_size=sizes.test_size,
         seed=options.seed,
         rank=target.rank,
-        alpha=hyperparameters.alpha if hyperparameters and variant.has_alpha else None,
+        alpha=target.alpha,
         dropout=hyperparameters.dropout if hyperparameters else None,
         learning_rate=hyperparameters.learning_rate if hyperparameters else None,
         epochs=hyperparameters.epochs if hyperparameters else None,

@@ -42,6 +42,11 @@ def capabilities_of(variant: str) -> list[str] | None:
     return None if row is None else [name for name in CAPABILITIES if not row[name]]
 
 
+def lacks(variant: str, capability: str) -> bool:
+    """Return whether a variant was found to lack a capability; one that was not tried out may have it."""
+    return bool(table().get(variant, {}).get(capability))
+
+
 def capabilities_text(variant: str) -> str:
     """Return the capabilities of a variant as a list in one line."""
     found = capabilities_of(variant)

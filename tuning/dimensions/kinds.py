@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+SHARES = ("warmup", "dropout")
+"""Options whose ranges have a linear scale."""
 _EDGE = 0.02
-"""An optimum within this fraction of a range's width, on the log scale, counts as on its edge."""
+"""An optimum within this fraction of a range's width, on its scale, counts as on its edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A list of values; numbers are in ascending order."""
+    """A list of values; a list of numbers is in ascending order."""
 
     values: tuple[Any, ...]
 
@@ -25,8 +27,8 @@ class Choice:
 
     def edge(self, value: Any) -> str | None:
         """Return the end of three or more numbers that a value is at: "lower", "upper" or None."""
-        if isinstance(value, str) or len(self.values) < 3:
-            return None
+        if any(isinstance(each, str) for each in self.values) or len(self.values) < 3 or value == 0:
+            return None  # nothing lies below 0
         return {0: "lower", len(self.values) - 1: "upper"}.get(self.values.index(value))
 
     @property
@@ -44,21 +46,25 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from `low` to `high` on a log scale; integers if both ends are `int`."""
+    """Numbers from `low` to `high`, on a log scale unless `log` is False; integers if both ends are `int`."""
 
     low: float
     high: float
+    log: bool = True
 
     def suggest(self, name: str, trial: BaseTrial) -> Any:
         """Let a trial suggest a value."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=True)
-        return trial.suggest_float(name, self.low, self.high, log=True)
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def edge(self, value: Any) -> str | None:
         """Return the end of the range that a value is near: "lower", "upper" or None."""
-        position = math.log(value / self.low) / math.log(self.high / self.low)
-        return "lower" if position <= _EDGE else "upper" if position >= 1 - _EDGE else None
+        if self.log:
+            position = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            position = (value - self.low) / (self.high - self.low)
+        return "lower" if position <= _EDGE and self.low > 0 else "upper" if position >= 1 - _EDGE else None
 
     @property
     def lowest(self) -> Any:
@@ -70,7 +76,12 @@ class Range:
 
     def to_json(self) -> Any:
         """Return the range for JSON."""
-        return {"low": self.low, "high": self.high}
+        return {"low": self.low, "high": self.high, **({} if self.log else {"log": False})}
 
 
 Dimension = Choice | Range
+
+
+def is_log(name: str, low: float) -> bool:
+    """Return whether the range of an option that begins at `low` has a log scale: not shares, and not from 0."""
+    return low > 0 and name not in SHARES
