@@ -18,7 +18,7 @@ from analysis.report.wording import count, format_points, join
 from analysis.stats.sequential.verdict import Standing, Verdict
 from comparing.costs import Costs
 from comparing.results import OUTCOMES, Results
-from comparing.support import support
+from comparing.support import cost_text, settings_texts, support
 from whichlora.config.cli import format_duration
 from whichlora.csv_text import to_csv
 from whichlora.text_tables import table as text_table
@@ -74,7 +74,8 @@ def answer_of(results: Results, costs: Costs, ended: str, reason: str = "") -> A
     verdict, rule = results.verdict, results.comparison.rule
     if not verdict.seeds:
         lead = "No answer yet: no seed has the runs of all methods."
-        return Answer(ended=ended, take=None, alternatives=(), lead=lead, sentences=(reason,) * bool(reason), rows=())
+        found = (_ended(ended, verdict, rule.max_seeds), reason, cost_text(costs), *settings_texts(results.comparison))
+        return Answer(ended=ended, take=None, alternatives=(), lead=lead, sentences=tuple(filter(None, found)), rows=())
     table = results.table()
     low = _at_floor(table, OUTCOMES[rule.primary])
     near = [s.method for s in verdict.standings if s.state in ("leader", "level") and s.decided]
@@ -106,6 +107,7 @@ def files(answer: Answer, results: Results, costs: Costs) -> dict[str, str]:
         "seeds": results.verdict.seeds,
         "finished": results.verdict.finished,
         "standings": standings,
+        "settings": results.comparison.settings,
         "cost": asdict(costs),
     }
     scores = results.scores.rename_axis(index="seed").reset_index()

@@ -1,4 +1,4 @@
-"""The budget of a comparison in device-hours, given as hours or as money with the price of an hour."""
+"""Device-time of a comparison and of its tuning, given as hours or as money with the price of an hour."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _SECONDS = 3600.0
 _MOST = 1e7
 
 
-def device_seconds(budget: str, price: str) -> float | None:
+def device_seconds(budget: str, price: str, *, option: str = "budget") -> float | None:
     """Return a budget in device-seconds; None if there is none.
 
     Args:
         budget: hours, as "20" or "20h", an amount with its currency, as "50EUR", or "none".
         price: of a device-hour, as "2.5EUR" or "2.5"; "auto" if it is not known.
+        option: its name, for messages.
 
     Raises:
         OptionError: one of them is something else, or they do not fit together.
@@ -31,12 +32,12 @@ def device_seconds(budget: str, price: str) -> float | None:
     if money is None:
         hours = _HOURS.fullmatch(budget)
         what = "hours, money (50EUR)"
-        return _SECONDS * _positive("budget", hours["amount"] if hours else budget, budget, what, or_else=NONE)
+        return _SECONDS * _positive(option, hours["amount"] if hours else budget, budget, what, or_else=NONE)
     if an_hour is None:
         raise OptionError("device_price", price, f"must be what a device-hour costs, in {money['currency']}")
     if currency not in (None, money["currency"]):
-        raise OptionError("device_price", price, f"must be in {money['currency']}, as the budget is")
-    return _SECONDS * _positive("budget", money["amount"], budget, "an amount", or_else=NONE) / an_hour
+        raise OptionError("device_price", price, f"must be in {money['currency']}, as {option} is")
+    return _SECONDS * _positive(option, money["amount"], budget, "an amount", or_else=NONE) / an_hour
 
 
 def price_of_runs(price: str) -> str:

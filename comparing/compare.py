@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from comparing.budget import NONE, device_seconds, price_of_runs
 from comparing.rule import PRIMARIES, Rule, parse_seeds
+from tuning.space import KINDS
+from tuning.tune import OPTIONS as TUNE_OPTIONS
 from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
@@ -21,6 +24,9 @@ from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE
+
+if TYPE_CHECKING:
+    from comparing.comparison import Comparison
 
 _NOT_COMPARED = ("pool_layer", "first_token", "device_price", *SCORED_BESIDE)
 """Options of a run that do not affect its test score, or belong to tasks without one, or to the budget."""
@@ -51,7 +57,7 @@ RULE = {
 BUDGET = {
     "budget": (
         NONE,
-        "Device-hours of the comparison's own runs, such as 20, or money, such as 50EUR; none: no limit.",
+        "Device-hours of tuning and of the comparison's own runs, such as 20, or money, such as 50EUR; none: no limit.",
     ),
     "device_price": (
         AUTO,
@@ -62,12 +68,28 @@ BUDGET = {
         "When to stop: answer (once every method is decided), or budget (once it is spent, for narrower intervals).",
     ),
 }
+TUNING = {
+    "tune": (
+        NONE,
+        "Device-hours of trials for each variant, such as 2, or money, to find its settings before the first round; "
+        "none: those of the arm.",
+    ),
+    "trials": (
+        AUTO,
+        "Trials of each study at most, or with rungs their cost in trainings on all items; auto: as many as tune pays "
+        "for.",
+    ),
+    "space": TUNE_OPTIONS["space"],
+    "rungs": ("2", TUNE_OPTIONS["rungs"][1]),
+}
+"""Options of the studies that find the settings."""
 STOPS = ("answer", "budget")
 OPTIONS = {
     "file": (NONE, "YAML file of an experiment, whose arms are the methods. Instead of variant and the other options."),
     **{name: entry for name, entry in STUDY.items() if name != "seed"},
     **RULE,
     **BUDGET,
+    **TUNING,
     "register": (
         "auto",
         "Name in MLflow's Model Registry for the adapter of the method to take, followed by the language; none: do not "
@@ -78,14 +100,15 @@ OPTIONS = {
 }
 COMMAND = Command(
     "compare",
-    "Compare methods in rounds of seeds, and say which to use.\n\nIn each round the methods that are not decided yet "
-    "train the same seed. It ends when every method is shown to be worse than the best or level with it, when the "
-    "budget is spent, or after max_seeds. Any number of processes may work on one comparison, and the same command "
-    "resumes it.",
+    "Compare methods in rounds of seeds, and say which to use.\n\nWith tune, studies find the settings of each variant "
+    "first. In each round the methods that are not decided yet train the same seed. It ends when every method is shown "
+    "to be worse than the best or level with it, when the budget is spent, or after max_seeds. Any number of processes "
+    "may work on one comparison, and the same command resumes it.",
     OPTIONS,
     groups={
         "Comparison": ("file", "variant", "arm", *RULE),
         "Budget": tuple(BUDGET),
+        "Tuning": tuple(TUNING),
         **{
             title: [name for name in names if name in OPTIONS and name not in ("variant", "arm", "seed", *BUDGET)]
             for title, names in GROUPS.items()
@@ -103,11 +126,13 @@ COMMAND = Command(
         "data_dir": FOLDER,
         "primary": PRIMARIES,
         "stop": STOPS,
+        "space": KINDS,
         "dry_run": BOOLEANS,
         "engine": ENGINES,
     },
     examples=(
         "whichlora compare --variant lora,dora,vera --budget 2",
+        "whichlora compare --variant lora,dora,vera --budget 20 --tune 2",
         "whichlora compare --file experiments/pocket.yaml --margin 2 --dry_run true",
     ),
 )
@@ -130,6 +155,7 @@ def _compare(texts: Mapping[str, str]) -> int:
     budget = device_seconds(texts["budget"], texts["device_price"])
     if stop == "budget" and budget is None:
         raise OptionError("budget", texts["budget"], "must be given with stop=budget")
+    seconds = device_seconds(texts["tune"], texts["device_price"], option="tune")
     check_pack(texts["pack"])
     rule = _rule(texts)
     register = None if texts["register"] == NONE else texts["register"]
@@ -142,12 +168,18 @@ def _compare(texts: Mapping[str, str]) -> int:
         # pandas, torch, Optuna and MLflow take seconds to import, so options are checked first.
         from comparing.methods import read_file, read_variants
         from comparing.pipeline import Request, run_comparison
+        from comparing.studies import Studies, read_studies
 
-        if texts["file"] == NONE:
-            given = {name: texts[name] for name in STUDY if name != "seed"}
-            comparison = read_variants({**given, "device_price": price_of_runs(texts["device_price"])}, rule)
+        subject: Comparison | Studies
+        given = {name: texts[name] for name in STUDY if name != "seed"}
+        given["device_price"] = price_of_runs(texts["device_price"])
+        if texts["file"] != NONE:
+            subject = read_file(texts["file"], rule, given=texts["seed"] != RULE["seed"][0])
+        elif seconds is not None:
+            studied = {**given, **{name: texts[name] for name in TUNING}}
+            subject = read_studies(studied, rule, seconds=seconds, budget=budget)
         else:
-            comparison = read_file(texts["file"], rule, given=texts["seed"] != RULE["seed"][0])
+            subject = read_variants(given, rule)
     request = Request(
         budget=budget,
         stop=stop,
@@ -157,7 +189,7 @@ def _compare(texts: Mapping[str, str]) -> int:
         register=register,
         arguments=_changed(texts),
     )
-    return run_comparison(comparison, request)
+    return run_comparison(subject, request)
 
 
 def _rule(texts: Mapping[str, str]) -> Rule:
@@ -181,6 +213,21 @@ def _check_source(texts: Mapping[str, str]) -> None:
         for name, (default, _) in STUDY.items():
             if name not in ("seed", "variant") and texts[name] != default:
                 raise OptionError(name, texts[name], f"must be set in the file: {texts['file']} says what the runs are")
+    _check_tuning(texts)
+
+
+def _check_tuning(texts: Mapping[str, str]) -> None:
+    """Check that the options of tuning are given with variants whose settings are to be found."""
+    if texts["tune"] == NONE:
+        for name, (default, _) in TUNING.items():
+            if texts[name] != default:
+                raise OptionError(name, texts[name], f"must be {default} without tune")
+    elif texts["file"] != NONE:
+        allowed = "must be none with a file, whose arms have their settings; give variant instead"
+        raise OptionError("tune", texts["tune"], allowed)
+    elif texts["arm"] != STUDY["arm"][0]:
+        allowed = f"must be {STUDY['arm'][0]} with tune: a study tries the recommended values anyway"
+        raise OptionError("arm", texts["arm"], allowed)
 
 
 def _changed(texts: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comparing.rule import Rule
+from tuning.tuned import Tuned
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
@@ -32,12 +33,16 @@ class Comparison:
         experiment: name of the MLflow experiment; None for the default one.
         about: what the experiment is for.
         cells: all methods in all languages and ratios.
+        tuned: what tuning has found for each cell; empty if it was not used.
+        tuning_seconds: device-seconds of tuning, or the most that it may take if it is still to be done.
     """
 
     experiment: str | None
     about: str
     cells: tuple[Cell, ...]
     rule: Rule
+    tuned: tuple[Tuned, ...] = ()
+    tuning_seconds: float = 0.0
     _plans: dict[tuple[int, int], Plan] = field(default_factory=dict, repr=False)
 
     @property
@@ -59,6 +64,24 @@ class Comparison:
                     freeze_gc()
                 found.setdefault(cell.method, []).append(self._plans[seed, index])
         return found
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """What tuning has found as JSON: for each method, language and ratio an arm, and what it rests on."""
+        return [
+            {
+                "method": cell.method,
+                "language": cell.options.language,
+                "tl_ratio": cell.options.tl_ratio,
+                "arm": tuned.arm,
+                "study": tuned.study,
+                "run_id": tuned.run_id,
+                "score": tuned.best and tuned.best.score,
+                "edges": tuned.undecided,
+                "seconds": tuned.seconds + tuned.fresh_seconds,
+            }
+            for cell, tuned in zip(self.cells, self.tuned, strict=False)
+        ]
 
     @property
     def resolution(self) -> float:

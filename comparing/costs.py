@@ -24,7 +24,8 @@ class Costs:
     there already and cost nothing.
 
     Attributes:
-        spent: of the comparison's own runs, failed ones included.
+        spent: of tuning and of the comparison's own runs, failed ones included.
+        tuning: of tuning alone, whoever did it.
         runs, reused: number of runs that count, and of those that another command has started.
         budget: device-seconds; None without a limit.
         round: expected for the next round; None if no such run has finished on this machine.
@@ -32,6 +33,7 @@ class Costs:
     """
 
     spent: float
+    tuning: float
     runs: int
     reused: int
     budget: float | None
@@ -69,7 +71,8 @@ def costs(
     own = [run for run in results.every if parent and run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent]
     usual = median(durations.others) if durations.others else 0.0
     return Costs(
-        spent=sum(_seconds(run, usual) for run in own),
+        spent=comparison.tuning_seconds + sum(_seconds(run, usual) for run in own),
+        tuning=comparison.tuning_seconds,
         runs=len(results.runs),
         reused=sum(run.data.tags.get(MLFLOW_PARENT_RUN_ID) != parent or not parent for run in results.runs.values()),
         budget=budget,

@@ -14,6 +14,7 @@ from analysis.runs.methods import name_methods, name_settings
 from analysis.runs.tidy import NUMBERS
 from comparing.comparison import Cell, Comparison
 from comparing.rule import Rule
+from tuning.tuned import Tuned
 from whichlora.config.options import RunOptions, check_data_dir, check_task, parse_options
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
@@ -28,7 +29,7 @@ _Run = tuple[RunOptions, Mapping[str, Any]]
 """The options of a run and the variant's own settings."""
 _Block = tuple[str, str, float]
 """Setting, language and ratio."""
-_SEVERAL = ("language", "tl_ratio")
+SEVERAL = ("language", "tl_ratio")
 """Options that may have several values on the command line, separated by spaces."""
 
 
@@ -42,7 +43,7 @@ def read_variants(texts: Mapping[str, str], rule: Rule) -> Comparison:
         OptionError: a value is not allowed, by itself or together with the others.
     """
     rule.check()
-    several = {name: texts[name].split() or [""] for name in _SEVERAL}
+    several = {name: texts[name].split() or [""] for name in SEVERAL}
     runs: list[_Run] = []
     for values in itertools.product(*several.values()):
         for variant in _variants(texts["variant"]):
@@ -53,8 +54,7 @@ def read_variants(texts: Mapping[str, str], rule: Rule) -> Comparison:
             task = get_task(options.task, options.prompt_language)
             check_task(task, language=options.language, difficulty=options.difficulty)
             runs.append((options, {}))
-    plans = [resolve(*run) for run in runs]
-    return _comparison(None, "", runs, plans, rule, ("variant", texts["variant"]))
+    return comparison_of(None, "", runs, rule, ("variant", texts["variant"]))
 
 
 def read_file(file: str, rule: Rule, *, given: bool) -> Comparison:
@@ -77,7 +77,7 @@ def read_file(file: str, rule: Rule, *, given: bool) -> Comparison:
     experiment = replace(experiment, defaults=first)
     runs: list[_Run] = each_run(experiment, _checked)
     plans = each_run(experiment, resolve)
-    return _comparison(experiment.name, experiment.about, runs, plans, rule, ("file", file))
+    return comparison_of(experiment.name, experiment.about, runs, rule, ("file", file), plans=plans)
 
 
 def _checked(options: RunOptions, settings: Mapping[str, Any]) -> _Run:
@@ -101,29 +101,47 @@ def _check_trains(variant: str) -> None:
         raise OptionError("variant", variant, allowed)
 
 
-def _comparison(
+def comparison_of(
     experiment: str | None,
     about: str,
     runs: Sequence[_Run],
-    plans: Sequence[Plan],
     rule: Rule,
     source: tuple[str, str],
+    *,
+    plans: Sequence[Plan] = (),
+    tuned: Sequence[Tuned] = (),
+    tuning_seconds: float = 0.0,
 ) -> Comparison:
-    """Return the comparison of runs with the first seed, and their plans.
+    """Return the comparison of runs with the first seed.
+
+    Args:
+        source: the option that they come from and its value, for messages.
+        plans: those of the runs; empty to resolve them here.
+        tuned: what tuning has found, for each run; empty if it was not used.
+        tuning_seconds: device-seconds of tuning.
 
     Raises:
         OptionError: they are not two or more different methods with the same languages and ratios in one precision.
     """
+    plans = plans or [resolve(*run) for run in runs]
     known: dict[str, tuple[_Run, Plan]] = {}
     for run, plan in zip(runs, plans, strict=True):
         known.setdefault(plan.spec.fingerprint, (run, plan))
-    named = _names([plan for _, plan in known.values()], source)
+    # One method may have its recommended values in one language, and tuned ones in another.
+    named = _names([plan for _, plan in known.values()], source, {"arm": "tuned"} if tuned else {})
     _check(named, [plan for _, plan in known.values()], rule, source)
     cells = [
         Cell(method=name, options=options, settings=settings)
         for (name, _), ((options, settings), _) in zip(named, known.values(), strict=True)
     ]
-    return Comparison(experiment=experiment, about=about, cells=tuple(cells), rule=rule)
+    return Comparison(
+        experiment=experiment,
+        about=about,
+        cells=tuple(cells),
+        rule=rule,
+        tuned=tuple(tuned),
+        tuning_seconds=tuning_seconds,
+    )
 
 
 def _check(named: Sequence[tuple[str, _Block]], plans: Sequence[Plan], rule: Rule, source: tuple[str, str]) -> None:
@@ -142,8 +160,11 @@ def _check(named: Sequence[tuple[str, _Block]], plans: Sequence[Plan], rule: Rul
             raise OptionError(*source, allowed)
 
 
-def _names(plans: Sequence[Plan], source: tuple[str, str]) -> list[tuple[str, _Block]]:
+def _names(plans: Sequence[Plan], source: tuple[str, str], same: Mapping[str, str]) -> list[tuple[str, _Block]]:
     """Return the method and the block of each plan, named as in the report of these runs.
+
+    Args:
+        same: values by which no methods are distinguished.
 
     Raises:
         OptionError: two methods are the same.
@@ -153,7 +174,7 @@ def _names(plans: Sequence[Plan], source: tuple[str, str]) -> list[tuple[str, _B
         texts = {name: param_text(value) for name, value in plan.spec.to_dict().items()}
         numbers = {name: float("nan") if texts[name] == "None" else float(texts[name]) for name in NUMBERS}
         more = {"source_language": plan.task.source or "none", "headline": plan.task.headline}
-        rows.append({**texts, **numbers, **more, "adapter": plan.spec.training_fingerprint})
+        rows.append({**texts, **numbers, **more, "adapter": plan.spec.training_fingerprint, **same})
     frame = pd.DataFrame(rows)
     frame = frame.assign(**{key: "" for key in (*SETTINGS, *CONDITIONS) if key not in frame})
     named, merged, _ = name_methods(name_settings(frame))

@@ -1,4 +1,4 @@
-"""Carries out a comparison: plan, rounds of seeds, answer. Read this first."""
+"""Carries out a comparison: plan, settings, rounds of seeds, answer. Read this first."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from comparing.costs import Costs, costs
 from comparing.description import describe
 from comparing.plan_text import plan_text, round_text
 from comparing.results import Results
+from comparing.studies import Studies
 from whichlora.errors import printable
 from whichlora.experiment.grid import Grid
 from whichlora.experiment.pipeline import run_missing
@@ -30,6 +31,7 @@ from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training.multi_adapter import parse_pack
 
+_EXPERIMENT = "whichlora"
 _POLL_SECONDS = 10.0
 """Seconds between two looks at what the workers of an engine have done."""
 
@@ -62,24 +64,63 @@ class Request:
         return self.stop == "budget"
 
 
-def run_comparison(comparison: Comparison, request: Request) -> int:
-    """Print the plan, do the rounds that are needed, and print and store the answer.
+def run_comparison(subject: Comparison | Studies, request: Request) -> int:
+    """Print the plan, find the settings, do the rounds that are needed, and print and store the answer.
+
+    Args:
+        subject: a comparison, or the studies that find the settings of its methods.
 
     Returns:
-        The exit status: 1 if it stopped because runs have no result.
+        The exit status: 1 if it stopped because settings or runs have no result.
 
     Raises:
         OptionError: runs cannot be packed, workers cannot start, or this user cannot write results.
     """
-    first = comparison.plans(comparison.rule.rounds[0])
-    pack = parse_pack(request.pack, [plan for plans in first.values() for plan in plans])
+    draft = subject if isinstance(subject, Comparison) else subject.draft
+    plans = [plan for of_method in draft.plans(draft.rule.rounds[0]).values() for plan in of_method]
+    pack = parse_pack(request.pack, plans)
     freeze_gc()
     if not request.dry_run:
         create_work_folder()
         storage.check_configured()
     # A dry run writes nothing, not even an empty database.
-    tracker = None if request.dry_run and not database_exists() else Tracker.for_command(comparison.experiment)
-    experiment = tracker.experiment if tracker else comparison.experiment or "whichlora"
+    tracker = None if request.dry_run and not database_exists() else Tracker.for_command(draft.experiment)
+    if isinstance(subject, Comparison):
+        return _do_rounds(subject, request, tracker, pack)
+    comparison = subject.comparison()
+    if comparison is None:
+        if not _find_settings(subject, request, tracker, pack):
+            return 1
+        comparison = subject.comparison()
+        if request.dry_run or is_worker():  # workers of the rounds are started later, when all know the comparison
+            return 0
+    assert comparison is not None
+    return _do_rounds(comparison, request, tracker, pack)
+
+
+def _find_settings(studies: Studies, request: Request, tracker: Tracker | None, pack: int) -> bool:
+    """Print the plan and, unless this is a dry run, run the studies; return whether nothing is missing."""
+    draft = studies.draft
+    experiment = tracker.experiment if tracker else _EXPERIMENT
+    if not is_worker():
+        results = Results(draft, experiment)
+        spent = _costs(results, tracker, None, request)
+        _print(plan_text(draft, results, spent, experiment=experiment, stop=request.stop, studies=studies))
+    if request.dry_run or tracker is None:
+        return True
+    check_writable()
+    storage.check_writable()
+    if request.engine is not None:
+        request.engine.connect()
+    missing = studies.tune(tracker, engine=request.engine, arguments=request.arguments, pack=pack)
+    for message in missing:
+        print(printable(message), file=sys.stderr)
+    return not missing
+
+
+def _do_rounds(comparison: Comparison, request: Request, tracker: Tracker | None, pack: int) -> int:
+    """Do the rounds of a comparison; see `run_comparison`."""
+    experiment = tracker.experiment if tracker else comparison.experiment or _EXPERIMENT
     results = Results(comparison, experiment)
     if tracker is not None:
         results.update(tracker.client, beyond=request.beyond)

@@ -44,7 +44,8 @@ def open_record(comparison: Comparison, tracker: Tracker) -> RunLog:
             name = f"comparison of {', '.join(comparison.methods)} {digest[:6]}"
             own = tracker.open(KIND, name, {"fingerprint": digest})
             own.params(_params(comparison))
-            text = json.dumps({"methods": list(comparison.methods), **comparison.identity}, indent=1)
+            fixed = {"methods": list(comparison.methods), **comparison.identity, "settings": comparison.settings}
+            text = json.dumps(fixed, indent=1)
             _upload(own, {DEFINITION: text + "\n"})
             found = find(client, tracker.experiment, digest)
             assert found is not None
@@ -92,4 +93,5 @@ def _params(comparison: Comparison) -> dict[str, object]:
         "task": list(dict.fromkeys(cell.options.task for cell in cells)),
         "model": list(dict.fromkeys(cell.options.model for cell in cells)),
         "language": list(dict.fromkeys(cell.options.language for cell in cells)),
+        **({"studies": [tuned.study for tuned in comparison.tuned]} if comparison.tuned else {}),
     }

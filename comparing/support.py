@@ -12,14 +12,17 @@ from analysis.naming import names_of
 from analysis.report.wording import count, join
 from analysis.stats.cells import rows
 from analysis.stats.sequential.boundaries import FIRST_LOOK
+from comparing.comparison import Comparison
 from comparing.costs import Costs
 from comparing.narrowed import differences
 from comparing.results import OUTCOMES, Results, languages_of
 from comparing.rule import Rule
+from tuning.space import describe_point
 from whichlora.config.cli import format_duration
 from whichlora.data.language_names import join_names
 
 _MOST_LANGUAGES = 4
+_MOST_SETTINGS = 6
 
 
 def support(results: Results, costs: Costs, take: str | None) -> list[str]:
@@ -34,18 +37,43 @@ def support(results: Results, costs: Costs, take: str | None) -> list[str]:
         *_narrowed(results),
         cost_text(costs),
         _basis(results, table, rule, take),
+        *settings_texts(results.comparison, most=_MOST_SETTINGS),
         *(f"What would change it: {text}." for text in ["; ".join(_changes(results, table, rule, take))] if text),
     ]
 
 
 def cost_text(costs: Costs) -> str:
     """Return what the comparison has cost, and what the full grid would."""
-    text = f"Cost: {format_duration(costs.spent)} of device time; {count(costs.runs, 'run')} used"
+    text = f"Cost: {format_duration(costs.spent)} of device time"
+    text += f", {format_duration(costs.tuning)} of which for tuning" if costs.tuning else ""
+    text += f"; {count(costs.runs, 'run')} used"
     text += f", {costs.reused} of which were there already" if costs.reused else ""
     if costs.grid is not None:
         runs = count(costs.grid_runs, "run")
         text += f". All methods with all seeds would be {runs}, about {format_duration(costs.grid)}"
     return text + "."
+
+
+def settings_texts(comparison: Comparison, *, most: int | None = None) -> list[str]:
+    """Return what tuning has found, in a sentence for each method, language and ratio; empty if it was not used.
+
+    Args:
+        most: number of sentences after which the rest is counted; None for all.
+    """
+    several = len(comparison.cells) > len(comparison.methods)
+    texts = []
+    for cell, tuned in zip(comparison.cells, comparison.tuned, strict=False):
+        plan = tuned.plan(comparison.rule.rounds[0])
+        where = f" in {join_names([plan.spec.language])}, ratio {plan.spec.tl_ratio:g}" if several else ""
+        best = tuned.best
+        assert best is not None
+        values = "the arm recommended" if best.recommended else describe_point(best.point)
+        text = f"Tuned: {cell.method}{where} has {values}; {fixed(best.score * 100, 1)} points on validation items "
+        text += f"(study {tuned.study}, run {tuned.run_id[:8]})"
+        ends = [f"{name} is on the {end} edge of the space" for name, end in tuned.undecided.items()]
+        texts.append(text + (f"; {join(ends)}." if ends else "."))
+    rest = len(texts) - (len(texts) if most is None else most)
+    return texts if rest <= 0 else [*texts[:most], f"Tuned: {rest} more in answer.json."]
 
 
 def reach_text(results: Results, *, affordable: bool = True) -> list[str]:
@@ -122,6 +150,9 @@ def _changes(results: Results, table: pd.DataFrame, rule: Rule, take: str | None
         yield from (text.rstrip(".") for text in reach_text(results, affordable=False))
     elif not results.verdict.finished:
         yield "more seeds, in another comparison with a higher max_seeds, which uses these runs again"
+    edges = zip(results.comparison.cells, results.comparison.tuned, strict=False)
+    if at_edge := list(dict.fromkeys(cell.method for cell, tuned in edges if tuned.undecided)):
+        yield f"a wider search space for {join(at_edge)}"
     leader = results.verdict.standings[0].method
     for outcome in ("en", "tl"):
         if outcome not in OUTCOMES[rule.primary] and outcome in set(table["outcome"]):

@@ -12,7 +12,9 @@ from tuning.divergence import converged, run_diverged
 from tuning.optuna_study import Study
 from tuning.progress import time_left
 from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
+from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
+from whichlora.config.resolve import resolve
 from whichlora.data.metric_names import metric_name
 from whichlora.run.pipeline import run
 from whichlora.run.pipeline import trial as run_trial
@@ -66,7 +68,11 @@ class Finalist:
 
     def plan(self, config: StudyConfig, seed: int) -> Plan:
         """Return the plan of a run of this point with a seed."""
-        return config.recommended(seed) if self.recommended else config.plan(self.point, seed)
+        return resolve(*self.run(config, seed))
+
+    def run(self, config: StudyConfig, seed: int) -> tuple[RunOptions, dict[str, Any]]:
+        """Return the options of a run of this point with a seed, and the settings that are the variant's own."""
+        return (config.recommended(seed), {}) if self.recommended else config.run(self.point, seed)
 
 
 def finalists(study: Study) -> list[Finalist]:

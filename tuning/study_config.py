@@ -160,16 +160,20 @@ class StudyConfig:
         The items of a lower rung are those of an ordinary run with a smaller `train_size`: the beginning of the same
         seeded order. Epochs, warm-up and decay are those of a training of its own.
         """
-        searched = {name: value for name, value in point.items() if name in SEARCHED}
-        variant_options = {name: value for name, value in point.items() if name not in SEARCHED}
-        options = replace(self.options, variant=self.variant.name, arm="tuned", seed=seed, **searched)
+        options, settings = self.run(point, seed)
         if rung is not None and rung != self.rungs.top:
             options = replace(options, train_size=self.rungs.items(self.train_size, rung))
-        return resolve(options, variant_options)
+        return resolve(options, settings)
 
-    def recommended(self, seed: int) -> Plan:
-        """Return the plan of a run in the arm `recommended`, with the method's own batch size, schedule and values."""
-        return resolve(replace(self.options, variant=self.variant.name, arm="recommended", seed=seed))
+    def run(self, point: Mapping[str, Any], seed: int) -> tuple[RunOptions, dict[str, Any]]:
+        """Return the options of a run with a point's values, and the settings that are the variant's own."""
+        searched = {name: value for name, value in point.items() if name in SEARCHED}
+        settings = {name: value for name, value in point.items() if name not in SEARCHED}
+        return replace(self.options, variant=self.variant.name, arm="tuned", seed=seed, **searched), settings
+
+    def recommended(self, seed: int) -> RunOptions:
+        """Return the options of a run in the arm `recommended`: the method's own batch size, schedule and values."""
+        return replace(self.options, variant=self.variant.name, arm="recommended", seed=seed)
 
     def check(self) -> None:
         """Check everything that can be checked without training.

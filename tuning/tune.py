@@ -220,7 +220,8 @@ def _variants(text: str) -> list[Variant]:
     names = [name for name in variant_names() if name not in untrained]
     if text == "all":
         return [variant for variant in CATALOGUE.values() if variant.trains]
-    variants = [get_variant(check_choice("variant", name.strip(), [*names, "all"])) for name in text.split(",")]
+    given = dict.fromkeys(name.strip() for name in text.split(","))
+    variants = [get_variant(check_choice("variant", name, [*names, "all"])) for name in given]
     for variant in variants:
         if not variant.trains:
             raise OptionError("variant", variant.name, "trains nothing, so there is nothing to tune")

@@ -1,16 +1,26 @@
-"""Tunes variants for other commands, and returns the settings that it chose with what they rest on."""
+"""Tunes variants for other commands, and returns the settings that it chose with what they rest on.
+
+What a call has chosen is stored with the study, so that the same call returns it even if the study has been continued.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import optuna
 
 from tuning import report
 from tuning.finalists import Finalist, finalists
+from tuning.optuna_study import Study
 from tuning.pipeline import open_studies, tune
 from tuning.study_config import StudyConfig
+from tuning.study_status import PREFIX, connect, exists, names
+from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
+from whichlora.scheduling.retries import with_retries
 from whichlora.tracking.runs import Tracker
 
 MOST_TRIALS = 10**6
@@ -60,9 +70,20 @@ class Tuned:
         Raises:
             ValueError: there is no best point.
         """
+        return self._chosen().plan(self.config, seed)
+
+    def run(self, seed: int) -> tuple[RunOptions, dict[str, Any]]:
+        """Return the options of a run of the best point with a seed, and the settings that are the variant's own.
+
+        Raises:
+            ValueError: there is no best point.
+        """
+        return self._chosen().run(self.config, seed)
+
+    def _chosen(self) -> Finalist:
         if self.best is None:
             raise ValueError(f"{self.study} has no best point")
-        return self.best.plan(self.config, seed)
+        return self.best
 
 
 def tune_variants(
@@ -79,8 +100,9 @@ def tune_variants(
     """Open or resume studies, tune in this process together with any others, and return the settings chosen.
 
     Every variant gets the same number of trials, or the same device-seconds: of two studies, the one that has used less
-    goes first. Safe to repeat: finished trials are reused. With `trials` alone the result of a killed and resumed call
-    is that of an uninterrupted one; a budget in seconds ends after as many trials as fit.
+    goes first. Safe to repeat: finished trials are reused, and what was chosen remains so (see `chosen`). With `trials`
+    alone the result of a killed and resumed call is that of an uninterrupted one; a budget in seconds ends after as
+    many trials as fit.
 
     Args:
         configs: the fixed part of each study, such as `tuning.tune.study_configs` returns.
@@ -101,20 +123,90 @@ def tune_variants(
         raise ValueError("trials or budget must be given")
     for config in configs:
         config.check()
-    studies = open_studies(configs, tracker, command=command, keep_adapters=keep_adapters)
-    _, missing = tune(studies, tracker, trials=trials or MOST_TRIALS, budget=budget, deadline=deadline, pack=pack)
-    tuned = []
-    for study in studies:
-        scored = finalists(study)
-        tuned.append(
-            Tuned(
-                config=study.config,
-                study=study.name,
-                run_id=study.run_id,
-                finalists=scored,
-                best=report.winner(scored),
-                seconds=study.seconds(),
-                missing=[message for message in missing if message.startswith(f"{study.name}: ")],
-            )
-        )
-    return tuned
+    found = chosen(configs, trials=trials, budget=budget)
+    left = [config for config, known in zip(configs, found, strict=True) if known is None]
+    if not left:
+        return [known for known in found if known is not None]
+    studies = open_studies(left, tracker, command=command, keep_adapters=keep_adapters)
+    try:
+        _, missing = tune(studies, tracker, trials=trials or MOST_TRIALS, budget=budget, deadline=deadline, pack=pack)
+    except KeyboardInterrupt:
+        for study in studies:
+            study.mark_interrupted()
+        raise
+    new = iter(with_retries(lambda: [_tuned(study, missing) for study in studies]))
+    tuned = [next(new) if known is None else known for known in found]
+    if deadline is not None and time.monotonic() > deadline:  # the budget may not be used up
+        return tuned
+    with_retries(lambda: _store([each for each in tuned if each.best is not None and not each.missing], trials, budget))
+    return [known or each for known, each in zip(chosen(configs, trials=trials, budget=budget), tuned, strict=True)]
+
+
+def chosen(configs: Sequence[StudyConfig], *, trials: int | None, budget: float | None) -> list[Tuned | None]:
+    """Return what earlier calls of `tune_variants` with these trials and budget have chosen; None for unfinished ones.
+
+    Nothing is written, so that users who can only read the database can call it.
+    """
+
+    def read() -> list[Tuned | None]:
+        if not exists():
+            return [None] * len(configs)
+        database = connect()
+        stored = set(names(database))
+        return [
+            _restored(config, optuna.load_study(study_name=PREFIX + name, storage=database).user_attrs.get(key))
+            if (name := config.name()) in stored
+            else None
+            for config in configs
+        ]
+
+    key = _key(trials, budget)
+    return with_retries(read)
+
+
+def _tuned(study: Study, missing: Sequence[str]) -> Tuned:
+    """Return what a study has come to."""
+    scored = finalists(study)
+    own = [message for message in missing if message.startswith(f"{study.name}: ")]
+    if study.stopped():
+        own.append(f"{study.name}: it was stopped before its budget was used")
+    return Tuned(
+        config=study.config,
+        study=study.name,
+        run_id=study.run_id,
+        finalists=scored,
+        best=report.winner(scored),
+        seconds=study.seconds(),
+        missing=own,
+    )
+
+
+def _key(trials: int | None, budget: float | None) -> str:
+    """Return the user attribute of a study that holds what a call has chosen."""
+    return f"chosen/{trials}/{budget}"
+
+
+def _store(tuned: Sequence[Tuned], trials: int | None, budget: float | None) -> None:
+    """Store what was chosen, unless another process has done so."""
+    database = connect()
+    for each in tuned:
+        study = optuna.load_study(study_name=PREFIX + each.study, storage=database)
+        if _key(trials, budget) not in study.user_attrs:
+            values = {"run_id": each.run_id, "seconds": each.seconds, "best": each.best and each.best.origin}
+            study.set_user_attr(_key(trials, budget), {**values, "finalists": [asdict(f) for f in each.finalists]})
+
+
+def _restored(config: StudyConfig, stored: dict[str, Any] | None) -> Tuned | None:
+    """Return what `_store` has stored; None if there is nothing."""
+    if stored is None:
+        return None
+    scored = [Finalist(**values) for values in stored["finalists"]]
+    return Tuned(
+        config=config,
+        study=config.name(),
+        run_id=stored["run_id"],
+        finalists=scored,
+        best=next(finalist for finalist in scored if finalist.origin == stored["best"]),
+        seconds=stored["seconds"],
+        missing=(),
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import yaml
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -43,6 +45,14 @@ def rule(**fields: Any) -> Rule:
 
 def read(file: str, **fields: Any) -> Comparison:
     return read_file(file, rule(**fields), given=False)
+
+
+def in_another_folder(folder: Path) -> None:
+    """Let this process and its children use a new database; the fixture `store` puts back the old one."""
+    folder.mkdir()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
 def log_scores(comparison: Comparison, points: Mapping[str, Sequence[float]] = CLEAR, **fields: Any) -> None:

@@ -15,40 +15,20 @@ from typing import Any
 import mlflow
 import pytest
 import yaml
+from invented import in_another_folder
 from mlflow.tracking import MlflowClient
 
 from comparing.methods import read_file
 from comparing.record import find
 from comparing.rule import Rule
 
-TASK = {
-    "task": "moods",
-    "kind": "choice",
-    "languages": ["de", "tr"],
-    "source": "de",
-    "data": {"train": "train-{lang}.csv", "test": "test-{lang}.csv"},
-    "fields": {"id": "id", "text": "text", "answer": "answer"},
-    "labels": ["gut", "mies"],
-    "prompt": "{{ text }}\n",
-}
-WORDS = {"de": (("fein", "toll"), ("lahm", "öde")), "tr": (("iyi", "hoş"), ("kötü", "yavaş"))}
 RULE = Rule(seeds=(1,), max_seeds=4, margin=15.0, confidence=0.95, primary="mean")
 OPTIONS = ("--file", "moods.yaml", "--max_seeds", "4", "--margin", "15", "--primary", "mean")
 
 
 @pytest.fixture
-def moods(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a task that the tiny model learns within 72 steps, unless its learning rate is far too low."""
-    monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
-    rng = random.Random(0)
-    for language, words in WORDS.items():
-        for split, count in (("train", 200), ("test", 40)):
-            lines = ["id,text,answer"]
-            for i in range(count):
-                text = " ".join(rng.choice(words[i % 2]) for _ in range(4))
-                lines.append(f"{split}{i},{text} {split} {i},{TASK['labels'][i % 2]}")
-            (store / f"{split}-{language}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (store / "task.yaml").write_text(yaml.safe_dump(TASK, allow_unicode=True), encoding="utf-8")
+def moods(moods_task: Path, tiny_model: str) -> Path:
+    """A folder with an experiment that the tiny model learns in 72 steps, unless its learning rate is far too low."""
     sizes = {"train_size": 96, "validation_size": 6, "test_size": 40, "batch_size": 8, "epochs": 6}
     content = {
         "name": "moods",
@@ -59,8 +39,8 @@ def moods(store: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> Path
             {"variant": "vera", "learning_rate": 0.0001},
         ],
     }
-    (store / "moods.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return store
+    (moods_task / "moods.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return moods_task
 
 
 def start(*options: str) -> subprocess.Popen[bytes]:
@@ -85,13 +65,6 @@ def answer() -> dict[str, Any]:
     assert found["cost"]["reused"] == 0
     assert found["cost"]["spent"] > 0
     return {key: found[key] for key in ("lead", "ended", "take", "seeds", "standings", "finished")}
-
-
-def in_another_folder(folder: Path) -> None:
-    folder.mkdir()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    os.environ["MLFLOW_TRACKING_URI"] = uri  # put back by the fixture
 
 
 @pytest.mark.slow

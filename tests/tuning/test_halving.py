@@ -23,7 +23,7 @@ from tuning.study import main as listing
 from tuning.study_config import FRESH_SEEDS
 from tuning.study_status import PREFIX, connect, names
 from tuning.tune import OPTIONS, study_configs
-from tuning.tuned import tune_variants
+from tuning.tuned import chosen, tune_variants
 from whichlora.tracking.client import connect as connect_tracking
 from whichlora.tracking.runs import Tracker
 
@@ -159,6 +159,8 @@ def test_other_commands_get_the_chosen_settings_of_each_variant(options: dict[st
         assert set(each.undecided) <= set(each.config.space.dimensions)
     again = tune_variants(study_configs(texts), tracker, command="compare", trials=4, keep_adapters="none")
     assert [(each.study, each.best) for each in again] == [(each.study, each.best) for each in tuned]
+    assert chosen(study_configs(texts), trials=4, budget=None) == tuned  # which is stored, for these trials only
+    assert chosen(study_configs(texts), trials=6, budget=None) == [None]
 
 
 def test_a_dry_run_prints_the_trials_and_writes_nothing(
