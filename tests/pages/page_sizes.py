@@ -52,7 +52,11 @@ def sized(name: str, arguments: Sequence[str]) -> list[str]:
     if name in ("predict", "export") or "weights" in arguments or set(arguments) & {"--help", "--version"}:
         size = {}
     if "--rungs" in given and "trials" in size:
-        size = size | {"trials": "4", "train_size": "32", "batch_size": "2"}  # a bracket, whose lowest rung has 4 batches
+        size = size | {
+            "trials": "4",
+            "train_size": "32",
+            "batch_size": "2",
+        }  # one bracket with 4 batches at least
     if name in ("tune", "compare") and "--variant" in given:
         size = size | {"variant": ",".join(result[given["--variant"]].split(",")[:2])}
     for option, value in size.items():

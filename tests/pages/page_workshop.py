@@ -31,6 +31,7 @@ from page_calls import call, shell, target
 from page_sizes import sized, small, whole
 
 from analysis.claims import claims
+from tuning.study_status import PREFIX
 from whichlora.__main__ import COMMANDS
 from whichlora.data.tasks.pairs.tatoeba import CLONE, ISO_639_3
 from whichlora.scheduling.storage import storage_url
@@ -39,6 +40,8 @@ from whichlora.tracking.client import connect
 from whichlora.tracking.logged_models import model_of_run
 from whichlora.tracking.sqlite import artifact_folder
 
+RUN = "tags.`whichlora.kind` = 'run'"
+"""The filter of runs that have an adapter of their own."""
 WALK = "docs/your-own-task/README.md"
 """Its commands are those of `test_own_task_walk.py`."""
 
@@ -153,9 +156,11 @@ class Workshop:
             assert claims.load(Path("claims.yaml"))
 
     def read_csv(self, block: Block) -> None:
-        """Analyse a table of results, and the samples of lm-evaluation-harness that it names."""
+        """Analyse a table that names samples of lm-evaluation-harness; tables of scores are read by commands."""
         table = pd.read_csv(io.StringIO(block.text))
-        for number, name in enumerate(table.get("samples", ())):
+        if "samples" not in table:
+            return
+        for number, name in enumerate(table["samples"]):
             right = [float(item % 7 > number % 3) for item in range(30)]
             args = {"pretrained": "org/base", "peft": Path(name).name.replace("__", "/")}
             write_results(Path(name).parent, {"xnli_en": right, "xnli_sw": right[::-1]}, model_args=args)
@@ -173,10 +178,10 @@ class Workshop:
             assert model is not None
             Path("folder").symlink_to(artifact_folder(model.artifact_location))
         if "training/routing" in text:
-            found = mlflow.search_runs(search_all_experiments=True, filter_string="params.variant = 'molf'")
+            found = mlflow.search_runs(search_all_experiments=True, filter_string=f"{RUN} AND params.variant = 'molf'")
             mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="training", dst_path=".")
         if "fully_trained.json" in text:
-            spectral = "params.variant_options LIKE '%spectral%'"
+            spectral = f"{RUN} AND params.variant_options LIKE '%spectral%'"
             found = mlflow.search_runs(experiment_names=["lora-and-full"], filter_string=spectral)
             mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="adapter", dst_path=".")
             Path("adapter/fully_trained.json").rename("fully_trained.json")
@@ -190,7 +195,7 @@ class Workshop:
         client = connect()
         experiment = client.get_experiment_by_name(name)
         assert experiment is not None
-        found = client.search_runs([experiment.experiment_id], "tags.`whichlora.kind` = 'run'")
+        found = client.search_runs([experiment.experiment_id], RUN)
         return [run.info.run_id for run in found if run.info.status == "FINISHED"]
 
     def replaced(self, text: str) -> str:
@@ -255,7 +260,7 @@ class Workshop:
 
 def _study() -> str:
     names = optuna.get_all_study_names(storage_url())
-    return next(name for name in names if not name.startswith("queue/"))
+    return next(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
 def _command_name(module: str) -> str:
