@@ -19,7 +19,7 @@ SIZES: dict[str, dict[str, str]] = {
     "variants": {"model": "tiny"},
     "data": {"model": "tiny"},
     "precision": {"experiments": "pocket,pocket-fp32"},
-    "tuning-points": {"train_size": "64", "validation_size": "6", "rungs": "1,2", "trials": "4", "model": "tiny"},
+    "tuning-points": {"train_size": "64", "validation_size": "6", "rungs": "2", "trials": "4", "model": "tiny"},
     "tuning-overhead": {"train_size": "16", "validation_size": "6", "pairs": "1", "model": "tiny"},
     "packed": {"adapters": "2", "items": "1", "turns": "1", "blocks": "1", "width": "128"},
     "halving": {"draws": "1", "settings": "smooth"},
