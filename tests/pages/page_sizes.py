@@ -41,7 +41,7 @@ BLOCK = "model.layers.1.mlp.down_proj"
 
 
 def sized(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command in a small size; of several variants two stay."""
+    """Return the arguments of a command in a small size; of several variants two stay, or one where a bracket runs."""
     result = list(arguments)
     given = {word: at + 1 for at, word in enumerate(result) if word.startswith("--")}
     size = SIZES.get(name, {}) | {k: v for k, v in WHEN_GIVEN.items() if f"--{k}" in given}
@@ -58,7 +58,8 @@ def sized(name: str, arguments: Sequence[str]) -> list[str]:
             "batch_size": "2",
         }  # one bracket with 4 batches at least
     if name in ("tune", "compare") and "--variant" in given:
-        size = size | {"variant": ",".join(result[given["--variant"]].split(",")[:2])}
+        variants = result[given["--variant"]].split(",")
+        size = size | {"variant": ",".join(variants[: 1 if "--rungs" in given else 2])}
     for option, value in size.items():
         if f"--{option}" in given:
             result[given[f"--{option}"]] = value
