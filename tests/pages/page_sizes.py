@@ -49,6 +49,8 @@ def sized(name: str, arguments: Sequence[str]) -> list[str]:
         size = {key: value for key, value in size.items() if key in ("workers", "max_seeds")}
     if name == "probe" and "--run_id" not in given:
         size = size | {"model": "tiny"}
+    if "retrieval" in arguments:
+        size = size | {"items": "3"}  # all that the invented file has
     if name in ("predict", "export") or "weights" in arguments or set(arguments) & {"--help", "--version"}:
         size = {}
     if "--rungs" in given and "trials" in size:
