@@ -146,3 +146,34 @@ def reviews_task(folder: Path, *languages: str, name: str = "reviews", **keys: A
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(declaration, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return str(path)
+
+
+_CONTEXTS = {
+    "en": ["It is red. It is big.", "He came late. She left."],
+    "tr": ["Kırmızıdır. Büyüktür.", "Geç geldi. Kadın gitti."],
+    "hi": ["यह लाल है। यह बड़ा है।", "वह देर से आया। वह चली गई।"],
+}
+_ANSWERS = {"color": (0, 0), "size": (0, 1), "who": (1, 1)}
+"""By id: the paragraph and the sentence of the answer."""
+
+
+def _xquad_r(language: str) -> dict[str, Any]:
+    paragraphs = []
+    for number, context in enumerate(_CONTEXTS[language]):
+        middle = context.index("।" if language == "hi" else ".") + 1
+        breaks = [[0, middle], [middle + 1, len(context)]]
+        qas = [
+            {"id": name, "question": f"{name} {language}?", "answers": [{"answer_start": breaks[sentence][0] + 1}]}
+            for name, (paragraph, sentence) in _ANSWERS.items()
+            if paragraph == number
+        ]
+        paragraphs.append({"context": context, "sentence_breaks": breaks, "qas": qas})
+    return {"data": [{"paragraphs": paragraphs}]}
+
+
+def xquad_r_folder(folder: Path) -> Path:
+    """Write three questions of XQuAD-R in three languages; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for language in _CONTEXTS:
+        (folder / f"{language}.json").write_text(json.dumps(_xquad_r(language)), encoding="utf-8")
+    return folder

@@ -11,6 +11,7 @@ through the whole path, from a table of runs to the verdict, and must give the s
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -80,12 +81,12 @@ def runs(scores: NDArray[np.float64]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulations and print the shares of draws in which the claim is supported, as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--checked", type=int, default=3, help="draws of each design that go through the whole path")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for true in (TRUE, METHODS * LANGUAGES):
         shares = {}
         for name, deviations in DEVIATIONS.items():

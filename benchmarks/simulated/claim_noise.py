@@ -27,12 +27,12 @@ _RATE = 3e-4
 _COSTS = ("gpu/torch_peak_mb", "cost a", "cost b", "cost c", "cost d")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulations and print the shares of draws in which claims are supported and contradicted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--only", default="", help="part of the name of a case")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = {name: shares(name, options.draws) for name in CASES if options.only in name}
     print(markdown(pd.DataFrame.from_dict(found, orient="index")))
 

@@ -8,6 +8,7 @@ how often all are covered.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -135,11 +136,11 @@ def simulate(design: Design, draws: int) -> dict[str, float]:
     return pd.DataFrame([covered(design, rng) for _ in range(draws)]).mean().to_dict()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulations and print the coverage as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=500)
-    simulated = partial(simulate, draws=parser.parse_args().draws)
+    simulated = partial(simulate, draws=parser.parse_args(arguments).draws)
     coverage = {name: simulated(design) for name, design in DESIGNS.items()}
     print(markdown(pd.DataFrame.from_dict(coverage, orient="index")))
 

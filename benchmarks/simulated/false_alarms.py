@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -211,13 +211,13 @@ def _apart(design: Design) -> Design:
     return replace(design, leads=(MARGIN / 2, -MARGIN / 2, 0.0, 0.0, 0.0, 0.0))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulations and print the shares as a Markdown table for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--checked", type=int, default=3, help="draws of each design that go through the whole path")
     parser.add_argument("--only", default="", help="one of null, ratios, margin, advice, floors, power and mixed")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     kinds = {
         "null": (NULLS, claims),
         "ratios": ({name: NULLS[name] for name in RATIOS}, ratios),

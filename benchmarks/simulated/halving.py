@@ -173,13 +173,13 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table with a row per setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"| setting | {' | '.join(given.strategies)} |\n{'|---' * (len(given.strategies) + 1)}|")
     for title in given.settings:

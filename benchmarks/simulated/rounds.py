@@ -11,7 +11,7 @@ within the margin of every other by one-sided tests (Holm over methods).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -226,13 +226,13 @@ def widths() -> dict[str, dict[str, float]]:
     return {name: dict(zip(map(str, seeds), values, strict=True)) for name, values in found.items()}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulations and print their results as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--compared", type=int, default=1000, help="draws of the fixed design")
     parser.add_argument("--only", default="", help="one of widths, settings, edges and collapses")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.only in ("", "widths"):
         show(widths())
     if options.only in ("", "edges"):

@@ -22,7 +22,7 @@ REASONS = {
     "hours": "takes long or changes the installation, and no small size shows the same",
     "server": "needs a server or is one",
     "data": "needs data that are not part of the project",
-    "part": "is a part of a file or program",
+    "part": "is a part of a file or program, or rewrites a file of the project",
 }
 """Why a block is not executed, as in `<!-- not run: gpu -->` above it; `gpu (accelerate)` is only for the commands with
 that word."""

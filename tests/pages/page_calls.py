@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import mlflow
 import yaml
 from page_blocks import ROOT
 
@@ -48,7 +50,7 @@ def call(module: str, arguments: Sequence[str], *, stdin: str | None = None) -> 
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     err = io.StringIO()
     source = Path(stdin).open(encoding="utf-8") if stdin else contextlib.nullcontext(sys.stdin)  # noqa: SIM115
-    with source as read, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with source as read, _own_environment(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         before, sys.stdin = sys.stdin, read
         try:
             status = main(list(arguments))
@@ -60,6 +62,18 @@ def call(module: str, arguments: Sequence[str], *, stdin: str | None = None) -> 
     text = out.buffer.getvalue().decode()
     assert not status, f"{module} {' '.join(arguments)}: status {status}\n{text[-2000:]}\n{err.getvalue()[-2000:]}"
     return text
+
+
+@contextlib.contextmanager
+def _own_environment() -> Iterator[None]:
+    """Keep variables and the tracking address that a command sets from the next one, as processes do."""
+    before, uri = dict(os.environ), mlflow.get_tracking_uri()
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(uri)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def shows(page: str, printed: str) -> bool:

@@ -24,10 +24,14 @@ import optuna
 import pandas as pd
 import yaml
 from browsing import register
+from harness_output import write_results
+from layouts import LAYOUTS
 from page_blocks import ROOT, Block, Command
 from page_calls import call, shell, target
+from page_sizes import sized, small, whole
 
 from analysis.claims import claims
+from tuning.study_status import PREFIX
 from whichlora.__main__ import COMMANDS
 from whichlora.data.tasks.pairs.tatoeba import CLONE, ISO_639_3
 from whichlora.scheduling.storage import storage_url
@@ -36,21 +40,10 @@ from whichlora.tracking.client import connect
 from whichlora.tracking.logged_models import model_of_run
 from whichlora.tracking.sqlite import artifact_folder
 
+RUN = "tags.`whichlora.kind` = 'run'"
+"""The filter of runs that have an adapter of their own."""
 WALK = "docs/your-own-task/README.md"
 """Its commands are those of `test_own_task_walk.py`."""
-FEW = {"train_size": "16", "validation_size": "6", "test_size": "4", "epochs": "1", "batch_size": "8"}
-SIZES: dict[str, dict[str, str]] = {
-    "run": {"model": "tiny", **FEW},
-    "tune": {"model": "tiny", **FEW, "trials": "2", "workers": "1", "precision": "fp32"},
-    "probe": {"items": "6"},
-    "experiment": {"workers": "1"},
-    "learning-rates": {"workers": "1"},
-    "variants": {"model": "tiny"},
-    "data": {"model": "tiny"},
-}
-"""Options of a command that are added to those of the page, or replace them."""
-WHEN_GIVEN = {"rank": "4", "retention_size": "6", "alignment_size": "6", "budget": "1", "model": "tiny"}
-"""Values that replace those of a page."""
 
 
 class Workshop:
@@ -90,34 +83,14 @@ class Workshop:
         file = Path("experiments") / f"{experiment}.yaml"
         if experiment not in self.done and file.exists():
             call("whichlora.experiment.command", ["--file", str(self.reduced(file)), "--workers", "1"])
+            self.done.add(experiment)
 
-    def reduced(self, file: Path, arms: int = 2) -> Path:
+    def reduced(self, file: Path, arms: int | None = None) -> Path:
         """Write the small form of a file of experiments beside it, and return its path."""
-        content = _whole(file)
-        defaults: dict[str, Any] = {k: int(v) for k, v in FEW.items()} | {"seed": [1, 2]}
-        data = "tydiqa" if content["defaults"].get("task") == "tydiqa" else "xnli"
-        if "data_dir" in content["defaults"]:
-            defaults["data_dir"] = str(self.data(data))
-        content["defaults"] = content["defaults"] | defaults | {"model": self.model}
-        for key in content["defaults"].keys() & {"language", "tl_ratio"}:
-            content["defaults"][key] = _first(content["defaults"][key])
-        if "retention_size" in content["defaults"]:
-            content["defaults"]["retention_size"] = 6
-        kept = [arm for arm in content["arms"] if "model" not in arm and "data_dir" not in arm][:arms]
-        if "sweep" in content:
-            content["sweep"] = {"best": 1, "changes": {"warmup": [0.5]}}
-        content["arms"] = [
-            {key: _first(value, 2) if key == "variant" else _first(value) for key, value in arm.items()} for arm in kept
-        ]
-        for arm in content["arms"]:
-            for key in arm.keys() & {"epochs", "batch_size", "retention_size", "language"}:
-                del arm[key]
-            if "rank" in arm:
-                arm["rank"] = 4
-        self.done.add(content["name"])
-        small = file.with_name(f"small-{file.name}")
-        small.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        return small
+        content = small(whole(file), model=self.model, data=self.data, arms=arms)
+        written = file.with_name(f"small-{file.name}")
+        written.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return written
 
     def data(self, name: str) -> Path:
         """Return a folder of the data that pages call DIR, LASER and so on."""
@@ -125,8 +98,16 @@ class Workshop:
         if not place.exists():
             if name == "laser":
                 _laser(place / CLONE)
+            elif name in ("sib200", "xcopa"):
+                layout = next(layout for layout in LAYOUTS if layout.task == name)
+                layout.write(place, ("en", "sw", "hi", "tr") if name == "sib200" else ("sw", "tr"))
             else:
-                {"xnli": folders.xnli_folder, "tydiqa": folders.tydiqa_folder}[name](place)
+                write = {
+                    "xnli": folders.xnli_folder,
+                    "tydiqa": folders.tydiqa_folder,
+                    "lareqa": folders.xquad_r_folder,
+                }
+                write[name](place)
         return place
 
     def prepare(self, page: Sequence[Block]) -> None:
@@ -144,7 +125,8 @@ class Workshop:
         tables = [block.text for block in page if block.language == "csv"]
         if tables:
             Path("theirs.csv").write_text(tables[0], encoding="utf-8")
-            Path("others.csv").write_text(re.sub(r"^(lora|dora),", r"vera,", tables[0], flags=re.M), encoding="utf-8")
+            others = re.sub("^dora,", "pissa,", re.sub("^lora,", "vera,", tables[0], flags=re.M), flags=re.M)
+            Path("others.csv").write_text(others, encoding="utf-8")
         Path("docs/pocket-study").mkdir(parents=True)
         shutil.copy(ROOT / "docs" / "pocket-study" / "tracking.tar.xz", "docs/pocket-study")
         return self._write_yaml(page)
@@ -173,6 +155,18 @@ class Workshop:
         else:
             assert claims.load(Path("claims.yaml"))
 
+    def read_csv(self, block: Block) -> None:
+        """Analyse a table that names samples of lm-evaluation-harness; tables of scores are read by commands."""
+        table = pd.read_csv(io.StringIO(block.text))
+        if "samples" not in table:
+            return
+        for number, name in enumerate(table["samples"]):
+            right = [float(item % 7 > number % 3) for item in range(30)]
+            args = {"pretrained": "org/base", "peft": Path(name).name.replace("__", "/")}
+            write_results(Path(name).parent, {"xnli_en": right, "xnli_sw": right[::-1]}, model_args=args)
+        Path("table.csv").write_text(block.text, encoding="utf-8")
+        call("analysis.analyze", ["--results", "table.csv", "--output", "table"])
+
     def run_python(self, text: str) -> None:
         """Carry out a Python block, with the names that the page says it has."""
         client = connect()
@@ -184,18 +178,24 @@ class Workshop:
             assert model is not None
             Path("folder").symlink_to(artifact_folder(model.artifact_location))
         if "training/routing" in text:
-            found = mlflow.search_runs(search_all_experiments=True, filter_string="params.variant = 'molf'")
+            found = mlflow.search_runs(search_all_experiments=True, filter_string=f"{RUN} AND params.variant = 'molf'")
             mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="training", dst_path=".")
+        if "fully_trained.json" in text:
+            spectral = f"{RUN} AND params.variant_options LIKE '%spectral%'"
+            found = mlflow.search_runs(experiment_names=["lora-and-full"], filter_string=spectral)
+            mlflow.artifacts.download_artifacts(run_id=found["run_id"][0], artifact_path="adapter", dst_path=".")
+            Path("adapter/fully_trained.json").rename("fully_trained.json")
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(text, "<page>", "exec"), names)
 
     def run_ids(self) -> list[str]:
-        """The finished runs of the experiment `pocket`, of two methods."""
-        self.finish("pocket")
+        """The finished runs, of two methods, of the experiment that the page has set, or of `pocket`."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "pocket")
+        self.finish(name)
         client = connect()
-        experiment = client.get_experiment_by_name("pocket")
+        experiment = client.get_experiment_by_name(name)
         assert experiment is not None
-        found = client.search_runs([experiment.experiment_id], "tags.`whichlora.kind` = 'run'")
+        found = client.search_runs([experiment.experiment_id], RUN)
         return [run.info.run_id for run in found if run.info.status == "FINISHED"]
 
     def replaced(self, text: str) -> str:
@@ -207,6 +207,8 @@ class Workshop:
             "(?<=my-model)@champion": lambda: "@champion" * bool(register(connect(), "my-model", self.run_ids()[0])),
             "(?<=stop )NAME": _study,
             "LASER": lambda: str(self.data("laser")),
+            "XCOPA": lambda: str(self.data("xcopa")),
+            "(?<=data_dir )lareqa": lambda: str(self.data("lareqa")),
             "DIR": lambda: str(self.data("tydiqa" if "tydiqa" in text else "xnli")),
             "/data/my-model": lambda: str(Path("tiny").resolve()),
             "smollm2-135m": lambda: "tiny",
@@ -217,7 +219,7 @@ class Workshop:
         return result
 
     def execute(self, command: Command) -> str:
-        """Carry out one command of a page; return what it printed on stdout.
+        """Carry out one command of a page, measurements of tuning once in all; return what it printed on stdout.
 
         Raises:
             AssertionError: its exit status is not 0.
@@ -233,60 +235,41 @@ class Workshop:
         module, arguments = target(words)
         name = _command_name(module)
         arguments = self._sized(name, arguments)
+        measurement = f"{module} {sorted(arguments)}"
+        if name.startswith("tuning-") and measurement in self.done:  # takes long, and other pages have it too
+            return ""
         printed = call(module, arguments, stdin=command.stdin)
+        self.done.add(measurement)
         if command.stdout:
             Path(command.stdout).write_text(printed, encoding="utf-8")
         return printed
 
     def _sized(self, name: str, arguments: Sequence[str]) -> list[str]:
-        result = list(arguments)
+        """Return the arguments in a small size, and prepare what they need: files, and runs of experiments."""
+        result = sized(name, arguments)
         given = {word: at + 1 for at, word in enumerate(result) if word.startswith("--")}
-        size = SIZES.get(name, {}) | {k: v for k, v in WHEN_GIVEN.items() if f"--{k}" in given}
-        if name == "probe" and "--run_id" not in given:
-            size = size | {"model": "tiny"}
-        if name in ("predict", "export") or "weights" in arguments:
-            size = {}
-        for option, value in size.items():
-            if f"--{option}" in given:
-                result[given[f"--{option}"]] = value
-            else:
-                result += [f"--{option}", value]
         if "--file" in given and (place := given["--file"]) and Path(result[place]).is_file():
             result[place] = str(self.reduced(Path(result[place])))
+            if name == "experiment" and "--dry_run" not in given:
+                self.done.add(yaml.safe_load(Path(result[place]).read_text(encoding="utf-8"))["name"])
         if name == "export" and Path("my-model").is_symlink():
             Path("my-model").unlink()
         if name in ("runs", "archive"):
             self.finish("pocket")
-        if name == "analyze":
-            for experiment in result[given["--experiment"]].split(",") if "--experiment" in given else ():
+        for option in given.keys() & {"--experiment", "--experiments"}:
+            for experiment in result[given[option]].split(","):
                 self.finish(experiment)
         return result
 
 
 def _study() -> str:
     names = optuna.get_all_study_names(storage_url())
-    return next(name for name in names if not name.startswith("queue/"))
+    return next(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
 def _command_name(module: str) -> str:
     names = {place.removesuffix(".command"): name for name, (place, _) in COMMANDS.items()}
     return names.get(module.removesuffix(".command"), module.rpartition(".")[2].replace("_", "-"))
-
-
-def _first(value: Any, n: int = 1) -> Any:
-    if isinstance(value, list):
-        return value[:n] if n > 1 else value[0]
-    return value
-
-
-def _whole(file: Path) -> dict[str, Any]:
-    """The content of a file of experiments with that of the files it extends."""
-    content = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-    content.setdefault("defaults", {})
-    if parent := content.pop("extends", None):
-        above = _whole(file.parent / parent)
-        return above | content | {"defaults": above["defaults"] | content["defaults"]}
-    return content
 
 
 def _laser(folder: Path) -> None:

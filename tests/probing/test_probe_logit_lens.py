@@ -150,6 +150,21 @@ def test_bf16_counts_how_often_it_differs_from_fp32(model: Any) -> None:
     assert (exact.compared, exact.differing) == (0, 0)
 
 
+def test_logits_that_bf16_cannot_tell_apart_are_one_prediction(model: Any) -> None:
+    model = model.bfloat16()
+    with torch.no_grad():
+        weight = model.lm_head.weight
+        half = len(weight) // 2
+        weight[half : 2 * half] = weight[:half]
+        weight[half : 2 * half, 0] *= 1 + torch.finfo(torch.bfloat16).eps
+    sequence = list(range(3, 123))
+    lens = lens_of(model)
+    (decoded,) = lens.decode([sequence], [range(len(sequence))])
+    same = sum(a == b for a, b in zip(decoded[-1, :, 0].tolist(), own_predictions(model, sequence), strict=True))
+    assert same < 0.95 * len(sequence)
+    lens.verify(sequence)
+
+
 def test_a_model_with_something_else_before_its_head_is_refused(model: Any) -> None:
     model.model.norm.register_forward_hook(lambda module, arguments, output: -output)
     inner = model.model.norm

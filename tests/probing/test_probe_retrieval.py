@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from folders import xquad_r_folder
 from probes import probed, probes, table
 
 from whichlora.errors import OptionError
@@ -16,35 +15,6 @@ from whichlora.evaluation.ranking import tied_groups
 from whichlora.probing import main
 from whichlora.probing.retrieval import precision, xquad_r
 from whichlora.probing.retrieval.precision import average_precision, expected_precision
-
-CONTEXTS = {
-    "en": ["It is red. It is big.", "He came late. She left."],
-    "tr": ["Kırmızıdır. Büyüktür.", "Geç geldi. Kadın gitti."],
-    "hi": ["यह लाल है। यह बड़ा है।", "वह देर से आया। वह चली गई।"],
-}
-ANSWERS = {"color": (0, 0), "size": (0, 1), "who": (1, 1)}
-"""By id: the paragraph and the sentence of the answer."""
-
-
-def document(language: str) -> dict[str, Any]:
-    paragraphs = []
-    for number, context in enumerate(CONTEXTS[language]):
-        middle = context.index("।" if language == "hi" else ".") + 1
-        breaks = [[0, middle], [middle + 1, len(context)]]
-        qas = [
-            {"id": name, "question": f"{name} {language}?", "answers": [{"answer_start": breaks[sentence][0] + 1}]}
-            for name, (paragraph, sentence) in ANSWERS.items()
-            if paragraph == number
-        ]
-        paragraphs.append({"context": context, "sentence_breaks": breaks, "qas": qas})
-    return {"data": [{"paragraphs": paragraphs}]}
-
-
-def write(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for language in CONTEXTS:
-        (folder / f"{language}.json").write_text(json.dumps(document(language)), encoding="utf-8")
-    return folder
 
 
 def ordered(*candidates: int) -> list[list[int]]:
@@ -76,7 +46,7 @@ def test_the_best_are_in_the_order_of_their_scores() -> None:
 
 @pytest.mark.parametrize("place", ["", "xquad-r"])
 def test_an_answer_counts_in_every_language(tmp_path: Path, place: str) -> None:
-    write(tmp_path / place)
+    xquad_r_folder(tmp_path / place)
     data = xquad_r.read(("en", "tr"), str(tmp_path), 2)
     assert [text.text for text in data.candidates[:2]] == ["It is red.", "It is big."]
     assert [(text.language, text.text) for text in data.questions] == [
@@ -100,7 +70,7 @@ def test_an_answer_counts_in_every_language(tmp_path: Path, place: str) -> None:
     ],
 )
 def test_what_is_wrong_with_the_files_is_said(tmp_path: Path, language: str, damage: str | None, message: str) -> None:
-    write(tmp_path)
+    xquad_r_folder(tmp_path)
     if damage is not None:
         (tmp_path / f"{language}.json").write_text(damage)
     with pytest.raises(OptionError, match=message):
@@ -108,7 +78,7 @@ def test_what_is_wrong_with_the_files_is_said(tmp_path: Path, language: str, dam
 
 
 def test_a_subset_is_probed_and_marked(store: Path, tiny_model: str) -> None:
-    write(store / "xquad-r")
+    xquad_r_folder(store / "xquad-r")
     options = ("--model", tiny_model, "--kind", "retrieval", "--data_dir", ".", "--language", "en,tr,hi")
     run = probed(*options)
     params, metrics, layers = run.data.params, run.data.metrics, table(run)
