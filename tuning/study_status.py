@@ -17,6 +17,7 @@ from tuning.space import describe_point
 from whichlora.errors import check_choice
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
+from whichlora.text_tables import POINTS
 from whichlora.tracking.sqlite import studies_state
 
 PREFIX = "tune/"
@@ -64,7 +65,9 @@ def status(database: RDBStorage) -> str:
             lines.append(f"  {n_diverged} of the complete trials diverged")
         if complete and len(study.directions) == 1:
             best = max(complete, key=lambda trial: trial.values[0])
-            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({describe_point(best.params)})")
+            lines.append(
+                f"  best: {POINTS.text(best.value)} points in trial {best.number} ({describe_point(best.params)})"
+            )
         elif complete:
             lines.append(f"  {len(study.best_trials)} trials on the Pareto front")
         age = _heartbeat_age(database, study._study_id)

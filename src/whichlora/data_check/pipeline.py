@@ -21,7 +21,7 @@ from whichlora.data_check.estimate import estimate
 from whichlora.data_check.inventory import Data
 from whichlora.errors import MemoryExhausted, OptionError, ProofError
 from whichlora.evaluation.scoring_methods import prompt_scoring
-from whichlora.text_tables import points, shown
+from whichlora.text_tables import POINTS, shown
 from whichlora.variants import get_variant
 
 MAX_TARGETS = 6
@@ -200,7 +200,9 @@ def _baselines(plans: Mapping[str, Plan]) -> str:
         for test in plan.tests.values():
             if test.language not in lines:
                 floors = plan.task.shallow_baselines(plan.mixture.train, test.items)
-                lines[test.language] = ", ".join(f"{name} {points(value)}" for name, value in floors.items()) or "none"
+                lines[test.language] = (
+                    ", ".join(f"{name} {POINTS.text(value)}" for name, value in floors.items()) or "none"
+                )
     return "\n".join(f"  {language}: {text}" for language, text in lines.items())
 
 
