@@ -17,8 +17,8 @@ from whichlora.config.cli import guarded
 from whichlora.errors import (
     OptionError,
     check_choice,
-    check_folder,
     check_model_name,
+    check_output_folder,
     check_text,
     is_file,
     parse_number,
@@ -138,7 +138,7 @@ def _analyze(texts: Mapping[str, str]) -> int:
 
 def _output_folder(text: str) -> Path:
     path = caller_folder() / text
-    check_folder("output", text, path)
+    check_output_folder("output", text, path)
     return path
 
 

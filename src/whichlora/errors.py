@@ -193,6 +193,18 @@ def check_folder(option: str, value: object, path: Path) -> None:
         raise OptionError(option, value, "must be a new or existing folder, but it or a parent is a file")
 
 
+def check_output_folder(option: str, value: object, path: Path) -> None:
+    """Check, before work is done for it, that this user can write to an absolute path as a folder, or create it.
+
+    Raises:
+        OptionError: it is not.
+    """
+    check_folder(option, value, path)
+    parent = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OptionError(option, value, f"cannot be written to: this user has no permission in {parent}")
+
+
 def check_name(option: str, name: str, prefix: str = "") -> None:
     """Check the name of a new experiment, which becomes the name of a folder and a value in the tracking database.
 

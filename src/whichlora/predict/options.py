@@ -8,7 +8,15 @@ from pathlib import Path
 
 from whichlora.caller import given_path
 from whichlora.config.options import AUTO
-from whichlora.errors import OptionError, check_folder, check_text, is_file, is_folder, parse_integer, parse_unless
+from whichlora.errors import (
+    OptionError,
+    check_output_folder,
+    check_text,
+    is_file,
+    is_folder,
+    parse_integer,
+    parse_unless,
+)
 
 STREAM = "-"
 """Value of `input` and `output` for standard input and output."""
@@ -96,7 +104,7 @@ def _input(text: str) -> Path:
 def _output(text: str) -> Path:
     path = given_path(text).absolute()
     _check_suffix("output", text, path, OUTPUTS)
-    check_folder("output", text, path.parent)
+    check_output_folder("output", text, path.parent)
     if is_folder(path):
         raise OptionError("output", text, "is a folder")
     return path

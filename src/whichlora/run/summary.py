@@ -15,6 +15,7 @@ from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
 from whichlora.text_tables import SHARES, table
+from whichlora.tracking.views import ui_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,5 +126,7 @@ def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
             f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s{memory}"
         )
     lines += _cost_lines(m)
-    lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
+    ui = ui_command()
+    opened = f"; open it with `{ui}`" if ui else ""
+    lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}{opened}")
     return "\n".join(lines)
