@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import re
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -201,8 +202,11 @@ def check_output_folder(option: str, value: object, path: Path) -> None:
     """
     check_folder(option, value, path)
     parent = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OptionError(option, value, f"cannot be written to: this user has no permission in {parent}")
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        problem = f"cannot be written to: no file can be created in {parent} ({error.strerror})"
+        raise OptionError(option, value, problem) from error
 
 
 def check_name(option: str, name: str, prefix: str = "") -> None:
